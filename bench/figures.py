@@ -1,0 +1,53 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Collect a benchmark's figures, print each beside its bar, and write them as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import operator
+from pathlib import Path
+from typing import Any
+
+_COMPARISONS = {'<=': operator.le, '<': operator.lt, '>=': operator.ge, '>': operator.gt, '==': operator.eq}
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """Return the parser that every benchmark starts from: it has ``--json OUT``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('--json', type=Path, metavar='OUT', help='write the figures to this file')
+    return parser
+
+
+class Figures:
+    """The figures of one benchmark, in the order in which they were measured."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+        self.extra: dict[str, Any] = {}
+
+    def add(self, name: str, value: float, unit: str, bar: str | None = None) -> bool:
+        """
+        Record and print one figure; return whether it holds.
+
+        ``bar`` is a comparison with a number, such as ``'<= 1.03'``; ``None`` records a figure that has no bar.
+        A NaN never holds.
+        """
+        holds = True
+        if bar is not None:
+            sign, limit = bar.split()
+            holds = bool(_COMPARISONS[sign](value, float(limit)))
+        self._rows.append({'name': name, 'value': value, 'unit': unit, 'bar': bar, 'holds': holds})
+        verdict = '' if bar is None else ('  ok' if holds else '  MISSED')
+        print(f'{name:<72} {value:>12.5g} {unit:<10} {bar or "":<12}{verdict}', flush=True)
+        return holds
+
+    def finish(self, json_path: Path | None) -> int:
+        """Print the verdict, write the JSON if a path is given, and return the process's exit code."""
+        missed = [row for row in self._rows if not row['holds']]
+        print(f'\n{len(self._rows)} figures, {len(missed)} missed their bar', flush=True)
+        if json_path is not None:
+            json_path.parent.mkdir(parents=True, exist_ok=True)
+            json_path.write_text(json.dumps({'figures': self._rows, **self.extra}, indent=1) + '\n')
+        return 1 if missed else 0
