@@ -1,0 +1,317 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""What one machine needs for each cut of a model, as data: kept as YAML, scaled, and merged for a robot with an edge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dynsplit_ros.errors import DynsplitError
+
+#: Written at the head of each file; raised when a field changes its meaning.
+FORMAT = 1
+
+Seconds = Mapping[int, float]
+"""Seconds by batch size."""
+
+
+@dataclass(frozen=True)
+class CodecProfile:
+    """
+    One codec on one cut's tensors.
+
+    ``payload_bytes``, ``encode_s`` and ``decode_s`` are by batch size (bytes of the whole batch, seconds, medians).
+    ``agreement`` (share of images whose top class stays, 0..1) and ``largest_difference`` (of the model's outputs)
+    tell a lossy codec's effect; both are None where it was not measured, as for a lossless one.
+    """
+
+    payload_bytes: Mapping[int, int]
+    encode_s: Seconds
+    decode_s: Seconds
+    agreement: float | None = None
+    largest_difference: float | None = None
+
+
+@dataclass(frozen=True)
+class CutProfile:
+    """
+    One cut on one machine.
+
+    ``nbytes`` is the raw size of its tensors for batch 1; ``macs_before`` the share (0..1) of the model's
+    multiply-accumulates that its head does; ``head_s`` and ``tail_s`` are medians by batch size, with their spread
+    (half the distance between the quartiles) beside them. ``codecs`` is empty at the local index, which sends nothing.
+    """
+
+    index: int
+    name: str
+    natural: bool
+    nbytes: int
+    macs_before: float
+    head_s: Seconds
+    tail_s: Seconds
+    codecs: Mapping[str, CodecProfile] = field(default_factory=dict)
+    head_spread_s: Seconds = field(default_factory=dict)
+    tail_spread_s: Seconds = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """
+    A model's cuts as measured on one machine.
+
+    ``cuts`` holds every index from 0 (the image) to the local index (the whole model), in order, each measured for
+    the same batch sizes, 1 among them. ``answer_bytes`` is the size of the outputs for batch 1. ``measured`` says on
+    what machine and with which versions, for a person. Raises DynsplitError when any of this does not hold.
+    """
+
+    model: str
+    fingerprint: str
+    device: str
+    threads: int
+    cuts: tuple[CutProfile, ...]
+    answer_bytes: int = 0
+    measured: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where = f'profile of {self.model!r}'
+        indices = [cut.index for cut in self.cuts]
+        if len(indices) < 2 or indices != list(range(len(indices))):
+            raise DynsplitError(
+                f'{where} has the cuts {indices}, but needs each one from 0 to the local index: measure it again'
+            )
+        _check(self.answer_bytes, f'{where}: answer_bytes')
+        batches = self.batches
+        if 1 not in batches or min(batches) < 1:
+            raise DynsplitError(f'{where} has the batch sizes {list(batches)}, but needs 1 and only positive ones')
+        for cut in self.cuts:
+            at = f'{where}, cut {cut.index} ({cut.name})'
+            _check(cut.nbytes, f'{at}: raw_bytes')
+            if not 0 <= cut.macs_before <= 1:
+                raise DynsplitError(f'{at}: macs_before is {cut.macs_before}, but is a share between 0 and 1')
+            _check_batches(cut.head_s, batches, f'{at}: head_s')
+            _check_batches(cut.tail_s, batches, f'{at}: tail_s')
+            if not cut.codecs and cut.index != self.local_index:
+                raise DynsplitError(f"{at} has no codec, but needs at least one, such as 'raw': measure it again")
+            for name, codec in cut.codecs.items():
+                for key in ('payload_bytes', 'encode_s', 'decode_s'):
+                    _check_batches(getattr(codec, key), batches, f'{at}, codec {name!r}: {key}')
+
+    @property
+    def local_index(self) -> int:
+        """Index of the choice that sends nothing."""
+        return len(self.cuts) - 1
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The batch sizes that every cut was measured for, ascending."""
+        return tuple(sorted(self.cuts[0].head_s))
+
+    def scaled(self, factor: float) -> Profile:
+        """Return the profile of an emulated machine that takes ``factor`` (> 0) times as long for everything."""
+        if not (math.isfinite(factor) and factor > 0):
+            raise DynsplitError(f'a profile cannot be scaled by {factor}: give a positive number')
+
+        def times(seconds: Seconds) -> Seconds:
+            return {batch: value * factor for batch, value in seconds.items()}
+
+        cuts = tuple(
+            replace(
+                cut,
+                head_s=times(cut.head_s),
+                tail_s=times(cut.tail_s),
+                head_spread_s=times(cut.head_spread_s),
+                tail_spread_s=times(cut.tail_spread_s),
+                codecs={
+                    name: replace(codec, encode_s=times(codec.encode_s), decode_s=times(codec.decode_s))
+                    for name, codec in cut.codecs.items()
+                },
+            )
+            for cut in self.cuts
+        )
+        return replace(self, cuts=cuts, measured={**self.measured, 'emulated': f'{factor:g} times as slow'})
+
+    def save(self, path: str | Path) -> None:
+        """Write the profile as YAML, units in the keys."""
+        document = {
+            'dynsplit_profile': FORMAT,
+            'model': self.model,
+            'fingerprint': self.fingerprint,
+            'measured': dict(self.measured),
+            'device': self.device,
+            'threads': self.threads,
+            'answer_bytes': self.answer_bytes,
+            'cuts': [
+                {
+                    'index': cut.index,
+                    'name': cut.name,
+                    'natural': cut.natural,
+                    'raw_bytes': cut.nbytes,
+                    'macs_before': round(cut.macs_before, 6),
+                    **{
+                        key: _rounded(getattr(cut, key))
+                        for key in ('head_s', 'tail_s', 'head_spread_s', 'tail_spread_s')
+                        if getattr(cut, key)
+                    },
+                    **({'codecs': {k: _codec_document(v) for k, v in cut.codecs.items()}} if cut.codecs else {}),
+                }
+                for cut in self.cuts
+            ],
+        }
+        text = yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=110)
+        Path(path).write_text(text, encoding='utf-8')
+
+    @classmethod
+    def load(cls, path: str | Path) -> Profile:
+        """Read a profile; raises DynsplitError naming the file and what is wrong with it."""
+        try:
+            document = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = ' '.join(str(error).split())
+            raise DynsplitError(f'cannot read the profile {path}: {reason}') from error
+        if not isinstance(document, dict) or document.get('dynsplit_profile') != FORMAT:
+            raise DynsplitError(f'{path} is not a profile of format {FORMAT}: make one with the profile command')
+        try:
+            return cls(
+                model=str(document['model']),
+                fingerprint=str(document['fingerprint']),
+                device=str(document['device']),
+                threads=int(document['threads']),
+                cuts=tuple(_cut(entry) for entry in document['cuts']),
+                answer_bytes=int(document.get('answer_bytes', 0)),
+                measured={str(k): str(v) for k, v in (document.get('measured') or {}).items()},
+            )
+        except KeyError as error:
+            raise DynsplitError(f'the profile {path} lacks {error}: measure it again') from error
+        except DynsplitError as error:
+            raise DynsplitError(f'{path}: {error}') from error
+        except (TypeError, ValueError, AttributeError) as error:
+            raise DynsplitError(f'the profile {path} has a value of the wrong type ({error}): measure it again') from error
+
+
+@dataclass(frozen=True)
+class SystemCut:
+    """
+    One cut of a robot with an edge, all times in seconds by batch size.
+
+    ``head_s`` and ``finish_s`` (the tail, when the robot finishes the frame itself) are the robot's, ``tail_s`` is the
+    edge's. In ``codecs`` encode_s is the robot's and decode_s the edge's.
+    """
+
+    index: int
+    name: str
+    natural: bool
+    head_s: Seconds
+    finish_s: Seconds
+    tail_s: Seconds
+    codecs: Mapping[str, CodecProfile]
+
+
+@dataclass(frozen=True)
+class SystemProfile:
+    """A robot and an edge running the same model; the last cut is the robot alone."""
+
+    model: str
+    fingerprint: str
+    batches: tuple[int, ...]
+    answer_bytes: int
+    cuts: tuple[SystemCut, ...]
+
+    @property
+    def local_index(self) -> int:
+        """Index of the choice that sends nothing."""
+        return len(self.cuts) - 1
+
+
+def merge(robot: Profile, edge: Profile) -> SystemProfile:
+    """
+    Join what was measured on the robot with what was measured on the edge.
+
+    Batch sizes and codecs are those that both have. Raises DynsplitError when the two are of different models, or when
+    a cut is left without a codec.
+    """
+    if robot.fingerprint != edge.fingerprint:
+        raise DynsplitError(
+            f"the robot's profile is of {robot.model!r} ({robot.fingerprint}) and the edge's of {edge.model!r} "
+            f'({edge.fingerprint}): profile the same model on both'
+        )
+    if [cut.name for cut in robot.cuts] != [cut.name for cut in edge.cuts]:
+        raise DynsplitError(
+            f'the profiles of {robot.model!r} do not hold the same cuts ({len(robot.cuts)} on the robot, '
+            f'{len(edge.cuts)} on the edge): profile both with the same version of this package'
+        )
+    batches = tuple(batch for batch in robot.batches if batch in edge.batches)
+    cuts = []
+    for here, there in zip(robot.cuts, edge.cuts):
+        codecs = {
+            name: replace(codec, decode_s=there.codecs[name].decode_s)
+            for name, codec in here.codecs.items()
+            if name in there.codecs
+        }
+        if not codecs and here.index != robot.local_index:
+            raise DynsplitError(f'cut {here.index} ({here.name}) has no codec that both profiles measured')
+        cuts.append(SystemCut(here.index, here.name, here.natural, here.head_s, here.tail_s, there.tail_s, codecs))
+    return SystemProfile(robot.model, robot.fingerprint, batches, robot.answer_bytes, tuple(cuts))
+
+
+def _check(value: float, what: str) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise DynsplitError(f'{what} is {value}, but must be a finite number of at least 0')
+
+
+def _check_batches(values: Mapping[int, float], batches: tuple[int, ...], what: str) -> None:
+    if tuple(sorted(values)) != batches:
+        raise DynsplitError(f'{what} is given for the batch sizes {sorted(values)}, but {list(batches)} are needed')
+    for batch, value in values.items():
+        _check(value, f'{what} for batch {batch}')
+
+
+def _rounded(seconds: Seconds) -> dict[int, float]:
+    return {int(batch): float(f'{value:.4g}') for batch, value in seconds.items()}
+
+
+def _codec_document(codec: CodecProfile) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        'payload_bytes': {int(batch): int(value) for batch, value in codec.payload_bytes.items()},
+        'encode_s': _rounded(codec.encode_s),
+        'decode_s': _rounded(codec.decode_s),
+    }
+    for key in ('agreement', 'largest_difference'):
+        if getattr(codec, key) is not None:
+            document[key] = float(getattr(codec, key))
+    return document
+
+
+def _seconds(entry: Mapping[Any, Any]) -> dict[int, float]:
+    return {int(batch): float(value) for batch, value in entry.items()}
+
+
+def _cut(entry: Mapping[str, Any]) -> CutProfile:
+    return CutProfile(
+        index=int(entry['index']),
+        name=str(entry['name']),
+        natural=bool(entry['natural']),
+        nbytes=int(entry['raw_bytes']),
+        macs_before=float(entry['macs_before']),
+        head_s=_seconds(entry['head_s']),
+        tail_s=_seconds(entry['tail_s']),
+        codecs={
+            str(name): CodecProfile(
+                payload_bytes={int(b): int(v) for b, v in codec['payload_bytes'].items()},
+                encode_s=_seconds(codec['encode_s']),
+                decode_s=_seconds(codec['decode_s']),
+                agreement=None if codec.get('agreement') is None else float(codec['agreement']),
+                largest_difference=(
+                    None if codec.get('largest_difference') is None else float(codec['largest_difference'])
+                ),
+            )
+            for name, codec in (entry.get('codecs') or {}).items()
+        },
+        head_spread_s=_seconds(entry.get('head_spread_s') or {}),
+        tail_spread_s=_seconds(entry.get('tail_spread_s') or {}),
+    )
