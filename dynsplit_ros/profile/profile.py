@@ -142,7 +142,7 @@ class Profile:
             'dynsplit_profile': FORMAT,
             'model': self.model,
             'fingerprint': self.fingerprint,
-            'measured': dict(self.measured),
+            'measured': {str(key): str(value) for key, value in self.measured.items()},
             'device': self.device,
             'threads': self.threads,
             'answer_bytes': self.answer_bytes,
@@ -150,9 +150,9 @@ class Profile:
                 {
                     'index': cut.index,
                     'name': cut.name,
-                    'natural': cut.natural,
-                    'raw_bytes': cut.nbytes,
-                    'macs_before': round(cut.macs_before, 6),
+                    'natural': bool(cut.natural),
+                    'raw_bytes': int(cut.nbytes),
+                    'macs_before': round(float(cut.macs_before), 6),
                     **{
                         key: _rounded(getattr(cut, key))
                         for key in ('head_s', 'tail_s', 'head_spread_s', 'tail_spread_s')
