@@ -1,0 +1,43 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Write one executable for each console script of setup.py.
+
+Usage: ``executables.py FOLDER``, run in the folder of setup.py. Prints the paths written, separated by semicolons, as
+CMake reads a list. The scripts run with the Python that ran this one.
+"""
+
+import os
+from pathlib import Path
+import sys
+
+# setuptools brings the standard library's distutils with it from Python 3.12 on.
+import setuptools  # noqa: F401
+from distutils.core import run_setup  # isort: skip
+
+SCRIPT = """#!{python}
+import sys
+
+from {module} import {function}
+
+sys.exit({function}())
+"""
+
+
+def main() -> None:
+    """Write the scripts into the folder named on the command line."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for entry in run_setup('setup.py', stop_after='init').entry_points['console_scripts']:
+        name, target = (part.strip() for part in entry.split('='))
+        module, function = target.split(':')
+        path = folder / name
+        path.write_text(SCRIPT.format(python=sys.executable, module=module, function=function))
+        os.chmod(path, 0o755)
+        paths.append(str(path))
+    print(';'.join(paths), end='')
+
+
+if __name__ == '__main__':
+    main()
