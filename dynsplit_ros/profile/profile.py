@@ -136,9 +136,9 @@ class Profile:
         )
         return replace(self, cuts=cuts, measured={**self.measured, 'emulated': f'{factor:g} times as slow'})
 
-    def save(self, path: str | Path) -> None:
-        """Write the profile as YAML, units in the keys."""
-        document = {
+    def to_document(self) -> dict[str, Any]:
+        """Return the profile as plain values, units in the keys: what a YAML file and a message hold."""
+        return {
             'dynsplit_profile': FORMAT,
             'model': self.model,
             'fingerprint': self.fingerprint,
@@ -163,7 +163,10 @@ class Profile:
                 for cut in self.cuts
             ],
         }
-        text = yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=110)
+
+    def save(self, path: str | Path) -> None:
+        """Write the profile as YAML."""
+        text = yaml.safe_dump(self.to_document(), sort_keys=False, default_flow_style=None, width=110)
         Path(path).write_text(text, encoding='utf-8')
 
     @classmethod
@@ -174,8 +177,13 @@ class Profile:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             reason = ' '.join(str(error).split())
             raise DynsplitError(f'cannot read the profile {path}: {reason}') from error
+        return cls.from_document(document, f'the profile {path}')
+
+    @classmethod
+    def from_document(cls, document: object, where: str) -> Profile:
+        """Read what :meth:`to_document` made; ``where`` names it in the errors (DynsplitError)."""
         if not isinstance(document, dict) or document.get('dynsplit_profile') != FORMAT:
-            raise DynsplitError(f'{path} is not a profile of format {FORMAT}: make one with the profile command')
+            raise DynsplitError(f'{where} is not of format {FORMAT}: make one with the profile command')
         try:
             return cls(
                 model=str(document['model']),
@@ -187,11 +195,11 @@ class Profile:
                 measured={str(k): str(v) for k, v in (document.get('measured') or {}).items()},
             )
         except KeyError as error:
-            raise DynsplitError(f'the profile {path} lacks {error}: measure it again') from error
+            raise DynsplitError(f'{where} lacks {error}: measure it again') from error
         except DynsplitError as error:
-            raise DynsplitError(f'{path}: {error}') from error
+            raise DynsplitError(f'{where}: {error}') from error
         except (TypeError, ValueError, AttributeError) as error:
-            raise DynsplitError(f'the profile {path} has a value of the wrong type ({error}): measure it again') from error
+            raise DynsplitError(f'{where} has a value of the wrong type ({error}): measure it again') from error
 
 
 @dataclass(frozen=True)
