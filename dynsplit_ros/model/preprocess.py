@@ -1,0 +1,96 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Divide a model's own preprocessing in two: the resized 8-bit image, and everything behind it.
+
+What a camera sends at split 0 is the 8-bit image, so the first half (:class:`Resize`) runs where the camera is. The
+second half (:class:`Normalise`) is part of the model's graph, and so the same operations serve every split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional
+
+from dynsplit_ros.errors import DynsplitError
+
+
+@dataclass(frozen=True)
+class Resize:
+    """
+    How a camera's image becomes the model's 8-bit input of ``size`` (height, width).
+
+    With ``cover`` the image is first scaled, its aspect ratio kept, until it covers ``cover`` (height, width), and then
+    its centre is cut out, which is what torchvision's ``ImageClassification`` does. Without it, the image is scaled
+    to ``size`` directly, so that every pixel of the camera has its place in a dense output.
+    """
+
+    size: tuple[int, int]
+    cover: tuple[int, int] | None = None
+    interpolation: InterpolationMode = InterpolationMode.BILINEAR
+    antialias: bool = True
+
+    def __call__(self, image: np.ndarray) -> torch.Tensor:
+        """
+        Return the contiguous uint8 tensor [3, height, width] of ``image``, RGB uint8 [height, width, 3].
+
+        :raises DynsplitError: when ``image`` is of another type or shape.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise DynsplitError(
+                f'an image of type {image.dtype} and shape {image.shape} was given, but the model takes RGB uint8'
+                ' [height, width, 3]; convert it first'
+            )
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
+        height, width = tensor.shape[1:]
+        if self.cover is None:
+            scaled = self.size
+        else:
+            # The same truncation as torchvision's resize to a shorter side, so that both agree to the pixel.
+            rows, columns = self.cover
+            if height * columns <= width * rows:
+                scaled = (rows, int(rows * width / height))
+            else:
+                scaled = (int(columns * height / width), columns)
+        if scaled != (height, width):
+            tensor = functional.resize(tensor, list(scaled), self.interpolation, antialias=self.antialias)
+        if scaled != self.size:
+            tensor = functional.center_crop(tensor, list(self.size))
+        return tensor.contiguous()
+
+
+class Normalise(nn.Module):
+    """
+    Turn a uint8 image [N, 3, H, W] into what the model takes: float32, ``(image / 255 - mean) / std`` per channel.
+
+    The arithmetic is that of torchvision's ``convert_image_dtype`` and ``normalize``, in the same order, so that the
+    result is the same to the bit. ``mean`` of ``None`` leaves out the second step (detectors normalise by themselves).
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        super().__init__()
+        self.shifts = mean is not None
+        if mean is not None and std is not None:
+            if len(mean) != 3 or len(std) != 3 or 0.0 in std:
+                raise DynsplitError(
+                    f'mean {list(mean)} and std {list(std)} were given, but each takes three numbers, and none of std'
+                    ' may be 0; give one per channel'
+                )
+            self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), persistent=False)
+            self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the float image [N, 3, H, W] of a uint8 one."""
+        values = image.to(torch.float32) / 255
+        if not self.shifts:
+            return values
+        return values.sub_(self.mean).div_(self.std)
