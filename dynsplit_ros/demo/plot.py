@@ -1,0 +1,68 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Draw a demonstration: rate, split and latency over time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use('Agg')  # no screen is needed, nor looked for
+
+from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
+import numpy as np  # noqa: E402
+
+OUTCOMES = {'answered': ('#1f77b4', 'answered by the edge'), 'local': ('#2ca02c', 'robot alone'),
+            'fell back': ('#d62728', 'finished on the robot, edge silent')}
+
+
+def draw(report: dict[str, Any], path: Path) -> None:
+    """Write the plot of a demonstration's report as PNG."""
+    frames = report['frames']
+    time_s = np.array([frame['time_s'] for frame in frames])
+    figure, (rate, split, latency) = plt.subplots(
+        3, 1, figsize=(11, 8), sharex=True, constrained_layout=True, height_ratios=(1, 1, 1.3))
+
+    def series(name: str) -> np.ndarray:
+        return np.array([np.nan if frame[name] is None else frame[name] for frame in frames], dtype=float)
+
+    true = series('rate_true_bps') / 1e6
+    estimated = np.where([frame['link_alive'] for frame in frames], series('rate_estimated_bps') / 1e6, np.nan)
+    rate.step(time_s, true, where='post', color='black', lw=1.2, label='true rate (0: dead)')
+    rate.plot(time_s, estimated, '.', ms=4, color='#ff7f0e', label='estimated')
+    rate.set_yscale('symlog', linthresh=1)
+    rate.set_ylim(bottom=-0.1)
+    rate.set_ylabel('uplink, Mbit/s')
+    rate.legend(loc='lower right', fontsize=9)
+
+    split.step(time_s, [frame['split_index'] for frame in frames], where='post', color='#9467bd')
+    names = {cut['index']: cut['name'] for cut in report['cuts']}
+    split.set_yticks(list(names), [f'{index}  {name}' for index, name in names.items()], fontsize=8)
+    split.yaxis.set_minor_locator(MaxNLocator(integer=True))
+    split.set_ylabel('split in use')
+    split.grid(axis='y', alpha=0.3)
+
+    for outcome, (colour, label) in OUTCOMES.items():
+        mask = np.array([frame['outcome'] == outcome for frame in frames])
+        if mask.any():
+            latency.plot(time_s[mask], 1e3 * series('latency_s')[mask], '.', ms=5, color=colour, label=label)
+    latency.set_yscale('log')
+    latency.set_ylabel('latency of each frame, ms')
+    latency.set_xlabel('time, s')
+    latency.grid(axis='y', which='both', alpha=0.2)
+    latency.legend(loc='upper right', fontsize=9)
+
+    for number, step in enumerate(report['steps']):
+        for axes in (rate, split, latency):
+            axes.axvspan(step['start_s'], step['end_s'], color='black', alpha=0.04 if number % 2 else 0, lw=0)
+        rate.text((step['start_s'] + step['end_s']) / 2, 1.02, step['name'], transform=rate.get_xaxis_transform(),
+                  ha='center', fontsize=9)
+    rate.set_title(f'{report["model"]}, robot {report["slowdown"]:g} times slower than the edge: '
+                   f'{report["summary"]["frames_accepted"]} frames, {report["summary"]["frames_lost"]} lost, '
+                   f'{report["summary"]["mismatches"]} differing from the whole model', pad=22, fontsize=11)
+    latency.set_xlim(0, report['seconds'])
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,55 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""What the launch files share: the arguments, each described once, and how a node is started from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext
+from launch.actions import DeclareLaunchArgument
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterFile
+
+CONFIG = Path(get_package_share_directory('dynsplit_ros')) / 'config'
+
+DESCRIPTIONS = {
+    'model': 'The network, the same on robot and edge. Empty: as in params_file.',
+    'weights': "Its weights, the same on robot and edge: 'default', 'none', or a file. Empty: as in params_file.",
+    'device': "Where this side's part runs: cpu, cuda, cuda:1, ... Empty: as in params_file.",
+    'namespace': "The nodes' namespace; the edge finds robots by their topics, whatever their namespace.",
+    'params_file': "A YAML file with the nodes' parameters.",
+    'image_topic': 'The camera topic, sensor_msgs/Image (CompressedImage where the parameter compressed is true).',
+    'source': 'Whether to play a photograph as the camera topic, for those without a camera.',
+    'use_sim_time': 'Whether the nodes take their time from /clock.',
+    'log_level': "The nodes' log level: debug, info, warn, error or fatal.",
+}
+CHOICES = {
+    'source': ['true', 'false'],
+    'use_sim_time': ['true', 'false'],
+    'log_level': ['debug', 'info', 'warn', 'error', 'fatal'],
+}
+
+
+def arguments(**defaults: str) -> list[DeclareLaunchArgument]:
+    """Declare the arguments named, with their defaults."""
+    return [DeclareLaunchArgument(name, default_value=default, description=DESCRIPTIONS[name],
+                                  choices=CHOICES.get(name)) for name, default in defaults.items()]
+
+
+def node(context: LaunchContext, executable: str, *, model: bool = False,
+         remappings: tuple[tuple[str, str], ...] = ()) -> Node:
+    """Return one of the package's nodes, started as the launch arguments say; ``model`` for one that loads it."""
+    given = context.launch_configurations
+    params_file = Path(given['params_file']).expanduser()
+    if not params_file.is_file():
+        raise FileNotFoundError(f'params_file is {str(params_file)!r}, which is not a file; give the path of a YAML file '
+                                f'such as {CONFIG / "robot.yaml"}')
+    overrides: dict[str, object] = {'use_sim_time': given['use_sim_time'] == 'true'}
+    if model:
+        overrides |= {name: given[name] for name in ('model', 'weights', 'device') if given[name]}
+    return Node(
+        package='dynsplit_ros', executable=executable, name=executable, namespace=given['namespace'],
+        parameters=[ParameterFile(str(params_file), allow_substs=True), overrides], remappings=list(remappings),
+        arguments=['--ros-args', '--log-level', given['log_level']], output='screen')

@@ -1,0 +1,160 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Edge side: subscribes to every robot's activations, runs the tails, and answers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+import sys
+import time
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from torch import Tensor
+
+from dynsplit_ros import msg
+from dynsplit_ros.codec import encode
+from dynsplit_ros.messages.convert import from_tensors, to_profile, to_tensors
+from dynsplit_ros.nodes import topics
+from dynsplit_ros.nodes.shell import Shell, run
+from dynsplit_ros.nodes.split_model import load
+from dynsplit_ros.parameters import EDGE
+from dynsplit_ros.runtime.edge import Edge, Job, Load
+from dynsplit_ros.runtime.frame import EdgeTimes, Status
+
+#: How often the graph is searched for robots that came or left.
+DISCOVERY_PERIOD_S = 0.5
+ACTIVATION_TYPE = 'dynsplit_ros/msg/Activation'
+
+
+class RobotLink:
+    """The topics of one robot, in its namespace."""
+
+    def __init__(self, node: EdgeNode, namespace: str) -> None:
+        self.namespace = namespace
+        self.missed = 0
+        self._node = node
+
+        def name(topic: topics.Topic) -> str:
+            return f'{namespace.rstrip("/")}/{topic.name}'
+
+        self.receipt = topics.RECEIPT.publisher(node, name(topics.RECEIPT))
+        self.tail_result = topics.TAIL_RESULT.publisher(node, name(topics.TAIL_RESULT))
+        self.edge_load = topics.EDGE_LOAD.publisher(node, name(topics.EDGE_LOAD))
+        self.edge_profile = topics.EDGE_PROFILE.publisher(node, name(topics.EDGE_PROFILE))
+        self.edge_profile.publish(node.profile_message)
+        self._subscriptions = [
+            topics.ACTIVATION.subscription(node, self._on_activation, name(topics.ACTIVATION)),
+            topics.PROBE.subscription(node, self._on_probe, name(topics.PROBE)),
+        ]
+
+    def _on_activation(self, message: msg.Activation) -> None:
+        arrived_s = time.monotonic()
+        self._acknowledge(msg.Receipt.ACTIVATION, message.session, message.sequence, arrived_s)
+        self._node.edge.submit(Job(
+            robot=self.namespace,
+            source=(self, message.header, message.session, message.sequence),
+            fingerprint=message.fingerprint,
+            split_index=message.split_index,
+            codec=message.codec,
+            patience_s=message.patience_s,
+            payload=from_tensors(message.tensors)))
+
+    def _on_probe(self, message: msg.Probe) -> None:
+        self._acknowledge(msg.Receipt.PROBE, message.session, message.sequence, time.monotonic())
+
+    def _acknowledge(self, kind: int, session: int, sequence: int, arrived_s: float) -> None:
+        self.receipt.publish(msg.Receipt(kind=kind, session=session, sequence=sequence,
+                                         fingerprint=self._node.split.fingerprint,
+                                         held_s=time.monotonic() - arrived_s))
+
+    def close(self) -> None:
+        """Give the topics back."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        for publisher in (self.receipt, self.tail_result, self.edge_load, self.edge_profile):
+            self._node.destroy_publisher(publisher)
+
+
+class EdgeNode(Shell):
+    """Discovers robots by their activation topics and serves them with one model."""
+
+    def __init__(self) -> None:
+        super().__init__('edge_node', EDGE)
+        self.split, profile = load(self, self.values)
+        self.profile_message = to_profile(profile.scaled(self.values.emulate_slowdown)
+                                          if self.values.emulate_slowdown > 1 else profile)
+        self._links: dict[str, RobotLink] = {}
+        self._load: Load | None = None
+        self._refused_before = 0
+        self.edge = Edge(self.split, self, profile=profile, max_waiting=self.values.max_waiting,
+                         slowdown=self.values.emulate_slowdown)
+        self.create_timer(DISCOVERY_PERIOD_S, self._discover)
+        self.create_timer(self.values.load_period_s, self._report_load)
+        self._discover()
+        self.get_logger().info(f'serving {self.values.model} ({self.split.fingerprint[:12]}) on {self.values.device}')
+
+    def _discover(self) -> None:
+        suffix = '/' + topics.ACTIVATION.name
+        for name, types in self.get_topic_names_and_types():
+            if not name.endswith(suffix) or ACTIVATION_TYPE not in types:
+                continue
+            namespace = name[:-len(suffix)] or '/'
+            link = self._links.get(namespace)
+            present = self.count_publishers(name) > 0
+            if link is None and present:
+                self._links[namespace] = RobotLink(self, namespace)
+                self.get_logger().info(f'serving the robot in namespace {namespace}')
+            elif link is not None:
+                # Three searches in a row, so that a robot whose link flickers keeps its topics.
+                link.missed = 0 if present else link.missed + 1
+                if link.missed == 3:
+                    self.get_logger().info(f'the robot in namespace {namespace} has left')
+                    self._links.pop(namespace).close()
+                    self.edge.forget(namespace)
+
+    def diagnose(self) -> tuple[bytes, str, dict[str, object]]:
+        """Tell how busy the edge is; a warning while activations are being refused."""
+        load = self._load
+        if load is None:
+            return DiagnosticStatus.OK, 'no load report yet', {}
+        refusing = load.refused_total > self._refused_before
+        self._refused_before = load.refused_total
+        values = {**asdict(load), 'robots': ', '.join(self._links) or 'none'}
+        if refusing:
+            return DiagnosticStatus.WARN, 'refusing activations', values
+        return DiagnosticStatus.OK, f'serving {len(self._links)} robots', values
+
+    def _report_load(self) -> None:
+        load = self._load = self.edge.load()
+        message = msg.EdgeLoad(model=self.values.model, fingerprint=self.split.fingerprint, **asdict(load))
+        for link in self._links.values():
+            link.edge_load.publish(message)
+
+    # ---- what the edge asks of the world (runtime.edge.Outside); called from the tail thread too -------------------
+
+    def answer(self, job: Job, status: Status, reason: str, outputs: dict[str, Tensor], times: EdgeTimes) -> None:
+        """Send an answer to the robot that the job came from."""
+        link, header, session, sequence = job.source
+        if status is Status.REFUSED:
+            self.tell(f'refused {job.robot}', f'refused an activation of {job.robot}: {reason}', error=True)
+        link.tail_result.publish(msg.TailResult(
+            header=header, session=session, sequence=sequence, fingerprint=self.split.fingerprint,
+            split_index=job.split_index, status=int(status), reason=reason,
+            outputs=to_tensors(encode('raw', outputs)), **asdict(times)))
+
+    def fault(self, reason: str) -> None:
+        """Log what the edge survived."""
+        self.tell('fault', reason, error=True)
+
+    def close(self) -> None:
+        """End the tail thread."""
+        self.edge.close()
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node."""
+    return run(EdgeNode, args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,175 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""What all nodes share: parameters from their declaration, logs that cannot flood, and an orderly start and end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import signal
+import sys
+import threading
+import time
+import traceback
+from types import SimpleNamespace
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+import rclpy
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+import rclpy.parameter
+from rclpy.signals import SignalHandlerOptions
+
+from std_msgs.msg import Header
+
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.parameters import Parameter, Value
+
+#: Seconds between two reports of the same kind of fault.
+THROTTLE_S = 5.0
+
+
+def descriptor(parameter: Parameter) -> ParameterDescriptor:
+    """Return what ``ros2 param describe`` shows of a parameter."""
+    unit = f' Unit: {parameter.unit}.' if parameter.unit else ''
+    allowed = f' Allowed: {parameter.allowed}.' if parameter.allowed else ''
+    result = ParameterDescriptor(
+        name=parameter.name,
+        description=f'{parameter.description}{unit}{allowed}',
+        read_only=not parameter.dynamic)
+    if isinstance(parameter.default, bool) or parameter.minimum is None:
+        return result
+    first = parameter.default[0] if isinstance(parameter.default, list) else parameter.default
+    if isinstance(first, int):
+        most = 2**63 - 1 if parameter.maximum is None else int(parameter.maximum)
+        result.integer_range = [IntegerRange(from_value=int(parameter.minimum), to_value=most, step=0)]
+    elif isinstance(first, float):
+        most = sys.float_info.max if parameter.maximum is None else float(parameter.maximum)
+        result.floating_point_range = [FloatingPointRange(from_value=float(parameter.minimum), to_value=most, step=0.0)]
+    return result
+
+
+class Shell(Node):
+    """
+    A node with declared parameters, throttled faults and diagnostics once a second.
+
+    ``self.values`` holds the parameters' values by name. A subclass that can take a change of a dynamic parameter
+    defines ``on_change(values)``, which raises DynsplitError to refuse it; ``diagnose()`` says how it is; ``close()`` is
+    called before the end.
+    """
+
+    def __init__(self, name: str, parameters: tuple[Parameter, ...]) -> None:
+        super().__init__(name)
+        self._parameters = {parameter.name: parameter for parameter in parameters}
+        self._told: dict[str, tuple[float, int]] = {}
+        self._telling = threading.Lock()
+        self.values = SimpleNamespace(**{p.name: self._declare(p) for p in parameters})
+        self.add_on_set_parameters_callback(self._change)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self.create_timer(1.0, self._publish_diagnostics)
+
+    def _declare(self, parameter: Parameter) -> Value:
+        try:
+            declared = self.declare_parameter(parameter.name, parameter.default, descriptor(parameter))
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            kind = type(parameter.default).__name__
+            raise DynsplitError(f'parameter {parameter.name!r} cannot be set: {str(error).rstrip(".")}; allowed is a '
+                                f'{kind}{" " + parameter.allowed if parameter.allowed else ""}') from error
+        return parameter.check(_plain(declared.value))
+
+    def _change(self, changes: list[rclpy.parameter.Parameter]) -> SetParametersResult:
+        values = SimpleNamespace(**vars(self.values))
+        try:
+            for change in changes:
+                if change.name in self._parameters:
+                    setattr(values, change.name, self._parameters[change.name].check(_plain(change.value)))
+            self.on_change(values)
+        except DynsplitError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self.values = values
+        return SetParametersResult(successful=True)
+
+    def on_change(self, values: SimpleNamespace) -> None:
+        """Take new values of dynamic parameters; raise DynsplitError to refuse them."""
+
+    def diagnose(self) -> tuple[bytes, str, dict[str, object]]:
+        """Return the level (a constant of DiagnosticStatus), a few words, and the counts and values to show."""
+        return DiagnosticStatus.OK, 'running', {}
+
+    def _publish_diagnostics(self) -> None:
+        level, words, values = self.diagnose()
+        status = DiagnosticStatus(
+            level=level, name=self.get_fully_qualified_name(), message=words, hardware_id=self.get_namespace(),
+            values=[KeyValue(key=key, value=f'{value:.6g}' if isinstance(value, float) else str(value))
+                    for key, value in values.items()])
+        self._diagnostics.publish(DiagnosticArray(
+            header=Header(stamp=self.get_clock().now().to_msg()), status=[status]))
+
+    def tell(self, kind: str, text: str, *, error: bool = False) -> None:
+        """Log a fault, at most once in THROTTLE_S for each kind, with how many were kept back; from any thread."""
+        with self._telling:
+            told_s, kept_back = self._told.get(kind, (-THROTTLE_S, 0))
+            now_s = time.monotonic()
+            if now_s - told_s < THROTTLE_S:
+                self._told[kind] = told_s, kept_back + 1
+                return
+            self._told[kind] = now_s, 0
+        text += f' ({kept_back} more like this since the last report)' if kept_back else ''
+        self.get_logger().error(text) if error else self.get_logger().warning(text)
+
+    def close(self) -> None:
+        """End what runs beside the executor."""
+
+
+def _plain(value: object) -> Value:
+    """Return a parameter's value with arrays as lists."""
+    return list(value) if not isinstance(value, (bool, int, float, str)) and value is not None else value
+
+
+def run(make_node: Callable[[], Shell], args: list[str] | None = None) -> int:
+    """
+    Run a node until Ctrl-C or SIGTERM; return the process's exit code.
+
+    0 after either signal, 1 for a configuration that cannot be used (one sentence on the log) and for an exception in
+    a callback (with its traceback). The signals are taken here and not by rclpy, which would shut the context down
+    before the frames under way are finished.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: _raise_until_spinning(stop))
+    code = 0
+    node = None
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = make_node()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        _spinning.set()
+        while not stop.is_set() and rclpy.ok():
+            executor.spin_once(timeout_sec=0.2)
+    except KeyboardInterrupt:
+        pass
+    except DynsplitError as error:
+        rclpy.logging.get_logger('dynsplit_ros').fatal(str(error))
+        code = 1
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    finally:
+        _spinning.set()  # a second signal must not interrupt the end
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return code
+
+
+_spinning = threading.Event()
+
+
+def _raise_until_spinning(stop: threading.Event) -> None:
+    """Stop the executor's loop, or interrupt a start that has not reached it (loading a model takes a while)."""
+    stop.set()
+    if not _spinning.is_set():
+        raise KeyboardInterrupt

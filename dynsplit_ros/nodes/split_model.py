@@ -1,0 +1,34 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""The model that a node's parameters name, split and profiled."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import torch
+
+from dynsplit_ros.model import load_model
+from dynsplit_ros.nodes.shell import Shell
+from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.profile import Profile
+from dynsplit_ros.profile.kept import kept_profile
+
+
+def load(node: Shell, values: SimpleNamespace) -> tuple[SplitModel, Profile]:
+    """Load, cut and profile; raise DynsplitError for parameters that cannot be followed."""
+    started_s = time.monotonic()
+    if values.threads:
+        torch.set_num_threads(values.threads)
+    model = load_model(values.model, weights=values.weights, seed=values.seed,
+                       input_size=tuple(values.input_size) if any(values.input_size) else None)
+    split = SplitModel(model, device=values.device)
+    node.get_logger().info(f'{values.model}: {split.local_index - 1} natural bottlenecks, fingerprint '
+                           f'{split.fingerprint[:12]}, loaded in {time.monotonic() - started_s:.1f} s')
+    if values.profile:
+        profile = Profile.load(values.profile)
+        profile.require(split.fingerprint, values.profile)
+    else:
+        profile = kept_profile(split, progress=lambda text: node.get_logger().info(text))
+    return split, profile

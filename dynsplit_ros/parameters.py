@@ -1,0 +1,116 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Every parameter of every node, declared once: its default, unit, range and meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import math
+from typing import Union
+
+from dynsplit_ros.errors import DynsplitError
+
+Value = Union[bool, int, float, str, 'list[int]', 'list[str]']
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """
+    One parameter: name, default (its type is the parameter's), meaning, unit, and what is allowed.
+
+    ``minimum`` and ``maximum`` bound a number or each element of a list of numbers; ``choices`` lists the texts that
+    are allowed. ``dynamic`` parameters may change while the node runs; the others are read once, at its start.
+    """
+
+    name: str
+    default: Value
+    description: str
+    unit: str = ''
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    dynamic: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """What is allowed, in words; empty where anything of the type is."""
+        unit = f' {self.unit}' if self.unit else ''
+        if self.choices:
+            return 'one of ' + ', '.join(repr(choice) for choice in self.choices)
+        if self.minimum is not None and self.maximum is not None:
+            return f'from {self.minimum:g} to {self.maximum:g}{unit}'
+        if self.minimum is not None:
+            return f'at least {self.minimum:g}{unit}'
+        return ''
+
+    def check(self, value: Value) -> Value:
+        """Return the value, an int made a float where one is wanted; raise DynsplitError for one not allowed."""
+        if isinstance(self.default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not type(self.default):
+            raise DynsplitError(
+                f'parameter {self.name!r} is {value!r}, of type {type(value).__name__}, but must be of type '
+                f'{type(self.default).__name__}{", " + self.allowed if self.allowed else ""}')
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, (int, float)) and not isinstance(number, bool):
+                fits = math.isfinite(number) and (self.minimum is None or number >= self.minimum) and (
+                    self.maximum is None or number <= self.maximum)
+            else:
+                fits = not self.choices or number in self.choices
+            if not fits:
+                raise DynsplitError(f'parameter {self.name!r} is {value!r}, but must be {self.allowed or "finite"}')
+        return value
+
+
+MODEL = (
+    Parameter('model', 'mobilenet_v2', 'The network: a torchvision model by name, package.module:factory, or a .pt2 '
+              'file saved with torch.export. Must be the same on robot and edge.'),
+    Parameter('weights', 'default', "Its weights: 'default' or a name from torchvision's enumeration of them, 'none' "
+              'for seeded ones whose predictions mean nothing, or the path of a state dict (.pt, .pth, .safetensors). '
+              'Must be the same on robot and edge.'),
+    Parameter('input_size', [0, 0], "Height and width that an image is resized to; [0, 0] takes the model's own. "
+              'Must be the same on robot and edge.', 'pixels', 0, 8192),
+    Parameter('seed', 0, "Seed of the weights where weights is 'none'. Must be the same on robot and edge.",
+              minimum=0, maximum=2**31 - 1),
+    Parameter('device', 'cpu', "Where this side's part runs: 'cpu', 'cuda', 'cuda:1', …"),
+    Parameter('threads', 0, "CPU threads of this side's part; 0 leaves it to PyTorch.", minimum=0, maximum=1024),
+    Parameter('profile', '', "Profile of the model on this machine, as the 'profile' tool writes it; empty: this "
+              'machine is measured at the start and the result is kept for the next one.'),
+)
+
+CAMERA = MODEL + (
+    Parameter('compressed', False, 'Whether the image topic carries sensor_msgs/CompressedImage instead of Image.'),
+    Parameter('top_k', 5, 'How many classes a prediction names.', minimum=1, maximum=1000),
+    Parameter('max_on_link', 1, 'Payloads that may be between robot and edge at a time; more than one fills a slow '
+              "link's queue.", minimum=1, maximum=8),
+    Parameter('max_unanswered', 3, 'Frames that may wait for their answer at a time, those on the link included.',
+              minimum=1, maximum=16),
+    Parameter('emulate_slowdown', 1.0, 'For demonstrations: makes this robot that many times slower by sleeping after '
+              'each computation; 1 emulates nothing.', minimum=1.0, maximum=1000.0),
+)
+
+EDGE = MODEL + (
+    Parameter('max_waiting', 2, 'Frames of one robot that may wait for the tail; a newer one takes the place of the '
+              'oldest.', minimum=1, maximum=64),
+    Parameter('load_period_s', 0.2, 'How often the load is reported to the robots.', 's', 0.02, 10.0),
+    Parameter('emulate_slowdown', 1.0, 'For demonstrations: makes this edge that many times slower by sleeping after '
+              'each tail; 1 emulates nothing.', minimum=1.0, maximum=1000.0),
+)
+
+SOURCE = (
+    Parameter('path', '', 'What to play: an image file, a folder of them, a video file or the number of a webcam; '
+              'empty pans across a photograph that scikit-image brings.'),
+    Parameter('rate_hz', 10.0, 'Images per second.', '1/s', 0.01, 1000.0),
+    Parameter('width', 640, 'Width of the images.', 'pixels', 1, 8192),
+    Parameter('height', 480, 'Height of the images.', 'pixels', 1, 8192),
+    Parameter('frame_id', 'camera', "The images' frame_id."),
+)
+
+LINK_EMULATOR = (
+    Parameter('rates_mbps', [100.0], 'For demonstrations: rate of the emulated uplink in each step of the script; 0 '
+              'carries nothing.', 'Mbit/s', 0.0, 100000.0),
+    Parameter('durations_s', [3600.0], 'How long each step lasts; the last one lasts for ever.', 's', 0.01, 1e6),
+    Parameter('delay_s', 0.005, 'Delay of each direction, on top of the transmission.', 's', 0.0, 10.0),
+    Parameter('queue_bytes', 2_000_000, 'Bytes that may wait for the uplink; what comes on top is lost.', 'bytes',
+              1000, 1_000_000_000),
+)

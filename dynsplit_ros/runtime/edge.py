@@ -1,0 +1,254 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+The edge side of a split network: runs tails for several robots, fairly, and tells how busy it is.
+
+One thread runs the tails. Activations come in on the caller's thread and wait in one short line for each robot; the
+robot that was served longest ago is next. A frame that waited longer than its robot will is not worked on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+import secrets
+import threading
+import time
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from dynsplit_ros.codec import EncodedTensor, decode
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.profile import Profile
+from dynsplit_ros.runtime.frame import EdgeTimes, Status
+
+#: A robot that has sent nothing for this long no longer counts as served.
+ROBOT_GONE_S = 5.0
+
+
+@dataclass
+class Job:
+    """
+    One activation as it came in.
+
+    ``source`` is the caller's own, handed back with the answer. ``patience_s`` says how long its robot waits.
+    """
+
+    robot: str
+    source: Any
+    fingerprint: str
+    split_index: int
+    codec: str
+    patience_s: float
+    payload: Sequence[EncodedTensor]
+    arrived_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """How busy the edge was in the last ``period_s`` seconds; fields as EdgeLoad.msg explains them."""
+
+    session: int
+    sequence: int
+    period_s: float
+    utilisation: float
+    queue_length: int
+    queueing_s: float
+    slowdown: float
+    robots: int
+    frame_rate_hz: float
+    refused_total: int
+
+
+class Outside(Protocol):
+    """What the edge needs of the world around it; the node implements it with topics."""
+
+    def answer(self, job: Job, status: Status, reason: str, outputs: dict[str, Tensor], times: EdgeTimes) -> None:
+        """Send an answer to a robot; ``outputs`` is empty unless the status is OK."""
+
+    def fault(self, reason: str) -> None:
+        """Tell people that something went wrong that the edge survived."""
+
+
+@dataclass
+class _Line:
+    """The frames of one robot that wait, oldest first."""
+
+    jobs: deque[Job] = field(default_factory=deque)
+    served_s: float = 0.0
+    heard_s: float = 0.0
+
+
+class Edge:
+    """
+    Runs the tail for each activation and answers it.
+
+    ``max_waiting`` frames of one robot may wait; a newer one takes the oldest one's place, which is answered
+    SUPERSEDED. ``profile`` is this machine's own (for the slowdown that the load reports name); without one the
+    fastest run of each tail so far stands for it. ``slowdown`` > 1 emulates a slower edge by sleeping.
+    """
+
+    def __init__(
+        self,
+        split: SplitModel,
+        outside: Outside,
+        *,
+        profile: Profile | None = None,
+        max_waiting: int = 2,
+        slowdown: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.session = secrets.randbits(63) | 1
+        self._split = split
+        self._outside = outside
+        self._max_waiting = max_waiting
+        self._slowdown = slowdown
+        self._clock = clock
+        self._unloaded_s = {cut.index: cut.tail_s[1] for cut in profile.cuts} if profile else {}
+        self._learn_unloaded = profile is None
+
+        self._changed = threading.Condition()  # guards all below
+        self._lines: dict[str, _Line] = {}
+        self._closing = False
+        self._refused = 0
+        self._reports = 0
+        self._reported_s = clock()
+        self._busy_since: float | None = None
+        self._clear_period()
+
+        self._thread = threading.Thread(target=self._run, name='tail', daemon=True)
+        self._thread.start()
+
+    def _clear_period(self) -> None:
+        self._busy_s = self._tail_s = self._expected_s = 0.0
+        self._waits: list[float] = []
+        self._answered = 0
+
+    def submit(self, job: Job) -> None:
+        """Queue an activation; it is answered in any case, at once where it is refused."""
+        job.arrived_s = self._clock()
+        if job.fingerprint != self._split.fingerprint:
+            self._refuse(job, f'this edge serves the model with fingerprint {self._split.fingerprint}, the activation '
+                              f'is of {job.fingerprint[:64]!r}; run the same model, weights and input size on both')
+            return
+        if not 0 <= job.split_index < self._split.local_index:
+            self._refuse(job, f'split {job.split_index} cannot be sent; allowed are 0 to {self._split.local_index - 1}')
+            return
+        displaced = None
+        with self._changed:
+            line = self._lines.setdefault(job.robot, _Line())
+            line.heard_s = job.arrived_s
+            line.jobs.append(job)
+            if len(line.jobs) > self._max_waiting:
+                displaced = line.jobs.popleft()
+            self._changed.notify()
+        if displaced is not None:
+            self._supersede(displaced)
+
+    def forget(self, robot: str) -> None:
+        """Drop all that is held for a robot that has left."""
+        with self._changed:
+            self._lines.pop(robot, None)
+
+    def load(self) -> Load:
+        """Return how busy the edge was since the last call."""
+        with self._changed:
+            now_s = self._clock()
+            period_s = max(now_s - self._reported_s, 1e-6)
+            if self._busy_since is not None:  # the part so far of a tail that is still running
+                self._busy_s += now_s - self._busy_since
+                self._busy_since = now_s
+            self._reports += 1
+            load = Load(
+                session=self.session,
+                sequence=self._reports,
+                period_s=period_s,
+                utilisation=min(1.0, self._busy_s / period_s),
+                queue_length=sum(len(line.jobs) for line in self._lines.values()),
+                queueing_s=sum(self._waits) / len(self._waits) if self._waits else 0.0,
+                slowdown=self._tail_s / self._expected_s if self._expected_s > 0 else 1.0,
+                robots=sum(now_s - line.heard_s < ROBOT_GONE_S for line in self._lines.values()),
+                frame_rate_hz=self._answered / period_s,
+                refused_total=self._refused,
+            )
+            self._reported_s = now_s
+            self._clear_period()
+            return load
+
+    def close(self, within_s: float = 1.0) -> None:
+        """Take nothing more and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(within_s)
+
+    # ---- the tail thread -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (job := self._take()) is not None:
+            try:
+                self._serve(job)
+            except Exception as error:  # A thread that dies would leave every robot without an edge.
+                self._outside.fault(f'an answer could not be sent ({type(error).__name__}: {error})')
+            with self._changed:
+                assert self._busy_since is not None
+                self._busy_s += self._clock() - self._busy_since
+                self._busy_since = None
+
+    def _take(self) -> Job | None:
+        """Wait for a frame; return the oldest of the robot that was served longest ago, None to end."""
+        while True:
+            with self._changed:
+                while not self._closing and not any(line.jobs for line in self._lines.values()):
+                    self._changed.wait()
+                if self._closing:
+                    return None
+                now_s = self._clock()
+                line = min((line for line in self._lines.values() if line.jobs), key=lambda line: line.served_s)
+                job = line.jobs.popleft()
+                if now_s - job.arrived_s <= job.patience_s:
+                    line.served_s = now_s
+                    self._waits.append(now_s - job.arrived_s)
+                    self._busy_since = now_s
+                    return job
+            self._supersede(job)
+
+    def _serve(self, job: Job) -> None:
+        started_s = self._clock()
+        try:
+            tensors = decode(job.codec, job.payload, self._split.cuts[job.split_index].tensors)
+        except DynsplitError as error:
+            self._refuse(job, str(error))
+            return
+        job.payload = ()
+        decoded_s = self._clock()
+        try:
+            outputs = self._split.tail(job.split_index)(tensors)
+        except Exception as error:  # Whatever the tail meets, the robot must hear of it and the next frame be served.
+            self._outside.fault(f'the tail of split {job.split_index} failed ({type(error).__name__}: {error})')
+            self._outside.answer(job, Status.FAILED, f'the tail failed ({type(error).__name__})', {}, EdgeTimes())
+            return
+        if self._slowdown > 1:
+            time.sleep((self._clock() - decoded_s) * (self._slowdown - 1))
+        done_s = self._clock()
+        tail_s = done_s - decoded_s
+        with self._changed:
+            if self._learn_unloaded:
+                self._unloaded_s[job.split_index] = min(tail_s, self._unloaded_s.get(job.split_index, tail_s))
+            self._tail_s += tail_s
+            self._expected_s += self._unloaded_s[job.split_index]
+            self._answered += 1
+        self._outside.answer(job, Status.OK, '', outputs, EdgeTimes(
+            held_s=done_s - job.arrived_s, queueing_s=started_s - job.arrived_s,
+            decode_s=decoded_s - started_s, tail_s=tail_s))
+
+    def _refuse(self, job: Job, reason: str) -> None:
+        with self._changed:
+            self._refused += 1
+        self._outside.answer(job, Status.REFUSED, reason, {}, EdgeTimes())
+
+    def _supersede(self, job: Job) -> None:
+        self._outside.answer(job, Status.SUPERSEDED, 'newer frames took its place before its turn came', {}, EdgeTimes())

@@ -1,0 +1,405 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+The camera side of a split network: takes images, runs heads, keeps what it sent, and answers for every frame.
+
+Two threads work here. The *head thread* takes the newest image, runs the head and hands the payload to the link; the
+*finish thread* completes, from what was kept, the frames that the edge did not answer in time. Answers come in on the
+caller's thread. Predictions leave in the order of the frames, each exactly once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+import math
+import secrets
+import threading
+import time
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from dynsplit_ros.codec import EncodedTensor, encode
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.runtime.frame import EdgeTimes, FrameTiming, State, Status
+
+Outputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Order:
+    """
+    What the monitor decided: which split and codec to use next.
+
+    ``fallback_after_s`` bounds the wait for an answer. ``last_frame`` is the latest frame (of ``last_frame_session``)
+    that the decision takes into account.
+    """
+
+    split_index: int
+    codec: str
+    fallback_after_s: float
+    last_frame_session: int = 0
+    last_frame: int = 0
+
+
+@dataclass
+class Frame:
+    """One accepted frame on its way: its image's own data (``source``), what was kept of it, and its timing."""
+
+    source: Any
+    arrived_s: float
+    timing: FrameTiming
+    kept: Outputs = field(default_factory=dict)
+    deadline_s: float = math.inf
+    patience_s: float = 0.0
+
+
+class Outside(Protocol):
+    """What the robot needs of the world around it; the node implements it with topics. Called from several threads."""
+
+    def prepare(self, source: Any) -> Tensor:
+        """Return the model's resized 8-bit image, [1, 3, H, W]; raise DynsplitError for an image that cannot be used."""
+
+    def send(self, frame: Frame, payload: Sequence[EncodedTensor]) -> None:
+        """Hand a frame's payload to the link."""
+
+    def deliver(self, frame: Frame, outputs: Outputs) -> None:
+        """Publish a frame's prediction; called once for each frame, in order."""
+
+    def report(self, timing: FrameTiming) -> None:
+        """Tell the monitor that a payload was sent or that a frame is done."""
+
+    def refuse(self, source: Any, reason: str) -> None:
+        """Tell people that an image was not accepted."""
+
+    def fault(self, reason: str) -> None:
+        """Tell people that something went wrong that a frame survived, or did not."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What has happened since the start; each is a number of frames, images or messages."""
+
+    accepted: int = 0
+    delivered: int = 0
+    passed_over: int = 0
+    refused_images: int = 0
+    fell_back: int = 0
+    late_answers: int = 0
+    failed: int = 0
+
+
+class Robot:
+    """
+    Runs heads for the newest images and answers for every accepted frame.
+
+    ``max_on_link`` payloads may be between robot and edge (sent, no receipt yet) and ``max_unanswered`` frames may be
+    without their answer; a frame that is ready sooner waits. The next head starts just early enough to be ready when
+    the link is free, so that it sees the newest image. ``slowdown`` > 1 emulates a slower robot by sleeping after
+    each computation; it is for demonstrations alone.
+    """
+
+    def __init__(
+        self,
+        split: SplitModel,
+        outside: Outside,
+        *,
+        max_on_link: int = 1,
+        max_unanswered: int = 3,
+        slowdown: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.session = secrets.randbits(63) | 1
+        self._split = split
+        self._outside = outside
+        self._max_on_link = max_on_link
+        self._max_unanswered = max_unanswered
+        self._slowdown = slowdown
+        self._clock = clock
+
+        self._changed = threading.Condition()  # guards all below
+        self._waiting: tuple[Any, float] | None = None
+        self._order: Order | None = None
+        self._distrusted = 0  # latest frame that the edge failed to answer
+        self._sequence = 0
+        self._in_flight: OrderedDict[int, Frame] = OrderedDict()
+        self._to_finish: list[Frame] = []
+        self._counts = dict.fromkeys(Counters.__dataclass_fields__, 0)
+        self._closing = False
+        # Last durations by (split, codec): until ready to send, until received, until answered.
+        self._ready_s: dict[tuple[int, str], float] = {}
+        self._transfer_s: dict[tuple[int, str], float] = {}
+        self._answer_s: dict[tuple[int, str], float] = {}
+
+        self._delivering = threading.RLock()  # guards the two below; taken before _changed, never while holding it
+        self._done: dict[int, tuple[Frame, Outputs | None]] = {}
+        self._next = 1
+
+        self._threads = [
+            threading.Thread(target=self._run_heads, name='head', daemon=True),
+            threading.Thread(target=self._run_finishes, name='finish', daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # ---- what comes in -------------------------------------------------------------------------------------------
+
+    def offer(self, source: Any) -> None:
+        """Offer an image; the newest replaces one that still waits."""
+        with self._changed:
+            if self._waiting is not None:
+                self._counts['passed_over'] += 1
+            self._waiting = (source, self._clock())
+            self._changed.notify_all()
+
+    def on_order(self, order: Order) -> None:
+        """Follow a decision of the monitor from the next frame on; raises DynsplitError for a split there is not."""
+        if not 0 <= order.split_index <= self._split.local_index:
+            raise DynsplitError(
+                f'the decision names split {order.split_index}, but this model has 0 to {self._split.local_index}; '
+                'start the monitor with a profile of this model')
+        with self._changed:
+            self._order = order
+            self._changed.notify_all()
+
+    def on_receipt(self, session: int, sequence: int) -> None:
+        """Note that a payload has arrived at the edge, so that the link is free for the next."""
+        with self._changed:
+            frame = self._in_flight.get(sequence) if session == self.session else None
+            if frame is not None and math.isnan(frame.timing.received_s):
+                timing = frame.timing
+                timing.received_s = self._clock()
+                self._transfer_s[timing.split_index, timing.codec] = timing.received_s - timing.sent_s
+                self._changed.notify_all()
+
+    def on_answer(self, session: int, sequence: int, status: Status, reason: str, outputs: Outputs,
+                  answer_bytes: int, times: EdgeTimes) -> None:
+        """Take the edge's answer; one that comes after the frame was finished here is counted and dropped."""
+        with self._changed:
+            frame = self._in_flight.pop(sequence, None) if session == self.session else None
+            if frame is None:
+                self._counts['late_answers'] += 1
+                return
+            timing = frame.timing
+            timing.answered_s = self._clock()
+            if status is Status.OK:
+                timing.state = State.ANSWERED
+                timing.answer_bytes = answer_bytes
+                timing.batch = times.batch
+                timing.held_s, timing.queueing_s = times.held_s, times.queueing_s
+                timing.decode_s, timing.tail_s = times.decode_s, times.tail_s
+                timing.transfer_s = max(0.0, timing.answered_s - timing.sent_s - times.held_s)
+                self._answer_s[timing.split_index, timing.codec] = timing.answered_s - timing.sent_s
+            else:
+                self._give_up(frame, reason)
+            self._changed.notify_all()
+        if status is Status.OK:
+            self._complete(frame, outputs)
+
+    def counters(self) -> Counters:
+        """Return the counts so far."""
+        with self._changed:
+            return Counters(**self._counts)
+
+    def close(self, drain_s: float = 1.0) -> None:
+        """Accept nothing more, finish what is under way within about ``drain_s`` seconds, and end the threads."""
+        with self._changed:
+            self._closing = True
+            self._waiting = None
+            deadline_s = self._clock() + drain_s / 2
+            for frame in self._in_flight.values():
+                frame.deadline_s = min(frame.deadline_s, deadline_s)
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(drain_s)
+
+    # ---- the head thread -----------------------------------------------------------------------------------------
+
+    def _run_heads(self) -> None:
+        while (taken := self._take()) is not None:
+            source, arrived_s, order = taken
+            try:
+                self._accept(source, arrived_s, order)
+            except DynsplitError as error:
+                with self._changed:
+                    self._counts['refused_images'] += 1
+                self._outside.refuse(source, str(error))
+            except Exception as error:  # A thread that dies would stop perception for good.
+                self._outside.fault(f'the frame could not be processed ({type(error).__name__}: {error})')
+
+    def _take(self) -> tuple[Any, float, Order] | None:
+        """Wait for an image and for the instant to start on it; return it with the order to follow, None to end."""
+        with self._changed:
+            while not self._closing:
+                order = self._current_order()
+                if self._waiting is not None:
+                    wait_s = self._start_s(order) - self._clock()
+                    if wait_s <= 0:
+                        (source, arrived_s), self._waiting = self._waiting, None
+                        return source, arrived_s, order
+                    self._changed.wait(wait_s)
+                else:
+                    self._changed.wait()
+        return None
+
+    def _current_order(self) -> Order:
+        """
+        Return the order in force.
+
+        Local inference without one, and after a frame that the edge did not answer until the monitor has taken that
+        frame into account: the next frames do not wait for it to notice.
+        """
+        if self._order is None or self._lost_since(self._order):
+            return Order(self._split.local_index, '', 0.0)
+        return self._order
+
+    def _start_s(self, order: Order) -> float:
+        """Return the instant to start the next head, so that its payload is ready when the link is free."""
+        if order.split_index == self._split.local_index or not self._in_flight:
+            return -math.inf
+        key = (order.split_index, order.codec)
+        return self._slot_free_s() - self._ready_s.get(key, math.inf)
+
+    def _slot_free_s(self) -> float:
+        """Return when, by the last durations, one more payload may leave; -inf for now."""
+        free_s = -math.inf
+        on_link = [frame for frame in self._in_flight.values() if math.isnan(frame.timing.received_s)]
+        for frames, most, durations in ((on_link, self._max_on_link, self._transfer_s),
+                                        (list(self._in_flight.values()), self._max_unanswered, self._answer_s)):
+            if len(frames) >= most:
+                timing = frames[len(frames) - most].timing
+                free_s = max(free_s, timing.sent_s + durations.get((timing.split_index, timing.codec), 0.0))
+        return free_s
+
+    def _accept(self, source: Any, arrived_s: float, order: Order) -> None:
+        """Run the head of one image and see its payload off, or finish it here."""
+        started_s = self._clock()
+        timing = FrameTiming(session=self.session, split_index=order.split_index, codec=order.codec,
+                             split_name=self._split.cuts[order.split_index].name, wait_s=started_s - arrived_s)
+        image = self._outside.prepare(source)
+        timing.resize_s = self._stretch(started_s)
+        with self._changed:
+            self._sequence += 1
+            timing.sequence = self._sequence
+            self._counts['accepted'] += 1
+        frame = Frame(source, arrived_s, timing)
+        try:
+            head_started_s = self._clock()
+            frame.kept = self._split.head(order.split_index)(image)
+            timing.head_s = self._stretch(head_started_s)
+            if order.split_index == self._split.local_index:
+                self._complete(frame, frame.kept)
+                return
+            encode_started_s = self._clock()
+            payload = encode(order.codec, frame.kept)
+            timing.encode_s = self._stretch(encode_started_s)
+            timing.payload_bytes = sum(len(memoryview(tensor.data).cast('B')) for tensor in payload)
+            self._see_off(frame, payload, order, started_s)
+        except Exception:
+            self._complete(frame, None)  # the frames behind it must not wait for this one
+            raise
+
+    def _see_off(self, frame: Frame, payload: Sequence[EncodedTensor], order: Order, started_s: float) -> None:
+        """Send a payload as soon as the link is free, unless the link is lost meanwhile."""
+        timing = frame.timing
+        ready_s = self._clock()
+        with self._changed:
+            self._ready_s[timing.split_index, timing.codec] = ready_s - started_s
+            while self._link_is_full() and not self._closing and not self._lost_since(order):
+                self._changed.wait()
+            timing.link_wait_s = self._clock() - ready_s
+            if self._closing or self._lost_since(order):
+                self._give_up(frame, 'the link was lost before the payload was sent')
+                self._changed.notify_all()
+                return
+            timing.state = State.SENT
+            timing.sent_s = self._clock()
+            frame.patience_s = order.fallback_after_s
+            frame.deadline_s = timing.sent_s + order.fallback_after_s
+            self._in_flight[timing.sequence] = frame
+            self._changed.notify_all()
+            sent = FrameTiming(**vars(timing))  # the frame itself may be answered while this is published
+        self._outside.report(sent)
+        self._outside.send(frame, payload)
+
+    def _link_is_full(self) -> bool:
+        unreceived = sum(math.isnan(frame.timing.received_s) for frame in self._in_flight.values())
+        return unreceived >= self._max_on_link or len(self._in_flight) >= self._max_unanswered
+
+    def _lost_since(self, order: Order) -> bool:
+        """Whether the edge has failed a frame that the order did not know of."""
+        return bool(self._distrusted) and (
+            order.last_frame_session != self.session or order.last_frame < self._distrusted)
+
+    def _stretch(self, since_s: float) -> float:
+        """Return the time since an instant, made ``slowdown`` times as long by sleeping."""
+        spent_s = self._clock() - since_s
+        if self._slowdown > 1:
+            time.sleep(spent_s * (self._slowdown - 1))
+            spent_s = self._clock() - since_s
+        return spent_s
+
+    # ---- the finish thread ---------------------------------------------------------------------------------------
+
+    def _give_up(self, frame: Frame, why: str) -> None:
+        """Hand a frame to the finish thread; holds the lock."""
+        frame.timing.state = State.FELL_BACK
+        frame.timing.detail = why
+        self._counts['fell_back'] += 1
+        self._distrusted = max(self._distrusted, frame.timing.sequence)
+        self._to_finish.append(frame)
+
+    def _run_finishes(self) -> None:
+        while (frame := self._next_to_finish()) is not None:
+            outputs = None
+            started_s = self._clock()
+            try:
+                outputs = self._split.tail(frame.timing.split_index)(frame.kept)
+            except Exception as error:  # A thread that dies would stop perception for good.
+                self._outside.fault(f'a frame could not be finished ({type(error).__name__}: {error})')
+            frame.timing.finish_s = self._stretch(started_s)
+            self._complete(frame, outputs)
+
+    def _next_to_finish(self) -> Frame | None:
+        """Wait for a frame that is to be finished here, the oldest first; None to end."""
+        with self._changed:
+            while True:
+                now_s = self._clock()
+                for sequence, frame in list(self._in_flight.items()):
+                    if frame.deadline_s <= now_s:
+                        del self._in_flight[sequence]
+                        self._give_up(frame, f'no answer within {now_s - frame.timing.sent_s:.3f} s')
+                        self._changed.notify_all()
+                if self._to_finish:
+                    self._to_finish.sort(key=lambda frame: frame.timing.sequence)
+                    return self._to_finish.pop(0)
+                if self._closing and not self._in_flight and not self._threads[0].is_alive():
+                    return None
+                first_s = min((frame.deadline_s for frame in self._in_flight.values()), default=math.inf)
+                if self._closing:  # the head thread ends without a word
+                    first_s = min(first_s, now_s + 0.05)
+                self._changed.wait(first_s - now_s if first_s < math.inf else None)
+
+    # ---- what goes out -------------------------------------------------------------------------------------------
+
+    def _complete(self, frame: Frame, outputs: Outputs | None) -> None:
+        """Deliver a finished frame and those that waited for it, in order; None where there is nothing to deliver."""
+        frame.kept = {}
+        with self._delivering:
+            self._done[frame.timing.sequence] = (frame, outputs)
+            while self._next in self._done:
+                ready, values = self._done.pop(self._next)
+                self._next += 1
+                ready.timing.latency_s = self._clock() - ready.arrived_s
+                try:
+                    if values is not None:
+                        self._outside.deliver(ready, values)
+                    self._outside.report(ready.timing)
+                except Exception as error:  # The frames behind this one must still be delivered.
+                    values = None
+                    self._outside.fault(f'a prediction could not be published ({type(error).__name__}: {error})')
+                with self._changed:
+                    self._counts['failed' if values is None else 'delivered'] += 1

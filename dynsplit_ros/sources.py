@@ -1,0 +1,145 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Images for those without a camera: a photograph to pan across, image files, a video file, a webcam."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from dynsplit_ros.errors import DynsplitError
+
+IMAGE_SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'}
+
+
+class Source(Protocol):
+    """A stream of images."""
+
+    name: str
+
+    def at(self, stamp_ns: int) -> np.ndarray:
+        """Return the image for an instant: uint8 [height, width, 3], RGB."""
+
+    def close(self) -> None:
+        """Give back what the source holds."""
+
+
+def open_source(path: str, width: int, height: int) -> Source:
+    """
+    Open what ``path`` names: an image file, a folder of them, a video file, the number of a webcam.
+
+    An empty path pans across a photograph. Images come out as ``width`` x ``height`` pixels. Raises DynsplitError for
+    what cannot be opened.
+    """
+    if not path:
+        return Panorama(width, height)
+    if path.isdigit():
+        return Video(int(path), width, height)
+    place = Path(path).expanduser()
+    if place.is_dir():
+        files = sorted(file for file in place.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise DynsplitError(f'the folder {place} has no image; name one with files ending in '
+                                + ', '.join(sorted(IMAGE_SUFFIXES)))
+        return Images(files, width, height)
+    if not place.is_file():
+        raise DynsplitError(f'{path!r} is neither a file nor a folder nor the number of a webcam; name one of these, '
+                            'or leave it empty to pan across a photograph')
+    if place.suffix.lower() in IMAGE_SUFFIXES:
+        return Images([place], width, height)
+    return Video(str(place), width, height)
+
+
+class Panorama:
+    """
+    A window that moves across a photograph (scikit-image's ``astronaut``, NASA, public domain).
+
+    The picture at an instant depends on the instant alone, so that another process can make the same one again.
+    """
+
+    #: Seconds until the window is back where it began, and the rounds it makes up and down meanwhile.
+    PERIOD_S = 20.0
+    ROUNDS = 3
+
+    def __init__(self, width: int, height: int) -> None:
+        from skimage import data  # only here: 0.1 s that nobody with a camera should wait for
+
+        self.name = "scikit-image's photograph 'astronaut'"
+        self._width, self._height = width, height
+        photograph = data.astronaut()
+        # Enlarged so that the window, of the proportions asked for, can move by a third of the picture each way.
+        scale = 1.5 * max(width / photograph.shape[1], height / photograph.shape[0])
+        size = (math.ceil(photograph.shape[1] * scale), math.ceil(photograph.shape[0] * scale))
+        self._photograph = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+
+    def at(self, stamp_ns: int) -> np.ndarray:
+        """Return the window's picture at an instant."""
+        phase = 2 * math.pi * (stamp_ns % round(self.PERIOD_S * 1e9)) / (self.PERIOD_S * 1e9)
+        room_y = self._photograph.shape[0] - self._height
+        room_x = self._photograph.shape[1] - self._width
+        x = round(room_x * (1 - math.cos(phase)) / 2)
+        y = round(room_y * (1 - math.cos(self.ROUNDS * phase)) / 2)
+        return self._photograph[y:y + self._height, x:x + self._width]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Images:
+    """Image files, one after the other, for ever."""
+
+    def __init__(self, files: list[Path], width: int, height: int) -> None:
+        self.name = str(files[0]) if len(files) == 1 else f'{len(files)} images of {files[0].parent}'
+        self._files = files
+        self._size = (width, height)
+        self._next = 0
+        self._read: dict[Path, np.ndarray] = {}
+
+    def at(self, stamp_ns: int) -> np.ndarray:
+        """Return the next file's image; raise DynsplitError where it cannot be read."""
+        file = self._files[self._next % len(self._files)]
+        self._next += 1
+        if file in self._read:
+            return self._read[file]
+        image = cv2.imread(str(file), cv2.IMREAD_COLOR)
+        if image is None:
+            raise DynsplitError(f'{file} cannot be read as an image; take it out of the folder or mend it')
+        image = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self._size, interpolation=cv2.INTER_AREA)
+        if len(self._files) <= 100:  # a small folder stays in memory, a large one would fill it
+            self._read[file] = image
+        return image
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Video:
+    """A video file, played again from its start at its end, or a webcam."""
+
+    def __init__(self, which: str | int, width: int, height: int) -> None:
+        self.name = f'webcam {which}' if isinstance(which, int) else str(which)
+        self._which = which
+        self._size = (width, height)
+        self._capture = cv2.VideoCapture(which)
+        if not self._capture.isOpened():
+            raise DynsplitError(f'{self.name} cannot be opened; check that it is there and that OpenCV can play it')
+
+    def at(self, stamp_ns: int) -> np.ndarray:
+        """Return the next image; raise DynsplitError where none comes."""
+        there, image = self._capture.read()
+        if not there and isinstance(self._which, str):
+            self._capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
+            there, image = self._capture.read()
+        if not there:
+            raise DynsplitError(f'{self.name} gives no image; check that nothing else uses it')
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return image if (image.shape[1], image.shape[0]) == self._size else cv2.resize(
+            image, self._size, interpolation=cv2.INTER_AREA)
+
+    def close(self) -> None:
+        """Give the file or the webcam back."""
+        self._capture.release()

@@ -1,0 +1,320 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Demonstrate the package on one machine: every node a process, an emulated link, every frame checked."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+import contextlib
+import json
+import math
+import os
+from pathlib import Path
+import signal
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from dynsplit_ros.demo.script import Step, STEPS
+from dynsplit_ros.errors import DynsplitError
+
+ROBOT = 'robot1'
+OTHER_ROBOT = 'robot2'
+PERCENTILES = (50, 90, 95, 99)
+console = Console()
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    result = argparse.ArgumentParser(prog='demo', description=__doc__)
+    result.add_argument('--seconds', type=float, default=60.0, help='length of the script, at least 10 (default: 60)')
+    result.add_argument('--json', type=Path, metavar='OUT', help='write summary and frames here (default: in --out)')
+    result.add_argument('--out', type=Path, default=Path('out/demo'), help='folder of plot, JSON and logs '
+                        '(default: out/demo)')
+    result.add_argument('--model', default='mobilenet_v2', help='torchvision classifier (default: mobilenet_v2)')
+    result.add_argument('--weights', default='none', help="'none' (seeded, nothing to download), 'default', or a file")
+    result.add_argument('--slowdown', type=float, default=8.0, help='how many times slower than this machine the robot '
+                        'is made, by emulation (default: 8)')
+    result.add_argument('--rate', type=float, default=10.0, help='images per second (default: 10)')
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the demonstration; 0 when no frame was lost, doubled or wrong."""
+    given = parser().parse_args(argv)
+    if not given.seconds >= 10:
+        console.print(f'demo: --seconds is {given.seconds:g}, but at least 10 are needed for every step of the script')
+        return 2
+    # Nothing leaves this machine, and no other ROS 2 system on it is disturbed.
+    os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return demonstrate(given)
+    except DynsplitError as error:
+        console.print(f'demo: {error}', style='red', markup=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print('demo: stopped')
+        return 130
+
+
+def demonstrate(given: argparse.Namespace) -> int:
+    """Set the stage, play the script, check and report."""
+    import rclpy  # here, so that --help answers at once
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+    import torch
+
+    from dynsplit_ros.demo.processes import Processes
+    from dynsplit_ros.demo.recorder import Recorder
+    from dynsplit_ros.model import load_model
+    from dynsplit_ros.partition import SplitModel
+    from dynsplit_ros.profile.kept import kept_profile
+
+    torch.set_num_threads(1)
+    console.print(f'[bold]dynsplit_ros demo[/bold]: {given.model}, robot {given.slowdown:g} times slower than this '
+                  f'machine (emulated), ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}')
+    split = SplitModel(load_model(given.model, weights=given.weights))
+    profile_path = given.out / 'profile.yaml'
+    given.out.mkdir(parents=True, exist_ok=True)
+    kept_profile(split, progress=lambda text: console.print(text, markup=False)).save(profile_path)
+
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    recorder = Recorder(ROBOT)
+    executor = SingleThreadedExecutor()
+    executor.add_node(recorder)
+    try:
+        with Processes(given.out / 'logs') as processes:
+            stage = Stage(given, processes, profile_path)
+            stage.set_up()
+            console.print('waiting for the first frame that the edge answers …')
+            wait_for(lambda: any(frame['outcome'] == 'answered' for frame in recorder.frames), 90.0,
+                     'no frame was answered by the edge', executor, processes)
+            started_s = recorder.frames[-1]['time_s']
+            play(given, stage, recorder, executor, started_s)
+            processes.stop('source')
+            wait_for(lambda: recorder.counters.get('accepted', -1) == recorder.counters.get('delivered', 0)
+                     + recorder.counters.get('failed', 0) and recorder.counters['accepted']
+                     <= len({frame['sequence'] for frame in recorder.frames}), 10.0, None, executor, processes)
+    finally:
+        executor.shutdown()
+        recorder.destroy_node()
+        rclpy.try_shutdown()
+    frames = recorder.frames
+    for frame in frames:
+        frame['time_s'] -= started_s
+    mismatches = check(split, frames)
+    report = {'summary': summarise(frames, recorder.counters.get('accepted', 0), mismatches),
+              'model': given.model, 'slowdown': given.slowdown, 'seconds': given.seconds,
+              'steps': [{'name': step.name, 'start_s': start_s, 'end_s': end_s, 'rate_mbps': step.rate_mbps,
+                         'other_robot': step.other_robot} for step, start_s, end_s in timeline(given.seconds)],
+              'cuts': [{'index': cut.index, 'name': cut.name, 'bytes': cut.nbytes} for cut in split.cuts],
+              'frames': frames}
+    return tell(report, given.out, given.json or given.out / 'demo.json')
+
+
+def timeline(seconds: float) -> Iterator[tuple[Step, float, float]]:
+    """Yield each step of the script with its start and end in seconds."""
+    start_s = 0.0
+    for step in STEPS:
+        yield step, start_s, start_s + step.share * seconds
+        start_s += step.share * seconds
+
+
+class Stage:
+    """The processes of the demonstration."""
+
+    def __init__(self, given: argparse.Namespace, processes: Any, profile_path: Path) -> None:
+        self._given = given
+        self._processes = processes
+        self._model = {'model': given.model, 'weights': given.weights, 'threads': 1, 'profile': str(profile_path)}
+
+    def set_up(self) -> None:
+        """Start the edge, the link, the robot's nodes and the source."""
+        from dynsplit_ros.nodes.link_emulator import REMAPPINGS
+
+        steps = list(timeline(self._given.seconds))
+        self._processes.start('edge', 'edge_node', 'edge', self._model)
+        self._processes.start('link', 'link_emulator', ROBOT, {
+            'rates_mbps': [float(step.rate_mbps) for step, _, _ in steps],
+            'durations_s': [float(end_s - start_s) for _, start_s, end_s in steps]})
+        self._processes.start('monitor', 'monitor_node', ROBOT, {}, REMAPPINGS)
+        self._processes.start('camera', 'camera_node', ROBOT,
+                              {**self._model, 'emulate_slowdown': float(self._given.slowdown)},
+                              [*REMAPPINGS, ('image', 'image_raw')])
+        self._processes.start('source', 'image_source', ROBOT, {'rate_hz': float(self._given.rate)})
+
+    def other_robot(self, present: bool) -> None:
+        """Let the second robot, as fast as this machine and next to the edge, come or go; it sends every image."""
+        names = ('other camera', 'other monitor', 'other source')
+        if present:
+            self._processes.start('other monitor', 'monitor_node', OTHER_ROBOT, {'pinned_split': 0})
+            self._processes.start('other camera', 'camera_node', OTHER_ROBOT, self._model, [('image', 'image_raw')])
+            self._processes.start('other source', 'image_source', OTHER_ROBOT, {'rate_hz': 30.0})
+        else:
+            for name in names:
+                self._processes.stop(name)
+
+    def check(self) -> None:
+        """Raise DynsplitError when a process has ended by itself."""
+        self._processes.check()
+
+
+def wait_for(happened: Any, within_s: float, complaint: str | None, executor: Any, processes: Any) -> None:
+    """Listen until something has happened; raise DynsplitError, or give up where there is no complaint."""
+    deadline_s = time.monotonic() + within_s
+    while not happened():
+        if time.monotonic() > deadline_s:
+            if complaint is None:
+                return
+            raise DynsplitError(f'{complaint} within {within_s:g} s; the logs are in {processes.folder}')
+        processes.check()
+        executor.spin_once(timeout_sec=0.1)
+
+
+def play(given: argparse.Namespace, stage: Stage, recorder: Any, executor: Any, started_s: float) -> None:
+    """Let the script run its time, with a table of what is happening."""
+    other_robot = False
+    # The other robot's nodes take some seconds to start, so they are started ahead of their step.
+    lead_s = min(6.0, 0.1 * given.seconds)
+    plain_s = -math.inf
+    live = Live(console=console, refresh_per_second=4) if console.is_terminal else contextlib.nullcontext()
+    with live:
+        while (now_s := time.monotonic() - started_s) < given.seconds:
+            executor.spin_once(timeout_sec=0.05)
+            stage.check()
+            step = next((step for step, start_s, end_s in timeline(given.seconds) if start_s <= now_s < end_s), STEPS[-1])
+            wanted = any(step.other_robot and start_s - lead_s <= now_s < end_s
+                         for step, start_s, end_s in timeline(given.seconds))
+            if wanted != other_robot:
+                stage.other_robot(wanted)
+                other_robot = wanted
+            if console.is_terminal:
+                live.update(table(recorder, step, now_s, given.seconds))
+            elif now_s - plain_s >= 5:
+                plain_s = now_s
+                console.print(line(recorder, step, now_s), markup=False)
+
+
+def facts(recorder: Any, step: Step) -> dict[str, str]:
+    """Return what the live table shows."""
+    frames, split, link, load = recorder.frames, recorder.split, recorder.link, recorder.load
+    last = frames[-1] if frames else None
+    recent = [frame['latency_s'] for frame in frames[-20:]]
+    return {
+        'step': f'{step.name}: link {step.rate_mbps:g} Mbit/s' + (', another robot at the edge' if step.other_robot else ''),
+        'split': f'{split.split_index} ({split.split_name}) {split.codec}' if split else 'none yet',
+        'reason': split.reason if split else '',
+        'throughput': f'{link.throughput_bps / 1e6:.1f} Mbit/s' if link and link.alive else 'link lost',
+        'round trip': f'{link.round_trip_s * 1e3:.1f} ms' if link else '',
+        'edge load': f'{load.utilisation:.0%} busy, {load.robots} robots' if load else '',
+        'latency': f'{last["latency_s"] * 1e3:.0f} ms ({last["outcome"]}); median of the last 20: '
+                   f'{np.median(recent) * 1e3:.0f} ms' if last else '',
+        'frames': f'{len(frames)} predictions, {recorder.counters.get("passed_over", 0)} images passed over, '
+                  f'{recorder.counters.get("fell_back", 0)} finished on the robot',
+    }
+
+
+def table(recorder: Any, step: Step, now_s: float, seconds: float) -> Group:
+    """Return the live table."""
+    result = Table(show_header=False, box=None, pad_edge=False)
+    result.add_column(style='bold', no_wrap=True)
+    result.add_column(overflow='ellipsis', no_wrap=True)
+    for name, text in facts(recorder, step).items():
+        result.add_row(name, Text(text))
+    return Group(Text(f'{now_s:4.0f} of {seconds:.0f} s', style='dim'), result)
+
+
+def line(recorder: Any, step: Step, now_s: float) -> str:
+    """Return the table's main facts in one line, for a log."""
+    known = facts(recorder, step)
+    return f'{now_s:4.0f} s  ' + '  '.join(f'{name}: {known[name]};' for name in
+                                           ('step', 'split', 'throughput', 'latency', 'frames'))
+
+
+def check(split: Any, frames: list[dict[str, Any]]) -> int:
+    """
+    Run the whole model on every frame's image and count the predictions that differ in a bit.
+
+    The images are made again from their stamps; raw outputs are compared by digest, classes and scores by value.
+    """
+    from dynsplit_ros.sources import Panorama
+    from dynsplit_ros.tasks import interpret, output_digest
+
+    source = Panorama(640, 480)
+    mismatches = 0
+    for frame in track(frames, 'comparing every prediction with the whole model', console=console,
+                       disable=not console.is_terminal):
+        image = split.model.resize(np.ascontiguousarray(source.at(frame['stamp_ns']))).unsqueeze(0)
+        outputs = split.whole(image)
+        expected = interpret(split.model.task, outputs, split.model.labels, top_k=len(frame['class_ids']))
+        same = (output_digest(outputs) == frame['output_digest'] and expected.class_ids == frame['class_ids']
+                and np.array_equal(np.float32(expected.scores), np.float32(frame['scores'])))
+        frame['matches'] = bool(same)
+        mismatches += not same
+    return mismatches
+
+
+def summarise(frames: list[dict[str, Any]], accepted: int, mismatches: int) -> dict[str, Any]:
+    """Return the figures of the whole run."""
+    sequences = [frame['sequence'] for frame in frames]
+    latencies = np.array([frame['latency_s'] for frame in frames])
+    splits = sorted({frame['split_index'] for frame in frames})
+    return {
+        'frames_accepted': accepted,
+        'frames_lost': accepted - len(set(sequences)),
+        'duplicates': len(sequences) - len(set(sequences)),
+        'out_of_order': int(np.sum(np.diff(sequences) < 0)),
+        'mismatches': mismatches,
+        'splits_used': splits,
+        'frames_by_split': {str(split): sum(frame['split_index'] == split for frame in frames) for split in splits},
+        'frames_by_outcome': {outcome: sum(frame['outcome'] == outcome for frame in frames)
+                              for outcome in ('answered', 'local', 'fell back')},
+        'latency_mean_s': float(latencies.mean()),
+        **{f'latency_p{percent}_s': float(np.percentile(latencies, percent)) for percent in PERCENTILES},
+        'latency_max_s': float(latencies.max()),
+    }
+
+
+def tell(report: dict[str, Any], folder: Path, json_path: Path) -> int:
+    """Print the summary, draw the plot, write the JSON; return the exit code."""
+    from dynsplit_ros.demo.plot import draw
+
+    summary = report['summary']
+    json_path.parent.mkdir(parents=True, exist_ok=True)
+    json_path.write_text(json.dumps(_without_nan(report), indent=1, allow_nan=False) + '\n')
+    plot_path = folder / 'demo.png'
+    draw(report, plot_path)
+    result = Table(title='summary', show_header=False)
+    for name, value in summary.items():
+        shown = f'{value * 1e3:.0f} ms' if name.endswith('_s') else str(value)
+        result.add_row(name.removesuffix('_s').replace('_', ' '), shown)
+    console.print(result)
+    console.print(f'plot: {plot_path.resolve()}\nJSON: {json_path.resolve()}\nlogs: {(folder / "logs").resolve()}',
+                  markup=False)
+    wrong = [name for name in ('frames_lost', 'duplicates', 'out_of_order', 'mismatches') if summary[name]]
+    if wrong:
+        console.print(f'demo: {", ".join(wrong)} should be 0; the logs are in {folder / "logs"}', style='red')
+    return 1 if wrong else 0
+
+
+def _without_nan(value: Any) -> Any:
+    """Return the value with what is not a finite number as None, as JSON needs it."""
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,16 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""The edge: one node that serves every robot that it discovers."""
+
+from dynsplit_ros.launching import arguments, CONFIG, node
+from launch import LaunchDescription
+from launch.actions import OpaqueFunction
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the description."""
+    return LaunchDescription([
+        *arguments(model='', weights='', device='', namespace='edge', params_file=str(CONFIG / 'edge.yaml'),
+                   use_sim_time='false', log_level='info'),
+        OpaqueFunction(function=lambda context: [node(context, 'edge_node', model=True)]),
+    ])
