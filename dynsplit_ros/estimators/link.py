@@ -1,0 +1,300 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Throughput and round-trip time from what a robot sees: what it sent when, and when the answer came."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+import math
+import statistics
+
+import numpy as np
+
+from dynsplit_ros.estimators.rate import RateFilter
+
+#: Before the first heartbeat is answered, the round trip is guessed, and known no better than the guess, in seconds.
+_GUESSED_RTT_S = 0.005
+#: No clock, scheduler and middleware together time a message better than this, in seconds.
+_LEAST_JITTER_S = 2e-4
+_RTT_SAMPLES = 9
+#: What may be sent to learn the rate when nothing is known of it: one packet's worth.
+_FIRST_PROBE_BYTES = 1400
+LARGEST_PROBE_BYTES = 65536
+HEARTBEAT_BYTES = 32
+#: A transfer says something of the rate when it takes several times as long as the round trip varies.
+_INFORMATIVE = 4.0
+_QUARTILE = np.array([0.25])
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A message of ``payload_bytes`` for the edge to answer at once with an empty one that carries ``id``."""
+
+    id: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True)
+class LinkEstimate:
+    """
+    What is believed of the link.
+
+    ``throughput_bps`` from the robot to the edge, the standard deviation of its natural logarithm, the round trip of an
+    empty message and what it varies by, whether the edge answers at all, for how long nothing was heard of it, and the
+    bytes spent on payloads, heartbeats and throughput probes since the start.
+    """
+
+    throughput_bps: float
+    relative_uncertainty: float
+    rtt_s: float
+    jitter_s: float
+    alive: bool
+    silence_s: float
+    payload_bytes: int
+    heartbeat_bytes: int
+    probe_bytes: int
+
+
+@dataclass
+class _Sent:
+    """A message on its way: when it left, its bytes in both directions, how long the edge should need for it."""
+
+    sent_s: float
+    size: float
+    service_s: float
+    is_payload: bool
+    passed: bool = False
+
+
+class LinkEstimator:
+    """
+    Follows each message from sending to arrival on a link that carries one after the other.
+
+    A message's transfer starts when it is sent or when the one before it is through, whichever is later, and ends half
+    a round trip before its receipt comes back, or its answer, less the time that the edge held it. Only durations are
+    subtracted from the robot's clock; the edge's clock is never looked at. Throughput probes keep to ``probe_share``
+    (0..1) of the estimated rate, heartbeats included, and leave only while nothing else is under way. The link counts
+    as lost when a message is unanswered, and nothing at all was heard, for ``silence_s`` longer than expected.
+    ``downlink_ratio`` is the answers' rate over the payloads' rate.
+    """
+
+    def __init__(
+        self, heartbeat_period_s: float, probe_period_s: float, probe_share: float, silence_s: float, downlink_ratio: float
+    ) -> None:
+        self._heartbeat_period_s = heartbeat_period_s
+        self._probe_period_s = probe_period_s
+        self._probe_share = probe_share
+        self._silence_s = silence_s
+        self._downlink_ratio = downlink_ratio
+        self._rate = RateFilter()
+        self._rate_s: float | None = None
+        self._now_s = -math.inf
+        self._rtts: deque[float] = deque(maxlen=_RTT_SAMPLES)
+        self.rtt_s = _GUESSED_RTT_S
+        self.jitter_s = _GUESSED_RTT_S
+        self.alive = False
+        self._heard_s = -math.inf
+        self._under_way: dict[Hashable, _Sent] = {}
+        self._free_s = -math.inf
+        self._receipts = False
+        self._heartbeat_s = -math.inf
+        self._informed_s = -math.inf
+        self._tokens = float(_FIRST_PROBE_BYTES)
+        self._tokens_s: float | None = None
+        self._probes = 0
+        self.payload_bytes = 0
+        self.heartbeat_bytes = 0
+        self.probe_bytes = 0
+
+    # What was sent and what came back
+
+    def on_sent(self, key: Hashable, now_s: float, payload_bytes: int, service_s: float) -> None:
+        """Note a payload; ``service_s`` is how long the edge is expected to hold it."""
+        self._clock(now_s)
+        self.payload_bytes += payload_bytes
+        self._under_way[key] = _Sent(now_s, payload_bytes, service_s, True)
+
+    def on_receipt(self, key: Hashable, now_s: float) -> bool:
+        """Take into account that the edge said at once that a payload arrived; False if it is not expected."""
+        sent = self._under_way.get(key)
+        if sent is None or sent.passed:
+            return False
+        self._receipts = True
+        self._arrived(sent, now_s, 0.0, 0.0)
+        return True
+
+    def on_answer(self, key: Hashable, now_s: float, held_s: float, answer_bytes: int) -> bool:
+        """
+        Take an answer into account that came at ``now_s``; return False for one to something never sent.
+
+        ``held_s`` is the time between the message's arrival at the edge and its answer's departure, on the edge's clock.
+        """
+        sent = self._under_way.pop(key, None)
+        if sent is None:
+            return False
+        if not sent.passed:
+            self._arrived(sent, now_s, held_s, answer_bytes / self._downlink_ratio)
+        self._hear(now_s)
+        return True
+
+    def on_heard(self, now_s: float) -> None:
+        """Note that anything at all came from the edge."""
+        self._hear(now_s)
+
+    def _arrived(self, sent: _Sent, back_s: float, held_s: float, answer_size: float) -> None:
+        """Learn from a message whose receipt or answer was back at ``back_s``."""
+        now_s = self._clock(back_s)
+        self._hear(back_s)
+        overtaken = [other for other in self._under_way.values()
+                     if other is not sent and other.sent_s <= sent.sent_s and not other.passed]
+        start_s = max(sent.sent_s, self._free_s)
+        arrived_s = back_s - held_s
+        for other in overtaken:
+            # The link keeps the order, so these are through or lost; how long they took at least is known.
+            if other.is_payload:
+                self._advance(now_s)
+                self._rate.observe_longer(
+                    sent.sent_s - max(other.sent_s, self._free_s) - self.rtt_s, other.size,
+                    self.jitter_s + 0.25 * other.service_s)
+            other.passed = True
+        sent.passed = True
+        if not (held_s >= 0 and arrived_s >= sent.sent_s):
+            return  # held for longer than it was away, or back before it left: clocks that jumped teach nothing
+        alone = not overtaken and self._free_s <= sent.sent_s
+        self._free_s = max(self._free_s, arrived_s - self.rtt_s)
+        size = sent.size + answer_size
+        if alone and sent.size <= HEARTBEAT_BYTES:
+            self._on_rtt(arrived_s - start_s - size * 8 / self._rate.median_bps)
+            if len(self._rtts) == 1:
+                return
+        if overtaken:
+            return
+        self._advance(now_s)
+        self._rate.observe(arrived_s - start_s - self.rtt_s, size, self.jitter_s)
+        if size >= LARGEST_PROBE_BYTES or size * 8 / self._rate.median_bps >= _INFORMATIVE * self.jitter_s:
+            self._informed_s = now_s
+
+    def _hear(self, now_s: float) -> None:
+        now_s = self._clock(now_s)
+        if not self.alive:
+            self._tokens = max(self._tokens, float(_FIRST_PROBE_BYTES))
+            self._informed_s = -math.inf
+        self.alive = True
+        self._heard_s = now_s
+
+    def _on_rtt(self, rtt_s: float) -> None:
+        self._rtts.append(max(rtt_s, 0.0))
+        self.rtt_s = statistics.median(self._rtts)
+        deviation_s = statistics.median(abs(value - self.rtt_s) for value in self._rtts)
+        # 1.4826 makes the median deviation that of a normal distribution; few samples may agree by chance.
+        self.jitter_s = max(1.4826 * deviation_s, self.rtt_s / 4 if len(self._rtts) < 3 else 0.0, _LEAST_JITTER_S)
+
+    # Heartbeats and probes
+
+    def next_probe(self, now_s: float) -> Probe | None:
+        """Return the probe to send now, if one is due; it counts as sent."""
+        now_s = self._clock(now_s)
+        self._earn(now_s)
+        busy = any(not other.passed and now_s - other.sent_s < self._patience_s(other) for other in self._under_way.values())
+        if busy:
+            return None
+        if now_s - self._heartbeat_s >= self._heartbeat_period_s:
+            self._heartbeat_s = now_s
+            self.heartbeat_bytes += HEARTBEAT_BYTES
+            return self._probe(now_s, HEARTBEAT_BYTES)
+        wanted = now_s - self._informed_s >= self._probe_period_s or self._rate.relative_uncertainty > 0.5
+        size = int(min(self._tokens, LARGEST_PROBE_BYTES))
+        if not (self.alive and self._rtts and wanted and size >= 2 * HEARTBEAT_BYTES):
+            return None
+        self.probe_bytes += size
+        return self._probe(now_s, size)
+
+    def _probe(self, now_s: float, size: int) -> Probe:
+        self._tokens -= size
+        self._probes += 1
+        probe = Probe(self._probes, size)
+        self._under_way['probe', probe.id] = _Sent(now_s, size, 0.0, False)
+        return probe
+
+    def _earn(self, now_s: float) -> None:
+        if self._tokens_s is not None and self.alive:
+            # What is surely there, not what is hoped for: a quarter of the belief lies below.
+            rate_bps = float(self._rate.quantiles_bps(_QUARTILE)[0])
+            earned = self._probe_share * rate_bps / 8
+            self._tokens = min(self._tokens + earned * (now_s - self._tokens_s), max(earned, _FIRST_PROBE_BYTES))
+        self._tokens_s = now_s
+
+    # What is believed
+
+    def tick(self, now_s: float) -> None:
+        """Let time pass: recognise a lost link, and let go of what will never be answered."""
+        now_s = self._clock(now_s)
+        for key, sent in list(self._under_way.items()):
+            if now_s - sent.sent_s > self._patience_s(sent):
+                if self._heard_s <= sent.sent_s:
+                    self.alive = False
+                if sent.passed or not sent.is_payload:
+                    del self._under_way[key]
+
+    def _patience_s(self, sent: _Sent) -> float:
+        return self._silence_s + self.rtt_s + sent.service_s + sent.size * 8 / self._rate.median_bps
+
+    def belief(self, now_s: float) -> RateFilter:
+        """Return the rate as believed at ``now_s``, with what the unanswered payload says of it."""
+        now_s = self._clock(now_s)
+        waiting = self.waiting(now_s)
+        if waiting is None:
+            if self._rate_s is None or now_s - self._rate_s > 0.05:
+                self._advance(now_s)
+            return self._rate
+        sent, elapsed_s = waiting
+        # The first half of the expected time says nothing new.
+        if elapsed_s < 0.5 * sent.size * 8 / self._rate.median_bps:
+            return self._rate
+        rate = self._rate.copy()
+        rate.elapse(max(0.0, now_s - (self._rate_s if self._rate_s is not None else now_s)))
+        rate.observe_longer(elapsed_s, sent.size, self.jitter_s)
+        return rate
+
+    def waiting(self, now_s: float) -> tuple[_Sent, float] | None:
+        """The payload that is on the link, and for how long its transfer must have been going on, in seconds."""
+        for sent in self._under_way.values():
+            if sent.is_payload and not sent.passed:  # the first one; those behind it have not begun
+                start_s = max(sent.sent_s, self._free_s)
+                held_s = 0.0 if self._receipts else sent.service_s
+                return sent, max(0.0, now_s - start_s - self.rtt_s - held_s)
+        return None
+
+    def has_passed(self, key: Hashable) -> bool:
+        """Whether a message got through, as far as is known, though it is not answered."""
+        sent = self._under_way.get(key)
+        return sent is not None and sent.passed
+
+    def estimate(self, now_s: float) -> LinkEstimate:
+        """Return what is believed at ``now_s`` (seconds of the robot's monotonic clock)."""
+        now_s = self._clock(now_s)
+        rate = self.belief(now_s)
+        return LinkEstimate(
+            throughput_bps=rate.median_bps,
+            relative_uncertainty=rate.relative_uncertainty,
+            rtt_s=self.rtt_s,
+            jitter_s=self.jitter_s,
+            alive=self.alive,
+            silence_s=now_s - self._heard_s,
+            payload_bytes=self.payload_bytes,
+            heartbeat_bytes=self.heartbeat_bytes,
+            probe_bytes=self.probe_bytes,
+        )
+
+    def _advance(self, now_s: float) -> None:
+        if self._rate_s is not None:
+            self._rate.elapse(now_s - self._rate_s)
+        self._rate_s = now_s
+
+    def _clock(self, now_s: float) -> float:
+        """Time as this estimator lives through it: it never runs backwards, whatever the clock does."""
+        if math.isfinite(now_s):
+            self._now_s = max(self._now_s, now_s)
+        return self._now_s if math.isfinite(self._now_s) else 0.0

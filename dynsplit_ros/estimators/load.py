@@ -1,0 +1,115 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""How busy the edge is: queueing delay, slowdown and utilisation, from its reports and its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+import math
+
+from dynsplit_ros.estimators.service import ServiceTimes
+
+#: Weight of the newest statement about the queue: half, so that a burst shows within a few of them.
+_NEWEST = 0.5
+#: Without any news the edge is thought to return to what its profile says, with this time constant.
+_FORGETTING_S = 5.0
+#: Longer queueing than this is a fault of the report, in seconds.
+_LONGEST_S = 60.0
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """
+    What an edge says about itself.
+
+    ``session`` names the run of the edge (another one after a restart) and ``sequence`` counts its reports.
+    ``utilisation`` is the busy share of its time (0..1), ``queue_length`` the frames waiting, ``queueing_s`` the delay
+    that a frame arriving now would see, ``slowdown`` how many times as long as profiled its tails take, and ``robots``
+    how many robots it serves.
+    """
+
+    session: int
+    sequence: int
+    utilisation: float
+    queue_length: int
+    queueing_s: float
+    slowdown: float
+    robots: int = 1
+
+
+@dataclass(frozen=True)
+class LoadEstimate:
+    """What is believed of the edge; ``fresh`` is whether anything was heard from it lately."""
+
+    queueing_s: float = 0.0
+    slowdown: float = 1.0
+    utilisation: float = 0.0
+    robots: int = 0
+    fresh: bool = False
+
+
+class LoadEstimator:
+    """The edge's load; statements older than ``stale_after_s`` are no longer believed."""
+
+    def __init__(self, stale_after_s: float) -> None:
+        self.times = ServiceTimes()
+        self._stale_after_s = stale_after_s
+        self._queueing_s = 0.0
+        self._utilisation = 0.0
+        self._robots = 0
+        self._session: int | None = None
+        self._sequence = -1
+        self._news_s = -math.inf
+        self._forgotten_s = -math.inf
+
+    def on_report(self, report: LoadReport, now_s: float) -> bool:
+        """Take a report into account; return whether it was (not if it is late, repeated or impossible)."""
+        if report.session == self._session and report.sequence <= self._sequence:
+            return False
+        possible = (
+            0 <= report.queueing_s <= _LONGEST_S
+            and 0 <= report.utilisation <= 1.001
+            and 0 < report.slowdown < math.inf
+            and report.queue_length >= 0
+        )
+        if not possible:
+            return False
+        if report.session != self._session:
+            self.times = ServiceTimes()
+            self._queueing_s = report.queueing_s
+        self._session, self._sequence = report.session, report.sequence
+        self._utilisation, self._robots = min(1.0, report.utilisation), report.robots
+        if report.utilisation > 0:  # where nothing ran, nothing was slow
+            self.times.observe(None, report.slowdown, 1.0, now_s)
+        self._queue(report.queueing_s, now_s)
+        return True
+
+    def on_answer(self, cut: Hashable, queueing_s: float, tail_s: float, profiled_s: float, now_s: float) -> None:
+        """Take into account what the edge says of one frame: seconds waited, seconds of the tail, and its profile."""
+        if math.isfinite(tail_s):
+            self.times.observe(cut, tail_s, profiled_s, now_s)
+        if 0 <= queueing_s <= _LONGEST_S:
+            self._queue(queueing_s, now_s)
+
+    def on_silence(self, waited_s: float, now_s: float) -> None:
+        """Take into account that a frame has been at the edge for ``waited_s`` and is not answered."""
+        self._queueing_s = max(self._queueing_s, min(waited_s, _LONGEST_S))
+        self._news_s = max(self._news_s, now_s)
+
+    def estimate(self, now_s: float) -> LoadEstimate:
+        """Return what is believed at ``now_s`` (seconds of the robot's monotonic clock)."""
+        age_s = now_s - self._news_s
+        if age_s <= self._stale_after_s:
+            self._forgotten_s = now_s
+            return LoadEstimate(self._queueing_s, self.times.factor, self._utilisation, self._robots, True)
+        since = max(self._forgotten_s, self._news_s)
+        if math.isfinite(since) and now_s > since:
+            self.times.forget(-math.expm1(-(now_s - since) / _FORGETTING_S))
+        self._forgotten_s = now_s
+        return LoadEstimate(0.0, self.times.factor, 0.0, 0, False)
+
+    def _queue(self, queueing_s: float, now_s: float) -> None:
+        fresh = now_s - self._news_s <= self._stale_after_s
+        self._queueing_s = queueing_s if not fresh else (1 - _NEWEST) * self._queueing_s + _NEWEST * queueing_s
+        self._news_s = max(self._news_s, now_s)

@@ -1,0 +1,267 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""The predicted latency of every choice of split and codec, and the choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.profile.profile import SystemProfile
+
+Array = NDArray[np.float64]
+
+#: Shares of the probability at whose rates a choice is evaluated: equal parts, each by its middle.
+RATE_SHARES: Array = (np.arange(16) + 0.5) / 16
+#: A wait for an answer is cut short no sooner than at this many times what was predicted.
+_PATIENCE = 1.5
+#: Nor sooner than this after what was predicted, in seconds: schedulers pause, and a frame given up is work done twice.
+_PATIENCE_S = 0.02
+
+
+@dataclass(frozen=True)
+class Rules:
+    """
+    What may be chosen, and what is wanted.
+
+    ``objective`` is 'latency' (of one frame) or 'frame_rate' (of many: the slowest stage decides). ``shallowest_split``
+    is the least split index that may leave the robot (privacy), ``bandwidth_bps`` (0: none) bounds what is sent on
+    average, at ``frame_rate_hz`` images offered, ``pinned_split`` (-1: none) fixes the split, and ``codecs`` names
+    those allowed. ``switching_cost`` (share of the predicted latency) is what a change of split must gain at least, and
+    ``confidence`` how many standard deviations of that gain it must gain beyond it. ``fallback_s`` (0: none) replaces
+    the bound of max(3 x predicted, 0.2 s) for waiting.
+    """
+
+    objective: str = 'latency'
+    codecs: tuple[str, ...] = ('raw', 'blosc2')
+    shallowest_split: int = 0
+    pinned_split: int = -1
+    bandwidth_bps: float = 0.0
+    frame_rate_hz: float = 10.0
+    switching_cost: float = 0.02
+    confidence: float = 1.0
+    fallback_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """
+    What is believed of link and machines when a choice is made.
+
+    ``rates_bps`` are the rates of the next transfer at :data:`RATE_SHARES`; ``uncertainty`` is the standard deviation of
+    the throughput's natural logarithm. ``robot`` and ``edge`` hold, by split index, how many times as long as profiled
+    head and tail take; ``robot_factor`` and ``edge_factor`` the same for the machines as a whole.
+    """
+
+    rates_bps: Array
+    uncertainty: float
+    rtt_s: float
+    jitter_s: float
+    alive: bool
+    queueing_s: float
+    robot: Sequence[float]
+    edge: Sequence[float]
+    robot_factor: float
+    edge_factor: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is predicted for one choice: the parts of a frame's latency in seconds, and whether it may be chosen."""
+
+    split_index: int
+    split_name: str
+    codec: str
+    payload_bytes: int
+    head_s: float
+    encode_s: float
+    transmit_s: float
+    rtt_s: float
+    queueing_s: float
+    decode_s: float
+    tail_s: float
+    answer_s: float
+    latency_s: float
+    frame_rate_hz: float
+    allowed: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    A choice, why, and what was predicted for every one.
+
+    ``predicted_s`` is the expected latency of a frame from the start of its head, ``after_send_s`` the part of it
+    after its payload left, and ``fallback_after_s`` how long after sending the robot waits for the answer.
+    """
+
+    split_index: int
+    split_name: str
+    codec: str
+    reason: str
+    predicted_s: float
+    after_send_s: float
+    fallback_after_s: float
+    changed: bool
+    _table: Mapping[str, Array] = field(repr=False)
+    _planner: Planner = field(repr=False)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The prediction for every choice; made when asked for."""
+        planner = self._planner
+        columns = {name: values.tolist() for name, values in self._table.items()}
+        return tuple(
+            Candidate(
+                split_index=planner.splits[i],
+                split_name=planner.names[planner.splits[i]],
+                codec=planner.codecs[i],
+                payload_bytes=int(planner.payload_bytes[i]),
+                allowed=math.isfinite(columns['score'][i]),
+                **{name: columns[name][i] for name in Candidate.__dataclass_fields__ if name in columns},
+            )
+            for i in range(len(planner.codecs))
+        )
+
+
+class Planner:
+    """
+    Chooses among the cuts of ``profile`` for frames of ``batch`` images under ``rules``.
+
+    Raises DynsplitError when the rules leave nothing to choose.
+    """
+
+    def __init__(self, profile: SystemProfile, rules: Rules, batch: int = 1, downlink_ratio: float = 1.0) -> None:
+        if batch not in profile.batches:
+            raise DynsplitError(f'batch {batch} was not profiled, only {list(profile.batches)}: profile it, or use one of these')
+        if rules.objective not in ('latency', 'frame_rate'):
+            raise DynsplitError(f"the objective {rules.objective!r} is not known: use 'latency' or 'frame_rate'")
+        local = profile.local_index
+        for what, index in (('shallowest_split', rules.shallowest_split), ('pinned_split', max(rules.pinned_split, 0))):
+            if not 0 <= index <= local:
+                raise DynsplitError(f'{what} is {index}, but {profile.model!r} has the splits 0 to {local}')
+        self.rules = rules
+        self.local_index = local
+        self.names = [cut.name for cut in profile.cuts]
+        self.splits: list[int] = []
+        self.codecs: list[str] = []
+        rows: list[tuple[float, ...]] = []
+        for cut in profile.cuts:
+            for name, codec in cut.codecs.items():
+                if name in rules.codecs and cut.index != local:
+                    self.splits.append(cut.index)
+                    self.codecs.append(name)
+                    rows.append((cut.head_s[batch], codec.encode_s[batch], codec.payload_bytes[batch],
+                                 codec.decode_s[batch], cut.tail_s[batch], cut.finish_s[batch]))
+        self.splits.append(local)
+        self.codecs.append('')
+        rows.append((profile.cuts[-1].head_s[batch], 0.0, 0, 0.0, 0.0, 0.0))
+        table = np.array(rows, dtype=np.float64).T
+        self._head, self._encode, self.payload_bytes, self._decode, self._tail, self._finish = table
+        self._index = np.array(self.splits)
+        self._answer_bytes = profile.answer_bytes * batch / downlink_ratio
+        self._sends = self._index != local
+        self._bits = (self.payload_bytes + self._answer_bytes) * 8 * self._sends
+        allowed = (self._index >= rules.shallowest_split) | ~self._sends
+        if rules.pinned_split >= 0:
+            allowed &= self._index == rules.pinned_split
+        if not allowed.any():
+            raise DynsplitError(
+                f'no choice is left: pinned_split {rules.pinned_split}, shallowest_split {rules.shallowest_split}, '
+                f'codecs {list(rules.codecs)}; allow another split or codec')
+        self._allowed = allowed
+        self._chosen: int | None = None
+
+    def plan(self, outlook: Outlook) -> Plan:
+        """Predict every choice under the outlook, and choose."""
+        local = len(self.splits) - 1
+        robot = np.asarray(outlook.robot)[self._index]
+        edge = np.asarray(outlook.edge)[self._index]
+        head = self._head * robot
+        encode = self._encode * outlook.robot_factor
+        decode = self._decode * outlook.edge_factor
+        tail = self._tail * edge
+        finish = self._finish * outlook.robot_factor
+        before = head + encode
+        at_edge = (decode + tail + outlook.queueing_s) * self._sends
+        per_bit = 1 / outlook.rates_bps[::-1]  # ascending times
+        wait = np.multiply.outer(self._bits, per_bit) + (at_edge + outlook.rtt_s * self._sends)[:, None]
+        middle = len(per_bit) // 2
+        # Waiting is bounded: for each choice and each rate, either the answer comes or the robot finishes the frame.
+        predicted = wait[:, middle]
+        bound = np.maximum(3 * predicted, 0.2) if self.rules.fallback_s <= 0 else np.full(len(predicted), self.rules.fallback_s)
+        late = wait > bound[:, None]
+        after = np.where(late, (bound + finish)[:, None], wait)
+        mean_after = after.mean(axis=1)
+        latency = before + mean_after
+        sending = self._bits * per_bit.mean()
+        stage = np.maximum(before, np.maximum(sending, at_edge))
+        period = np.maximum(stage, 1 / self.rules.frame_rate_hz)
+        allowed = self._allowed
+        if self.rules.bandwidth_bps > 0:
+            allowed = allowed & (self.payload_bytes * 8 / period <= self.rules.bandwidth_bps)
+        if not outlook.alive:
+            allowed = ~self._sends
+        score = latency if self.rules.objective == 'latency' else stage + 1e-3 * latency
+        score = np.where(allowed, score, np.inf)
+        best = int(score.argmin())
+        if not math.isfinite(score[best]):
+            best = local  # the budget allows nothing: the robot alone sends nothing
+        chosen, changed, why = self._choose(best, score, before, after, outlook)
+        fallback = self._fallback_s(float(predicted[chosen]), wait[chosen], float(finish[chosen]), float(bound[chosen]))
+        answer = self._answer_bytes * 8 * per_bit.mean() * self._sends
+        table = {
+            'head_s': head, 'encode_s': encode, 'transmit_s': sending - answer, 'rtt_s': outlook.rtt_s * self._sends,
+            'queueing_s': outlook.queueing_s * self._sends, 'decode_s': decode * self._sends, 'tail_s': tail * self._sends,
+            'answer_s': answer, 'latency_s': latency, 'frame_rate_hz': 1 / np.maximum(stage, 1e-9), 'score': score,
+        }
+        index = self.splits[chosen]
+        return Plan(index, self.names[index], self.codecs[chosen], why, float(latency[chosen]),
+                    float(mean_after[chosen]), fallback, changed, table, self)
+
+    def _choose(self, best: int, score: Array, before: Array, after: Array, outlook: Outlook) -> tuple[int, bool, str]:
+        current = self._chosen
+        if current is None or not math.isfinite(score[current]):
+            why = 'first choice' if current is None else (
+                'the edge does not answer' if not outlook.alive else f'{self._say(current)} is not allowed now')
+        elif best == current:
+            return current, False, f'{self._say(current)} is still best'
+        else:
+            gain = float(score[current] - score[best])
+            spread = float((before[current] - before[best] + after[current] - after[best]).std())
+            needed = self.rules.switching_cost * float(score[current]) + self.rules.confidence * spread
+            if gain <= needed:
+                return current, False, (
+                    f'{self._say(best)} would gain {gain * 1e3:.1f} ms, but {needed * 1e3:.1f} ms are needed to change')
+            why = f'{gain * 1e3:.1f} ms less than {self._say(current)}'
+        self._chosen = best
+        return best, best != current, (
+            f'{self._say(best)}: {why}; {outlook.rates_bps[len(outlook.rates_bps) // 2] / 1e6:.3g} Mbit/s, '
+            f'round trip {outlook.rtt_s * 1e3:.1f} ms, edge queue {outlook.queueing_s * 1e3:.1f} ms, '
+            f'edge {outlook.edge_factor:.2g} times its profile')
+
+    def _say(self, choice: int) -> str:
+        index = self.splits[choice]
+        return 'local inference' if index == self.local_index else f'split {index} ({self.names[index]}, {self.codecs[choice]})'
+
+    def _fallback_s(self, predicted_s: float, wait: Array, finish_s: float, bound_s: float) -> float:
+        """
+        Return how long to wait for an answer.
+
+        Waiting for tau costs E[min(T, tau)] + P(T > tau) x finish; the least of it over the believed times T is where the
+        expected rest of the wait exceeds the time to finish here. It is kept within patience and bound.
+        """
+        if self.rules.fallback_s > 0:
+            return self.rules.fallback_s
+        count = len(wait)
+        rest = count - 1 - np.arange(count)
+        cost = np.cumsum(wait) + rest * (wait + finish_s)
+        best = int(cost.argmin())
+        if best == count - 1 or not predicted_s:
+            return bound_s
+        return min(bound_s, max(float(wait[best]), _PATIENCE * predicted_s + _PATIENCE_S))

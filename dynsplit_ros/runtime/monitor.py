@@ -1,0 +1,281 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Watches link and edge, and decides: what the monitor node and the simulation both drive. It has no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+import math
+from typing import Any
+
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.estimators.link import LinkEstimate, LinkEstimator, Probe
+from dynsplit_ros.estimators.load import LoadEstimate, LoadEstimator, LoadReport
+from dynsplit_ros.estimators.service import ServiceTimes
+from dynsplit_ros.planner.planner import RATE_SHARES, Candidate, Outlook, Plan, Planner, Rules
+from dynsplit_ros.profile.profile import SystemProfile
+
+__all__ = ['Decision', 'FrameObservation', 'LinkEstimate', 'LoadEstimate', 'LoadReport', 'Monitor', 'MonitorSettings', 'Probe']
+
+
+def _setting(default: object, description: str, unit: str = '', minimum: float | None = None,
+             maximum: float | None = None, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={
+        'description': description, 'unit': unit, 'minimum': minimum, 'maximum': maximum, 'choices': choices})
+
+
+@dataclass(frozen=True)
+class MonitorSettings:
+    """What a person may set; each field's metadata has its description, unit, minimum, maximum and choices."""
+
+    objective: str = _setting(
+        'latency', 'What to make best: the latency of a frame, or the sustained frame rate.',
+        choices=('latency', 'frame_rate'))
+    codecs: tuple[str, ...] = _setting(
+        ('raw', 'blosc2'), 'Codecs that may be chosen; a lossy one is used only when it is named here.')
+    shallowest_split: int = _setting(
+        0, 'Least split index whose activation may leave the robot; 1 keeps the image itself on it.',
+        minimum=0, maximum=65535)
+    pinned_split: int = _setting(
+        -1, 'Use this split alone while the edge answers, for debugging; -1 chooses.',
+        minimum=-1, maximum=65535)
+    bandwidth_bps: float = _setting(
+        0.0, 'Most that payloads may take on average; 0 sets no bound.', 'bit/s', 0.0, 1e12)
+    frame_rate_hz: float = _setting(
+        10.0, 'Images offered per second, for the bandwidth bound.', '1/s', 0.01, 1000.0)
+    batch: int = _setting(1, 'Images in a frame.', '', 1, 1024)
+    switching_cost: float = _setting(
+        0.02, 'What a change of split must gain at least, as a share of the predicted latency.',
+        '', 0.0, 1.0)
+    confidence: float = _setting(
+        1.0, "How many standard deviations of the predicted gain a change must gain beyond that.",
+        '', 0.0, 10.0)
+    fallback_s: float = _setting(
+        0.0, 'Longest wait for an answer before the robot finishes a frame itself; 0 takes at most three times the '
+        'predicted wait, or 0.2 s if that is longer.', 's', 0.0, 60.0)
+    heartbeat_period_s: float = _setting(
+        0.25, 'Time between heartbeats, which measure the round trip.', 's', 0.02, 10.0)
+    silence_s: float = _setting(
+        0.5, 'The link counts as lost when an answer is overdue by this much and nothing else was heard.',
+        's', 0.05, 60.0)
+    probe_share: float = _setting(
+        0.01, 'Share of the estimated rate that heartbeats and throughput probes may take.', '', 0.0, 0.5)
+    probe_period_s: float = _setting(
+        0.2, 'A throughput probe is sent when nothing has told of the rate for this long.', 's', 0.02, 60.0)
+    report_timeout_s: float = _setting(
+        1.0, "The edge's load reports are ignored when older than this.", 's', 0.05, 60.0)
+    downlink_ratio: float = _setting(
+        1.0, "Rate of the answers' way over that of the payloads' way.", '', 0.001, 1000.0)
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value, allowed = getattr(self, setting.name), setting.metadata
+            if allowed['choices'] and value not in allowed['choices']:
+                raise DynsplitError(f'{setting.name} is {value!r}, but must be one of {", ".join(allowed["choices"])}')
+            if allowed['minimum'] is not None and not allowed['minimum'] <= value <= allowed['maximum']:
+                raise DynsplitError(
+                    f'{setting.name} is {value}, but must be between {allowed["minimum"]} and {allowed["maximum"]} '
+                    f'{allowed["unit"]}'.rstrip())
+
+
+@dataclass(frozen=True)
+class FrameObservation:
+    """
+    One finished frame.
+
+    ``outcome`` is 'answered', 'local' (never sent) or 'fell_back' (the robot finished it). Instants are of the robot's
+    monotonic clock: when the payload left, when its receipt came and when its answer came, NaN where there is none.
+    ``held_s`` is the edge's own duration from receiving to answering, with its parts beside it; ``head_s``,
+    ``encode_s`` and ``finish_s`` are the robot's.
+    """
+
+    sequence: int
+    outcome: str
+    split_index: int
+    codec: str
+    batch: int = 1
+    payload_bytes: int = 0
+    answer_bytes: int = 0
+    sent_s: float = math.nan
+    received_s: float = math.nan
+    answered_s: float = math.nan
+    held_s: float = math.nan
+    queueing_s: float = math.nan
+    decode_s: float = math.nan
+    tail_s: float = math.nan
+    head_s: float = math.nan
+    encode_s: float = math.nan
+    finish_s: float = math.nan
+
+
+@dataclass(frozen=True)
+class Decision:
+    """
+    What to do from the next frame on, and why.
+
+    ``fallback_after_s`` is how long after sending the camera waits before it finishes a frame itself; ``last_frame`` is
+    the latest frame that was taken into account, -1 for none.
+    """
+
+    sequence: int
+    split_index: int
+    split_name: str
+    codec: str
+    reason: str
+    predicted_s: float
+    fallback_after_s: float
+    last_frame: int
+    changed: bool
+    plan: Plan
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """What was predicted for every choice."""
+        return self.plan.candidates
+
+
+class Monitor:
+    """
+    Estimates link and load from what the robot sees and decides which split comes next.
+
+    ``now_s`` is always the robot's monotonic clock. Nothing that a peer or a clock says raises from here: what cannot be
+    is passed over.
+    """
+
+    def __init__(self, profile: SystemProfile, settings: MonitorSettings = MonitorSettings()) -> None:
+        self.settings = settings
+        self._profile = profile
+        self._planner = Planner(
+            profile,
+            Rules(**{rule.name: getattr(settings, rule.name) for rule in fields(Rules)}),
+            settings.batch, settings.downlink_ratio)
+        self._link = LinkEstimator(
+            settings.heartbeat_period_s, settings.probe_period_s, settings.probe_share, settings.silence_s,
+            settings.downlink_ratio)
+        self._load = LoadEstimator(settings.report_timeout_s)
+        self._robot = ServiceTimes()
+        self._now_s = -math.inf
+        self._last_frame = -1
+        self._news = True
+        self._decision: Decision | None = None
+        self._decisions = 0
+        self._planned_s = -math.inf
+
+    # What happens
+
+    def on_sent(self, sequence: int, now_s: float, split_index: int, codec: str, payload_bytes: int) -> None:
+        """Note that the camera has just handed a payload to the link."""
+        cut = self._cut(split_index)
+        if cut is None or not (math.isfinite(now_s) and payload_bytes > 0):
+            return
+        load = self._load.estimate(now_s)
+        service_s = load.queueing_s + cut.tail_s[self.settings.batch] * self._load.times.factor_of(split_index)
+        self._link.on_sent(sequence, now_s, payload_bytes, service_s)
+
+    def on_receipt(self, sequence: int, now_s: float) -> None:
+        """Note that the edge has said that a payload arrived; receipts may be lost, late or missing altogether."""
+        if math.isfinite(now_s) and self._link.on_receipt(sequence, now_s):
+            self._news = True
+
+    def on_frame(self, frame: FrameObservation) -> None:
+        """Take a finished frame into account; the camera reports each once."""
+        cut = self._cut(frame.split_index)
+        if cut is None:
+            return
+        batch = frame.batch if frame.batch in cut.head_s else self.settings.batch
+        self._last_frame = max(self._last_frame, frame.sequence)
+        self._news = True
+        now_s = max((t for t in (frame.answered_s, frame.sent_s, self._now_s) if math.isfinite(t)), default=0.0)
+        self._robot.observe(frame.split_index, frame.head_s, cut.head_s[batch], now_s)
+        if frame.outcome == 'fell_back':
+            self._robot.observe(('finish', frame.split_index), frame.finish_s, cut.finish_s[batch], now_s)
+            if self._link.has_passed(frame.sequence):
+                self._load.on_silence(now_s - frame.sent_s, now_s)
+        elif frame.outcome == 'answered' and math.isfinite(frame.answered_s):
+            if math.isfinite(frame.received_s):
+                self._link.on_receipt(frame.sequence, frame.received_s)
+            held_s = frame.held_s if math.isfinite(frame.held_s) else -1.0
+            if self._link.on_answer(frame.sequence, frame.answered_s, held_s, frame.answer_bytes):
+                self._load.on_answer(
+                    frame.split_index, frame.queueing_s, frame.tail_s, cut.tail_s[batch], frame.answered_s)
+
+    def on_probe_answer(self, probe_id: int, now_s: float, held_s: float = 0.0) -> None:
+        """Take the answer to a heartbeat or probe into account."""
+        if math.isfinite(now_s) and math.isfinite(held_s) and self._link.on_answer(('probe', probe_id), now_s, held_s, 0):
+            self._news = True
+
+    def on_load(self, report: LoadReport, now_s: float) -> None:
+        """Take the edge's report into account."""
+        if math.isfinite(now_s):
+            self._link.on_heard(now_s)
+            if self._load.on_report(report, now_s):
+                self._news = True
+
+    def next_probe(self, now_s: float) -> Probe | None:
+        """Return the heartbeat or probe to send now, None for none; to be asked every few tens of milliseconds."""
+        return self._link.next_probe(now_s) if math.isfinite(now_s) else None
+
+    # What follows
+
+    def tick(self, now_s: float) -> Decision | None:
+        """
+        Let time pass and return a new decision, if there is one.
+
+        To be called after each event, and every few tens of milliseconds between them.
+        """
+        if not math.isfinite(now_s):
+            return None
+        self._now_s = max(self._now_s, now_s)
+        alive = self._link.alive
+        self._link.tick(now_s)
+        waiting = self._link.waiting(now_s)
+        if not (self._news or alive != self._link.alive or waiting or now_s - self._planned_s >= 0.1):
+            return None
+        plan = self._planner.plan(self._outlook(now_s))
+        self._planned_s, self._news = now_s, False
+        last = self._decision
+        if last is not None and not plan.changed and last.last_frame == self._last_frame and (
+                abs(plan.predicted_s - last.predicted_s) <= 0.02 * last.predicted_s
+                and abs(plan.fallback_after_s - last.fallback_after_s) <= 0.1 * last.fallback_after_s):
+            return None
+        self._decisions += 1
+        self._decision = Decision(
+            self._decisions, plan.split_index, plan.split_name, plan.codec, plan.reason, plan.predicted_s,
+            plan.fallback_after_s, self._last_frame, plan.changed, plan)
+        return self._decision
+
+    @property
+    def decision(self) -> Decision | None:
+        """The decision in force."""
+        return self._decision
+
+    @property
+    def link(self) -> LinkEstimate:
+        """What is believed of the link at the latest tick."""
+        return self._link.estimate(self._now_s)
+
+    @property
+    def load(self) -> LoadEstimate:
+        """What is believed of the edge at the latest tick."""
+        return self._load.estimate(self._now_s)
+
+    def _outlook(self, now_s: float) -> Outlook:
+        load = self._load.estimate(now_s)
+        rate = self._link.belief(now_s)
+        edge = self._load.times
+        return Outlook(
+            rates_bps=rate.next_transfer_bps(RATE_SHARES),
+            uncertainty=0.0,
+            rtt_s=self._link.rtt_s,
+            jitter_s=self._link.jitter_s,
+            alive=self._link.alive,
+            queueing_s=load.queueing_s,
+            robot=[self._robot.factor_of(cut.index) for cut in self._profile.cuts],
+            edge=[edge.factor_of(cut.index) for cut in self._profile.cuts],
+            robot_factor=self._robot.factor,
+            edge_factor=edge.factor,
+        )
+
+    def _cut(self, split_index: int):  # type: ignore[no-untyped-def]
+        known = 0 <= split_index < len(self._profile.cuts)
+        return self._profile.cuts[split_index] if known else None
