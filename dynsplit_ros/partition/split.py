@@ -102,7 +102,6 @@ class SplitModel:
 
         image = seeded_image(model.input_size)
         self._root, graph, names = trace(model, cut, leaves)
-        self._root.eval().requires_grad_(False)
         self._analysis = Analysis(
             self._root, graph, image, model.max_batch != 1, count_below=4 * image.numel() if cut else 0
         )

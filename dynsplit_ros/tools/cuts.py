@@ -1,0 +1,88 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""List a model's cuts: where they are, what flows there, and how much of the work lies before."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+import sys
+from typing import Any, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.partition import Cut, SplitModel
+from dynsplit_ros.tools.model_options import add_model_options, split_model
+
+
+def describe(cut: Cut) -> dict[str, Any]:
+    """Return a cut as JSON holds it; bytes are those of a batch of one."""
+    return {
+        'index': cut.index,
+        'position': cut.position,
+        'name': cut.name,
+        'tensors': [{'name': spec.name, 'dtype': spec.dtype, 'shape': list(spec.shape)} for spec in cut.tensors],
+        'bytes': cut.nbytes,
+        'macs_before': cut.macs_before,
+        'natural': cut.natural,
+        'natural_float': cut.natural_float,
+        'zero_share': cut.zero_share,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """List the cuts of the model that ``argv`` names."""
+    parser = argparse.ArgumentParser(prog='cuts', description=__doc__)
+    add_model_options(parser)
+    parser.add_argument(
+        '--all', action='store_true', help='every position of the graph, not only those that are choices'
+    )
+    parser.add_argument('--json', type=Path, metavar='OUT', help='write the cuts to this file as well')
+    arguments = parser.parse_args(argv)
+    try:
+        split = split_model(arguments)
+    except DynsplitError as error:
+        print(f'cuts: {error}', file=sys.stderr)
+        return 2
+    cuts = (*split.positions, split.cuts[-1]) if arguments.all else split.cuts
+    _print_table(split, cuts)
+    if arguments.json is not None:
+        document = {
+            'model': arguments.model,
+            'input_size': list(split.model.input_size),
+            'fingerprint': split.fingerprint,
+            'cuts': [describe(cut) for cut in cuts],
+        }
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(document, indent=1) + '\n')
+    return 0
+
+
+def _print_table(split: SplitModel, cuts: Sequence[Cut]) -> None:
+    height, width = split.model.input_size
+    table = Table(title=f'{split.model.name} at {height}×{width}, fingerprint {split.fingerprint[:16]}')
+    for name, justify in (
+        ('index', 'right'), ('cut', 'left'), ('tensors', 'left'), ('KiB', 'right'), ('MACs before', 'right'),
+        ('zeros', 'right'), ('natural', 'left'),
+    ):  # fmt: skip
+        table.add_column(name, justify=justify, overflow='fold')  # type: ignore[arg-type]
+    for cut in cuts:
+        tensors = '\n'.join(f'{spec.dtype} {"×".join(map(str, spec.shape))}' for spec in cut.tensors)
+        natural = '8-bit' if cut.natural else 'float' if cut.natural_float else ''
+        table.add_row(
+            '' if cut.index is None else str(cut.index),
+            cut.name,
+            tensors or 'nothing',
+            f'{cut.nbytes / 1024:.1f}',
+            f'{100 * cut.macs_before:.1f} %',
+            f'{100 * cut.zero_share:.0f} %',
+            natural,
+        )
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

@@ -1,0 +1,42 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""The command-line options that name a model, the same for every tool."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.model import load_model
+from dynsplit_ros.partition import SplitModel
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add MODEL and the options that go with it."""
+    parser.add_argument(
+        'model', metavar='MODEL', help="torchvision's name, package.module:factory, or an exported program (.pt2)"
+    )
+    parser.add_argument(
+        '--weights', default='none', help="none (drawn from the seed), default, an entry of torchvision's, or a path"
+    )
+    parser.add_argument('--input-size', type=int, nargs=2, metavar=('H', 'W'), help="rows and columns; the model's own")
+    parser.add_argument('--seed', type=int, default=0, help='of the weights that are drawn (0)')
+    parser.add_argument(
+        '--kwargs', type=json.loads, default={}, metavar='JSON', help='keyword arguments of the builder or factory'
+    )
+    parser.add_argument(
+        '--leaf', action='append', default=[], metavar='NAME', help='class or path of a submodule to keep whole'
+    )
+    parser.add_argument('--whole', action='store_true', help='do not cut: full offloading and local inference only')
+
+
+def split_model(arguments: argparse.Namespace, device: str = 'cpu', **options: Any) -> SplitModel:
+    """Return the model that the command line names, split."""
+    if not isinstance(arguments.kwargs, dict):
+        raise DynsplitError(f'--kwargs {arguments.kwargs!r} was given, but it takes a JSON object of arguments')
+    model = load_model(
+        arguments.model, arguments.weights, arguments.input_size, seed=arguments.seed, kwargs=arguments.kwargs
+    )
+    return SplitModel(model, device, cut=not arguments.whole, leaves=arguments.leaf, **options)
