@@ -18,9 +18,13 @@ from distutils.core import run_setup  # isort: skip
 SCRIPT = """#!{python}
 import sys
 
-from {module} import {function}
+try:
+    from {module} import {function}
 
-sys.exit({function}())
+    code = {function}()
+except KeyboardInterrupt:  # Ctrl-C while modules are still being loaded
+    code = 130
+sys.exit(code)
 """
 
 

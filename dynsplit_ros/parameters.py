@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 import math
 from typing import Union
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.runtime.monitor import MonitorSettings
 
 Value = Union[bool, int, float, str, 'list[int]', 'list[str]']
 
@@ -96,6 +97,13 @@ EDGE = MODEL + (
     Parameter('emulate_slowdown', 1.0, 'For demonstrations: makes this edge that many times slower by sleeping after '
               'each tail; 1 emulates nothing.', minimum=1.0, maximum=1000.0),
 )
+
+#: The monitor's settings declare themselves; all of them may change while it runs.
+MONITOR = tuple(
+    Parameter(setting.name, list(setting.default) if isinstance(setting.default, tuple) else setting.default,
+              setting.metadata['description'], setting.metadata['unit'], setting.metadata['minimum'],
+              setting.metadata['maximum'], setting.metadata['choices'], dynamic=True)
+    for setting in fields(MonitorSettings))
 
 SOURCE = (
     Parameter('path', '', 'What to play: an image file, a folder of them, a video file or the number of a webcam; '

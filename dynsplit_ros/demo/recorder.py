@@ -8,7 +8,7 @@ import math
 import time
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Float64
@@ -32,7 +32,8 @@ class Recorder(Node):
         self.load: msg.EdgeLoad | None = None
         self.true_rate_bps = math.nan
         self.counters: dict[str, int] = {}
-        self._camera = f'/{namespace}/camera_node'
+        self.deciding = False
+        self._camera, self._monitor = (f'/{namespace}/{node}' for node in ('camera_node', 'monitor_node'))
         # Deeper than the publisher's, so that no prediction is missed while a table is drawn.
         self.create_subscription(msg.Prediction, 'prediction', self._on_prediction, QoSProfile(depth=1000))
         topics.SPLIT.subscription(self, lambda message: setattr(self, 'split', message))
@@ -71,3 +72,10 @@ class Recorder(Node):
         for status in message.status:
             if status.name == self._camera:
                 self.counters = {pair.key: int(pair.value) for pair in status.values}
+            elif status.name == self._monitor:
+                self.deciding = status.level == DiagnosticStatus.OK
+
+    def settled(self) -> bool:
+        """Whether every frame that the camera says it accepted has been done, and its prediction has arrived here."""
+        accepted, failed = (self.counters.get(name, 0) for name in ('accepted', 'failed'))
+        return accepted == self.counters.get('delivered', 0) + failed and len(self.frames) >= accepted - failed > 0

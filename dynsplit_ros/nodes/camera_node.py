@@ -16,7 +16,8 @@ from torch import Tensor
 from dynsplit_ros import msg
 from dynsplit_ros.codec import EncodedTensor, decode
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.messages.convert import from_tensors, to_profile, to_tensors, to_timing
+from dynsplit_ros.messages.tensors import from_tensors, to_tensors
+from dynsplit_ros.messages.timing import to_profile, to_timing
 from dynsplit_ros.messages.images import to_rgb
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.shell import Shell, run

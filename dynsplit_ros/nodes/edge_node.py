@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dynsplit_ros import msg
 from dynsplit_ros.codec import encode
-from dynsplit_ros.messages.convert import from_tensors, to_profile, to_tensors
+from dynsplit_ros.messages.tensors import from_tensors, to_tensors
+from dynsplit_ros.messages.timing import to_profile
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.shell import Shell, run
 from dynsplit_ros.nodes.split_model import load
@@ -119,16 +120,18 @@ class EdgeNode(Shell):
             return DiagnosticStatus.OK, 'no load report yet', {}
         refusing = load.refused_total > self._refused_before
         self._refused_before = load.refused_total
-        values = {**asdict(load), 'robots': ', '.join(self._links) or 'none'}
+        values = {**asdict(load), 'queueing_s': max(load.queueing_s.values(), default=0.0),
+                  'robots': ', '.join(self._links) or 'none'}
         if refusing:
             return DiagnosticStatus.WARN, 'refusing activations', values
         return DiagnosticStatus.OK, f'serving {len(self._links)} robots', values
 
     def _report_load(self) -> None:
         load = self._load = self.edge.load()
-        message = msg.EdgeLoad(model=self.values.model, fingerprint=self.split.fingerprint, **asdict(load))
         for link in self._links.values():
-            link.edge_load.publish(message)
+            link.edge_load.publish(msg.EdgeLoad(
+                model=self.values.model, fingerprint=self.split.fingerprint,
+                **{**asdict(load), 'queueing_s': load.queueing_s.get(link.namespace, 0.0)}))
 
     # ---- what the edge asks of the world (runtime.edge.Outside); called from the tail thread too -------------------
 

@@ -61,7 +61,7 @@ class Shell(Node):
 
     def __init__(self, name: str, parameters: tuple[Parameter, ...]) -> None:
         super().__init__(name)
-        self._parameters = {parameter.name: parameter for parameter in parameters}
+        self._declarations = {parameter.name: parameter for parameter in parameters}
         self._told: dict[str, tuple[float, int]] = {}
         self._telling = threading.Lock()
         self.values = SimpleNamespace(**{p.name: self._declare(p) for p in parameters})
@@ -82,8 +82,8 @@ class Shell(Node):
         values = SimpleNamespace(**vars(self.values))
         try:
             for change in changes:
-                if change.name in self._parameters:
-                    setattr(values, change.name, self._parameters[change.name].check(_plain(change.value)))
+                if change.name in self._declarations:
+                    setattr(values, change.name, self._declarations[change.name].check(_plain(change.value)))
             self.on_change(values)
         except DynsplitError as error:
             return SetParametersResult(successful=False, reason=str(error))

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 
 import torch
 
+from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes.shell import Shell
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.profile import Profile
+from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.profile.kept import kept_profile
 
 
@@ -28,7 +29,11 @@ def load(node: Shell, values: SimpleNamespace) -> tuple[SplitModel, Profile]:
                            f'{split.fingerprint[:12]}, loaded in {time.monotonic() - started_s:.1f} s')
     if values.profile:
         profile = Profile.load(values.profile)
-        profile.require(split.fingerprint, values.profile)
+        if profile.fingerprint != split.fingerprint:
+            raise DynsplitError(
+                f'the profile {values.profile} is of {profile.model!r} ({profile.fingerprint[:12]}), but this node runs '
+                f'{values.model!r} ({split.fingerprint[:12]}); profile this model, weights and input size, or leave '
+                'profile empty')
     else:
         profile = kept_profile(split, progress=lambda text: node.get_logger().info(text))
     return split, profile

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+import math
 import secrets
 import threading
 import time
@@ -22,7 +23,7 @@ from torch import Tensor
 from dynsplit_ros.codec import EncodedTensor, decode
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.profile import Profile
+from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.runtime.frame import EdgeTimes, Status
 
 #: A robot that has sent nothing for this long no longer counts as served.
@@ -49,14 +50,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Load:
-    """How busy the edge was in the last ``period_s`` seconds; fields as EdgeLoad.msg explains them."""
+    """
+    How busy the edge was in the last ``period_s`` seconds; fields as EdgeLoad.msg explains them.
+
+    ``queueing_s`` is by robot: the wait that a frame of it would have met, on average over the period's instants.
+    """
 
     session: int
     sequence: int
     period_s: float
     utilisation: float
     queue_length: int
-    queueing_s: float
+    queueing_s: dict[str, float]
     slowdown: float
     robots: int
     frame_rate_hz: float
@@ -75,11 +80,19 @@ class Outside(Protocol):
 
 @dataclass
 class _Line:
-    """The frames of one robot that wait, oldest first."""
+    """
+    The frames of one robot that wait, oldest first.
+
+    ``served_s`` and ``heard_s`` are when one of them was last taken and last came in; ``first_s`` is since when the
+    present first one is first. ``others_s2`` (s²) sums, over the frames of other robots in this period, the tail's time
+    by the time during which a frame of this robot would have had to wait for it.
+    """
 
     jobs: deque[Job] = field(default_factory=deque)
-    served_s: float = 0.0
+    served_s: float = -math.inf
     heard_s: float = 0.0
+    first_s: float = 0.0
+    others_s2: float = 0.0
 
 
 class Edge:
@@ -116,7 +129,9 @@ class Edge:
         self._refused = 0
         self._reports = 0
         self._reported_s = clock()
-        self._busy_since: float | None = None
+        self._busy_since: float | None = None  # since when busy time is not yet booked
+        self._taken_s = 0.0  # when the frame now being served was taken …
+        self._ahead_s: dict[str, float] = {}  # … and how long it went before frames of each other robot
         self._clear_period()
 
         self._thread = threading.Thread(target=self._run, name='tail', daemon=True)
@@ -124,8 +139,9 @@ class Edge:
 
     def _clear_period(self) -> None:
         self._busy_s = self._tail_s = self._expected_s = 0.0
-        self._waits: list[float] = []
         self._answered = 0
+        for line in self._lines.values():
+            line.others_s2 = 0.0
 
     def submit(self, job: Job) -> None:
         """Queue an activation; it is answered in any case, at once where it is refused."""
@@ -141,6 +157,8 @@ class Edge:
         with self._changed:
             line = self._lines.setdefault(job.robot, _Line())
             line.heard_s = job.arrived_s
+            if not line.jobs:
+                line.first_s = job.arrived_s
             line.jobs.append(job)
             if len(line.jobs) > self._max_waiting:
                 displaced = line.jobs.popleft()
@@ -168,7 +186,7 @@ class Edge:
                 period_s=period_s,
                 utilisation=min(1.0, self._busy_s / period_s),
                 queue_length=sum(len(line.jobs) for line in self._lines.values()),
-                queueing_s=sum(self._waits) / len(self._waits) if self._waits else 0.0,
+                queueing_s={robot: line.others_s2 / period_s for robot, line in self._lines.items()},
                 slowdown=self._tail_s / self._expected_s if self._expected_s > 0 else 1.0,
                 robots=sum(now_s - line.heard_s < ROBOT_GONE_S for line in self._lines.values()),
                 frame_rate_hz=self._answered / period_s,
@@ -194,9 +212,23 @@ class Edge:
             except Exception as error:  # A thread that dies would leave every robot without an edge.
                 self._outside.fault(f'an answer could not be sent ({type(error).__name__}: {error})')
             with self._changed:
-                assert self._busy_since is not None
-                self._busy_s += self._clock() - self._busy_since
-                self._busy_since = None
+                self._account(self._clock())
+
+    def _account(self, now_s: float) -> None:
+        """
+        Book the time of the frame just served; holds the lock.
+
+        A frame that arrives at a random instant finds, with the probability of the tail's share of the time, half of a
+        run still to go (the mean residual life: S²/2 for each run of S seconds), and before it each frame whose turn
+        comes first.
+        """
+        spent_s = now_s - self._taken_s
+        assert self._busy_since is not None
+        self._busy_s += now_s - self._busy_since
+        self._busy_since = None
+        for robot, ahead_s in self._ahead_s.items():
+            if robot in self._lines:
+                self._lines[robot].others_s2 += spent_s * (spent_s / 2 + ahead_s)
 
     def _take(self) -> Job | None:
         """Wait for a frame; return the oldest of the robot that was served longest ago, None to end."""
@@ -209,10 +241,12 @@ class Edge:
                 now_s = self._clock()
                 line = min((line for line in self._lines.values() if line.jobs), key=lambda line: line.served_s)
                 job = line.jobs.popleft()
+                waited_as_first_s, line.first_s = now_s - line.first_s, now_s
                 if now_s - job.arrived_s <= job.patience_s:
+                    self._ahead_s = {robot: waited_as_first_s if line.served_s < other.served_s else 0.0
+                                     for robot, other in self._lines.items() if other is not line}
                     line.served_s = now_s
-                    self._waits.append(now_s - job.arrived_s)
-                    self._busy_since = now_s
+                    self._busy_since = self._taken_s = now_s
                     return job
             self._supersede(job)
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import json
 import math
@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -92,21 +93,25 @@ def demonstrate(given: argparse.Namespace) -> int:
     recorder = Recorder(ROBOT)
     executor = SingleThreadedExecutor()
     executor.add_node(recorder)
+    listener = threading.Thread(target=executor.spin, name='recorder', daemon=True)
+    listener.start()
     try:
         with Processes(given.out / 'logs') as processes:
             stage = Stage(given, processes, profile_path)
             stage.set_up()
-            console.print('waiting for the first frame that the edge answers …')
-            wait_for(lambda: any(frame['outcome'] == 'answered' for frame in recorder.frames), 90.0,
-                     'no frame was answered by the edge', executor, processes)
+            console.print('waiting for the nodes to find each other …')
+            wait_for(lambda: recorder.counters and recorder.deciding, 90.0, 'camera, edge and monitor did not find '
+                     'each other', processes)
+            stage.start_source()
+            wait_for(lambda: any(frame['outcome'] == 'answered' for frame in list(recorder.frames)), 30.0,
+                     'no frame was answered by the edge', processes)
             started_s = recorder.frames[-1]['time_s']
-            play(given, stage, recorder, executor, started_s)
+            play(given, stage, recorder, started_s)
             processes.stop('source')
-            wait_for(lambda: recorder.counters.get('accepted', -1) == recorder.counters.get('delivered', 0)
-                     + recorder.counters.get('failed', 0) and recorder.counters['accepted']
-                     <= len({frame['sequence'] for frame in recorder.frames}), 10.0, None, executor, processes)
+            wait_for(recorder.settled, 10.0, None, processes)
     finally:
         executor.shutdown()
+        listener.join(5.0)
         recorder.destroy_node()
         rclpy.try_shutdown()
     frames = recorder.frames
@@ -139,7 +144,7 @@ class Stage:
         self._model = {'model': given.model, 'weights': given.weights, 'threads': 1, 'profile': str(profile_path)}
 
     def set_up(self) -> None:
-        """Start the edge, the link, the robot's nodes and the source."""
+        """Start the edge, the link and the robot's nodes."""
         from dynsplit_ros.nodes.link_emulator import REMAPPINGS
 
         steps = list(timeline(self._given.seconds))
@@ -151,6 +156,9 @@ class Stage:
         self._processes.start('camera', 'camera_node', ROBOT,
                               {**self._model, 'emulate_slowdown': float(self._given.slowdown)},
                               [*REMAPPINGS, ('image', 'image_raw')])
+
+    def start_source(self) -> None:
+        """Start the robot's images."""
         self._processes.start('source', 'image_source', ROBOT, {'rate_hz': float(self._given.rate)})
 
     def other_robot(self, present: bool) -> None:
@@ -169,8 +177,8 @@ class Stage:
         self._processes.check()
 
 
-def wait_for(happened: Any, within_s: float, complaint: str | None, executor: Any, processes: Any) -> None:
-    """Listen until something has happened; raise DynsplitError, or give up where there is no complaint."""
+def wait_for(happened: Callable[[], Any], within_s: float, complaint: str | None, processes: Any) -> None:
+    """Wait until something has happened; raise DynsplitError, or give up where there is no complaint."""
     deadline_s = time.monotonic() + within_s
     while not happened():
         if time.monotonic() > deadline_s:
@@ -178,10 +186,10 @@ def wait_for(happened: Any, within_s: float, complaint: str | None, executor: An
                 return
             raise DynsplitError(f'{complaint} within {within_s:g} s; the logs are in {processes.folder}')
         processes.check()
-        executor.spin_once(timeout_sec=0.1)
+        time.sleep(0.05)
 
 
-def play(given: argparse.Namespace, stage: Stage, recorder: Any, executor: Any, started_s: float) -> None:
+def play(given: argparse.Namespace, stage: Stage, recorder: Any, started_s: float) -> None:
     """Let the script run its time, with a table of what is happening."""
     other_robot = False
     # The other robot's nodes take some seconds to start, so they are started ahead of their step.
@@ -190,7 +198,7 @@ def play(given: argparse.Namespace, stage: Stage, recorder: Any, executor: Any, 
     live = Live(console=console, refresh_per_second=4) if console.is_terminal else contextlib.nullcontext()
     with live:
         while (now_s := time.monotonic() - started_s) < given.seconds:
-            executor.spin_once(timeout_sec=0.05)
+            time.sleep(0.25)
             stage.check()
             step = next((step for step, start_s, end_s in timeline(given.seconds) if start_s <= now_s < end_s), STEPS[-1])
             wanted = any(step.other_robot and start_s - lead_s <= now_s < end_s
@@ -207,7 +215,7 @@ def play(given: argparse.Namespace, stage: Stage, recorder: Any, executor: Any, 
 
 def facts(recorder: Any, step: Step) -> dict[str, str]:
     """Return what the live table shows."""
-    frames, split, link, load = recorder.frames, recorder.split, recorder.link, recorder.load
+    frames, split, link, load = list(recorder.frames), recorder.split, recorder.link, recorder.load
     last = frames[-1] if frames else None
     recent = [frame['latency_s'] for frame in frames[-20:]]
     return {

@@ -1,45 +1,20 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-The package's own messages to and from the library's types.
-
-An encoded tensor goes into a message with one copy (into the message's ``array.array``, which rclpy takes without
-looking at its elements); one that comes in is read where the middleware put it, without a copy.
-"""
+"""Timings and profiles to and from messages; without torch, which the monitor does not need."""
 
 from __future__ import annotations
 
-import array
-from collections.abc import Iterable
 from dataclasses import fields
 import json
 
-from dynsplit_ros.codec import EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.msg import FrameTiming as FrameTimingMessage
 from dynsplit_ros.msg import Profile as ProfileMessage
-from dynsplit_ros.msg import Tensor as TensorMessage
-from dynsplit_ros.profile import Profile
+from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.runtime.frame import FrameTiming, State
 
 #: A profile that comes in as a message is refused beyond this; real ones have some 10 kB.
 MAX_PROFILE_CHARACTERS = 1_000_000
-
-
-def to_tensors(encoded: Iterable[EncodedTensor]) -> list[TensorMessage]:
-    """Return encoded tensors as messages; one copy of the bytes."""
-    messages = []
-    for tensor in encoded:
-        message = TensorMessage(name=tensor.name, dtype=tensor.dtype, shape=array.array('I', tensor.shape))
-        message.data = array.array('B')
-        message.data.frombytes(memoryview(tensor.data).cast('B'))
-        messages.append(message)
-    return messages
-
-
-def from_tensors(messages: Iterable[TensorMessage]) -> list[EncodedTensor]:
-    """Return messages as encoded tensors that share the messages' bytes; nothing is checked yet."""
-    return [EncodedTensor(message.name, message.dtype, tuple(message.shape), message.data) for message in messages]
 
 
 def to_timing(timing: FrameTiming) -> FrameTimingMessage:

@@ -1,0 +1,32 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Encoded tensors to and from messages.
+
+One that goes out is copied once, into the message's ``array.array``, which rclpy takes without looking at its elements;
+one that comes in is read where the middleware put it, without a copy.
+"""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Iterable
+
+from dynsplit_ros.codec import EncodedTensor
+from dynsplit_ros.msg import Tensor as TensorMessage
+
+
+def to_tensors(encoded: Iterable[EncodedTensor]) -> list[TensorMessage]:
+    """Return encoded tensors as messages; one copy of the bytes."""
+    messages = []
+    for tensor in encoded:
+        message = TensorMessage(name=tensor.name, dtype=tensor.dtype, shape=array.array('I', tensor.shape))
+        message.data = array.array('B')
+        message.data.frombytes(memoryview(tensor.data).cast('B'))
+        messages.append(message)
+    return messages
+
+
+def from_tensors(messages: Iterable[TensorMessage]) -> list[EncodedTensor]:
+    """Return messages as encoded tensors that share the messages' bytes; nothing is checked yet."""
+    return [EncodedTensor(message.name, message.dtype, tuple(message.shape), message.data) for message in messages]

@@ -1,0 +1,242 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Robot side: estimates link and edge from what the robot sees, and publishes the split that both sides follow."""
+
+from __future__ import annotations
+
+import array
+from dataclasses import fields
+import math
+import secrets
+import sys
+import time
+from types import SimpleNamespace
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from std_msgs.msg import Header
+
+from dynsplit_ros import msg
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.messages.timing import from_profile, from_timing
+from dynsplit_ros.nodes import topics
+from dynsplit_ros.nodes.shell import Shell, run
+from dynsplit_ros.parameters import MONITOR
+from dynsplit_ros.profile.profile import merge, Profile
+from dynsplit_ros.runtime.frame import State
+from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport, Monitor, MonitorSettings
+
+TICK_S = 0.02
+LINK_STATE_PERIOD_S = 0.1
+OUTCOMES = {State.ANSWERED: 'answered', State.LOCAL: 'local', State.FELL_BACK: 'fell_back'}
+
+
+class MonitorNode(Shell):
+    """Feeds the monitor with what robot and edge say, and publishes its decisions."""
+
+    def __init__(self) -> None:
+        super().__init__('monitor_node', MONITOR)
+        self._session = secrets.randbits(63) | 1
+        self._profiles: dict[str, Profile] = {}
+        self._monitor: Monitor | None = None
+        self._settings = settings_of(self.values)
+        # A camera that restarts counts its frames from 1 again; the monitor's numbers go on from where they were.
+        self._camera_session = 0
+        self._frame_offset = 0
+        self._last_frame = 0
+        self._fallbacks = 0
+        self._ignored = 0
+
+        self._split = topics.SPLIT.publisher(self)
+        self._link_state = topics.LINK_STATE.publisher(self)
+        self._probe = topics.PROBE.publisher(self)
+        topics.ROBOT_PROFILE.subscription(self, lambda message: self._on_profile('robot', message))
+        topics.EDGE_PROFILE.subscription(self, lambda message: self._on_profile('edge', message))
+        topics.FRAME_TIMING.subscription(self, self._on_frame_timing)
+        topics.RECEIPT.subscription(self, self._on_receipt)
+        topics.EDGE_LOAD.subscription(self, self._on_edge_load)
+        self.create_timer(TICK_S, self._tick)
+        self.create_timer(LINK_STATE_PERIOD_S, self._publish_link_state)
+        self.get_logger().info('waiting for the profiles of robot and edge')
+
+    # ---- what comes in -------------------------------------------------------------------------------------------
+
+    def _on_profile(self, side: str, message: msg.Profile) -> None:
+        try:
+            profile = from_profile(message, f"the {side}'s profile")
+            self._profiles[side] = profile
+            self._start()
+        except DynsplitError as error:
+            self.tell(f'{side} profile', str(error), error=True)
+
+    def _start(self) -> None:
+        """Make the monitor when both profiles are there, or again when one of them is another."""
+        if len(self._profiles) < 2:
+            return
+        robot, edge = self._profiles['robot'], self._profiles['edge']
+        if robot.fingerprint != edge.fingerprint:
+            # Not followed by a decision: the camera goes on alone, and the edge refuses what is still under way.
+            self._monitor = None
+            self.tell('fingerprint', f'the robot runs {robot.model!r} ({robot.fingerprint[:12]}) and the edge '
+                      f'{edge.model!r} ({edge.fingerprint[:12]}); the robot goes on alone until both run the same model, '
+                      'weights and input size', error=True)
+            self._publish_local('the edge runs another model', robot)
+            return
+        self._monitor = Monitor(merge(robot, edge), self._settings)
+        self.get_logger().info(f'deciding for {robot.model} ({robot.fingerprint[:12]}), splits 0 to {robot.local_index}')
+
+    def _on_frame_timing(self, message: msg.FrameTiming) -> None:
+        try:
+            timing = from_timing(message)
+        except DynsplitError as error:
+            self.tell('timing', str(error), error=True)
+            return
+        if timing.session != self._camera_session:
+            self._camera_session = timing.session
+            self._frame_offset, self._last_frame = self._frame_offset + self._last_frame, 0
+        self._last_frame = max(self._last_frame, timing.sequence)
+        if self._monitor is None:
+            return
+        number = self._frame_offset + timing.sequence
+        if timing.state is State.SENT:
+            self._monitor.on_sent(number, timing.sent_s, timing.split_index, timing.codec, timing.payload_bytes)
+        else:
+            self._fallbacks += timing.state is State.FELL_BACK
+            values = {field.name: getattr(timing, field.name) for field in fields(FrameObservation)
+                      if hasattr(timing, field.name)}
+            self._monitor.on_frame(FrameObservation(**{**values, 'sequence': number, 'outcome': OUTCOMES[timing.state]}))
+        self._decide()
+
+    def _on_receipt(self, message: msg.Receipt) -> None:
+        if self._monitor is None or not self._is_ours(message.fingerprint):
+            return
+        now_s = time.monotonic()
+        if message.kind == msg.Receipt.PROBE:
+            if message.session == self._session:
+                self._monitor.on_probe_answer(message.sequence, now_s, message.held_s)
+        elif message.session == self._camera_session:
+            self._monitor.on_receipt(self._frame_offset + message.sequence, now_s)
+        self._decide()
+
+    def _on_edge_load(self, message: msg.EdgeLoad) -> None:
+        if self._monitor is None or not self._is_ours(message.fingerprint):
+            return
+        self._monitor.on_load(LoadReport(
+            message.session, message.sequence, message.utilisation, message.queue_length, message.queueing_s,
+            message.slowdown, message.robots), time.monotonic())
+        self._decide()
+
+    def _is_ours(self, fingerprint: str) -> bool:
+        """Whether the edge that speaks serves the robot's model; one that does not counts as silent."""
+        ours = self._profiles['robot'].fingerprint == fingerprint
+        self._ignored += not ours
+        return ours
+
+    # ---- what goes out -------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if self._monitor is None:
+            return
+        probe = self._monitor.next_probe(time.monotonic())
+        if probe is not None:
+            message = msg.Probe(session=self._session, sequence=probe.id)
+            message.padding = array.array('B', bytes(probe.payload_bytes))
+            self._probe.publish(message)
+        self._decide()
+
+    def _decide(self) -> None:
+        decision = self._monitor.tick(time.monotonic()) if self._monitor is not None else None
+        if decision is None:
+            return
+        if decision.changed:
+            self.get_logger().info(f'split {decision.split_index} ({decision.split_name}) {decision.codec}: '
+                                   f'{decision.reason}')
+        self._split.publish(self._to_message(decision))
+
+    def _to_message(self, decision: Decision) -> msg.SplitDecision:
+        known = decision.last_frame > self._frame_offset
+        return msg.SplitDecision(
+            header=self._header(),
+            sequence=decision.sequence,
+            fingerprint=self._profiles['robot'].fingerprint,
+            split_index=decision.split_index,
+            split_name=decision.split_name,
+            codec=decision.codec,
+            reason=decision.reason,
+            predicted_latency_s=decision.predicted_s,
+            fallback_after_s=decision.fallback_after_s,
+            last_frame_session=self._camera_session if known else 0,
+            last_frame=decision.last_frame - self._frame_offset if known else 0,
+            candidates=[msg.CandidatePrediction(
+                split_index=candidate.split_index,
+                split_name=candidate.split_name,
+                codec=candidate.codec,
+                payload_bytes=candidate.payload_bytes,
+                latency_s=candidate.latency_s,
+                robot_s=candidate.head_s + candidate.encode_s,
+                link_s=candidate.transmit_s + candidate.rtt_s + candidate.answer_s,
+                edge_s=candidate.queueing_s + candidate.decode_s + candidate.tail_s,
+                allowed=candidate.allowed,
+            ) for candidate in decision.candidates])
+
+    def _publish_local(self, reason: str, robot: Profile) -> None:
+        local = robot.cuts[robot.local_index]
+        self._split.publish(msg.SplitDecision(
+            header=self._header(), fingerprint=robot.fingerprint, split_index=local.index, split_name=local.name,
+            reason=reason, predicted_latency_s=local.head_s[1], last_frame_session=self._camera_session,
+            last_frame=self._last_frame))
+
+    def _publish_link_state(self) -> None:
+        if self._monitor is None:
+            return
+        link, load = self._monitor.link, self._monitor.load
+        spread = math.exp(min(link.relative_uncertainty, 20.0))
+        self._link_state.publish(msg.LinkState(
+            header=self._header(), alive=link.alive, throughput_bps=link.throughput_bps,
+            throughput_low_bps=link.throughput_bps / spread, throughput_high_bps=link.throughput_bps * spread,
+            round_trip_s=link.rtt_s, silence_s=link.silence_s, edge_queueing_s=load.queueing_s,
+            edge_slowdown=load.slowdown, edge_utilisation=load.utilisation,
+            probe_bytes_total=link.probe_bytes + link.heartbeat_bytes))
+
+    def _header(self) -> Header:
+        return Header(stamp=self.get_clock().now().to_msg())
+
+    # ---- the shell -----------------------------------------------------------------------------------------------
+
+    def on_change(self, values: SimpleNamespace) -> None:
+        """Decide by new settings from now on; what was learnt of the link is learnt again."""
+        settings = settings_of(values)
+        if self._monitor is not None:
+            self._monitor = Monitor(merge(self._profiles['robot'], self._profiles['edge']), settings)
+        self._settings = settings
+
+    def diagnose(self) -> tuple[bytes, str, dict[str, object]]:
+        """Tell what is believed of the link, and whether the robot is on its own."""
+        if self._monitor is None:
+            missing = [side for side in ('robot', 'edge') if side not in self._profiles]
+            words = f'no profile of {" and ".join(missing)}' if missing else 'the edge runs another model'
+            return DiagnosticStatus.WARN, words, {'ignored_messages': self._ignored}
+        link, decision = self._monitor.link, self._monitor.decision
+        values: dict[str, object] = {
+            'throughput_bps': link.throughput_bps, 'round_trip_s': link.rtt_s, 'silence_s': link.silence_s,
+            'payload_bytes': link.payload_bytes, 'heartbeat_bytes': link.heartbeat_bytes,
+            'probe_bytes': link.probe_bytes, 'fell_back': self._fallbacks, 'ignored_messages': self._ignored}
+        if decision is not None:
+            values |= {'split': decision.split_index, 'decisions': decision.sequence, 'reason': decision.reason}
+        if not link.alive:
+            return DiagnosticStatus.WARN, 'the edge is silent; the robot runs the whole network', values
+        return DiagnosticStatus.OK, 'deciding', values
+
+
+def settings_of(values: SimpleNamespace) -> MonitorSettings:
+    """Return the monitor's settings from the parameters' values."""
+    return MonitorSettings(**{setting.name: tuple(value) if isinstance(value := getattr(values, setting.name), list)
+                              else value for setting in fields(MonitorSettings)})
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node."""
+    return run(MonitorNode, args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,359 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Robot and edge joined by a wire that loses, delays and repeats: every accepted frame gets its one right answer."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+import pytest
+import torch
+
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.model import load_model
+from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.runtime.edge import Edge, Job
+from dynsplit_ros.runtime.frame import State, Status
+from dynsplit_ros.runtime.robot import Order, Robot
+
+DEADLINE_S = 30.0
+
+
+@pytest.fixture(scope='module')
+def split() -> SplitModel:
+    torch.set_num_threads(1)
+    return SplitModel(load_model('mobilenet_v2', weights='none', input_size=(32, 32)))
+
+
+def picture(number: int) -> torch.Tensor:
+    """Return the picture of a number, uint8 [1, 3, 32, 32]."""
+    return torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
+
+
+class World:
+    """Both outsides and the wire between them; ``fate`` says what becomes of a frame's payload and of its answer."""
+
+    def __init__(self, split: SplitModel, fate=lambda sequence: 'pass', **robot_options) -> None:
+        self.split, self.fate = split, fate
+        self.changed = threading.Condition()
+        self.delivered: list[tuple[int, int, State, dict]] = []
+        self.reports: list = []
+        self.refusals: list[str] = []
+        self.faults: list[str] = []
+        self.held_back: list[tuple] = []
+        self.sent: list = []
+        self.edge = Edge(split, EdgeWorld(self))
+        self.robot = Robot(split, self, **robot_options)
+
+    def prepare(self, source):
+        if source == 'bad':
+            raise DynsplitError('the image has no pixels')
+        return picture(source)
+
+    def send(self, frame, payload) -> None:
+        with self.changed:
+            self.sent.append((frame.timing.sequence, frame.timing.split_index))
+            self.changed.notify_all()
+        timing = frame.timing
+        if self.fate(timing.sequence) == 'lose payload':
+            return
+        job = Job('robot', (timing.session, timing.sequence), self.split.fingerprint, timing.split_index, timing.codec,
+                  10.0, payload)
+        if self.fate(timing.sequence) == 'wrong model':
+            job.fingerprint = 'another'
+        self.robot.on_receipt(timing.session, timing.sequence)
+        self.edge.submit(job)
+
+    def deliver(self, frame, outputs) -> None:
+        with self.changed:
+            self.delivered.append((frame.timing.sequence, frame.source, frame.timing.state, outputs))
+            self.changed.notify_all()
+
+    def report(self, timing) -> None:
+        with self.changed:
+            self.reports.append(timing)
+
+    def refuse(self, source, reason) -> None:
+        with self.changed:
+            self.refusals.append(reason)
+            self.changed.notify_all()
+
+    def fault(self, reason) -> None:
+        self.faults.append(reason)
+
+    def wait(self, happened) -> None:
+        with self.changed:
+            deadline_s = time.monotonic() + DEADLINE_S
+            while not happened():  # some of what is waited for, such as a counter, comes without a word
+                assert time.monotonic() < deadline_s, 'it did not happen in time'
+                self.changed.wait(0.002)
+
+    def close(self) -> None:
+        self.robot.close()
+        self.edge.close()
+
+
+class EdgeWorld:
+    """What the edge asks of the world: answers go over the wire."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def answer(self, job, status, reason, outputs, times) -> None:
+        session, sequence = job.source
+        answer = (session, sequence, status, reason, outputs, 1, times)
+        fate = self.world.fate(sequence)
+        if fate == 'lose answer':
+            return
+        if fate == 'hold answer back':
+            with self.world.changed:
+                self.world.held_back.append(answer)
+                self.world.changed.notify_all()
+            return
+        self.world.robot.on_answer(*answer)
+        if fate == 'repeat answer':
+            self.world.robot.on_answer(*answer)
+
+    def fault(self, reason) -> None:
+        self.world.fault(reason)
+
+
+def assert_right(world: World, count: int) -> None:
+    """Every frame once, in order, and bit for bit the whole model's."""
+    assert [sequence for sequence, *_ in world.delivered] == list(range(1, count + 1))
+    for _, source, _, outputs in world.delivered:
+        whole = world.split.whole(picture(source))
+        assert outputs.keys() == whole.keys()
+        assert all(torch.equal(outputs[name], whole[name]) for name in whole)
+    assert not world.faults
+
+
+def test_local_without_a_decision(split) -> None:
+    world = World(split)
+    world.robot.offer(1)
+    world.wait(lambda: world.delivered)
+    world.close()
+    assert world.delivered[0][2] is State.LOCAL
+    assert_right(world, 1)
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_each_frame_is_answered_once_whatever_the_wire_does(split, seed) -> None:
+    random_numbers = random.Random(seed)
+    fates = {number: random_numbers.choice(
+        ['pass', 'pass', 'pass', 'lose payload', 'lose answer', 'hold answer back', 'repeat answer', 'wrong model'])
+        for number in range(1, 101)}
+    world = World(split, fates.__getitem__)
+    for number in range(1, 101):
+        # The decision takes all frames so far into account, so that the robot trusts the edge again at once.
+        world.robot.on_order(Order(random_numbers.randrange(split.local_index + 1), 'raw', 0.02,
+                                   world.robot.session, number))
+        world.robot.offer(number)
+        world.wait(lambda: world.robot.counters().accepted == number)
+    world.wait(lambda: len(world.delivered) == 100)
+    for answer in world.held_back:
+        world.robot.on_answer(*answer)
+    world.close()
+    assert_right(world, 100)
+    counters = world.robot.counters()
+    assert counters.accepted == counters.delivered == 100 and counters.failed == 0
+    states = {state for _, _, state, _ in world.delivered}
+    assert states == {State.ANSWERED, State.LOCAL, State.FELL_BACK}
+    assert counters.late_answers >= len(world.held_back) > 0
+
+
+def test_after_a_silence_frames_are_local_until_the_monitor_knows(split) -> None:
+    world = World(split, lambda sequence: 'lose payload' if sequence == 1 else 'pass')
+    world.robot.on_order(Order(0, 'raw', 0.02))
+    for number in (1, 2):
+        world.robot.offer(number)
+        world.wait(lambda: len(world.delivered) == number)
+    assert [state for *_, state, _ in world.delivered] == [State.FELL_BACK, State.LOCAL]
+    world.robot.on_order(Order(0, 'raw', 5.0))  # made before frame 1 was known
+    world.robot.offer(3)
+    world.wait(lambda: len(world.delivered) == 3)
+    world.robot.on_order(Order(0, 'raw', 5.0, world.robot.session, 3))
+    world.robot.offer(4)
+    world.wait(lambda: len(world.delivered) == 4)
+    world.close()
+    assert [state for *_, state, _ in world.delivered][2:] == [State.LOCAL, State.ANSWERED]
+    assert_right(world, 4)
+
+
+def test_a_bad_image_is_refused_and_the_next_goes_through(split) -> None:
+    world = World(split)
+    world.robot.offer('bad')
+    world.wait(lambda: world.refusals)
+    world.robot.offer(7)
+    world.wait(lambda: world.delivered)
+    world.close()
+    assert world.refusals == ['the image has no pixels']
+    assert world.robot.counters().refused_images == 1
+    assert_right(world, 1)
+
+
+def test_the_newest_image_replaces_one_that_waits(split) -> None:
+    gate = threading.Event()
+    world = World(split)
+    prepare = world.prepare
+    started = threading.Event()
+
+    def slow(source):
+        started.set()
+        assert gate.wait(DEADLINE_S)
+        return prepare(source)
+
+    world.prepare = slow
+    world.robot.offer(1)
+    assert started.wait(DEADLINE_S)
+    for number in range(2, 11):
+        world.robot.offer(number)
+    gate.set()
+    world.wait(lambda: len(world.delivered) == 2)
+    world.close()
+    assert [source for _, source, *_ in world.delivered] == [1, 10]
+    assert world.robot.counters().passed_over == 8
+
+
+def test_one_payload_on_the_link_at_a_time(split) -> None:
+    world = World(split)
+    world.robot.on_receipt = lambda *_: None  # the link stays full until the answer
+    gate = threading.Event()
+    answer = world.robot.on_answer
+    world.robot.on_answer = lambda *values: gate.wait(DEADLINE_S) and answer(*values)
+    world.robot.on_order(Order(0, 'raw', 60.0))
+    world.robot.offer(1)
+    world.wait(lambda: world.sent)
+    world.robot.offer(2)
+    world.wait(lambda: world.robot.counters().accepted == 2)  # its head runs meanwhile
+    assert len(world.sent) == 1
+    gate.set()
+    world.wait(lambda: len(world.delivered) == 2)
+    world.close()
+    assert_right(world, 2)
+
+
+def test_closing_finishes_what_is_under_way(split) -> None:
+    world = World(split, lambda sequence: 'lose payload')
+    world.robot.on_order(Order(1, 'raw', 60.0))
+    world.robot.offer(1)
+    world.wait(lambda: world.sent)
+    world.close()
+    assert_right(world, 1)
+    assert not any(thread.is_alive() for thread in world.robot._threads)
+
+
+def test_a_split_that_there_is_not_is_refused(split) -> None:
+    world = World(split)
+    with pytest.raises(DynsplitError, match=f'split {split.local_index + 1}, but this model has 0 to'):
+        world.robot.on_order(Order(split.local_index + 1, 'raw', 1.0))
+    world.close()
+
+
+# ---- the edge alone ----------------------------------------------------------------------------------------------
+
+
+class Answers:
+    """Collects what the edge answers."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.all: list[tuple] = []
+        self.faults: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def answer(self, job, status, reason, outputs, times) -> None:
+        assert self.gate.wait(DEADLINE_S)
+        with self.changed:
+            self.all.append((job.source, status, reason, outputs, times))
+            self.changed.notify_all()
+
+    def fault(self, reason) -> None:
+        self.faults.append(reason)
+
+    def wait(self, count: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.all) >= count, DEADLINE_S)
+
+
+def job(split: SplitModel, robot: str, number: int, **changes) -> Job:
+    from dynsplit_ros.codec import encode
+    values = {'robot': robot, 'source': (robot, number), 'fingerprint': split.fingerprint, 'split_index': 0,
+              'codec': 'raw', 'patience_s': 60.0, 'payload': encode('raw', split.head(0)(picture(number)))}
+    return Job(**{**values, **changes})
+
+
+def test_the_edge_is_fair_and_keeps_the_newest(split) -> None:
+    answers = Answers()
+    edge = Edge(split, answers, max_waiting=2)
+    answers.gate.clear()  # the tail thread is held at its first answer while the lines fill
+    edge.submit(job(split, 'a', 0))
+    deadline_s = time.monotonic() + DEADLINE_S
+    while edge.load().queue_length:
+        assert time.monotonic() < deadline_s
+    for number in range(1, 3):
+        edge.submit(job(split, 'a', number))
+    edge.submit(job(split, 'b', 10))
+    filler = threading.Thread(target=lambda: [edge.submit(job(split, 'a', number)) for number in (3, 4)])
+    filler.start()
+    answers.gate.set()
+    filler.join(DEADLINE_S)
+    answers.wait(6)
+    edge.close()
+    by_status = {status: [source for source, got, *_ in answers.all if got is status] for status in Status}
+    served = by_status[Status.OK]
+    assert ('b', 10) in served[:3], 'the other robot had to wait for the flood'
+    assert ('a', 4) in served
+    assert len(served) + len(by_status[Status.SUPERSEDED]) == 6
+
+
+@pytest.mark.parametrize('changes, reason', [
+    ({'fingerprint': 'feed'}, 'serves the model with fingerprint'),
+    ({'split_index': 99}, 'split 99 cannot be sent'),
+    ({'codec': 'pickle'}, 'pickle'),
+    ({'payload': []}, ''),
+])
+def test_what_cannot_be_used_is_refused_and_the_next_is_served(split, changes, reason) -> None:
+    answers = Answers()
+    edge = Edge(split, answers)
+    edge.submit(job(split, 'a', 1, **changes))
+    answers.wait(1)
+    edge.submit(job(split, 'a', 2))
+    answers.wait(2)
+    assert edge.load().refused_total == 1
+    edge.close()
+    (_, first, why, *_), (_, second, _, outputs, times) = answers.all
+    assert first is Status.REFUSED and reason in why and why
+    assert second is Status.OK and times.tail_s > 0 and times.held_s >= times.tail_s
+    whole = split.whole(picture(2))
+    assert all(torch.equal(outputs[name], whole[name]) for name in whole)
+    assert not answers.faults
+
+
+def test_a_frame_whose_robot_no_longer_waits_is_not_worked_on(split) -> None:
+    answers = Answers()
+    edge = Edge(split, answers)
+    edge.submit(job(split, 'a', 1, patience_s=-1.0))
+    answers.wait(1)
+    edge.close()
+    assert answers.all[0][1] is Status.SUPERSEDED
+    assert edge.load().frame_rate_hz == 0
+
+
+def test_load_reports(split) -> None:
+    now = [100.0]
+    answers = Answers()
+    edge = Edge(split, answers, clock=lambda: now[0])
+    now[0] += 2.0
+    idle = edge.load()
+    assert (idle.sequence, idle.period_s, idle.utilisation, idle.queueing_s, idle.slowdown) == (1, 2.0, 0.0, 0.0, 1.0)
+    edge.submit(job(split, 'a', 1))
+    answers.wait(1)
+    now[0] += 0.5
+    busy = edge.load()
+    edge.close()
+    assert busy.session == idle.session and busy.sequence == 2
+    assert busy.frame_rate_hz == pytest.approx(2.0) and busy.robots == 1
