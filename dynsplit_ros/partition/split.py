@@ -195,6 +195,11 @@ class SplitModel:
         with self._computing():
             return _to_cpu(self.model.whole(self._laid_out(self._checked_image(image).to(self.device))))
 
+    def whole_on_device(self, image: torch.Tensor) -> Tensors:
+        """Return the same for an image on the device, and leave it there; the profiler times it."""
+        with self._computing():
+            return self.model.whole(self._laid_out(image))
+
     def head(self, cut: int | Cut) -> Callable[[torch.Tensor], Tensors]:
         """
         Return the function from an image, uint8 [N, 3, H, W], to the tensors that the cut sends.
@@ -253,7 +258,7 @@ class SplitModel:
 
         def run(*values: torch.Tensor) -> Any:
             with self._computing():
-                return part(*values)
+                return part(*(self._laid_out(value) for value in values))
 
         return run
 

@@ -1,0 +1,293 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Measure how long each cut's head and tail take on this machine, and how large each codec makes what flows there.
+
+One run of the model is timed in stages, from each cut to the next, so that every repeat sees all cuts: whatever slows
+the machine down for a while slows all of them. A head's time is the sum of the stages before its cut, a tail's of those
+behind; heads can thus only grow from cut to cut. The unchanged module is timed in turn with the stages, and the sums are
+scaled to end at its time. On a CUDA device the marks in time are the device's own events.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+import importlib.metadata
+import platform
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from dynsplit_ros.codec import CODECS, decode, encode, usable_codecs
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.partition import Cut, SplitModel
+from dynsplit_ros.profile.profile import CodecProfile, CutProfile, Profile
+
+#: Called with what is being measured and the share (0 to 1) of the work that is done.
+Progress = Callable[[str, float], None]
+
+
+def measure(
+    split: SplitModel,
+    batches: Sequence[int] = (1,),
+    codecs: Sequence[str] | None = None,
+    repeats: int = 15,
+    warm_up: int = 3,
+    images: Sequence[torch.Tensor] = (),
+    progress: Progress = lambda what, share: None,
+) -> Profile:
+    """
+    Return the profile of ``split`` on this machine, with the threads and the device that it has.
+
+    :param batches: batch sizes; 1 is measured in any case.
+    :param codecs: names of codecs; ``None`` for all that fit each cut.
+    :param repeats: timed runs, of which medians and half the distance between the quartiles are kept.
+    :param warm_up: runs before those.
+    :param images: uint8 [3, H, W]; what the codecs are measured on (payload sizes follow the content); drawn
+        ones with a photograph's statistics without them. A lossy codec's effect is measured on all of them.
+    :raises DynsplitError: when a batch, a codec or an image cannot be used.
+    """
+    if repeats < 1 or warm_up < 0:
+        raise DynsplitError(f'{repeats} repeats and {warm_up} warm-up runs were given; give at least 1 and 0')
+    sizes = sorted({1, *batches})
+    limit = split.model.max_batch
+    if sizes[0] < 1 or (limit is not None and sizes[-1] > limit):
+        raise DynsplitError(f'batches {list(batches)} were given, but {split.model.name} takes 1 to {limit or "any"}')
+    frames = _frames(split, images)
+    steps = len(sizes) + repeats + 1
+    head_s: list[dict[int, float]] = [{} for _ in split.cuts]
+    tail_s: list[dict[int, float]] = [{} for _ in split.cuts]
+    head_spread_s: list[dict[int, float]] = [{} for _ in split.cuts]
+    tail_spread_s: list[dict[int, float]] = [{} for _ in split.cuts]
+    for number, batch in enumerate(sizes):
+        progress(f'heads and tails, batch {batch}', number / steps)
+        heads, tails = _stage_times(split, _batch(frames, batch), repeats, warm_up)
+        for at in range(len(split.cuts)):
+            head_s[at][batch], head_spread_s[at][batch] = _median_and_spread(heads[:, at])
+            tail_s[at][batch], tail_spread_s[at][batch] = _median_and_spread(tails[:, at])
+    measured = _codecs(
+        split, frames, sizes, codecs, repeats, lambda share: progress('codecs', (len(sizes) + share * repeats) / steps)
+    )
+    answer = split.whole(_batch(frames, 1))
+    progress('done', 1.0)
+    return Profile(
+        model=split.model.name,
+        fingerprint=split.fingerprint,
+        device=str(split.device),
+        threads=torch.get_num_threads(),
+        cuts=tuple(
+            CutProfile(
+                index=at,
+                name=cut.name,
+                natural=cut.natural,
+                nbytes=cut.nbytes,
+                macs_before=cut.macs_before,
+                head_s=head_s[at],
+                tail_s=tail_s[at],
+                codecs=measured[at],
+                head_spread_s=head_spread_s[at],
+                tail_spread_s=tail_spread_s[at],
+            )
+            for at, cut in enumerate(split.cuts)
+        ),
+        answer_bytes=sum(tensor.numel() * tensor.element_size() for tensor in answer.values()),
+        measured=this_machine(split),
+    )
+
+
+def this_machine(split: SplitModel) -> dict[str, str]:
+    """Return, for a person, on what machine and with which versions a profile was measured."""
+    device = torch.cuda.get_device_name(split.device) if split.device.type == 'cuda' else _processor()
+    return {
+        'host': platform.node(),
+        'processor': device,
+        'system': platform.platform(),
+        'python': platform.python_version(),
+        'torch': torch.__version__,
+        'torchvision': importlib.metadata.version('torchvision'),
+        'input_size': '{}x{}'.format(*split.model.input_size),
+        'when': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8') as lines:
+            for line in lines:
+                if line.startswith('model name'):
+                    return line.partition(':')[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _frames(split: SplitModel, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    size = (3, *split.model.input_size)
+    for image in images:
+        if image.dtype != torch.uint8 or tuple(image.shape) != size:
+            raise DynsplitError(
+                f'an image of type {image.dtype} and shape {tuple(image.shape)} was given to measure with, but'
+                f' {split.model.name} takes torch.uint8 {list(size)}; resize it with the model\'s own resize'
+            )
+    return list(images) or [_like_a_photograph(split.model.input_size, seed) for seed in range(2)]
+
+
+def _like_a_photograph(size: tuple[int, int], seed: int) -> torch.Tensor:
+    """
+    Return a seeded uint8 image [3, H, W] whose amplitudes fall with frequency as 1 / f, as those of natural scenes do.
+
+    White noise would make every codec look useless, a plain image every codec perfect. After Field (1987), 'Relations
+    between the statistics of natural images and the response properties of cortical cells', J. Opt. Soc. Am. A 4(12).
+    """
+    height, width = size
+    generator = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width)
+    frequency[0, 0] = np.inf
+    grey, colour = generator.standard_normal((1, *size)), generator.standard_normal((3, *size))
+    values = np.fft.irfft2(np.fft.rfft2(grey + 0.3 * colour) / frequency, s=size)
+    values /= values.std(axis=(1, 2), keepdims=True) + 1e-9
+    return torch.from_numpy(np.clip(128 + 50 * values, 0, 255).astype(np.uint8))
+
+
+def _batch(frames: Sequence[torch.Tensor], batch: int) -> torch.Tensor:
+    return torch.stack([frames[number % len(frames)] for number in range(batch)])
+
+
+class _Clock:
+    """Marks in time: the processor's clock, or a CUDA device's own events."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._marks: list[Any] = []
+
+    def mark(self) -> None:
+        if self._device.type == 'cuda':
+            event = torch.cuda.Event(enable_timing=True)
+            event.record(torch.cuda.current_stream(self._device))
+            self._marks.append(event)
+        else:
+            self._marks.append(time.perf_counter())
+
+    def intervals_s(self) -> list[float]:
+        """Return the times between the marks, and forget them."""
+        marks, self._marks = self._marks, []
+        if self._device.type == 'cuda':
+            torch.cuda.synchronize(self._device)
+            return [begin.elapsed_time(end) / 1000 for begin, end in zip(marks, marks[1:])]
+        return [end - begin for begin, end in zip(marks, marks[1:])]
+
+
+def _stage_times(
+    split: SplitModel, image: torch.Tensor, repeats: int, warm_up: int
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return head and tail times in seconds, [repeats, cuts], for ``image`` on the device."""
+    image = image.to(split.device)
+    stages = [split.stage(at, at + 1) for at in range(split.local_index)]
+    clock = _Clock(split.device)
+    stage_s, whole_s = [], []
+    with torch.inference_mode():
+        for repeat in range(warm_up + repeats):
+            clock.mark()
+            values: Any = (image,)
+            for stage in stages:
+                values = stage(*values)
+                clock.mark()
+            in_stages = clock.intervals_s()
+            clock.mark()
+            split.whole_on_device(image)
+            clock.mark()
+            whole = clock.intervals_s()
+            if repeat >= warm_up:
+                stage_s.append(in_stages)
+                whole_s.append(whole[0])
+    times = np.asarray(stage_s)
+    times *= np.median(whole_s) / np.median(times.sum(axis=1))
+    heads = np.concatenate([np.zeros((repeats, 1)), times.cumsum(axis=1)], axis=1)
+    return heads, heads[:, -1:] - heads
+
+
+def _median_and_spread(seconds: np.ndarray[Any, Any]) -> tuple[float, float]:
+    low, middle, high = np.quantile(seconds, (0.25, 0.5, 0.75))
+    return float(middle), float(high - low) / 2
+
+
+def _codecs(
+    split: SplitModel,
+    frames: Sequence[torch.Tensor],
+    sizes: Sequence[int],
+    names: Sequence[str] | None,
+    repeats: int,
+    progress: Callable[[float], None],
+) -> list[dict[str, CodecProfile]]:
+    """Measure, for each cut, the codecs among ``names`` that fit it, all in turn in every repeat."""
+    unknown = [name for name in names or () if name not in CODECS]
+    if unknown:
+        raise DynsplitError(f'codec {unknown[0]!r} was given to measure; known are {", ".join(CODECS)}')
+    sending = split.cuts[: split.local_index]
+    chosen = [_fitting(cut, names) for cut in sending]
+    size_of: dict[tuple[int, str, int], list[int]] = defaultdict(list)
+    encode_s: dict[tuple[int, str, int], list[float]] = defaultdict(list)
+    decode_s: dict[tuple[int, str, int], list[float]] = defaultdict(list)
+    for batch in sizes:
+        # A batch takes its frames from another start in each repeat, so that sizes are not those of one image.
+        images = [_batch([*frames[start:], *frames[:start]], batch) for start in range(min(len(frames), repeats, 4))]
+        kept = [[split.head(cut)(image) for image in images] for cut in sending]
+        for repeat in range(repeats):
+            for at, cut in enumerate(sending):
+                tensors = kept[at][repeat % len(images)]
+                for name in chosen[at]:
+                    start_s = time.perf_counter()
+                    encoded = encode(name, tensors)
+                    between_s = time.perf_counter()
+                    decode(name, encoded, cut.tensors, max_batch=batch)
+                    end_s = time.perf_counter()
+                    encode_s[at, name, batch].append(between_s - start_s)
+                    decode_s[at, name, batch].append(end_s - between_s)
+                    size_of[at, name, batch].append(sum(memoryview(tensor.data).nbytes for tensor in encoded))
+            progress((batch / sizes[-1]) * (repeat + 1) / repeats)
+    profiles: list[dict[str, CodecProfile]] = []
+    for at, cut in enumerate(sending):
+        profiles.append({})
+        for name in chosen[at]:
+            agreement, difference = (None, None) if CODECS[name].lossless else _effect(split, cut, name, frames)
+            profiles[at][name] = CodecProfile(
+                payload_bytes={batch: round(float(np.median(size_of[at, name, batch]))) for batch in sizes},
+                encode_s={batch: float(np.median(encode_s[at, name, batch])) for batch in sizes},
+                decode_s={batch: float(np.median(decode_s[at, name, batch])) for batch in sizes},
+                agreement=agreement,
+                largest_difference=difference,
+            )
+    return [*profiles, {}]
+
+
+def _fitting(cut: Cut, names: Sequence[str] | None) -> list[str]:
+    usable = usable_codecs(cut.tensors, allow_lossy=True)
+    return [name for name in usable if names is None or name in names] or ['raw']
+
+
+def _effect(
+    split: SplitModel, cut: Cut, codec: str, frames: Sequence[torch.Tensor]
+) -> tuple[float | None, float | None]:
+    """
+    Return what a lossy codec does to the outputs: the share of top classes that stay, and the largest difference.
+
+    Of a dense output, every pixel has a top class. Both are ``None`` for a detector, whose outputs cannot be paired.
+    """
+    if split.output_specs is None:
+        return None, None
+    agree: list[float] = []
+    largest = 0.0
+    for frame in frames:
+        image = frame[None]
+        exact = split.whole(image)
+        received = decode(codec, encode(codec, split.head(cut)(image)), cut.tensors)
+        outputs = split.tail(cut)(received)
+        for name, value in exact.items():
+            largest = max(largest, float((outputs[name].double() - value.double()).abs().max()))
+        name = next(iter(exact))
+        if exact[name].ndim > 1:
+            agree.append(float((outputs[name].argmax(1) == exact[name].argmax(1)).double().mean()))
+    return (float(np.mean(agree)) if agree else None), largest

@@ -1,0 +1,121 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Measure on this machine how long each cut's head and tail take and how large each codec makes what is sent."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+import sys
+
+import cv2
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+import torch
+
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.profile.measure import measure
+from dynsplit_ros.profile.plot import plot_profile
+from dynsplit_ros.profile.profile import Profile
+from dynsplit_ros.tools.model_options import add_model_options, split_model
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure the profile that ``argv`` asks for, write it, and print it."""
+    parser = argparse.ArgumentParser(prog='profile', description=__doc__)
+    add_model_options(parser)
+    parser.add_argument('--output', type=Path, metavar='YAML', help='where the profile goes (MODEL.profile.yaml)')
+    parser.add_argument('--plot', type=Path, metavar='PNG', help='draw the profile into this file')
+    parser.add_argument('--batch', type=int, nargs='+', default=[1], metavar='N', help='batch sizes (1)')
+    parser.add_argument('--codec', nargs='+', metavar='NAME', help='codecs; all that fit')
+    parser.add_argument('--image', type=Path, nargs='+', default=[], metavar='FILE', help='images to measure with')
+    parser.add_argument('--threads', type=int, metavar='N', help="processor threads; torch's own choice")
+    parser.add_argument('--device', default='cpu', help='where head and tail run (cpu)')
+    parser.add_argument('--repeats', type=int, default=15, metavar='N', help='timed runs, of which medians count (15)')
+    parser.add_argument('--warm-up', type=int, default=3, metavar='N', help='runs before those (3)')
+    parser.add_argument('--channels-last', action='store_true', help='channels innermost; not exact')
+    parser.add_argument('--autocast', choices=['bfloat16', 'float16'], help='compute in this type; not exact')
+    parser.add_argument('--compile', action='store_true', help='use torch.compile; not exact')
+    arguments = parser.parse_args(argv)
+    console = Console(stderr=True)
+    try:
+        if arguments.threads is not None:
+            if arguments.threads < 1:
+                raise DynsplitError(f'--threads {arguments.threads} was given, but it is at least 1')
+            torch.set_num_threads(arguments.threads)
+        split = split_model(
+            arguments,
+            arguments.device,
+            channels_last=arguments.channels_last,
+            autocast=arguments.autocast,
+            compile=arguments.compile,
+        )
+        images = [_read(split, path) for path in arguments.image]
+        with Progress(
+            TextColumn('{task.description:28}'), BarColumn(), TimeElapsedColumn(), console=console, transient=True
+        ) as bar:
+            task = bar.add_task('', total=1.0)
+            profile = measure(
+                split,
+                arguments.batch,
+                arguments.codec,
+                arguments.repeats,
+                arguments.warm_up,
+                images,
+                lambda what, share: bar.update(task, description=what, completed=share),
+            )
+    except DynsplitError as error:
+        print(f'profile: {error}', file=sys.stderr)
+        return 2
+    output = arguments.output or Path(f'{Path(arguments.model).stem.replace(":", ".")}.profile.yaml')
+    profile.save(output)
+    if arguments.plot is not None:
+        plot_profile(profile, arguments.plot)
+    _print_table(profile)
+    print(f'written to {output}' + (f' and {arguments.plot}' if arguments.plot else ''))
+    return 0
+
+
+def _read(split: SplitModel, path: Path) -> torch.Tensor:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise DynsplitError(f'image {str(path)!r} was given, but it cannot be read; give a PNG or JPEG file')
+    return split.model.resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+
+def _print_table(profile: Profile) -> None:
+    for batch in profile.batches:
+        table = Table(
+            title=f'{profile.model}, batch {batch}, {profile.device}, {profile.threads} threads:'
+            ' median ± half the distance between the quartiles'
+        )
+        for name in ('index', 'cut', 'head ms', 'tail ms', 'codec', 'KiB', 'encode ms', 'decode ms', 'agree', 'differ'):
+            table.add_column(name, justify='left' if name in ('cut', 'codec') else 'right', overflow='fold')
+        for cut in profile.cuts:
+            start = (
+                str(cut.index),
+                cut.name,
+                f'{1000 * cut.head_s[batch]:.2f} ± {1000 * cut.head_spread_s[batch]:.2f}',
+                f'{1000 * cut.tail_s[batch]:.2f} ± {1000 * cut.tail_spread_s[batch]:.2f}',
+            )
+            if not cut.codecs:
+                table.add_row(*start, 'nothing to send')
+            for name, codec in cut.codecs.items():
+                table.add_row(
+                    *start,
+                    name,
+                    f'{codec.payload_bytes[batch] / 1024:.1f}',
+                    f'{1000 * codec.encode_s[batch]:.2f}',
+                    f'{1000 * codec.decode_s[batch]:.2f}',
+                    '' if codec.agreement is None else f'{100 * codec.agreement:.0f} %',
+                    '' if codec.largest_difference is None else f'{codec.largest_difference:.3g}',
+                )
+                start = ('', '', '', '')
+            table.add_section()
+        Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
