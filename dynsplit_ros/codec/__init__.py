@@ -1,0 +1,7 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Tensors to the bytes of a message and back, every byte checked before it is believed."""
+
+from dynsplit_ros.codec.registry import CODECS, CodecInfo, EncodedTensor, decode, encode, usable_codecs
+
+__all__ = ['CODECS', 'CodecInfo', 'EncodedTensor', 'decode', 'encode', 'usable_codecs']

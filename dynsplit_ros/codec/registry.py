@@ -1,0 +1,227 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+The codecs by name, and the one way in and out: :func:`encode` and :func:`decode`.
+
+A codec is two functions over one tensor and a line in :data:`CODECS`::
+
+    def encode(tensor: Tensor) -> Buffer                      # of any device and strides
+    def decode(data: memoryview, spec: TensorSpec) -> Tensor  # in memory of its own
+
+Both raise DynsplitError for what they cannot take.
+``spec`` has been checked against the cut by then; ``data`` comes from a stranger. A codec's decode may
+allocate what ``spec`` needs and nothing that ``data`` asks for.
+
+Copies. ``raw`` encodes without one (its data is a view of the tensor: read it before the tensor changes); a
+tensor that is not contiguous, or not on the CPU, is copied once to become so. Decoding always writes to
+memory of its own, with the alignment that torch gives: one copy for ``raw``, and for the others the decoder's
+own output. So the tail may modify its inputs in place, and a message's buffer may be reused as soon as
+:func:`decode` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+import reprlib
+
+from torch import Tensor
+
+from dynsplit_ros.codec import blosc, image, lossy, raw
+from dynsplit_ros.codec.raw import Buffer, element_type
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.tensors import ITEM_SIZES, TensorSpec
+
+# Of a tensor about which nothing is known beforehand: sizes whose product stays far below what overflows.
+_MAX_AXES, _MAX_SIZE = 4, 2**15
+
+
+@dataclass(frozen=True)
+class EncodedTensor:
+    """
+    One tensor as a codec has written it; the fields of Tensor.msg.
+
+    ``dtype`` and ``shape`` (batch first) are the decoded tensor's; ``data`` is bytes-like. From
+    :func:`encode`, ``data`` goes straight into ``array.array('B').frombytes``. For :func:`decode` it may be
+    any contiguous buffer.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: Buffer
+
+
+@dataclass(frozen=True)
+class CodecInfo:
+    """
+    One codec: its name in messages and profiles, what it does to values, and its two functions.
+
+    ``lossless``: every bit comes back. ``image_only``: takes nothing but an 8-bit image [N, 3, H, W], as at
+    split 0.
+    """
+
+    name: str
+    encode: Callable[[Tensor], Buffer]
+    decode: Callable[[memoryview, TensorSpec], Tensor]
+    lossless: bool
+    image_only: bool
+    description: str
+
+
+#: Every codec by its name. A lossy one is for the planner to choose only where the user has allowed it.
+CODECS: Mapping[str, CodecInfo] = {
+    info.name: info
+    for info in (
+        CodecInfo('raw', raw.encode, raw.decode, True, False, 'the elements themselves'),
+        CodecInfo('blosc2', *blosc.codec('zstd', 'byte'), True, False, 'byte shuffle, zstd'),
+        CodecInfo('blosc2-sparse', blosc.encode_sparse, blosc.decode_sparse, True, False,
+                  'zeros as a bit mask, the rest byte shuffle, zstd: smallest and fastest after a ReLU'),
+        CodecInfo('blosc2-bit', *blosc.codec('zstd', 'bit'), True, False,
+                  'bit shuffle, zstd: faster, larger'),
+        CodecInfo('blosc2-lz4', *blosc.codec('lz4', 'byte'), True, False,
+                  'byte shuffle, lz4: for fast links'),
+        CodecInfo('blosc2-bit-lz4', *blosc.codec('lz4', 'bit'), True, False,
+                  'bit shuffle, lz4: the fastest'),
+        CodecInfo('blosc2-image', blosc.encode_image, blosc.decode_image, True, True,
+                  'differences of neighbouring pixels, zstd: smaller and faster than PNG on photographs'),
+        CodecInfo('png', image.encode_png, image.decode_png, True, True, 'PNG'),
+        CodecInfo('jpeg', image.encode_jpeg, image.decode_jpeg, False, True,
+                  f'JPEG of quality {image.JPEG_QUALITY}'),
+        CodecInfo('float16', lossy.encode_float16, lossy.decode_float16, False, False,
+                  'floating point rounded to half precision, saturating'),
+        CodecInfo('quant8', lossy.encode_quant8, lossy.decode_quant8, False, False,
+                  'floating point in 256 steps between the least and the greatest value of each channel'),
+        CodecInfo('quant8-blosc2', lossy.encode_quant8_blosc2, lossy.decode_quant8_blosc2, False, False,
+                  'quant8, then zstd: half of it after a ReLU'),
+    )
+}
+
+
+def usable_codecs(specs: Sequence[TensorSpec], allow_lossy: bool = False) -> tuple[str, ...]:
+    """
+    Return the names of the codecs that are worth measuring for these tensors, the lossy ones only if allowed.
+
+    On an image that leaves out the lossy ones for floating point, which would send it as ``raw`` does.
+    """
+    is_image = len(specs) == 1 and image.is_image(specs[0])
+    return tuple(
+        info.name
+        for info in CODECS.values()
+        if (info.lossless or allow_lossy) and (is_image if info.image_only else info.lossless or not is_image)
+    )
+
+
+def encode(codec: str, tensors: Mapping[str, Tensor]) -> list[EncodedTensor]:
+    """
+    Write tensors with the codec of that name, in the mapping's order.
+
+    The data of ``raw`` are views: use them before a tensor changes. Raises DynsplitError for an unknown
+    codec, for an element type that is none of :data:`~dynsplit_ros.tensors.ITEM_SIZES`, and for what the
+    codec cannot carry (for example, a NaN through ``quant8``).
+    """
+    info = _look_up(codec)
+    encoded = []
+    for name, tensor in tensors.items():
+        try:
+            dtype = element_type(tensor)
+            data = info.encode(tensor) if tensor.numel() else b''
+        except DynsplitError as error:
+            raise DynsplitError(f'codec {codec!r} cannot carry tensor {name!r}: {error}') from error
+        encoded.append(EncodedTensor(name, dtype, tuple(tensor.shape), data))
+    return encoded
+
+
+def decode(
+    codec: str, encoded: Sequence[EncodedTensor], expected: Sequence[TensorSpec] | None, max_batch: int = 1
+) -> dict[str, Tensor]:
+    """
+    Read tensors back, in the order of ``expected``, the cut's tensors for batch 1.
+
+    The declared names, element types and shapes must be the expected ones, but for a common batch of 1 to
+    ``max_batch`` that multiplies every first dimension. That, and each size that the data themselves declare,
+    is checked before memory is taken: never more than a small multiple of the expected tensors' bytes.
+
+    ``expected`` is ``None`` for an answer whose shapes follow the image, a detector's. Then any tensors are
+    taken, but by ``raw`` alone, where what is declared is as large as what came.
+
+    Raises DynsplitError, and nothing else, for whatever does not fit.
+    """
+    info = _look_up(codec)
+    if expected is None:
+        expected = _self_described(codec, encoded)
+    decoded = {}
+    for tensor, spec in zip(encoded, _declared(encoded, expected, max_batch), strict=True):
+        try:
+            data = _bytes_of(tensor.data)
+            if spec.nbytes == 0 and data.nbytes:
+                raise DynsplitError(f'an empty tensor came with {data.nbytes} bytes of data, but has none')
+            values = info.decode(data, spec) if spec.nbytes else raw.empty(spec)
+            if spec.dtype == 'bool' and spec.nbytes and raw.bytes_of(values).max() > 1:
+                raise DynsplitError('a bool was neither 0 nor 1')
+        except DynsplitError as error:
+            raise DynsplitError(f'codec {codec!r}, tensor {spec.name!r}: {error}') from error
+        decoded[spec.name] = values
+    return decoded
+
+
+def _look_up(codec: str) -> CodecInfo:
+    info = CODECS.get(codec) if isinstance(codec, str) else None
+    if info is None:
+        raise DynsplitError(f'codec {reprlib.repr(codec)} is unknown; known are {", ".join(CODECS)}')
+    return info
+
+
+def _self_described(codec: str, encoded: Sequence[EncodedTensor]) -> list[TensorSpec]:
+    """Return what a payload of unknown tensors declares itself to be, once that can be believed."""
+    if codec != 'raw':
+        raise DynsplitError(f'tensors of unknown shapes came by codec {codec!r}, but only raw may carry them')
+    for tensor in encoded:
+        sizes = tuple(tensor.shape)
+        possible = len(sizes) <= _MAX_AXES and all(0 <= size < _MAX_SIZE for size in sizes)
+        if tensor.dtype not in ITEM_SIZES or not possible:
+            raise DynsplitError(f'no tensor can be {reprlib.repr(tensor.dtype)} {reprlib.repr(sizes)}')
+    if len({tensor.name for tensor in encoded}) < len(encoded):
+        raise DynsplitError('two tensors have the same name')
+    return [TensorSpec(tensor.name, tensor.dtype, tuple(tensor.shape)) for tensor in encoded]
+
+
+def _declared(
+    encoded: Sequence[EncodedTensor], expected: Sequence[TensorSpec], max_batch: int
+) -> list[TensorSpec]:
+    """Return what the payload declares itself to be, once that agrees with the cut."""
+    if len(encoded) != len(expected):
+        raise DynsplitError(f'the payload has {len(encoded)} tensors, but the cut has {len(expected)}')
+    batch = _batch(encoded, expected)
+    if not 1 <= batch <= max_batch:
+        raise DynsplitError(f'the payload is a batch of {batch}, but 1 to {max_batch} are allowed')
+    declared = []
+    for tensor, spec in zip(encoded, expected):
+        shape = (batch * spec.shape[0], *spec.shape[1:]) if spec.shape else ()
+        wanted = TensorSpec(spec.name, spec.dtype, shape)
+        for what in ('name', 'dtype', 'shape'):
+            have, want = getattr(tensor, what), getattr(wanted, what)
+            if (tuple(have) if what == 'shape' else have) != want:
+                raise DynsplitError(
+                    f'the {what} of tensor {spec.name!r} is {reprlib.repr(have)}, but the cut has {want!r}: '
+                    'both sides must run the same model'
+                )
+        declared.append(wanted)
+    return declared
+
+
+def _batch(encoded: Sequence[EncodedTensor], expected: Sequence[TensorSpec]) -> int:
+    """Return the multiple of the first dimension that the first tensor with one declares."""
+    for tensor, spec in zip(encoded, expected):
+        if spec.nbytes and spec.shape and len(tensor.shape):
+            return int(tensor.shape[0]) // spec.shape[0]  # a remainder is found as a shape that differs
+    return 1
+
+
+def _bytes_of(data: Buffer) -> memoryview:
+    """Return a flat view of a bytes-like object."""
+    try:
+        view = memoryview(data)
+        return view.cast('B') if view.nbytes else memoryview(b'')
+    except (TypeError, ValueError, NotImplementedError, BufferError) as error:
+        raise DynsplitError(f'data of type {type(data).__name__} is no contiguous buffer of bytes') from error

@@ -1,0 +1,74 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Hostile payloads by the hundred thousand, in a process of their own so that a crash of a decoder is a failed
+test.
+"""
+
+import importlib.util
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FUZZER = ROOT / 'test' / 'fuzz' / 'fuzz_codec.py'
+
+
+def run_fuzzer(*options):
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
+    # glibc then fills freed memory, so that what is read before it is written shows.
+    environment = {**os.environ, 'PYTHONPATH': path, 'MALLOC_PERTURB_': '165'}
+    return subprocess.run(
+        [sys.executable, str(FUZZER), *map(str, options)],
+        env=environment, capture_output=True, text=True, errors='replace', timeout=170,
+    )
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize('seed', [0, 1])
+def test_seeded_mutations(seed, tmp_path):
+    """Two times 100,000 payloads; about 10 s each."""
+    progress = tmp_path / 'case'
+    done = run_fuzzer('--seed', seed, '--cases', 100_000, '--progress', progress)
+    last = progress.read_text().strip() if progress.exists() else 'none'
+    assert done.returncode == 0, (
+        f'exit code {done.returncode}; to see it again: '
+        f'python test/fuzz/fuzz_codec.py --seed {seed} --first {last} --cases 1\n{done.stderr[-3000:]}'
+    )
+    assert '100000 cases' in done.stdout
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.skipif(importlib.util.find_spec('atheris') is None, reason='atheris is not installed')
+def test_coverage_guided(tmp_path):
+    """At least 100,000 payloads that follow the decoders' branches."""
+    done = run_fuzzer('--coverage', tmp_path / 'corpus', '-runs=150000', '-seed=1', '-rss_limit_mb=2048',
+                      f'-artifact_prefix={tmp_path}/')
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 'Done 150000 runs' in done.stderr
+
+
+def test_the_oracle_sees_a_leak(monkeypatch):
+    """
+    The fuzzer's check fails where decoding lets something else than DynsplitError out, or accepts a wrong
+    shape.
+    """
+    spec = importlib.util.spec_from_file_location('fuzz_codec', FUZZER)
+    fuzz_codec = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, 'fuzz_codec', fuzz_codec)
+    spec.loader.exec_module(fuzz_codec)
+    case = fuzz_codec.valid_cases()[1]
+    assert fuzz_codec.check(case)
+
+    def broken(*_):
+        raise KeyError('x')
+
+    monkeypatch.setattr(fuzz_codec, 'decode', broken)
+    with pytest.raises(KeyError):
+        fuzz_codec.check(case)
+    monkeypatch.setattr(fuzz_codec, 'decode', lambda *_: {})
+    with pytest.raises(AssertionError):
+        fuzz_codec.check(case)

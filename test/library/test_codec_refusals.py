@@ -1,0 +1,232 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Payloads that disagree with the cut, with themselves, or with their size are refused, and nothing is
+allocated.
+"""
+
+from dataclasses import replace
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zlib
+
+import blosc2
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dynsplit_ros.codec import CODECS, decode, encode, EncodedTensor
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.tensors import TensorSpec
+
+IMAGE = torch.arange(3 * 16 * 20).reshape(1, 3, 16, 20).to(torch.uint8)
+VALUES = torch.randn(1, 4, 10, 10, generator=torch.Generator().manual_seed(0)).relu()
+BLOSC = [name for name in CODECS if 'blosc2' in name]
+
+
+def payload(codec):
+    """Return a valid tensor of the codec and its spec."""
+    value = IMAGE if CODECS[codec].image_only else VALUES
+    spec = TensorSpec('x', str(value.dtype).removeprefix('torch.'), tuple(value.shape))
+    tensor = encode(codec, {'x': value})[0]
+    return replace(tensor, data=bytes(tensor.data)), spec
+
+
+def refuses(codec, tensor, spec, match, max_batch=1):
+    with pytest.raises(DynsplitError, match=match) as caught:
+        decode(codec, tensor if isinstance(tensor, list) else [tensor], [spec], max_batch)
+    assert '\n' not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize('codec', CODECS)
+def test_declaration_that_differs_from_the_cut(codec):
+    tensor, spec = payload(codec)
+    refuses(codec, [], spec, 'has 0 tensors, but the cut has 1')
+    refuses(codec, [tensor, tensor], spec, 'has 2 tensors, but the cut has 1')
+    refuses(codec, replace(tensor, name='y' * 9999), spec, 'name of tensor')
+    refuses(codec, replace(tensor, dtype='int16'), spec, 'dtype of tensor')
+    refuses(codec, replace(tensor, shape=tensor.shape[1:]), spec, 'shape of tensor|batch of')
+    refuses(codec, replace(tensor, shape=(*tensor.shape[:-1], 2**31)), spec, 'shape of tensor')
+    refuses(codec, replace(tensor, shape=()), spec, 'shape of tensor')
+    refuses(codec, replace(tensor, data='text'), spec, 'no contiguous buffer')
+    refuses(codec, replace(tensor, data=np.zeros((8, 8), np.uint8)[:, ::2]), spec, 'no contiguous buffer')
+
+
+@pytest.mark.parametrize('codec', CODECS)
+@pytest.mark.parametrize('batch', [-1, 0, 3, 2**31])
+def test_batch_out_of_range(codec, batch):
+    tensor, spec = payload(codec)
+    refuses(codec, replace(tensor, shape=(batch, *tensor.shape[1:])), spec, f'batch of {batch}.*1 to 2', 2)
+
+
+def test_one_batch_for_all_tensors():
+    specs = [TensorSpec('a', 'float32', (1, 3)), TensorSpec('b', 'float32', (4, 3)), TensorSpec('c', 'int64', ())]
+    tensors = encode('raw', {'a': torch.ones(2, 3), 'b': torch.ones(8, 3), 'c': torch.tensor(1)})
+    assert decode('raw', tensors, specs, 2)['b'].shape == (8, 3)
+    tensors[1] = encode('raw', {'b': torch.ones(4, 3)})[0]
+    with pytest.raises(DynsplitError, match="shape of tensor 'b'"):
+        decode('raw', tensors, specs, 2)
+
+
+@pytest.mark.parametrize('codec', ['', 'pickle', 'RAW', 'x' * 100_000, None, 7, b'raw'])
+def test_unknown_codec(codec):
+    tensor, spec = payload('raw')
+    refuses(codec, tensor, spec, 'is unknown; known are raw, ')
+    with pytest.raises(DynsplitError, match='is unknown'):
+        encode(codec, {})
+
+
+@pytest.mark.parametrize('codec', CODECS)
+def test_truncated_and_trailing_bytes(codec):
+    tensor, spec = payload(codec)
+    for end in [*range(0, 80), len(tensor.data) // 2, len(tensor.data) - 1]:
+        refuses(codec, replace(tensor, data=tensor.data[:end]), spec, '^codec ')
+    for tail in (b'\0', b'\xff\xd9', tensor.data[:50], bytes(100_000)):
+        if codec == 'jpeg' and tail == b'\xff\xd9':
+            continue  # a second end marker is noise behind the picture, which JPEG readers pass over
+        refuses(codec, replace(tensor, data=tensor.data + tail), spec, '^codec ')
+
+
+@pytest.mark.parametrize('codec', CODECS)
+def test_data_of_an_empty_tensor(codec):
+    spec = TensorSpec('x', 'float32', (1, 0, 4))
+    assert decode(codec, [EncodedTensor('x', 'float32', (1, 0, 4), b'')], [spec])['x'].shape == (1, 0, 4)
+    refuses(codec, EncodedTensor('x', 'float32', (1, 0, 4), b'\0'), spec, 'empty tensor')
+
+
+@pytest.mark.parametrize('codec', [name for name, info in CODECS.items() if not info.image_only])
+def test_a_bool_is_zero_or_one(codec):
+    spec = TensorSpec('x', 'bool', (1, 40))
+    as_bytes = encode(codec, {'x': torch.full((1, 40), 2, dtype=torch.uint8)})[0]
+    refuses(codec, replace(as_bytes, dtype='bool'), spec, 'neither 0 nor 1')
+
+
+@pytest.mark.parametrize('codec', ['raw', *BLOSC])
+def test_bombs_are_refused_before_memory_is_taken(codec):
+    """A chunk of a few bytes that unfolds to 2 GB, declared as such and declared as what the cut has."""
+    _, spec = payload(codec)
+    giant = bytearray(blosc2.compress2(np.zeros(4096, np.uint8), typesize=1, nthreads=1))
+    struct.pack_into('<2i', giant, 4, 2**31 - 1024, 131072)
+    tracemalloc.start()
+    refuses(codec, EncodedTensor('x', spec.dtype, spec.shape, bytes(giant)), spec, 'declares|came')
+    too_wide = (1, *spec.shape[1:-1], 2**31 - 1)
+    refuses(codec, EncodedTensor('x', spec.dtype, too_wide, bytes(giant)), spec, 'shape')
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+@pytest.mark.parametrize('codec', BLOSC)
+def test_headers_that_the_encoder_does_not_write(codec):
+    """
+    Each change of one bit in a header is refused, but for those that the format ignores or that change
+    nothing.
+    """
+    tensor, spec = payload(codec)
+    original = decode(codec, [tensor], [spec])['x']
+    # The compressor's own version, its number where it is a built-in one, and the bit for streams of several
+    # bytes.
+    ignored = {1, 22}
+    for at in range(32):
+        for bit in range(8):
+            data = bytearray(tensor.data)
+            data[at] ^= 1 << bit
+            try:
+                changed = decode(codec, [replace(tensor, data=data)], [spec])['x']
+            except DynsplitError:
+                continue
+            assert at in ignored and torch.equal(changed, original) or at in (2, 8, 9, 10), (at, bit)
+
+
+def test_sparse_values_must_be_as_many_as_the_mask_says():
+    tensor, spec = payload('blosc2-sparse')
+    mask_bytes = struct.unpack_from('<i', tensor.data, 12)[0]
+    other = bytes(encode('blosc2-sparse', {'x': VALUES + 1})[0].data)
+    other_mask = struct.unpack_from('<i', other, 12)[0]
+    swapped = other[:other_mask] + tensor.data[mask_bytes:]
+    refuses('blosc2-sparse', replace(tensor, data=swapped), spec, 'are needed')
+    refuses('blosc2-sparse', replace(tensor, data=tensor.data[:mask_bytes]), spec, 'too few')
+    for forged in (-1, 0, 2**31 - 1):
+        data = bytearray(tensor.data)
+        struct.pack_into('<i', data, 12, forged)
+        refuses('blosc2-sparse', replace(tensor, data=data), spec, 'declares|too few')
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -1.0, 3e38])
+def test_scales_that_no_tensor_has(value):
+    tensor, spec = payload('quant8')
+    data = bytearray(tensor.data)
+    struct.pack_into('<f', data, 4, value)
+    refuses('quant8', replace(tensor, data=data), spec, 'a scale or an offset is NaN')
+    if value != -1.0 and value != 3e38:
+        data = bytearray(tensor.data)
+        struct.pack_into('<f', data, 4 * 4, value)
+        refuses('quant8', replace(tensor, data=data), spec, 'a scale or an offset is NaN')
+
+
+def chunk(kind, body):
+    return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+
+
+def test_png_of_another_kind():
+    tensor, spec = payload('png')
+    header, rest = tensor.data[:33], tensor.data[33:]
+    for at, value in ((18, 255), (22, 255), (24, 16), (25, 3), (28, 1)):  # width, height, depth, colour, interlaced
+        body = bytearray(header[16:29])
+        body[at - 16] = value
+        forged = header[:8] + chunk(b'IHDR', bytes(body)) + rest
+        refuses('png', replace(tensor, data=forged), spec, 'PNG header')
+    for extra in (chunk(b'acTL', bytes(8)), chunk(b'eXIf', b'II*\0'), chunk(b'zTXt', b'a\0\0' + bytes(50))):
+        refuses('png', replace(tensor, data=header + extra + rest), spec, 'more than a header')
+    damaged = bytearray(tensor.data)
+    damaged[60] ^= 1
+    refuses('png', replace(tensor, data=damaged), spec, 'damaged')
+
+
+def test_jpeg_of_another_kind():
+    tensor, spec = payload('jpeg')
+    data = tensor.data
+    frame = data.index(b'\xff\xc0')
+    for at, value in ((frame + 1, 0xC2), (frame + 4, 12), (frame + 5, 255), (frame + 7, 255), (frame + 11, 0x44)):
+        forged = bytearray(data)
+        forged[at] = value
+        refuses('jpeg', replace(tensor, data=forged), spec, 'JPEG')
+    rotated = b'\xff\xe1\x00\x10Exif\0\0' + bytes(8)
+    refuses('jpeg', replace(tensor, data=data[:2] + rotated + data[2:]), spec, 'segment ffe1')
+    refuses('jpeg', replace(tensor, data=data[:frame + 19] + data[frame:]), spec, '2 frames')
+    picture = np.zeros((16, 20, 3), np.uint8)
+    progressive = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1]
+    refuses('jpeg', replace(tensor, data=progressive), spec, 'segment ffc2')
+
+
+def test_answers_of_unknown_shape_are_taken_by_raw_alone():
+    tensors = {'boxes': torch.rand(3, 4), 'labels': torch.tensor([1, 2, 3]), 'none': torch.zeros(0, 4)}
+    decoded = decode('raw', encode('raw', tensors), None)
+    assert all(torch.equal(decoded[name], value) for name, value in tensors.items())
+    with pytest.raises(DynsplitError, match='only raw'):
+        decode('blosc2', encode('blosc2', tensors), None)
+    for dtype, shape in (('object', (1,)), ('int8', (-1,)), ('int8', (0,) + (2**20,) * 4), ('int8', (1,) * 99),
+                         ('float64', (2**14, 2**14))):
+        with pytest.raises(DynsplitError):
+            decode('raw', [EncodedTensor('x', dtype, shape, b'\1')], None)
+    with pytest.raises(DynsplitError, match='same name'):
+        decode('raw', encode('raw', {'x': torch.zeros(1)}) * 2, None)
+
+
+def test_nothing_is_unpickled():
+    """Decoding with the unpickler removed: no codec needs it."""
+    script = (
+        'import torch, pickle, _pickle\n'
+        'from dynsplit_ros.codec import *\n'
+        'from dynsplit_ros.tensors import TensorSpec\n'
+        'def never(*a, **k): raise SystemExit("unpickled")\n'
+        'pickle.loads = pickle.load = pickle.Unpickler = _pickle.loads = _pickle.load = _pickle.Unpickler = never\n'
+        'for name, info in CODECS.items():\n'
+        '    x = torch.ones(1, 3, 8, 8, dtype=torch.uint8)\n'
+        '    assert torch.equal(decode(name, encode(name, {"x": x}), [TensorSpec("x", "uint8", (1, 3, 8, 8))])["x"], x)'
+        ' or not info.lossless\n'
+    )
+    subprocess.run([sys.executable, '-c', script], check=True, timeout=60)

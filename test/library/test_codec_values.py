@@ -1,0 +1,241 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""What comes out of a codec is what went in, or as near as the codec promises; and whose memory it is."""
+
+import array
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+import torch
+
+from dynsplit_ros.codec import CODECS, decode, encode, EncodedTensor, usable_codecs
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.tensors import ITEM_SIZES, TensorSpec
+
+LOSSLESS = [name for name, info in CODECS.items() if info.lossless and not info.image_only]
+IMAGE_LOSSLESS = [name for name, info in CODECS.items() if info.lossless and info.image_only]
+ALL_SHAPES = [(), (1,), (0,), (1, 5), (1, 0, 3), (1, 3, 7, 5), (2, 16, 4, 4), (1, 2, 150, 151)]
+
+
+def specs_of(tensors, batch=1):
+    return [
+        TensorSpec(name, str(value.dtype).removeprefix('torch.'), (value.shape[0] // batch, *value.shape[1:])
+                   if value.dim() else ())
+        for name, value in tensors.items()
+    ]
+
+
+def there_and_back(codec, tensors, max_batch=1, batch=1):
+    """Send tensors as a message does: into array.array and out of it."""
+    sent = []
+    for tensor in encode(codec, tensors):
+        data = array.array('B')
+        data.frombytes(tensor.data)
+        sent.append(EncodedTensor(tensor.name, tensor.dtype, tensor.shape, data))
+    return decode(codec, sent, specs_of(tensors, batch), max_batch), sent
+
+
+def bits(tensor):
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def random_tensor(dtype, shape, seed, zeros=0.5):
+    """Any bit pattern that the type has, NaNs, infinities and -0.0 included, with a share of zeros."""
+    if 0 in shape:
+        return torch.empty(shape, dtype=getattr(torch, dtype))
+    draw = np.random.default_rng(seed)
+    count = int(np.prod(shape)) * ITEM_SIZES[dtype]
+    raw = draw.integers(0, 2 if dtype == 'bool' else 256, count, dtype=np.uint8)
+    raw.reshape(-1, ITEM_SIZES[dtype])[draw.random(count // ITEM_SIZES[dtype]) < zeros] = 0
+    return torch.from_numpy(raw).view(getattr(torch, dtype)).reshape(shape)
+
+
+@pytest.mark.parametrize('codec', LOSSLESS)
+@pytest.mark.parametrize('dtype', ITEM_SIZES)
+def test_every_bit_comes_back(codec, dtype):
+    for seed, shape in enumerate(ALL_SHAPES):
+        tensors = {'a': random_tensor(dtype, shape, seed), 'b': random_tensor(dtype, shape, seed, zeros=1.0)}
+        decoded, _ = there_and_back(codec, tensors)
+        for name, value in tensors.items():
+            assert decoded[name].shape == value.shape and decoded[name].dtype == value.dtype
+            assert torch.equal(bits(decoded[name]), bits(value))
+
+
+@given(
+    codec=st.sampled_from(LOSSLESS),
+    dtype=st.sampled_from(sorted(ITEM_SIZES)),
+    shape=st.lists(st.integers(0, 9), max_size=4),
+    zeros=st.sampled_from([0.0, 0.5, 1.0]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=400, deadline=None, derandomize=True)
+def test_every_bit_comes_back_from_any_shape(codec, dtype, shape, zeros, seed):
+    value = random_tensor(dtype, tuple(shape), seed, zeros)
+    decoded, _ = there_and_back(codec, {'x': value})
+    assert torch.equal(bits(decoded['x']), bits(value)) and decoded['x'].shape == value.shape
+
+
+@given(
+    codec=st.sampled_from(IMAGE_LOSSLESS),
+    size=st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40)),
+    seed=st.integers(0, 2**32 - 1),
+    smooth=st.booleans(),
+)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_every_pixel_comes_back(codec, size, seed, smooth):
+    batch, height, width = size
+    image = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (batch, 3, height, width), np.uint8))
+    if smooth:
+        image = image.sort(dim=3).values
+    decoded, _ = there_and_back(codec, {'image': image}, max_batch=3, batch=batch)
+    assert torch.equal(decoded['image'], image)
+
+
+@pytest.mark.parametrize('codec', CODECS)
+def test_strides_do_not_matter(codec):
+    image = torch.arange(2 * 3 * 8 * 6).reshape(2, 3, 8, 6).to(torch.uint8)
+    values = image if CODECS[codec].image_only else image.float() / 7
+    plain, _ = there_and_back(codec, {'x': values}, 2, 2)
+    for view in (values.contiguous(memory_format=torch.channels_last), values.mT.contiguous().mT,
+                 torch.cat([values, values], dim=3)[..., :6]):
+        assert not view.is_contiguous()
+        assert torch.equal(there_and_back(codec, {'x': view}, 2, 2)[0]['x'], plain['x'])
+
+
+@pytest.mark.parametrize('codec', CODECS)
+def test_tensors_of_autograd_and_inference_mode_are_taken(codec):
+    image = torch.arange(3 * 8 * 8).reshape(1, 3, 8, 8).to(torch.uint8)
+    with torch.inference_mode():
+        values = image * 1 if CODECS[codec].image_only else image.float().relu()
+    there_and_back(codec, {'x': values})
+    if not CODECS[codec].image_only:
+        there_and_back(codec, {'x': torch.ones(1, 3, 8, 8, requires_grad=True)})
+
+
+@pytest.mark.parametrize('codec', CODECS)
+def test_decoded_memory_is_the_tensors_own(codec):
+    image = torch.arange(3 * 8 * 8).reshape(1, 3, 8, 8).to(torch.uint8)
+    values = image if CODECS[codec].image_only else image.float()
+    decoded, sent = there_and_back(codec, {'x': values})
+    before = bytes(sent[0].data)
+    kept = decoded['x'].clone()
+    decoded['x'].add_(1)  # as a tail with an in-place ReLU does
+    assert bytes(sent[0].data) == before
+    for at in range(len(before)):
+        sent[0].data[at] = 255  # as a middleware that reuses its buffers does
+    assert torch.equal(decoded['x'], kept + 1)
+
+
+def test_raw_is_sent_from_the_tensors_memory():
+    values = torch.zeros(1, 4, 8)
+    data = encode('raw', {'x': values})[0].data
+    values[0, 0, 0] = 1.0
+    assert bytes(data[:4]) == np.float32(1.0).tobytes()
+    with pytest.raises(TypeError):
+        data[0] = 0
+
+
+def test_data_may_be_any_buffer():
+    values = torch.arange(24.0).reshape(1, 4, 6)
+    spec = specs_of({'x': values})
+    plain = bytes(encode('raw', {'x': values})[0].data)
+    unaligned = memoryview(b'x' + plain)[1:]
+    for data in (plain, bytearray(plain), unaligned, np.frombuffer(plain, np.uint8), array.array('B', plain),
+                 np.frombuffer(plain, np.float32).reshape(4, 6)):
+        decoded = decode('raw', [EncodedTensor('x', 'float32', (1, 4, 6), data)], spec)
+        assert torch.equal(decoded['x'], values)
+
+
+def test_half_precision_rounds_and_saturates():
+    values = torch.tensor([[1.0, 1e-3, 1e6, -1e6, float('inf'), float('nan')]])
+    decoded, sent = there_and_back('float16', {'x': values})
+    assert len(sent[0].data) == 12
+    torch.testing.assert_close(decoded['x'], torch.tensor([[1.0, 1e-3, 65504, -65504, 65504, float('nan')]]),
+                               rtol=2**-11, atol=0, equal_nan=True)
+
+
+@given(
+    codec=st.sampled_from(['quant8', 'quant8-blosc2']),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
+    shape=st.sampled_from([(), (3,), (1, 9), (2, 3, 4), (1, 5, 6, 6), (2, 4, 17)]),
+    scale=st.sampled_from([1e-45, 1e-39, 1e-5, 1.0, 3e4]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_quantisation_errs_by_half_a_step(codec, dtype, shape, scale, seed):
+    values = (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1).mul(scale).to(dtype)
+    batch = shape[0] if len(shape) > 1 else 1
+    decoded = there_and_back(codec, {'x': values}, 2, batch)[0]['x']
+    exact = values.double()
+    # The largest range of any group bounds each group's step; the second part is the rounding of the type
+    # itself.
+    step = (exact.max() - exact.min()) / 255
+    rounding = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) * exact.abs().max() + 3e-45
+    tiny = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    assert (decoded.double() - exact).abs().max() <= 0.5 * step + 2 * rounding + tiny
+
+
+def test_quantisation_is_by_channel_and_keeps_zero():
+    values = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0)).relu()
+    values *= torch.tensor([1e-3, 1.0, 1e3, 0.0]).reshape(1, 4, 1, 1)
+    decoded, sent = there_and_back('quant8', {'x': values}, 2, 2)
+    assert len(sent[0].data) == values.numel() + 2 * 4 * 2 * 4
+    assert bool((decoded['x'][values == 0] == 0).all())
+    steps = values.amax((2, 3), keepdim=True) / 255
+    assert bool(((decoded['x'] - values).abs() <= 0.5001 * steps).all())
+    alone = there_and_back('quant8', {'x': values[1:]})[0]['x']
+    assert torch.equal(alone, decoded['x'][1:]), 'a frame must not depend on those it is sent with'
+
+
+@pytest.mark.parametrize('codec', ['quant8', 'quant8-blosc2', 'float16'])
+def test_lossy_codecs_leave_integers_alone(codec):
+    tensors = {'count': torch.tensor([[2**40]]), 'flags': torch.tensor([[True, False]])}
+    decoded, _ = there_and_back(codec, tensors)
+    assert all(torch.equal(decoded[name], value) for name, value in tensors.items())
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize('codec', ['quant8', 'quant8-blosc2'])
+def test_quantisation_refuses_what_has_no_scale(codec, value):
+    values = torch.zeros(1, 2, 4, 4)
+    values[0, 1, 0, 0] = value
+    with pytest.raises(DynsplitError, match="tensor 'x'.*use another codec"):
+        encode(codec, {'x': values})
+
+
+def test_jpeg_is_near_and_right_way_round():
+    ramp = torch.linspace(0, 255, 64).to(torch.uint8)
+    grey = torch.full((48, 64), 90, dtype=torch.uint8)
+    image = torch.stack([ramp.expand(48, 64), ramp.flip(0).expand(48, 64), grey])
+    batch = torch.stack([image, image.flip(2)])
+    decoded, sent = there_and_back('jpeg', {'image': batch}, 2, 2)
+    assert len(sent[0].data) < batch.numel() // 4
+    assert (decoded['image'].float() - batch.float()).abs().mean() < 3
+
+
+def test_usable_codecs():
+    image = [TensorSpec('image', 'uint8', (1, 3, 8, 8))]
+    features = [TensorSpec('x', 'float32', (1, 3, 8, 8))]
+    assert set(usable_codecs(image)) == {name for name, info in CODECS.items() if info.lossless}
+    assert set(usable_codecs(image, True)) == {*usable_codecs(image), 'jpeg'}
+    assert usable_codecs(features) == tuple(LOSSLESS)
+    assert set(usable_codecs(features, True)) == {name for name, info in CODECS.items() if not info.image_only}
+    assert usable_codecs(image + features) == tuple(LOSSLESS)
+
+
+@pytest.mark.parametrize('tensor', [torch.zeros(2, dtype=torch.complex64), torch.eye(3).to_sparse()])
+def test_what_cannot_be_sent_is_refused(tensor):
+    with pytest.raises(DynsplitError, match='cannot be sent'):
+        encode('raw', {'x': tensor})
+
+
+@pytest.mark.parametrize('codec', [name for name, info in CODECS.items() if info.image_only])
+def test_image_codecs_take_images_only(codec):
+    for tensor in (torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, 4, dtype=torch.uint8)):
+        with pytest.raises(DynsplitError, match='is no 8-bit image'):
+            encode(codec, {'x': tensor})
+    sent = EncodedTensor('x', 'float32', (1, 3, 4, 4), b'\0' * 192)
+    with pytest.raises(DynsplitError, match='is no 8-bit image'):
+        decode(codec, [sent], [TensorSpec('x', 'float32', (1, 3, 4, 4))])
