@@ -52,6 +52,14 @@ class Processes:
         """Return a process's id."""
         return self._running[name].pid
 
+    def send(self, name: str, number: int) -> None:
+        """Send a process a signal."""
+        self._running[name].send_signal(number)
+
+    def wait(self, name: str, within_s: float) -> int:
+        """Wait for a process to end by itself and return its exit code."""
+        return self._running[name].wait(within_s)
+
     def check(self) -> None:
         """Raise DynsplitError, with the end of its log, when a process has ended by itself."""
         for name, process in self._running.items():

@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument('--json', type=Path, metavar='OUT', help='write summary and frames here (default: in --out)')
     result.add_argument('--out', type=Path, default=Path('out/demo'), help='folder of plot, JSON and logs '
                         '(default: out/demo)')
-    result.add_argument('--model', default='mobilenet_v2', help='torchvision classifier (default: mobilenet_v2)')
+    result.add_argument('--model', default='alexnet', help='torchvision classifier (default: alexnet)')
     result.add_argument('--weights', default='none', help="'none' (seeded, nothing to download), 'default', or a file")
     result.add_argument('--slowdown', type=float, default=8.0, help='how many times slower than this machine the robot '
                         'is made, by emulation (default: 8)')

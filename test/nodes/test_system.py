@@ -1,0 +1,269 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Camera, edge and monitor as processes: frames, faults, restarts, and their ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+
+from conftest import expected_digest, Observer, picture, ROBOT, System, wait
+import numpy as np
+import pytest
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CompressedImage, Image
+
+from dynsplit_ros import msg
+from dynsplit_ros.codec import encode
+from dynsplit_ros.messages.images import from_rgb
+from dynsplit_ros.messages.tensors import to_tensors
+from dynsplit_ros.nodes import topics
+from dynsplit_ros.partition import SplitModel
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def assert_right(split: SplitModel, observer: Observer) -> None:
+    """Every frame once, in order, bit for bit the whole model's, under its own header."""
+    assert [prediction.timing.sequence for prediction in observer.predictions] == list(
+        range(1, len(observer.predictions) + 1))
+    for prediction in observer.predictions:
+        assert prediction.header.frame_id == 'test_camera'
+        assert prediction.output_digest == expected_digest(split, prediction.header.stamp.sec)
+
+
+@pytest.mark.parametrize('which', ['image', 'middle', 'last'])
+def test_frames_are_split_and_exact(system, split, which) -> None:
+    index = {'image': 0, 'middle': split.local_index // 2, 'last': split.local_index - 1}[which]
+    running = system(monitor={'pinned_split': index})
+    running.wait_for_edge()
+    for _ in range(10):
+        running.observer.send_and_wait()
+    assert_right(split, running.observer)
+    prediction = running.observer.predictions[-1]
+    timing = prediction.timing
+    assert (timing.state, timing.split_index) == (msg.FrameTiming.ANSWERED, index)
+    assert timing.split_name == split.cuts[index].name and timing.payload_bytes > 0
+    assert timing.latency_s >= timing.head_s + timing.encode_s + timing.transfer_s + timing.tail_s > 0
+    assert prediction.task == 'classification' and len(prediction.class_ids) == 5 == len(prediction.labels)
+    assert list(prediction.scores) == sorted(prediction.scores, reverse=True)
+    decision = running.observer.decisions[-1]
+    assert decision.split_index == index and decision.reason
+    assert {candidate.split_index for candidate in decision.candidates} == set(range(split.local_index + 1))
+    assert all(np.isfinite(candidate.latency_s) for candidate in decision.candidates)
+
+
+def test_bad_images_are_refused_and_the_next_goes_through(system, split) -> None:
+    running = system(monitor={'pinned_split': 0})
+    observer = running.observer
+    observer.send_and_wait()
+    good = picture(1)
+    for broken in (Image(encoding='rgb8'), Image(width=4, height=4, encoding='rgb8', step=12),
+                   Image(width=4, height=4, encoding='no such thing', step=12, data=bytes(48)),
+                   Image(width=4, height=4, encoding='', step=12, data=bytes(48))):
+        observer.send(broken)
+    wide = from_rgb(good)  # rows with padding between them are no fault
+    wide.step += 7
+    rows = np.full((48, 3 * 80 + 7), 99, np.uint8)
+    rows[:, :-7] = good.reshape(48, -1)
+    wide.data = rows.tobytes()
+    number = observer.send(wide)
+    wait(lambda: any(p.header.stamp.sec == number for p in list(observer.predictions)), 'no prediction after bad images')
+    assert observer.predictions[-1].output_digest == expected_digest(split, 1)
+    log = running.processes.log('camera').read_text()
+    assert len(re.findall('an image was not accepted', log)) == 1, 'a stream of bad images must not flood the log'
+    assert 'has no pixels' in log
+
+
+def test_compressed_images(processes, ros, model_parameters, split) -> None:
+    processes.start('camera', 'camera_node', ROBOT, {**model_parameters, 'compressed': True})
+    observer = ros(Observer(image_type=CompressedImage))
+    wait(lambda: observer.images.get_subscription_count() and observer.count_publishers('prediction'), 'no camera')
+    import cv2
+    encoded = cv2.imencode('.png', picture(2)[:, :, ::-1])[1].tobytes()
+    observer.send(CompressedImage(format='png', data=b'no image at all'))
+    observer.send(CompressedImage(format='png', data=encoded))
+    wait(lambda: observer.predictions, 'no prediction for a compressed image')
+    assert observer.predictions[0].output_digest == expected_digest(split, 2)
+    assert observer.predictions[0].header.stamp.sec == 2
+
+
+def test_the_edge_refuses_what_it_cannot_use_and_serves_on(processes, ros, model_parameters, split) -> None:
+    processes.start('edge', 'edge_node', 'edge', model_parameters)
+    observer = ros(Observer())
+    activations = topics.ACTIVATION.publisher(observer)
+    results: list[msg.TailResult] = []
+    topics.TAIL_RESULT.subscription(observer, results.append)
+    wait(lambda: activations.get_subscription_count() and observer.count_publishers('tail_result'), 'no edge')
+    payload = encode('raw', split.head(1)(split.model.resize(picture(1)).unsqueeze(0)))
+
+    def activation(sequence: int, **changes) -> msg.Activation:
+        values = {'session': 9, 'sequence': sequence, 'fingerprint': split.fingerprint, 'split_index': 1,
+                  'codec': 'raw', 'patience_s': 60.0, 'tensors': to_tensors(payload)}
+        return msg.Activation(**{**values, **changes})
+
+    huge = to_tensors(payload)
+    huge[0].shape = [1, 2**31, 2**31]
+    truncated = to_tensors(payload)
+    truncated[0].data = truncated[0].data[:-1]
+    renamed = to_tensors(payload)
+    renamed[0].name = '../../etc/passwd'
+    retyped = to_tensors(payload)
+    retyped[0].dtype = 'object'
+    cases = [
+        ({'fingerprint': 'f' * 64}, 'fingerprint'), ({'tensors': huge}, 'shape'), ({'tensors': truncated}, 'byte'),
+        ({'tensors': renamed}, 'name'), ({'tensors': retyped}, 'dtype'), ({'tensors': []}, 'tensors'),
+        ({'codec': 'pickle'}, 'pickle'), ({'split_index': 60000}, '60000'), ({'patience_s': float('nan')}, ''),
+    ]
+    for number, (changes, _) in enumerate(cases, 1):
+        activations.publish(activation(number, **changes))
+        wait(lambda number=number: any(result.sequence == number for result in list(results)), f'no answer to {changes}')
+    activations.publish(activation(100))
+    wait(lambda: any(result.sequence == 100 for result in list(results)), 'the good activation was not answered')
+    for (changes, word), result in zip(cases, results):
+        assert result.status != msg.TailResult.OK and word in result.reason, (changes, result.reason)
+    good = results[-1]
+    assert good.status == msg.TailResult.OK and good.session == 9
+    whole = split.whole(split.model.resize(picture(1)).unsqueeze(0))
+    assert bytes(good.outputs[0].data) == whole[good.outputs[0].name].numpy().tobytes()
+    processes.check()
+
+
+def test_a_killed_edge_loses_no_frame_and_splitting_resumes(system, split) -> None:
+    running = system(monitor={'pinned_split': 0})
+    running.wait_for_edge()
+    running.processes.stop('edge', number=signal.SIGKILL)
+    states = [running.observer.send_and_wait().timing.state for _ in range(8)]
+    assert msg.FrameTiming.ANSWERED not in states
+    assert states[-1] == msg.FrameTiming.LOCAL
+    running.start_edge()
+    running.wait_for_edge()
+    assert_right(split, running.observer)
+
+
+def test_a_frozen_edge_loses_no_frame(system, split) -> None:
+    running = system(monitor={'pinned_split': 1})
+    running.wait_for_edge()
+    running.processes.send('edge', signal.SIGSTOP)
+    states = [running.observer.send_and_wait().timing.state for _ in range(8)]
+    assert msg.FrameTiming.ANSWERED not in states and states[-1] == msg.FrameTiming.LOCAL
+    running.processes.send('edge', signal.SIGCONT)
+    running.wait_for_edge()
+    assert_right(split, running.observer)
+
+
+def test_an_edge_with_another_model_is_refused_and_the_robot_goes_on(system, split, tmp_path) -> None:
+    running = system(monitor={'pinned_split': 0})
+    running.wait_for_edge()
+    running.processes.stop('edge')
+    running.start_edge(seed=5, profile='')
+    wait(lambda: 'the robot goes on alone' in running.processes.log('monitor').read_text(), 'it was not refused')
+    for _ in range(3):
+        prediction = running.observer.send_and_wait()
+    assert prediction.timing.state == msg.FrameTiming.LOCAL
+    assert_right(split, running.observer)
+    log = running.processes.log('monitor').read_text()
+    assert split.fingerprint[:12] in log
+
+
+def test_monitor_and_camera_restart(system, split) -> None:
+    running = system(monitor={'pinned_split': 0})
+    running.wait_for_edge()
+    running.processes.stop('monitor', number=signal.SIGKILL)
+    states = {running.observer.send_and_wait().timing.state for _ in range(3)}
+    assert states == {msg.FrameTiming.ANSWERED}, 'the last decision stays in force while answers come'
+    running.start_monitor()
+    running.wait_for_edge()
+    assert_right(split, running.observer)
+    first = running.observer.predictions[-1].timing.session
+    running.processes.stop('camera', number=signal.SIGKILL)
+    wait(lambda: not running.observer.images.get_subscription_count(), 'the camera is still there')
+    running.start_camera()
+    wait(lambda: running.observer.images.get_subscription_count() and running.observer.count_publishers('prediction'),
+         'the camera did not come back')
+    del running.observer.predictions[:]
+    running.wait_for_edge()
+    assert running.observer.predictions[-1].timing.session != first
+    assert_right(split, running.observer)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_nodes_end_at_once_and_cleanly(system, number) -> None:
+    running = system()
+    running.observer.send_and_wait()
+    for name in ('camera', 'monitor', 'edge'):
+        started_s = time.monotonic()
+        assert running.processes.stop(name, number=number) == 0
+        assert time.monotonic() - started_s < 2.0
+        assert 'Traceback' not in running.processes.log(name).read_text()
+
+
+@pytest.mark.parametrize('executable, parameters, sentence', [
+    ('edge_node', {'model': 'mobilnet_v2'}, 'mobilenet_v2'),
+    ('camera_node', {'weights': '/no/such/file.pt'}, '/no/such/file.pt'),
+    ('camera_node', {'top_k': 0}, "parameter 'top_k'"),
+    ('camera_node', {'top_k': 'five'}, "top_k"),
+    ('monitor_node', {'objective': 'beauty'}, "parameter 'objective' is 'beauty', but must be one of 'latency'"),
+    ('camera_node', {'profile': '/no/such/profile.yaml'}, '/no/such/profile.yaml'),
+    ('image_source', {'path': '/no/such/folder'}, '/no/such/folder'),
+    ('edge_node', {'device': 'cuda:99'}, 'cuda:99'),
+])
+def test_a_configuration_that_cannot_be_used_ends_with_one_sentence(
+        processes, model_parameters, executable, parameters, sentence) -> None:
+    model = model_parameters if executable in ('edge_node', 'camera_node') else {}
+    processes.start('node', executable, ROBOT, {**model, **parameters})
+    assert processes.wait('node', 60.0) == 1
+    log = processes.log('node').read_text()
+    assert sentence in log and 'Traceback' not in log, log
+
+
+def test_parameters_explain_themselves_and_refuse_what_is_wrong(processes, ros, model_parameters) -> None:
+    processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': -1})
+    observer = ros(Observer())
+    describe = observer.create_client(DescribeParameters, f'/{ROBOT}/monitor_node/describe_parameters')
+    change = observer.create_client(SetParameters, f'/{ROBOT}/monitor_node/set_parameters')
+    assert describe.wait_for_service(30) and change.wait_for_service(30)
+
+    def call(client, request):
+        future = client.call_async(request)
+        wait(future.done, 'no answer')
+        return future.result()
+
+    described = call(describe, DescribeParameters.Request(names=['silence_s', 'objective'])).descriptors
+    assert described[0].type == ParameterType.PARAMETER_DOUBLE and 'Unit: s' in described[0].description
+    assert described[0].floating_point_range[0].from_value > 0
+    assert "'frame_rate'" in described[1].description
+
+    def set_to(name, value):
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return call(change, request).results[0]
+
+    assert set_to('objective', 'frame_rate').successful
+    refused = set_to('objective', 'beauty')
+    assert not refused.successful and "'objective' is 'beauty'" in refused.reason
+    assert not set_to('silence_s', -1.0).successful
+
+
+def test_two_robots_share_the_edge(system, ros, processes, model_parameters, split) -> None:
+    running = system(monitor={'pinned_split': 0})
+    processes.start('monitor2', 'monitor_node', 'robot2', {'pinned_split': 1})
+    processes.start('camera2', 'camera_node', 'robot2', model_parameters)
+    second = ros(Observer('robot2'))
+    wait(lambda: second.decisions and second.images.get_subscription_count() and second.count_publishers('prediction'),
+         'the second robot did not find the edge')
+    other = System.__new__(System)
+    other.observer = second
+    running.wait_for_edge()
+    other.wait_for_edge()
+    for _ in range(5):
+        numbers = running.observer.send(), second.send()
+        for observer, number in zip((running.observer, second), numbers):
+            wait(lambda observer=observer, number=number: any(
+                p.header.stamp.sec == number for p in list(observer.predictions)), 'no prediction')
+    for observer, index in ((running.observer, 0), (second, 1)):
+        assert_right(split, observer)
+        assert observer.predictions[-1].timing.split_index == index
+    wait(lambda: second.loads and second.loads[-1].robots == 2, 'the edge does not report both robots')
