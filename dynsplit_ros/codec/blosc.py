@@ -11,8 +11,8 @@ compressed streams, whose lengths the decoder checks itself. The helpers of the 
 are not used.
 
 Chosen by measurement (``python -m bench.codecs``) on float32 activations: zstd and lz4 at level 1, since
-higher levels gain less than 1 % and cost half the speed; each byte of an element compressed as a stream of
-its own, which is 5 % smaller than together; blocks of 128 KiB, which fit the caches of small machines and
+level 2 gains nothing and costs a quarter of the speed; each byte of an element compressed as a stream of its
+own, which is 2 to 4 % smaller than together; blocks of 128 KiB, which fit the caches of small machines and
 lose nothing to larger ones. One thread: the other cores are busy with the model.
 """
 

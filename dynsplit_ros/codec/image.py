@@ -29,8 +29,7 @@ _JPEG_SETTINGS = [
     cv2.IMWRITE_JPEG_PROGRESSIVE, 0,
     cv2.IMWRITE_JPEG_OPTIMIZE, 0,
 ]
-# Run lengths: 5 % smaller than the default strategy at twice its speed; higher levels cost 3 times the time
-# for 2 %.
+# Run lengths: 5 % smaller and 20 % faster than the default strategy; level 6 takes 4 times as long for 1 %.
 _PNG_SETTINGS = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _READ = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION

@@ -86,7 +86,8 @@ def test_every_bit_comes_back_from_any_shape(codec, dtype, shape, zeros, seed):
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_every_pixel_comes_back(codec, size, seed, smooth):
     batch, height, width = size
-    image = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (batch, 3, height, width), np.uint8))
+    draw = np.random.default_rng(seed)
+    image = torch.from_numpy(draw.integers(0, 256, (batch, 3, height, width), np.uint8))
     if smooth:
         image = image.sort(dim=3).values
     decoded, _ = there_and_back(codec, {'image': image}, max_batch=3, batch=batch)
@@ -221,7 +222,7 @@ def test_usable_codecs():
     assert set(usable_codecs(image)) == {name for name, info in CODECS.items() if info.lossless}
     assert set(usable_codecs(image, True)) == {*usable_codecs(image), 'jpeg'}
     assert usable_codecs(features) == tuple(LOSSLESS)
-    assert set(usable_codecs(features, True)) == {name for name, info in CODECS.items() if not info.image_only}
+    assert set(usable_codecs(features, True)) == {n for n, info in CODECS.items() if not info.image_only}
     assert usable_codecs(image + features) == tuple(LOSSLESS)
 
 
