@@ -32,6 +32,7 @@ class Recorder(Node):
         self.load: msg.EdgeLoad | None = None
         self.true_rate_bps = math.nan
         self.counters: dict[str, int] = {}
+        self._quiet = 0  # reports of the camera in a row that said the same
         self.deciding = False
         self._camera, self._monitor = (f'/{namespace}/{node}' for node in ('camera_node', 'monitor_node'))
         # Deeper than the publisher's, so that no prediction is missed while a table is drawn.
@@ -71,11 +72,13 @@ class Recorder(Node):
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name == self._camera:
-                self.counters = {pair.key: int(pair.value) for pair in status.values}
+                counters = {pair.key: int(pair.value) for pair in status.values}
+                self._quiet = self._quiet + 1 if counters == self.counters else 0
+                self.counters = counters
             elif status.name == self._monitor:
                 self.deciding = status.level == DiagnosticStatus.OK
 
     def settled(self) -> bool:
-        """Whether every frame that the camera says it accepted has been done, and its prediction has arrived here."""
+        """Whether the camera, which has no more images, has done every frame, and every prediction has arrived here."""
         accepted, failed = (self.counters.get(name, 0) for name in ('accepted', 'failed'))
-        return accepted == self.counters.get('delivered', 0) + failed and len(self.frames) >= accepted - failed > 0
+        return self._quiet >= 2 and accepted == self.counters['delivered'] + failed == len(self.frames) + failed
