@@ -26,7 +26,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.tensors import ITEM_SIZES, TensorSpec
 
 _SHAPE_READERS = {
@@ -66,7 +65,9 @@ class Value:
 
     def shape_at(self, batch: int) -> tuple[int, ...]:
         """Return the shape for a batch of ``batch``."""
-        two = self.shape_of_two or (2 * self.shape[0], *self.shape[1:])
+        two = self.shape_of_two
+        if two is None:  # shapes alone did not tell
+            two = tuple(2 * size if axis == 0 else size for axis, size in enumerate(self.shape))
         shape: tuple[int, ...] = at_batch(batch, self.shape, two)
         return shape
 
@@ -92,7 +93,7 @@ class Value:
         return batch > 0 and tuple(shape) == self.shape_at(batch)
 
     def _batch_of(self, shape: tuple[int, ...]) -> int:
-        for size, one, two in zip(shape, self.shape, self.shape_of_two or self.shape):
+        for size, one, two in zip(shape, self.shape, self.shape_of_two or (2 * size for size in self.shape[:1])):
             if one != two:
                 return 1 + (size - one) // (two - one)
         return 1
@@ -124,7 +125,6 @@ class Analysis:
 
         :param batched: whether the module takes larger batches; learnt from shapes alone, without computing.
         :param count_below: exact zeros are counted in tensors of fewer bytes than this.
-        :raises DynsplitError: when running the module changes its own parameters or buffers.
         """
         self.graph = graph
         _unpack_at_once(graph)
@@ -133,16 +133,9 @@ class Analysis:
         self.index = {node: position for position, node in enumerate(self.nodes)}
         self.values: dict[fx.Node, Value] = {}
 
-        own = [*root.parameters(), *root.buffers()]
-        versions = [tensor._version for tensor in own]
         recorder = _Recorder(root, graph, count_below)
         with torch.no_grad():
             self.output = recorder.record(image)
-        if versions != [tensor._version for tensor in own]:
-            raise DynsplitError(
-                'the module changes its own parameters or buffers when it runs, so that two machines would drift apart;'
-                ' only a module without such state can be split'
-            )
         self.values = recorder.values
         if batched:
             self._learn_batch(root, graph, image)

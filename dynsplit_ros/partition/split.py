@@ -101,10 +101,16 @@ class SplitModel:
         self._lock = threading.RLock()
 
         image = seeded_image(model.input_size)
+        before = _versions(model)
         self._root, graph, names = trace(model, cut, leaves)
         self._analysis = Analysis(
             self._root, graph, image, model.max_batch != 1, count_below=4 * image.numel() if cut else 0
         )
+        if before != _versions(model):
+            raise DynsplitError(
+                f'{model.name} changes its own parameters or buffers when it runs, so two machines would drift apart; only'
+                ' a module without such state can be split'
+            )
         if cut and not model.torchvision:
             self._check_trace(image)
         self._lives: list[tuple[int, Live]] = []
@@ -348,6 +354,11 @@ def checked_device(name: str) -> torch.device:
             f'device {name!r} was given, but this machine offers {", ".join(have)}; choose one of these'
         ) from error
     return device
+
+
+def _versions(model: LoadedModel) -> list[int]:
+    """Return what grows when a parameter or a buffer is written to."""
+    return [tensor._version for tensor in (*model.module.parameters(), *model.module.buffers())]
 
 
 def _to_cpu(outputs: Tensors) -> Tensors:

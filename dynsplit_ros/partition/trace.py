@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 import copy
+import operator
 import traceback
 from typing import Any, Callable, Mapping, Sequence
 
@@ -154,6 +155,49 @@ class _Transformed(nn.Module):
         return transform.postprocess(*args)
 
 
+def iadd(held: Any, other: Any) -> Any:
+    """Return ``held += other``."""
+    held += other
+    return held
+
+
+def isub(held: Any, other: Any) -> Any:
+    """Return ``held -= other``."""
+    held -= other
+    return held
+
+
+def imul(held: Any, other: Any) -> Any:
+    """Return ``held *= other``."""
+    held *= other
+    return held
+
+
+def itruediv(held: Any, other: Any) -> Any:
+    """Return ``held /= other``."""
+    held /= other
+    return held
+
+
+class _Proxy(fx.Proxy):
+    """A symbol that also remembers what is written into it: torch.fx makes ``x += y`` an addition to a new tensor."""
+
+    def __iadd__(self, other: Any) -> Any:
+        return self.tracer.create_proxy('call_function', iadd, (self, other), {})
+
+    def __isub__(self, other: Any) -> Any:
+        return self.tracer.create_proxy('call_function', isub, (self, other), {})
+
+    def __imul__(self, other: Any) -> Any:
+        return self.tracer.create_proxy('call_function', imul, (self, other), {})
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self.tracer.create_proxy('call_function', itruediv, (self, other), {})
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.tracer.create_proxy('call_function', operator.setitem, (self, key, value), {})
+
+
 class _Tracer(fx.Tracer):
     """A tracer that gives every node its name in the module hierarchy and remembers where it is."""
 
@@ -164,6 +208,9 @@ class _Tracer(fx.Tracer):
         self.failed_in: str | None = None
         self.names: dict[fx.Node, str] = {}
         self._taken: set[str] = set()
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = own_name(module_qualified_name)

@@ -1,0 +1,129 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""What splitting costs: time of head plus tail against the whole module, memory, and the time to list cuts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import subprocess
+import sys
+import time
+
+import numpy as np
+import torch
+
+from bench.figures import argument_parser, Figures
+from dynsplit_ros.model import load_model
+from dynsplit_ros.partition import SplitModel
+
+_PLAIN = '''
+import resource, torch
+from dynsplit_ros.model import load_model
+model = load_model('efficientnet_b7')
+image = torch.zeros(1, 3, *model.input_size, dtype=torch.uint8)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with torch.inference_mode():
+    model.whole(image)
+'''
+_LIST = '''
+from dynsplit_ros.tools.cuts import main
+main(['efficientnet_b7'])
+'''
+_REPORT = '''
+import resource
+print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+'''
+
+
+def main() -> int:
+    """Measure, print and write the figures."""
+    parser = argument_parser(__doc__ or '')
+    parser.add_argument('--rounds', type=int, default=60, help='interleaved timed runs per cut (60)')
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    figures = Figures()
+    for name in ('mobilenet_v2', 'resnet50'):
+        _overhead(figures, name, arguments.rounds)
+    _one_copy(figures, 'resnet50')
+    _listing(figures)
+    return figures.finish(arguments.json)
+
+
+def _overhead(figures: Figures, name: str, rounds: int) -> None:
+    """Time head plus tail and the whole module in turn, which of them first by turns as well."""
+    split = SplitModel(load_model(name))
+    generator = np.random.default_rng(0)
+    size = (1, 3, *split.model.input_size)
+    image = torch.from_numpy(generator.integers(0, 256, size, dtype=np.uint8))
+    whole_s: dict[int, list[float]] = {cut.index or 0: [] for cut in split.cuts}
+    split_s: dict[int, list[float]] = {cut.index or 0: [] for cut in split.cuts}
+    for number in range(rounds + 3):
+        for index in whole_s:
+            head, tail = split.head(index), split.tail(index)
+
+            def both(head=head, tail=tail):  # type: ignore[no-untyped-def]
+                tail(head(image))
+
+            def whole() -> None:
+                split.whole(image)
+
+            for run, times in ((both, split_s), (whole, whole_s))[:: 1 if number % 2 else -1]:
+                start_s = time.perf_counter()
+                run()
+                if number >= 3:
+                    times[index].append(time.perf_counter() - start_s)
+    for cut in split.cuts:
+        index = cut.index or 0
+        ratio = float(np.median(split_s[index]) / np.median(whole_s[index]))
+        figures.add(f'{name}: head + tail over the whole at {index} ({cut.name})', ratio, '', '<= 1.03')
+    figures.add(f'{name}: the whole module', 1000 * float(np.median(sum(whole_s.values(), []))), 'ms')
+
+
+def _one_copy(figures: Figures, name: str) -> None:
+    """Build head and tail of every candidate and count the weights' memory, and the process's growth."""
+    model = load_model(name)
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.module.parameters(), *model.module.buffers())}
+    own |= {tensor.untyped_storage().data_ptr() for tensor in model.normalise.buffers()}
+    weights = sum(tensor.untyped_storage().nbytes() for tensor in model.module.parameters())
+    split = SplitModel(model)
+    image = torch.zeros((1, 3, *model.input_size), dtype=torch.uint8)
+    split.whole(image)
+    before = _resident_bytes()
+    for cut in split.cuts:
+        split.tail(cut)(split.head(cut)(image))
+    grown = _resident_bytes() - before
+    foreign = [
+        tensor
+        for part in split._cache.values()
+        for tensor in (*part.parameters(), *part.buffers())  # type: ignore[attr-defined]
+        if tensor.untyped_storage().data_ptr() not in own
+    ]
+    figures.add(f'{name}: tensors of heads and tails that are not the module\'s own', len(foreign), '', '== 0')
+    figures.add(f'{name}: memory that all heads and tails add, over the weights', grown / weights, '', '<= 0.2')
+
+
+def _resident_bytes() -> int:
+    for line in Path('/proc/self/status').read_text().splitlines():
+        if line.startswith('VmRSS'):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError('no VmRSS in /proc/self/status')
+
+
+def _listing(figures: Figures) -> None:
+    """List efficientnet_b7's cuts in a process of its own, against one that only loads and runs the model."""
+    peaks = {}
+    for what, program in (('plain', _PLAIN), ('list', _LIST)):
+        start_s = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, '-c', program + _REPORT], capture_output=True, text=True, check=True, timeout=120
+        )
+        seconds = time.perf_counter() - start_s
+        peaks[what] = int(done.stdout.rsplit('PEAK', 1)[1])
+    figures.add('efficientnet_b7: time to list the cuts, process start included', seconds, 's', '< 10')
+    ratio = peaks['list'] / peaks['plain']
+    figures.add('efficientnet_b7: peak memory over that of model and one forward pass', ratio, '', '< 1.5')
+    figures.add('efficientnet_b7: peak memory while listing', peaks['list'] / 2**20, 'MiB')
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
