@@ -18,13 +18,17 @@ from dynsplit_ros.estimators.rate import RateFilter
 _GUESSED_RTT_S = 0.005
 #: No clock, scheduler and middleware together time a message better than this, in seconds.
 _LEAST_JITTER_S = 2e-4
-_RTT_SAMPLES = 9
+#: Heartbeats that the round trip is taken from, and the fewest that tell how it varies.
+_KEPT = 25
+_SETTLED = 3
 #: What may be sent to learn the rate when nothing is known of it: one packet's worth.
-_FIRST_PROBE_BYTES = 1400
+_FIRST_PROBE_BYTES = 600
 LARGEST_PROBE_BYTES = 65536
 HEARTBEAT_BYTES = 32
-#: A transfer says something of the rate when it takes several times as long as the round trip varies.
-_INFORMATIVE = 4.0
+#: A probe takes this many times what the round trip varies by: it then tells the rate to a tenth.
+_PROBE_JITTERS = 10.0
+#: Beyond this standard deviation of the rate's logarithm, more probes are worth their bytes at once.
+_AMBIGUOUS = 0.5
 _QUARTILE = np.array([0.25])
 
 
@@ -66,6 +70,7 @@ class _Sent:
     service_s: float
     is_payload: bool
     passed: bool = False
+    passed_s: float = 0.0
 
 
 class LinkEstimator:
@@ -91,7 +96,7 @@ class LinkEstimator:
         self._rate = RateFilter()
         self._rate_s: float | None = None
         self._now_s = -math.inf
-        self._rtts: deque[float] = deque(maxlen=_RTT_SAMPLES)
+        self._heartbeats: deque[float] = deque(maxlen=_KEPT)
         self.rtt_s = _GUESSED_RTT_S
         self.jitter_s = _GUESSED_RTT_S
         self.alive = False
@@ -99,10 +104,13 @@ class LinkEstimator:
         self._under_way: dict[Hashable, _Sent] = {}
         self._free_s = -math.inf
         self._receipts = False
+        self._answered_s = -math.inf
+        self._answer_size = 0.0
         self._heartbeat_s = -math.inf
         self._informed_s = -math.inf
-        self._tokens = float(_FIRST_PROBE_BYTES)
+        self._tokens = 0.0
         self._tokens_s: float | None = None
+        self._low_bps = 0.0
         self._probes = 0
         self.payload_bytes = 0
         self.heartbeat_bytes = 0
@@ -134,9 +142,12 @@ class LinkEstimator:
         sent = self._under_way.pop(key, None)
         if sent is None:
             return False
+        answer_size = answer_bytes / self._downlink_ratio
         if not sent.passed:
-            self._arrived(sent, now_s, held_s, answer_bytes / self._downlink_ratio)
+            self._arrived(sent, now_s, held_s, answer_size)
         self._hear(now_s)
+        if answer_size > 0 and now_s > self._answered_s:
+            self._answered_s, self._answer_size = now_s, answer_size
         return True
 
     def on_heard(self, now_s: float) -> None:
@@ -158,38 +169,51 @@ class LinkEstimator:
                 self._rate.observe_longer(
                     sent.sent_s - max(other.sent_s, self._free_s) - self.rtt_s, other.size,
                     self.jitter_s + 0.25 * other.service_s)
-            other.passed = True
-        sent.passed = True
+            other.passed, other.passed_s = True, now_s
+        sent.passed, sent.passed_s = True, now_s
         if not (held_s >= 0 and arrived_s >= sent.sent_s):
             return  # held for longer than it was away, or back before it left: clocks that jumped teach nothing
+        small_s = HEARTBEAT_BYTES * 8 / self._downlink_ratio / self._rate.median_bps
+        behind_s = back_s - self._answered_s
+        if self._answer_size / HEARTBEAT_BYTES * small_s > self.jitter_s and 0 <= behind_s <= 3 * self.jitter_s + 2 * small_s:
+            return  # on its way back it probably waited behind an answer, nobody knows how long
         alone = not overtaken and self._free_s <= sent.sent_s
         self._free_s = max(self._free_s, arrived_s - self.rtt_s)
-        size = sent.size + answer_size
-        if alone and sent.size <= HEARTBEAT_BYTES:
-            self._on_rtt(arrived_s - start_s - size * 8 / self._rate.median_bps)
-            if len(self._rtts) == 1:
-                return
+        if sent.size <= HEARTBEAT_BYTES:
+            # Its own transfer cannot be told from the round trip, so it says nothing of the rate.
+            if alone:
+                self._on_heartbeat(arrived_s - sent.sent_s)
+            return
         if overtaken:
             return
         self._advance(now_s)
+        size = sent.size + answer_size
         self._rate.observe(arrived_s - start_s - self.rtt_s, size, self.jitter_s)
-        if size >= LARGEST_PROBE_BYTES or size * 8 / self._rate.median_bps >= _INFORMATIVE * self.jitter_s:
-            self._informed_s = now_s
+        # A short transfer tells less, so the next probe is due sooner.
+        told = min(1.0, size * 8 / self._rate.median_bps / self._airtime_s())
+        self._informed_s = max(self._informed_s, now_s - (1 - told) * self._probe_period_s)
 
     def _hear(self, now_s: float) -> None:
         now_s = self._clock(now_s)
         if not self.alive:
-            self._tokens = max(self._tokens, float(_FIRST_PROBE_BYTES))
             self._informed_s = -math.inf
         self.alive = True
         self._heard_s = now_s
 
-    def _on_rtt(self, rtt_s: float) -> None:
-        self._rtts.append(max(rtt_s, 0.0))
-        self.rtt_s = statistics.median(self._rtts)
-        deviation_s = statistics.median(abs(value - self.rtt_s) for value in self._rtts)
-        # 1.4826 makes the median deviation that of a normal distribution; few samples may agree by chance.
-        self.jitter_s = max(1.4826 * deviation_s, self.rtt_s / 4 if len(self._rtts) < 3 else 0.0, _LEAST_JITTER_S)
+    def _on_heartbeat(self, total_s: float) -> None:
+        """Learn the round trip: the mean of the latest, less what the heartbeat's bytes took, without outliers."""
+        self._heartbeats.append(total_s)
+        middle = statistics.median(self._heartbeats)
+        # 1.4826 makes the median deviation that of a normal distribution.
+        self.jitter_s = max(1.4826 * statistics.median(abs(t - middle) for t in self._heartbeats), _LEAST_JITTER_S)
+        typical = [t for t in self._heartbeats if abs(t - middle) <= 3 * self.jitter_s]
+        self.rtt_s = max(0.0, statistics.fmean(typical) - HEARTBEAT_BYTES * 8 / self._rate.median_bps)
+        if len(self._heartbeats) < _SETTLED:
+            self.jitter_s = max(self.jitter_s, self.rtt_s / 4)
+
+    def _airtime_s(self) -> float:
+        """How long a transfer must take to tell the rate to a tenth, within what a second earns."""
+        return min(max(_PROBE_JITTERS * self.jitter_s, self._probe_share * self._probe_period_s), self._probe_share)
 
     # Heartbeats and probes
 
@@ -200,13 +224,16 @@ class LinkEstimator:
         busy = any(not other.passed and now_s - other.sent_s < self._patience_s(other) for other in self._under_way.values())
         if busy:
             return None
-        if now_s - self._heartbeat_s >= self._heartbeat_period_s:
+        hurry = 0.2 if len(self._heartbeats) < _KEPT // 2 else 1.0
+        if now_s - self._heartbeat_s >= hurry * self._heartbeat_period_s:
             self._heartbeat_s = now_s
             self.heartbeat_bytes += HEARTBEAT_BYTES
             return self._probe(now_s, HEARTBEAT_BYTES)
-        wanted = now_s - self._informed_s >= self._probe_period_s or self._rate.relative_uncertainty > 0.5
-        size = int(min(self._tokens, LARGEST_PROBE_BYTES))
-        if not (self.alive and self._rtts and wanted and size >= 2 * HEARTBEAT_BYTES):
+        wanted = now_s - self._informed_s >= self._probe_period_s or self._rate.relative_uncertainty > _AMBIGUOUS
+        size = min(int(self._low_bps * self._airtime_s() / 8), LARGEST_PROBE_BYTES)
+        size = max(size, 4 * HEARTBEAT_BYTES, _FIRST_PROBE_BYTES if self._informed_s == -math.inf else 0)
+        affordable = self._tokens >= (size if self._informed_s > -math.inf else -size)  # the first one is on credit
+        if not (len(self._heartbeats) >= _SETTLED and self.alive and wanted and affordable):
             return None
         self.probe_bytes += size
         return self._probe(now_s, size)
@@ -219,10 +246,10 @@ class LinkEstimator:
         return probe
 
     def _earn(self, now_s: float) -> None:
+        # What is surely there, not what is hoped for: a quarter of the belief lies below.
+        self._low_bps = float(self._rate.quantiles_bps(_QUARTILE)[0])
         if self._tokens_s is not None and self.alive:
-            # What is surely there, not what is hoped for: a quarter of the belief lies below.
-            rate_bps = float(self._rate.quantiles_bps(_QUARTILE)[0])
-            earned = self._probe_share * rate_bps / 8
+            earned = self._probe_share * self._low_bps / 8
             self._tokens = min(self._tokens + earned * (now_s - self._tokens_s), max(earned, _FIRST_PROBE_BYTES))
         self._tokens_s = now_s
 
@@ -267,10 +294,10 @@ class LinkEstimator:
                 return sent, max(0.0, now_s - start_s - self.rtt_s - held_s)
         return None
 
-    def has_passed(self, key: Hashable) -> bool:
-        """Whether a message got through, as far as is known, though it is not answered."""
+    def passed_s(self, key: Hashable) -> float | None:
+        """When an unanswered message got through, by the robot's clock; None when it has not, as far as is known."""
         sent = self._under_way.get(key)
-        return sent is not None and sent.passed
+        return sent.passed_s if sent is not None and sent.passed else None
 
     def estimate(self, now_s: float) -> LinkEstimate:
         """Return what is believed at ``now_s`` (seconds of the robot's monotonic clock)."""

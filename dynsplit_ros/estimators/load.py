@@ -12,8 +12,8 @@ from dynsplit_ros.estimators.service import ServiceTimes
 
 #: Weight of the newest statement about the queue: half, so that a burst shows within a few of them.
 _NEWEST = 0.5
-#: Without any news the edge is thought to return to what its profile says, with this time constant.
-_FORGETTING_S = 5.0
+#: Before it is heard, an edge may well be three times as slow as profiled, or as fast (natural logarithm).
+_SPREAD = 1.1
 #: Longer queueing than this is a fault of the report, in seconds.
 _LONGEST_S = 60.0
 
@@ -53,7 +53,7 @@ class LoadEstimator:
     """The edge's load; statements older than ``stale_after_s`` are no longer believed."""
 
     def __init__(self, stale_after_s: float) -> None:
-        self.times = ServiceTimes()
+        self.times = ServiceTimes(_SPREAD)
         self._stale_after_s = stale_after_s
         self._queueing_s = 0.0
         self._utilisation = 0.0
@@ -61,7 +61,6 @@ class LoadEstimator:
         self._session: int | None = None
         self._sequence = -1
         self._news_s = -math.inf
-        self._forgotten_s = -math.inf
 
     def on_report(self, report: LoadReport, now_s: float) -> bool:
         """Take a report into account; return whether it was (not if it is late, repeated or impossible)."""
@@ -76,7 +75,7 @@ class LoadEstimator:
         if not possible:
             return False
         if report.session != self._session:
-            self.times = ServiceTimes()
+            self.times = ServiceTimes(_SPREAD)
             self._queueing_s = report.queueing_s
         self._session, self._sequence = report.session, report.sequence
         self._utilisation, self._robots = min(1.0, report.utilisation), report.robots
@@ -92,22 +91,16 @@ class LoadEstimator:
         if 0 <= queueing_s <= _LONGEST_S:
             self._queue(queueing_s, now_s)
 
-    def on_silence(self, waited_s: float, now_s: float) -> None:
-        """Take into account that a frame has been at the edge for ``waited_s`` and is not answered."""
-        self._queueing_s = max(self._queueing_s, min(waited_s, _LONGEST_S))
-        self._news_s = max(self._news_s, now_s)
+    def on_silence(self, cut: Hashable, waited_s: float, profiled_s: float, now_s: float) -> None:
+        """Take into account that a frame arrived at the edge ``waited_s`` ago and is not answered."""
+        self.times.observe_longer(cut, waited_s - self._queueing_s, profiled_s, now_s)
 
     def estimate(self, now_s: float) -> LoadEstimate:
         """Return what is believed at ``now_s`` (seconds of the robot's monotonic clock)."""
-        age_s = now_s - self._news_s
-        if age_s <= self._stale_after_s:
-            self._forgotten_s = now_s
-            return LoadEstimate(self._queueing_s, self.times.factor, self._utilisation, self._robots, True)
-        since = max(self._forgotten_s, self._news_s)
-        if math.isfinite(since) and now_s > since:
-            self.times.forget(-math.expm1(-(now_s - since) / _FORGETTING_S))
-        self._forgotten_s = now_s
-        return LoadEstimate(0.0, self.times.factor, 0.0, 0, False)
+        self.times.forget(now_s)
+        if now_s - self._news_s > self._stale_after_s:
+            return LoadEstimate(slowdown=self.times.factor)
+        return LoadEstimate(self._queueing_s, self.times.factor, self._utilisation, self._robots, True)
 
     def _queue(self, queueing_s: float, now_s: float) -> None:
         fresh = now_s - self._news_s <= self._stale_after_s

@@ -26,6 +26,7 @@ _JUMPS_PER_S = np.array([0.02, 0.03, 0.10])
 _REGIME_CHANGES_PER_S = 0.05
 #: Share of transfers that something other than the link held up: a pause of a process, a lost packet sent again.
 _HELD_UP = 0.01
+_TWO_THIRDS = np.array([0.1587, 0.8413])
 
 
 class RateFilter:
@@ -124,6 +125,12 @@ class RateFilter:
         p = self._p.sum(axis=0)
         mean = float(p @ self.log_grid)
         return float(np.sqrt(max(0.0, float(p @ (self.log_grid - mean) ** 2))))
+
+    @property
+    def level_spread(self) -> float:
+        """Half the width, on the natural logarithm, of the middle two thirds: the spread apart from rare jumps."""
+        low, high = self.quantiles_bps(_TWO_THIRDS)
+        return float(np.log(high / low)) / 2
 
     @property
     def regimes(self) -> Array:

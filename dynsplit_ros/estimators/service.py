@@ -16,6 +16,10 @@ _CUT = 0.10
 _DRIFT = 0.15
 #: An innovation beyond this many standard deviations is an outlier if it stays alone, a change if the next agrees.
 _SURPRISE = 3.5
+#: Without measurements, the machine is thought to return to its profile with this time constant, in seconds: at first,
+#: and at most. It doubles each time a measurement after some forgetting shows that nothing had changed.
+_FORGETTING_S = 30.0
+_LONGEST_FORGETTING_S = 600.0
 #: A measurement this many times too long or too short is a fault, not a time.
 _ABSURD = 1e3
 
@@ -29,12 +33,28 @@ class ServiceTimes:
     moves the prediction of all of them, less so what is already known of it alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spread: float, confirmations: int = 1) -> None:
+        """
+        Start at the profile, ``spread`` being the standard deviation of the logarithm of the machine's factor.
+
+        An outlier is believed when ``confirmations`` more follow it in the same direction.
+        """
+        self._confirmations = confirmations
+        self._surprises = 0
         self._log = 0.0
-        self._variance = 0.5**2
+        self._spread = spread
+        self._variance = spread**2
         self._cuts: dict[Hashable, tuple[float, float]] = {}
         self._updated_s: float | None = None
-        self._surprise = 0.0
+        self._forgetting_s = _FORGETTING_S
+        self._forgotten_s = -math.inf
+        self._remembered: float | None = None
+        self._surprise = 0.0  # the last innovation that was too large to believe at once
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the logarithm of the machine's factor."""
+        return math.sqrt(self._variance)
 
     @property
     def factor(self) -> float:
@@ -56,24 +76,40 @@ class ServiceTimes:
             return
         elapsed_s = 0.0 if self._updated_s is None else max(0.0, now_s - self._updated_s)
         self._updated_s = now_s
-        self._variance = min(1.0, self._variance + _DRIFT**2 * elapsed_s)
+        self._variance = min(self._spread**2, self._variance + _DRIFT**2 * elapsed_s)
         mean, variance = self._cuts.get(cut, (0.0, _CUT**2)) if cut is not None else (0.0, 0.0)
         innovation = math.log(measured_s / profiled_s) - self._log - mean
         total = self._variance + variance + _NOISE**2
         if innovation**2 > _SURPRISE**2 * total:
-            confirmed = self._surprise * innovation > 0
+            self._surprises = self._surprises + 1 if self._surprise * innovation > 0 else 1
             self._surprise = innovation
-            if not confirmed:
+            if self._surprises <= self._confirmations:
                 return
             self._variance += innovation**2
             total += innovation**2
-        self._surprise = 0.0
+        self._surprise, self._surprises = 0.0, 0
+        if self._remembered is not None:
+            same = abs(self._log + innovation - self._remembered) < _SURPRISE * _NOISE
+            self._forgetting_s = min(2 * self._forgetting_s, _LONGEST_FORGETTING_S) if same else _FORGETTING_S
+            self._remembered = None
         self._log += self._variance / total * innovation
         if cut is not None:
             self._cuts[cut] = (mean + variance / total * innovation, variance * (1 - variance / total))
         self._variance *= 1 - self._variance / total
 
-    def forget(self, share: float) -> None:
-        """Move ``share`` (0..1) of the way back to what the profile says of the machine."""
-        self._log *= 1 - share
-        self._variance = min(1.0, self._variance + share)
+    def observe_longer(self, cut: Hashable, elapsed_s: float, profiled_s: float, now_s: float) -> None:
+        """Take into account that something is not done after ``elapsed_s``: it is news only if it should have been."""
+        if elapsed_s > profiled_s * self.factor_of(cut):
+            self._surprise, self._surprises = math.inf, self._confirmations  # a bound needs no second opinion
+            self.observe(cut, elapsed_s, profiled_s, now_s)
+
+    def forget(self, now_s: float) -> None:
+        """Return towards the profile when nothing was measured for long, so that what has passed is tried again."""
+        if self._updated_s is not None and now_s > self._forgotten_s:
+            since_s = max(self._updated_s, self._forgotten_s)
+            kept = math.exp(-max(0.0, now_s - since_s) / self._forgetting_s)
+            if self._remembered is None and now_s - self._updated_s > 1.0:
+                self._remembered = self._log
+            self._log *= kept
+            self._variance = kept * self._variance + (1 - kept) * self._spread**2
+            self._forgotten_s = now_s

@@ -18,10 +18,15 @@ Array = NDArray[np.float64]
 
 #: Shares of the probability at whose rates a choice is evaluated: equal parts, each by its middle.
 RATE_SHARES: Array = (np.arange(16) + 0.5) / 16
+_LOW, _HIGH = 2, 13
+#: An estimate of a machine's factor that is less sure than this is not measured, so it does not waver either.
+_FLUCTUATION = 0.05
 #: A wait for an answer is cut short no sooner than at this many times what was predicted.
 _PATIENCE = 1.5
 #: Nor sooner than this after what was predicted, in seconds: schedulers pause, and a frame given up is work done twice.
 _PATIENCE_S = 0.02
+#: Relative spread of a frame's slowest stage: whether it keeps up with the images is known no better.
+_STAGE_SPREAD = 0.03
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Rules:
     pinned_split: int = -1
     bandwidth_bps: float = 0.0
     frame_rate_hz: float = 10.0
-    switching_cost: float = 0.02
+    switching_cost: float = 0.01
     confidence: float = 1.0
     fallback_s: float = 0.0
 
@@ -53,13 +58,14 @@ class Outlook:
     """
     What is believed of link and machines when a choice is made.
 
-    ``rates_bps`` are the rates of the next transfer at :data:`RATE_SHARES`; ``uncertainty`` is the standard deviation of
-    the throughput's natural logarithm. ``robot`` and ``edge`` hold, by split index, how many times as long as profiled
-    head and tail take; ``robot_factor`` and ``edge_factor`` the same for the machines as a whole.
+    ``rates_bps`` are the rates of the next transfer at :data:`RATE_SHARES`; ``rate_spread`` is the standard deviation of
+    the natural logarithm of the link's rate, without what single transfers vary by. ``robot`` and ``edge`` hold, by split index, how many times as long as profiled
+    head and tail take; ``robot_factor`` and ``edge_factor`` the same for the machines as a whole, and the two spreads the
+    standard deviations of their natural logarithms.
     """
 
     rates_bps: Array
-    uncertainty: float
+    rate_spread: float
     rtt_s: float
     jitter_s: float
     alive: bool
@@ -68,16 +74,24 @@ class Outlook:
     edge: Sequence[float]
     robot_factor: float
     edge_factor: float
+    robot_spread: float
+    edge_spread: float
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is predicted for one choice: the parts of a frame's latency in seconds, and whether it may be chosen."""
+    """
+    What is predicted for one choice, and whether it may be chosen.
+
+    ``wait_s`` is how old the image is when its head starts, the other parts follow in their order, ``latency_s`` is the
+    expected sum, with waits for answers bounded.
+    """
 
     split_index: int
     split_name: str
     codec: str
     payload_bytes: int
+    wait_s: float
     head_s: float
     encode_s: float
     transmit_s: float
@@ -96,8 +110,9 @@ class Plan:
     """
     A choice, why, and what was predicted for every one.
 
-    ``predicted_s`` is the expected latency of a frame from the start of its head, ``after_send_s`` the part of it
-    after its payload left, and ``fallback_after_s`` how long after sending the robot waits for the answer.
+    ``predicted_s`` is the expected latency of a frame from its image's arrival, ``after_send_s`` the part of it
+    after its payload left, ``fallback_after_s`` how long after sending the robot waits for the answer, and
+    ``local_if_wait_s`` says that an image which would wait longer than this for link and edge is better done here at once.
     """
 
     split_index: int
@@ -107,6 +122,7 @@ class Plan:
     predicted_s: float
     after_send_s: float
     fallback_after_s: float
+    local_if_wait_s: float
     changed: bool
     _table: Mapping[str, Array] = field(repr=False)
     _planner: Planner = field(repr=False)
@@ -195,36 +211,45 @@ class Planner:
         # Waiting is bounded: for each choice and each rate, either the answer comes or the robot finishes the frame.
         predicted = wait[:, middle]
         bound = np.maximum(3 * predicted, 0.2) if self.rules.fallback_s <= 0 else np.full(len(predicted), self.rules.fallback_s)
-        late = wait > bound[:, None]
-        after = np.where(late, (bound + finish)[:, None], wait)
-        mean_after = after.mean(axis=1)
-        latency = before + mean_after
-        sending = self._bits * per_bit.mean()
-        stage = np.maximum(before, np.maximum(sending, at_edge))
-        period = np.maximum(stage, 1 / self.rules.frame_rate_hz)
+        after = np.where(wait > bound[:, None], (bound + finish)[:, None], wait)
+        sending = np.multiply.outer(self._bits, per_bit)
+        stage = np.maximum(np.maximum(before, at_edge)[:, None], sending)
+        # Who cannot keep up finds, when ready for the next, the newest image half a period old on average.
+        period_s = 1 / self.rules.frame_rate_hz
+        excess = (stage / period_s - 1) / _STAGE_SPREAD
+        age = period_s / 2 / (1 + np.exp(-1.702 * np.clip(excess, -30, 30)))
+        total = before[:, None] + after + age
+        latency = total.mean(axis=1)
+        stage_s = stage.mean(axis=1)
         allowed = self._allowed
         if self.rules.bandwidth_bps > 0:
-            allowed = allowed & (self.payload_bytes * 8 / period <= self.rules.bandwidth_bps)
+            allowed = allowed & (self.payload_bytes * 8 / np.maximum(stage_s, period_s) <= self.rules.bandwidth_bps)
         if not outlook.alive:
             allowed = ~self._sends
-        score = latency if self.rules.objective == 'latency' else stage + 1e-3 * latency
+        score = latency if self.rules.objective == 'latency' else stage_s + 1e-3 * latency
         score = np.where(allowed, score, np.inf)
         best = int(score.argmin())
         if not math.isfinite(score[best]):
             best = local  # the budget allows nothing: the robot alone sends nothing
-        chosen, changed, why = self._choose(best, score, before, after, outlook)
+        chosen, changed, why = self._choose(best, score, total, before, at_edge, outlook)
         fallback = self._fallback_s(float(predicted[chosen]), wait[chosen], float(finish[chosen]), float(bound[chosen]))
         answer = self._answer_bytes * 8 * per_bit.mean() * self._sends
+        wait_s = age.mean(axis=1)
         table = {
-            'head_s': head, 'encode_s': encode, 'transmit_s': sending - answer, 'rtt_s': outlook.rtt_s * self._sends,
-            'queueing_s': outlook.queueing_s * self._sends, 'decode_s': decode * self._sends, 'tail_s': tail * self._sends,
-            'answer_s': answer, 'latency_s': latency, 'frame_rate_hz': 1 / np.maximum(stage, 1e-9), 'score': score,
+            'wait_s': wait_s, 'head_s': head, 'encode_s': encode, 'transmit_s': sending.mean(axis=1) - answer,
+            'rtt_s': outlook.rtt_s * self._sends, 'queueing_s': outlook.queueing_s * self._sends,
+            'decode_s': decode * self._sends, 'tail_s': tail * self._sends, 'answer_s': answer, 'latency_s': latency,
+            'frame_rate_hz': 1 / np.maximum(stage_s, 1e-9), 'score': score,
         }
         index = self.splits[chosen]
+        spare_s = math.inf
+        if allowed[local] and stage_s[chosen] > period_s:
+            spare_s = max(0.0, float(before[local] - latency[chosen] + wait_s[chosen]))
         return Plan(index, self.names[index], self.codecs[chosen], why, float(latency[chosen]),
-                    float(mean_after[chosen]), fallback, changed, table, self)
+                    float(after[chosen].mean()), fallback, spare_s, changed, table, self)
 
-    def _choose(self, best: int, score: Array, before: Array, after: Array, outlook: Outlook) -> tuple[int, bool, str]:
+    def _choose(self, best: int, score: Array, total: Array, before: Array,
+                at_edge: Array, outlook: Outlook) -> tuple[int, bool, str]:
         current = self._chosen
         if current is None or not math.isfinite(score[current]):
             why = 'first choice' if current is None else (
@@ -233,7 +258,13 @@ class Planner:
             return current, False, f'{self._say(current)} is still best'
         else:
             gain = float(score[current] - score[best])
-            spread = float((before[current] - before[best] + after[current] - after[best]).std())
+            difference = total[current] - total[best]
+            # What a change of the believed rate by one standard deviation would change of the gain.
+            spread = math.hypot(
+                outlook.rate_spread * abs(float(difference[_HIGH] - difference[_LOW]) / math.log(
+                    float(outlook.rates_bps[_HIGH] / outlook.rates_bps[_LOW]))),
+                min(outlook.robot_spread, _FLUCTUATION) * float(before[current] - before[best]),
+                min(outlook.edge_spread, _FLUCTUATION) * float(at_edge[current] - at_edge[best]))
             needed = self.rules.switching_cost * float(score[current]) + self.rules.confidence * spread
             if gain <= needed:
                 return current, False, (

@@ -45,7 +45,7 @@ class MonitorSettings:
         10.0, 'Images offered per second, for the bandwidth bound.', '1/s', 0.01, 1000.0)
     batch: int = _setting(1, 'Images in a frame.', '', 1, 1024)
     switching_cost: float = _setting(
-        0.02, 'What a change of split must gain at least, as a share of the predicted latency.',
+        0.01, 'What a change of split must gain at least, as a share of the predicted latency.',
         '', 0.0, 1.0)
     confidence: float = _setting(
         1.0, "How many standard deviations of the predicted gain a change must gain beyond that.",
@@ -83,8 +83,9 @@ class FrameObservation:
     """
     One finished frame.
 
-    ``outcome`` is 'answered', 'local' (never sent) or 'fell_back' (the robot finished it). Instants are of the robot's
-    monotonic clock: when the payload left, when its receipt came and when its answer came, NaN where there is none.
+    ``outcome`` is 'answered', 'local' (never sent), 'fell_back' (the robot finished it) or 'late' (an answer that came
+    after that; the same frame was reported before). Instants are of the robot's monotonic clock: when the payload left,
+    when its receipt came, when its answer came, when the robot gave up waiting; NaN where there is none.
     ``held_s`` is the edge's own duration from receiving to answering, with its parts beside it; ``head_s``,
     ``encode_s`` and ``finish_s`` are the robot's.
     """
@@ -99,6 +100,7 @@ class FrameObservation:
     sent_s: float = math.nan
     received_s: float = math.nan
     answered_s: float = math.nan
+    given_up_s: float = math.nan
     held_s: float = math.nan
     queueing_s: float = math.nan
     decode_s: float = math.nan
@@ -113,8 +115,10 @@ class Decision:
     """
     What to do from the next frame on, and why.
 
-    ``fallback_after_s`` is how long after sending the camera waits before it finishes a frame itself; ``last_frame`` is
-    the latest frame that was taken into account, -1 for none.
+    ``fallback_after_s`` is how long after sending the camera waits before it finishes a frame itself. An image that
+    would have to wait for longer than ``local_if_wait_s`` until link and edge are free for it is better done by local
+    inference at once, the choice for the others being what it is. ``last_frame`` is the latest frame that was taken
+    into account, -1 for none.
     """
 
     sequence: int
@@ -124,6 +128,7 @@ class Decision:
     reason: str
     predicted_s: float
     fallback_after_s: float
+    local_if_wait_s: float
     last_frame: int
     changed: bool
     plan: Plan
@@ -153,7 +158,8 @@ class Monitor:
             settings.heartbeat_period_s, settings.probe_period_s, settings.probe_share, settings.silence_s,
             settings.downlink_ratio)
         self._load = LoadEstimator(settings.report_timeout_s)
-        self._robot = ServiceTimes()
+        # Heads that run while a frame is finished beside them are slow for that time: three in a row are believed.
+        self._robot = ServiceTimes(0.5, confirmations=2)
         self._now_s = -math.inf
         self._last_frame = -1
         self._news = True
@@ -183,15 +189,18 @@ class Monitor:
         if cut is None:
             return
         batch = frame.batch if frame.batch in cut.head_s else self.settings.batch
-        self._last_frame = max(self._last_frame, frame.sequence)
+        if frame.outcome != 'late':
+            self._last_frame = max(self._last_frame, frame.sequence)
         self._news = True
         now_s = max((t for t in (frame.answered_s, frame.sent_s, self._now_s) if math.isfinite(t)), default=0.0)
         self._robot.observe(frame.split_index, frame.head_s, cut.head_s[batch], now_s)
         if frame.outcome == 'fell_back':
             self._robot.observe(('finish', frame.split_index), frame.finish_s, cut.finish_s[batch], now_s)
-            if self._link.has_passed(frame.sequence):
-                self._load.on_silence(now_s - frame.sent_s, now_s)
-        elif frame.outcome == 'answered' and math.isfinite(frame.answered_s):
+            arrived_s = self._link.passed_s(frame.sequence)
+            if arrived_s is not None:
+                waited_s = frame.given_up_s - arrived_s
+                self._load.on_silence(frame.split_index, waited_s, cut.tail_s[batch], now_s)
+        elif frame.outcome in ('answered', 'late') and math.isfinite(frame.answered_s):
             if math.isfinite(frame.received_s):
                 self._link.on_receipt(frame.sequence, frame.received_s)
             held_s = frame.held_s if math.isfinite(frame.held_s) else -1.0
@@ -241,7 +250,7 @@ class Monitor:
         self._decisions += 1
         self._decision = Decision(
             self._decisions, plan.split_index, plan.split_name, plan.codec, plan.reason, plan.predicted_s,
-            plan.fallback_after_s, self._last_frame, plan.changed, plan)
+            plan.fallback_after_s, plan.local_if_wait_s, self._last_frame, plan.changed, plan)
         return self._decision
 
     @property
@@ -265,7 +274,7 @@ class Monitor:
         edge = self._load.times
         return Outlook(
             rates_bps=rate.next_transfer_bps(RATE_SHARES),
-            uncertainty=0.0,
+            rate_spread=rate.level_spread,
             rtt_s=self._link.rtt_s,
             jitter_s=self._link.jitter_s,
             alive=self._link.alive,
@@ -274,6 +283,8 @@ class Monitor:
             edge=[edge.factor_of(cut.index) for cut in self._profile.cuts],
             robot_factor=self._robot.factor,
             edge_factor=edge.factor,
+            robot_spread=self._robot.spread,
+            edge_spread=edge.spread,
         )
 
     def _cut(self, split_index: int):  # type: ignore[no-untyped-def]
