@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument('command', nargs='?')
     parser.add_argument('arguments', nargs=argparse.REMAINDER)
     given = parser.parse_args()
-    benches = sorted(path.stem for path in (ROOT / 'bench').glob('*.py') if path.stem not in ('figures', '__init__'))
+    benches = sorted(path.stem for path in (ROOT / 'bench').glob('*.py') if "'__main__'" in path.read_text())
     command, arguments = given.command, given.arguments
     if command in (None, 'help', '--help', '-h'):
         print(USAGE, end='')

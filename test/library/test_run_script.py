@@ -1,0 +1,107 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""./run sets up once, remakes what is broken, and names what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Return scripts/run.py with its folders elsewhere, and the steps it takes recorded instead of taken."""
+    spec = importlib.util.spec_from_file_location('run_script', ROOT / 'scripts' / 'run.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, 'VENV', tmp_path / '.venv')
+    monkeypatch.setattr(module, 'PYTHON', tmp_path / '.venv' / 'bin' / 'python')
+    monkeypatch.setattr(module, 'BUILD', tmp_path / '.build')
+    monkeypatch.setattr(module, 'check_machine', lambda: None)
+    monkeypatch.setattr(module, 'mend_cmake_files', lambda: None)
+    (tmp_path / '.build').mkdir()
+    module.steps = []
+
+    def take(step, command, env=None):
+        module.steps.append(step)
+        if step == 'virtual environment':
+            module.PYTHON.parent.mkdir(parents=True)
+            module.PYTHON.write_text('#!/bin/sh\nexit 0\n')
+            module.PYTHON.chmod(0o755)
+
+    monkeypatch.setattr(module, 'run_logged', take)
+    return module
+
+
+WHOLE = ['virtual environment', 'packages', 'check of the packages']
+
+
+def test_the_environment_is_made_once(run) -> None:
+    run.make_environment(with_ros=False)
+    run.make_environment(with_ros=False)
+    assert run.steps == WHOLE
+
+
+def test_a_broken_environment_is_made_again(run) -> None:
+    run.make_environment(with_ros=False)
+    run.PYTHON.write_text('#!/bin/sh\nexit 1\n')
+    run.make_environment(with_ros=False)
+    assert run.steps == 2 * WHOLE
+
+
+def test_a_half_made_environment_is_made_again(run, monkeypatch) -> None:
+    take = run.run_logged
+
+    def interrupted(step, command, env=None):
+        take(step, command, env)
+        if step == 'packages':
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, 'run_logged', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run.make_environment(with_ros=False)
+    run.make_environment(with_ros=False)
+    assert run.steps == WHOLE[:2] + WHOLE
+
+
+def test_changed_requirements_make_another(run, monkeypatch, tmp_path) -> None:
+    run.make_environment(with_ros=False)
+    changed = tmp_path / 'requirements.txt'
+    changed.write_text('numpy\n')
+    monkeypatch.setattr(run, 'REQUIREMENTS', changed)
+    run.make_environment(with_ros=False)
+    assert run.steps == 2 * WHOLE
+
+
+def test_a_missing_compiler_is_named_with_the_command_that_installs_it(run, monkeypatch) -> None:
+    spec = importlib.util.spec_from_file_location('run_script_again', ROOT / 'scripts' / 'run.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module.shutil, 'which', lambda name: None)
+    with pytest.raises(SystemExit, match='g\\+\\+.*apt-get install g\\+\\+'):
+        module.check_machine()
+
+
+def test_a_missing_python_is_named_with_the_command_that_installs_it(tmp_path) -> None:
+    (tmp_path / 'dirname').symlink_to('/usr/bin/dirname')
+    result = subprocess.run(['/bin/sh', str(ROOT / 'run'), 'test'], capture_output=True, text=True,
+                            env={'PATH': str(tmp_path)})
+    assert result.returncode == 1 and 'apt-get install python3' in result.stderr
+
+
+@pytest.mark.parametrize('arguments, sentence', [
+    (['dance'], "unknown command 'dance'"), (['bench'], 'codecs'), (['bench', 'nothing'], 'codecs'),
+    (['exec'], 'exec needs a program'),
+])
+def test_a_wrong_command_is_answered_at_once(arguments, sentence) -> None:
+    result = subprocess.run([sys.executable, str(ROOT / 'scripts' / 'run.py'), *arguments], capture_output=True,
+                            text=True, env={**os.environ, '_ROS_WHEELS_BOOTSTRAP_COMPLETE': '1'})
+    assert result.returncode == 1 and sentence in result.stderr
