@@ -1,0 +1,44 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""``colcon build`` without --symlink-install (./run builds with it) installs everything where ROS 2 looks for it."""
+
+import os
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.timeout(600)
+def test_plain_build(tmp_path) -> None:
+    source = tmp_path / 'src' / 'dynsplit_ros'
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns('.*', 'out', 'test', 'docs'))
+    colcon = [sys.executable, '-m', 'colcon'] if shutil.which('colcon') is None else ['colcon']
+    environment = {name: value for name, value in os.environ.items() if name not in ('PYTHONPATH', 'PYTHONSAFEPATH')}
+    built = subprocess.run(
+        [*colcon, 'build', '--cmake-args', f'-DPython3_EXECUTABLE={sys.executable}', '-DBUILD_TESTING=OFF'],
+        cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert built.returncode == 0, built.stdout + built.stderr
+    prefix = tmp_path / 'install' / 'dynsplit_ros'
+    for name in ('camera_node', 'edge_node', 'monitor_node', 'image_source', 'cuts', 'profile', 'simulate'):
+        program = prefix / 'lib' / 'dynsplit_ros' / name
+        assert os.access(program, os.X_OK) and not program.is_symlink()
+    share = prefix / 'share' / 'dynsplit_ros'
+    for name in ('launch/robot.launch.py', 'launch/edge.launch.py', 'config/robot.yaml', 'config/edge.yaml',
+                 'msg/Activation.msg', 'package.xml'):
+        assert (share / name).is_file()
+    modules = next(prefix.glob('lib/python3*/site-packages'))
+    assert (modules / 'dynsplit_ros' / 'partition' / 'split.py').is_file()
+    code = 'import sys; sys.path[:1] = []; from dynsplit_ros.msg import Activation; import dynsplit_ros; ' \
+           'import importlib.metadata as m; print(dynsplit_ros.__file__, m.version("dynsplit_ros"))'
+    seen = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tmp_path, env={
+        **environment, 'PYTHONPATH': str(modules), 'LD_LIBRARY_PATH': os.pathsep.join(
+            [str(prefix / 'lib'), environment.get('LD_LIBRARY_PATH', '')])})
+    assert seen.returncode == 0, seen.stderr
+    from xml.etree import ElementTree
+    version = ElementTree.parse(ROOT / 'package.xml').getroot().findtext('version')
+    assert seen.stdout.split() == [str(modules / 'dynsplit_ros' / '__init__.py'), version]
