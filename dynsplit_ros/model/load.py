@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 import difflib
 import importlib
 import logging
 import os
 from pathlib import Path
+import pickle
 import threading
 from typing import Any, Iterator, Mapping, Sequence
 
@@ -53,7 +54,6 @@ class LoadedModel:
     max_batch: int | None = None
     torchvision: bool = False
     seed: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def whole(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the named outputs of the unchanged module for ``image``, uint8 [N, 3, H, W]."""
@@ -207,6 +207,11 @@ def _from_torchvision(
             raise DynsplitError(
                 f'the weights {described} of {name} could not be downloaded ({error}); set weights to none (drawn from'
                 ' the seed) or to the path of a state dict'
+            ) from error
+        except pickle.UnpicklingError as error:
+            raise DynsplitError(
+                f'the downloaded weights {described} hold more than tensors, and reading them would execute code that they'
+                ' bring, so they are not loaded; delete them from torch.hub.get_dir() and try again'
             ) from error
         except (TypeError, ValueError) as error:
             raise DynsplitError(

@@ -56,6 +56,9 @@ def measure(
     limit = split.model.max_batch
     if sizes[0] < 1 or (limit is not None and sizes[-1] > limit):
         raise DynsplitError(f'batches {list(batches)} were given, but {split.model.name} takes 1 to {limit or "any"}')
+    unknown = [name for name in codecs or () if name not in CODECS]
+    if unknown:
+        raise DynsplitError(f'codec {unknown[0]!r} was given to measure; known are {", ".join(CODECS)}')
     frames = _frames(split, images)
     steps = len(sizes) + repeats + 1
     head_s: list[dict[int, float]] = [{} for _ in split.cuts]
@@ -223,9 +226,6 @@ def _codecs(
     progress: Callable[[float], None],
 ) -> list[dict[str, CodecProfile]]:
     """Measure, for each cut, the codecs among ``names`` that fit it, all in turn in every repeat."""
-    unknown = [name for name in names or () if name not in CODECS]
-    if unknown:
-        raise DynsplitError(f'codec {unknown[0]!r} was given to measure; known are {", ".join(CODECS)}')
     sending = split.cuts[: split.local_index]
     chosen = [_fitting(cut, names) for cut in sending]
     size_of: dict[tuple[int, str, int], list[int]] = defaultdict(list)
@@ -247,7 +247,7 @@ def _codecs(
                     encode_s[at, name, batch].append(between_s - start_s)
                     decode_s[at, name, batch].append(end_s - between_s)
                     size_of[at, name, batch].append(sum(memoryview(tensor.data).nbytes for tensor in encoded))
-            progress((batch / sizes[-1]) * (repeat + 1) / repeats)
+            progress((sizes.index(batch) + (repeat + 1) / repeats) / len(sizes))
     profiles: list[dict[str, CodecProfile]] = []
     for at, cut in enumerate(sending):
         profiles.append({})
