@@ -53,7 +53,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     latency.set_ylabel('latency of each frame, ms')
     latency.set_xlabel('time, s')
     latency.grid(axis='y', which='both', alpha=0.2)
-    latency.legend(loc='upper right', fontsize=9)
+    latency.legend(loc='lower center', bbox_to_anchor=(0.5, 0.99), ncols=3, frameon=False, fontsize=9)
 
     for number, step in enumerate(report['steps']):
         for axes in (rate, split, latency):
