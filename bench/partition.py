@@ -1,6 +1,7 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What splitting costs: time of head plus tail against the whole module, memory, and the time to list cuts."""
+"""What splitting costs: time of head plus tail against the whole module, memory, and the time to list
+cuts."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from bench.figures import argument_parser, Figures
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
 
-_PLAIN = '''
+_PLAIN = """
 import resource, torch
 from dynsplit_ros.model import load_model
 model = load_model('efficientnet_b7')
@@ -24,21 +25,21 @@ image = torch.zeros(1, 3, *model.input_size, dtype=torch.uint8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with torch.inference_mode():
     model.whole(image)
-'''
-_LIST = '''
+"""
+_LIST = """
 from dynsplit_ros.tools.cuts import main
 main(['efficientnet_b7'])
-'''
-_REPORT = '''
+"""
+_REPORT = """
 import resource
 print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-'''
+"""
 
 
 def main() -> int:
     """Measure, print and write the figures."""
     parser = argument_parser(__doc__ or '')
-    parser.add_argument('--rounds', type=int, default=60, help='interleaved timed runs per cut (60)')
+    parser.add_argument('--rounds', type=int, default=100, help='interleaved timed runs per cut (100)')
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     figures = Figures()
@@ -74,7 +75,8 @@ def _overhead(figures: Figures, name: str, rounds: int) -> None:
                     times[index].append(time.perf_counter() - start_s)
     for cut in split.cuts:
         index = cut.index or 0
-        ratio = float(np.median(split_s[index]) / np.median(whole_s[index]))
+        # Of neighbours in time, so that what slows the machine for a while slows both.
+        ratio = float(np.median(np.divide(split_s[index], whole_s[index])))
         figures.add(f'{name}: head + tail over the whole at {index} ({cut.name})', ratio, '', '<= 1.03')
     figures.add(f'{name}: the whole module', 1000 * float(np.median(sum(whole_s.values(), []))), 'ms')
 
@@ -82,7 +84,10 @@ def _overhead(figures: Figures, name: str, rounds: int) -> None:
 def _one_copy(figures: Figures, name: str) -> None:
     """Build head and tail of every candidate and count the weights' memory, and the process's growth."""
     model = load_model(name)
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.module.parameters(), *model.module.buffers())}
+    own = {
+        tensor.untyped_storage().data_ptr()
+        for tensor in (*model.module.parameters(), *model.module.buffers())
+    }
     own |= {tensor.untyped_storage().data_ptr() for tensor in model.normalise.buffers()}
     weights = sum(tensor.untyped_storage().nbytes() for tensor in model.module.parameters())
     split = SplitModel(model)
@@ -98,8 +103,10 @@ def _one_copy(figures: Figures, name: str) -> None:
         for tensor in (*part.parameters(), *part.buffers())  # type: ignore[attr-defined]
         if tensor.untyped_storage().data_ptr() not in own
     ]
-    figures.add(f'{name}: tensors of heads and tails that are not the module\'s own', len(foreign), '', '== 0')
-    figures.add(f'{name}: memory that all heads and tails add, over the weights', grown / weights, '', '<= 0.2')
+    figures.add(f"{name}: tensors of heads and tails that are not the module's own", len(foreign), '', '== 0')
+    figures.add(
+        f'{name}: memory that all heads and tails add, over the weights', grown / weights, '', '<= 0.2'
+    )
 
 
 def _resident_bytes() -> int:

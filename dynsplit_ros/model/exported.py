@@ -1,13 +1,14 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Load a program saved with ``torch.export.save`` only after making sure that loading it executes nothing of its own.
+Load a program saved with ``torch.export.save`` only after making sure that loading it executes nothing of its
+own.
 
-``torch.export.load`` trusts its file in several ways: it unpickles what the file asks it to unpickle (and falls back to
-unsafe unpickling for sample inputs), hands the file's symbolic expressions to SymPy, which evaluates them as Python,
-resolves operators by attribute lookup in ``torch`` (``torch.os.system`` is one), and writes the file's names into
-Python source. So the archive is read first, with torch's own reader, and refused unless it holds raw tensors, operators
-of known namespaces, arithmetic on sizes, and plain names.
+``torch.export.load`` trusts its file in several ways: it unpickles what the file asks it to unpickle (and
+falls back to unsafe unpickling for sample inputs), hands the file's symbolic expressions to SymPy, which
+evaluates them as Python, resolves operators by attribute lookup in ``torch`` (``torch.os.system`` is one),
+and writes the file's names into Python source. So the archive is read first, with torch's own reader, and
+refused unless it holds raw tensors, operators of known namespaces, arithmetic on sizes, and plain names.
 """
 
 from __future__ import annotations
@@ -49,10 +50,13 @@ def load_exported(path: Path) -> tuple[nn.Module, tuple[int, int], int | None]:
     """
     Return the program's module, its input size (H, W), and its largest batch (``None`` for any).
 
-    :raises DynsplitError: when it is no such program, would execute code, or does not take float images [N, 3, H, W].
+    :raises DynsplitError: when it is no such program, would execute code, or does not take float images [N,
+        3, H, W].
     """
     if not path.is_file():
-        raise DynsplitError(f'exported program {str(path)!r} was given, but there is no such file; give its path')
+        raise DynsplitError(
+            f'exported program {str(path)!r} was given, but there is no such file; give its path'
+        )
     with path.open('rb') as file:
         try:
             reader = PT2ArchiveReader(file)
@@ -62,8 +66,8 @@ def load_exported(path: Path) -> tuple[nn.Module, tuple[int, int], int | None]:
             samples = reader.read_bytes(_SAMPLES)
         except Exception as error:
             raise DynsplitError(
-                f'{path} is no program that this version of torch.export saved ({type(error).__name__}); save it again'
-                ' with torch.export.save'
+                f'{path} is no program that this version of torch.export saved ({type(error).__name__}); save'
+                ' it again with torch.export.save'
             ) from error
         for name in sorted(names - {_PROGRAM, _SAMPLES, *_CONFIGS}):
             if not _PLAIN_FILE.fullmatch(name):
@@ -81,11 +85,15 @@ def load_exported(path: Path) -> tuple[nn.Module, tuple[int, int], int | None]:
         _check(path, documents[_PROGRAM], '')
         file.seek(0)
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # the weights' buffers are read-only, and nothing here writes to them
+            warnings.simplefilter(
+                'ignore'
+            )  # the weights' buffers are read-only, and nothing here writes to them
             try:
                 program = torch.export.load(file)
                 guarded = program.module(check_guards=False)
-                module = fx.GraphModule(guarded, guarded.graph)  # without its hooks, which no tracer gets through
+                module = fx.GraphModule(
+                    guarded, guarded.graph
+                )  # without its hooks, which no tracer gets through
             except Exception as error:
                 reason = ' '.join(str(error).split())[:200]
                 raise DynsplitError(f'{path} cannot be loaded as an exported program: {reason}') from error
@@ -94,7 +102,10 @@ def load_exported(path: Path) -> tuple[nn.Module, tuple[int, int], int | None]:
 
 def _check(path: Path, value: Any, key: str) -> None:
     """Refuse anything in the program's document that is more than data."""
-    if key in ('metadata', 'guards_code'):  # where the program came from, and checks that are left out: never executed
+    if key in (
+        'metadata',
+        'guards_code',
+    ):  # where the program came from, and checks that are left out: never executed
         return
     if isinstance(value, dict):
         for name, item in value.items():
@@ -133,14 +144,17 @@ def _check_tree(path: Path, tree: dict[str, Any]) -> None:
 
 def _refuse(path: Path, what: str) -> None:
     raise DynsplitError(
-        f'{path} holds {what}, and loading it could execute code that the file brings, so it is not loaded; export a'
-        ' module whose parameters are plain tensors and whose operators are torch\'s'
+        f'{path} holds {what}, and loading it could execute code that the file brings, so it is not loaded;'
+        ' export a'
+        " module whose parameters are plain tensors and whose operators are torch's"
     )
 
 
 def _input(path: Path, program: Any) -> tuple[tuple[int, int], int | None]:
     wanted = set(program.graph_signature.user_inputs)
-    inputs = [node.meta['val'] for node in program.graph.nodes if node.op == 'placeholder' and node.name in wanted]
+    inputs = [
+        node.meta['val'] for node in program.graph.nodes if node.op == 'placeholder' and node.name in wanted
+    ]
     image = inputs[0] if len(inputs) == 1 else None
     if (
         not isinstance(image, torch.Tensor)
@@ -150,13 +164,15 @@ def _input(path: Path, program: Any) -> tuple[tuple[int, int], int | None]:
         or image.shape[1] != 3
     ):
         raise DynsplitError(
-            f'{path} takes {[tuple(getattr(value, "shape", ())) for value in inputs]}, but a program here takes float32'
-            ' images [N, 3, H, W] alone, with H and W fixed; export it so'
+            f'{path} takes {[tuple(getattr(value, "shape", ())) for value in inputs]}, but a program here'
+            ' takes float32 images [N, 3, H, W] alone, with H and W fixed; export it so'
         )
     batch = image.shape[0]
     if isinstance(batch, int):
         if batch != 1:
-            raise DynsplitError(f'{path} was exported for batches of {batch} alone; export it for 1, or dynamic')
+            raise DynsplitError(
+                f'{path} was exported for batches of {batch} alone; export it for 1, or dynamic'
+            )
         return (int(image.shape[2]), int(image.shape[3])), 1
     bound = program.range_constraints[batch.node.expr].upper
     limit = int(bound) if bound.is_number and int(bound) < 2**31 else None

@@ -1,6 +1,7 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Load a vision model by its torchvision name, a ``package.module:factory``, or the path of an exported program."""
+"""Load a vision model by its torchvision name, a ``package.module:factory``, or the path of an exported
+program."""
 
 from __future__ import annotations
 
@@ -15,11 +16,9 @@ import pickle
 import threading
 from typing import Any, Iterator, Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import nn
 import torchvision.models as zoo
-from torchvision.transforms import InterpolationMode
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model.preprocess import Normalise, Resize
@@ -38,9 +37,9 @@ class LoadedModel:
     """
     A module in evaluation mode and what belongs to it.
 
-    ``module`` takes float images [N, 3, H, W] (``normalise``'s output), or, where ``image_list`` is true, a list of N
-    images [3, H, W], as torchvision's detectors do. ``input_size`` is (H, W); ``max_batch`` is the largest N, or
-    ``None`` for any; ``torchvision`` tells the models whose traces this package's tests cover.
+    ``module`` takes float images [N, 3, H, W] (``normalise``'s output), or, where ``image_list`` is true, a
+    list of N images [3, H, W], as torchvision's detectors do. ``input_size`` is (H, W); ``max_batch`` is the
+    largest N, or ``None`` for any; ``torchvision`` tells the models whose traces this package's tests cover.
     """
 
     name: str
@@ -58,20 +57,24 @@ class LoadedModel:
     def whole(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the named outputs of the unchanged module for ``image``, uint8 [N, 3, H, W]."""
         values = self.normalise(image)
-        return name_outputs(self.module(list(values.unbind(0)) if self.image_list else values), self.output_name)
+        return name_outputs(
+            self.module(list(values.unbind(0)) if self.image_list else values), self.output_name
+        )
 
     @property
     def output_name(self) -> str:
         """What the output is called where the module gives a single tensor."""
-        return 'logits' if self.task == 'classification' else 'out' if self.task == 'segmentation' else 'output'
+        return {'classification': 'logits', 'segmentation': 'out'}.get(self.task, 'output')
 
 
 def name_outputs(output: Any, name: str = 'output') -> dict[str, Any]:
     """
-    Return the tensors in ``output`` by their path in it: dictionary keys and sequence positions joined by dots.
+    Return the tensors in ``output`` by their path in it: dictionary keys and sequence positions joined by
+    dots.
 
-    A lone tensor is called ``name``. A list of dictionaries, which is what a detector returns for its images, gives
-    ``'boxes.0'``, ``'labels.0'``, ``'boxes.1'`` …: the key first, then the image. Anything but tensors is left out.
+    A lone tensor is called ``name``. A list of dictionaries, which is what a detector returns for its images,
+    gives ``'boxes.0'``, ``'labels.0'``, ``'boxes.1'`` …: the key first, then the image. Anything but tensors
+    is left out.
     """
     found: dict[str, Any] = {}
 
@@ -115,14 +118,16 @@ def load_model(
     """
     Load a model.
 
-    :param name: a torchvision name (see :func:`model_names`), ``package.module:factory`` for a module of your own, or
-        the path of a program saved with ``torch.export`` (``.pt2``).
-    :param weights: ``'none'`` (drawn from ``seed``; a factory's and a program's own stay as they come), ``'default'`` or
-        the name of an entry of torchvision's enumeration (downloaded), or the path of a state dict.
+    :param name: a torchvision name (see :func:`model_names`), ``package.module:factory`` for a module of your
+        own, or the path of a program saved with ``torch.export`` (``.pt2``).
+    :param weights: ``'none'`` (drawn from ``seed``; a factory's and a program's own stay as they come),
+        ``'default'`` or the name of an entry of torchvision's enumeration (downloaded), or the path of a
+        state dict.
     :param input_size: (height, width) at which the network runs; ``None`` for the model's own.
     :param seed: of the weights that are drawn.
     :param kwargs: keyword arguments of the torchvision builder or of the factory.
-    :param task: ``'classification'``, ``'segmentation'``, ``'detection'`` or ``'other'``, for a module of your own.
+    :param task: ``'classification'``, ``'segmentation'``, ``'detection'`` or ``'other'``, for a module of
+        your own.
     :param labels: the classes' names in the order of the outputs; ``None`` for the weights' own.
     :param mean: per channel, of the image scaled to [0, 1]; ``None`` for the model's own.
     :param std: per channel, as ``mean``.
@@ -130,7 +135,9 @@ def load_model(
     """
     size = None if input_size is None else _checked_size(input_size)
     if task is not None and task not in _TASKS:
-        raise DynsplitError(f'task {task!r} was given, but it is one of {", ".join(_TASKS)}; give one of these')
+        raise DynsplitError(
+            f'task {task!r} was given, but it is one of {", ".join(_TASKS)}; give one of these'
+        )
     if (mean is None) != (std is None):
         raise DynsplitError('mean and std belong together, and one alone was given; give both or none')
     options = dict(kwargs or {})
@@ -151,7 +158,9 @@ def load_model(
 def _checked_size(input_size: Sequence[int]) -> tuple[int, int]:
     size = tuple(int(value) for value in input_size)
     if len(size) != 2 or min(size) < 1:
-        raise DynsplitError(f'input size {tuple(input_size)} was given, but it is (height, width), both positive')
+        raise DynsplitError(
+            f'input size {tuple(input_size)} was given, but it is (height, width), both positive'
+        )
     return size[0], size[1]
 
 
@@ -185,7 +194,9 @@ def _from_torchvision(
         if entry is None and name.startswith('maxvit_'):
             options.setdefault('input_size', size)
         if name in ('googlenet', 'inception_v3') and entry is None:
-            options.setdefault('init_weights', False)  # their own initialisation takes seconds, and is drawn over
+            options.setdefault(
+                'init_weights', False
+            )  # their own initialisation takes seconds, and is drawn over
         normalise = Normalise(preset.mean, preset.std)
     elif task == 'segmentation':
         size = size or (int(preset.resize_size[0]),) * 2
@@ -205,17 +216,19 @@ def _from_torchvision(
             module = zoo.get_model(name, weights=entry, **options)
         except OSError as error:  # urllib's URLError is one
             raise DynsplitError(
-                f'the weights {described} of {name} could not be downloaded ({error}); set weights to none (drawn from'
-                ' the seed) or to the path of a state dict'
+                f'the weights {described} of {name} could not be downloaded ({error}); set weights to none'
+                ' (drawn from the seed) or to the path of a state dict'
             ) from error
         except pickle.UnpicklingError as error:
             raise DynsplitError(
-                f'the downloaded weights {described} hold more than tensors, and reading them would execute code that they'
-                ' bring, so they are not loaded; delete them from torch.hub.get_dir() and try again'
+                f'the downloaded weights {described} hold more than tensors, and reading them would execute'
+                ' code that they bring, so they are not loaded; delete them from torch.hub.get_dir() and try'
+                ' again'
             ) from error
         except (TypeError, ValueError) as error:
             raise DynsplitError(
-                f'{name} cannot be built with {options} and weights {weights!r}: {error}; change these arguments'
+                f'{name} cannot be built with {options} and weights {weights!r}: {error}; change these'
+                ' arguments'
             ) from error
     if entry is None:
         if weights == 'none':
@@ -237,12 +250,15 @@ def _from_torchvision(
 
 
 def _detector_size(name: str, module: nn.Module, size: tuple[int, int] | None) -> tuple[int, int]:
-    """Return the size at which the detector's own transform leaves an image as it is: 4:3 where it is free."""
+    """Return the size at which the detector's own transform leaves an image as it is: 4:3 where it is
+    free."""
     transform: Any = module.transform
     fixed = transform.fixed_size
     if fixed is not None:
         if size not in (None, (fixed[1], fixed[0])):
-            raise DynsplitError(f'{name} runs at {(fixed[1], fixed[0])} alone, and {size} was given; leave it out')
+            raise DynsplitError(
+                f'{name} runs at {(fixed[1], fixed[0])} alone, and {size} was given; leave it out'
+            )
         return int(fixed[1]), int(fixed[0])
     shorter = int(transform.min_size[-1])
     return size or (shorter, min(round(shorter * 4 / 3), int(transform.max_size)))
@@ -256,15 +272,17 @@ def _weights_entry(name: str, enumeration: Any, weights: str) -> Any:
     entry = enumeration.__members__.get(weights.rsplit('.', 1)[-1])
     if entry is None:
         raise DynsplitError(
-            f'weights {weights!r} were given for {name}; allowed are none, default, {", ".join(enumeration.__members__)},'
-            f' or the path of a state dict ({", ".join(STATE_DICT_SUFFIXES)})'
+            f'weights {weights!r} were given for {name}; allowed are none, default,'
+            f' {", ".join(enumeration.__members__)}, or the path of a state dict'
+            f' ({", ".join(STATE_DICT_SUFFIXES)})'
         )
     return entry
 
 
 @contextlib.contextmanager
 def _only_safe_loading() -> Iterator[None]:
-    """Make torch refuse to unpickle code for as long as this lasts: torchvision's downloads ask for no such thing."""
+    """Make torch refuse to unpickle code for as long as this lasts: torchvision's downloads ask for no such
+    thing."""
     key = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
     with _force_safe_load:
         before = os.environ.get(key)
@@ -286,14 +304,17 @@ def _from_factory(
         factory = getattr(importlib.import_module(module_name), factory_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise DynsplitError(
-            f'model {name!r} was given, but {error}; give package.module:factory of something that can be imported'
+            f'model {name!r} was given, but {error}; give package.module:factory of something that can be'
+            ' imported'
         ) from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             module = factory(**options)
         except TypeError as error:
-            raise DynsplitError(f'{name} cannot be called with {options}: {error}; change the arguments') from error
+            raise DynsplitError(
+                f'{name} cannot be called with {options}: {error}; change the arguments'
+            ) from error
     if not isinstance(module, nn.Module):
         raise DynsplitError(f'{name} returned a {type(module).__name__}, but a torch.nn.Module is needed')
     if weights != 'none':
@@ -312,7 +333,9 @@ def _from_export(
         )
     module, own_size, max_batch = load_exported(path)
     if size not in (None, own_size):
-        raise DynsplitError(f'{path} was exported for images of {own_size}, and {size} was given; leave it out')
+        raise DynsplitError(
+            f'{path} was exported for images of {own_size}, and {size} was given; leave it out'
+        )
     model = _own_model(str(path), module, own_size, task)
     model.max_batch = max_batch
     return model

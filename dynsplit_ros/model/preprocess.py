@@ -3,8 +3,9 @@
 """
 Divide a model's own preprocessing in two: the resized 8-bit image, and everything behind it.
 
-What a camera sends at split 0 is the 8-bit image, so the first half (:class:`Resize`) runs where the camera is. The
-second half (:class:`Normalise`) is part of the model's graph, and so the same operations serve every split.
+What a camera sends at split 0 is the 8-bit image, so the first half (:class:`Resize`) runs where the camera
+is. The second half (:class:`Normalise`) is part of the model's graph, and so the same operations serve every
+split.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 import torch
 from torch import nn
 from torchvision.transforms import InterpolationMode
@@ -26,9 +28,10 @@ class Resize:
     """
     How a camera's image becomes the model's 8-bit input of ``size`` (height, width).
 
-    With ``cover`` the image is first scaled, its aspect ratio kept, until it covers ``cover`` (height, width), and then
-    its centre is cut out, which is what torchvision's ``ImageClassification`` does. Without it, the image is scaled
-    to ``size`` directly, so that every pixel of the camera has its place in a dense output.
+    With ``cover`` the image is first scaled, its aspect ratio kept, until it covers ``cover`` (height,
+    width), and then its centre is cut out, which is what torchvision's ``ImageClassification`` does. Without
+    it, the image is scaled to ``size`` directly, so that every pixel of the camera has its place in a dense
+    output.
     """
 
     size: tuple[int, int]
@@ -36,7 +39,7 @@ class Resize:
     interpolation: InterpolationMode = InterpolationMode.BILINEAR
     antialias: bool = True
 
-    def __call__(self, image: np.ndarray) -> torch.Tensor:
+    def __call__(self, image: NDArray[np.uint8]) -> torch.Tensor:
         """
         Return the contiguous uint8 tensor [3, height, width] of ``image``, RGB uint8 [height, width, 3].
 
@@ -44,8 +47,8 @@ class Resize:
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise DynsplitError(
-                f'an image of type {image.dtype} and shape {image.shape} was given, but the model takes RGB uint8'
-                ' [height, width, 3]; convert it first'
+                f'an image of type {image.dtype} and shape {image.shape} was given, but the model takes RGB'
+                ' uint8 [height, width, 3]; convert it first'
             )
         tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
         height, width = tensor.shape[1:]
@@ -67,10 +70,12 @@ class Resize:
 
 class Normalise(nn.Module):
     """
-    Turn a uint8 image [N, 3, H, W] into what the model takes: float32, ``(image / 255 - mean) / std`` per channel.
+    Turn a uint8 image [N, 3, H, W] into what the model takes: float32, ``(image / 255 - mean) / std`` per
+    channel.
 
-    The arithmetic is that of torchvision's ``convert_image_dtype`` and ``normalize``, in the same order, so that the
-    result is the same to the bit. ``mean`` of ``None`` leaves out the second step (detectors normalise by themselves).
+    The arithmetic is that of torchvision's ``convert_image_dtype`` and ``normalize``, in the same order, so
+    that the result is the same to the bit. ``mean`` of ``None`` leaves out the second step (detectors
+    normalise by themselves).
     """
 
     mean: torch.Tensor
@@ -82,8 +87,8 @@ class Normalise(nn.Module):
         if mean is not None and std is not None:
             if len(mean) != 3 or len(std) != 3 or 0.0 in std:
                 raise DynsplitError(
-                    f'mean {list(mean)} and std {list(std)} were given, but each takes three numbers, and none of std'
-                    ' may be 0; give one per channel'
+                    f'mean {list(mean)} and std {list(std)} were given, but each takes three numbers, and'
+                    ' none of std may be 0; give one per channel'
                 )
             self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), persistent=False)
             self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), persistent=False)

@@ -29,9 +29,9 @@ from torch.utils.flop_counter import flop_registry
 from dynsplit_ros.tensors import ITEM_SIZES, TensorSpec
 
 _SHAPE_READERS = {
-    'shape', 'dtype', 'device', 'ndim', 'layout', 'is_cuda', 'requires_grad', 'size', 'dim', 'ndimension', 'numel',
-    'nelement', 'stride', 'element_size', 'is_floating_point', 'is_complex', 'is_contiguous', 'get_device', 'type',
-    'len', 'sym_size', 'sym_numel', 'sym_stride',
+    'shape', 'dtype', 'device', 'ndim', 'layout', 'is_cuda', 'requires_grad', 'size', 'dim', 'ndimension',
+    'numel', 'nelement', 'stride', 'element_size', 'is_floating_point', 'is_complex', 'is_contiguous',
+    'get_device', 'type', 'len', 'sym_size', 'sym_numel', 'sym_stride',
 }  # fmt: skip
 _LITERALS = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.memory_format, torch.layout)
 
@@ -93,7 +93,9 @@ class Value:
         return batch > 0 and tuple(shape) == self.shape_at(batch)
 
     def _batch_of(self, shape: tuple[int, ...]) -> int:
-        for size, one, two in zip(shape, self.shape, self.shape_of_two or (2 * size for size in self.shape[:1])):
+        for size, one, two in zip(
+            shape, self.shape, self.shape_of_two or (2 * size for size in self.shape[:1])
+        ):
             if one != two:
                 return 1 + (size - one) // (two - one)
         return 1
@@ -108,8 +110,8 @@ class Live:
     """
     What has to be sent at a position.
 
-    ``sent`` are the nodes whose values go over the wire; ``rebuilt`` maps each other node that is alive to the sent
-    node in whose storage it lies.
+    ``sent`` are the nodes whose values go over the wire; ``rebuilt`` maps each other node that is alive to
+    the sent node in whose storage it lies.
     """
 
     sent: tuple[fx.Node, ...]
@@ -119,7 +121,9 @@ class Live:
 class Analysis:
     """The nodes of a graph in order, their values, and what is alive after each."""
 
-    def __init__(self, root: nn.Module, graph: fx.Graph, image: torch.Tensor, batched: bool, count_below: int) -> None:
+    def __init__(
+        self, root: nn.Module, graph: fx.Graph, image: torch.Tensor, batched: bool, count_below: int
+    ) -> None:
         """
         Run ``graph`` once on ``image``, uint8 [1, 3, H, W], on the CPU.
 
@@ -153,7 +157,9 @@ class Analysis:
                 value.literal_of_two = seen[node] if value.kind == 'scalar' else None
                 if value.dtype:
                     value.shape_of_two, value.stride_of_two = seen[node]
-        if any(value.kind == 'scalar' and value.literal != value.literal_of_two for value in self.values.values()):
+        if any(
+            value.kind == 'scalar' and value.literal != value.literal_of_two for value in self.values.values()
+        ):
             # Two points give a line; a third tells whether it is one.
             third = _Shapes(root, graph, self.values).run_with(image, 3)
             for node, value in self.values.items():
@@ -178,7 +184,11 @@ class Analysis:
                 if node in depends:
                     continue
                 inputs = () if value.kind == 'scalar' and _reads_sizes(node) else node.all_input_nodes
-                if node.op == 'placeholder' or value.storage in tainted or any(arg in depends for arg in inputs):
+                if (
+                    node.op == 'placeholder'
+                    or value.storage in tainted
+                    or any(arg in depends for arg in inputs)
+                ):
                     depends.add(node)
                     changed = True
             for node in self.nodes:
@@ -199,7 +209,8 @@ class Analysis:
                 value.kind = 'constant'  # a tuple of constants, say
 
     def _drop_unused(self) -> None:
-        """Forget the nodes that compute something which nobody reads, unless they write into what somebody reads."""
+        """Forget the nodes that compute something which nobody reads, unless they write into what somebody
+        reads."""
         needed: set[fx.Node] = set()
         fx.map_arg(self.output_structure, lambda node: needed.add(node))
         for node in reversed(self.nodes):
@@ -247,7 +258,8 @@ class Analysis:
                 yield node, live
 
     def _to_send(self, alive: list[fx.Node], position: int) -> Live | None:
-        """Choose what to send so that every node in ``alive`` can be had on the other side, aliases included."""
+        """Choose what to send so that every node in ``alive`` can be had on the other side, aliases
+        included."""
         groups: dict[int, list[fx.Node]] = {}
         for node in alive:
             value = self.values[node]
@@ -295,7 +307,11 @@ class Analysis:
     def same(self, node: fx.Node, other: fx.Node) -> bool:
         """Return whether two nodes yield the same tensor."""
         mine, others = self.values[node], self.values[other]
-        return mine.kind == others.kind == 'data' and mine.storage == others.storage and mine.layout == others.layout
+        return (
+            mine.kind == others.kind == 'data'
+            and mine.storage == others.storage
+            and mine.layout == others.layout
+        )
 
     def spec(self, node: fx.Node, name: str) -> TensorSpec:
         """Return the description of a node's tensor for a batch of one."""
@@ -307,7 +323,8 @@ _UNKNOWN = object()
 
 
 def at_batch(batch: int, one: Any, two: Any) -> Any:
-    """Return the value at ``batch`` of what is ``one`` at 1 and ``two`` at 2: each number is linear in between."""
+    """Return the value at ``batch`` of what is ``one`` at 1 and ``two`` at 2: each number is linear in
+    between."""
     if isinstance(one, (tuple, list)):
         if len(one) != len(two):
             raise TypeError('the number of sizes depends on the batch')
@@ -328,7 +345,11 @@ def seeded_image(input_size: tuple[int, int], batch: int = 1, seed: int = 0) -> 
 def _unpack_at_once(graph: fx.Graph) -> None:
     """Move the items taken out of a tuple directly behind it, so that no tuple stays alive."""
     for node in list(graph.nodes):
-        if node.op == 'call_function' and node.target is operator.getitem and isinstance(node.args[0], fx.Node):
+        if (
+            node.op == 'call_function'
+            and node.target is operator.getitem
+            and isinstance(node.args[0], fx.Node)
+        ):
             source = node.args[0]
             if not isinstance(node.args[1], (int, str)) or source.op == 'placeholder':
                 continue
@@ -350,7 +371,11 @@ def _reads_sizes(node: fx.Node) -> bool:
     if node.op == 'call_method':
         name = str(node.target)
     elif node.op == 'call_function':
-        name = str(node.args[1]) if node.target is getattr else getattr(node.target, '__name__', str(node.target))
+        name = (
+            str(node.args[1])
+            if node.target is getattr
+            else getattr(node.target, '__name__', str(node.target))
+        )
     else:
         return False
     return name.split('.')[0] in _SHAPE_READERS
@@ -423,8 +448,9 @@ class _Recorder(fx.Interpreter):
 
     def _storage(self, tensor: torch.Tensor) -> int:
         storage = tensor.untyped_storage()
-        # The weak reference keeps the address from being given to another storage; the memory itself is freed.
-        return self._held.setdefault(storage._cdata, (len(self._held), StorageWeakRef(storage)))[0]
+        # The weak reference keeps the address from another storage's use; the memory itself is freed.
+        reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+        return self._held.setdefault(storage._cdata, (len(self._held), reference))[0]
 
     def _count(self, node: fx.Node, tensor: Any) -> None:
         if isinstance(tensor, torch.Tensor) and tensor.numel() * tensor.element_size() < self._count_below:
@@ -446,7 +472,9 @@ class _Shapes(fx.Interpreter):
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             try:
                 self.run(torch.empty((batch, *image.shape[1:]), dtype=image.dtype))
-            except Exception:  # what cannot be known from shapes stays unknown, and nothing is cut that needs it
+            except (
+                Exception
+            ):  # what cannot be known from shapes stays unknown, and nothing is cut that needs it
                 pass
         return self._seen
 
@@ -457,7 +485,8 @@ class _Shapes(fx.Interpreter):
         except Exception:
             if n.op != 'call_module' or value is None or not value.dtype or value.shape[:1] != (1,):
                 raise
-            # A module that computes sizes from values, such as a detector's front; images are its first dimension.
+            # A module that computes sizes from values, such as a detector's front; images are its first
+            # dimension.
             result = torch.empty((self._batch, *value.shape[1:]), dtype=getattr(torch, value.dtype))
         if isinstance(result, torch.Tensor) and value is not None and value.dtype:
             self._seen[n] = tuple(result.shape), tuple(result.stride())
@@ -466,17 +495,20 @@ class _Shapes(fx.Interpreter):
         return result
 
 
-def _attention_flops(query: Any, key: Any, value: Any, width: int, *_: Any, out_val: Any = None, **__: Any) -> int:
-    """Two per multiply-add: projections of query, key and value, scores, weighted sum, projection of the output."""
+def _attention_flops(
+    query: Any, key: Any, value: Any, width: int, *_: Any, out_val: Any = None, **__: Any
+) -> int:
+    """Two per multiply-add: projections of query, key and value, scores, weighted sum, projection of the
+    output."""
     batch, length, _ = query.shape
     return int(2 * batch * length * width * (3 * width + 2 * key.shape[1] + width))
 
 
-class _MultiplyAdds(TorchDispatchMode):
+class _MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Count multiply-adds of convolutions, matrix products and attention."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
         self._formulas: dict[Any, Callable[..., int]] = {
             **flop_registry,

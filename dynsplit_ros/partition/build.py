@@ -13,20 +13,28 @@ from dynsplit_ros.partition.analysis import Analysis, at_batch, Live, Value
 
 
 def build_part(
-    root: nn.Module, analysis: Analysis, device: torch.device, begin: int, live: Live, end: int, result: Live | None
+    root: nn.Module,
+    analysis: Analysis,
+    device: torch.device,
+    begin: int,
+    live: Live,
+    end: int,
+    result: Live | None,
 ) -> fx.GraphModule:
     """
     Return a module for the nodes behind ``begin`` up to ``end``.
 
-    Its arguments are the values of ``live.sent``; it returns those of ``result.sent`` as a tuple, or, when ``result`` is
-    ``None``, the model's output. Arguments that the part would write into are copied first, so that whoever holds them
-    keeps what they were.
+    Its arguments are the values of ``live.sent``; it returns those of ``result.sent`` as a tuple, or, when
+    ``result`` is ``None``, the model's output. Arguments that the part would write into are copied first, so
+    that whoever holds them keeps what they were.
     """
     return _Builder(root, analysis, device, begin, live).build(end, result)
 
 
 class _Builder:
-    def __init__(self, root: nn.Module, analysis: Analysis, device: torch.device, begin: int, live: Live) -> None:
+    def __init__(
+        self, root: nn.Module, analysis: Analysis, device: torch.device, begin: int, live: Live
+    ) -> None:
         self.root = root
         self.analysis = analysis
         self.device = device
@@ -56,7 +64,7 @@ class _Builder:
             self.done[node] = self.graph.node_copy(node, self._copied)
         output: Any = analysis.output_structure if result is None else result.sent
         self.graph.output(fx.map_arg(output, self._copied))
-        self.graph.lint()
+        self.graph.lint()  # type: ignore[no-untyped-call]
         return fx.GraphModule(self.root, self.graph)
 
     def _copied(self, node: fx.Node) -> Any:
@@ -88,7 +96,9 @@ class _Builder:
         if self.analysis.same(node, base):
             return self.done[base]
         value = self.analysis.values[node]
-        parent = next(arg for arg in node.all_input_nodes if self.analysis.values[arg].kind in ('data', 'opaque'))
+        parent = next(
+            arg for arg in node.all_input_nodes if self.analysis.values[arg].kind in ('data', 'opaque')
+        )
         source = self._rebuild(parent, base)
         if value.mutates:  # what it wrote is in the sent tensor already
             return source
@@ -109,15 +119,17 @@ def _batch_of(tensor: torch.Tensor, dimension: int, one: int, two: int) -> int:
 
 def _own_copy(tensor: torch.Tensor) -> torch.Tensor:
     """Return a copy with the same strides."""
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(
+        tensor
+    )
 
 
 def arrange(tensor: torch.Tensor, value: Value) -> torch.Tensor:
     """
     Return ``tensor`` with the strides and the alignment that ``value`` has inside the whole module.
 
-    Kernels choose their order of summation by both, so a result that is the same to the bit needs the same of both.
-    torch's own allocations are aligned to 64 bytes.
+    Kernels choose their order of summation by both, so a result that is the same to the bit needs the same of
+    both. torch's own allocations are aligned to 64 bytes.
     """
     stride = value.stride_at(tensor.shape)
     fits = stride is None or tensor.stride() == stride

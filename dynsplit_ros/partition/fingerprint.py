@@ -21,19 +21,23 @@ def fingerprint(
     """
     Return the SHA-256 (hexadecimal) of architecture, weights, input size and cut list.
 
-    Weights are read where they lie, one tensor at a time; only one whose memory is not contiguous, or that is on a
-    device, is copied for it. Nothing in the digest depends on addresses, on hash seeds or on the machine.
+    Weights are read where they lie, one tensor at a time; only one whose memory is not contiguous, or that is
+    on a device, is copied for it. Nothing in the digest depends on addresses, on hash seeds or on the
+    machine.
     """
     digest = hashlib.sha256()
     head = {
         'version': 1,
         'input_size': model.input_size,
-        'graph': [[node.op, node.name, _text(node.target), _text(node.args), _text(node.kwargs)] for node in analysis.nodes],
-        'output': _text(analysis.output_structure),
-        'modules': [
-            [name, _type_name(module), module.extra_repr()] for name, module in root.named_modules()
+        'graph': [
+            [node.op, node.name, _text(node.target), _text(node.args), _text(node.kwargs)]
+            for node in analysis.nodes
         ],
-        'cuts': [[cut.index, cut.position, cut.name, [list(spec.shape) for spec in cut.tensors]] for cut in cuts],
+        'output': _text(analysis.output_structure),
+        'modules': [[name, _type_name(module), module.extra_repr()] for name, module in root.named_modules()],
+        'cuts': [
+            [cut.index, cut.position, cut.name, [list(spec.shape) for spec in cut.tensors]] for cut in cuts
+        ],
         'positions': len(positions),
     }
     digest.update(json.dumps(head).encode())
@@ -45,7 +49,7 @@ def fingerprint(
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         plain = tensor.detach().cpu().contiguous().view(-1)
         if plain.numel():
-            digest.update(memoryview(plain.view(torch.uint8).numpy()))
+            digest.update(plain.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -23,8 +23,9 @@ from dynsplit_ros.tensors import TensorSpec
 
 Tensors = dict[str, torch.Tensor]
 
-#: Among neighbours of equal bytes, the first stands for all whose share of zeros is within this of the largest: zeros
-#: are what a codec shrinks, and the margin keeps the choice from hanging on a processor's last bits.
+#: Among neighbours of equal bytes, the first stands for all whose share of zeros is within this of the
+#: largest: zeros are what a codec shrinks, and the margin keeps the choice from hanging on a processor's last
+#: bits.
 ZERO_SHARE_MARGIN = 0.05
 
 _AUTOCAST = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -35,10 +36,11 @@ class Cut:
     """
     A position in the graph's order, and what flows there.
 
-    ``index`` is the split index, or ``None`` for a position that is no choice; ``position`` counts all positions from
-    the image (0). ``tensors`` are those of a batch of one; ``macs_before`` is the share (0 to 1) of the whole model's
-    multiply-adds. ``natural`` tells a natural bottleneck: fewer bytes than the 8-bit image and than every earlier
-    position; ``natural_float`` the same against the image in float32. ``zero_share`` is the share of exact zeros.
+    ``index`` is the split index, or ``None`` for a position that is no choice; ``position`` counts all
+    positions from the image (0). ``tensors`` are those of a batch of one; ``macs_before`` is the share (0 to
+    1) of the whole model's multiply-adds. ``natural`` tells a natural bottleneck: fewer bytes than the 8-bit
+    image and than every earlier position; ``natural_float`` the same against the image in float32.
+    ``zero_share`` is the share of exact zeros.
     """
 
     index: int | None
@@ -60,9 +62,10 @@ class SplitModel:
     """
     A model and its cuts.
 
-    Split index 0 sends the 8-bit image, ``local_index`` sends nothing, and those between are the natural bottlenecks in
-    the order of the graph. Heads and tails are built when first used; all share the model's own weights. Calls from
-    several threads are safe. Activations and outputs are on the CPU, whatever the device.
+    Split index 0 sends the 8-bit image, ``local_index`` sends nothing, and those between are the natural
+    bottlenecks in the order of the graph. Heads and tails are built when first used; all share the model's
+    own weights. Calls from several threads are safe. Activations and outputs are on the CPU, whatever the
+    device.
     """
 
     def __init__(
@@ -83,14 +86,17 @@ class SplitModel:
         :param cut: without, the only choices are full offloading and local inference, and any module will do.
         :param leaves: class names or paths of submodules whose code is not followed.
         :param channels_last: lay out weights and images with the channels innermost; not exact.
-        :param autocast: ``'bfloat16'`` or ``'float16'``: compute in that type where torch finds it safe; not exact.
+        :param autocast: ``'bfloat16'`` or ``'float16'``: compute in that type where torch finds it safe; not
+            exact.
         :param compile: compile heads and tails with ``torch.compile``; not exact.
         :param cache_size: how many parts stay built, at least 2.
         :raises UntraceableError: when the module's code cannot be followed.
         :raises DynsplitError: when the device or an option cannot be used.
         """
         if autocast is not None and autocast not in _AUTOCAST:
-            raise DynsplitError(f'autocast {autocast!r} was given; allowed are {", ".join(_AUTOCAST)} or none')
+            raise DynsplitError(
+                f'autocast {autocast!r} was given; allowed are {", ".join(_AUTOCAST)} or none'
+            )
         if cache_size < 2:
             raise DynsplitError(f'cache_size {cache_size} was given, but it is at least 2: a head and a tail')
         self.model = model
@@ -108,27 +114,30 @@ class SplitModel:
         )
         if before != _versions(model):
             raise DynsplitError(
-                f'{model.name} changes its own parameters or buffers when it runs, so two machines would drift apart; only'
-                ' a module without such state can be split'
+                f'{model.name} changes its own parameters or buffers when it runs, so two machines would'
+                ' drift apart; only a module without such state can be split'
             )
         if cut and not model.torchvision:
             self._check_trace(image)
         self._lives: list[tuple[int, Live]] = []
         self.positions: tuple[Cut, ...] = self._list_positions(names)
         self._mark_candidates(choose=cut)
-        self._root.to(self.device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
+        self._root.to(self.device)
+        if channels_last:
+            self._root.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.output_specs: tuple[TensorSpec, ...] | None = self._output_specs()
 
     def _check_trace(self, image: torch.Tensor) -> None:
-        """Refuse a trace that does not compute what the module computes, which its tests show for torchvision's."""
+        """Refuse a trace that does not compute what the module computes, which its tests show for
+        torchvision's."""
         with torch.no_grad():
             own = self.model.whole(image)
         traced = name_outputs(self._analysis.output, self.model.output_name)
         if own.keys() != traced.keys() or not all(torch.equal(own[key], traced[key]) for key in own):
             raise UntraceableError(
-                f'{self.model.name} cannot be cut: run twice on one image, its module and its trace disagree, so its code'
-                ' depends on chance or on values; ask for the whole-model split, or give a program saved with'
-                ' torch.export'
+                f'{self.model.name} cannot be cut: run twice on one image, its module and its trace disagree,'
+                ' so its code depends on chance or on values; ask for the whole-model split, or give a'
+                ' program saved with torch.export'
             )
 
     def _list_positions(self, names: Mapping[Any, str]) -> tuple[Cut, ...]:
@@ -136,16 +145,23 @@ class SplitModel:
         total = sum(value.macs for value in analysis.values.values()) or 1
         macs, done = 0, 0
         self._names = names
-        cuts = []
+        cuts: list[Cut] = []
         for node, live in analysis.positions():
             at = analysis.index[node]
-            macs += sum(analysis.values[passed].macs for passed in analysis.nodes[done:at + 1])
+            macs += sum(analysis.values[passed].macs for passed in analysis.nodes[done : at + 1])
             done = at + 1
             tensors = tuple(analysis.spec(sent, names[sent]) for sent in live.sent)
             nbytes = sum(spec.nbytes for spec in tensors)
             zeros = sum(analysis.values[sent].zeros_at(at) for sent in live.sent)
             cuts.append(
-                Cut(None, len(cuts), names[node], tensors, macs / total, zero_share=zeros / nbytes if nbytes else 0.0)
+                Cut(
+                    None,
+                    len(cuts),
+                    names[node],
+                    tensors,
+                    macs / total,
+                    zero_share=zeros / nbytes if nbytes else 0.0,
+                )
             )
             self._lives.append((at, live))
         return tuple(cuts)
@@ -180,7 +196,8 @@ class SplitModel:
         self.cuts: tuple[Cut, ...] = (*(cuts[position] for position in chosen_positions), end)
 
     def _output_specs(self) -> tuple[TensorSpec, ...] | None:
-        """Describe the outputs for a batch of one; ``None`` for a detector, whose outputs' shapes follow the image."""
+        """Describe the outputs for a batch of one; ``None`` for a detector, whose outputs' shapes follow the
+        image."""
         outputs = name_outputs(self._analysis.output, self.model.output_name)
         self._analysis.output = None
         if self.model.task == 'detection':
@@ -192,7 +209,8 @@ class SplitModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hexadecimal digest of architecture, weights, input size and cuts, the same on both sides and over time."""
+        """Hexadecimal digest of architecture, weights, input size and cuts, the same on both sides and over
+        time."""
         with self._lock:
             return fingerprint(self.model, self._root, self._analysis, self.positions, self.cuts)
 
@@ -210,7 +228,8 @@ class SplitModel:
         """
         Return the function from an image, uint8 [N, 3, H, W], to the tensors that the cut sends.
 
-        ``cut`` is a split index or any of :attr:`positions`. At :attr:`local_index` it returns the model's outputs.
+        ``cut`` is a split index or any of :attr:`positions`. At :attr:`local_index` it returns the model's
+        outputs.
         """
         to = self._position(cut)
         part = self._part(0, to)
@@ -231,7 +250,8 @@ class SplitModel:
 
     def tail(self, cut: int | Cut) -> Callable[[Mapping[str, torch.Tensor]], Tensors]:
         """
-        Return the function from the tensors that the cut sends to the model's outputs; it changes none of them.
+        Return the function from the tensors that the cut sends to the model's outputs; it changes none of
+        them.
 
         At :attr:`local_index` it returns the outputs that it is given.
         """
@@ -257,8 +277,8 @@ class SplitModel:
         """
         Return the function from the values sent at one cut to those at a later one, both on the device.
 
-        It takes them one by one and returns a tuple; at the end, the module's own output. It is what heads and tails
-        are made of; the profiler times it.
+        It takes them one by one and returns a tuple; at the end, the module's own output. It is what heads
+        and tails are made of; the profiler times it.
         """
         part = self._part(self._position(begin), self._position(end))
 
@@ -272,7 +292,9 @@ class SplitModel:
         if isinstance(cut, Cut):
             return cut.position
         if not 0 <= cut <= self.local_index:
-            raise DynsplitError(f'split index {cut} was given, but {self.model.name} has 0 to {self.local_index}')
+            raise DynsplitError(
+                f'split index {cut} was given, but {self.model.name} has 0 to {self.local_index}'
+            )
         return self.cuts[cut].position
 
     def _sent_values(self, position: int) -> list[Any]:
@@ -310,15 +332,21 @@ class SplitModel:
     def _checked_image(self, image: torch.Tensor) -> torch.Tensor:
         size = self.model.input_size
         limit = self.model.max_batch
-        if image.dtype != torch.uint8 or image.ndim != 4 or tuple(image.shape[1:]) != (3, *size) or not len(image):
+        if (
+            image.dtype != torch.uint8
+            or image.ndim != 4
+            or tuple(image.shape[1:]) != (3, *size)
+            or not len(image)
+        ):
             raise DynsplitError(
-                f'an image of type {image.dtype} and shape {tuple(image.shape)} was given, but {self.model.name} takes'
-                f' torch.uint8 [N, 3, {size[0]}, {size[1]}]; resize it with the model\'s own resize'
+                f'an image of type {image.dtype} and shape {tuple(image.shape)} was given, but'
+                f' {self.model.name} takes'
+                f" torch.uint8 [N, 3, {size[0]}, {size[1]}]; resize it with the model's own resize"
             )
         if limit is not None and len(image) > limit:
             raise DynsplitError(
-                f'a batch of {len(image)} was given, but {self.model.name} was exported for {limit}; export it with a'
-                ' dynamic batch'
+                f'a batch of {len(image)} was given, but {self.model.name} was exported for {limit}; export'
+                ' it with a dynamic batch'
             )
         return image
 
@@ -334,8 +362,8 @@ class SplitModel:
             tensor = tensors[spec.name]
             if not value.allows(tensor.shape) or str(tensor.dtype) != f'torch.{spec.dtype}':
                 raise DynsplitError(
-                    f'tensor {spec.name!r} of type {tensor.dtype} and shape {tuple(tensor.shape)} was given, but the cut'
-                    f' at {name} takes torch.{spec.dtype} {list(spec.shape)} for a batch of one'
+                    f'tensor {spec.name!r} of type {tensor.dtype} and shape {tuple(tensor.shape)} was given,'
+                    f' but the cut at {name} takes torch.{spec.dtype} {list(spec.shape)} for a batch of one'
                 )
 
 

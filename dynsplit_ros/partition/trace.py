@@ -3,8 +3,9 @@
 """
 Write down as one graph what happens between the 8-bit image and a model's outputs.
 
-``torch.fx`` follows the module's Python code symbolically. A torchvision detector's own control flow cannot be followed:
-of it, the backbone (with its feature pyramid) is, between two leaves that run the detector's own code before and behind.
+``torch.fx`` follows the module's Python code symbolically. A torchvision detector's own control flow cannot
+be followed: of it, the backbone (with its feature pyramid) is, between two leaves that run the detector's own
+code before and behind.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class _TakesBatch(nn.Module):
 
 
 class _DetectorPipeline(nn.Module):
-    """From the 8-bit image to a torchvision detector's output, in three steps of which the second can be traced."""
+    """From the 8-bit image to a torchvision detector's output, in three steps of which the second can be
+    traced."""
 
     def __init__(self, model: LoadedModel) -> None:
         super().__init__()
@@ -95,7 +97,8 @@ class _DetectorFront(nn.Module):
 
 class _DetectorRest(nn.Module):
     """
-    What a detector does behind its backbone: its own ``forward``, with what was computed before in the place of it.
+    What a detector does behind its backbone: its own ``forward``, with what was computed before in the place
+    of it.
 
     The images themselves are no longer needed there, only their sizes, which the input size gives.
     """
@@ -105,7 +108,9 @@ class _DetectorRest(nn.Module):
         with torch.no_grad():
             images, _ = detector.transform([torch.zeros(3, *input_size)])
         shell = copy.copy(detector)
-        shell._modules = dict(detector._modules, backbone=_Given(), transform=_Transformed(detector.transform))
+        shell._modules = dict(
+            detector._modules, backbone=_Given(), transform=_Transformed(detector.transform)
+        )
         self.detector = shell
         self.input_size = input_size
         self.image_size = images.image_sizes[0]
@@ -118,7 +123,9 @@ class _DetectorRest(nn.Module):
         else:
             some = features
         batch = some.shape[0]
-        blank = some.new_zeros(()).expand(batch, *self.tensor_size)  # of this, a detector reads the shape alone
+        blank = some.new_zeros(()).expand(
+            batch, *self.tensor_size
+        )  # of this, a detector reads the shape alone
         # A copy per call, so that two threads' features never meet.
         detector = copy.copy(self.detector)
         detector._modules = dict(self.detector._modules)
@@ -126,7 +133,9 @@ class _DetectorRest(nn.Module):
         transform = copy.copy(self.detector.transform)
         transform.given = ImageList(blank, [self.image_size] * batch)
         detector._modules['transform'] = transform
-        output: list[dict[str, torch.Tensor]] = detector([blank.new_zeros(()).expand(3, *self.input_size)] * batch)
+        output: list[dict[str, torch.Tensor]] = detector(
+            [blank.new_zeros(()).expand(3, *self.input_size)] * batch
+        )
         return output
 
 
@@ -180,7 +189,8 @@ def itruediv(held: Any, other: Any) -> Any:
 
 
 class _Proxy(fx.Proxy):
-    """A symbol that also remembers what is written into it: torch.fx makes ``x += y`` an addition to a new tensor."""
+    """A symbol that also remembers what is written into it: torch.fx makes ``x += y`` an addition to a new
+    tensor."""
 
     def __iadd__(self, other: Any) -> Any:
         return self.tracer.create_proxy('call_function', iadd, (self, other), {})
@@ -202,7 +212,7 @@ class _Tracer(fx.Tracer):
     """A tracer that gives every node its name in the module hierarchy and remembers where it is."""
 
     def __init__(self, leaves: Sequence[str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.leaves = leaves
         self.path = ''
         self.failed_in: str | None = None
@@ -262,7 +272,8 @@ def trace(
     Return the pipeline from the 8-bit image to the model's output, its graph, and each node's name.
 
     :param cut: follow the module's code; without, the module is a single node.
-    :param leaves: class names, or paths in the module's hierarchy, of modules that are not followed but kept whole.
+    :param leaves: class names, or paths in the module's hierarchy, of modules that are not followed but kept
+        whole.
     :raises UntraceableError: when the module's code cannot be followed.
     """
     if model.task == 'detection' and model.torchvision and cut:
@@ -274,18 +285,26 @@ def trace(
     tracer = _Tracer((*leaves, *(() if cut else (_MODULE,))))
     try:
         graph = tracer.trace(pipeline)
-    except Exception as error:  # whatever the module's code raises when it is given a symbol instead of a tensor
+    except (
+        Exception
+    ) as error:  # whatever the module's code raises when it is given a symbol instead of a tensor
         own_code = [
-            frame for frame in traceback.extract_tb(error.__traceback__)
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
             if '/torch/' not in frame.filename and frame.filename != __file__
         ]
-        where = f'{own_code[-1].line!r} ({own_code[-1].filename}, line {own_code[-1].lineno})' if own_code else 'its code'
+        where = (
+            f'{own_code[-1].line!r} ({own_code[-1].filename}, line {own_code[-1].lineno})'
+            if own_code
+            else 'its code'
+        )
         place = own_name(tracer.failed_in or '')
         submodule = pipeline.get_submodule(tracer.failed_in) if tracer.failed_in else model.module
         raise UntraceableError(
-            f'{model.name} cannot be cut: the operation {where} in submodule {place or "(the model itself)"!r} of type'
-            f' {type(submodule).__name__} cannot be traced ({" ".join(str(error).split())}); name the submodule or its'
-            ' type as a leaf, which keeps it whole, or give a program saved with torch.export, or ask for the'
-            ' whole-model split, which leaves full offloading and local inference'
+            f'{model.name} cannot be cut: the operation {where} in submodule'
+            f' {place or "(the model itself)"!r} of type {type(submodule).__name__} cannot be traced'
+            f' ({" ".join(str(error).split())}); name the submodule or its type as a leaf, which keeps it'
+            ' whole, or give a program saved with torch.export, or ask for the whole-model split, which'
+            ' leaves full offloading and local inference'
         ) from error
     return pipeline, graph, tracer.names

@@ -1,12 +1,14 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Measure how long each cut's head and tail take on this machine, and how large each codec makes what flows there.
+Measure how long each cut's head and tail take on this machine, and how large each codec makes what flows
+there.
 
-One run of the model is timed in stages, from each cut to the next, so that every repeat sees all cuts: whatever slows
-the machine down for a while slows all of them. A head's time is the sum of the stages before its cut, a tail's of those
-behind; heads can thus only grow from cut to cut. The unchanged module is timed in turn with the stages, and the sums are
-scaled to end at its time. On a CUDA device the marks in time are the device's own events.
+One run of the model is timed in stages, from each cut to the next, so that every repeat sees all cuts:
+whatever slows the machine down for a while slows all of them. A head's time is the sum of the stages before
+its cut, a tail's of those behind; heads can thus only grow from cut to cut. The unchanged module is timed in
+turn with the stages, and the sums are scaled to end at its time. On a CUDA device the marks in time are the
+device's own events.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ def measure(
     sizes = sorted({1, *batches})
     limit = split.model.max_batch
     if sizes[0] < 1 or (limit is not None and sizes[-1] > limit):
-        raise DynsplitError(f'batches {list(batches)} were given, but {split.model.name} takes 1 to {limit or "any"}')
+        raise DynsplitError(
+            f'batches {list(batches)} were given, but {split.model.name} takes 1 to {limit or "any"}'
+        )
     unknown = [name for name in codecs or () if name not in CODECS]
     if unknown:
         raise DynsplitError(f'codec {unknown[0]!r} was given to measure; known are {", ".join(CODECS)}')
@@ -72,7 +76,12 @@ def measure(
             head_s[at][batch], head_spread_s[at][batch] = _median_and_spread(heads[:, at])
             tail_s[at][batch], tail_spread_s[at][batch] = _median_and_spread(tails[:, at])
     measured = _codecs(
-        split, frames, sizes, codecs, repeats, lambda share: progress('codecs', (len(sizes) + share * repeats) / steps)
+        split,
+        frames,
+        sizes,
+        codecs,
+        repeats,
+        lambda share: progress('codecs', (len(sizes) + share * repeats) / steps),
     )
     answer = split.whole(_batch(frames, 1))
     progress('done', 1.0)
@@ -132,18 +141,21 @@ def _frames(split: SplitModel, images: Sequence[torch.Tensor]) -> list[torch.Ten
     for image in images:
         if image.dtype != torch.uint8 or tuple(image.shape) != size:
             raise DynsplitError(
-                f'an image of type {image.dtype} and shape {tuple(image.shape)} was given to measure with, but'
-                f' {split.model.name} takes torch.uint8 {list(size)}; resize it with the model\'s own resize'
+                f'an image of type {image.dtype} and shape {tuple(image.shape)} was given to measure with,'
+                ' but'
+                f" {split.model.name} takes torch.uint8 {list(size)}; resize it with the model's own resize"
             )
     return list(images) or [_like_a_photograph(split.model.input_size, seed) for seed in range(2)]
 
 
 def _like_a_photograph(size: tuple[int, int], seed: int) -> torch.Tensor:
     """
-    Return a seeded uint8 image [3, H, W] whose amplitudes fall with frequency as 1 / f, as those of natural scenes do.
+    Return a seeded uint8 image [3, H, W] whose amplitudes fall with frequency as 1 / f, as those of natural
+    scenes do.
 
-    White noise would make every codec look useless, a plain image every codec perfect. After Field (1987), 'Relations
-    between the statistics of natural images and the response properties of cortical cells', J. Opt. Soc. Am. A 4(12).
+    White noise would make every codec look useless, a plain image every codec perfect. After Field (1987),
+    'Relations between the statistics of natural images and the response properties of cortical cells', J.
+    Opt. Soc. Am. A 4(12).
     """
     height, width = size
     generator = np.random.default_rng(seed)
@@ -168,7 +180,7 @@ class _Clock:
 
     def mark(self) -> None:
         if self._device.type == 'cuda':
-            event = torch.cuda.Event(enable_timing=True)
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             event.record(torch.cuda.current_stream(self._device))
             self._marks.append(event)
         else:
@@ -232,8 +244,11 @@ def _codecs(
     encode_s: dict[tuple[int, str, int], list[float]] = defaultdict(list)
     decode_s: dict[tuple[int, str, int], list[float]] = defaultdict(list)
     for batch in sizes:
-        # A batch takes its frames from another start in each repeat, so that sizes are not those of one image.
-        images = [_batch([*frames[start:], *frames[:start]], batch) for start in range(min(len(frames), repeats, 4))]
+        # A batch takes its frames from another start in each repeat, so that sizes are not those of one
+        # image.
+        images = [
+            _batch([*frames[start:], *frames[:start]], batch) for start in range(min(len(frames), repeats, 4))
+        ]
         kept = [[split.head(cut)(image) for image in images] for cut in sending]
         for repeat in range(repeats):
             for at, cut in enumerate(sending):
@@ -252,7 +267,9 @@ def _codecs(
     for at, cut in enumerate(sending):
         profiles.append({})
         for name in chosen[at]:
-            agreement, difference = (None, None) if CODECS[name].lossless else _effect(split, cut, name, frames)
+            agreement, difference = (
+                (None, None) if CODECS[name].lossless else _effect(split, cut, name, frames)
+            )
             profiles[at][name] = CodecProfile(
                 payload_bytes={batch: round(float(np.median(size_of[at, name, batch]))) for batch in sizes},
                 encode_s={batch: float(np.median(encode_s[at, name, batch])) for batch in sizes},
@@ -272,9 +289,11 @@ def _effect(
     split: SplitModel, cut: Cut, codec: str, frames: Sequence[torch.Tensor]
 ) -> tuple[float | None, float | None]:
     """
-    Return what a lossy codec does to the outputs: the share of top classes that stay, and the largest difference.
+    Return what a lossy codec does to the outputs: the share of top classes that stay, and the largest
+    difference.
 
-    Of a dense output, every pixel has a top class. Both are ``None`` for a detector, whose outputs cannot be paired.
+    Of a dense output, every pixel has a top class. Both are ``None`` for a detector, whose outputs cannot be
+    paired.
     """
     if split.output_specs is None:
         return None, None

@@ -13,7 +13,8 @@ from dynsplit_ros.profile.profile import Profile
 
 
 def plot_profile(profile: Profile, path: str | Path) -> None:
-    """Write the plot of ``profile``, for batch 1, to ``path``; the suffix (.png, .pdf, .svg) tells the format."""
+    """Write the plot of ``profile``, for batch 1, to ``path``; the suffix (.png, .pdf, .svg) tells the
+    format."""
     figure = Figure(figsize=(1.1 * len(profile.cuts) + 4, 6), layout='constrained')
     FigureCanvasAgg(figure)
     times, sizes = figure.subplots(2, 1, sharex=True)
@@ -24,15 +25,23 @@ def plot_profile(profile: Profile, path: str | Path) -> None:
     times.bar(places, tail, bottom=head, label='tail', color='tab:orange')
     times.set_ylabel('time here (ms)')
     times.legend(loc='lower right')
-    times.set_title(f'{profile.model} on {profile.measured.get("processor", profile.device)}, {profile.threads} threads')
+    times.set_title(
+        f'{profile.model} on {profile.measured.get("processor", profile.device)}, {profile.threads} threads'
+    )
     names = list(dict.fromkeys(name for cut in profile.cuts for name in cut.codecs))
     for name in names:
-        points = [(at, cut.codecs[name].payload_bytes[1] / 1024) for at, cut in enumerate(profile.cuts) if name in cut.codecs]
+        points = [
+            (at, cut.codecs[name].payload_bytes[1] / 1024)
+            for at, cut in enumerate(profile.cuts)
+            if name in cut.codecs
+        ]
         sizes.plot(*zip(*points), marker='o', label=name)
     sizes.set_yscale('log')
     sizes.set_ylabel('payload (KiB)')
     sizes.legend(fontsize='small', ncols=2)
-    sizes.set_xticks(places, [f'{cut.index}\n{cut.name}' for cut in profile.cuts], rotation=60, fontsize='small')
+    sizes.set_xticks(
+        places, [f'{cut.index}\n{cut.name}' for cut in profile.cuts], rotation=60, fontsize='small'
+    )
     for axes in (times, sizes):
         axes.grid(axis='y', alpha=0.3)
     figure.savefig(Path(path), dpi=120)

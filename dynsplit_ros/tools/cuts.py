@@ -24,7 +24,9 @@ def describe(cut: Cut) -> dict[str, Any]:
         'index': cut.index,
         'position': cut.position,
         'name': cut.name,
-        'tensors': [{'name': spec.name, 'dtype': spec.dtype, 'shape': list(spec.shape)} for spec in cut.tensors],
+        'tensors': [
+            {'name': spec.name, 'dtype': spec.dtype, 'shape': list(spec.shape)} for spec in cut.tensors
+        ],
         'bytes': cut.nbytes,
         'macs_before': cut.macs_before,
         'natural': cut.natural,

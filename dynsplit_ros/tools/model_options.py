@@ -16,26 +16,44 @@ from dynsplit_ros.partition import SplitModel
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add MODEL and the options that go with it."""
     parser.add_argument(
-        'model', metavar='MODEL', help="torchvision's name, package.module:factory, or an exported program (.pt2)"
+        'model',
+        metavar='MODEL',
+        help="torchvision's name, package.module:factory, or an exported program (.pt2)",
     )
     parser.add_argument(
-        '--weights', default='none', help="none (drawn from the seed), default, an entry of torchvision's, or a path"
+        '--weights',
+        default='none',
+        help="none (drawn from the seed), default, an entry of torchvision's, or a path",
     )
-    parser.add_argument('--input-size', type=int, nargs=2, metavar=('H', 'W'), help="rows and columns; the model's own")
+    parser.add_argument(
+        '--input-size', type=int, nargs=2, metavar=('H', 'W'), help="rows and columns; the model's own"
+    )
     parser.add_argument('--seed', type=int, default=0, help='of the weights that are drawn (0)')
     parser.add_argument(
-        '--kwargs', type=json.loads, default={}, metavar='JSON', help='keyword arguments of the builder or factory'
+        '--kwargs',
+        type=json.loads,
+        default={},
+        metavar='JSON',
+        help='keyword arguments of the builder or factory',
     )
     parser.add_argument(
-        '--leaf', action='append', default=[], metavar='NAME', help='class or path of a submodule to keep whole'
+        '--leaf',
+        action='append',
+        default=[],
+        metavar='NAME',
+        help='class or path of a submodule to keep whole',
     )
-    parser.add_argument('--whole', action='store_true', help='do not cut: full offloading and local inference only')
+    parser.add_argument(
+        '--whole', action='store_true', help='do not cut: full offloading and local inference only'
+    )
 
 
 def split_model(arguments: argparse.Namespace, device: str = 'cpu', **options: Any) -> SplitModel:
     """Return the model that the command line names, split."""
     if not isinstance(arguments.kwargs, dict):
-        raise DynsplitError(f'--kwargs {arguments.kwargs!r} was given, but it takes a JSON object of arguments')
+        raise DynsplitError(
+            f'--kwargs {arguments.kwargs!r} was given, but it takes a JSON object of arguments'
+        )
     model = load_model(
         arguments.model, arguments.weights, arguments.input_size, seed=arguments.seed, kwargs=arguments.kwargs
     )

@@ -1,6 +1,7 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Measure on this machine how long each cut's head and tail take and how large each codec makes what is sent."""
+"""Measure on this machine how long each cut's head and tail take and how large each codec makes what is
+sent."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pathlib import Path
 import sys
 
 import cv2
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -26,14 +28,20 @@ def main(argv: list[str] | None = None) -> int:
     """Measure the profile that ``argv`` asks for, write it, and print it."""
     parser = argparse.ArgumentParser(prog='profile', description=__doc__)
     add_model_options(parser)
-    parser.add_argument('--output', type=Path, metavar='YAML', help='where the profile goes (MODEL.profile.yaml)')
+    parser.add_argument(
+        '--output', type=Path, metavar='YAML', help='where the profile goes (MODEL.profile.yaml)'
+    )
     parser.add_argument('--plot', type=Path, metavar='PNG', help='draw the profile into this file')
     parser.add_argument('--batch', type=int, nargs='+', default=[1], metavar='N', help='batch sizes (1)')
     parser.add_argument('--codec', nargs='+', metavar='NAME', help='codecs; all that fit')
-    parser.add_argument('--image', type=Path, nargs='+', default=[], metavar='FILE', help='images to measure with')
+    parser.add_argument(
+        '--image', type=Path, nargs='+', default=[], metavar='FILE', help='images to measure with'
+    )
     parser.add_argument('--threads', type=int, metavar='N', help="processor threads; torch's own choice")
     parser.add_argument('--device', default='cpu', help='where head and tail run (cpu)')
-    parser.add_argument('--repeats', type=int, default=15, metavar='N', help='timed runs, of which medians count (15)')
+    parser.add_argument(
+        '--repeats', type=int, default=15, metavar='N', help='timed runs, of which medians count (15)'
+    )
     parser.add_argument('--warm-up', type=int, default=3, metavar='N', help='runs before those (3)')
     parser.add_argument('--channels-last', action='store_true', help='channels innermost; not exact')
     parser.add_argument('--autocast', choices=['bfloat16', 'float16'], help='compute in this type; not exact')
@@ -54,7 +62,11 @@ def main(argv: list[str] | None = None) -> int:
         )
         images = [_read(split, path) for path in arguments.image]
         with Progress(
-            TextColumn('{task.description:28}'), BarColumn(), TimeElapsedColumn(), console=console, transient=True
+            TextColumn('{task.description:28}'),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
         ) as bar:
             task = bar.add_task('', total=1.0)
             profile = measure(
@@ -82,7 +94,7 @@ def _read(split: SplitModel, path: Path) -> torch.Tensor:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise DynsplitError(f'image {str(path)!r} was given, but it cannot be read; give a PNG or JPEG file')
-    return split.model.resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    return split.model.resize(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
 
 
 def _print_table(profile: Profile) -> None:
@@ -91,7 +103,18 @@ def _print_table(profile: Profile) -> None:
             title=f'{profile.model}, batch {batch}, {profile.device}, {profile.threads} threads:'
             ' median ± half the distance between the quartiles'
         )
-        for name in ('index', 'cut', 'head ms', 'tail ms', 'codec', 'KiB', 'encode ms', 'decode ms', 'agree', 'differ'):
+        for name in (
+            'index',
+            'cut',
+            'head ms',
+            'tail ms',
+            'codec',
+            'KiB',
+            'encode ms',
+            'decode ms',
+            'agree',
+            'differ',
+        ):
             table.add_column(name, justify='left' if name in ('cut', 'codec') else 'right', overflow='fold')
         for cut in profile.cuts:
             start = (

@@ -52,13 +52,16 @@ def test_unknown_names_are_answered_with_the_closest():
         load_model('mobilenet_v2', weights='IMAGENET1K_V9')
 
 
-@pytest.mark.parametrize('arguments, says', [
-    ({'input_size': (0, 3)}, 'input size'),
-    ({'mean': (0, 0, 0)}, 'mean and std'),
-    ({'mean': (0, 0, 0), 'std': (1, 0, 1)}, 'std'),
-    ({'task': 'driving'}, 'task'),
-    ({'kwargs': {'nonsense': 1}}, 'nonsense'),
-])
+@pytest.mark.parametrize(
+    'arguments, says',
+    [
+        ({'input_size': (0, 3)}, 'input size'),
+        ({'mean': (0, 0, 0)}, 'mean and std'),
+        ({'mean': (0, 0, 0), 'std': (1, 0, 1)}, 'std'),
+        ({'task': 'driving'}, 'task'),
+        ({'kwargs': {'nonsense': 1}}, 'nonsense'),
+    ],
+)
 def test_bad_arguments_are_named(arguments, says):
     with pytest.raises(DynsplitError, match=says):
         load_model('mobilenet_v2', **arguments)
@@ -111,9 +114,15 @@ def test_seeded_weights_are_reproducible_warned_about_and_alive(caplog):
     assert len(first.labels) == 1000 and first.task == 'classification' and not first.module.training
 
 
-@pytest.mark.parametrize('name, shape', [
-    ('mobilenet_v2', (480, 640)), ('mobilenet_v2', (300, 300)), ('resnet50', (640, 427)), ('efficientnet_b0', (257, 999)),
-])
+@pytest.mark.parametrize(
+    'name, shape',
+    [
+        ('mobilenet_v2', (480, 640)),
+        ('mobilenet_v2', (300, 300)),
+        ('resnet50', (640, 427)),
+        ('efficientnet_b0', (257, 999)),
+    ],
+)
 def test_resize_and_normalise_are_torchvisions_own_preprocessing(name, shape):
     model = load_model(name)
     image = photograph(*shape)
@@ -125,9 +134,13 @@ def test_resize_and_normalise_are_torchvisions_own_preprocessing(name, shape):
 
 
 def test_the_preprocessing_of_an_own_module_can_be_given():
-    model = load_model(SMALL, input_size=(20, 30), mean=(0, 0, 0), std=(1, 1, 1), labels=list('abcde'), task='other')
+    model = load_model(
+        SMALL, input_size=(20, 30), mean=(0, 0, 0), std=(1, 1, 1), labels=list('abcde'), task='other'
+    )
     image = photograph(40, 60)
-    assert model.resize(image).shape == (3, 20, 30) and model.labels == list('abcde') and model.task == 'other'
+    assert (
+        model.resize(image).shape == (3, 20, 30) and model.labels == list('abcde') and model.task == 'other'
+    )
     assert torch.equal(model.normalise(model.resize(image)[None]), model.resize(image)[None].float() / 255)
     for bad in (image.astype(np.float32), image[..., :1], image[:0]):
         with pytest.raises(DynsplitError):
@@ -281,7 +294,9 @@ def _expression(document):
 
 
 def _names(document):
-    document['graph_module']['module_call_graph'][0]['signature']['forward_arg_names'] = ['x=__import__("os")']
+    document['graph_module']['module_call_graph'][0]['signature']['forward_arg_names'] = [
+        'x=__import__("os")'
+    ]
 
 
 def _tree(document):
@@ -293,16 +308,21 @@ def _pickled_weight(document):
     next(iter(document['config'].values()))['use_pickle'] = True
 
 
-@pytest.mark.parametrize('member, edit', [
-    ('models/model.json', _target),
-    ('models/model.json', _expression),
-    ('models/model.json', _names),
-    ('models/model.json', _tree),
-    ('data/weights/model_weights_config.json', _pickled_weight),
-])
+@pytest.mark.parametrize(
+    'member, edit',
+    [
+        ('models/model.json', _target),
+        ('models/model.json', _expression),
+        ('models/model.json', _names),
+        ('models/model.json', _tree),
+        ('data/weights/model_weights_config.json', _pickled_weight),
+    ],
+)
 def test_a_program_that_would_execute_code_is_not_loaded(program, tmp_path, member, edit, monkeypatch):
     evil = rewritten(program, tmp_path / 'program.pt2', changed_json(member, edit))
-    monkeypatch.setattr(torch.export, 'load', lambda *args, **kwargs: pytest.fail('was handed to torch.export.load'))
+    monkeypatch.setattr(
+        torch.export, 'load', lambda *args, **kwargs: pytest.fail('was handed to torch.export.load')
+    )
     with pytest.raises(DynsplitError, match='could execute code'):
         load_model(str(evil))
 
@@ -313,7 +333,9 @@ def test_pickles_inside_a_program_are_not_loaded(program, tmp_path):
     torch.save(Bomb(target), buffer)
     bomb = buffer.getvalue()
     samples = rewritten(
-        program, tmp_path / 'program.pt2', lambda name, data: bomb if name.startswith('data/sample_inputs') else data
+        program,
+        tmp_path / 'program.pt2',
+        lambda name, data: bomb if name.startswith('data/sample_inputs') else data,
     )
     with pytest.raises(DynsplitError, match='could execute code'):
         load_model(str(samples))
@@ -340,7 +362,9 @@ def test_outputs_are_named_by_their_path():
     tensor = torch.zeros(1)
     assert list(name_outputs(tensor, 'logits')) == ['logits']
     assert list(name_outputs({'out': tensor, 'aux': (tensor, {'deep': tensor}), 'no': None})) == [
-        'out', 'aux.0', 'aux.1.deep'
+        'out',
+        'aux.0',
+        'aux.1.deep',
     ]
     assert list(name_outputs([{'boxes': tensor}, {'boxes': tensor}])) == ['boxes.0', 'boxes.1']
 

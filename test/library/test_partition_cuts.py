@@ -1,6 +1,7 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Where the cuts are, and that awkward modules are cut right: in-place operations, aliases, tuples, sizes, constants."""
+"""Where the cuts are, and that awkward modules are cut right: in-place operations, aliases, tuples, sizes,
+constants."""
 
 import json
 import sys
@@ -57,9 +58,10 @@ def test_candidates_follow_the_definition(name):
         assert [cut.nbytes for cut in found] == expected
         for cut in found:
             run = [other for other in split.positions if other.nbytes == cut.nbytes]
-            assert cut.zero_share >= max(
-                other.zero_share for other in run if abs(other.position - cut.position) <= 1
-            ) - 0.05
+            assert (
+                cut.zero_share
+                >= max(other.zero_share for other in run if abs(other.position - cut.position) <= 1) - 0.05
+            )
     assert [cut.index for cut in split.cuts] == list(range(split.local_index + 1))
     shares = [cut.macs_before for cut in split.positions]
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] <= 1
@@ -93,7 +95,11 @@ def own(factory, size=(16, 16), **options):
 def assert_every_position_exact(split, batches=(1, 2, 3)):
     for batch in batches:
         image = torch.randint(
-            0, 256, (batch, 3, *split.model.input_size), dtype=torch.uint8, generator=torch.Generator().manual_seed(batch)
+            0,
+            256,
+            (batch, 3, *split.model.input_size),
+            dtype=torch.uint8,
+            generator=torch.Generator().manual_seed(batch),
         )
         expected = split.whole(image)
         for cut in split.positions:
@@ -221,7 +227,17 @@ class Strided(nn.Module):
 
 @pytest.mark.parametrize(
     'factory',
-    [InPlaceOnAlias, WritesThroughNames, OverlappingViews, Residual, UnusedInPlaceResult, Chunks, SizesOfTheBatch, DropsOut, Strided],
+    [
+        InPlaceOnAlias,
+        WritesThroughNames,
+        OverlappingViews,
+        Residual,
+        UnusedInPlaceResult,
+        Chunks,
+        SizesOfTheBatch,
+        DropsOut,
+        Strided,
+    ],
 )
 def test_awkward_modules_are_exact_at_every_position(factory):
     split = own(factory)
@@ -305,7 +321,9 @@ def test_a_module_that_no_two_machines_would_agree_on_is_refused(factory, says):
 
 def test_the_inspector_writes_what_it_lists(tmp_path, capsys):
     out = tmp_path / 'deep' / 'cuts.json'
-    assert cuts_tool.main(['shufflenet_v2_x1_0', '--input-size', '64', '64', '--json', str(out), '--all']) == 0
+    assert (
+        cuts_tool.main(['shufflenet_v2_x1_0', '--input-size', '64', '64', '--json', str(out), '--all']) == 0
+    )
     cuts = json.loads(out.read_text())['cuts']
     assert {'index', 'name', 'tensors', 'bytes', 'macs_before', 'natural'} <= cuts[0].keys()
     assert cuts[0]['tensors'] == [{'name': 'image', 'dtype': 'uint8', 'shape': [1, 3, 64, 64]}]

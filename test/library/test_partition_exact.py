@@ -3,7 +3,8 @@
 """
 Head plus tail is the whole model, to the bit: every torchvision model, every candidate, batches of 1 and 2.
 
-The largest models need gigabytes and minutes; ``DYNSPLIT_LARGE=1 pytest test/library/test_partition_exact.py`` runs them.
+The largest models need gigabytes and minutes; ``DYNSPLIT_LARGE=1 pytest
+test/library/test_partition_exact.py`` runs them.
 """
 
 import os
@@ -15,11 +16,11 @@ import pytest
 import torch
 
 LARGE = {
-    'convnext_base', 'convnext_large', 'efficientnet_b5', 'efficientnet_b6', 'efficientnet_b7', 'efficientnet_v2_l',
-    'efficientnet_v2_m', 'regnet_x_16gf', 'regnet_x_32gf', 'regnet_x_8gf', 'regnet_y_128gf', 'regnet_y_16gf',
-    'regnet_y_32gf', 'regnet_y_8gf', 'resnext101_32x8d', 'resnext101_64x4d', 'swin_b', 'swin_v2_b', 'vgg11', 'vgg13',
-    'vgg13_bn', 'vgg16', 'vgg19', 'vgg19_bn', 'vit_b_16', 'vit_h_14', 'vit_l_16', 'vit_l_32', 'wide_resnet101_2',
-    'wide_resnet50_2',
+    'convnext_base', 'convnext_large', 'efficientnet_b5', 'efficientnet_b6', 'efficientnet_b7',
+    'efficientnet_v2_l', 'efficientnet_v2_m', 'regnet_x_16gf', 'regnet_x_32gf', 'regnet_x_8gf',
+    'regnet_y_128gf', 'regnet_y_16gf', 'regnet_y_32gf', 'regnet_y_8gf', 'resnext101_32x8d',
+    'resnext101_64x4d', 'swin_b', 'swin_v2_b', 'vgg11', 'vgg13', 'vgg13_bn', 'vgg16', 'vgg19',
+    'vgg19_bn', 'vit_b_16', 'vit_h_14', 'vit_l_16', 'vit_l_32', 'wide_resnet101_2', 'wide_resnet50_2',
 }  # fmt: skip
 SIZES = {'inception_v3': (80, 80), 'maxvit_t': (224, 224), 'vit_h_14': (56, 56), 'vit_l_16': (64, 64)}
 # With these, a detector with random weights finds something.
@@ -40,7 +41,8 @@ def images(size, batch):
 
 
 def over_the_wire(tensors):
-    """Return the tensors as another process would have them: from their bytes alone, at an address of its own."""
+    """Return the tensors as another process would have them: from their bytes alone, at an address of its
+    own."""
     received = {}
     for name, tensor in tensors.items():
         buffer = bytearray(4) + tensor.numpy().tobytes()  # off by four: no alignment to rely on
@@ -65,7 +67,8 @@ def assert_exact(split, cuts, batches=(1, 2)):
             assert_same(split.tail(cut)(over_the_wire(kept)), expected)
             if not isinstance(cut, int) and not cut.tensors:
                 continue
-            # What the robot kept serves it too, and survives: twice from the same tensors, and they are unchanged.
+            # What the robot kept serves it too, and survives: twice from the same tensors, and they are
+            # unchanged.
             assert_same(split.tail(cut)(kept), expected)
             for name, tensor in kept.items():
                 assert torch.equal(tensor, before[name]), f'{name} was overwritten'
@@ -86,14 +89,18 @@ def test_every_classifier_is_exact_at_every_candidate(name):
 
 @pytest.mark.parametrize('name', model_names('segmentation'))
 def test_every_segmentation_model_is_exact_at_every_candidate(name):
-    split = SplitModel(load_model(name, input_size=(48, 64), kwargs={'aux_loss': True} if 'raspp' not in name else {}))
+    split = SplitModel(
+        load_model(name, input_size=(48, 64), kwargs={'aux_loss': True} if 'raspp' not in name else {})
+    )
     assert_exact(split, candidates(split))
 
 
 @pytest.mark.parametrize('name', model_names('detection'))
 def test_every_detector_is_exact(name):
     free = not name.startswith('ssd')
-    model = load_model(name, input_size=(64, 96) if free else None, kwargs=FINDS_ALL if 'rcnn' in name else {})
+    model = load_model(
+        name, input_size=(64, 96) if free else None, kwargs=FINDS_ALL if 'rcnn' in name else {}
+    )
     if 'rcnn_resnet50' in name:  # activations grow with depth under random weights, until no box is left
         with torch.no_grad():
             for parameter in model.module.parameters():
@@ -103,14 +110,22 @@ def test_every_detector_is_exact(name):
     expected = split.whole(images(model.input_size, 2))
     assert len(expected['boxes.0']) and len(expected['boxes.1']), 'nothing was found, so nothing is compared'
     smallest = min(split.positions, key=lambda cut: cut.nbytes)
-    # No detector's bottlenecks are many, so the pyramid (the last position) and one amid the backbone are cut too.
+    # No detector's bottlenecks are many, so the pyramid (the last position) and one amid the backbone are cut
+    # too.
     places = {*candidates(split), smallest, split.positions[-1], split.positions[len(split.positions) // 2]}
     assert_exact(split, sorted(places, key=lambda cut: cut.position), (1, 2) if free else (1,))
 
 
 @pytest.mark.parametrize(
     'name, step',
-    [('mobilenet_v2', 2), ('resnet18', 1), ('shufflenet_v2_x0_5', 2), ('swin_t', 8), ('googlenet', 8), ('vit_b_32', 12)],
+    [
+        ('mobilenet_v2', 2),
+        ('resnet18', 1),
+        ('shufflenet_v2_x0_5', 2),
+        ('swin_t', 8),
+        ('googlenet', 8),
+        ('vit_b_32', 12),
+    ],
 )
 def test_positions_that_are_no_candidates_are_exact_too(name, step):
     split = SplitModel(load_model(name, input_size=(64, 64)), cache_size=2)

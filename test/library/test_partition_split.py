@@ -1,6 +1,7 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Heads and tails as objects: one copy of the weights, a bounded cache, threads, fingerprints, options, bad input."""
+"""Heads and tails as objects: one copy of the weights, a bounded cache, threads, fingerprints, options, bad
+input."""
 
 from concurrent.futures import ThreadPoolExecutor
 import os
@@ -30,7 +31,9 @@ def split():
 
 
 def images(batch, seed=0):
-    return torch.randint(0, 256, (batch, 3, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        0, 256, (batch, 3, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def test_all_parts_share_the_modules_own_weights(split):
@@ -66,7 +69,9 @@ def test_two_threads_get_their_own_results(split):
     def run(number):
         index = number % split.local_index
         logits = split.tail(index)(split.head(index)(frames[number % 8]))['logits']
-        outputs = detector.tail(1)(detector.head(1)(pictures[number % 4])) if number < 8 else found[number % 4]
+        outputs = (
+            detector.tail(1)(detector.head(1)(pictures[number % 4])) if number < 8 else found[number % 4]
+        )
         return torch.equal(logits, expected[number % 8]) and all(
             torch.equal(outputs[name], found[number % 4][name]) for name in outputs
         )
@@ -82,8 +87,8 @@ def digest(name='mobilenet_v2', **arguments):
 
 def test_the_fingerprint_is_the_same_in_another_process(split):
     program = (
-        'from dynsplit_ros.model import load_model; from dynsplit_ros.partition import SplitModel;'
-        f'print(SplitModel(load_model("mobilenet_v2", input_size={SIZE})).fingerprint)'
+        'from dynsplit_ros.model import load_model; from dynsplit_ros.partition import'
+        f' SplitModel;print(SplitModel(load_model("mobilenet_v2", input_size={SIZE})).fingerprint)'
     )
     for seed in ('1', '2'):
         done = subprocess.run(
@@ -113,14 +118,21 @@ def test_the_fingerprint_follows_weights_size_architecture_and_cuts(split):
 
 
 def test_the_fingerprint_is_computed_once_and_ignores_the_layout(split, monkeypatch):
-    assert SplitModel(load_model('mobilenet_v2', input_size=SIZE), channels_last=True).fingerprint == split.fingerprint
+    assert (
+        SplitModel(load_model('mobilenet_v2', input_size=SIZE), channels_last=True).fingerprint
+        == split.fingerprint
+    )
     monkeypatch.setattr('dynsplit_ros.partition.split.fingerprint', lambda *_: pytest.fail('computed again'))
     assert split.fingerprint
 
 
-@pytest.mark.parametrize('options, tolerance', [
-    ({'channels_last': True}, 1e-3), ({'autocast': 'bfloat16'}, 0.2),
-])
+@pytest.mark.parametrize(
+    'options, tolerance',
+    [
+        ({'channels_last': True}, 1e-3),
+        ({'autocast': 'bfloat16'}, 0.2),
+    ],
+)
 def test_options_change_the_arithmetic_not_the_interface(split, options, tolerance):
     image = images(2)
     expected = split.whole(image)['logits']
@@ -136,19 +148,29 @@ def test_options_change_the_arithmetic_not_the_interface(split, options, toleran
         assert (logits - expected).abs().max() <= tolerance * expected.abs().max()
 
 
-@pytest.mark.parametrize('options, says', [
-    ({'device': 'cuda:77'}, 'offers'), ({'device': 'abacus'}, 'cpu'), ({'autocast': 'float8'}, 'bfloat16'),
-    ({'cache_size': 1}, 'at least 2'),
-])
+@pytest.mark.parametrize(
+    'options, says',
+    [
+        ({'device': 'cuda:77'}, 'offers'),
+        ({'device': 'abacus'}, 'cpu'),
+        ({'autocast': 'float8'}, 'bfloat16'),
+        ({'cache_size': 1}, 'at least 2'),
+    ],
+)
 def test_bad_options_are_named(options, says):
     with pytest.raises(DynsplitError, match=says):
         SplitModel(load_model('squeezenet1_1', input_size=SIZE), **options)
 
 
-@pytest.mark.parametrize('image', [
-    torch.zeros(1, 3, 64, 64), torch.zeros(3, 64, 64, dtype=torch.uint8), torch.zeros(1, 3, 64, 65, dtype=torch.uint8),
-    torch.zeros(0, 3, 64, 64, dtype=torch.uint8),
-])
+@pytest.mark.parametrize(
+    'image',
+    [
+        torch.zeros(1, 3, 64, 64),
+        torch.zeros(3, 64, 64, dtype=torch.uint8),
+        torch.zeros(1, 3, 64, 65, dtype=torch.uint8),
+        torch.zeros(0, 3, 64, 64, dtype=torch.uint8),
+    ],
+)
 def test_an_image_that_does_not_fit_is_refused(split, image):
     for function in (split.whole, split.head(0), split.head(2), split.head(split.local_index)):
         with pytest.raises(DynsplitError, match='takes torch.uint8'):
@@ -157,10 +179,17 @@ def test_an_image_that_does_not_fit_is_refused(split, image):
 
 def test_an_activation_that_does_not_fit_is_refused(split):
     tail, good = split.tail(1), split.head(1)(images(2))
-    (name, tensor), = good.items()
+    ((name, tensor),) = good.items()
     assert tail(good)['logits'].shape == (2, 1000)
-    for bad in ({}, {'other': tensor}, {**good, 'other': tensor}, {name: tensor[:, 1:]}, {name: tensor.double()},
-                {name: tensor[0]}, {name: tensor[:0]}):
+    for bad in (
+        {},
+        {'other': tensor},
+        {**good, 'other': tensor},
+        {name: tensor[:, 1:]},
+        {name: tensor.double()},
+        {name: tensor[0]},
+        {name: tensor[:0]},
+    ):
         with pytest.raises(DynsplitError, match='takes'):
             tail(bad)
     for index in (-1, split.local_index + 1):
@@ -184,7 +213,9 @@ def test_listing_needs_no_gradient_and_leaves_none(split):
     assert all(parameter.grad is None for parameter in split.model.module.parameters())
 
 
-@pytest.mark.skipif(not os.environ.get('DYNSPLIT_LARGE'), reason='compiles with a C++ compiler: set DYNSPLIT_LARGE=1')
+@pytest.mark.skipif(
+    not os.environ.get('DYNSPLIT_LARGE'), reason='compiles with a C++ compiler: set DYNSPLIT_LARGE=1'
+)
 def test_compiled_parts_agree(split):
     compiled = SplitModel(load_model('mobilenet_v2', input_size=SIZE), compile=True)
     image = images(1)
