@@ -10,17 +10,17 @@ from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterFile
+from launch_ros.parameter_descriptions import ParameterValue
 
 CONFIG = Path(get_package_share_directory('dynsplit_ros')) / 'config'
 
 DESCRIPTIONS = {
     'model': 'The network, the same on robot and edge. Empty: as in params_file.',
-    'weights': "Its weights, the same on robot and edge: 'default', 'none', or a file. Empty: as in params_file.",
+    'weights': "Weights, the same on robot and edge: 'default', 'none', a path. Empty: as in params_file.",
     'device': "Where this side's part runs: cpu, cuda, cuda:1, ... Empty: as in params_file.",
     'namespace': "The nodes' namespace; the edge finds robots by their topics, whatever their namespace.",
     'params_file': "A YAML file with the nodes' parameters.",
-    'image_topic': 'The camera topic, sensor_msgs/Image (CompressedImage where the parameter compressed is true).',
+    'image_topic': 'The camera topic: sensor_msgs/Image, or CompressedImage if the parameter compressed is true.',
     'source': 'Whether to play a photograph as the camera topic, for those without a camera.',
     'use_sim_time': 'Whether the nodes take their time from /clock.',
     'log_level': "The nodes' log level: debug, info, warn, error or fatal.",
@@ -40,16 +40,22 @@ def arguments(**defaults: str) -> list[DeclareLaunchArgument]:
 
 def node(context: LaunchContext, executable: str, *, model: bool = False,
          remappings: tuple[tuple[str, str], ...] = ()) -> Node:
-    """Return one of the package's nodes, started as the launch arguments say; ``model`` for one that loads it."""
+    """
+    Return one of the package's nodes, started as the launch arguments say; ``model`` for one that loads it.
+
+    Raises FileNotFoundError for a params_file that is none.
+    """
     given = context.launch_configurations
     params_file = Path(given['params_file']).expanduser()
     if not params_file.is_file():
-        raise FileNotFoundError(f'params_file is {str(params_file)!r}, which is not a file; give the path of a YAML file '
-                                f'such as {CONFIG / "robot.yaml"}')
+        raise FileNotFoundError(
+            f'params_file is {str(params_file)!r}, which is not a file; give a YAML file as in {CONFIG}')
     overrides: dict[str, object] = {'use_sim_time': given['use_sim_time'] == 'true'}
     if model:
-        overrides |= {name: given[name] for name in ('model', 'weights', 'device') if given[name]}
+        # As text, whatever it looks like: YAML would make a number of device '0' and nothing of weights 'null'.
+        overrides |= {name: ParameterValue(given[name], value_type=str)
+                      for name in ('model', 'weights', 'device') if given[name]}
     return Node(
         package='dynsplit_ros', executable=executable, name=executable, namespace=given['namespace'],
-        parameters=[ParameterFile(str(params_file), allow_substs=True), overrides], remappings=list(remappings),
+        parameters=[str(params_file), overrides], remappings=list(remappings),
         arguments=['--ros-args', '--log-level', given['log_level']], output='screen')
