@@ -198,7 +198,7 @@ class Profile:
             raise DynsplitError(f'{where} lacks {error}: measure it again') from error
         except DynsplitError as error:
             raise DynsplitError(f'{where}: {error}') from error
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DynsplitError(f'{where} has a value of the wrong type ({error}): measure it again') from error
 
 

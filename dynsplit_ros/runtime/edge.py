@@ -18,6 +18,8 @@ import threading
 import time
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from dynsplit_ros.codec import EncodedTensor, decode
@@ -28,6 +30,8 @@ from dynsplit_ros.runtime.frame import EdgeTimes, Status
 
 #: A robot that has sent nothing for this long no longer counts as served.
 ROBOT_GONE_S = 5.0
+#: A payload of more than this many times the cut's bytes (and a little) is refused at once, not kept until its turn.
+LARGEST_PAYLOAD = 2
 
 
 @dataclass
@@ -46,6 +50,10 @@ class Job:
     patience_s: float
     payload: Sequence[EncodedTensor]
     arrived_s: float = 0.0
+
+    def is_awaited(self, now_s: float) -> bool:
+        """Whether its robot still waits for the answer."""
+        return now_s - self.arrived_s <= self.patience_s
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Outside(Protocol):
         """Tell people that something went wrong that the edge survived."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Line:
     """
     The frames of one robot that wait, oldest first.
@@ -102,6 +110,9 @@ class Edge:
     ``max_waiting`` frames of one robot may wait; a newer one takes the oldest one's place, which is answered
     SUPERSEDED. ``profile`` is this machine's own (for the slowdown that the load reports name); without one the
     fastest run of each tail so far stands for it. ``slowdown`` > 1 emulates a slower edge by sleeping.
+
+    Up to ``max_batch`` frames of the same cut, each of another robot, share a run of the tail where the profile says
+    that this is faster than one after the other; none is held for ``max_batch_wait_s`` or longer for others to come.
     """
 
     def __init__(
@@ -111,6 +122,8 @@ class Edge:
         *,
         profile: Profile | None = None,
         max_waiting: int = 2,
+        max_batch: int = 1,
+        max_batch_wait_s: float = 0.0,
         slowdown: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -120,8 +133,16 @@ class Edge:
         self._max_waiting = max_waiting
         self._slowdown = slowdown
         self._clock = clock
-        self._unloaded_s = {cut.index: cut.tail_s[1] for cut in profile.cuts} if profile else {}
+        self._max_batch_wait_s = max_batch_wait_s
         self._learn_unloaded = profile is None
+        # By (split, frames that share the run): the tail's time on this machine when nothing else runs.
+        self._unloaded_s = {(cut.index, 1): cut.tail_s[1] for cut in profile.cuts} if profile else {}
+        self._batches: dict[int, list[int]] = {}  # by split: the numbers of frames worth a run, ascending
+        for cut in profile.cuts if profile is not None and max_batch > 1 and _can_share(split) else ():
+            sizes = range(2, min(max_batch, profile.batches[-1]) + 1)
+            shared_s = dict(zip(sizes, np.interp(sizes, profile.batches, [cut.tail_s[b] for b in profile.batches])))
+            self._unloaded_s.update({((cut.index, size), float(time_s)) for size, time_s in shared_s.items()})
+            self._batches[cut.index] = [size for size, time_s in shared_s.items() if time_s < size * cut.tail_s[1]]
 
         self._changed = threading.Condition()  # guards all below
         self._lines: dict[str, _Line] = {}
@@ -152,6 +173,12 @@ class Edge:
             return
         if not 0 <= job.split_index < self._split.local_index:
             self._refuse(job, f'split {job.split_index} cannot be sent; allowed are 0 to {self._split.local_index - 1}')
+            return
+        sent_bytes = sum(len(tensor.data) for tensor in job.payload)
+        most_bytes = LARGEST_PAYLOAD * self._split.cuts[job.split_index].nbytes + 10_000
+        if sent_bytes > most_bytes:
+            self._refuse(job, f'the payload has {sent_bytes} bytes, but no codec makes more than {most_bytes} of split '
+                              f'{job.split_index}')
             return
         displaced = None
         with self._changed:
@@ -206,11 +233,11 @@ class Edge:
     # ---- the tail thread -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while (job := self._take()) is not None:
+        while (jobs := self._take()) is not None:
             try:
-                self._serve(job)
+                self._serve(jobs)
             except Exception as error:  # A thread that dies would leave every robot without an edge.
-                self._outside.fault(f'an answer could not be sent ({type(error).__name__}: {error})')
+                self._outside.fault(f'a frame could not be served ({type(error).__name__}: {error})')
             with self._changed:
                 self._account(self._clock())
 
@@ -230,40 +257,83 @@ class Edge:
             if robot in self._lines:
                 self._lines[robot].others_s2 += spent_s * (spent_s / 2 + ahead_s)
 
-    def _take(self) -> Job | None:
-        """Wait for a frame; return the oldest of the robot that was served longest ago, None to end."""
+    def _take(self) -> list[Job] | None:
+        """
+        Wait for a frame; return the oldest of the robot that was served longest ago, and what shares its run.
+
+        None to end.
+        """
         while True:
             with self._changed:
                 while not self._closing and not any(line.jobs for line in self._lines.values()):
                     self._changed.wait()
                 if self._closing:
                     return None
-                now_s = self._clock()
                 line = min((line for line in self._lines.values() if line.jobs), key=lambda line: line.served_s)
-                job = line.jobs.popleft()
-                waited_as_first_s, line.first_s = now_s - line.first_s, now_s
-                if now_s - job.arrived_s <= job.patience_s:
-                    self._ahead_s = {robot: waited_as_first_s if line.served_s < other.served_s else 0.0
-                                     for robot, other in self._lines.items() if other is not line}
-                    line.served_s = now_s
+                sharing = self._sharing(line)
+                if sharing is None:
+                    continue  # one more may come; what waits may have changed meanwhile
+                now_s = self._clock()
+                served_before_s, waited_as_first_s = line.served_s, now_s - line.first_s
+                jobs = [taken.jobs.popleft() for taken in (line, *sharing)]
+                for taken in (line, *sharing):
+                    taken.first_s = now_s
+                expired = [job for job in jobs if not job.is_awaited(now_s)]
+                jobs = [job for job in jobs if job.is_awaited(now_s)]
+                if jobs:
+                    self._ahead_s = {robot: waited_as_first_s if served_before_s < other.served_s else 0.0
+                                     for robot, other in self._lines.items() if other not in (line, *sharing)}
+                    for taken in (line, *sharing):
+                        taken.served_s = now_s
                     self._busy_since = self._taken_s = now_s
-                    return job
-            self._supersede(job)
+            for job in expired:
+                self._supersede(job)
+            if jobs:
+                return jobs
 
-    def _serve(self, job: Job) -> None:
+    def _sharing(self, line: _Line) -> list[_Line] | None:
+        """
+        Return the other robots' lines whose first frames are to share a run with this one's; holds the lock.
+
+        Where more may still come in time for that, wait for a change and return None.
+        """
+        first = line.jobs[0]
+        sizes = self._batches.get(first.split_index, ())
+        if not sizes:
+            return []
+        ready = sorted((other for other in self._lines.values() if other is not line and other.jobs
+                        and other.jobs[0].split_index == first.split_index), key=lambda other: other.served_s)
+        now_s = self._clock()
+        left_s = first.arrived_s + self._max_batch_wait_s - now_s
+        others = sum(now_s - other.heard_s < ROBOT_GONE_S for other in self._lines.values() if other is not line)
+        if left_s > 0 and len(ready) < min(sizes[-1] - 1, others):
+            self._changed.wait(left_s)
+            return None
+        return ready[:max((size for size in sizes if size <= len(ready) + 1), default=1) - 1]
+
+    def _serve(self, jobs: list[Job]) -> None:
+        """Run the tail for frames of one cut, together, and answer them."""
         started_s = self._clock()
-        try:
-            tensors = decode(job.codec, job.payload, self._split.cuts[job.split_index].tensors)
-        except DynsplitError as error:
-            self._refuse(job, str(error))
+        index = jobs[0].split_index
+        decoded: list[tuple[Job, dict[str, Tensor]]] = []
+        for job in jobs:
+            try:
+                decoded.append((job, decode(job.codec, job.payload, self._split.cuts[index].tensors)))
+            except DynsplitError as error:
+                self._refuse(job, str(error))
+            job.payload = ()
+        if not decoded:
             return
-        job.payload = ()
         decoded_s = self._clock()
+        count = len(decoded)
         try:
-            outputs = self._split.tail(job.split_index)(tensors)
-        except Exception as error:  # Whatever the tail meets, the robot must hear of it and the next frame be served.
-            self._outside.fault(f'the tail of split {job.split_index} failed ({type(error).__name__}: {error})')
-            self._outside.answer(job, Status.FAILED, f'the tail failed ({type(error).__name__})', {}, EdgeTimes())
+            tensors = decoded[0][1] if count == 1 else {
+                name: torch.cat([frame[name] for _, frame in decoded]) for name in decoded[0][1]}
+            outputs = self._split.tail(index)(tensors)
+        except Exception as error:  # Whatever the tail meets, the robots must hear of it and the next frame be served.
+            self._outside.fault(f'the tail of split {index} failed ({type(error).__name__}: {error})')
+            for job, _ in decoded:
+                self._answer(job, Status.FAILED, f'the tail failed ({type(error).__name__})')
             return
         if self._slowdown > 1:
             time.sleep((self._clock() - decoded_s) * (self._slowdown - 1))
@@ -271,18 +341,47 @@ class Edge:
         tail_s = done_s - decoded_s
         with self._changed:
             if self._learn_unloaded:
-                self._unloaded_s[job.split_index] = min(tail_s, self._unloaded_s.get(job.split_index, tail_s))
+                self._unloaded_s[index, count] = min(tail_s, self._unloaded_s.get((index, count), tail_s))
             self._tail_s += tail_s
-            self._expected_s += self._unloaded_s[job.split_index]
-            self._answered += 1
-        self._outside.answer(job, Status.OK, '', outputs, EdgeTimes(
-            held_s=done_s - job.arrived_s, queueing_s=started_s - job.arrived_s,
-            decode_s=decoded_s - started_s, tail_s=tail_s))
+            self._expected_s += self._unloaded_s[index, count]
+            self._answered += count
+        for number, (job, _) in enumerate(decoded):
+            self._answer(job, Status.OK, '', _of_frame(outputs, number, count, self._split.output_specs is None), EdgeTimes(
+                held_s=done_s - job.arrived_s, queueing_s=started_s - job.arrived_s,
+                decode_s=decoded_s - started_s, tail_s=tail_s, batch=count))
 
     def _refuse(self, job: Job, reason: str) -> None:
         with self._changed:
             self._refused += 1
-        self._outside.answer(job, Status.REFUSED, reason, {}, EdgeTimes())
+        self._answer(job, Status.REFUSED, reason)
 
     def _supersede(self, job: Job) -> None:
-        self._outside.answer(job, Status.SUPERSEDED, 'newer frames took its place before its turn came', {}, EdgeTimes())
+        self._answer(job, Status.SUPERSEDED, 'newer frames took its place before its turn came')
+
+    def _answer(self, job: Job, status: Status, reason: str, outputs: dict[str, Tensor] | None = None,
+                times: EdgeTimes = EdgeTimes()) -> None:
+        """Answer a job; that its robot has left meanwhile must stop nobody else's."""
+        try:
+            self._outside.answer(job, status, reason, outputs or {}, times)
+        except Exception as error:
+            self._outside.fault(f'an answer could not be sent ({type(error).__name__}: {error})')
+
+
+def _can_share(split: SplitModel) -> bool:
+    """Whether the model takes several frames at once, and every tensor has the dimension along which they are joined."""
+    specs = [spec for cut in split.cuts for spec in cut.tensors] + list(split.output_specs or ())
+    return split.model.max_batch != 1 and all(spec.shape for spec in specs)
+
+
+def _of_frame(outputs: dict[str, Tensor], number: int, count: int, by_name: bool) -> dict[str, Tensor]:
+    """
+    Return one frame's outputs of a run that ``count`` frames shared.
+
+    A detector numbers its outputs by frame, ``boxes.2`` (``by_name``); all others are joined along the first dimension.
+    """
+    if count == 1:
+        return outputs
+    if by_name:
+        return {f'{name.rpartition(".")[0]}.0': tensor for name, tensor in outputs.items()
+                if name.rpartition('.')[2] == str(number)}
+    return {name: tensor[number * (size := len(tensor) // count):(number + 1) * size] for name, tensor in outputs.items()}

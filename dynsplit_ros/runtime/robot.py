@@ -21,12 +21,15 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from dynsplit_ros.codec import EncodedTensor, encode
+from dynsplit_ros.codec import CODECS, EncodedTensor, encode
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.runtime.frame import EdgeTimes, FrameTiming, State, Status
 
 Outputs = dict[str, Tensor]
+
+#: No frame waits longer than this for its answer, whatever a decision says.
+MAX_PATIENCE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -156,11 +159,16 @@ class Robot:
             self._changed.notify_all()
 
     def on_order(self, order: Order) -> None:
-        """Follow a decision of the monitor from the next frame on; raises DynsplitError for a split there is not."""
+        """Follow a decision of the monitor from the next frame on; raises DynsplitError for one that cannot be."""
         if not 0 <= order.split_index <= self._split.local_index:
             raise DynsplitError(
                 f'the decision names split {order.split_index}, but this model has 0 to {self._split.local_index}; '
                 'start the monitor with a profile of this model')
+        if order.split_index < self._split.local_index and order.codec not in CODECS:
+            raise DynsplitError(f'the decision names the codec {order.codec[:40]!r}, but known are {", ".join(CODECS)}; '
+                                'run the same version of this package on all sides')
+        if not order.fallback_after_s >= 0:
+            raise DynsplitError(f'the decision lets a frame wait for {order.fallback_after_s} s, which is no duration')
         with self._changed:
             self._order = order
             self._changed.notify_all()
@@ -286,21 +294,28 @@ class Robot:
             timing.sequence = self._sequence
             self._counts['accepted'] += 1
         frame = Frame(source, arrived_s, timing)
+        head_started_s = self._clock()
         try:
-            head_started_s = self._clock()
             frame.kept = self._split.head(order.split_index)(image)
-            timing.head_s = self._stretch(head_started_s)
-            if order.split_index == self._split.local_index:
-                self._complete(frame, frame.kept)
-                return
+        except Exception:
+            self._complete(frame, None)  # the frames behind it must not wait for this one
+            raise
+        timing.head_s = self._stretch(head_started_s)
+        if order.split_index == self._split.local_index:
+            self._complete(frame, frame.kept)
+            return
+        try:
             encode_started_s = self._clock()
             payload = encode(order.codec, frame.kept)
             timing.encode_s = self._stretch(encode_started_s)
             timing.payload_bytes = sum(len(memoryview(tensor.data).cast('B')) for tensor in payload)
             self._see_off(frame, payload, order, started_s)
-        except Exception:
-            self._complete(frame, None)  # the frames behind it must not wait for this one
-            raise
+        except Exception as error:  # What cannot be sent is finished here, unless that, or an answer, came first.
+            with self._changed:
+                if timing.state is State.LOCAL or self._in_flight.pop(timing.sequence, None) is not None:
+                    self._give_up(frame, f'the payload could not be sent ({type(error).__name__}: {error})')
+                    self._changed.notify_all()
+            self._outside.fault(f'a payload could not be sent ({type(error).__name__}: {error})')
 
     def _see_off(self, frame: Frame, payload: Sequence[EncodedTensor], order: Order, started_s: float) -> None:
         """Send a payload as soon as the link is free, unless the link is lost meanwhile."""
@@ -317,8 +332,8 @@ class Robot:
                 return
             timing.state = State.SENT
             timing.sent_s = self._clock()
-            frame.patience_s = order.fallback_after_s
-            frame.deadline_s = timing.sent_s + order.fallback_after_s
+            frame.patience_s = min(order.fallback_after_s, MAX_PATIENCE_S)
+            frame.deadline_s = timing.sent_s + frame.patience_s
             self._in_flight[timing.sequence] = frame
             self._changed.notify_all()
             sent = FrameTiming(**vars(timing))  # the frame itself may be answered while this is published

@@ -11,10 +11,12 @@ import time
 import pytest
 import torch
 
+from dynsplit_ros.codec import encode
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.runtime.edge import Edge, Job
+from dynsplit_ros.profile.profile import CodecProfile, CutProfile, Profile
+from dynsplit_ros.runtime.edge import _Line, _of_frame, Edge, Job
 from dynsplit_ros.runtime.frame import State, Status
 from dynsplit_ros.runtime.robot import Order, Robot
 
@@ -280,7 +282,6 @@ class Answers:
 
 
 def job(split: SplitModel, robot: str, number: int, **changes) -> Job:
-    from dynsplit_ros.codec import encode
     values = {'robot': robot, 'source': (robot, number), 'fingerprint': split.fingerprint, 'split_index': 0,
               'codec': 'raw', 'patience_s': 60.0, 'payload': encode('raw', split.head(0)(picture(number)))}
     return Job(**{**values, **changes})
@@ -349,7 +350,7 @@ def test_load_reports(split) -> None:
     edge = Edge(split, answers, clock=lambda: now[0])
     now[0] += 2.0
     idle = edge.load()
-    assert (idle.sequence, idle.period_s, idle.utilisation, idle.queueing_s, idle.slowdown) == (1, 2.0, 0.0, 0.0, 1.0)
+    assert (idle.sequence, idle.period_s, idle.utilisation, idle.queueing_s, idle.slowdown) == (1, 2.0, 0.0, {}, 1.0)
     edge.submit(job(split, 'a', 1))
     answers.wait(1)
     now[0] += 0.5
@@ -357,3 +358,101 @@ def test_load_reports(split) -> None:
     edge.close()
     assert busy.session == idle.session and busy.sequence == 2
     assert busy.frame_rate_hz == pytest.approx(2.0) and busy.robots == 1
+
+
+# ---- frames that share a run of the tail -------------------------------------------------------------------------
+
+
+def profile_that_says(split: SplitModel, tail_s: dict[int, float]) -> Profile:
+    """Return a profile whose tails take that long, by the number of frames."""
+    codec = CodecProfile(dict.fromkeys(tail_s, 1), tail_s, tail_s)
+    return Profile(split.model.name, split.fingerprint, 'cpu', 1, tuple(
+        CutProfile(cut.index, cut.name, cut.natural, cut.nbytes, cut.macs_before, tail_s, tail_s, {'raw': codec})
+        for cut in split.cuts))
+
+
+def serve_together(split: SplitModel, tail_s: dict[int, float], indices: list[int], **options) -> list[tuple]:
+    """Have one robot for each split index send a frame while the edge is held; return (robot, batch) as answered."""
+    answers = Answers()
+    edge = Edge(split, answers, profile=profile_that_says(split, tail_s), **options)
+    answers.gate.clear()
+    edge.submit(job(split, 'first', 0))
+    deadline_s = time.monotonic() + DEADLINE_S
+    while edge.load().queue_length:
+        assert time.monotonic() < deadline_s
+    for robot, index in enumerate(indices):
+        edge.submit(job(split, robot, robot, split_index=index, payload=encode('raw', split.head(index)(picture(robot)))))
+    answers.gate.set()
+    answers.wait(1 + len(indices))
+    edge.close()
+    assert not answers.faults and {status for _, status, *_ in answers.all} == {Status.OK}
+    for (robot, number), _, _, outputs, _ in answers.all:
+        whole = split.whole(picture(number))
+        assert outputs.keys() == whole.keys()
+        assert all(torch.allclose(outputs[name], whole[name], atol=1e-4) for name in whole)
+        assert all(outputs[name].shape == whole[name].shape for name in whole)
+    return [(robot, times.batch) for (robot, _), *_, times in answers.all[1:]]
+
+
+def test_equal_cuts_share_a_run_where_that_is_faster(split) -> None:
+    faster = {1: 0.01, 2: 0.012, 4: 0.016}
+    assert serve_together(split, faster, [1, 0, 1, 1], max_batch=4) == [(0, 3), (2, 3), (3, 3), (1, 1)]
+    assert serve_together(split, faster, [1, 1, 1], max_batch=2) == [(0, 2), (1, 2), (2, 1)]
+    assert serve_together(split, faster, [1, 1]) == [(0, 1), (1, 1)], 'exact by default'
+    slower = {1: 0.01, 2: 0.021, 4: 0.05}
+    assert serve_together(split, slower, [1, 1, 1, 1], max_batch=4) == [(robot, 1) for robot in range(4)]
+
+
+def test_a_frame_is_not_held_longer_than_allowed_for_others_to_come(split) -> None:
+    answers = Answers()
+    edge = Edge(split, answers, profile=profile_that_says(split, {1: 0.01, 2: 0.012}), max_batch=2, max_batch_wait_s=0.3)
+    edge.submit(job(split, 'a', 1))
+    answers.wait(1)
+    assert answers.all[0][-1].queueing_s < 0.2, 'there is no other robot to wait for'
+    edge.submit(job(split, 'b', 1))
+    answers.wait(2)
+    assert 0.3 <= answers.all[1][-1].queueing_s < DEADLINE_S / 2
+    edge.submit(job(split, 'a', 2))
+    edge.submit(job(split, 'b', 2))
+    answers.wait(4)
+    edge.close()
+    assert [times.batch for *_, times in answers.all] == [1, 1, 2, 2]
+
+
+def test_a_bad_frame_does_not_harm_those_that_would_have_shared_its_run(split) -> None:
+    answers = Answers()
+    edge = Edge(split, answers, profile=profile_that_says(split, {1: 0.01, 3: 0.012}), max_batch=3, max_batch_wait_s=60.0)
+    for robot in 'abc':  # known to the edge, so that it waits for them
+        edge._lines[robot] = _Line(heard_s=time.monotonic())
+    edge.submit(job(split, 'a', 1))
+    edge.submit(job(split, 'b', 2, payload=[]))
+    edge.submit(job(split, 'c', 3))
+    answers.wait(3)
+    edge.close()
+    assert {source[0]: (status, times.batch) for source, status, *_, times in answers.all} == {
+        'a': (Status.OK, 2), 'b': (Status.REFUSED, 1), 'c': (Status.OK, 2)}
+
+
+def test_a_detectors_outputs_are_told_apart_by_their_numbers() -> None:
+    outputs = {f'{name}.{number}': torch.tensor([number]) for name in ('boxes', 'scores') for number in range(12)}
+    assert _of_frame(outputs, 11, 12, by_name=True) == {'boxes.0': torch.tensor([11]), 'scores.0': torch.tensor([11])}
+
+
+def test_a_robot_that_left_while_its_frame_waited_stops_nobody(split) -> None:
+    answers = Answers()
+    answer = answers.answer
+
+    def refuse_the_one_that_left(job, *rest) -> None:
+        if job.robot == 'left':
+            raise RuntimeError('destroyed')
+        answer(job, *rest)
+
+    answers.answer = refuse_the_one_that_left
+    edge = Edge(split, answers)
+    edge.submit(job(split, 'left', 1, patience_s=-1.0))
+    edge.submit(job(split, 'left', 2))
+    edge.submit(job(split, 'left', 3, fingerprint='another'))
+    edge.submit(job(split, 'stays', 4))
+    answers.wait(1)
+    edge.close()
+    assert answers.all[0][:2] == (('stays', 4), Status.OK)

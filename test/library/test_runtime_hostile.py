@@ -1,0 +1,305 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever a peer's messages hold, robot, edge and monitor live on, and good frames get their one right answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import copy
+import math
+import threading
+import time
+from typing import Any
+
+from hypothesis import given, HealthCheck, settings, strategies as st
+import pytest
+import torch
+
+from dynsplit_ros.codec import CODECS, EncodedTensor, encode
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.model import load_model
+from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.profile.measure import measure
+from dynsplit_ros.profile.profile import merge, Profile
+from dynsplit_ros.runtime.edge import Edge, Job
+from dynsplit_ros.runtime.frame import EdgeTimes, Status
+from dynsplit_ros.runtime.monitor import FrameObservation, LoadReport, Monitor
+from dynsplit_ros.runtime.robot import Order, Robot
+
+DEADLINE_S = 30.0
+
+
+def fuzz(cases: int) -> settings:
+    """Return the settings of a test of that many cases, the same ones each time."""
+    return settings(max_examples=cases, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+#: What a message's fields can hold; the extremes often.
+numbers = st.one_of(st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0, -1.0, 1e-300, 1e300, 1.0]), st.floats())
+counts = st.one_of(st.sampled_from([0, 1, 2, 3, 2**31, 2**32 - 1, 2**63, 2**64 - 1]), st.integers(0, 2**64 - 1))
+small = st.one_of(st.integers(0, 20), st.integers(0, 2**16 - 1))
+texts = st.one_of(st.sampled_from(['', 'raw', 'blosc2', 'png', 'quant8', 'pickle', '../../etc/passwd', 'x' * 300]),
+                  st.text(max_size=20))
+
+
+@pytest.fixture(scope='module')
+def split() -> SplitModel:
+    torch.set_num_threads(1)
+    return SplitModel(load_model('mobilenet_v2', weights='none', input_size=(32, 32)))
+
+
+@pytest.fixture(scope='module')
+def profile(split: SplitModel) -> Profile:
+    return measure(split, repeats=1, warm_up=0)
+
+
+def picture(number: int) -> torch.Tensor:
+    """Return the picture of a number, uint8 [1, 3, 32, 32]."""
+    return torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
+
+
+def wait(happened: Callable[[], object]) -> None:
+    """Wait for something to happen; fail after a deadline."""
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not happened():
+        assert time.monotonic() < deadline_s, 'it did not happen in time'
+        time.sleep(0.0005)
+
+
+# ---- the robot ---------------------------------------------------------------------------------------------------
+
+
+class Outside:
+    """A link into nothing, which now and then refuses to take a payload."""
+
+    def __init__(self) -> None:
+        self.delivered: list[int] = []
+        self.sends = 0
+
+    def prepare(self, source: int) -> torch.Tensor:
+        return picture(source)
+
+    def send(self, frame: Any, payload: Any) -> None:
+        self.sends += 1
+        if self.sends % 3 == 0:
+            raise RuntimeError('the middleware refuses')
+
+    def deliver(self, frame: Any, outputs: dict[str, torch.Tensor]) -> None:
+        self.delivered.append(frame.timing.sequence)
+
+    def report(self, timing: Any) -> None:
+        pass
+
+    refuse = fault = lambda self, *_: None
+
+
+@pytest.fixture(scope='module')
+def robot(split: SplitModel):
+    outside = Outside()
+    robot = Robot(split, outside)
+    yield robot, outside
+    robot.close()
+    assert not any(thread.is_alive() for thread in robot._threads)
+
+
+orders = st.builds(lambda *values: ('on_order', Order(*values)), st.one_of(st.integers(0, 5), small),
+                   st.one_of(st.sampled_from(sorted(CODECS)), texts), st.one_of(st.floats(0, 0.01), numbers), counts, counts)
+receipts = st.tuples(st.just('on_receipt'), st.booleans(), counts)
+answers = st.tuples(st.just('on_answer'), st.booleans(), counts, st.sampled_from(Status), texts, st.integers(0, 2**32 - 1),
+                    st.builds(EdgeTimes, numbers, numbers, numbers, numbers, small))
+
+
+@fuzz(150)
+@given(events=st.lists(st.one_of(orders, receipts, answers, st.just(('offer',))), min_size=1, max_size=12))
+def test_the_robot_answers_each_frame_once_whatever_it_is_told(split, robot, events) -> None:
+    robot, outside = robot
+    before = robot.counters().accepted
+    offered = 0
+    for kind, *values in events:
+        if kind == 'offer':
+            offered += 1
+            robot.offer(offered)
+            wait(lambda: robot.counters().accepted == before + offered)
+            continue
+        if kind == 'on_order':
+            try:
+                robot.on_order(*values)
+            except DynsplitError:
+                pass
+            continue
+        ours, sequence, *rest = values
+        session = robot.session if ours else sequence
+        # Near the frames that there are, so that some of it hits.
+        sequence = max(0, before + sequence % 16) if ours else sequence
+        if kind == 'on_receipt':
+            robot.on_receipt(session, sequence)
+        else:
+            status, reason, size, times = rest
+            robot.on_answer(session, sequence, status, reason, {'output': torch.zeros(1)}, size, times)
+    robot.on_order(Order(split.local_index, '', 0.0))
+    # A decision may have let frames wait for long: those are refused now, as an edge would that gives up.
+    for sequence in range(before + 1, before + offered + 1):
+        robot.on_answer(robot.session, sequence, Status.SUPERSEDED, '', {}, 0, EdgeTimes())
+    wait(lambda: len(outside.delivered) == before + offered)
+    assert outside.delivered == list(range(1, before + offered + 1))
+    assert all(thread.is_alive() for thread in robot._threads)
+    assert robot.counters().failed == 0 and not robot._in_flight and not robot._done
+
+
+@pytest.mark.parametrize('order, words', [
+    (Order(0, 'raw', math.nan), 'no duration'), (Order(0, 'raw', -1.0), 'no duration'),
+    (Order(0, 'pickle', 1.0), "codec 'pickle'"), (Order(60000, 'raw', 1.0), 'split 60000'),
+])
+def test_orders_that_cannot_be_followed_are_refused(split, robot, order, words) -> None:
+    with pytest.raises(DynsplitError, match=words):
+        robot[0].on_order(order)
+
+
+def test_a_codec_that_cannot_carry_the_cut_costs_no_frame(split, robot) -> None:
+    robot, outside = robot
+    before = robot.counters()
+    robot.on_order(Order(1, 'png', 10.0, robot.session, before.accepted))  # takes images alone
+    robot.offer(1)
+    wait(lambda: len(outside.delivered) == before.accepted + 1)
+    after = robot.counters()
+    assert (after.fell_back, after.failed) == (before.fell_back + 1, before.failed)
+
+
+# ---- the edge ----------------------------------------------------------------------------------------------------
+
+
+class Answers:
+    """Collects answers by job; refuses to send some, as a publisher does whose robot has left."""
+
+    def __init__(self) -> None:
+        self.by_job: dict[object, list[tuple[Status, str, dict]]] = {}
+
+    def answer(self, job: Job, status: Status, reason: str, outputs: dict, times: EdgeTimes) -> None:
+        if job.robot.startswith('gone'):
+            raise RuntimeError('destroyed')
+        self.by_job.setdefault(job.source, []).append((status, reason, outputs))
+
+    def fault(self, reason: str) -> None:
+        pass
+
+
+@pytest.fixture(scope='module')
+def edge(split: SplitModel):
+    answers = Answers()
+    edge = Edge(split, answers, max_batch=4, max_batch_wait_s=0.001)
+    yield edge, answers
+    edge.close()
+    assert not edge._thread.is_alive()
+
+
+encoded = st.builds(EncodedTensor, texts, st.one_of(st.sampled_from(['uint8', 'float32', 'object']), texts),
+                    st.lists(st.one_of(st.sampled_from([0, 1, 3, 32, 2**31]), st.integers(0, 2**32 - 1)),
+                             max_size=6).map(tuple), st.binary(max_size=4000))
+
+
+@fuzz(150)
+@given(jobs=st.lists(st.fixed_dictionaries({}, optional={
+    'fingerprint': texts, 'split_index': small, 'codec': texts, 'patience_s': numbers,
+    'payload': st.lists(encoded, max_size=3), 'robot': st.sampled_from(['gone', 'gone too', 'b'])}), max_size=8))
+def test_the_edge_answers_what_is_good_among_what_is_not(split, edge, jobs) -> None:
+    edge, answers = edge
+    answers.by_job.clear()
+    good = encode('raw', split.head(1)(picture(1)))
+    for number, changes in enumerate(jobs):
+        values = {'robot': 'b', 'source': number, 'fingerprint': split.fingerprint, 'split_index': 1, 'codec': 'raw',
+                  'patience_s': 60.0, 'payload': good}
+        edge.submit(Job(**{**values, **changes}))
+    edge.submit(Job('good', 'good', split.fingerprint, 1, 'raw', 60.0, good))
+    expected = {number for number, changes in enumerate(jobs) if changes.get('robot', 'b') == 'b'} | {'good'}
+    wait(lambda: answers.by_job.keys() == expected)
+    assert all(len(given) == 1 for given in answers.by_job.values())
+    (status, _, outputs), = answers.by_job['good']
+    whole = split.whole(picture(1))
+    assert status is Status.OK and all(torch.allclose(outputs[name], whole[name], atol=1e-4) for name in whole)
+    for (status, reason, outputs), in answers.by_job.values():
+        assert (status is Status.OK) == bool(outputs) == (not reason)
+        assert len(reason) < 1000
+    assert edge._thread.is_alive()
+    load = edge.load()
+    assert 0 <= load.utilisation <= 1 and math.isfinite(load.slowdown)
+
+
+def test_an_oversized_payload_is_refused_before_its_turn(split, edge) -> None:
+    edge, answers = edge
+    answers.by_job.clear()
+    specs = split.cuts[0].tensors
+    huge = [EncodedTensor(specs[0].name, specs[0].dtype, specs[0].shape, bytes(20_000_000))]
+    edge.submit(Job('b', 'huge', split.fingerprint, 0, 'raw', 60.0, huge))
+    (status, reason, _), = answers.by_job['huge']  # at once, on this thread
+    assert status is Status.REFUSED and '20000000 bytes' in reason
+
+
+# ---- the monitor and the profiles --------------------------------------------------------------------------------
+
+observations = st.builds(
+    FrameObservation, counts, st.sampled_from(['answered', 'local', 'fell_back', 'late']), small, texts,
+    *([small] + [st.integers(0, 2**32 - 1)] * 2 + [numbers] * 11))
+reports = st.builds(LoadReport, counts, counts, numbers, st.integers(0, 2**32 - 1), numbers, numbers, counts)
+happenings = st.one_of(
+    st.tuples(st.just('on_sent'), counts, numbers, small, texts, st.integers(0, 2**32 - 1)),
+    st.tuples(st.just('on_receipt'), counts, numbers),
+    st.tuples(st.just('on_frame'), observations),
+    st.tuples(st.just('on_probe_answer'), counts, numbers, numbers),
+    st.tuples(st.just('on_load'), reports, st.floats(0, 1e6)))
+
+
+def check_decisions(monitor: Monitor, steps: list[tuple]) -> None:
+    """Let the monitor hear all that, and check that what it says can be sent and followed."""
+    now_s = 1.0
+    for kind, *values in steps:
+        getattr(monitor, kind)(*values)
+        now_s += 0.05
+        probe = monitor.next_probe(now_s)
+        assert probe is None or 0 <= probe.payload_bytes < 10_000_000
+        decision = monitor.tick(now_s)
+        if decision is not None:
+            assert 0 <= decision.split_index < 65536
+            assert math.isfinite(decision.predicted_s) and decision.fallback_after_s >= 0
+            assert all(0 <= candidate.payload_bytes < 2**32 for candidate in decision.candidates)
+        assert math.isfinite(monitor.link.throughput_bps) and monitor.link.throughput_bps > 0
+        assert math.isfinite(monitor.load.slowdown)
+    assert monitor.tick(now_s + 1.0) is not None or monitor.decision is not None
+
+
+@fuzz(400)
+@given(steps=st.lists(happenings, max_size=15))
+def test_the_monitor_decides_whatever_it_hears(profile, steps) -> None:
+    check_decisions(Monitor(merge(profile, profile)), steps)
+
+
+def places(document: object, path: tuple = ()) -> list[tuple]:
+    """Return the paths of all values inside a document."""
+    children = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    return [path] * bool(path) + [found for key, child in children for found in places(child, (*path, key))]
+
+
+hostile = st.one_of(numbers, counts, texts, st.none(), st.booleans(), st.just([]), st.just({}), st.just({'1': 1}),
+                    st.sampled_from([10**400, -1, {'1': math.inf}, {'1': 1e308}, {'9' * 5000: 1}, [[]]]))
+
+
+@fuzz(400)
+@given(data=st.data())
+def test_a_profile_is_refused_or_can_be_used(profile, data) -> None:
+    """Also one with several values that a stranger wrote."""
+    document = copy.deepcopy(profile.to_document())
+    for path in data.draw(st.lists(st.sampled_from(places(document)), min_size=1, max_size=3), 'where'):
+        parent = document
+        try:
+            for key in path[:-1]:
+                parent = parent[key]
+            parent[path[-1]] = data.draw(hostile, 'what')
+        except (KeyError, IndexError, TypeError):
+            continue  # inside of what was replaced before
+    try:
+        read = Profile.from_document(document, 'the profile')
+        merged = [merge(profile, read), merge(read, profile), merge(read, read)]
+    except DynsplitError as error:
+        assert str(error) and len(str(error)) < 20_000
+        return
+    for system in merged:
+        check_decisions(Monitor(system), [('on_receipt', 1, 1.0)])
