@@ -70,6 +70,7 @@ class _Sent:
     service_s: float
     is_payload: bool
     passed: bool = False
+    given_up: bool = False
     passed_s: float = 0.0
 
 
@@ -149,6 +150,16 @@ class LinkEstimator:
         if answer_size > 0 and now_s > self._answered_s:
             self._answered_s, self._answer_size = now_s, answer_size
         return True
+
+    def on_given_up(self, key: Hashable) -> None:
+        """Note that nobody waits for a message any more; it is on the link all the same."""
+        if key in self._under_way:
+            self._under_way[key].given_up = True
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a payload that nobody waits for is, as far as is known, still on the link."""
+        return any(sent.given_up and not sent.passed for sent in self._under_way.values())
 
     def on_heard(self, now_s: float) -> None:
         """Note that anything at all came from the edge."""

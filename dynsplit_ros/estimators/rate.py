@@ -101,14 +101,16 @@ class RateFilter:
 
     def quantiles_bps(self, shares: Array) -> Array:
         """Levels of the rate below which the given shares (ascending, 0..1) of the probability lie."""
-        return self._quantiles(self._p.sum(axis=0), shares)
+        return self.quantiles_of(self._p.sum(axis=0), shares)
 
-    def next_transfer_bps(self, shares: Array) -> Array:
-        """Rates of the next transfer, its own spread included, below which the given shares of the probability lie."""
+    def next_transfer(self) -> Array:
+        """Return the probability of each rate of the grid for the next transfer, its own spread included."""
         spectrum = (fft.dct(self._p, norm='ortho') * self._blur).sum(axis=0)
-        return self._quantiles(np.maximum(fft.idct(spectrum, norm='ortho'), 0.0), shares)
+        result: Array = np.maximum(fft.idct(spectrum, norm='ortho'), 0.0)
+        return result / result.sum()
 
-    def _quantiles(self, p: Array, shares: Array) -> Array:
+    def quantiles_of(self, p: Array, shares: Array) -> Array:
+        """Rates below which the given shares (ascending, 0..1) of the probability ``p`` over the grid lie."""
         cumulated = np.cumsum(p)
         edges = self.log_grid + self._step / 2
         result: Array = np.exp(np.interp(shares, cumulated / cumulated[-1], edges))

@@ -58,13 +58,16 @@ class Outlook:
     """
     What is believed of link and machines when a choice is made.
 
-    ``rates_bps`` are the rates of the next transfer at :data:`RATE_SHARES`; ``rate_spread`` is the standard deviation of
+    ``rates_bps`` are the rates of the next transfer at :data:`RATE_SHARES`, ``grid_share`` their probability at each of
+    ``grid_bps``; ``rate_spread`` is the standard deviation of
     the natural logarithm of the link's rate, without what single transfers vary by. ``robot`` and ``edge`` hold, by split index, how many times as long as profiled
     head and tail take; ``robot_factor`` and ``edge_factor`` the same for the machines as a whole, and the two spreads the
     standard deviations of their natural logarithms.
     """
 
     rates_bps: Array
+    grid_bps: Array
+    grid_share: Array
     rate_spread: float
     rtt_s: float
     jitter_s: float
@@ -208,10 +211,10 @@ class Planner:
         per_bit = 1 / outlook.rates_bps[::-1]  # ascending times
         wait = np.multiply.outer(self._bits, per_bit) + (at_edge + outlook.rtt_s * self._sends)[:, None]
         middle = len(per_bit) // 2
-        # Waiting is bounded: for each choice and each rate, either the answer comes or the robot finishes the frame.
+        # Waiting is bounded: after a while the robot finishes the frame itself, and whichever is done first counts.
         predicted = wait[:, middle]
         bound = np.maximum(3 * predicted, 0.2) if self.rules.fallback_s <= 0 else np.full(len(predicted), self.rules.fallback_s)
-        after = np.where(wait > bound[:, None], (bound + finish)[:, None], wait)
+        after = np.minimum(wait, (bound + finish)[:, None])
         sending = np.multiply.outer(self._bits, per_bit)
         stage = np.maximum(np.maximum(before, at_edge)[:, None], sending)
         # Who cannot keep up finds, when ready for the next, the newest image half a period old on average.
@@ -232,7 +235,8 @@ class Planner:
         if not math.isfinite(score[best]):
             best = local  # the budget allows nothing: the robot alone sends nothing
         chosen, changed, why = self._choose(best, score, total, before, at_edge, outlook)
-        fallback = self._fallback_s(float(predicted[chosen]), wait[chosen], float(finish[chosen]), float(bound[chosen]))
+        fallback = self._fallback_s(chosen, float(at_edge[chosen] + outlook.rtt_s), float(predicted[chosen]),
+                                    float(finish[chosen]), float(bound[chosen]), outlook)
         answer = self._answer_bytes * 8 * per_bit.mean() * self._sends
         wait_s = age.mean(axis=1)
         table = {
@@ -280,19 +284,19 @@ class Planner:
         index = self.splits[choice]
         return 'local inference' if index == self.local_index else f'split {index} ({self.names[index]}, {self.codecs[choice]})'
 
-    def _fallback_s(self, predicted_s: float, wait: Array, finish_s: float, bound_s: float) -> float:
+    def _fallback_s(self, chosen: int, rest_s: float, predicted_s: float, finish_s: float, bound_s: float,
+                    outlook: Outlook) -> float:
         """
-        Return how long to wait for an answer.
+        Return how long to wait for an answer before finishing the frame here.
 
         Waiting for tau costs E[min(T, tau)] + P(T > tau) x finish; the least of it over the believed times T is where the
         expected rest of the wait exceeds the time to finish here. It is kept within patience and bound.
         """
-        if self.rules.fallback_s > 0:
-            return self.rules.fallback_s
-        count = len(wait)
-        rest = count - 1 - np.arange(count)
-        cost = np.cumsum(wait) + rest * (wait + finish_s)
-        best = int(cost.argmin())
-        if best == count - 1 or not predicted_s:
+        if self.rules.fallback_s > 0 or not self._sends[chosen]:
             return bound_s
-        return min(bound_s, max(float(wait[best]), _PATIENCE * predicted_s + _PATIENCE_S))
+        wait = self._bits[chosen] / outlook.grid_bps[::-1] + rest_s
+        share = outlook.grid_share[::-1]
+        through = np.cumsum(share)
+        cost = np.cumsum(share * wait) + (1 - through) * (wait + finish_s)
+        best = float(wait[int(cost.argmin())])
+        return min(bound_s, max(best, _PATIENCE * predicted_s + _PATIENCE_S))

@@ -195,7 +195,7 @@ class Monitor:
         now_s = max((t for t in (frame.answered_s, frame.sent_s, self._now_s) if math.isfinite(t)), default=0.0)
         self._robot.observe(frame.split_index, frame.head_s, cut.head_s[batch], now_s)
         if frame.outcome == 'fell_back':
-            self._robot.observe(('finish', frame.split_index), frame.finish_s, cut.finish_s[batch], now_s)
+            self._link.on_given_up(frame.sequence)
             arrived_s = self._link.passed_s(frame.sequence)
             if arrived_s is not None:
                 waited_s = frame.given_up_s - arrived_s
@@ -272,12 +272,15 @@ class Monitor:
         load = self._load.estimate(now_s)
         rate = self._link.belief(now_s)
         edge = self._load.times
+        share = rate.next_transfer()
         return Outlook(
-            rates_bps=rate.next_transfer_bps(RATE_SHARES),
+            rates_bps=rate.quantiles_of(share, RATE_SHARES),
+            grid_bps=rate.grid_bps,
+            grid_share=share,
             rate_spread=rate.level_spread,
             rtt_s=self._link.rtt_s,
             jitter_s=self._link.jitter_s,
-            alive=self._link.alive,
+            alive=self._link.alive and not self._link.blocked,
             queueing_s=load.queueing_s,
             robot=[self._robot.factor_of(cut.index) for cut in self._profile.cuts],
             edge=[edge.factor_of(cut.index) for cut in self._profile.cuts],

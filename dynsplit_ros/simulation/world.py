@@ -120,8 +120,10 @@ class World:
 
     The camera side is that of :mod:`dynsplit_ros.runtime.robot`: the newest image replaces one that waits; one payload
     is on the link until its receipt, at most three are unanswered; the next head starts just early enough to be ready
-    when the link is free; a frame that is not answered in time is finished here by a second thread that shares the
-    processor; after such a frame all are local until the monitor has taken it into account; predictions are in order.
+    when link and edge are free, and not while the link is busy for longer than it should be. A frame that is not answered
+    in time is finished here by a second thread that shares the processor, and no new head starts meanwhile; an answer
+    that comes before is still taken. After a frame that the edge failed, all are local until the monitor has taken it
+    into account; predictions are in order.
 
     ``policy`` is 'dynamic', 'oracle' or a split index as text ('0' is full offloading, the local index local inference);
     fixed splits are the monitor's own pinned split, with its fallback and its choice of codec.
@@ -165,6 +167,7 @@ class World:
         self._due: dict[int, float] = {}  # when the receipt of each payload will be back
         self._distrusted = -1
         self._finishing: list[Frame] = []
+        self._overdue: set[int] = set()  # frames being finished here whose answer may still come
         self._finish_busy = False
         self._sequence = -1
         self._next = 0
@@ -235,7 +238,7 @@ class World:
             elif not self._link_full():
                 self._staged = None
                 self._send(frame)
-        if not self._head_busy and self._waiting is not None:
+        if not self._head_busy and self._waiting is not None and not self._overdue:
             image, arrived_s = self._waiting
             split, codec, fallback_s, start_s, order = self._current(image, arrived_s)
             if start_s <= self.now_s + 1e-9:
@@ -258,9 +261,12 @@ class World:
         key = (order.split_index, order.codec)
         start_s = self.now_s
         if order.split_index != local and self._in_flight:
-            start_s = self._slot_free_s(key) - self._ready.get(key, math.inf)
+            slot_s = self._slot_free_s(key)
+            start_s = slot_s - self._ready.get(key, math.inf)
             if start_s - self.now_s > order.local_if_wait_s:
                 return local, '', 0.0, self.now_s, order
+            if self._link_full() and slot_s <= self.now_s:
+                start_s = math.inf  # the link should be free and is not: wait for it, or for the decision to change
         return *key, order.fallback_after_s, start_s, order
 
     def _slot_free_s(self, key: tuple[int, str]) -> float:
@@ -324,15 +330,13 @@ class World:
 
     def _on_deadline(self, frame: Frame) -> None:
         if self._in_flight.get(frame.sequence) is frame:
-            del self._in_flight[frame.sequence]
             self._give_up(frame)
-            self._changed()
 
     def _give_up(self, frame: Frame) -> None:
-        frame.outcome = 'fell_back'
+        """Begin to finish a frame here; should its answer come first, that is taken."""
         frame.given_up_s = self.now_s
         frame.waited_s = self.now_s - frame.sent_s if math.isfinite(frame.sent_s) else 0.0
-        self._distrusted = max(self._distrusted, frame.sequence)
+        self._overdue.add(frame.sequence)
         self._finishing.append(frame)
         self._finishing.sort(key=lambda other: other.sequence)
         self._finish()
@@ -346,9 +350,15 @@ class World:
 
         def done() -> None:
             self._finish_busy = False
-            frame.finish_s = self.now_s - started_s
-            self._complete(frame)
+            if frame.sequence in self._overdue:  # else the answer was faster, and this was for nothing
+                self._overdue.discard(frame.sequence)
+                self._in_flight.pop(frame.sequence, None)
+                self._distrusted = max(self._distrusted, frame.sequence)
+                frame.outcome = 'fell_back'
+                frame.finish_s = self.now_s - started_s
+                self._complete(frame)
             self._finish()
+            self._changed()
 
         cut = self._profile.cuts[frame.split_index]
         self._compute('finish', cut.finish_s[self._scenario.batch] * self._noise[frame.image][1], done)
@@ -509,9 +519,12 @@ class World:
                 decode_s=decode_s, tail_s=tail_s))
             self._think()
             return
+        self._overdue.discard(frame.sequence)
+        self._finishing = [other for other in self._finishing if other is not frame]
         frame.answered_s = self.now_s
         frame.held_s, frame.queueing_s, frame.decode_s, frame.tail_s = times
-        frame.waited_s = self.now_s - frame.sent_s
+        if math.isnan(frame.given_up_s):
+            frame.waited_s = self.now_s - frame.sent_s
         frame.outcome = 'answered'
         self._answer[frame.split_index, frame.codec] = self.now_s - frame.sent_s
         self._complete(frame)
