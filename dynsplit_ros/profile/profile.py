@@ -17,6 +17,10 @@ from dynsplit_ros.errors import DynsplitError
 #: Written at the head of each file; raised when a field changes its meaning.
 FORMAT = 1
 
+#: Most that a size (what a message's uint32 holds) and a time may be; a profile may come from a stranger.
+MOST_BYTES = 2**32 - 1
+MOST_S = 1e6
+
 Seconds = Mapping[int, float]
 """Seconds by batch size."""
 
@@ -85,22 +89,22 @@ class Profile:
             raise DynsplitError(
                 f'{where} has the cuts {indices}, but needs each one from 0 to the local index: measure it again'
             )
-        _check(self.answer_bytes, f'{where}: answer_bytes')
+        _check(self.answer_bytes, f'{where}: answer_bytes', MOST_BYTES)
         batches = self.batches
         if 1 not in batches or min(batches) < 1:
             raise DynsplitError(f'{where} has the batch sizes {list(batches)}, but needs 1 and only positive ones')
         for cut in self.cuts:
             at = f'{where}, cut {cut.index} ({cut.name})'
-            _check(cut.nbytes, f'{at}: raw_bytes')
+            _check(cut.nbytes, f'{at}: raw_bytes', MOST_BYTES)
             if not 0 <= cut.macs_before <= 1:
                 raise DynsplitError(f'{at}: macs_before is {cut.macs_before}, but is a share between 0 and 1')
-            _check_batches(cut.head_s, batches, f'{at}: head_s')
-            _check_batches(cut.tail_s, batches, f'{at}: tail_s')
+            _check_batches(cut.head_s, batches, f'{at}: head_s', MOST_S)
+            _check_batches(cut.tail_s, batches, f'{at}: tail_s', MOST_S)
             if not cut.codecs and cut.index != self.local_index:
                 raise DynsplitError(f"{at} has no codec, but needs at least one, such as 'raw': measure it again")
             for name, codec in cut.codecs.items():
-                for key in ('payload_bytes', 'encode_s', 'decode_s'):
-                    _check_batches(getattr(codec, key), batches, f'{at}, codec {name!r}: {key}')
+                for key, most in (('payload_bytes', MOST_BYTES), ('encode_s', MOST_S), ('decode_s', MOST_S)):
+                    _check_batches(getattr(codec, key), batches, f'{at}, codec {name!r}: {key}', most)
 
     @property
     def local_index(self) -> int:
@@ -267,16 +271,16 @@ def merge(robot: Profile, edge: Profile) -> SystemProfile:
     return SystemProfile(robot.model, robot.fingerprint, batches, robot.answer_bytes, tuple(cuts))
 
 
-def _check(value: float, what: str) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise DynsplitError(f'{what} is {value}, but must be a finite number of at least 0')
+def _check(value: float, what: str, most: float) -> None:
+    if not 0 <= value <= most:
+        raise DynsplitError(f'{what} is {value}, but must be a number from 0 to {most:g}')
 
 
-def _check_batches(values: Mapping[int, float], batches: tuple[int, ...], what: str) -> None:
+def _check_batches(values: Mapping[int, float], batches: tuple[int, ...], what: str, most: float) -> None:
     if tuple(sorted(values)) != batches:
         raise DynsplitError(f'{what} is given for the batch sizes {sorted(values)}, but {list(batches)} are needed')
     for batch, value in values.items():
-        _check(value, f'{what} for batch {batch}')
+        _check(value, f'{what} for batch {batch}', most)
 
 
 def _rounded(seconds: Seconds) -> dict[int, float]:

@@ -303,3 +303,12 @@ def test_a_profile_is_refused_or_can_be_used(profile, data) -> None:
         return
     for system in merged:
         check_decisions(Monitor(system), [('on_receipt', 1, 1.0)])
+
+
+@pytest.mark.parametrize('key, value', [('payload_bytes', 2**63), ('payload_bytes', math.inf), ('encode_s', 1e300),
+                                        ('decode_s', math.nan), ('decode_s', -1)])
+def test_sizes_and_times_that_cannot_be_are_refused(profile, key, value) -> None:
+    document = copy.deepcopy(profile.to_document())
+    document['cuts'][0]['codecs']['raw'][key][1] = value
+    with pytest.raises(DynsplitError, match=key if math.isfinite(value) or math.isnan(value) else 'wrong type'):
+        Profile.from_document(document, 'the profile')
