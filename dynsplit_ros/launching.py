@@ -20,7 +20,7 @@ DESCRIPTIONS = {
     'device': "Where this side's part runs: cpu, cuda, cuda:1, ... Empty: as in params_file.",
     'namespace': "The nodes' namespace; the edge finds robots by their topics, whatever their namespace.",
     'params_file': "A YAML file with the nodes' parameters.",
-    'image_topic': 'The camera topic: sensor_msgs/Image, or CompressedImage if the parameter compressed is true.',
+    'image_topic': 'The camera topic: sensor_msgs/Image; CompressedImage if parameter compressed is true.',
     'source': 'Whether to play a photograph as the camera topic, for those without a camera.',
     'use_sim_time': 'Whether the nodes take their time from /clock.',
     'log_level': "The nodes' log level: debug, info, warn, error or fatal.",
@@ -52,7 +52,7 @@ def node(context: LaunchContext, executable: str, *, model: bool = False,
             f'params_file is {str(params_file)!r}, which is not a file; give a YAML file as in {CONFIG}')
     overrides: dict[str, object] = {'use_sim_time': given['use_sim_time'] == 'true'}
     if model:
-        # As text, whatever it looks like: YAML would make a number of device '0' and nothing of weights 'null'.
+        # As text, whatever it looks like: YAML would make a number of device 0 and nothing of a name null.
         overrides |= {name: ParameterValue(given[name], value_type=str)
                       for name in ('model', 'weights', 'device') if given[name]}
     return Node(
