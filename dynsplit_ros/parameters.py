@@ -93,6 +93,13 @@ CAMERA = MODEL + (
 EDGE = MODEL + (
     Parameter('max_waiting', 2, 'Frames of one robot that may wait for the tail; a newer one takes the place of the '
               'oldest.', minimum=1, maximum=64),
+    Parameter('max_batch', 1, 'Frames of the same cut, each of another robot, that may share a run of the tail where '
+              'the profile says that this is faster. With more than 1, results may differ from the whole model in the '
+              'last bits.', minimum=1, maximum=64),
+    Parameter('max_batch_wait_s', 0.0, 'Longest time for which a frame is held so that others can share its run.', 's',
+              0.0, 1.0),
+    Parameter('max_robots', 64, 'Robots that are served at a time; the topics of further ones are left alone.',
+              minimum=1, maximum=1024),
     Parameter('load_period_s', 0.2, 'How often the load is reported to the robots.', 's', 0.02, 10.0),
     Parameter('emulate_slowdown', 1.0, 'For demonstrations: makes this edge that many times slower by sleeping after '
               'each tail; 1 emulates nothing.', minimum=1.0, maximum=1000.0),

@@ -88,6 +88,7 @@ class EdgeNode(Shell):
         self._load: Load | None = None
         self._refused_before = 0
         self.edge = Edge(self.split, self, profile=profile, max_waiting=self.values.max_waiting,
+                         max_batch=self.values.max_batch, max_batch_wait_s=self.values.max_batch_wait_s,
                          slowdown=self.values.emulate_slowdown)
         self.create_timer(DISCOVERY_PERIOD_S, self._discover)
         self.create_timer(self.values.load_period_s, self._report_load)
@@ -102,7 +103,10 @@ class EdgeNode(Shell):
             namespace = name[:-len(suffix)] or '/'
             link = self._links.get(namespace)
             present = self.count_publishers(name) > 0
-            if link is None and present:
+            if link is None and present and len(self._links) >= self.values.max_robots:
+                self.tell('robots', f'the robot in namespace {namespace} is not served, for {len(self._links)} are; raise '
+                          'max_robots')
+            elif link is None and present:
                 self._links[namespace] = RobotLink(self, namespace)
                 self.get_logger().info(f'serving the robot in namespace {namespace}')
             elif link is not None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import os
 import signal
 import sys
 import threading
@@ -24,6 +25,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Header
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.nodes.security import check_security
 from dynsplit_ros.parameters import Parameter, Value
 
 #: Seconds between two reports of the same kind of fault.
@@ -142,6 +144,9 @@ def run(make_node: Callable[[], Shell], args: list[str] | None = None) -> int:
     node = None
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        warning = check_security(os.environ)
+        if warning:
+            rclpy.logging.get_logger('dynsplit_ros').warning(warning)
         node = make_node()
         executor = SingleThreadedExecutor()
         executor.add_node(node)

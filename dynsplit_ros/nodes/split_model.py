@@ -16,6 +16,9 @@ from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.profile.kept import kept_profile
 
+#: Numbers of frames that an edge measures, as far as it may join them; between them it interpolates.
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+
 
 def load(node: Shell, values: SimpleNamespace) -> tuple[SplitModel, Profile]:
     """Load, cut and profile; raise DynsplitError for parameters that cannot be followed."""
@@ -35,5 +38,8 @@ def load(node: Shell, values: SimpleNamespace) -> tuple[SplitModel, Profile]:
                 f'{values.model!r} ({split.fingerprint[:12]}); profile this model, weights and input size, or leave '
                 'profile empty')
     else:
-        profile = kept_profile(split, progress=lambda text: node.get_logger().info(text))
+        # An edge that may join frames must know what that gains.
+        most = min(getattr(values, 'max_batch', 1), split.model.max_batch or BATCHES[-1])
+        profile = kept_profile(split, progress=lambda text: node.get_logger().info(text),
+                               batches=sorted({most, *(size for size in BATCHES if size < most)}))
     return split, profile

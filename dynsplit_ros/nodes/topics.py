@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +35,12 @@ class Topic:
 
     def publisher(self, node: Node, name: str | None = None) -> Publisher:
         """Create a publisher; ROS 2's QoS override parameters apply."""
-        return node.create_publisher(self.type, name or self.name, self.qos,
+        return node.create_publisher(self.type, name or self.name, copy.copy(self.qos),
                                      qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
     def subscription(self, node: Node, callback: Any, name: str | None = None, **options: Any) -> Subscription:
         """Create a subscription; ROS 2's QoS override parameters apply."""
-        return node.create_subscription(self.type, name or self.name, callback, self.qos, **options,
+        return node.create_subscription(self.type, name or self.name, callback, copy.copy(self.qos), **options,
                                         qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
 

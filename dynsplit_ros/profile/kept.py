@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import os
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from dynsplit_ros.profile.profile import Profile
 REPEATS = 7
 
 
-def kept_profile(split: SplitModel, progress: Callable[[str], None]) -> Profile:
+def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Sequence[int] = (1,)) -> Profile:
     """
-    Return the profile of ``split`` on this machine, measuring it where none is kept.
+    Return the profile of ``split`` on this machine for these batch sizes, measuring it where none is kept.
 
     Kept by fingerprint, device and threads in ``$XDG_CACHE_HOME/dynsplit_ros`` (``~/.cache`` by default); one that cannot
     be read is measured again, one that cannot be written is done without. ``progress`` takes a few words.
@@ -30,13 +30,13 @@ def kept_profile(split: SplitModel, progress: Callable[[str], None]) -> Profile:
     path = folder / f'{split.fingerprint[:24]}_{split.device}_{torch.get_num_threads()}.yaml'.replace(':', '-')
     try:
         kept = Profile.load(path)
-        if kept.fingerprint == split.fingerprint:
+        if kept.fingerprint == split.fingerprint and set(batches) <= set(kept.batches):
             progress(f'this machine was profiled before: {path}')
             return kept
     except DynsplitError:
         pass
     progress('profiling this machine for the first start with this model; a few seconds …')
-    profile = measure(split, repeats=REPEATS, warm_up=2)
+    profile = measure(split, batches, repeats=REPEATS, warm_up=2)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Two nodes may start at once: each writes its own file, and the last rename stands.

@@ -11,6 +11,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+from dynsplit_ros.errors import DynsplitError
+
 
 @dataclass(frozen=True)
 class Result:
@@ -33,7 +35,7 @@ def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *
 
     ``scale_xy`` is the source image's width and height over the network's input's. Classification: the ``top_k`` best
     classes with their softmax. Detection: all objects, best first. Segmentation: the classes that are there, with
-    their share of the pixels.
+    their share of the pixels. Raises DynsplitError for objects whose parts do not fit together.
     """
     if task == 'classification':
         logits = next(iter(outputs.values()))[0].float()
@@ -41,6 +43,9 @@ def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *
         boxes: list[float] = []
     elif task == 'detection':
         scores, ids, found = (_of_first_image(outputs, name) for name in ('scores', 'labels', 'boxes'))
+        if not (scores.shape == ids.shape == found.shape[:1] and found.shape[1:] == (4,)):
+            raise DynsplitError(f'classes {tuple(ids.shape)}, scores {tuple(scores.shape)} and boxes {tuple(found.shape)} do '
+                                'not fit together; run the same model on both sides')
         boxes = (found.float() * torch.tensor([*scale_xy, *scale_xy])).flatten().tolist()
     else:
         classes = next(iter(outputs.values()))[0].argmax(0)
@@ -48,8 +53,10 @@ def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *
         shares, order = (counts / classes.numel()).sort(descending=True)
         scores, ids, boxes = shares, ids[order], []
     numbers = [int(number) for number in ids]
+    if not all(0 <= number < 2**31 for number in numbers):
+        raise DynsplitError('there are classes outside of 0 to 2**31; run the same model on both sides')
     names = [labels[number] if number < len(labels) else '' for number in numbers]
-    return Result(numbers, [float(score) for score in scores], names, boxes)
+    return Result(numbers, [float(score) for score in scores.float()], names, boxes)
 
 
 def _of_first_image(outputs: Mapping[str, Tensor], name: str) -> Tensor:

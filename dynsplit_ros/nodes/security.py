@@ -1,0 +1,58 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Whether the security that the environment asks for is the security that there is.
+
+ROS 2 itself goes on in the open where ``ROS_SECURITY_ENABLE`` is not exactly ``true``, and, unless the strategy is
+``Enforce``, where there are no keys. Someone who asked for security must not learn that from a packet capture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import mmap
+from pathlib import Path
+
+from dynsplit_ros.errors import DynsplitError
+
+#: What the library of each middleware holds when it was built with the DDS security plugins, by a part of its name.
+_SIGNS = {'libfastrtps.so': b'PKI-DH', 'libfastdds.so': b'PKI-DH', 'libddsc.so': b'dds.sec.auth'}
+
+
+def check_security(environment: Mapping[str, str]) -> str:
+    """
+    Return a warning, or nothing; raise DynsplitError where security was asked for and there would be none.
+
+    To be called after rclpy has been initialised, which loads the middleware.
+    """
+    asked = environment.get('ROS_SECURITY_ENABLE', '')
+    if asked.lower() in ('', 'false', '0', 'off', 'no'):
+        return ''
+    if asked != 'true':
+        raise DynsplitError(f"ROS_SECURITY_ENABLE is {asked!r}, with which ROS 2 would run in the open; set it to 'true', "
+                            'or unset it to do without security')
+    library, there = _plugins()
+    if there is False:
+        raise DynsplitError(f'ROS_SECURITY_ENABLE asks for security, but the middleware {library} was built without the '
+                            'security plugins; install one that has them (those of the ROS 2 apt packages do), or unset '
+                            'ROS_SECURITY_ENABLE to run in the open')
+    strategy = environment.get('ROS_SECURITY_STRATEGY', '')
+    if strategy != 'Enforce':
+        return (f'ROS_SECURITY_STRATEGY is {strategy!r}: without keys this node runs in the open; '
+                'set it to Enforce to have it refuse that')
+    return '' if there else 'it is not known whether this middleware has security plugins; ROS 2 itself must refuse'
+
+
+def _plugins() -> tuple[str, bool | None]:
+    """Return the middleware's library and whether it has security plugins; None where that is not known."""
+    try:
+        paths = {line.split(maxsplit=5)[5].strip() for line in Path('/proc/self/maps').read_text().splitlines()
+                 if len(line.split(maxsplit=5)) == 6}
+    except OSError:
+        return '', None
+    for path in sorted(paths):
+        for name, sign in _SIGNS.items():
+            if name in Path(path).name:
+                with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                    return path, content.find(sign) >= 0
+    return '', None
