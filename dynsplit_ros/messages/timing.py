@@ -28,7 +28,7 @@ def from_timing(message: FrameTimingMessage) -> FrameTiming:
     try:
         state = State(message.state)
     except ValueError:
-        raise DynsplitError(f'a frame timing has state {message.state}, but states go from 0 to 3; run the same '
+        raise DynsplitError(f'a frame timing has state {message.state}, but states go from 0 to 4; run the same '
                             'version of this package on all sides') from None
     return FrameTiming(**{field.name: getattr(message, field.name) for field in fields(FrameTiming)}
                        | {'state': state})

@@ -77,7 +77,7 @@ class CameraNode(Shell):
             return
         try:
             self._robot.on_order(Order(message.split_index, message.codec, message.fallback_after_s,
-                                       message.last_frame_session, message.last_frame))
+                                       message.last_frame_session, message.last_frame, message.local_if_wait_s))
         except DynsplitError as error:
             self.tell('split', str(error), error=True)
 
@@ -91,8 +91,12 @@ class CameraNode(Shell):
             status = Status(message.status)
             reason = message.reason[:500]
             if status is Status.OK:
+                if message.fingerprint != self.split.fingerprint:
+                    raise DynsplitError('it is of another model')
                 outputs = decode('raw', from_tensors(message.outputs), self.split.output_specs)
-        except (ValueError, DynsplitError) as error:
+                if self.split.output_specs is None:  # a detector's shapes are free: what cannot be read is no answer
+                    interpret(self._model.task, outputs, self._model.labels, top_k=self.values.top_k)
+        except Exception as error:  # Whatever it holds, the frame is finished here.
             status, reason = Status.FAILED, f'the answer cannot be used: {error}'
         if status in (Status.REFUSED, Status.FAILED):
             self.tell('answer', f'the edge (model {message.fingerprint[:12]}) did not run split '

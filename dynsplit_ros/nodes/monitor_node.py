@@ -27,7 +27,7 @@ from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport,
 
 TICK_S = 0.02
 LINK_STATE_PERIOD_S = 0.1
-OUTCOMES = {State.ANSWERED: 'answered', State.LOCAL: 'local', State.FELL_BACK: 'fell_back'}
+OUTCOMES = {State.ANSWERED: 'answered', State.LOCAL: 'local', State.FELL_BACK: 'fell_back', State.LATE: 'late'}
 
 
 class MonitorNode(Shell):
@@ -103,7 +103,8 @@ class MonitorNode(Shell):
             self._fallbacks += timing.state is State.FELL_BACK
             values = {field.name: getattr(timing, field.name) for field in fields(FrameObservation)
                       if hasattr(timing, field.name)}
-            self._monitor.on_frame(FrameObservation(**{**values, 'sequence': number, 'outcome': OUTCOMES[timing.state]}))
+            self._monitor.on_frame(FrameObservation(**{
+                **values, 'sequence': number, 'outcome': OUTCOMES[timing.state], 'batch': self._settings.batch}))
         self._decide()
 
     def _on_receipt(self, message: msg.Receipt) -> None:
@@ -164,6 +165,7 @@ class MonitorNode(Shell):
             reason=decision.reason,
             predicted_latency_s=decision.predicted_s,
             fallback_after_s=decision.fallback_after_s,
+            local_if_wait_s=decision.local_if_wait_s,
             last_frame_session=self._camera_session if known else 0,
             last_frame=decision.last_frame - self._frame_offset if known else 0,
             candidates=[msg.CandidatePrediction(

@@ -16,6 +16,7 @@ class State(enum.IntEnum):
     ANSWERED = 1
     LOCAL = 2
     FELL_BACK = 3
+    LATE = 4
 
 
 class Status(enum.IntEnum):
@@ -32,8 +33,8 @@ class FrameTiming:
     """
     Timing of one frame, field by field what FrameTiming.msg holds and explains.
 
-    Times ending in ``_s`` are seconds; ``sent_s``, ``received_s`` and ``answered_s`` are instants on the robot's
-    monotonic clock, NaN where the event did not happen.
+    Times ending in ``_s`` are seconds; ``sent_s``, ``received_s``, ``answered_s`` and ``given_up_s`` are instants on the
+    robot's monotonic clock, NaN where the event did not happen.
     """
 
     session: int = 0
@@ -49,6 +50,7 @@ class FrameTiming:
     sent_s: float = math.nan
     received_s: float = math.nan
     answered_s: float = math.nan
+    given_up_s: float = math.nan
     wait_s: float = 0.0
     resize_s: float = 0.0
     head_s: float = 0.0

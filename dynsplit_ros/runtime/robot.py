@@ -30,6 +30,8 @@ Outputs = dict[str, Tensor]
 
 #: No frame waits longer than this for its answer, whatever a decision says.
 MAX_PATIENCE_S = 3600.0
+#: Finished frames whose late answers are still known for what they are.
+REMEMBERED = 16
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,9 @@ class Order:
     """
     What the monitor decided: which split and codec to use next.
 
-    ``fallback_after_s`` bounds the wait for an answer. ``last_frame`` is the latest frame (of ``last_frame_session``)
-    that the decision takes into account.
+    ``fallback_after_s`` bounds the wait for an answer; an image that would wait longer than ``local_if_wait_s`` for link
+    and edge to be free is done here at once. ``last_frame`` is the latest frame (of ``last_frame_session``) that the
+    decision takes into account.
     """
 
     split_index: int
@@ -46,6 +49,7 @@ class Order:
     fallback_after_s: float
     last_frame_session: int = 0
     last_frame: int = 0
+    local_if_wait_s: float = math.inf
 
 
 @dataclass
@@ -129,7 +133,8 @@ class Robot:
         self._distrusted = 0  # latest frame that the edge failed to answer
         self._sequence = 0
         self._in_flight: OrderedDict[int, Frame] = OrderedDict()
-        self._to_finish: list[Frame] = []
+        self._overdue: dict[int, Frame] = {}  # to be finished here, though an answer may still be faster
+        self._finished: OrderedDict[int, FrameTiming] = OrderedDict()  # the latest that were, for late answers
         self._counts = dict.fromkeys(Counters.__dataclass_fields__, 0)
         self._closing = False
         # Last durations by (split, codec): until ready to send, until received, until answered.
@@ -176,7 +181,7 @@ class Robot:
     def on_receipt(self, session: int, sequence: int) -> None:
         """Note that a payload has arrived at the edge, so that the link is free for the next."""
         with self._changed:
-            frame = self._in_flight.get(sequence) if session == self.session else None
+            frame = self._known(session, sequence)
             if frame is not None and math.isnan(frame.timing.received_s):
                 timing = frame.timing
                 timing.received_s = self._clock()
@@ -185,27 +190,50 @@ class Robot:
 
     def on_answer(self, session: int, sequence: int, status: Status, reason: str, outputs: Outputs,
                   answer_bytes: int, times: EdgeTimes) -> None:
-        """Take the edge's answer; one that comes after the frame was finished here is counted and dropped."""
+        """
+        Take the edge's answer, also while the frame is already being finished here.
+
+        One that comes later still is counted and dropped; the monitor learns when it came.
+        """
+        now_s = self._clock()
+        late = None
         with self._changed:
-            frame = self._in_flight.pop(sequence, None) if session == self.session else None
-            if frame is None:
+            frame = self._known(session, sequence)
+            timing = frame.timing if frame is not None else None
+            if timing is None:
                 self._counts['late_answers'] += 1
-                return
-            timing = frame.timing
-            timing.answered_s = self._clock()
+                timing = late = self._finished.pop(sequence, None) if session == self.session else None
+                if late is None:
+                    return
+                late.state = State.LATE
             if status is Status.OK:
-                timing.state = State.ANSWERED
+                timing.answered_s = now_s
                 timing.answer_bytes = answer_bytes
                 timing.batch = times.batch
                 timing.held_s, timing.queueing_s = times.held_s, times.queueing_s
                 timing.decode_s, timing.tail_s = times.decode_s, times.tail_s
-                timing.transfer_s = max(0.0, timing.answered_s - timing.sent_s - times.held_s)
-                self._answer_s[timing.split_index, timing.codec] = timing.answered_s - timing.sent_s
-            else:
+                timing.transfer_s = max(0.0, now_s - timing.sent_s - times.held_s)
+            if frame is not None and status is Status.OK:
+                timing.state = State.ANSWERED
+                self._answer_s[timing.split_index, timing.codec] = now_s - timing.sent_s
+                self._in_flight.pop(sequence, None)
+                self._overdue.pop(sequence, None)
+            elif frame is not None and sequence in self._in_flight:
+                del self._in_flight[sequence]
+                self._distrusted = max(self._distrusted, sequence)
                 self._give_up(frame, reason)
             self._changed.notify_all()
-        if status is Status.OK:
+        if late is not None:
+            if status is Status.OK:
+                self._outside.report(late)
+        elif status is Status.OK and frame is not None:
             self._complete(frame, outputs)
+
+    def _known(self, session: int, sequence: int) -> Frame | None:
+        """Return the frame that was sent and is not done, if there is one."""
+        if session != self.session:
+            return None
+        return self._in_flight.get(sequence) or self._overdue.get(sequence)
 
     def counters(self) -> Counters:
         """Return the counts so far."""
@@ -242,44 +270,50 @@ class Robot:
         """Wait for an image and for the instant to start on it; return it with the order to follow, None to end."""
         with self._changed:
             while not self._closing:
-                order = self._current_order()
-                if self._waiting is not None:
-                    wait_s = self._start_s(order) - self._clock()
-                    if wait_s <= 0:
+                wait_s: float | None = None
+                # While a frame is finished here, a head beside it would slow down what is already late.
+                if self._waiting is not None and not self._overdue:
+                    order, start_s = self._next_order()
+                    now_s = self._clock()
+                    if start_s <= now_s:
                         (source, arrived_s), self._waiting = self._waiting, None
                         return source, arrived_s, order
-                    self._changed.wait(wait_s)
-                else:
-                    self._changed.wait()
+                    wait_s = start_s - now_s if start_s < math.inf else None
+                self._changed.wait(wait_s)
         return None
 
-    def _current_order(self) -> Order:
+    def _next_order(self) -> tuple[Order, float]:
         """
-        Return the order in force.
+        Return the order to follow for the next image and the instant to start on it.
 
-        Local inference without one, and after a frame that the edge did not answer until the monitor has taken that
-        frame into account: the next frames do not wait for it to notice.
+        Local inference without an order, and after a frame that the edge did not answer until the monitor has taken that
+        frame into account: the next frames do not wait for it to notice. The start is so that the payload is ready when
+        link and edge are free; an image that would wait too long for that is done here at once.
         """
-        if self._order is None or self._lost_since(self._order):
-            return Order(self._split.local_index, '', 0.0)
-        return self._order
-
-    def _start_s(self, order: Order) -> float:
-        """Return the instant to start the next head, so that its payload is ready when the link is free."""
-        if order.split_index == self._split.local_index or not self._in_flight:
-            return -math.inf
+        local = Order(self._split.local_index, '', 0.0)
+        order = self._order
+        if order is None or self._lost_since(order) or order.split_index == self._split.local_index:
+            return local, -math.inf
         key = (order.split_index, order.codec)
-        return self._slot_free_s() - self._ready_s.get(key, math.inf)
+        if not self._in_flight:
+            return order, -math.inf
+        now_s, free_s = self._clock(), self._free_s(key)
+        start_s = free_s - self._ready_s.get(key, math.inf)
+        if start_s - now_s > order.local_if_wait_s:
+            return local, -math.inf
+        if self._link_is_full() and free_s <= now_s:
+            return order, math.inf  # it should be free and is not: wait for it, or for another order
+        return order, start_s
 
-    def _slot_free_s(self) -> float:
-        """Return when, by the last durations, one more payload may leave; -inf for now."""
+    def _free_s(self, key: tuple[int, str]) -> float:
+        """Return when, by the last durations, a payload may leave and find the edge free when it arrives."""
         free_s = -math.inf
-        on_link = [frame for frame in self._in_flight.values() if math.isnan(frame.timing.received_s)]
-        for frames, most, durations in ((on_link, self._max_on_link, self._transfer_s),
-                                        (list(self._in_flight.values()), self._max_unanswered, self._answer_s)):
-            if len(frames) >= most:
-                timing = frames[len(frames) - most].timing
-                free_s = max(free_s, timing.sent_s + durations.get((timing.split_index, timing.codec), 0.0))
+        for frame in self._in_flight.values():
+            own = (frame.timing.split_index, frame.timing.codec)
+            if math.isnan(frame.timing.received_s):
+                free_s = max(free_s, frame.timing.sent_s + self._transfer_s.get(own, 0.0))
+            free_s = max(free_s, frame.timing.sent_s + self._answer_s.get(own, 0.0)
+                         - self._transfer_s.get(key, math.inf))
         return free_s
 
     def _accept(self, source: Any, arrived_s: float, order: Order) -> None:
@@ -313,6 +347,7 @@ class Robot:
         except Exception as error:  # What cannot be sent is finished here, unless that, or an answer, came first.
             with self._changed:
                 if timing.state is State.LOCAL or self._in_flight.pop(timing.sequence, None) is not None:
+                    self._distrusted = max(self._distrusted, timing.sequence)
                     self._give_up(frame, f'the payload could not be sent ({type(error).__name__}: {error})')
                     self._changed.notify_all()
             self._outside.fault(f'a payload could not be sent ({type(error).__name__}: {error})')
@@ -327,6 +362,7 @@ class Robot:
                 self._changed.wait()
             timing.link_wait_s = self._clock() - ready_s
             if self._closing or self._lost_since(order):
+                self._distrusted = max(self._distrusted, timing.sequence)
                 self._give_up(frame, 'the link was lost before the payload was sent')
                 self._changed.notify_all()
                 return
@@ -361,21 +397,33 @@ class Robot:
 
     def _give_up(self, frame: Frame, why: str) -> None:
         """Hand a frame to the finish thread; holds the lock."""
-        frame.timing.state = State.FELL_BACK
+        frame.timing.given_up_s = self._clock()
         frame.timing.detail = why
-        self._counts['fell_back'] += 1
-        self._distrusted = max(self._distrusted, frame.timing.sequence)
-        self._to_finish.append(frame)
+        self._overdue[frame.timing.sequence] = frame
 
     def _run_finishes(self) -> None:
         while (frame := self._next_to_finish()) is not None:
+            timing = frame.timing
             outputs = None
             started_s = self._clock()
             try:
-                outputs = self._split.tail(frame.timing.split_index)(frame.kept)
+                outputs = self._split.tail(timing.split_index)(frame.kept)
             except Exception as error:  # A thread that dies would stop perception for good.
                 self._outside.fault(f'a frame could not be finished ({type(error).__name__}: {error})')
-            frame.timing.finish_s = self._stretch(started_s)
+            finish_s = self._stretch(started_s)
+            with self._changed:
+                if self._overdue.pop(timing.sequence, None) is None:
+                    continue  # the answer was faster
+                self._in_flight.pop(timing.sequence, None)
+                timing.state = State.FELL_BACK
+                timing.finish_s = finish_s
+                self._counts['fell_back'] += 1
+                self._distrusted = max(self._distrusted, timing.sequence)
+                if not math.isnan(timing.sent_s):
+                    self._finished[timing.sequence] = FrameTiming(**vars(timing))
+                    while len(self._finished) > REMEMBERED:
+                        self._finished.popitem(last=False)
+                self._changed.notify_all()
             self._complete(frame, outputs)
 
     def _next_to_finish(self) -> Frame | None:
@@ -383,20 +431,20 @@ class Robot:
         with self._changed:
             while True:
                 now_s = self._clock()
-                for sequence, frame in list(self._in_flight.items()):
-                    if frame.deadline_s <= now_s:
-                        del self._in_flight[sequence]
-                        self._give_up(frame, f'no answer within {now_s - frame.timing.sent_s:.3f} s')
-                        self._changed.notify_all()
-                if self._to_finish:
-                    self._to_finish.sort(key=lambda frame: frame.timing.sequence)
-                    return self._to_finish.pop(0)
+                due_s = math.inf
+                for sequence, frame in self._in_flight.items():
+                    if sequence not in self._overdue:
+                        if frame.deadline_s <= now_s:
+                            self._give_up(frame, f'no answer within {now_s - frame.timing.sent_s:.3f} s')
+                        else:
+                            due_s = min(due_s, frame.deadline_s)
+                if self._overdue:
+                    return self._overdue[min(self._overdue)]
                 if self._closing and not self._in_flight and not self._threads[0].is_alive():
                     return None
-                first_s = min((frame.deadline_s for frame in self._in_flight.values()), default=math.inf)
                 if self._closing:  # the head thread ends without a word
-                    first_s = min(first_s, now_s + 0.05)
-                self._changed.wait(first_s - now_s if first_s < math.inf else None)
+                    due_s = min(due_s, now_s + 0.05)
+                self._changed.wait(due_s - now_s if due_s < math.inf else None)
 
     # ---- what goes out -------------------------------------------------------------------------------------------
 

@@ -97,6 +97,16 @@ class World:
         self.edge.close()
 
 
+class SlowSplit:
+    """A split model with another tail."""
+
+    def __init__(self, split: SplitModel, tail) -> None:
+        self._split, self.tail = split, tail
+
+    def __getattr__(self, name):
+        return getattr(self._split, name)
+
+
 class EdgeWorld:
     """What the edge asks of the world: answers go over the wire."""
 
@@ -229,12 +239,68 @@ def test_one_payload_on_the_link_at_a_time(split) -> None:
     world.robot.offer(1)
     world.wait(lambda: world.sent)
     world.robot.offer(2)
-    world.wait(lambda: world.robot.counters().accepted == 2)  # its head runs meanwhile
-    assert len(world.sent) == 1
     gate.set()
     world.wait(lambda: len(world.delivered) == 2)
     world.close()
     assert_right(world, 2)
+    first, second = (report for report in world.reports if report.state is State.ANSWERED)
+    assert second.sent_s >= first.answered_s
+
+
+def test_an_answer_may_still_be_faster_than_finishing_here(split) -> None:
+    world = World(split, lambda sequence: 'hold answer back')
+    tail = split.tail
+    finishing, answered = threading.Event(), threading.Event()
+
+    def slow_tail(index):
+        def run(tensors):
+            if threading.current_thread().name == 'finish':
+                finishing.set()
+                assert answered.wait(DEADLINE_S)
+            return tail(index)(tensors)
+        return run
+
+    world.robot._split = SlowSplit(split, slow_tail)
+    world.robot.on_order(Order(0, 'raw', 0.01))
+    world.robot.offer(1)
+    assert finishing.wait(DEADLINE_S)
+    world.wait(lambda: world.held_back)
+    world.robot.on_answer(*world.held_back[0])
+    world.wait(lambda: world.delivered)
+    answered.set()
+    world.close()
+    assert [state for *_, state, _ in world.delivered] == [State.ANSWERED]
+    assert world.robot.counters().fell_back == 0 == world.robot.counters().late_answers
+    assert_right(world, 1)
+
+
+def test_an_answer_that_comes_too_late_tells_the_monitor_when(split) -> None:
+    world = World(split, lambda sequence: 'hold answer back')
+    world.robot.on_order(Order(0, 'raw', 0.01))
+    world.robot.offer(1)
+    world.wait(lambda: world.delivered and world.held_back)
+    for _ in range(2):
+        world.robot.on_answer(*world.held_back[0])
+    world.close()
+    late = [report for report in world.reports if report.state is State.LATE]
+    assert len(late) == 1 and late[0].answered_s > late[0].given_up_s > late[0].sent_s
+    assert world.robot.counters().late_answers == 2
+    assert_right(world, 1)
+
+
+def test_an_image_that_would_wait_too_long_is_done_here(split) -> None:
+    world = World(split, lambda sequence: 'pass' if sequence == 1 else 'lose payload')
+    world.robot.on_order(Order(0, 'raw', 60.0, local_if_wait_s=0.0))
+    world.robot.offer(1)
+    world.wait(lambda: world.delivered)
+    world.robot._transfer_s[0, 'raw'] = world.robot._answer_s[0, 'raw'] = 60.0  # what it took the last time
+    world.robot.offer(2)
+    world.wait(lambda: len(world.sent) == 2)
+    world.robot.offer(3)
+    world.wait(lambda: world.robot.counters().accepted == 3)
+    world.close()
+    assert [state for *_, state, _ in world.delivered] == [State.ANSWERED, State.FELL_BACK, State.LOCAL]
+    assert_right(world, 3)
 
 
 def test_closing_finishes_what_is_under_way(split) -> None:
