@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -25,9 +27,14 @@ def load(node: Shell, values: SimpleNamespace) -> tuple[SplitModel, Profile]:
     started_s = time.monotonic()
     if values.threads:
         torch.set_num_threads(values.threads)
-    model = load_model(values.model, weights=values.weights, seed=values.seed,
-                       input_size=tuple(values.input_size) if any(values.input_size) else None)
-    split = SplitModel(model, device=values.device)
+    own_scale = not any(values.std)
+    model = load_model(
+        values.model, weights=values.weights, seed=values.seed, kwargs=_arguments(values.model_arguments),
+        input_size=tuple(values.input_size) if any(values.input_size) else None, task=values.task or None,
+        labels=None if values.labels == [''] else values.labels,
+        mean=None if own_scale else values.mean, std=None if own_scale else values.std)
+    split = SplitModel(model, device=values.device, cut=values.cut, leaves=[leaf for leaf in values.leaves if leaf],
+                       channels_last=values.channels_last, autocast=values.autocast or None, compile=values.compile)
     node.get_logger().info(f'{values.model}: {split.local_index - 1} natural bottlenecks, fingerprint '
                            f'{split.fingerprint[:12]}, loaded in {time.monotonic() - started_s:.1f} s')
     if values.profile:
@@ -43,3 +50,14 @@ def load(node: Shell, values: SimpleNamespace) -> tuple[SplitModel, Profile]:
         profile = kept_profile(split, progress=lambda text: node.get_logger().info(text),
                                batches=sorted({most, *(size for size in BATCHES if size < most)}))
     return split, profile
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    try:
+        arguments = json.loads(text or '{}')
+    except ValueError as error:
+        arguments = error
+    if not isinstance(arguments, dict):
+        raise DynsplitError(f"parameter 'model_arguments' is {text!r}, but must be a JSON object such as "
+                            '{"num_classes": 10}')
+    return arguments

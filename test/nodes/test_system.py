@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import sys
 import time
 
 from conftest import expected_digest, Observer, picture, ROBOT, System, wait
@@ -20,6 +22,7 @@ from dynsplit_ros import msg
 from dynsplit_ros.codec import encode
 from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.messages.tensors import to_tensors
+from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.partition import SplitModel
 
@@ -208,6 +211,8 @@ def test_nodes_end_at_once_and_cleanly(system, number) -> None:
     ('camera_node', {'top_k': 'five'}, "top_k"),
     ('monitor_node', {'objective': 'beauty'}, "parameter 'objective' is 'beauty', but must be one of 'latency'"),
     ('camera_node', {'profile': '/no/such/profile.yaml'}, '/no/such/profile.yaml'),
+    ('edge_node', {'model_arguments': '[1]'}, "parameter 'model_arguments'"),
+    ('edge_node', {'autocast': 'int3'}, "parameter 'autocast' is 'int3'"),
     ('image_source', {'path': '/no/such/folder'}, '/no/such/folder'),
     ('edge_node', {'device': 'cuda:99'}, 'cuda:99'),
 ])
@@ -245,6 +250,30 @@ def test_parameters_explain_themselves_and_refuse_what_is_wrong(processes, ros, 
     refused = set_to('objective', 'beauty')
     assert not refused.successful and "'objective' is 'beauty'" in refused.reason
     assert not set_to('silence_s', -1.0).successful
+
+
+def test_a_model_of_ones_own(processes, ros, tmp_path, monkeypatch) -> None:
+    (tmp_path / 'my_robot_models.py').write_text(
+        'import torch\n'
+        'def small(width):\n'
+        '    torch.manual_seed(3)\n'
+        '    return torch.nn.Sequential(torch.nn.Conv2d(3, width, 3, stride=4), torch.nn.ReLU(),\n'
+        '                               torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(width, 3))\n')
+    monkeypatch.setenv('PYTHONPATH', f'{tmp_path}:{os.environ["PYTHONPATH"]}')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    own = {'model': 'my_robot_models:small', 'model_arguments': '{"width": 4}', 'input_size': [32, 32], 'threads': 1,
+           'labels': ['left', 'right', 'straight on'], 'weights': 'none'}
+    running = System(processes, ros, own, monitor={'pinned_split': 1})
+    running.wait_for_edge()
+    prediction = running.observer.predictions[-1]
+    assert prediction.timing.split_index == 1
+    assert set(prediction.labels) == {'left', 'right', 'straight on'}
+    sys.path.insert(0, str(tmp_path))
+    try:
+        split = SplitModel(load_model('my_robot_models:small', input_size=(32, 32), kwargs={'width': 4}))
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert_right(split, running.observer)
 
 
 def test_two_robots_share_the_edge(system, ros, processes, model_parameters, split) -> None:
