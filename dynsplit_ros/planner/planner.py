@@ -16,11 +16,14 @@ from dynsplit_ros.profile.profile import SystemProfile
 
 Array = NDArray[np.float64]
 
-#: Shares of the probability at whose rates a choice is evaluated: equal parts, each by its middle.
-RATE_SHARES: Array = (np.arange(16) + 0.5) / 16
-_LOW, _HIGH = 2, 13
+_EDGES = np.array([0, 1, 3, 7, 13, 20, 30, 40, 50, 60, 70, 80, 87, 93, 97, 99, 100]) / 100
+#: A choice is evaluated at the rates below which these shares of the probability lie: parts that are finer where rates
+#: are rare, each by its middle.
+RATE_SHARES: Array = (_EDGES[1:] + _EDGES[:-1]) / 2
+_WEIGHTS: Array = np.diff(_EDGES)[::-1]  # of ascending times
+_LOW, _HIGH = 4, 11
 #: An estimate of a machine's factor that is less sure than this is not measured, so it does not waver either.
-_FLUCTUATION = 0.05
+_FLUCTUATION = 0.03
 #: A wait for an answer is cut short no sooner than at this many times what was predicted.
 _PATIENCE = 1.5
 #: Nor sooner than this after what was predicted, in seconds: schedulers pause, and a frame given up is work done twice.
@@ -220,10 +223,12 @@ class Planner:
         # Who cannot keep up finds, when ready for the next, the newest image half a period old on average.
         period_s = 1 / self.rules.frame_rate_hz
         excess = (stage / period_s - 1) / _STAGE_SPREAD
-        age = period_s / 2 / (1 + np.exp(-1.702 * np.clip(excess, -30, 30)))
+        saturated = 1 / (1 + np.exp(-1.702 * np.clip(excess, -30, 30)))
+        # Nor is the slowest stage always free when it should be: 0.4 is the mean of a normal variable's positive part.
+        age = saturated * (period_s / 2 + 0.4 * _STAGE_SPREAD * np.minimum(stage, 1.0))
         total = before[:, None] + after + age
-        latency = total.mean(axis=1)
-        stage_s = stage.mean(axis=1)
+        latency = total @ _WEIGHTS
+        stage_s = stage @ _WEIGHTS
         allowed = self._allowed
         if self.rules.bandwidth_bps > 0:
             allowed = allowed & (self.payload_bytes * 8 / np.maximum(stage_s, period_s) <= self.rules.bandwidth_bps)
@@ -237,20 +242,21 @@ class Planner:
         chosen, changed, why = self._choose(best, score, total, before, at_edge, outlook)
         fallback = self._fallback_s(chosen, float(at_edge[chosen] + outlook.rtt_s), float(predicted[chosen]),
                                     float(finish[chosen]), float(bound[chosen]), outlook)
-        answer = self._answer_bytes * 8 * per_bit.mean() * self._sends
-        wait_s = age.mean(axis=1)
+        answer = self._answer_bytes * 8 * float(per_bit @ _WEIGHTS) * self._sends
+        wait_s = age @ _WEIGHTS
         table = {
-            'wait_s': wait_s, 'head_s': head, 'encode_s': encode, 'transmit_s': sending.mean(axis=1) - answer,
+            'wait_s': wait_s, 'head_s': head, 'encode_s': encode, 'transmit_s': sending @ _WEIGHTS - answer,
             'rtt_s': outlook.rtt_s * self._sends, 'queueing_s': outlook.queueing_s * self._sends,
             'decode_s': decode * self._sends, 'tail_s': tail * self._sends, 'answer_s': answer, 'latency_s': latency,
             'frame_rate_hz': 1 / np.maximum(stage_s, 1e-9), 'score': score,
         }
         index = self.splits[chosen]
+        # Taking turns with local inference pays only where that, begun at once, beats the waiting that it saves.
         spare_s = math.inf
-        if allowed[local] and stage_s[chosen] > period_s:
+        if allowed[local] and stage_s[chosen] > period_s and before[local] < latency[chosen]:
             spare_s = max(0.0, float(before[local] - latency[chosen] + wait_s[chosen]))
         return Plan(index, self.names[index], self.codecs[chosen], why, float(latency[chosen]),
-                    float(after[chosen].mean()), fallback, spare_s, changed, table, self)
+                    float(after[chosen] @ _WEIGHTS), fallback, spare_s, changed, table, self)
 
     def _choose(self, best: int, score: Array, total: Array, before: Array,
                 at_edge: Array, outlook: Outlook) -> tuple[int, bool, str]:

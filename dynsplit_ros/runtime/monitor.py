@@ -87,7 +87,8 @@ class FrameObservation:
     after that; the same frame was reported before). Instants are of the robot's monotonic clock: when the payload left,
     when its receipt came, when its answer came, when the robot gave up waiting; NaN where there is none.
     ``held_s`` is the edge's own duration from receiving to answering, with its parts beside it; ``head_s``,
-    ``encode_s`` and ``finish_s`` are the robot's.
+    ``encode_s`` and ``finish_s`` are the robot's. A head that had to share the robot with another computation says
+    nothing of its profile: give NaN for it.
     """
 
     sequence: int
