@@ -142,7 +142,7 @@ SOURCE = (
 
 LINK_EMULATOR = (
     Parameter('rates_mbps', [100.0], 'For demonstrations: rate of the emulated uplink in each step of the script; 0 '
-              'carries nothing.', 'Mbit/s', 0.0, 100000.0),
+              'carries nothing.', 'Mbit/s', 0.0, 100000.0, dynamic=True),
     Parameter('durations_s', [3600.0], 'How long each step lasts; the last one lasts for ever.', 's', 0.01, 1e6),
     Parameter('delay_s', 0.005, 'Delay of each direction, on top of the transmission.', 's', 0.0, 10.0),
     Parameter('queue_bytes', 2_000_000, 'Bytes that may wait for the uplink; what comes on top is lost.', 'bytes',

@@ -19,6 +19,7 @@ import math
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 from rclpy.publisher import Publisher
 from std_msgs.msg import Float64
@@ -118,9 +119,7 @@ class LinkEmulator(Shell):
     def __init__(self) -> None:
         super().__init__('link_emulator', LINK_EMULATOR)
         values = self.values
-        if len(values.rates_mbps) != len(values.durations_s):
-            raise DynsplitError(f'rates_mbps has {len(values.rates_mbps)} entries and durations_s '
-                                f'{len(values.durations_s)}; give each step of the script a rate and a duration')
+        self.on_change(values)
         self._ends_s = list(accumulate(values.durations_s))
         self._started_s = math.inf  # the script begins with the first activation, when all nodes have found each other
         self._pipes = []
@@ -133,7 +132,13 @@ class LinkEmulator(Shell):
                     self, partial(self._forward, pipe, topic, publisher), near(topic) if is_up else topic.name,
                     raw=True)
         self._rate = self.create_publisher(Float64, 'emulated_rate_bps', 10)
-        self.create_timer(0.05, lambda: self._rate.publish(Float64(data=self._rate_at(time.monotonic())[0])))
+        self.every(0.05, lambda: self._rate.publish(Float64(data=self._rate_at(time.monotonic())[0])))
+
+    def on_change(self, values: SimpleNamespace) -> None:
+        """Take other rates for the script's steps; they hold at once."""
+        if len(values.rates_mbps) != len(values.durations_s):
+            raise DynsplitError(f'rates_mbps has {len(values.rates_mbps)} entries and durations_s '
+                                f'{len(values.durations_s)}; give each step of the script a rate and a duration')
 
     def _forward(self, pipe: Pipe, topic: topics.Topic, publisher: Publisher, data: bytes) -> None:
         if topic is topics.ACTIVATION and self._started_s == math.inf:
@@ -141,14 +146,15 @@ class LinkEmulator(Shell):
         pipe.put(data, publisher)
 
     def _rate_at(self, now_s: float) -> tuple[float, float]:
-        """Return the rate in bit/s at an instant and until when it holds."""
+        """Return the rate in bit/s at an instant and until when it holds, as far as is known."""
+        soon_s = now_s + 0.02  # the rates are a parameter that may change
         step = bisect.bisect_right(self._ends_s, now_s - self._started_s)
         rates = self.values.rates_mbps
         if self._started_s == math.inf:
-            return rates[0] * 1e6, now_s + 0.01
+            return rates[0] * 1e6, soon_s
         if step >= len(rates):
-            return rates[-1] * 1e6, math.inf
-        return rates[step] * 1e6, self._started_s + self._ends_s[step]
+            return rates[-1] * 1e6, soon_s
+        return rates[step] * 1e6, min(soon_s, self._started_s + self._ends_s[step])
 
     def close(self) -> None:
         """End the pipes' threads."""

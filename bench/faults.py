@@ -1,0 +1,258 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Break things while frames are under way, at random instants and at every split, and count what became of the frames.
+
+Camera, edge and monitor run as processes with an emulated link between them; images come at a fixed rate throughout. A
+round injects every kind of fault at every split, in an order and at instants that follow from the seed. A frame is
+accepted when the camera has told of it in any way, or when a later one of its session has been.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+import itertools
+import math
+from pathlib import Path
+import random
+import signal
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from bench.figures import argument_parser, Figures
+from bench.rig import Rig, rig, ROBOT, wait
+from dynsplit_ros import msg
+from dynsplit_ros.nodes.link_emulator import REMAPPINGS
+
+RATE_HZ = 20.0
+FAST_MBPS, SLOW_MBPS = 100.0, 0.05
+#: The link's part of the fallback bound: a frame may be finished this long after it was sent, in seconds.
+LEAST_BOUND_S = 0.2
+
+
+@dataclass
+class Faults:
+    """A running system and what was done to it."""
+
+    rig: Rig
+    chance: random.Random
+    injected: Counter[str] = field(default_factory=Counter)
+    resumed_s: dict[str, list[float]] = field(default_factory=dict)
+    killed_sessions: set[int] = field(default_factory=set)
+
+    def start(self) -> None:
+        """Start the nodes and wait until the edge answers."""
+        self.rig.processes.start('link', 'link_emulator', ROBOT, {'rates_mbps': [FAST_MBPS], 'delay_s': 0.001})
+        for name in ('edge', 'monitor', 'camera'):
+            self.start_node(name)
+        self.rig.player.play(RATE_HZ)
+        self.pin(0)
+
+    def start_node(self, name: str) -> None:
+        """Start the edge, the monitor or the camera."""
+        parameters = {'edge': self.rig.parameters, 'camera': self.rig.parameters, 'monitor': {'pinned_split': 0}}[name]
+        self.rig.processes.start(name, f'{name}_node', 'edge' if name == 'edge' else ROBOT, parameters,
+                                 () if name == 'edge' else REMAPPINGS)
+
+    def pin(self, split: int) -> None:
+        """Have the monitor use one split, and wait until the edge answers a frame of it."""
+        self.rig.player.set('monitor_node', pinned_split=split)
+        wait(lambda: math.isfinite(self.answered_after(time.monotonic() - 0.1, split)), f'no answer at split {split}')
+
+    def answered_after(self, since_s: float, split: int) -> float:
+        """Return when the first prediction after an instant came that the edge answered at this split; else NaN."""
+        for seen in reversed(self.rig.player.seen[-400:]):
+            if seen.at_s < since_s:
+                break
+            if seen.timing.state == msg.FrameTiming.ANSWERED and seen.timing.split_index == split:
+                first = seen.at_s
+                return min([first] + [other.at_s for other in self.rig.player.seen[-400:] if since_s <= other.at_s < first
+                                      and other.timing.state == msg.FrameTiming.ANSWERED
+                                      and other.timing.split_index == split])
+        return math.nan
+
+    def inject(self, kind: str, split: int) -> None:
+        """Inject a fault at a random instant, heal it after a random time, and wait until splitting has resumed."""
+        self.pin(split)
+        time.sleep(self.chance.uniform(0.0, 0.2))
+        healed_s = FAULTS[kind](self)
+        self.injected[kind] += 1
+        wait(lambda: math.isfinite(self.answered_after(healed_s(), split)), f'after {kind}, no answer at split {split}')
+        self.resumed_s.setdefault(kind, []).append(self.answered_after(healed_s(), split) - healed_s())
+
+    def hold(self) -> None:
+        """Let a fault last for a while."""
+        time.sleep(self.chance.uniform(0.1, 1.5))
+
+
+def now() -> Callable[[], float]:
+    """Return a function that returns the present instant for ever."""
+    at_s = time.monotonic()
+    return lambda: at_s
+
+
+def _restart(name: str, number: int) -> Callable[[Faults], Callable[[], float]]:
+    def do(faults: Faults) -> Callable[[], float]:
+        if name == 'camera' and number == signal.SIGKILL:
+            faults.killed_sessions.add(faults.rig.player.seen[-1].timing.session)
+        served_s = faults.rig.serving_since() if name == 'edge' else 0.0
+        faults.rig.processes.stop(name, number=number)
+        faults.hold()
+        faults.start_node(name)
+        if name == 'edge':
+            wait(lambda: faults.rig.serving_since() > served_s + 0.5, 'the edge did not start')
+            return faults.rig.serving_since
+        if name == 'monitor':
+            return now()
+        # A camera is back when it does frames at all.
+        last = faults.rig.player.seen[-1].timing.session
+        wait(lambda: faults.rig.player.seen[-1].timing.session != last, 'the camera did not come back')
+        return now()
+    return do
+
+
+def _freeze(faults: Faults) -> Callable[[], float]:
+    faults.rig.processes.send('edge', signal.SIGSTOP)
+    faults.hold()
+    faults.rig.processes.send('edge', signal.SIGCONT)
+    return now()
+
+
+def _link_at(rate_mbps: float) -> Callable[[Faults], Callable[[], float]]:
+    def do(faults: Faults) -> Callable[[], float]:
+        faults.rig.player.set('link_emulator', rates_mbps=[rate_mbps])
+        faults.hold()
+        faults.rig.player.set('link_emulator', rates_mbps=[FAST_MBPS])
+        return now()
+    return do
+
+
+FAULTS: dict[str, Callable[[Faults], Callable[[], float]]] = {
+    'edge killed': _restart('edge', signal.SIGKILL),
+    'edge frozen': _freeze,
+    'link cut': _link_at(0.0),
+    f'link at {SLOW_MBPS:g} Mbit/s': _link_at(SLOW_MBPS),
+    'edge restarted': _restart('edge', signal.SIGINT),
+    'monitor killed': _restart('monitor', signal.SIGKILL),
+    'camera restarted': _restart('camera', signal.SIGINT),
+    'camera killed': _restart('camera', signal.SIGKILL),
+}
+#: Faults that heal at once, and so can be injected often.
+QUICK = ('edge frozen', 'link cut', f'link at {SLOW_MBPS:g} Mbit/s')
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of the frames of all sessions."""
+
+    accepted: int
+    lost: int
+    duplicated: int
+    out_of_order: int
+    wrong: int
+    worst_gap_s: float
+    worst_finish_s: float  # of a frame that fell back: from sending to its prediction, over its bound; at most 0 is well
+    states: Counter[int]
+
+
+def account(faults: Faults) -> Account:
+    """Count; the last frames of a camera that was killed died with it and count as neither."""
+    seen = list(faults.rig.player.seen)
+    lost = duplicated = out_of_order = accepted = 0
+    for session in {session for session, _ in faults.rig.player.accepted}:
+        sequences = [s.timing.sequence for s in seen if s.timing.session == session]
+        told = {number for told_session, number in faults.rig.player.accepted if told_session == session}
+        last = max(sequences, default=0) if session in faults.killed_sessions else max(told)
+        accepted += last
+        lost += last - len(set(sequences) & set(range(1, last + 1)))
+        duplicated += len(sequences) - len(set(sequences))
+        out_of_order += sum(a > b for a, b in itertools.pairwise(sequences))
+    gaps = [b.at_s - a.at_s for a, b in itertools.pairwise(seen) if a.timing.session == b.timing.session]
+    over = [s.at_s - s.timing.sent_s - bound_s(faults, s.timing) for s in seen
+            if s.timing.state == msg.FrameTiming.FELL_BACK and math.isfinite(s.timing.sent_s)]
+    return Account(accepted, lost, duplicated, out_of_order, sum(not s.right for s in seen), max(gaps, default=math.nan),
+                   max(over, default=math.nan), Counter(s.timing.state for s in seen))
+
+
+def bound_s(faults: Faults, timing: msg.FrameTiming) -> float:
+    """Return ``max(3 × predicted, 200 ms)`` by the decisions that were in force about when a frame was sent."""
+    predicted = [decision.predicted_latency_s for at_s, decision in faults.rig.player.decisions
+                 if at_s <= timing.sent_s + 0.05 and decision.split_index == timing.split_index]
+    return max([LEAST_BOUND_S] + [3 * value for value in predicted[-3:]])
+
+
+def inject_all(faults: Faults, rounds: int, budget_s: float, progress: Callable[[str], None]) -> None:
+    """Inject every fault at every split, ``rounds`` times, the quick ones three times as often, while time is left."""
+    deadline_s = time.monotonic() + budget_s
+    for number in range(rounds):
+        plan = [(kind, split) for kind in FAULTS for split in range(faults.rig.split.local_index)
+                for _ in range(3 if kind in QUICK else 1)]
+        faults.chance.shuffle(plan)
+        for at, (kind, split) in enumerate(plan):
+            if time.monotonic() > deadline_s:
+                progress(f'out of time in round {number + 1} of {rounds}, after {at} of {len(plan)} faults')
+                return
+            faults.inject(kind, split)
+            progress(f'{kind} at split {split}: splitting again after {faults.resumed_s[kind][-1]:.2f} s')
+
+
+def settle(faults: Faults) -> dict[str, int]:
+    """Offer no more, wait for what is under way, end the camera, and return its counters."""
+    player = faults.rig.player
+    player.play(0)
+    quiet_s = [time.monotonic()]
+    player.on_seen = lambda: quiet_s.__setitem__(0, time.monotonic())
+    wait(lambda: time.monotonic() - quiet_s[0] > 2.0, 'predictions went on without images')
+    code = faults.rig.processes.stop('camera')
+    assert code == 0, f'the camera ended with exit code {code}'
+    return faults.rig.last_counters()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark."""
+    parser = argument_parser(__doc__.strip().splitlines()[0])
+    parser.add_argument('--rounds', type=int, default=1, help='every fault at every split this many times (default 1)')
+    parser.add_argument('--seed', type=int, default=0, help='of the order, the instants and the durations (default 0)')
+    parser.add_argument('--budget-s', type=float, default=600.0, help='inject no more after this many seconds (default 600)')
+    parser.add_argument('--logs', type=Path, default=None, help="folder for the nodes' logs (default: a temporary one)")
+    given: argparse.Namespace = parser.parse_args(argv)
+    folder = given.logs or Path(tempfile.mkdtemp(prefix='dynsplit_faults_'))
+    figures = Figures()
+    with rig(folder, 64) as made:
+        faults = Faults(made, random.Random(given.seed))
+        faults.start()
+        inject_all(faults, given.rounds, given.budget_s, lambda text: print(text, flush=True))
+        last = settle(faults)
+    result = account(faults)
+    figures.add('faults injected', sum(faults.injected.values()), 'faults', '> 0')
+    for kind, count in faults.injected.items():
+        figures.add(f'  of these, {kind}', count, 'faults')
+    figures.add('images offered', made.player.offered, 'images')
+    figures.add('frames accepted', result.accepted, 'frames', '> 0')
+    for state, name in ((msg.FrameTiming.ANSWERED, 'answered by the edge'), (msg.FrameTiming.LOCAL, 'local'),
+                        (msg.FrameTiming.FELL_BACK, 'finished on the robot')):
+        figures.add(f'  of these, {name}', result.states[state], 'frames')
+    figures.add('frames lost', result.lost, 'frames', '== 0')
+    figures.add('predictions duplicated', result.duplicated, 'frames', '== 0')
+    figures.add('predictions out of order', result.out_of_order, 'frames', '== 0')
+    figures.add('predictions that differ from the whole model', result.wrong, 'frames', '== 0')
+    figures.add('frames of the last camera: accepted less delivered', last['accepted'] - last['delivered'], 'frames', '== 0')
+    figures.add('late answers dropped by the last camera', last['late_answers'], 'answers')
+    figures.add('worst gap between predictions of one camera', result.worst_gap_s, 's')
+    figures.add('worst finishing of a lost frame over max(3 × predicted, 0.2 s)', result.worst_finish_s, 's', '<= 0')
+    for kind, times_s in faults.resumed_s.items():
+        back = kind.startswith(('edge', 'link'))
+        figures.add(f'splitting again after {kind}, median', float(np.median(times_s)), 's')
+        figures.add(f'splitting again after {kind}, worst', max(times_s), 's', '<= 2' if back else None)
+    figures.extra = {'seed': given.seed, 'rounds': given.rounds, 'resumed_s': faults.resumed_s, 'logs': str(folder)}
+    return figures.finish(given.json)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
