@@ -45,6 +45,7 @@ class Faults:
     injected: Counter[str] = field(default_factory=Counter)
     resumed_s: dict[str, list[float]] = field(default_factory=dict)
     killed_sessions: set[int] = field(default_factory=set)
+    split: int = 0
 
     def start(self) -> None:
         """Start the nodes and wait until the edge answers."""
@@ -56,12 +57,13 @@ class Faults:
 
     def start_node(self, name: str) -> None:
         """Start the edge, the monitor or the camera."""
-        parameters = {'edge': self.rig.parameters, 'camera': self.rig.parameters, 'monitor': {'pinned_split': 0}}[name]
+        parameters = {'edge': self.rig.parameters, 'camera': self.rig.parameters, 'monitor': {'pinned_split': self.split}}[name]
         self.rig.processes.start(name, f'{name}_node', 'edge' if name == 'edge' else ROBOT, parameters,
                                  () if name == 'edge' else REMAPPINGS)
 
     def pin(self, split: int) -> None:
         """Have the monitor use one split, and wait until the edge answers a frame of it."""
+        self.split = split
         self.rig.player.set('monitor_node', pinned_split=split)
         wait(lambda: math.isfinite(self.answered_after(time.monotonic() - 0.1, split)), f'no answer at split {split}')
 

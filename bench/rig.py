@@ -99,11 +99,18 @@ class Player(Node):
         """Set parameters of one of the robot's nodes; raise DynsplitError where that is refused."""
         name = f'/{ROBOT}/{node}/set_parameters'
         client = self._clients_by_node.setdefault(node, self.create_client(SetParameters, name))
-        if not client.wait_for_service(DEADLINE_S):
-            raise DynsplitError(f'{node} does not offer its parameters; read its log')
-        future = client.call_async(SetParameters.Request(
-            parameters=[Parameter(key, value=value).to_parameter_msg() for key, value in values.items()]))
-        wait(future.done, f'{node} did not answer')
+        request = SetParameters.Request(
+            parameters=[Parameter(key, value=value).to_parameter_msg() for key, value in values.items()])
+        deadline_s = time.monotonic() + DEADLINE_S
+        while True:  # a node that was killed seems to offer its service for a while, and takes the request with it
+            future = client.call_async(request)
+            with contextlib.suppress(DynsplitError):
+                wait(future.done, '', 1.0)
+            if future.done():
+                break
+            client.remove_pending_request(future)
+            if time.monotonic() > deadline_s:
+                raise DynsplitError(f'{node} does not take its parameters; read its log')
         for result in future.result().results:
             if not result.successful:
                 raise DynsplitError(f'{node} refused {values}: {result.reason}')

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 import mmap
 from pathlib import Path
 
+from rclpy.utilities import get_rmw_implementation_identifier
+
 from dynsplit_ros.errors import DynsplitError
 
 #: What the library of each middleware holds when it was built with the DDS security plugins, by a part of its name.
@@ -20,11 +22,7 @@ _SIGNS = {'libfastrtps.so': b'PKI-DH', 'libfastdds.so': b'PKI-DH', 'libddsc.so':
 
 
 def check_security(environment: Mapping[str, str]) -> str:
-    """
-    Return a warning, or nothing; raise DynsplitError where security was asked for and there would be none.
-
-    To be called after rclpy has been initialised, which loads the middleware.
-    """
+    """Return a warning, or nothing; raise DynsplitError where security was asked for and there would be none."""
     asked = environment.get('ROS_SECURITY_ENABLE', '')
     if asked.lower() in ('', 'false', '0', 'off', 'no'):
         return ''
@@ -45,6 +43,7 @@ def check_security(environment: Mapping[str, str]) -> str:
 
 def _plugins() -> tuple[str, bool | None]:
     """Return the middleware's library and whether it has security plugins; None where that is not known."""
+    get_rmw_implementation_identifier()  # loads the middleware
     try:
         paths = {line.split(maxsplit=5)[5].strip() for line in Path('/proc/self/maps').read_text().splitlines()
                  if len(line.split(maxsplit=5)) == 6}

@@ -1,0 +1,138 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Several robots at one edge: each gets its share, a flood harms nobody else, and who leaves leaves nothing behind."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from conftest import picture, wait
+import pytest
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+
+from dynsplit_ros import msg
+from dynsplit_ros.codec import encode
+from dynsplit_ros.messages.tensors import to_tensors
+from dynsplit_ros.nodes import topics
+from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.profile.profile import Profile
+
+pytestmark = pytest.mark.timeout(180)
+
+#: The edge can do this many frames per second (on a machine that does nothing else), and how long a test asks for them.
+CAPACITY_HZ = 60.0
+PERIOD_S = 8.0
+
+
+class Player(Node):
+    """A robot that sends the same activation at a fixed rate and keeps what comes back, and after how long."""
+
+    def __init__(self, name: str, split: SplitModel, index: int = 1) -> None:
+        super().__init__('player', namespace=f'/{name}')
+        self.activations = self.create_publisher(msg.Activation, topics.ACTIVATION.name, QoSProfile(depth=5))
+        self.create_subscription(msg.TailResult, topics.TAIL_RESULT.name, self._on_result, QoSProfile(depth=1000))
+        payload = encode('raw', split.head(index)(split.model.resize(picture(1)).unsqueeze(0)))
+        self.message = msg.Activation(session=1, fingerprint=split.fingerprint, split_index=index, codec='raw',
+                                      patience_s=5.0, tensors=to_tensors(payload))
+        self.sent_s: dict[int, float] = {}
+        self.answers: list[tuple[float, msg.TailResult]] = []
+        self.timer = None
+
+    def ready(self) -> bool:
+        return bool(self.activations.get_subscription_count() and self.count_publishers(topics.TAIL_RESULT.name))
+
+    def play(self, rate_hz: float) -> None:
+        if self.timer is not None:
+            self.destroy_timer(self.timer)
+        self.timer = self.create_timer(1 / rate_hz, self.send) if rate_hz else None
+
+    def send(self) -> None:
+        self.message.sequence += 1
+        self.sent_s[self.message.sequence] = time.monotonic()
+        self.activations.publish(self.message)
+
+    def _on_result(self, result: msg.TailResult) -> None:
+        if result.status == msg.TailResult.OK:
+            self.answers.append((time.monotonic() - self.sent_s[result.sequence], result))
+
+
+@pytest.fixture
+def edge_parameters(model_parameters, split) -> dict[str, object]:
+    """Return the parameters of an edge whose tail of split 1 takes as long as its capacity says."""
+    tail_s = Profile.load(model_parameters['profile']).cuts[1].tail_s[1]
+    return {**model_parameters, 'emulate_slowdown': max(1.0, 1 / CAPACITY_HZ / tail_s)}
+
+
+def start(processes, ros, edge_parameters, split, count: int, **changes) -> list[Player]:
+    """Start an edge and that many players, and wait until they have found each other."""
+    processes.start('edge', 'edge_node', 'edge', {**edge_parameters, **changes})
+    players = [ros(Player(f'robot{number}', split)) for number in range(count)]
+    wait(lambda: all(player.ready() for player in players), 'edge and robots did not find each other')
+    return players
+
+
+def observe(players: list[Player], seconds: float) -> list[list[tuple[float, msg.TailResult]]]:
+    """Return what each player was answered in a while."""
+    before = [len(player.answers) for player in players]
+    deadline_s = time.monotonic() + seconds
+    wait(lambda: time.monotonic() > deadline_s, '')
+    return [player.answers[start:] for player, start in zip(players, before)]
+
+
+def test_eight_robots_get_equal_shares(processes, ros, edge_parameters, split) -> None:
+    players = start(processes, ros, edge_parameters, split, 8)
+    for player in players:
+        player.play(5.0)
+    answered = [len(answers) for answers in observe(players, PERIOD_S)]
+    jain = sum(answered) ** 2 / (len(answered) * sum(count**2 for count in answered))
+    print(f'answered {answered}, Jain {jain:.4f}')
+    assert min(answered) > 0.5 * statistics.mean(answered), answered
+    assert jain >= 0.95, answered
+
+
+@pytest.mark.parametrize('max_batch', [1, 4])
+def test_a_flooding_robot_costs_the_others_no_more_than_the_run_they_wait_for(
+        processes, ros, edge_parameters, split, max_batch) -> None:
+    players = start(processes, ros, edge_parameters, split, 4, max_batch=max_batch,
+                    profile='' if max_batch > 1 else edge_parameters['profile'])
+    *good, flooding = players
+    for player in good:
+        player.play(5.0)
+    observe(good, 1.0)
+    calm = [pair for answers in observe(good, PERIOD_S / 2) for pair in answers]
+    flooding.play(2 * CAPACITY_HZ)
+    observe(good, 1.0)
+    flooded = [pair for answers in observe(good, PERIOD_S / 2) for pair in answers]
+    flooding.play(0)
+    tail_s = statistics.median(result.tail_s for _, result in flooded)
+    for what, of in (('wait at the edge', lambda pair: pair[1].queueing_s), ('latency', lambda pair: pair[0])):
+        before_s, after_s = (statistics.median(map(of, pairs)) for pairs in (calm, flooded))
+        print(f'{what}: {1e3 * before_s:.1f} ms, with a flood {1e3 * after_s:.1f} ms; a run takes {1e3 * tail_s:.1f} ms')
+        # Beyond the run that a frame waits for, what the machine that plays both needs for the flood itself.
+        assert after_s - before_s <= 1.5 * tail_s + (0.02 if what == 'latency' else 0.005)
+    assert len(flooded) >= 0.7 * len(calm)
+
+
+def test_who_leaves_leaves_nothing_behind_and_may_come_back(processes, ros, model_parameters, split) -> None:
+    stays, leaves = start(processes, ros, model_parameters, split, 2)
+    for _ in range(2):
+        before = len(leaves.answers)
+        for _ in range(20):
+            leaves.send()
+        wait(lambda: len(leaves.answers) > before, 'no answer')
+        leaves.send()  # one may be under way
+        leaves.destroy_publisher(leaves.activations)
+        log = processes.log('edge')
+        wait(lambda: not stays.count_publishers('/robot1/tail_result'), 'the edge kept the topics of a robot that left')
+        assert 'the robot in namespace /robot1 has left' in log.read_text()
+        assert not stays.count_subscribers('/robot1/activation') + stays.count_subscribers('/robot1/probe')
+        assert not stays.count_publishers('/robot1/edge_load') + stays.count_publishers('/robot1/receipt')
+        before = len(stays.answers)
+        stays.send()
+        wait(lambda: len(stays.answers) > before, 'who stayed is no longer served')
+        leaves.activations = leaves.create_publisher(msg.Activation, topics.ACTIVATION.name, QoSProfile(depth=5))
+        wait(leaves.ready, 'who came back was not found')
+    assert 'Traceback' not in log.read_text()
+    processes.check()

@@ -1,0 +1,117 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""How nodes end, and what a camera does that sees ten times as many images as it can work on."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+
+from conftest import Observer, picture, ROBOT, wait
+import numpy as np
+import psutil
+import pytest
+
+from dynsplit_ros import msg
+from dynsplit_ros.messages.images import from_rgb
+
+pytestmark = pytest.mark.timeout(180)
+
+#: Longest end of a node, in seconds, from the signal or the exception.
+BAR_S = 2.0
+
+BROKEN = """
+import sys, time
+from dynsplit_ros.nodes import {module} as module, shell
+class Broken(module.{name}):
+    def diagnose(self):  # called in a timer's callback
+        print('raised at', time.monotonic(), flush=True)
+        raise RuntimeError('a fault of the program')
+sys.exit(shell.run(Broken, sys.argv[1:]))
+"""
+NODES = [('camera_node', 'CameraNode'), ('edge_node', 'EdgeNode'), ('monitor_node', 'MonitorNode'),
+         ('image_source', 'ImageSource'), ('link_emulator', 'LinkEmulator')]
+
+
+@pytest.mark.parametrize('module, name', NODES)
+def test_an_exception_in_a_callback_ends_a_node(tmp_path, model_parameters, module, name) -> None:
+    import yaml
+    model = model_parameters if module in ('camera_node', 'edge_node') else {'use_sim_time': False}
+    (tmp_path / 'parameters.yaml').write_text(yaml.safe_dump({'/**': {'ros__parameters': model}}))
+    done = subprocess.run(
+        [sys.executable, '-c', 'import sys; sys.path[:1] = []\n' + BROKEN.format(module=module, name=name), '--ros-args',
+         '--params-file', str(tmp_path / 'parameters.yaml')], capture_output=True, text=True, timeout=90)
+    ended_s = time.monotonic()
+    assert done.returncode == 1, done.stderr
+    assert 'RuntimeError: a fault of the program' in done.stderr
+    assert ended_s - float(re.search(r'raised at (\S+)', done.stdout)[1]) < BAR_S
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('executable', ['image_source', 'link_emulator', 'camera_node'])
+def test_a_signal_at_any_time_ends_a_node_without_a_traceback(
+        processes, model_parameters, executable, number) -> None:
+    """Also while it still loads what it needs, and twice in a row."""
+    for delay_s in (0.3, 1.2, 2.5):
+        name = f'{executable}_{delay_s:g}'
+        processes.start(name, executable, ROBOT, model_parameters if executable == 'camera_node' else {'use_sim_time': False})
+        time.sleep(delay_s)
+        processes.send(name, number)
+        started_s = time.monotonic()
+        code = processes.wait(name, 30.0)
+        took_s = time.monotonic() - started_s
+        log = processes.log(name).read_text()
+        # Before Python has come to the node's own code, the signal ends the process as it ends any other.
+        early = not log or code == -number
+        assert early or (code == 0 and 'Traceback' not in log), (code, log)
+        assert took_s < BAR_S
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_camera_that_ends_finishes_what_the_edge_owes_it(system, split, number) -> None:
+    running = system(monitor={'pinned_split': 1, 'fallback_s': 30.0})
+    running.wait_for_edge()
+    running.processes.send('edge', signal.SIGSTOP)
+    sent = [running.observer.send()]
+    wait(lambda: any(timing.state == msg.FrameTiming.SENT and timing.sequence > running.observer.predictions[-1].timing.sequence
+                     for timing in list(running.observer.timings)), 'no frame is under way')
+    started_s = time.monotonic()
+    assert running.processes.stop('camera', number=number) == 0
+    assert time.monotonic() - started_s < BAR_S
+    running.processes.send('edge', signal.SIGCONT)
+    log = running.processes.log('camera').read_text()
+    counts = {name: int(value) for name, value in re.findall(r'(\w+) (\d+)', log[log.rindex('accepted '):])}
+    assert counts['accepted'] == counts['delivered'] and counts['fell_back'] >= 1 and 'Traceback' not in log
+    assert sent[0] in [prediction.header.stamp.sec for prediction in running.observer.predictions]
+
+
+def test_ten_times_too_many_images_cost_little_and_delay_nothing(processes, ros, model_parameters) -> None:
+    # Ten images a second are what it can do: nearly all of the time it sleeps.
+    processes.start('camera', 'camera_node', ROBOT, {**model_parameters, 'emulate_slowdown': 12.0})
+    observer = ros(Observer())
+    wait(lambda: observer.images.get_subscription_count() and observer.count_publishers('prediction'), 'no camera')
+    observer.send_and_wait()
+    service_s = observer.send_and_wait().timing.latency_s
+    image = from_rgb(np.zeros((240, 320, 3), np.uint8) + picture(1)[:1, :1])
+    camera = psutil.Process(processes.pid('camera'))
+    timer = observer.create_timer(service_s / 10, lambda: observer.send(image))
+    begun = len(observer.predictions)
+    wait(lambda: len(observer.predictions) > begun + 2, 'no predictions')
+    before, cpu_s, started_s = len(observer.predictions), sum(camera.cpu_times()[:2]), time.monotonic()
+    wait(lambda: len(observer.predictions) >= before + 30, 'no predictions')
+    took_s = time.monotonic() - started_s
+    cpu = (sum(camera.cpu_times()[:2]) - cpu_s) / took_s
+    observer.destroy_timer(timer)
+    loaded = observer.predictions[before:]
+    assert processes.stop('camera') == 0
+    log = processes.log('camera').read_text()
+    counts = {name: int(value) for name, value in re.findall(r'(\w+) (\d+)', log[log.rindex('accepted '):])}
+    latencies_s = [prediction.timing.latency_s for prediction in loaded]
+    print(f'service {service_s:.3f} s, latency {np.median(latencies_s):.3f} to {max(latencies_s):.3f} s, CPU {cpu:.0%}, {counts}')
+    assert counts['passed_over'] >= 4 * counts['accepted']
+    # The newest image, which waits for one service at most, is worked on next; nothing queues.
+    assert np.median(latencies_s) < 2.5 * service_s + 0.05
+    assert cpu < 0.5, 'passing images over must leave the processor to the network'
