@@ -16,6 +16,7 @@ import setuptools  # noqa: F401
 from distutils.core import run_setup  # isort: skip
 
 SCRIPT = """#!{python}
+import signal
 import sys
 
 try:
@@ -23,7 +24,8 @@ try:
 
     code = {function}()
 except KeyboardInterrupt:  # Ctrl-C while modules are still being loaded
-    code = 130
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    code = {interrupted}
 sys.exit(code)
 """
 
@@ -37,7 +39,9 @@ def main() -> None:
         name, target = (part.strip() for part in entry.split('='))
         module, function = target.split(':')
         path = folder / name
-        path.write_text(SCRIPT.format(python=sys.executable, module=module, function=function))
+        # As ROS 2 has it: a node that is interrupted ends well, a command does not.
+        interrupted = 0 if module.startswith('dynsplit_ros.nodes.') else 130
+        path.write_text(SCRIPT.format(python=sys.executable, module=module, function=function, interrupted=interrupted))
         os.chmod(path, 0o755)
         paths.append(str(path))
     print(';'.join(paths), end='')

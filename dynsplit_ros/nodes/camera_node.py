@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 import sys
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -28,6 +29,15 @@ from dynsplit_ros.runtime.robot import Frame, Order, Outputs, Robot
 from dynsplit_ros.tasks import interpret, output_digest
 
 
+@dataclass
+class Shot:
+    """A camera message on its way, and its size in pixels once it has been converted."""
+
+    message: Image | CompressedImage
+    width: int = 0
+    height: int = 0
+
+
 class CameraNode(Shell):
     """The robot's half of the network behind a camera topic."""
 
@@ -48,8 +58,8 @@ class CameraNode(Shell):
         topics.SPLIT.subscription(self, self._on_split)
         topics.RECEIPT.subscription(self, self._on_receipt)
         topics.TAIL_RESULT.subscription(self, self._on_tail_result)
-        self.create_subscription(CompressedImage if values.compressed else Image, 'image', self._robot.offer,
-                                 qos_profile_sensor_data,
+        self.create_subscription(CompressedImage if values.compressed else Image, 'image',
+                                 lambda message: self._robot.offer(Shot(message)), qos_profile_sensor_data,
                                  qos_overriding_options=QoSOverridingOptions.with_default_policies())
         self.get_logger().info(f'waiting for images on {self.resolve_topic_name("image")}')
 
@@ -108,26 +118,27 @@ class CameraNode(Shell):
 
     # ---- what the robot asks of the world (runtime.robot.Outside); called from its threads -------------------------
 
-    def prepare(self, source: Image | CompressedImage) -> Tensor:
+    def prepare(self, source: Shot) -> Tensor:
         """Convert and resize a camera image."""
-        return self._model.resize(to_rgb(source)).unsqueeze(0)
+        image = to_rgb(source.message)
+        source.height, source.width = image.shape[:2]
+        return self._model.resize(image).unsqueeze(0)
 
     def send(self, frame: Frame, payload: Sequence[EncodedTensor]) -> None:
         """Publish an activation."""
         timing = frame.timing
         self._activation.publish(msg.Activation(
-            header=frame.source.header, session=timing.session, sequence=timing.sequence,
+            header=frame.source.message.header, session=timing.session, sequence=timing.sequence,
             fingerprint=self.split.fingerprint, split_index=timing.split_index, codec=timing.codec,
             patience_s=frame.patience_s, tensors=to_tensors(payload)))
 
     def deliver(self, frame: Frame, outputs: Outputs) -> None:
         """Publish a prediction."""
         height, width = self._model.input_size
-        source = frame.source
-        scale = (getattr(source, 'width', width) / width, getattr(source, 'height', height) / height)
+        scale = (frame.source.width / width, frame.source.height / height)
         result = interpret(self._model.task, outputs, self._model.labels, top_k=self.values.top_k, scale_xy=scale)
         self._prediction.publish(msg.Prediction(
-            header=source.header, task=self._model.task, model=self.values.model, fingerprint=self.split.fingerprint,
+            header=frame.source.message.header, task=self._model.task, model=self.values.model, fingerprint=self.split.fingerprint,
             class_ids=result.class_ids, labels=result.labels, scores=result.scores, boxes_px=result.boxes_px,
             output_digest=output_digest(outputs), timing=to_timing(frame.timing)))
 
@@ -135,7 +146,7 @@ class CameraNode(Shell):
         """Publish where a frame stands."""
         self._frame_timing.publish(to_timing(timing))
 
-    def refuse(self, source: Image | CompressedImage, reason: str) -> None:
+    def refuse(self, source: Shot, reason: str) -> None:
         """Log an image that was not accepted."""
         self.tell('image', f'an image was not accepted: {reason}', error=True)
 

@@ -90,8 +90,8 @@ class EdgeNode(Shell):
         self.edge = Edge(self.split, self, profile=profile, max_waiting=self.values.max_waiting,
                          max_batch=self.values.max_batch, max_batch_wait_s=self.values.max_batch_wait_s,
                          slowdown=self.values.emulate_slowdown)
-        self.create_timer(DISCOVERY_PERIOD_S, self._discover)
-        self.create_timer(self.values.load_period_s, self._report_load)
+        self.every(DISCOVERY_PERIOD_S, self._discover)
+        self.every(self.values.load_period_s, self._report_load)
         self._discover()
         self.get_logger().info(f'serving {self.values.model} ({self.split.fingerprint[:12]}) on {self.values.device}')
 

@@ -54,8 +54,8 @@ class MonitorNode(Shell):
         topics.FRAME_TIMING.subscription(self, self._on_frame_timing)
         topics.RECEIPT.subscription(self, self._on_receipt)
         topics.EDGE_LOAD.subscription(self, self._on_edge_load)
-        self.create_timer(TICK_S, self._tick)
-        self.create_timer(LINK_STATE_PERIOD_S, self._publish_link_state)
+        self.every(TICK_S, self._tick)
+        self.every(LINK_STATE_PERIOD_S, self._publish_link_state)
         self.get_logger().info('waiting for the profiles of robot and edge')
 
     # ---- what comes in -------------------------------------------------------------------------------------------
@@ -81,8 +81,17 @@ class MonitorNode(Shell):
                       'weights and input size', error=True)
             self._publish_local('the edge runs another model', robot)
             return
-        self._monitor = Monitor(merge(robot, edge), self._settings)
+        self._monitor = self._make(self._settings)
         self.get_logger().info(f'deciding for {robot.model} ({robot.fingerprint[:12]}), splits 0 to {robot.local_index}')
+
+    def _make(self, settings: MonitorSettings) -> Monitor:
+        profile = merge(self._profiles['robot'], self._profiles['edge'])
+        known = sorted({codec for cut in profile.cuts for codec in cut.codecs})
+        unknown = [codec for codec in settings.codecs if codec not in known]
+        if unknown:
+            raise DynsplitError(f"parameter 'codecs' names {', '.join(map(repr, unknown))}, but the profiles have "
+                                f'{", ".join(known)}; name one of these, or profile both machines with it')
+        return Monitor(profile, settings)
 
     def _on_frame_timing(self, message: msg.FrameTiming) -> None:
         try:
@@ -208,7 +217,7 @@ class MonitorNode(Shell):
         """Decide by new settings from now on; what was learnt of the link is learnt again."""
         settings = settings_of(values)
         if self._monitor is not None:
-            self._monitor = Monitor(merge(self._profiles['robot'], self._profiles['edge']), settings)
+            self._monitor = self._make(settings)
         self._settings = settings
 
     def diagnose(self) -> tuple[bytes, str, dict[str, object]]:

@@ -16,6 +16,8 @@ from types import SimpleNamespace
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -27,6 +29,7 @@ from std_msgs.msg import Header
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.nodes.security import check_security
 from dynsplit_ros.parameters import Parameter, Value
+from dynsplit_ros.transport import keep_memory
 
 #: Seconds between two reports of the same kind of fault.
 THROTTLE_S = 5.0
@@ -69,7 +72,11 @@ class Shell(Node):
         self.values = SimpleNamespace(**{p.name: self._declare(p) for p in parameters})
         self.add_on_set_parameters_callback(self._change)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        self.create_timer(1.0, self._publish_diagnostics)
+        self.every(1.0, self._publish_diagnostics)
+
+    def every(self, period_s: float, callback: Callable[[], None]) -> None:
+        """Call back periodically, whatever the ROS time does: a paused simulation or bag must not stop the watching."""
+        self.create_timer(period_s, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _declare(self, parameter: Parameter) -> Value:
         try:
@@ -80,13 +87,32 @@ class Shell(Node):
                                 f'{kind}{" " + parameter.allowed if parameter.allowed else ""}') from error
         return parameter.check(_plain(declared.value))
 
+    def set_parameters_atomically(self, parameter_list: list[rclpy.parameter.Parameter]) -> SetParametersResult:
+        """Set parameters together; refuse with a sentence of ours, before rclpy would with one that names no parameter."""
+        try:
+            changes = [self._checked(change) for change in parameter_list]
+        except DynsplitError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return super().set_parameters_atomically(changes)
+
+    def _checked(self, change: rclpy.parameter.Parameter) -> rclpy.parameter.Parameter:
+        declaration = self._declarations.get(change.name)
+        if declaration is None:
+            return change
+        value = declaration.check(_plain(change.value))
+        if not declaration.dynamic:
+            raise DynsplitError(f'parameter {change.name!r} is read once, at the start of the node, and stays '
+                                f'{getattr(self.values, change.name)!r}; to have {value!r}, start the node with it')
+        return rclpy.parameter.Parameter(change.name, value=value)
+
     def _change(self, changes: list[rclpy.parameter.Parameter]) -> SetParametersResult:
         values = SimpleNamespace(**vars(self.values))
         try:
             for change in changes:
                 if change.name in self._declarations:
-                    setattr(values, change.name, self._declarations[change.name].check(_plain(change.value)))
-            self.on_change(values)
+                    setattr(values, change.name, _plain(change.value))
+            if values != self.values:
+                self.on_change(values)
         except DynsplitError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self.values = values
@@ -142,21 +168,22 @@ def run(make_node: Callable[[], Shell], args: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: _raise_until_spinning(stop))
     code = 0
     node = None
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         warning = check_security(os.environ)
         if warning:
             rclpy.logging.get_logger('dynsplit_ros').warning(warning)
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make_node()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
+        keep_memory()
         _spinning.set()
         while not stop.is_set() and rclpy.ok():
             executor.spin_once(timeout_sec=0.2)
     except KeyboardInterrupt:
         pass
-    except DynsplitError as error:
-        rclpy.logging.get_logger('dynsplit_ros').fatal(str(error))
+    except (DynsplitError, RCLError) as error:  # RCLError: what rcl says of a file of parameters or of an argument
+        rclpy.logging.get_logger('dynsplit_ros').fatal(' '.join(str(error).split()))
         code = 1
     except Exception:
         traceback.print_exc()
@@ -167,6 +194,9 @@ def run(make_node: Callable[[], Shell], args: list[str] | None = None) -> int:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+        # The interpreter's own end takes a while with torch loaded; a second Ctrl-C must not turn it into a death.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     return code
 
 

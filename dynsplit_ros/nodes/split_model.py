@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 def load(node: Shell, values: SimpleNamespace) -> tuple[SplitModel, Profile]:
     """Load, cut and profile; raise DynsplitError for parameters that cannot be followed."""
     started_s = time.monotonic()
+    _forward_log(node)
     if values.threads:
         torch.set_num_threads(values.threads)
     own_scale = not any(values.std)
@@ -50,6 +52,14 @@ def load(node: Shell, values: SimpleNamespace) -> tuple[SplitModel, Profile]:
         profile = kept_profile(split, progress=lambda text: node.get_logger().info(text),
                                batches=sorted({most, *(size for size in BATCHES if size < most)}))
     return split, profile
+
+
+def _forward_log(node: Shell) -> None:
+    """Have the library's warnings on the node's log, and so on /rosout."""
+    library = logging.getLogger('dynsplit_ros')
+    library.handlers = [handler := logging.Handler(logging.WARNING)]
+    handler.emit = lambda record: node.get_logger().warning(record.getMessage())  # type: ignore[method-assign]
+    library.propagate = False
 
 
 def _arguments(text: str) -> dict[str, Any]:

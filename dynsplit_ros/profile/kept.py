@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from dynsplit_ros.codec import CODECS
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.measure import measure
@@ -35,7 +36,8 @@ def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Se
             return kept
     except DynsplitError:
         pass
-    progress('profiling this machine for the first start with this model; a few seconds …')
+    progress('profiling this machine for the first start with this model; frames follow when it is done, in a few seconds '
+             'for a small model and a minute or more for a large one …')
     profile = measure(split, batches, repeats=REPEATS, warm_up=2)
     try:
         folder.mkdir(parents=True, exist_ok=True)

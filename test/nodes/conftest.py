@@ -86,6 +86,21 @@ class Observer(Node):
         self.images.publish(message)
         return self.sent
 
+    def settle(self) -> None:
+        """
+        Send images until a prediction comes back.
+
+        A publisher may know of a subscription before that knows of it, and sensor data that nobody hears are not sent
+        again; from the first prediction on, both ways are known to be open.
+        """
+        deadline_s = time.monotonic() + DEADLINE_S
+        while not self.predictions:
+            assert time.monotonic() < deadline_s, 'the camera answers no image'
+            self.send()
+            pause_s = time.monotonic() + 0.5
+            while not self.predictions and time.monotonic() < pause_s:
+                time.sleep(0.01)
+
     def send_and_wait(self) -> msg.Prediction:
         """Publish an image and return its prediction."""
         number = self.send()
@@ -156,8 +171,10 @@ class System:
         self.start_edge()
         self.start_monitor()
         self.start_camera()
-        wait(lambda: self.observer.decisions and self.observer.images.get_subscription_count()
-             and self.observer.count_publishers('prediction'), 'the nodes did not find each other')
+        wait(self.observer.images.get_subscription_count, 'the camera does not listen to the images')
+        wait(lambda: self.observer.count_publishers('prediction'), 'the camera offers no predictions')
+        wait(lambda: self.observer.decisions, 'the monitor did not decide')
+        self.observer.settle()
 
     def start_edge(self, **changes: object) -> None:
         self.processes.start('edge', 'edge_node', 'edge', {**self.parameters, **changes})

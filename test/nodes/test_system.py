@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 import re
 import signal
+import subprocess
 import sys
 import time
 
+from ament_index_python.packages import get_package_prefix
 from conftest import expected_digest, Observer, picture, ROBOT, System, wait
 import numpy as np
 import pytest
@@ -31,8 +34,9 @@ pytestmark = pytest.mark.timeout(180)
 
 def assert_right(split: SplitModel, observer: Observer) -> None:
     """Every frame once, in order, bit for bit the whole model's, under its own header."""
+    first = observer.predictions[0].timing.sequence
     assert [prediction.timing.sequence for prediction in observer.predictions] == list(
-        range(1, len(observer.predictions) + 1))
+        range(first, first + len(observer.predictions)))
     for prediction in observer.predictions:
         assert prediction.header.frame_id == 'test_camera'
         assert prediction.output_digest == expected_digest(split, prediction.header.stamp.sec)
@@ -87,19 +91,22 @@ def test_compressed_images(processes, ros, model_parameters, split) -> None:
     wait(lambda: observer.images.get_subscription_count() and observer.count_publishers('prediction'), 'no camera')
     import cv2
     encoded = cv2.imencode('.png', picture(2)[:, :, ::-1])[1].tobytes()
-    observer.send(CompressedImage(format='png', data=b'no image at all'))
-    observer.send(CompressedImage(format='png', data=encoded))
-    wait(lambda: observer.predictions, 'no prediction for a compressed image')
+    deadline_s = time.monotonic() + 60
+    while not observer.predictions:  # until both ways are open
+        assert time.monotonic() < deadline_s, 'no prediction for a compressed image'
+        observer.send(CompressedImage(format='png', data=b'no image at all'))
+        observer.send(CompressedImage(format='png', data=encoded))
+        time.sleep(0.2)
     assert observer.predictions[0].output_digest == expected_digest(split, 2)
-    assert observer.predictions[0].header.stamp.sec == 2
+    assert observer.predictions[0].header.stamp.sec % 2 == 0, 'only every second image could be read'
 
 
 def test_the_edge_refuses_what_it_cannot_use_and_serves_on(processes, ros, model_parameters, split) -> None:
     processes.start('edge', 'edge_node', 'edge', model_parameters)
     observer = ros(Observer())
     activations = topics.ACTIVATION.publisher(observer)
-    results: list[msg.TailResult] = []
-    topics.TAIL_RESULT.subscription(observer, results.append)
+    results: dict[int, msg.TailResult] = {}
+    topics.TAIL_RESULT.subscription(observer, lambda result: results.setdefault(result.sequence, result))
     wait(lambda: activations.get_subscription_count() and observer.count_publishers('tail_result'), 'no edge')
     payload = encode('raw', split.head(1)(split.model.resize(picture(1)).unsqueeze(0)))
 
@@ -121,14 +128,21 @@ def test_the_edge_refuses_what_it_cannot_use_and_serves_on(processes, ros, model
         ({'tensors': renamed}, 'name'), ({'tensors': retyped}, 'dtype'), ({'tensors': []}, 'tensors'),
         ({'codec': 'pickle'}, 'pickle'), ({'split_index': 60000}, '60000'), ({'patience_s': float('nan')}, ''),
     ]
-    for number, (changes, _) in enumerate(cases, 1):
-        activations.publish(activation(number, **changes))
-        wait(lambda number=number: any(result.sequence == number for result in list(results)), f'no answer to {changes}')
-    activations.publish(activation(100))
-    wait(lambda: any(result.sequence == 100 for result in list(results)), 'the good activation was not answered')
-    for (changes, word), result in zip(cases, results):
+
+    def ask(number: int, **changes) -> msg.TailResult:
+        deadline_s = time.monotonic() + 60
+        while number not in results:  # the edge may not yet know of this subscription to its answers
+            assert time.monotonic() < deadline_s, f'no answer to {changes}'
+            activations.publish(activation(number, **changes))
+            pause_s = time.monotonic() + 1.0
+            while number not in results and time.monotonic() < pause_s:
+                time.sleep(0.01)
+        return results[number]
+
+    for number, (changes, word) in enumerate(cases, 1):
+        result = ask(number, **changes)
         assert result.status != msg.TailResult.OK and word in result.reason, (changes, result.reason)
-    good = results[-1]
+    good = ask(100)
     assert good.status == msg.TailResult.OK and good.session == 9
     whole = split.whole(split.model.resize(picture(1)).unsqueeze(0))
     assert bytes(good.outputs[0].data) == whole[good.outputs[0].name].numpy().tobytes()
@@ -185,9 +199,9 @@ def test_monitor_and_camera_restart(system, split) -> None:
     running.processes.stop('camera', number=signal.SIGKILL)
     wait(lambda: not running.observer.images.get_subscription_count(), 'the camera is still there')
     running.start_camera()
-    wait(lambda: running.observer.images.get_subscription_count() and running.observer.count_publishers('prediction'),
-         'the camera did not come back')
+    wait(running.observer.images.get_subscription_count, 'the camera did not come back')
     del running.observer.predictions[:]
+    running.observer.settle()
     running.wait_for_edge()
     assert running.observer.predictions[-1].timing.session != first
     assert_right(split, running.observer)
@@ -250,6 +264,42 @@ def test_parameters_explain_themselves_and_refuse_what_is_wrong(processes, ros, 
     refused = set_to('objective', 'beauty')
     assert not refused.successful and "'objective' is 'beauty'" in refused.reason
     assert not set_to('silence_s', -1.0).successful
+    wrong_type = set_to('batch', 'x')
+    assert not wrong_type.successful and "'batch' is 'x', of type str, but must be of type int" in wrong_type.reason
+    assert set_to('bandwidth_bps', 1_000_000).successful, 'a whole number is a number'
+
+
+def test_a_codec_that_no_profile_has_is_refused(system) -> None:
+    running = system()
+    change = running.observer.create_client(SetParameters, f'/{ROBOT}/monitor_node/set_parameters')
+    assert change.wait_for_service(30)
+    future = change.call_async(SetParameters.Request(
+        parameters=[Parameter('codecs', value=['raw', 'zip']).to_parameter_msg()]))
+    wait(future.done, 'no answer')
+    result = future.result().results[0]
+    assert not result.successful and "'zip'" in result.reason and 'blosc2' in result.reason
+    running.wait_for_edge()
+
+
+def test_a_parameter_that_is_read_once_says_so(processes, ros) -> None:
+    processes.start('source', 'image_source', ROBOT, {'rate_hz': 5.0})
+    observer = ros(Observer())
+    change = observer.create_client(SetParameters, f'/{ROBOT}/image_source/set_parameters')
+    assert change.wait_for_service(30)
+    future = change.call_async(SetParameters.Request(parameters=[Parameter('rate_hz', value=7.0).to_parameter_msg()]))
+    wait(future.done, 'no answer')
+    result = future.result().results[0]
+    assert not result.successful and 'start the node with it' in result.reason
+
+
+@pytest.mark.parametrize('content', [None, 'a: [b\n', 'a:\n  ros__parameters:\n'])
+def test_a_broken_params_file_is_named_in_one_sentence(processes, tmp_path, content) -> None:
+    path = tmp_path / 'parameters.yaml'
+    if content is not None:
+        path.write_text(content)
+    program = Path(get_package_prefix('dynsplit_ros')) / 'lib' / 'dynsplit_ros' / 'monitor_node'
+    ended = subprocess.run([program, '--ros-args', '--params-file', path], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1 and str(path) in ended.stderr and 'Traceback' not in ended.stderr
 
 
 def test_a_model_of_ones_own(processes, ros, tmp_path, monkeypatch) -> None:
@@ -276,6 +326,24 @@ def test_a_model_of_ones_own(processes, ros, tmp_path, monkeypatch) -> None:
     assert_right(split, running.observer)
 
 
+def test_detection_in_pixels_of_the_camera(processes, ros, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    detector = {'model': 'ssdlite320_mobilenet_v3_large', 'weights': 'none', 'threads': 1,
+                'model_arguments': '{"score_thresh": 0.0, "detections_per_img": 5}'}
+    running = System(processes, ros, detector, monitor={'pinned_split': 0})
+    running.wait_for_edge()
+    prediction = running.observer.predictions[-1]
+    assert prediction.task == 'detection'
+    split = SplitModel(load_model('ssdlite320_mobilenet_v3_large', weights='none',
+                                  kwargs={'score_thresh': 0.0, 'detections_per_img': 5}))
+    assert_right(split, running.observer)
+    height, width = split.model.input_size
+    outputs = split.whole(split.model.resize(picture(prediction.header.stamp.sec)).unsqueeze(0))
+    boxes = outputs['boxes.0'].numpy() * [80 / width, 48 / height, 80 / width, 48 / height]
+    assert np.allclose(np.reshape(prediction.boxes_px, (-1, 4)), boxes, rtol=1e-6)
+    assert len(prediction.class_ids) == len(prediction.scores) == len(boxes) > 0
+
+
 def test_two_robots_share_the_edge(system, ros, processes, model_parameters, split) -> None:
     running = system(monitor={'pinned_split': 0})
     processes.start('monitor2', 'monitor_node', 'robot2', {'pinned_split': 1})
@@ -283,6 +351,7 @@ def test_two_robots_share_the_edge(system, ros, processes, model_parameters, spl
     second = ros(Observer('robot2'))
     wait(lambda: second.decisions and second.images.get_subscription_count() and second.count_publishers('prediction'),
          'the second robot did not find the edge')
+    second.settle()
     other = System.__new__(System)
     other.observer = second
     running.wait_for_edge()
