@@ -18,10 +18,11 @@ class Step:
 
 
 STEPS = (
-    Step('fast', 0.20, 100.0),
-    Step('slow', 0.20, 4.0),
-    Step('dead', 0.15, 0.0),
-    Step('fast again', 0.20, 100.0),
-    Step('edge busy', 0.15, 100.0, other_robot=True),
+    Step('fast', 0.18, 100.0),
+    Step('slow', 0.17, 4.0),
+    Step('slower', 0.15, 1.0),
+    Step('dead', 0.12, 0.0),
+    Step('fast again', 0.14, 100.0),
+    Step('edge busy', 0.14, 100.0, other_robot=True),
     Step('fast', 0.10, 100.0),
 )
