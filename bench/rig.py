@@ -151,11 +151,20 @@ class Rig:
 
 
 @contextlib.contextmanager
+def _environment(**changes: str) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
 def rig(folder: Path, input_size: int) -> Iterator[Rig]:
     """Give a rig on a domain of its own, its player being spun; end all processes afterwards."""
-    with domain_id() as domain:
-        os.environ['ROS_DOMAIN_ID'] = str(domain)
-        os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    with domain_id() as domain, _environment(ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST'):
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         made = Rig(folder, input_size)
         executor = SingleThreadedExecutor()

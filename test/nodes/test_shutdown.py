@@ -92,8 +92,7 @@ def test_ten_times_too_many_images_cost_little_and_delay_nothing(processes, ros,
     # Ten images a second are what it can do: nearly all of the time it sleeps.
     processes.start('camera', 'camera_node', ROBOT, {**model_parameters, 'emulate_slowdown': 12.0})
     observer = ros(Observer())
-    wait(lambda: observer.images.get_subscription_count() and observer.count_publishers('prediction'), 'no camera')
-    observer.send_and_wait()
+    observer.settle()
     service_s = observer.send_and_wait().timing.latency_s
     image = from_rgb(np.zeros((240, 320, 3), np.uint8) + picture(1)[:1, :1])
     camera = psutil.Process(processes.pid('camera'))
