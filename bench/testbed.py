@@ -1,0 +1,207 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Two machines out of one: a robot's and an edge's network namespace, a shaped link between them, a share of a core each.
+
+The namespaces live as long as a process of theirs does, and every process of the testbed ends with the one that made
+it, so nothing is left behind even when that one is killed. Needs root, and ``ip`` and ``tc`` (Debian: iproute2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import contextlib
+import ctypes
+import os
+from pathlib import Path
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from types import TracebackType
+
+from dynsplit_ros.errors import DynsplitError
+
+SIDES = ('robot', 'edge')
+ADDRESSES = {'robot': '10.93.0.1', 'edge': '10.93.0.2'}
+#: The queue in front of the link: what a modem holds. A sender that puts more into it at once loses the rest.
+QUEUE_S = 0.2
+BURST_BYTES = 8_000
+#: Short, so that a share of a core looks like a slower core and not like one that stops.
+CPU_PERIOD_US = 10_000
+_CLONE_NEWNET = 0x40000000
+_PREFIX = 'dynsplit-testbed-'
+
+
+def lacking() -> str:
+    """Return what this machine lacks for a testbed, in words; empty for nothing."""
+    if os.geteuid() != 0:
+        return 'root (network namespaces and cgroups are made)'
+    missing = [tool for tool in ('ip', 'tc', 'unshare', 'nsenter', 'setpriv') if shutil.which(tool) is None]
+    if missing:
+        return f'{", ".join(missing)} (install with: apt-get install iproute2 util-linux)'
+    probe = subprocess.run(['unshare', '--net', 'tc', 'qdisc', 'add', 'dev', 'lo', 'root', 'tbf', 'rate', '1mbit',
+                            'burst', '8kb', 'latency', '200ms'], capture_output=True, text=True)
+    return '' if probe.returncode == 0 else f'network namespaces with tc tbf ({probe.stderr.strip()})'
+
+
+class Testbed:
+    """
+    A context with the two sides up; this process itself is on the robot's side of the network until it ends.
+
+    ``rate_bps`` shapes both directions, ``cores`` bounds the CPU of the processes that :meth:`on` starts, by side. Raises
+    DynsplitError where root or a tool is missing.
+    """
+
+    __test__ = False  # not a test, whatever pytest thinks of the name
+
+    def __init__(self, rate_bps: float, cores: dict[str, float] | None = None) -> None:
+        lack = lacking()
+        if lack:
+            raise DynsplitError(f'the testbed needs {lack}')
+        self._rate_bps = rate_bps
+        self._cores = cores or {}
+        self._holders: dict[str, subprocess.Popen[str]] = {}
+        self._groups: dict[str, CpuShare] = {}
+        self._home = os.open('/proc/thread-self/ns/net', os.O_RDONLY)
+
+    def __enter__(self) -> Testbed:
+        # SIGTERM as Ctrl-C: the way out goes through __exit__.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        try:
+            self._make()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _make(self) -> None:
+        for side in SIDES:
+            # The edge has a /dev/shm of its own, or DDS would take the two sides for one machine.
+            script = ('mount -t tmpfs tmpfs /dev/shm && ' if side == 'edge' else '') + 'echo ready && exec sleep infinity'
+            holder = self._holders[side] = subprocess.Popen(
+                ['setpriv', '--pdeathsig', 'KILL', 'unshare', '--net', *(['--mount'] if side == 'edge' else []),
+                 'sh', '-c', script], stdout=subprocess.PIPE, text=True)
+            assert holder.stdout is not None
+            if holder.stdout.readline().strip() != 'ready':
+                raise DynsplitError(f'the namespace of the {side} could not be made; run as root, outside a container '
+                                    'that forbids it')
+        pids = {side: str(holder.pid) for side, holder in self._holders.items()}
+        self._in('robot', 'ip', 'link', 'add', 'link0', 'type', 'veth', 'peer', 'name', 'link0', 'netns', pids['edge'])
+        for side in SIDES:
+            self._in(side, 'ip', 'link', 'set', 'lo', 'up')
+            self._in(side, 'ip', 'address', 'add', f'{ADDRESSES[side]}/24', 'dev', 'link0')
+            # One packet is one frame on the wire, as the rate means it: nothing is merged on the way into the queue.
+            if shutil.which('ethtool'):
+                self._in(side, 'ethtool', '-K', 'link0', 'tso', 'off', 'gso', 'off', 'gro', 'off')
+            self._in(side, 'ip', 'link', 'set', 'link0', 'up')
+            self._in(side, 'ip', 'route', 'add', 'default', 'dev', 'link0')
+            self._shape(side, 'add')
+            if side in self._cores:
+                self._groups[side] = CpuShare(f'{_PREFIX}{os.getpid()}-{side}', self._cores[side])
+        handle = os.open(f'/proc/{pids["robot"]}/ns/net', os.O_RDONLY)
+        _enter_network(handle)
+        os.close(handle)
+
+    def set_rate(self, rate_bps: float) -> None:
+        """Shape both directions to another rate, in bit/s; what is in the queue stays in it."""
+        self._rate_bps = rate_bps
+        for side in SIDES:
+            self._shape(side, 'change')
+
+    def _shape(self, side: str, verb: str) -> None:
+        self._in(side, 'tc', 'qdisc', verb, 'dev', 'link0', 'root', 'tbf', 'rate', f'{self._rate_bps:.0f}bit',
+                 'burst', str(BURST_BYTES), 'limit', str(int(self._rate_bps / 8 * QUEUE_S) + BURST_BYTES))
+
+    def statistics(self, side: str) -> dict[str, int]:
+        """Return what a side has put on the link: its bytes (frames with their headers), and packets that were dropped."""
+        words = self._in(side, 'tc', '-s', 'qdisc', 'show', 'dev', 'link0').split()
+        return {'bytes': int(words[words.index('Sent') + 1]),
+                'dropped': int(words[words.index('(dropped') + 1].rstrip(','))}
+
+    def on(self, side: str, share: bool = True) -> list[str]:
+        """Return what to put before a command so that it runs on a side, in its share of a core unless told otherwise."""
+        command = ['setpriv', '--pdeathsig', 'KILL', 'nsenter', '--target', str(self._holders[side].pid), '--net',
+                   *(['--mount'] if side == 'edge' else []), f'--wdns={os.getcwd()}']
+        if share and side in self._groups:
+            command += ['sh', '-c', f'echo $$ > {self._groups[side].processes} && exec "$@"', 'sh']
+        return command
+
+    def _in(self, side: str, *command: str) -> str:
+        try:
+            return subprocess.run(
+                ['nsenter', '--target', str(self._holders[side].pid), '--net', *command],
+                check=True, capture_output=True, text=True).stdout
+        except subprocess.CalledProcessError as error:
+            raise DynsplitError(f'the testbed could not run {" ".join(command)!r}: {error.stderr.strip()}') from error
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        _enter_network(self._home)
+        os.close(self._home)
+        for group in self._groups.values():
+            group.remove()
+        for holder in self._holders.values():
+            holder.kill()
+            holder.wait()
+
+
+def _enter_network(handle: int) -> None:
+    """Move this thread, and those that it starts, into a network namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(handle, _CLONE_NEWNET) != 0:
+        raise DynsplitError(f'this process cannot enter the network namespace ({os.strerror(ctypes.get_errno())})')
+
+
+class CpuShare:
+    """A control group whose processes share ``cores`` of the CPU; in the cgroup hierarchy of version 1 or 2."""
+
+    def __init__(self, name: str, cores: float) -> None:
+        quota_us = max(1000, round(cores * CPU_PERIOD_US))
+        first = next((Path(fields[1]) for fields in _mounts() if fields[2] == 'cgroup' and 'cpu' in fields[3].split(',')),
+                     None)
+        second = next((Path(fields[1]) for fields in _mounts() if fields[2] == 'cgroup2'), None)
+        parent = first or second
+        if parent is None:
+            raise DynsplitError('the testbed needs a mounted cgroup hierarchy with the cpu controller')
+        _remove_stale(parent)
+        self._folder = parent / name
+        self.processes = self._folder / 'cgroup.procs'
+        try:
+            if first is None:
+                (parent / 'cgroup.subtree_control').write_text('+cpu')
+            self._folder.mkdir()
+            if first is not None:
+                (self._folder / 'cpu.cfs_period_us').write_text(str(CPU_PERIOD_US))
+                (self._folder / 'cpu.cfs_quota_us').write_text(str(quota_us))
+            else:
+                (self._folder / 'cpu.max').write_text(f'{quota_us} {CPU_PERIOD_US}')
+        except OSError as error:
+            raise DynsplitError(f'the CPU share {self._folder} cannot be made ({error})') from error
+
+    def remove(self) -> None:
+        """End what still runs in the group and remove it."""
+        deadline_s = time.monotonic() + 5
+        while self._folder.is_dir() and time.monotonic() < deadline_s:
+            for pid in self.processes.read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            try:
+                self._folder.rmdir()
+            except OSError:  # a process takes a moment to leave
+                time.sleep(0.02)
+
+
+def _mounts() -> Sequence[list[str]]:
+    return [line.split() for line in Path('/proc/mounts').read_text().splitlines()]
+
+
+def _remove_stale(parent: Path) -> None:
+    """Remove the groups of testbeds whose process was killed; their processes have ended with it."""
+    for folder in parent.glob(f'{_PREFIX}*'):
+        if not Path(f'/proc/{folder.name.removeprefix(_PREFIX).split("-")[0]}').exists():
+            with contextlib.suppress(OSError):
+                folder.rmdir()

@@ -1,0 +1,149 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+How long activations take between two processes of one machine, beside plain TCP moving the same bytes.
+
+One way, from the tensor's bytes in one process to its bytes in the other, by the clock that both share; each message
+arrives in memory of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+
+from bench.figures import argument_parser, Figures
+
+SIZES = (150_000, 600_000)
+MESSAGES = 300
+WARM_UP = 20
+PERIOD_S = 0.01
+HEADER = struct.Struct('<qqq')
+
+
+def receive() -> None:
+    """Receive by both ways, in a process of its own; print the delay of each message in nanoseconds."""
+    import rclpy
+
+    from dynsplit_ros.messages.tensors import from_tensors
+    from dynsplit_ros.nodes import topics
+    from dynsplit_ros.nodes.shell import make_executor
+    from dynsplit_ros.transport import keep_memory
+
+    rclpy.init()
+    node = rclpy.create_node('bench_receiver')
+
+    def on_activation(message: object) -> None:
+        data = np.frombuffer(from_tensors(message.tensors)[0].data, np.uint8)
+        print('dds', len(data), message.sequence, time.monotonic_ns() - message.session, flush=True)
+
+    topics.ACTIVATION.subscription(node, on_activation)
+    server = socket.create_server(('127.0.0.1', 0))
+    print('port', server.getsockname()[1], flush=True)
+    keep_memory()
+    threading.Thread(target=receive_tcp, args=[server], daemon=True).start()
+    executor = make_executor()
+    executor.add_node(node)
+    while True:
+        executor.spin_once(timeout_sec=0.2)
+
+
+def receive_tcp(server: socket.socket) -> None:
+    """Take messages from a connection until it ends."""
+    connection, _ = server.accept()
+    header = bytearray(HEADER.size)
+    while connection.recv_into(header, HEADER.size, socket.MSG_WAITALL) == HEADER.size:
+        sent_ns, size, sequence = HEADER.unpack(header)
+        data = np.empty(size, np.uint8)
+        connection.recv_into(data, size, socket.MSG_WAITALL)
+        print('tcp', size, sequence, time.monotonic_ns() - sent_ns, flush=True)
+
+
+def measure() -> dict[tuple[str, int], list[float]]:
+    """Return the delays in seconds by way and size."""
+    import rclpy
+
+    from dynsplit_ros import msg
+    from dynsplit_ros.codec import EncodedTensor
+    from dynsplit_ros.messages.tensors import to_tensors
+    from dynsplit_ros.nodes import topics
+    from dynsplit_ros.transport import keep_memory
+
+    receiver = subprocess.Popen([sys.executable, '-c', 'import sys; sys.path[:] = sys.argv[1].split(":"); '
+                                 'from bench.transport import receive; receive()', ':'.join(sys.path)],
+                                stdout=subprocess.PIPE, text=True)
+    try:
+        assert receiver.stdout is not None
+        port = int(receiver.stdout.readline().split()[1])
+        rclpy.init()
+        node = rclpy.create_node('bench_sender')
+        publisher = topics.ACTIVATION.publisher(node)
+        connection = socket.create_connection(('127.0.0.1', port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while not publisher.get_subscription_count():
+            time.sleep(0.01)
+        delays: dict[tuple[str, int], list[float]] = {}
+        keep_memory()
+    
+        def tcp(sequence: int, data: np.ndarray) -> None:
+            connection.sendall(HEADER.pack(time.monotonic_ns(), len(data), sequence))
+            connection.sendall(data)
+
+        def dds(sequence: int, data: np.ndarray) -> None:
+            sent_ns = time.monotonic_ns()
+            encoded = [EncodedTensor('activation', 'uint8', (len(data),), data.data)]
+            publisher.publish(msg.Activation(session=sent_ns, sequence=sequence, tensors=to_tensors(encoded)))
+
+        ways: tuple[Callable[[int, np.ndarray], None], ...] = (tcp, dds)
+        sequence = 0
+        for size in SIZES:
+            data = np.random.default_rng(size).integers(0, 256, size, np.uint8)
+            for way in ways:
+                for number in range(WARM_UP + MESSAGES):
+                    sequence += 1
+                    time.sleep(PERIOD_S)
+                    way(sequence, data)
+                    name, arrived, which, delay_ns = receiver.stdout.readline().split()
+                    if (name, int(arrived), int(which)) != (way.__name__, size, sequence):
+                        raise RuntimeError(f'message {sequence} by {way.__name__} did not arrive, but {name} {which} did')
+                    if number >= WARM_UP:
+                        delays.setdefault((name, size), []).append(int(delay_ns) / 1e9)
+        rclpy.shutdown()
+        return delays
+    finally:
+        receiver.kill()
+        receiver.wait()
+
+
+def main() -> int:
+    """Measure and report."""
+    given = argument_parser(__doc__).parse_args()
+    from dynsplit_ros.transport import environment
+
+    os.environ |= environment('one_machine')
+    os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    delays = measure()
+    figures = Figures()
+    for size in SIZES:
+        tcp_s, dds_s = float(np.median(delays['tcp', size])), float(np.median(delays['dds', size]))
+        figures.add(f'{size} bytes by plain TCP, median', tcp_s * 1e3, 'ms')
+        figures.add(f'{size} bytes by plain TCP, slowest of {MESSAGES} over its median', max(delays['tcp', size]) / tcp_s, 'times')
+        figures.add(f'{size} bytes as an activation, median', dds_s * 1e3, 'ms')
+        figures.add(f'{size} bytes as an activation, median over plain TCP', dds_s / tcp_s, 'times', '<= 4')
+        figures.add(f'{size} bytes as an activation, slowest of {MESSAGES} over TCP median', max(delays['dds', size]) / tcp_s,
+                    'times', '<= 10')
+    figures.extra['delays_s'] = {f'{way} {size}': values for (way, size), values in delays.items()}
+    return figures.finish(given.json)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,56 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""What lets a process's DDS suit the network between robot and edge, and large messages."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+
+from dynsplit_ros.errors import DynsplitError
+
+#: Each has a Fast DDS profile of its own in config/; 'default' leaves everything as the shell has it.
+TRANSPORTS = ('default', 'one_machine', 'wired', 'wireless')
+
+
+def environment(transport: str, discovery_server: str = '') -> dict[str, str]:
+    """
+    Return the variables to set, before a process starts, for one of :data:`TRANSPORTS`.
+
+    ``discovery_server`` is 'HOST:PORT' of a Fast DDS discovery server, several separated by semicolons; empty: discovery
+    by multicast. Raises DynsplitError for a transport that there is not. Only Fast DDS 2 (ROS 2 Jazzy's) reads the
+    profiles; another middleware passes them over.
+    """
+    if transport not in TRANSPORTS:
+        raise DynsplitError(f'transport is {transport!r}, but must be one of {", ".join(TRANSPORTS)}')
+    variables = {}
+    if transport != 'default':
+        profile = Path(get_package_share_directory('dynsplit_ros')) / 'config' / f'fastdds_{transport}.xml'
+        variables['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(profile)
+    if transport in ('wired', 'wireless'):
+        # rclpy publishes without letting other threads run: waiting for the link there would stop the whole node.
+        variables['RMW_FASTRTPS_PUBLICATION_MODE'] = 'ASYNCHRONOUS'
+    if discovery_server:
+        # The edge finds robots by their topics, which only a super client is told of before it shares them.
+        variables |= {'ROS_DISCOVERY_SERVER': discovery_server, 'ROS_SUPER_CLIENT': 'TRUE'}
+    return variables
+
+
+def keep_memory() -> None:
+    """
+    Let this process keep freed memory and spare its collector what is loaded for good; call it once all is set up.
+
+    The C library returns each large block to the kernel and gets it back page by page with the next message: that is
+    half of the time which 600 kB take between two processes. Without glibc only the collector is told.
+    """
+    gc.collect()
+    gc.freeze()
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    if mallopt is not None:
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # the names' numbers in malloc.h
+        mallopt(mmap_threshold, 32 << 20)
+        mallopt(trim_threshold, 256 << 20)
+        mallopt(top_pad, 16 << 20)
