@@ -24,6 +24,7 @@ _SETTLED = 3
 #: What may be sent to learn the rate when nothing is known of it: one packet's worth.
 _FIRST_PROBE_BYTES = 600
 LARGEST_PROBE_BYTES = 65536
+#: Also what a receipt, or the answer to a probe, is taken to measure.
 HEARTBEAT_BYTES = 32
 #: A probe takes this many times what the round trip varies by: it then tells the rate to a tenth.
 _PROBE_JITTERS = 10.0
@@ -94,10 +95,11 @@ class LinkEstimator:
         self._probe_share = probe_share
         self._silence_s = silence_s
         self._downlink_ratio = downlink_ratio
+        self._heartbeat_size = HEARTBEAT_BYTES * (1 + 1 / downlink_ratio)
         self._rate = RateFilter()
         self._rate_s: float | None = None
         self._now_s = -math.inf
-        self._heartbeats: deque[float] = deque(maxlen=_KEPT)
+        self._heartbeats: deque[tuple[float, float]] = deque(maxlen=_KEPT)
         self.rtt_s = _GUESSED_RTT_S
         self.jitter_s = _GUESSED_RTT_S
         self.alive = False
@@ -110,6 +112,7 @@ class LinkEstimator:
         self._heartbeat_s = -math.inf
         self._informed_s = -math.inf
         self._tokens = 0.0
+        self._credit = True
         self._tokens_s: float | None = None
         self._low_bps = 0.0
         self._probes = 0
@@ -131,7 +134,7 @@ class LinkEstimator:
         if sent is None or sent.passed:
             return False
         self._receipts = True
-        self._arrived(sent, now_s, 0.0, 0.0)
+        self._arrived(sent, now_s, 0.0, HEARTBEAT_BYTES / self._downlink_ratio)
         return True
 
     def on_answer(self, key: Hashable, now_s: float, held_s: float, answer_bytes: int) -> bool:
@@ -143,11 +146,11 @@ class LinkEstimator:
         sent = self._under_way.pop(key, None)
         if sent is None:
             return False
-        answer_size = answer_bytes / self._downlink_ratio
+        answer_size = max(answer_bytes, HEARTBEAT_BYTES) / self._downlink_ratio
         if not sent.passed:
             self._arrived(sent, now_s, held_s, answer_size)
         self._hear(now_s)
-        if answer_size > 0 and now_s > self._answered_s:
+        if answer_bytes > 0 and now_s > self._answered_s:
             self._answered_s, self._answer_size = now_s, answer_size
         return True
 
@@ -199,26 +202,39 @@ class LinkEstimator:
             return
         self._advance(now_s)
         size = sent.size + answer_size
+        known = self._informed_s > -math.inf
+        if not known:  # the round trip still holds the heartbeats' own bytes
+            size = max(size - self._heartbeat_size, 1.0)
         self._rate.observe(arrived_s - start_s - self.rtt_s, size, self.jitter_s)
         # A short transfer tells less, so the next probe is due sooner.
         told = min(1.0, size * 8 / self._rate.median_bps / self._airtime_s())
         self._informed_s = max(self._informed_s, now_s - (1 - told) * self._probe_period_s)
+        if not known and self._heartbeats:
+            self._update_rtt()
 
     def _hear(self, now_s: float) -> None:
         now_s = self._clock(now_s)
         if not self.alive:
-            self._informed_s = -math.inf
+            self._credit = True
         self.alive = True
         self._heard_s = now_s
 
     def _on_heartbeat(self, total_s: float) -> None:
         """Learn the round trip: the mean of the latest, less what the heartbeat's bytes took, without outliers."""
-        self._heartbeats.append(total_s)
-        middle = statistics.median(self._heartbeats)
+        # While nothing is known of the rate, neither is the share that the bytes have in it.
+        known = self._informed_s > -math.inf
+        own_s = self._heartbeat_size * 8 / self._rate.median_bps if known else math.nan
+        self._heartbeats.append((total_s, own_s))
+        self._update_rtt()
+
+    def _update_rtt(self) -> None:
+        known = self._informed_s > -math.inf
+        now_s = self._heartbeat_size * 8 / self._rate.median_bps if known else 0.0
+        rtts = [total - (now_s if math.isnan(own) else own) for total, own in self._heartbeats]
+        middle = statistics.median(rtts)
         # 1.4826 makes the median deviation that of a normal distribution.
-        self.jitter_s = max(1.4826 * statistics.median(abs(t - middle) for t in self._heartbeats), _LEAST_JITTER_S)
-        typical = [t for t in self._heartbeats if abs(t - middle) <= 3 * self.jitter_s]
-        self.rtt_s = max(0.0, statistics.fmean(typical) - HEARTBEAT_BYTES * 8 / self._rate.median_bps)
+        self.jitter_s = max(1.4826 * statistics.median(abs(t - middle) for t in rtts), _LEAST_JITTER_S)
+        self.rtt_s = max(0.0, statistics.fmean(t for t in rtts if abs(t - middle) <= 3 * self.jitter_s))
         if len(self._heartbeats) < _SETTLED:
             self.jitter_s = max(self.jitter_s, self.rtt_s / 4)
 
@@ -240,12 +256,13 @@ class LinkEstimator:
             self._heartbeat_s = now_s
             self.heartbeat_bytes += HEARTBEAT_BYTES
             return self._probe(now_s, HEARTBEAT_BYTES)
-        wanted = now_s - self._informed_s >= self._probe_period_s or self._rate.relative_uncertainty > _AMBIGUOUS
+        wanted = self._credit or now_s - self._informed_s >= self._probe_period_s or self._rate.relative_uncertainty > _AMBIGUOUS
         size = min(int(self._low_bps * self._airtime_s() / 8), LARGEST_PROBE_BYTES)
-        size = max(size, 4 * HEARTBEAT_BYTES, _FIRST_PROBE_BYTES if self._informed_s == -math.inf else 0)
-        affordable = self._tokens >= (size if self._informed_s > -math.inf else -size)  # the first one is on credit
+        size = max(size, 4 * HEARTBEAT_BYTES, _FIRST_PROBE_BYTES if self._credit else 0)
+        affordable = self._tokens >= (size if not self._credit else -size)  # the first one is on credit
         if not (len(self._heartbeats) >= _SETTLED and self.alive and wanted and affordable):
             return None
+        self._credit = False
         self.probe_bytes += size
         return self._probe(now_s, size)
 

@@ -30,6 +30,8 @@ _PATIENCE = 1.5
 _PATIENCE_S = 0.02
 #: Relative spread of a frame's slowest stage: whether it keeps up with the images is known no better.
 _STAGE_SPREAD = 0.03
+#: Latencies' worth of frames that not changing may cost before it is done in spite of doubt.
+_MISSED = 2.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Rules:
     is the least split index that may leave the robot (privacy), ``bandwidth_bps`` (0: none) bounds what is sent on
     average, at ``frame_rate_hz`` images offered, ``pinned_split`` (-1: none) fixes the split, and ``codecs`` names
     those allowed. ``switching_cost`` (share of the predicted latency) is what a change of split must gain at least, and
-    ``confidence`` how many standard deviations of that gain it must gain beyond it. ``fallback_s`` (0: none) replaces
+    ``confidence`` how many standard deviations of that gain it must gain beyond it, unless it adds up. ``fallback_s`` (0: none) replaces
     the bound of max(3 x predicted, 0.2 s) for waiting.
     """
 
@@ -52,7 +54,7 @@ class Rules:
     bandwidth_bps: float = 0.0
     frame_rate_hz: float = 10.0
     switching_cost: float = 0.01
-    confidence: float = 1.0
+    confidence: float = 2.5
     fallback_s: float = 0.0
 
 
@@ -61,13 +63,14 @@ class Outlook:
     """
     What is believed of link and machines when a choice is made.
 
-    ``rates_bps`` are the rates of the next transfer at :data:`RATE_SHARES`, ``grid_share`` their probability at each of
+    ``now_s`` only ever serves for differences. ``rates_bps`` are the rates of the next transfer at :data:`RATE_SHARES`, ``grid_share`` their probability at each of
     ``grid_bps``; ``rate_spread`` is the standard deviation of
     the natural logarithm of the link's rate, without what single transfers vary by. ``robot`` and ``edge`` hold, by split index, how many times as long as profiled
     head and tail take; ``robot_factor`` and ``edge_factor`` the same for the machines as a whole, and the two spreads the
     standard deviations of their natural logarithms.
     """
 
+    now_s: float
     rates_bps: Array
     grid_bps: Array
     grid_share: Array
@@ -198,6 +201,8 @@ class Planner:
                 f'codecs {list(rules.codecs)}; allow another split or codec')
         self._allowed = allowed
         self._chosen: int | None = None
+        self._missed_s = 0.0
+        self._planned_s = 0.0
 
     def plan(self, outlook: Outlook) -> Plan:
         """Predict every choice under the outlook, and choose."""
@@ -265,6 +270,7 @@ class Planner:
             why = 'first choice' if current is None else (
                 'the edge does not answer' if not outlook.alive else f'{self._say(current)} is not allowed now')
         elif best == current:
+            self._missed_s, self._planned_s = 0.0, outlook.now_s
             return current, False, f'{self._say(current)} is still best'
         else:
             gain = float(score[current] - score[best])
@@ -276,11 +282,16 @@ class Planner:
                 min(outlook.robot_spread, _FLUCTUATION) * float(before[current] - before[best]),
                 min(outlook.edge_spread, _FLUCTUATION) * float(at_edge[current] - at_edge[best]))
             needed = self.rules.switching_cost * float(score[current]) + self.rules.confidence * spread
-            if gain <= needed:
+            # What was missed by not changing adds up; enough of it overrules the doubt.
+            frames = self.rules.frame_rate_hz * min(1.0, outlook.now_s - self._planned_s)
+            self._missed_s = max(0.0, self._missed_s + frames * (gain - self.rules.switching_cost * float(score[current])))
+            self._planned_s = outlook.now_s
+            if gain <= needed and self._missed_s < _MISSED * float(score[current]):
                 return current, False, (
                     f'{self._say(best)} would gain {gain * 1e3:.1f} ms, but {needed * 1e3:.1f} ms are needed to change')
             why = f'{gain * 1e3:.1f} ms less than {self._say(current)}'
         self._chosen = best
+        self._missed_s, self._planned_s = 0.0, outlook.now_s
         return best, best != current, (
             f'{self._say(best)}: {why}; {outlook.rates_bps[len(outlook.rates_bps) // 2] / 1e6:.3g} Mbit/s, '
             f'round trip {outlook.rtt_s * 1e3:.1f} ms, edge queue {outlook.queueing_s * 1e3:.1f} ms, '

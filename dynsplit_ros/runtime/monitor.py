@@ -48,7 +48,7 @@ class MonitorSettings:
         0.01, 'What a change of split must gain at least, as a share of the predicted latency.',
         '', 0.0, 1.0)
     confidence: float = _setting(
-        1.0, "How many standard deviations of the predicted gain a change must gain beyond that.",
+        2.5, "How many standard deviations of the predicted gain a change must gain beyond that.",
         '', 0.0, 10.0)
     fallback_s: float = _setting(
         0.0, 'Longest wait for an answer before the robot finishes a frame itself; 0 takes at most three times the '
@@ -275,6 +275,7 @@ class Monitor:
         edge = self._load.times
         share = rate.next_transfer()
         return Outlook(
+            now_s=now_s,
             rates_bps=rate.quantiles_of(share, RATE_SHARES),
             grid_bps=rate.grid_bps,
             grid_share=share,

@@ -1,0 +1,101 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Run many simulations at once, and say in a few numbers what came of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import as_completed, ProcessPoolExecutor
+from dataclasses import dataclass
+import math
+import multiprocessing
+import os
+from typing import TypeVar
+
+import numpy as np
+
+from dynsplit_ros.profile.profile import SystemProfile
+from dynsplit_ros.runtime.monitor import MonitorSettings
+from dynsplit_ros.simulation.world import Run, Scenario, simulate
+
+Result = TypeVar('Result')
+
+
+@dataclass(frozen=True)
+class Job:
+    """One policy in one scenario; see :class:`dynsplit_ros.simulation.world.World` for the policies' names."""
+
+    profile: SystemProfile
+    scenario: Scenario
+    policy: str
+    settings: MonitorSettings = MonitorSettings()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """
+    A run in numbers: latencies in seconds (NaN where no frame was delivered), frames delivered, images passed over for
+    newer ones, frames finished by the robot after waiting in vain, changes of the split per minute, payloads in bit/s,
+    and the share (0..1) of the link that heartbeats and probes took.
+    """
+
+    mean_s: float
+    median_s: float
+    p95_s: float
+    longest_s: float
+    frames: int
+    passed_over: int
+    fell_back: int
+    switches_per_minute: float
+    payload_bps: float
+    probe_share: float
+
+
+def summarise(run: Run, duration_s: float, since_s: float = 0.0) -> Summary:
+    """Return what came of a run; latencies and changes count from ``since_s`` on."""
+    latencies = run.latencies(since_s)
+    median_s, p95_s, longest_s = np.percentile(latencies, (50, 95, 100)).tolist() if len(latencies) else [math.nan] * 3
+    changes = sum(change_s > since_s for change_s in run.decisions_changed)
+    return Summary(
+        mean_s=float(latencies.mean()) if len(latencies) else math.nan,
+        median_s=median_s,
+        p95_s=p95_s,
+        longest_s=longest_s,
+        frames=len(run.frames),
+        passed_over=run.passed_over,
+        fell_back=sum(frame.outcome == 'fell_back' for frame in run.frames),
+        switches_per_minute=60 * changes / max(duration_s - since_s, 1e-9),
+        payload_bps=8 * run.payload_bytes / duration_s,
+        probe_share=(run.probe_bytes + run.heartbeat_bytes) / max(run.capacity_bytes, 1e-9),
+    )
+
+
+def run_all(
+    jobs: Sequence[Job],
+    reduce: Callable[[Job, Run], Result],
+    workers: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Result]:
+    """
+    Simulate each job and return what ``reduce`` makes of it, in the jobs' order.
+
+    ``reduce`` is called where the simulation ran, so it must be picklable unless ``workers`` is 1; ``workers`` are
+    processes, by default one for each core. ``progress`` is told after each job how many are done.
+    """
+    workers = min(len(jobs), workers or os.cpu_count() or 1)
+    if workers <= 1:
+        results = []
+        for done, job in enumerate(jobs, 1):
+            results.append(_run(job, reduce))
+            progress(done)
+        return results
+    # Not forked: the caller may have started threads.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
+        futures = [pool.submit(_run, job, reduce) for job in jobs]
+        for done, _ in enumerate(as_completed(futures), 1):
+            progress(done)
+        return [future.result() for future in futures]
+
+
+def _run(job: Job, reduce: Callable[[Job, Run], Result]) -> Result:
+    return reduce(job, simulate(job.profile, job.scenario, job.policy, job.settings))
