@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import gc
 import os
 import signal
 import sys
@@ -181,7 +182,7 @@ def run(make_node: Callable[[], Shell], args: list[str] | None = None) -> NoRetu
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: _raise_until_spinning(stop))
     code = 0
-    node = None
+    node = executor = None
     try:
         warning = check_security(os.environ)
         if warning:
@@ -208,6 +209,8 @@ def run(make_node: Callable[[], Shell], args: list[str] | None = None) -> NoRetu
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+        node = executor = None
+        gc.collect()  # the middleware says goodbye when nothing holds the node any more; else others miss it much later
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
     # With torch loaded, the interpreter's own end takes a second or more, in which there is nothing left to save.
