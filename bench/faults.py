@@ -155,6 +155,7 @@ class Account:
 
     accepted: int
     lost: int
+    unheard: int  # done before the player and a camera that just started had found each other
     duplicated: int
     out_of_order: int
     wrong: int
@@ -166,19 +167,21 @@ class Account:
 def account(faults: Faults) -> Account:
     """Count; the last frames of a camera that was killed died with it and count as neither."""
     seen = list(faults.rig.player.seen)
-    lost = duplicated = out_of_order = accepted = 0
+    lost = unheard = duplicated = out_of_order = accepted = 0
     for session in {session for session, _ in faults.rig.player.accepted}:
         sequences = [s.timing.sequence for s in seen if s.timing.session == session]
         told = {number for told_session, number in faults.rig.player.accepted if told_session == session}
         last = max(sequences, default=0) if session in faults.killed_sessions else max(told)
+        first = min(sequences, default=1)
         accepted += last
-        lost += last - len(set(sequences) & set(range(1, last + 1)))
+        unheard += first - 1
+        lost += last - first + 1 - len(set(sequences) & set(range(first, last + 1)))
         duplicated += len(sequences) - len(set(sequences))
         out_of_order += sum(a > b for a, b in itertools.pairwise(sequences))
     gaps = [b.at_s - a.at_s for a, b in itertools.pairwise(seen) if a.timing.session == b.timing.session]
     over = [s.at_s - s.timing.sent_s - bound_s(faults, s.timing) for s in seen
             if s.timing.state == msg.FrameTiming.FELL_BACK and math.isfinite(s.timing.sent_s)]
-    return Account(accepted, lost, duplicated, out_of_order, sum(not s.right for s in seen), max(gaps, default=math.nan),
+    return Account(accepted, lost, unheard, duplicated, out_of_order, sum(not s.right for s in seen), max(gaps, default=math.nan),
                    max(over, default=math.nan), Counter(s.timing.state for s in seen))
 
 
@@ -231,6 +234,7 @@ def main(argv: list[str] | None = None) -> int:
         faults.start()
         inject_all(faults, given.rounds, given.budget_s, lambda text: print(text, flush=True))
         last = settle(faults)
+        undelivered = sum(counters['accepted'] - counters['delivered'] for counters in made.counters())
     result = account(faults)
     figures.add('faults injected', sum(faults.injected.values()), 'faults', '> 0')
     for kind, count in faults.injected.items():
@@ -241,10 +245,11 @@ def main(argv: list[str] | None = None) -> int:
                         (msg.FrameTiming.FELL_BACK, 'finished on the robot')):
         figures.add(f'  of these, {name}', result.states[state], 'frames')
     figures.add('frames lost', result.lost, 'frames', '== 0')
+    figures.add('predictions before a new camera and its listener had found each other', result.unheard, 'frames')
     figures.add('predictions duplicated', result.duplicated, 'frames', '== 0')
     figures.add('predictions out of order', result.out_of_order, 'frames', '== 0')
     figures.add('predictions that differ from the whole model', result.wrong, 'frames', '== 0')
-    figures.add('frames of the last camera: accepted less delivered', last['accepted'] - last['delivered'], 'frames', '== 0')
+    figures.add('cameras that ended in order: accepted less delivered', undelivered, 'frames', '== 0')
     figures.add('late answers dropped by the last camera', last['late_answers'], 'answers')
     figures.add('worst gap between predictions of one camera', result.worst_gap_s, 's')
     figures.add('worst finishing of a lost frame over max(3 × predicted, 0.2 s)', result.worst_finish_s, 's', '<= 0')

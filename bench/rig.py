@@ -144,10 +144,14 @@ class Rig:
         lines = re.findall(r'\[(\d+\.\d+)\] \[edge\.edge_node\]: serving mobilenet', self.processes.log('edge').read_text())
         return float(lines[-1]) - time.time() + time.monotonic() if lines else float('nan')
 
+    def counters(self) -> list[dict[str, int]]:
+        """Return what each camera that ended in order said of its frames at its end."""
+        lines = re.findall(r'accepted \d+, .*', self.processes.log('camera').read_text())
+        return [{name: int(value) for name, value in (pair.rsplit(' ', 1) for pair in line.split(', '))} for line in lines]
+
     def last_counters(self) -> dict[str, int]:
         """Return what the camera that ended last said of its frames."""
-        lines = re.findall(r'accepted \d+, .*', self.processes.log('camera').read_text())
-        return {name: int(value) for name, value in (pair.rsplit(' ', 1) for pair in lines[-1].split(', '))}
+        return self.counters()[-1]
 
 
 @contextlib.contextmanager
