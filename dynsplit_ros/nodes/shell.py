@@ -210,6 +210,7 @@ def run(make_node: Callable[[], Shell], args: list[str] | None = None) -> NoRetu
             node.destroy_node()
         rclpy.try_shutdown()
         node = executor = None
+        gc.unfreeze()
         gc.collect()  # the middleware says goodbye when nothing holds the node any more; else others miss it much later
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
