@@ -12,6 +12,8 @@ from launch.actions import DeclareLaunchArgument
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from dynsplit_ros.transport import environment, TRANSPORTS
+
 CONFIG = Path(get_package_share_directory('dynsplit_ros')) / 'config'
 
 DESCRIPTIONS = {
@@ -22,11 +24,14 @@ DESCRIPTIONS = {
     'params_file': "A YAML file with the nodes' parameters.",
     'image_topic': 'The camera topic: sensor_msgs/Image; CompressedImage if parameter compressed is true.',
     'source': 'Whether to play a photograph as the camera topic, for those without a camera.',
+    'transport': 'The network between robot and edge, for Fast DDS: one_machine, wired, wireless; default: as it is.',
+    'discovery_server': "HOST:PORT of a Fast DDS discovery server, for networks without multicast. Empty: none.",
     'use_sim_time': 'Whether the nodes take their time from /clock.',
     'log_level': "The nodes' log level: debug, info, warn, error or fatal.",
 }
 CHOICES = {
     'source': ['true', 'false'],
+    'transport': list(TRANSPORTS),
     'use_sim_time': ['true', 'false'],
     'log_level': ['debug', 'info', 'warn', 'error', 'fatal'],
 }
@@ -58,4 +63,5 @@ def node(context: LaunchContext, executable: str, *, model: bool = False,
     return Node(
         package='dynsplit_ros', executable=executable, name=executable, namespace=given['namespace'],
         parameters=[str(params_file), overrides], remappings=list(remappings),
-        arguments=['--ros-args', '--log-level', given['log_level']], output='screen')
+        arguments=['--ros-args', '--log-level', given['log_level']], output='screen',
+        additional_env=environment(given['transport'], given['discovery_server']))

@@ -31,11 +31,12 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, executable: str, namespace: str, parameters: Mapping[str, object],
-              remappings: Sequence[tuple[str, str]] = (), env: Mapping[str, str] | None = None) -> None:
-        """Start a node; ``name`` is the process's here and the name of its log."""
+              remappings: Sequence[tuple[str, str]] = (), env: Mapping[str, str] | None = None,
+              prefix: Sequence[str] = ()) -> None:
+        """Start a node, its command after ``prefix``; ``name`` is the process's here and the name of its log."""
         params_file = self.folder / f'{name}.yaml'
         params_file.write_text(yaml.safe_dump({'/**': {'ros__parameters': dict(parameters)}}))
-        command = [str(Path(get_package_prefix('dynsplit_ros')) / 'lib' / 'dynsplit_ros' / executable), '--ros-args',
+        command = [*prefix, str(Path(get_package_prefix('dynsplit_ros')) / 'lib' / 'dynsplit_ros' / executable), '--ros-args',
                    '-r', f'__ns:=/{namespace}', '--params-file', str(params_file)]
         for old, new in remappings:
             command += ['-r', f'{old}:={new}']
