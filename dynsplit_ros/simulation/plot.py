@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import math
 from pathlib import Path
+from typing import Any
 
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 import numpy as np
 
 from dynsplit_ros.profile.profile import SystemProfile
@@ -47,16 +49,15 @@ def plot_over_time(
     axes = figure.subplots(4 if loaded else 3, 1, sharex=True, height_ratios=[5, 3, 2, 1][: 4 if loaded else 3])
     latency, split, rate = axes[:3]
     fixed = [policy for policy in runs if policy.isdigit()]
-    styles = {'dynamic': (DYNAMIC, 1.8, 4.0), 'oracle': (ORACLE, 1.0, 3.0)}
-    styles.update({policy: (colour, 0.9, 2.0) for policy, colour in zip(fixed, _colours(len(fixed)))})
+    styles: dict[str, tuple[Any, float, float]] = {'dynamic': (DYNAMIC, 1.8, 4.0), 'oracle': (ORACLE, 1.0, 3.0)}
+    styles.update({policy: (colour, 0.9, 2.0) for policy, colour in _colours(fixed, profile).items()})
     for policy, run in runs.items():
         colour, width, order = styles[policy]
         latency.plot(
             [frame.arrived_s for frame in run.frames],
             [1000 * frame.latency_s for frame in run.frames],
             color=colour, linewidth=width, zorder=order, alpha=0.9, label=policy_label(policy, profile))
-    latency.set_yscale('log')
-    latency.yaxis.set_major_formatter(FuncFormatter(_plain))
+    _logarithmic(latency, 'y')
     latency.set_ylabel('latency of a frame (ms)')
     latency.legend(ncols=4, fontsize='small', loc='upper center', bbox_to_anchor=(0.5, -0.02))
     latency.set_title(f'{profile.model}: link {Path(link.name).stem}')
@@ -84,11 +85,10 @@ def plot_over_time(
         rate.plot(estimates[:, 0], np.where(estimates[:, 1] > 0, estimates[:, 1], np.nan) / 1e6,
                   color=DYNAMIC, linewidth=1.0, label='estimated')
     if positive:
-        rate.set_yscale('log')
+        _logarithmic(rate, 'y')
         # An outage is shown as a fall to the bottom, not as far down as a logarithm would go.
         low, high = float(np.quantile(positive, 0.01)), max(positive)
         rate.set_ylim(low / 2e6, 2 * high / 1e6)
-        rate.yaxis.set_major_formatter(FuncFormatter(_plain))
     rate.set_ylabel('rate (Mbit/s)')
     rate.legend(ncols=2, fontsize='small', loc='lower right')
     if loaded:
@@ -117,13 +117,13 @@ def plot_sweep(
     ``means_s`` is by batch size, then by policy, with one mean in seconds for each of ``points`` (NaN for none).
     """
     batches = sorted(means_s)
-    columns = min(len(batches), 4 if len(batches) > 4 else 3)
+    columns = min(len(batches), {4: 2}.get(len(batches), 3 if len(batches) <= 6 else 4))
     rows = math.ceil(len(batches) / columns)
     figure = Figure(figsize=(max(4.2 * columns, 7.0), 3.6 * rows + 1.2), layout='constrained')
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     fixed = sorted({policy for lines in means_s.values() for policy in lines if policy.isdigit()}, key=int)
-    colours = dict(zip(fixed, _colours(len(fixed))))
+    colours = _colours(fixed, profile)
     for panel, batch in zip(panels, batches):
         lines = means_s[batch]
         for policy in fixed:
@@ -134,16 +134,16 @@ def plot_sweep(
                        zorder=4, label='oracle')
         panel.plot(points, 1000 * np.array(lines['dynamic']), color=DYNAMIC, linewidth=5, alpha=0.45, zorder=1.5,
                    solid_capstyle='round', label='dynamic')
-        panel.set_xscale('log')
-        panel.set_yscale('log')
+        _logarithmic(panel, 'x')
+        _logarithmic(panel, 'y')
+        if len(points) <= 6:
+            panel.xaxis.set_major_locator(FixedLocator(list(points)))
         known = 1000 * np.array([value for line in lines.values() for value in line])
         known = known[np.isfinite(known)]
-        best = 1000 * np.nanmin(np.array(list(lines.values())), axis=0)
+        best = 1000 * np.fmin.reduce(np.array(list(lines.values())), axis=0)
         if len(known):
             # What is far worse than the best at every point needs no room.
             panel.set_ylim(0.7 * known.min(), min(1.4 * known.max(), 12 * np.nanmax(best)))
-        panel.xaxis.set_major_formatter(FuncFormatter(_plain))
-        panel.yaxis.set_major_formatter(FuncFormatter(_plain))
         panel.grid(alpha=0.3, which='both', linewidth=0.5)
         panel.set_title(f'batch {batch}', fontsize='medium')
     for number, panel in enumerate(panels):
@@ -160,9 +160,27 @@ def plot_sweep(
     figure.savefig(Path(path), dpi=120)
 
 
-def _colours(count: int) -> list[tuple[float, float, float, float]]:
-    """Return colours that run from the first split to the last as the splits do."""
-    return [colormaps['viridis'](0.92 * number / max(1, count - 1)) for number in range(count)]
+def _colours(fixed: Sequence[str], profile: SystemProfile) -> dict[str, Any]:
+    """Return each fixed split's colour: they run as the splits do, and the two ends stand out."""
+    between = max(1, profile.local_index - 2)
+    ends = {0: 'tab:purple', profile.local_index: 'tab:blue'}
+    return {
+        policy: ends.get(int(policy), colormaps['summer'](0.9 * (int(policy) - 1) / between)) for policy in fixed
+    }
+
+
+def _logarithmic(axes: Axes, axis: str) -> None:
+    """Scale an axis by decades, with plain numbers at few enough places."""
+    if axis == 'x':
+        axes.set_xscale('log')
+        scale = axes.xaxis
+        scale.set_major_locator(LogLocator(subs=(1.0,), numticks=12))
+    else:
+        axes.set_yscale('log')
+        scale = axes.yaxis
+        scale.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    scale.set_major_formatter(FuncFormatter(_plain))
+    scale.set_minor_formatter(NullFormatter())
 
 
 def _steps(trace: Trace, duration_s: float) -> tuple[list[float], list[float]]:

@@ -13,10 +13,11 @@ from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add MODEL and the options that go with it."""
+def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add MODEL, which may be left out unless ``required``, and the options that go with it."""
     parser.add_argument(
         'model',
+        nargs=None if required else '?',
         metavar='MODEL',
         help="torchvision's name, package.module:factory, or an exported program (.pt2)",
     )
