@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import ctypes
 import gc
 from pathlib import Path
@@ -37,6 +38,14 @@ def environment(transport: str, discovery_server: str = '') -> dict[str, str]:
         # The edge finds robots by their topics, which only a super client is told of before it shares them.
         variables |= {'ROS_DISCOVERY_SERVER': discovery_server, 'ROS_SUPER_CLIENT': 'TRUE'}
     return variables
+
+
+def defaults(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables to set where a process's environment names no profile of its own."""
+    if 'FASTRTPS_DEFAULT_PROFILES_FILE' in environment or 'FASTDDS_DEFAULT_PROFILES_FILE' in environment:
+        return {}
+    profile = Path(get_package_share_directory('dynsplit_ros')) / 'config' / 'fastdds_default.xml'
+    return {'FASTRTPS_DEFAULT_PROFILES_FILE': str(profile)}
 
 
 def keep_memory() -> None:

@@ -31,7 +31,7 @@ from std_msgs.msg import Header
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.nodes.security import check_security
 from dynsplit_ros.parameters import Parameter, Value
-from dynsplit_ros.transport import keep_memory
+from dynsplit_ros.transport import defaults, keep_memory
 
 #: Seconds between two reports of the same kind of fault.
 THROTTLE_S = 5.0
@@ -187,6 +187,7 @@ def run(make_node: Callable[[], Shell], args: list[str] | None = None) -> NoRetu
         warning = check_security(os.environ)
         if warning:
             rclpy.logging.get_logger('dynsplit_ros').warning(warning)
+        os.environ.update(defaults(os.environ))  # the middleware reads it when the node is made
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make_node()
         executor = make_executor()
