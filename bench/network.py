@@ -1,0 +1,377 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+The real nodes on a shaped link between two network namespaces, against what the link's rate says, and against each other.
+
+Three parts: 'link' (each cut's latency over the sum of its parts; frames offered faster than the link carries them),
+'system' (the dynamic system against every fixed split while the rate steps), 'cpu' (what the nodes cost without a model).
+Needs root, ip and tc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+import contextlib
+from dataclasses import dataclass
+import os
+from pathlib import Path
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from bench.figures import argument_parser, Figures
+from bench.testbed import Testbed
+
+ROBOT = 'robot1'
+LINK_RATES_BPS = (5e6, 20e6, 100e6)
+STEP_RATES_BPS = (1e6, 5e6, 20e6, 100e6, 5e6)
+FRAMES = 8
+OFFERED = 200
+
+
+def identity() -> Any:
+    """Return a model that does nothing but hand on three numbers of its image, for the cost of the nodes alone."""
+    from torch import nn, Tensor
+
+    class Corner(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return image[:, :, 0, 0]
+
+    return Corner()
+
+
+@dataclass
+class Seen:
+    """A prediction: when it came here, its image's stamp (both by the monotonic clock, in s), and its timing."""
+
+    at_s: float
+    shown_s: float
+    timing: Any
+
+
+class Bench:
+    """The nodes of one robot and its edge on a testbed, and a node here that plays camera, consumer and monitor."""
+
+    def __init__(self, testbed: Testbed, folder: Path, *, transport: str, model: dict[str, object],
+                 monitor: dict[str, object] | None = None, size: tuple[int, int] = (480, 640)) -> None:
+        import rclpy
+        from rclpy.qos import QoSProfile
+        from sensor_msgs.msg import Image
+
+        from dynsplit_ros import msg
+        from dynsplit_ros.demo.processes import Processes
+        from dynsplit_ros.messages.images import from_rgb
+        from dynsplit_ros.nodes import topics
+        from dynsplit_ros.nodes.shell import make_executor
+        from dynsplit_ros.transport import environment
+
+        self.seen: list[Seen] = []
+        self.profiles: dict[str, Any] = {}
+        self.receipts: dict[int, float] = {}
+        self.decisions: list[tuple[float, int]] = []
+        self.loads = 0
+        self._number = 0
+        os.environ |= environment(transport)
+        self.processes = Processes(folder / 'logs')
+        # A machine's profile is kept by model, not by its share of a core: each side has a cache of its own.
+        for side, name, executable, namespace, parameters in (
+                ('edge', 'edge', 'edge_node', 'edge', model), ('robot', 'camera', 'camera_node', ROBOT, model),
+                *((('robot', 'monitor', 'monitor_node', ROBOT, monitor),) if monitor is not None else ())):
+            self.processes.start(name, executable, namespace, parameters, prefix=testbed.on(side),
+                                 env={'XDG_CACHE_HOME': str(folder / side)})
+        rclpy.init()
+        self.node = node = rclpy.create_node('bench', namespace=f'/{ROBOT}')
+        self._image = from_rgb(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+        self._images = node.create_publisher(Image, 'image', QoSProfile(depth=5))
+        self._split = topics.SPLIT.publisher(node) if monitor is None else None
+        self._probe = topics.PROBE.publisher(node)
+        deep = QoSProfile(depth=1000)
+        node.create_subscription(msg.Prediction, 'prediction', self._on_prediction, deep)
+        node.create_subscription(msg.Receipt, 'receipt', self._on_receipt, deep)
+        topics.ROBOT_PROFILE.subscription(node, lambda message: self.profiles.__setitem__('robot', message))
+        topics.EDGE_PROFILE.subscription(node, lambda message: self.profiles.__setitem__('edge', message))
+        topics.EDGE_LOAD.subscription(node, lambda message: setattr(self, 'loads', self.loads + 1))
+        if monitor is not None:
+            topics.SPLIT.subscription(node, lambda message: self.decisions.append(
+                (time.monotonic(), message.split_index)))
+        self._executor = make_executor()
+        self._executor.add_node(node)
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        while not self._ending.is_set():
+            self._executor.spin_once(timeout_sec=0.2)
+
+    def _on_prediction(self, message: Any) -> None:
+        stamp = message.header.stamp
+        self.seen.append(Seen(time.monotonic(), stamp.sec + stamp.nanosec / 1e9, message.timing))
+
+    def _on_receipt(self, message: Any) -> None:
+        if message.kind == message.PROBE:
+            self.receipts[message.sequence] = time.monotonic()
+
+    def wait(self, happened: Callable[[], object], what: str, within_s: float = 180.0) -> None:
+        """Wait for something, and fail when a process ends or it takes too long."""
+        deadline_s = time.monotonic() + within_s
+        while not happened():
+            self.processes.check()
+            if time.monotonic() > deadline_s:
+                raise RuntimeError(f'{what} did not happen within {within_s:g} s; logs: {self.processes.folder}')
+            time.sleep(0.002)
+
+    def ready(self) -> None:
+        """Wait until the nodes have found each other in all directions, and an edge's load report has come."""
+        self.wait(lambda: len(self.profiles) == 2 and self._images.get_subscription_count() and self.loads
+                  and self._probe.get_subscription_count() and self.node.count_subscribers('activation'), 'discovery')
+
+    def round_trip_s(self) -> float:
+        """Return the median round trip of an empty probe."""
+        from dynsplit_ros import msg
+
+        times = []
+        for number in range(1, 16):
+            key = self._number = self._number + 1
+            sent_s = time.monotonic()
+            self._probe.publish(msg.Probe(session=1, sequence=key))
+            with contextlib.suppress(RuntimeError):  # a lost probe measures nothing
+                self.wait(lambda: key in self.receipts, 'a receipt', 1.0)
+                times.append(self.receipts[key] - sent_s)
+        return statistics.median(times)
+
+    def choose(self, split_index: int, codec: str) -> None:
+        """Play the monitor."""
+        from dynsplit_ros import msg
+
+        self._split.publish(msg.SplitDecision(fingerprint=self.profiles['robot'].fingerprint, split_index=split_index,
+                                              codec=codec, fallback_after_s=20.0))
+
+    def show(self) -> float:
+        """Publish an image and return its stamp."""
+        now_ns = time.monotonic_ns()
+        stamp = self._image.header.stamp
+        stamp.sec, stamp.nanosec = now_ns // 10**9, now_ns % 10**9
+        self._images.publish(self._image)
+        return stamp.sec + stamp.nanosec / 1e9
+
+    def show_and_wait(self) -> Seen:
+        """Publish an image and return its prediction."""
+        shown_s = self.show()
+        self.wait(lambda: any(seen.shown_s == shown_s for seen in self.seen[-3:]), 'a prediction', 30.0)
+        return next(seen for seen in self.seen[-3:] if seen.shown_s == shown_s)
+
+    def play(self, rate_hz: float, until: Callable[[], object]) -> None:
+        """Offer images at a rate until something has happened."""
+        next_s = time.monotonic()
+        while not until():
+            self.processes.check()
+            self.show()
+            next_s += 1 / rate_hz
+            time.sleep(max(0.0, next_s - time.monotonic()))
+
+    def settle(self, split_index: int) -> None:
+        """Show images one by one until the split is in use, and three more, so that what is first is done."""
+        self.wait(lambda: self.show_and_wait().timing.split_index == split_index, 'the change of split')
+        for _ in range(3):
+            self.show_and_wait()
+
+    def close(self) -> None:
+        """End everything."""
+        import rclpy
+
+        self.processes.__exit__(None, None, None)
+        self._ending.set()
+        self._thread.join(5)
+        self.node.destroy_node()
+        rclpy.try_shutdown()
+
+
+@contextlib.contextmanager
+def bench(*args: Any, **options: Any) -> Iterator[Bench]:
+    """Return a Bench that is ready, and end it."""
+    stage = Bench(*args, **options)
+    try:
+        stage.ready()
+        yield stage
+    finally:
+        stage.close()
+
+
+def middle(values: Any) -> float:
+    """Return the median."""
+    return float(np.median(list(values)))
+
+
+def compute_s(timing: Any) -> tuple[float, float]:
+    """Return what robot and edge computed for a frame, in seconds."""
+    return timing.resize_s + timing.head_s + timing.encode_s, timing.decode_s + timing.tail_s
+
+
+def measure_link(figures: Figures, folder: Path, models: list[str], transport: str) -> None:
+    """Measure every cut of the models at every rate, one frame at a time, then frames in haste."""
+    from dynsplit_ros.model import load_model
+    from dynsplit_ros.partition import SplitModel
+
+    for model in models:
+        cuts = SplitModel(load_model(model, weights='none')).cuts
+        parameters = {'model': model, 'weights': 'none', 'threads': 1}
+        with Testbed(LINK_RATES_BPS[-1]) as testbed, bench(
+                testbed, folder, transport=transport, model=parameters) as stage:
+            for rate_bps in LINK_RATES_BPS:
+                testbed.set_rate(rate_bps)
+                rtt_s = stage.round_trip_s()
+                where = f'{model} at {rate_bps / 1e6:g} Mbit/s'
+                figures.add(f'{where}: round trip', rtt_s * 1e3, 'ms')
+                sustained = {}
+                for cut in cuts[:-1]:
+                    if cut.nbytes * 8 / rate_bps >= 1.0:
+                        continue
+                    stage.choose(cut.index, 'raw')
+                    stage.settle(cut.index)
+                    timings = [stage.show_and_wait().timing for _ in range(FRAMES)]
+                    # Each frame against its own parts, since a busy machine computes at varying speed.
+                    ideal_s = [sum(compute_s(t)) + t.payload_bytes * 8 / rate_bps + rtt_s for t in timings]
+                    if middle(ideal_s) < 1.0:
+                        ratio = middle(t.latency_s / s for t, s in zip(timings, ideal_s))
+                        figures.add(f'{where}: split {cut.index} ({cut.nbytes} bytes), latency over its parts', ratio,
+                                    'times', '<= 1.10')
+                        sustained[cut.index] = max(*(middle(compute_s(t)[i] for t in timings) for i in (0, 1)),
+                                                   cut.nbytes * 8 / rate_bps)
+                if sustained:
+                    in_haste(figures, stage, where, max(sustained, key=lambda index: cuts[index].nbytes), cuts, rate_bps)
+
+
+def in_haste(figures: Figures, stage: Bench, where: str, index: int, cuts: Any, rate_bps: float) -> None:
+    """Offer images three times as fast as the slowest stage carries them; latencies must not grow, nor the stages idle."""
+    stage.choose(index, 'raw')
+    stage.settle(index)
+    link_s = cuts[index].nbytes * 8 / rate_bps
+    stage.seen.clear()
+    frames = max(60, min(OFFERED, int(25 / link_s)))
+    stage.play(min(60.0, 3 / link_s), lambda: len(stage.seen) >= frames)
+    seen = stage.seen[:frames]
+    quarter = len(seen) // 4
+    early, late = (middle(s.timing.latency_s for s in part) for part in (seen[5:5 + quarter], seen[-quarter:]))
+    figures.add(f'{where}: split {index} in haste, latency of the last quarter of {frames} over the first', late / early,
+                'times', '<= 1.10')
+    slowest_s = max(link_s, *(middle(compute_s(s.timing)[i] for s in seen) for i in (0, 1)))
+    rate_hz = (len(seen) - 6) / (seen[-1].at_s - seen[5].at_s)
+    figures.add(f'{where}: split {index} in haste, frames/s times the slowest stage', rate_hz * slowest_s, '', '>= 0.9')
+
+
+def measure_system(figures: Figures, folder: Path, model: str, seconds: float, splits: list[int] | None) -> None:
+    """Step the rate under the dynamic system, every fixed split, full offloading and local inference."""
+    from dynsplit_ros.model import load_model
+    from dynsplit_ros.partition import SplitModel
+
+    local = SplitModel(load_model(model, weights='none')).local_index
+    parameters = {'model': model, 'weights': 'none', 'threads': 1}
+    policies = {'dynamic': -1, **{('offloading' if i == 0 else 'local' if i == local else f'split {i}'): i
+                                  for i in (range(local + 1) if splits is None else splits)}}
+    latencies: dict[str, list[list[float]]] = {}
+    for policy, pinned in policies.items():
+        with Testbed(STEP_RATES_BPS[-1], {'robot': 0.25, 'edge': 1.0}) as testbed, bench(
+                testbed, folder, transport='wired', model=parameters, monitor={'pinned_split': pinned}) as stage:
+            testbed.set_rate(STEP_RATES_BPS[0])
+            stage.play(10.0, warmed(stage, 5.0))
+            stage.seen.clear()
+            stage.decisions.clear()
+            steps = []
+            for rate_bps in STEP_RATES_BPS:
+                testbed.set_rate(rate_bps)
+                began_s = time.monotonic()
+                steps.append((began_s, rate_bps))
+                stage.play(10.0, lambda: time.monotonic() - began_s >= seconds)
+            ended_s = time.monotonic()
+            time.sleep(1.0)
+            bounds = [began_s for began_s, _ in steps] + [ended_s]
+            latencies[policy] = [[s.timing.latency_s for s in stage.seen if begin <= s.shown_s < end]
+                                 for begin, end in zip(bounds, bounds[1:])]
+            if policy == 'dynamic':
+                report_changes(figures, stage, steps, bounds)
+    for number, rate_bps in enumerate(STEP_RATES_BPS):
+        means = {policy: float(np.mean(runs[number])) if runs[number] else float('inf') for policy, runs in latencies.items()}
+        best = min((policy for policy in means if policy != 'dynamic'), key=lambda policy: means[policy])
+        figures.add(f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: best fixed choice is {best}', means[best] * 1e3, 'ms')
+        figures.add(f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: dynamic', means['dynamic'] * 1e3, 'ms')
+        figures.add(f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: dynamic over the best', means['dynamic'] / means[best],
+                    'times', '<= 1.10')
+    # A fixed split that is slow answers fewer frames in a slow step: each step counts alike.
+    overall = {policy: float(np.mean([np.mean(run) if run else np.inf for run in runs])) for policy, runs in latencies.items()}
+    for policy, mean_s in overall.items():
+        figures.add(f'whole run: {policy}', mean_s * 1e3, 'ms')
+        if policy != 'dynamic':
+            figures.add(f'whole run: dynamic over {policy}', overall['dynamic'] / mean_s, 'times', '< 1')
+    figures.extra['latencies_s'] = latencies
+
+
+def warmed(stage: Bench, seconds: float) -> Callable[[], object]:
+    """Return what tells that frames have been coming for some seconds."""
+    def happened() -> bool:
+        return bool(stage.seen) and time.monotonic() - stage.seen[0].at_s > seconds
+    return happened
+
+
+def report_changes(figures: Figures, stage: Bench, steps: list[tuple[float, float]], bounds: list[float]) -> None:
+    """Tell how long after each step the split in use for the most of it was first used."""
+    for number, (began_s, rate_bps) in enumerate(steps):
+        used = [(s.shown_s, s.timing.split_index) for s in stage.seen if began_s <= s.shown_s < bounds[number + 1]]
+        settled = statistics.mode(index for _, index in used)
+        first_s = next(shown_s for shown_s, index in used if index == settled)
+        figures.add(f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: split {settled} in use after', first_s - began_s, 's',
+                    '<= 1' if number else None)
+
+
+def measure_cpu(figures: Figures, folder: Path, seconds: float) -> None:
+    """Run the nodes at 10 frames/s with a model that does nothing and read their CPU time."""
+    import psutil
+
+    parameters = {'model': 'bench.network:identity', 'weights': 'none', 'threads': 1, 'input_size': [224, 224]}
+    os.environ['PYTHONPATH'] = os.environ.get('PYTHONPATH', '') + os.pathsep + str(Path(__file__).resolve().parent.parent)
+    with Testbed(100e6) as testbed, bench(
+            testbed, folder, transport='wired', model=parameters, monitor={'pinned_split': 0}) as stage:
+        stage.play(10.0, warmed(stage, 3.0))
+        nodes = {name: psutil.Process(stage.processes.pid(name)) for name in ('camera', 'edge', 'monitor')}
+        before = {name: sum(process.cpu_times()[:2]) for name, process in nodes.items()}
+        stage.seen.clear()
+        began_s = time.monotonic()
+        stage.play(10.0, lambda: time.monotonic() - began_s >= seconds)
+        spent_s = time.monotonic() - began_s
+        figures.add('frames/s with a model that does nothing', len(stage.seen) / spent_s, '1/s')
+        for name, process in nodes.items():
+            share = (sum(process.cpu_times()[:2]) - before[name]) / spent_s
+            figures.add(f'CPU of {name}_node', 100 * share, '% of a core', '< 15')
+
+
+def main() -> int:
+    """Measure and report."""
+    parser = argument_parser(__doc__)
+    parser.add_argument('--part', action='append', choices=('link', 'system', 'cpu'), help='only this part; may be repeated')
+    parser.add_argument('--model', action='append', help='only this model (default: mobilenet_v2 and resnet50)')
+    parser.add_argument('--transport', default='wired', help='transport of the link part (default: wired)')
+    parser.add_argument('--seconds', type=float, default=20.0, help='length of each step of the system part (default: 20)')
+    parser.add_argument('--splits', type=int, nargs='*', help='fixed splits of the system part (default: all)')
+    given = parser.parse_args()
+    os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
+    os.environ.pop('ROS_AUTOMATIC_DISCOVERY_RANGE', None)  # the network is the testbed's own
+    parts = given.part or ['link', 'system', 'cpu']
+    figures = Figures()
+    with tempfile.TemporaryDirectory(prefix='dynsplit-network-') as name:
+        folder = Path(name)
+        if 'link' in parts:
+            measure_link(figures, folder, given.model or ['mobilenet_v2', 'resnet50'], given.transport)
+        if 'cpu' in parts:
+            measure_cpu(figures, folder, given.seconds)
+        if 'system' in parts:
+            measure_system(figures, folder, (given.model or ['mobilenet_v2'])[0], given.seconds, given.splits)
+    return figures.finish(given.json)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
