@@ -28,7 +28,8 @@ SIDES = ('robot', 'edge')
 ADDRESSES = {'robot': '10.93.0.1', 'edge': '10.93.0.2'}
 #: The queue in front of the link: what a modem holds. A sender that puts more into it at once loses the rest.
 QUEUE_S = 0.2
-BURST_BYTES = 8_000
+#: Two frames: more would pass a small payload at no time at all.
+BURST_BYTES = 3_100
 #: Short, so that a share of a core looks like a slower core and not like one that stops.
 CPU_PERIOD_US = 10_000
 _CLONE_NEWNET = 0x40000000
