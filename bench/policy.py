@@ -60,7 +60,7 @@ def outcome(job: Job, run: Run) -> Outcome:
     frames = run.frames
     waits = [frame.waited_s - frame.fallback_after_s for frame in frames if math.isfinite(frame.fallback_after_s)]
     at_ten, later = math.nan, math.nan
-    if run.estimates and len(frames) > 10:
+    if run.estimates and len(frames) > 10 and min(job.scenario.link.values) > 0:
         estimates = np.array([pair for pair in run.estimates if pair[0] >= frames[9].delivered_s])
         errors = np.abs(estimates[:, 1] / np.array([job.scenario.link.at(time_s) for time_s in estimates[:, 0]]) - 1)
         at_ten, later = float(errors[0]), float(np.percentile(errors, 95))
@@ -78,14 +78,15 @@ def main() -> int:
     parser = argument_parser(__doc__ or '')
     parser.add_argument('--traces', type=Path, default=TRACES, metavar='FOLDER',
                         help='CSV files of measured links (link_traces in the folder shared beside the repository)')
-    parser.add_argument('--quick', action='store_true', help='one model and a part of each sweep')
+    parser.add_argument('--quick', action='store_true', help='the first model and a part of each sweep')
+    parser.add_argument('--models', nargs='+', default=MODELS, metavar='NAME', help='(' + ' '.join(MODELS) + ')')
     parser.add_argument('--profiles', type=Path, metavar='FOLDER', help='use MODEL.yaml from here instead of measuring')
     parser.add_argument('--workers', type=int, metavar='N', help='processes (one for each core)')
     arguments = parser.parse_args()
     started_s = time.monotonic()
     figures = Figures()
     _cost(figures)
-    models = MODELS[:1] if arguments.quick else MODELS
+    models = arguments.models[:1] if arguments.quick else arguments.models
     profiles = {name: _profile(name, arguments.profiles, figures) for name in models}
     links = _links(arguments.traces, arguments.quick)
     for name, profile in profiles.items():
@@ -93,9 +94,6 @@ def main() -> int:
         results = dict(zip(plan.jobs, run_all(list(plan.jobs.values()), outcome, arguments.workers)))
         _report(figures, name, plan, results)
     figures.add('time that all of this took', time.monotonic() - started_s, 's')
-    figures.extra['profiles'] = {
-        name: {'local_ms': 1000 * profile.cuts[-1].head_s[1], 'edge_ms': 1000 * profile.cuts[0].tail_s[1]}
-        for name, profile in profiles.items()}
     return figures.finish(arguments.json)
 
 
@@ -111,6 +109,7 @@ def _profile(name: str, folder: Path | None, figures: Figures) -> SystemProfile:
 
         torch.set_num_threads(1)
         edge = measure(SplitModel(load_model(name)), (1,), MonitorSettings().codecs)
+    figures.extra.setdefault('profiles', {})[name] = edge.to_document()  # to see again what these figures are about
     figures.add(f'{name}: the whole model on the edge', 1000 * edge.cuts[0].tail_s[1], 'ms')
     return merge(edge.scaled(SLOWDOWN), edge)
 
@@ -141,8 +140,9 @@ class _Plan:
             for split in sorted({0, self.local - 1, self.local}):
                 largest = max((codec.payload_bytes[1] for codec in profile.cuts[split].codecs.values()), default=0)
                 seconds = max(30.0, 15 * 8 * largest / rate_bps)  # for more than ten frames
-                scenario = Scenario(constant(rate_bps, seconds), seconds, seed=3)
-                self._add(profile, 'estimate', _mbps(rate_bps), scenario, (str(split),))
+                for seed in (1, 3):
+                    scenario = Scenario(constant(rate_bps, seconds), seconds, seed=seed)
+                    self._add(profile, 'estimate', f'{_mbps(rate_bps)}, seed {seed}', scenario, (str(split),))
             scenario = Scenario(noisy(rate_bps, 0.2, 120.0, 7), 120.0, seed=7)
             self._add(profile, 'noise', _mbps(rate_bps), scenario, ('dynamic',))
         for high_bps in STEP_BPS[::3] if quick else STEP_BPS:

@@ -55,7 +55,7 @@ def summarise(run: Run, duration_s: float, since_s: float = 0.0) -> Summary:
     """Return what came of a run; latencies and changes count from ``since_s`` on."""
     latencies = run.latencies(since_s)
     median_s, p95_s, longest_s = np.percentile(latencies, (50, 95, 100)).tolist() if len(latencies) else [math.nan] * 3
-    changes = sum(change_s > since_s for change_s in run.decisions_changed)
+    changes = sum(bool(change_s > since_s) for change_s in run.decisions_changed)
     return Summary(
         mean_s=float(latencies.mean()) if len(latencies) else math.nan,
         median_s=median_s,

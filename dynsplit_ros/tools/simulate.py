@@ -280,7 +280,7 @@ def _print_table(profile: SystemProfile, scenario: Scenario, summaries: dict[str
     best_s = min((mean_s for mean_s in fixed if not math.isnan(mean_s)), default=math.nan)
     table = Table(title=f'{profile.model}, batch {scenario.batch}, {scenario.frame_rate_hz:g} frames/s offered for '
                         f'{scenario.duration_s:g} s, link {Path(scenario.link.name).name}, seed {scenario.seed}')
-    table.add_column('policy', overflow='fold')
+    table.add_column('policy', no_wrap=True)
     for name in ('mean ms', 'over oracle', 'median ms', '95 % ms', 'longest ms', 'frames', 'passed over', 'fell back',
                  'switches/min', 'sent Mbit/s', 'probes %'):
         table.add_column(name, justify='right', overflow='fold')
@@ -294,7 +294,7 @@ def _print_table(profile: SystemProfile, scenario: Scenario, summaries: dict[str
             f'{summary.switches_per_minute:.1f}' if policy == 'dynamic' else '',
             f'{summary.payload_bps / 1e6:.2f}' if measured else '',
             f'{100 * summary.probe_share:.2f}' if measured else '', style=style)
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _mean_s(settling_s: float, job: Job, run: Run) -> tuple[float, float, int]:

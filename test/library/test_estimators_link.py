@@ -1,0 +1,139 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""What a monitor believes of the link: rate, round trip, silence, and what it costs to know."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from worlds import system, Wire
+
+from dynsplit_ros.runtime.monitor import FrameObservation, Monitor, MonitorSettings
+from dynsplit_ros.simulation.trace import constant, noisy, steps
+from dynsplit_ros.simulation.world import Scenario, simulate
+
+PROFILE = system()
+
+
+def run(link, policy='dynamic', seconds=20.0, **values):
+    return simulate(PROFILE, Scenario(link, seconds, seed=1, **values), policy)
+
+
+def estimate_at(result, time_s: float) -> float:
+    return [rate for at_s, rate in result.estimates if at_s <= time_s][-1]
+
+
+@pytest.mark.parametrize('rate_mbps', [0.5, 8, 100, 1000])
+@pytest.mark.parametrize('policy', ['0', '5', str(PROFILE.local_index)])
+def test_throughput_is_known_after_ten_frames_whatever_is_sent(rate_mbps, policy) -> None:
+    result = run(constant(1e6 * rate_mbps, 60), policy, 60.0 if rate_mbps < 1 else 20.0)
+    estimated = estimate_at(result, result.frames[9].delivered_s)
+    assert estimated == pytest.approx(1e6 * rate_mbps, rel=0.2)
+
+
+@pytest.mark.parametrize('rtt_s', [0.001, 0.02, 0.1])
+def test_the_round_trip_is_told_from_the_rate(rtt_s) -> None:
+    wire = Wire(Monitor(PROFILE), rate_bps=5e6, rtt_s=rtt_s)
+    wire.idle(3.0)
+    for _ in range(10):
+        wire.frame()
+        wire.idle(0.1)
+    assert wire.monitor.link.rtt_s == pytest.approx(rtt_s, rel=0.1, abs=5e-4)
+    assert wire.monitor.link.throughput_bps == pytest.approx(5e6, rel=0.1)
+    assert wire.monitor.link.relative_uncertainty < 0.3
+
+
+@pytest.mark.parametrize('high_bps', [10e6, 40e6, 200e6])
+def test_a_step_down_is_recognised_within_three_frames(high_bps) -> None:
+    result = run(steps([(0.0, high_bps), (10.0, high_bps / 10)], 20.0), '0')
+    met = [frame for frame in result.frames if frame.taken_s >= 10.0]
+    assert estimate_at(result, met[2].delivered_s) < 2 * high_bps / 10
+
+
+@pytest.mark.parametrize('policy', ['0', str(PROFILE.local_index)])
+def test_a_step_up_is_recognised_within_seconds(policy) -> None:
+    result = run(steps([(0.0, 2e6), (10.0, 20e6)], 20.0), policy)
+    assert estimate_at(result, 12.0) > 10e6
+
+
+def test_noise_is_not_taken_for_a_change() -> None:
+    result = run(noisy(20e6, 0.2, 30.0, 1), '0', 30.0)
+    assert all(0.6 < rate / 20e6 < 1.6 for time_s, rate in result.estimates if time_s > 5)
+
+
+@pytest.mark.parametrize('rate_mbps', [0.25, 1, 10, 1000])
+@pytest.mark.parametrize('policy', ['dynamic', str(PROFILE.local_index)])
+def test_probes_keep_to_their_budget_and_are_counted(rate_mbps, policy) -> None:
+    result = run(constant(1e6 * rate_mbps, 60), policy, 60.0)
+    assert 0 < result.heartbeat_bytes + result.probe_bytes <= 0.01 * result.capacity_bytes
+
+
+def test_silence_is_recognised_within_its_bound() -> None:
+    settings = MonitorSettings(silence_s=0.5, heartbeat_period_s=0.25)
+    wire = Wire(Monitor(PROFILE, settings), rate_bps=20e6)
+    wire.idle(3.0)
+    wire.frame()
+    assert wire.monitor.link.alive
+    wire.lost = True
+    lost_s = wire.now_s
+    while wire.monitor.link.alive:
+        wire.idle(0.02)
+        assert wire.now_s < lost_s + settings.silence_s + settings.heartbeat_period_s + 0.15
+    assert wire.decisions[-1].split_index == PROFILE.local_index
+    assert 'answer' in wire.decisions[-1].reason
+    wire.lost = False
+    wire.idle(1.0)
+    assert wire.monitor.link.alive
+    wire.idle(1.0)
+    assert wire.decisions[-1].split_index != PROFILE.local_index
+
+
+def test_answers_to_what_was_never_sent_teach_nothing() -> None:
+    wire = Wire(Monitor(PROFILE))
+    wire.idle(3.0)
+    for _ in range(5):
+        wire.frame()
+    before = wire.monitor.link
+    for sequence in (77, -1, 2**62):
+        wire.monitor.on_receipt(sequence, wire.now_s)
+        wire.monitor.on_frame(FrameObservation(
+            sequence, 'answered', 0, 'raw', payload_bytes=10**9, answer_bytes=10, sent_s=wire.now_s - 1e-6,
+            answered_s=wire.now_s, held_s=0.0))
+    wire.monitor.on_probe_answer(10**9, wire.now_s)
+    after = wire.monitor.link
+    assert after.throughput_bps == pytest.approx(before.throughput_bps, rel=0.01)
+    assert after.rtt_s == pytest.approx(before.rtt_s, rel=0.01)
+
+
+@pytest.mark.parametrize('jump_s', [-1000.0, -1.0, 1000.0])
+def test_a_clock_that_jumps_leaves_a_sound_estimate(jump_s) -> None:
+    wire = Wire(Monitor(PROFILE))
+    wire.idle(3.0)
+    for _ in range(5):
+        wire.frame()
+    wire.now_s += jump_s
+    for _ in range(5):
+        wire.frame()
+        wire.idle(0.2)
+    link = wire.monitor.link
+    assert all(math.isfinite(value) for value in (link.throughput_bps, link.rtt_s, link.relative_uncertainty))
+    assert link.throughput_bps > 0 and link.rtt_s >= 0
+
+
+@pytest.mark.parametrize('held_s', [-1.0, 1e6, math.nan, math.inf])
+def test_impossible_accounts_of_the_edge_teach_nothing(held_s) -> None:
+    wire = Wire(Monitor(PROFILE))
+    wire.idle(3.0)
+    for _ in range(20):
+        sent_s = wire.now_s
+        wire.sequence += 1
+        wire.monitor.on_sent(wire.sequence, sent_s, 0, 'raw', 150_528)
+        wire.now_s += 0.09
+        wire.monitor.on_frame(FrameObservation(
+            wire.sequence, 'answered', 0, 'raw', payload_bytes=150_528, answer_bytes=4000, sent_s=sent_s,
+            answered_s=wire.now_s, held_s=held_s, queueing_s=held_s, decode_s=held_s, tail_s=held_s))
+        wire.tick()
+    assert np.isfinite([candidate.latency_s for candidate in wire.decisions[-1].candidates]).all()
+    assert np.isfinite(wire.monitor.link.throughput_bps)

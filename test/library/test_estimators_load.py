@@ -1,0 +1,113 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""What a monitor believes of the edge: queueing and slowness, from reports and answers, fresh or not at all."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from worlds import system, Wire
+
+from dynsplit_ros.estimators.load import LoadEstimator, LoadReport
+from dynsplit_ros.runtime.monitor import Monitor
+from dynsplit_ros.simulation.trace import constant, steps
+from dynsplit_ros.simulation.world import Scenario, simulate
+
+PROFILE = system()
+
+
+def report(sequence: int, session: int = 1, **values) -> LoadReport:
+    known = {'utilisation': 0.5, 'queue_length': 1, 'queueing_s': 0.05, 'slowdown': 1.0, **values}
+    return LoadReport(session, sequence, **known)
+
+
+def test_reports_are_believed_while_fresh() -> None:
+    load = LoadEstimator(1.0)
+    assert not load.estimate(0.0).fresh
+    for number in range(10):
+        load.on_report(report(number), number / 10)
+    assert load.estimate(1.0).queueing_s == pytest.approx(0.05, rel=0.05)
+    assert load.estimate(1.0).fresh
+    stale = load.estimate(3.0)
+    assert not stale.fresh and stale.queueing_s == 0 and stale.utilisation == 0
+
+
+def test_reports_that_come_twice_or_late_are_passed_over() -> None:
+    load = LoadEstimator(1.0)
+    assert load.on_report(report(5), 0.0)
+    assert not load.on_report(report(5, queueing_s=9.0), 0.1)
+    assert not load.on_report(report(4, queueing_s=9.0), 0.1)
+    assert load.estimate(0.1).queueing_s == pytest.approx(0.05)
+
+
+def test_a_restarted_edge_begins_anew() -> None:
+    load = LoadEstimator(1.0)
+    for number in range(20):
+        load.on_report(report(1000 + number, queueing_s=2.0, slowdown=8.0), number / 10)
+    assert load.estimate(2.0).slowdown > 4
+    assert load.on_report(report(0, session=2, queueing_s=0.0), 2.0)
+    for number in range(1, 5):
+        load.on_report(report(number, session=2, queueing_s=0.0), 2.0 + number / 10)
+    assert load.estimate(2.4).queueing_s < 0.1
+    assert load.estimate(2.4).slowdown < 1.5
+
+
+@pytest.mark.parametrize('values', [
+    {'queueing_s': -1.0}, {'queueing_s': math.nan}, {'queueing_s': math.inf}, {'queueing_s': 1e9},
+    {'utilisation': -0.5}, {'utilisation': 7.0}, {'utilisation': math.nan},
+    {'slowdown': 0.0}, {'slowdown': -2.0}, {'slowdown': math.nan}, {'slowdown': math.inf}, {'queue_length': -1}])
+def test_impossible_reports_are_passed_over(values) -> None:
+    load = LoadEstimator(1.0)
+    load.on_report(report(0), 0.0)
+    before = load.estimate(0.1)
+    assert not load.on_report(report(1, **values), 0.1)
+    assert load.estimate(0.1) == before
+
+
+def test_a_report_from_the_future_does_not_stay_believed() -> None:
+    wire = Wire(Monitor(PROFILE))
+    wire.idle(2.0)
+    now_s = wire.now_s
+    wire.monitor.on_load(LoadReport(1, 1, 0.5, 1, 5.0, 1.0), now_s + 3600.0)
+    wire.now_s = now_s
+    wire.idle(5.0)
+    assert wire.decisions and math.isfinite(wire.decisions[-1].predicted_s)
+    for _ in range(10):
+        wire.report(sequence=wire.reports + 10)
+        wire.idle(0.1)
+    assert wire.monitor.load.queueing_s < 0.1
+
+
+def test_another_robots_burst_shows_within_a_second() -> None:
+    wire = Wire(Monitor(PROFILE), rate_bps=100e6)
+    wire.idle(2.0)
+    for _ in range(10):
+        wire.frame()
+        wire.report()
+        wire.idle(0.1)
+    assert wire.decisions[-1].split_index == 0
+    for _ in range(9):
+        wire.report(queueing_s=1.0, utilisation=1.0, queue_length=40)
+        wire.idle(0.1)
+    assert wire.monitor.load.queueing_s > 0.5
+    assert wire.decisions[-1].split_index == PROFILE.local_index
+
+
+def test_a_slow_edge_is_known_by_its_answers_for_every_cut() -> None:
+    wire = Wire(Monitor(PROFILE), rate_bps=100e6)
+    wire.idle(2.0)
+    tail_s = PROFILE.cuts[0].tail_s[1]
+    for _ in range(15):
+        wire.frame(held_s=4 * tail_s)
+        wire.idle(0.05)
+    assert wire.monitor.load.slowdown == pytest.approx(4.0, rel=0.15)
+    other = next(candidate for candidate in wire.decisions[-1].candidates if candidate.split_index == 2)
+    assert other.tail_s == pytest.approx(4 * PROFILE.cuts[2].tail_s[1], rel=0.25)
+
+
+def test_an_edge_that_becomes_slow_is_left() -> None:
+    fast = simulate(PROFILE, Scenario(constant(16e6, 30), 30.0, slowdown=steps([(0, 1.0), (10, 8.0)], 30.0), seed=2))
+    late = [frame for frame in fast.frames if frame.arrived_s > 12]
+    local = sum(frame.split_index == PROFILE.local_index for frame in late)
+    assert local > 0.8 * len(late)

@@ -1,0 +1,157 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever a peer, a camera or a clock says, the monitor decides, and its decisions hold numbers."""
+
+from __future__ import annotations
+
+import math
+import random
+
+from hypothesis import given, settings, strategies as st
+import numpy as np
+import pytest
+from worlds import system, Wire
+
+from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport, Monitor, MonitorSettings
+
+PROFILE = system()
+LOCAL = PROFILE.local_index
+
+times = st.one_of(st.floats(0, 1e3), st.floats(), st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 0.0, 1e300]))
+counts = st.one_of(st.integers(-2, 50), st.sampled_from([2**31, 2**64, -(2**63)]))
+sizes = st.one_of(st.integers(0, 10**6), st.sampled_from([-1, 2**40]))
+codecs = st.sampled_from(['raw', 'blosc2', '', 'unheard of'])
+events = st.one_of(
+    st.tuples(st.just('sent'), counts, times, counts, codecs, sizes),
+    st.tuples(st.just('receipt'), counts, times),
+    st.tuples(st.just('frame'), counts, st.sampled_from(['answered', 'local', 'fell_back', 'late', 'eaten']), counts,
+              codecs, counts, sizes, sizes, st.lists(times, min_size=11, max_size=11)),
+    st.tuples(st.just('probe'), counts, times, times),
+    st.tuples(st.just('load'), counts, counts, times, counts, times, times),
+    st.tuples(st.just('tick'), times),
+    st.tuples(st.just('next'), times),
+)
+
+
+def happen(monitor: Monitor, event) -> Decision | None:
+    """Tell the monitor of one event; return its decision, if that was a tick."""
+    kind, *values = event
+    if kind == 'sent':
+        monitor.on_sent(*values)
+    elif kind == 'receipt':
+        monitor.on_receipt(*values)
+    elif kind == 'frame':
+        monitor.on_frame(FrameObservation(*values[:7], *values[7]))
+    elif kind == 'probe':
+        monitor.on_probe_answer(*values)
+    elif kind == 'load':
+        session, sequence, utilisation, queue, queueing_s, now_s = values
+        monitor.on_load(LoadReport(session, sequence, utilisation, queue, queueing_s, utilisation), now_s)
+    elif kind == 'tick':
+        return monitor.tick(values[0])
+    else:
+        probe = monitor.next_probe(values[0])
+        assert probe is None or probe.payload_bytes > 0
+    return None
+
+
+def check(decision: Decision) -> None:
+    """Assert that a decision can be followed, and that nothing in it is a NaN."""
+    assert 0 <= decision.split_index <= LOCAL
+    assert decision.codec in PROFILE.cuts[decision.split_index].codecs or decision.split_index == LOCAL
+    assert math.isfinite(decision.predicted_s) and decision.predicted_s >= 0
+    assert math.isfinite(decision.fallback_after_s) and decision.fallback_after_s >= 0
+    assert decision.local_if_wait_s >= 0
+    assert decision.reason and 'nan' not in decision.reason
+    for candidate in decision.candidates:
+        values = [value for value in vars(candidate).values() if isinstance(value, float)]
+        assert np.isfinite(values).all(), candidate
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.lists(events, max_size=40))
+def test_no_event_makes_it_raise_or_decide_by_a_nan(history) -> None:
+    monitor = Monitor(PROFILE)
+    for event in history:
+        decision = happen(monitor, event)
+        if decision is not None:
+            check(decision)
+    link, load = monitor.link, monitor.load
+    assert all(not math.isnan(value) for value in (link.throughput_bps, link.relative_uncertainty, link.rtt_s))
+    assert all(not math.isnan(value) for value in (load.queueing_s, load.slowdown, load.utilisation))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(events, min_size=1, max_size=15))
+def test_it_decides_soundly_again_after_nonsense(nonsense) -> None:
+    wire = Wire(Monitor(PROFILE), rate_bps=100e6)
+    wire.idle(2.0)
+    for event in nonsense:
+        happen(wire.monitor, event)
+    wire.idle(1.0)
+    decision = wire.monitor.tick(wire.now_s) or wire.monitor.decision
+    assert decision is not None
+    check(decision)
+
+
+@pytest.mark.parametrize('outcome', ['answered', 'late', 'fell_back', 'local'])
+def test_frames_of_unknown_splits_are_passed_over(outcome) -> None:
+    wire = Wire(Monitor(PROFILE))
+    wire.idle(2.0)
+    before = wire.monitor.link.throughput_bps
+    for split in (-1, LOCAL + 1, 10**6):
+        wire.monitor.on_frame(FrameObservation(1, outcome, split, 'raw', answered_s=wire.now_s, sent_s=0.0))
+        wire.monitor.on_sent(2, wire.now_s, split, 'raw', 1000)
+    wire.tick()
+    assert wire.monitor.link.throughput_bps == pytest.approx(before, rel=0.1)
+
+
+def test_decisions_are_counted_and_say_which_frame_they_know_of() -> None:
+    wire = Wire(Monitor(PROFILE))
+    wire.idle(2.0)
+    for _ in range(10):
+        wire.frame()
+        wire.idle(0.1)
+    numbers = [decision.sequence for decision in wire.decisions]
+    assert numbers == sorted(set(numbers))
+    frames = [decision.last_frame for decision in wire.decisions]
+    assert frames == sorted(frames) and frames[0] == -1 and frames[-1] == wire.sequence
+
+
+def test_before_anything_is_heard_the_robot_helps_itself() -> None:
+    wire = Wire(Monitor(PROFILE))
+    wire.lost = True
+    wire.idle(1.0)
+    assert wire.decisions and {decision.split_index for decision in wire.decisions} == {LOCAL}
+    assert not wire.monitor.link.alive
+
+
+def test_frames_that_fall_back_again_and_again_stop_being_sent() -> None:
+    wire = Wire(Monitor(PROFILE), rate_bps=100e6)
+    wire.idle(2.0)
+    for _ in range(5):
+        wire.frame()
+    assert wire.decisions[-1].split_index == 0
+    wire.lost = True
+    for _ in range(3):
+        wire.sequence += 1
+        wire.monitor.on_sent(wire.sequence, wire.now_s, 0, 'raw', 150_528)
+        sent_s = wire.now_s
+        wire.idle(0.3)
+        wire.monitor.on_frame(FrameObservation(
+            wire.sequence, 'fell_back', 0, 'raw', payload_bytes=150_528, sent_s=sent_s, given_up_s=wire.now_s, finish_s=0.18))
+        wire.tick()
+    assert wire.decisions[-1].split_index == LOCAL
+
+
+def test_the_same_history_gives_the_same_decisions() -> None:
+    def decisions() -> list[tuple]:
+        rng = random.Random(5)
+        wire = Wire(Monitor(PROFILE, MonitorSettings()))
+        for _ in range(60):
+            wire.rate_bps = rng.choice([2e6, 20e6, 200e6])
+            wire.frame(rng.randrange(LOCAL), rng.randrange(1000, 200_000))
+            wire.idle(rng.random() / 10)
+        return [(d.split_index, d.codec, d.predicted_s, d.fallback_after_s, d.reason) for d in wire.decisions]
+
+    assert decisions() == decisions()

@@ -1,0 +1,154 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Which split is chosen, within which bounds, and what is said of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from worlds import MODELS, system, Wire
+
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings
+from dynsplit_ros.simulation.trace import constant, markov, noisy
+from dynsplit_ros.simulation.world import Scenario, simulate
+
+PROFILE = system()
+LOCAL = PROFILE.local_index
+
+
+def run(rate_bps, seconds=15.0, profile=PROFILE, **settings):
+    return simulate(profile, Scenario(constant(rate_bps, seconds), seconds, seed=1), 'dynamic', MonitorSettings(**settings))
+
+
+def usual(result, since_s=5.0):
+    return Counter((f.split_index, f.codec) for f in result.frames if f.arrived_s > since_s).most_common(1)[0][0]
+
+
+def test_fast_links_offload_and_slow_ones_do_not() -> None:
+    assert usual(run(1e9))[0] == 0
+    assert usual(run(0.3e6))[0] == LOCAL
+
+
+@pytest.mark.parametrize('shallowest', [1, 3, LOCAL])
+def test_nothing_shallower_than_allowed_ever_leaves(shallowest) -> None:
+    link = markov(1e6, 1e9, 2.0, 20.0, 3)
+    result = simulate(PROFILE, Scenario(link, 20.0, seed=3), 'dynamic', MonitorSettings(shallowest_split=shallowest))
+    assert result.frames
+    assert all(frame.split_index >= shallowest for frame in result.frames)
+
+
+@pytest.mark.parametrize('pinned', [0, 2, LOCAL])
+def test_a_pinned_split_is_used_while_the_edge_answers(pinned) -> None:
+    result = run(20e6, pinned_split=pinned)
+    assert {frame.split_index for frame in result.frames if frame.arrived_s > 2} == {pinned}
+
+
+@pytest.mark.parametrize('codec', ['raw', 'blosc2'])
+def test_only_allowed_codecs_are_used(codec) -> None:
+    result = run(20e6, codecs=(codec,))
+    assert {frame.codec for frame in result.frames} <= {codec, ''}
+    assert any(frame.codec == codec for frame in result.frames)
+
+
+def test_the_codec_follows_the_rate() -> None:
+    # Where bytes cost more than computing, they are squeezed; where they cost nothing, they are not.
+    assert usual(run(30e6, pinned_split=1))[1] == 'blosc2'
+    assert usual(run(10e9, pinned_split=1))[1] == 'raw'
+
+
+@pytest.mark.parametrize('bandwidth_bps', [0.5e6, 2e6, 8e6])
+def test_payloads_keep_to_the_bandwidth(bandwidth_bps) -> None:
+    result = run(100e6, 30.0, bandwidth_bps=bandwidth_bps)
+    assert 8 * result.payload_bytes / 30.0 <= 1.1 * bandwidth_bps
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_the_frame_rate_objective_delivers_no_fewer_frames(name) -> None:
+    profile = system(name)
+    many = run(12e6, 30.0, profile, objective='frame_rate')
+    soon = run(12e6, 30.0, profile)
+    assert len(many.frames) >= 0.98 * len(soon.frames)
+
+
+def test_the_frame_rate_objective_weighs_the_slowest_stage() -> None:
+    wire = Wire(Monitor(PROFILE, MonitorSettings(objective='frame_rate')), rate_bps=12e6)
+    wire.idle(3.0)
+    for _ in range(5):
+        wire.frame()
+        wire.idle(0.1)
+    decision = wire.decisions[-1]
+    rates = {(c.split_index, c.codec): c.frame_rate_hz for c in decision.candidates}
+    assert rates[decision.split_index, decision.codec] >= 0.9 * max(rates.values())
+
+
+@pytest.mark.parametrize('rate_mbps', [4, 6, 8, 10, 30])
+def test_noise_on_a_constant_link_makes_nobody_flap(rate_mbps) -> None:
+    result = simulate(PROFILE, Scenario(noisy(1e6 * rate_mbps, 0.2, 65.0, 7), 65.0, seed=7))
+    assert sum(change_s > 5 for change_s in result.decisions_changed) <= 2
+
+
+def test_a_decision_says_what_was_predicted_for_every_choice() -> None:
+    wire = Wire(Monitor(PROFILE), rate_bps=20e6)
+    wire.idle(3.0)
+    for _ in range(10):
+        wire.frame()
+        wire.idle(0.1)
+    decision = wire.decisions[-1]
+    assert {(c.split_index, c.codec) for c in decision.candidates} == {
+        *((cut.index, codec) for cut in PROFILE.cuts for codec in cut.codecs), (LOCAL, '')}
+    chosen = next(c for c in decision.candidates if (c.split_index, c.codec) == (decision.split_index, decision.codec))
+    assert chosen.allowed
+    assert chosen.latency_s == pytest.approx(decision.predicted_s)
+    parts = (chosen.wait_s, chosen.head_s, chosen.encode_s, chosen.transmit_s, chosen.rtt_s, chosen.queueing_s,
+             chosen.decode_s, chosen.tail_s, chosen.answer_s)
+    assert sum(parts) == pytest.approx(chosen.latency_s, rel=0.1)
+    truth_s = 0.022 + 150_528 * 8 / 20e6 + 0.004 + 4000 * 8 / 20e6
+    raw = next(c for c in decision.candidates if (c.split_index, c.codec) == (0, 'raw'))
+    assert raw.latency_s == pytest.approx(truth_s, rel=0.15)
+    assert decision.split_name == PROFILE.cuts[decision.split_index].name
+    assert decision.reason
+
+
+def test_the_fallback_bound_is_three_times_what_was_predicted_or_as_set() -> None:
+    for settings in (MonitorSettings(), MonitorSettings(fallback_s=0.35)):
+        wire = Wire(Monitor(PROFILE, settings), rate_bps=20e6)
+        wire.idle(3.0)
+        for _ in range(10):
+            wire.frame()
+        sending = [decision for decision in wire.decisions if decision.split_index != LOCAL]
+        assert sending
+        for decision in sending:
+            if settings.fallback_s:
+                assert decision.fallback_after_s == pytest.approx(0.35)
+            else:
+                assert 0 < decision.fallback_after_s <= max(0.2, 3.3 * decision.predicted_s)
+
+
+@pytest.mark.parametrize('settings', [
+    {'pinned_split': LOCAL + 1}, {'shallowest_split': LOCAL + 1}, {'pinned_split': 1, 'shallowest_split': 3},
+    {'pinned_split': 1, 'codecs': ('jpeg',)}, {'batch': 3}])
+def test_rules_that_leave_nothing_are_refused(settings) -> None:
+    with pytest.raises(DynsplitError):
+        Monitor(PROFILE, MonitorSettings(**settings))
+
+
+@pytest.mark.parametrize('settings', [
+    {'objective': 'speed'}, {'batch': 0}, {'probe_share': -0.1}, {'silence_s': float('nan')}, {'fallback_s': -1.0},
+    {'downlink_ratio': 0.0}, {'pinned_split': -2}])
+def test_settings_out_of_range_are_refused_by_name(settings) -> None:
+    with pytest.raises(DynsplitError, match=next(iter(settings))):
+        MonitorSettings(**settings)
+
+
+def test_predictions_are_numbers_at_every_rate() -> None:
+    for rate_bps in np.geomspace(1e4, 1e10, 7):
+        wire = Wire(Monitor(PROFILE), rate_bps=float(rate_bps))
+        wire.idle(3.0)
+        wire.frame()
+        for decision in wire.decisions:
+            assert np.isfinite([c.latency_s for c in decision.candidates]).all()
+            assert np.isfinite([decision.predicted_s, decision.fallback_after_s]).all()
+            assert not np.isnan(decision.local_if_wait_s)

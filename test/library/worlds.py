@@ -1,0 +1,77 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Profiles measured once, and a link so simple that a test can tell a monitor by hand what happens on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
+from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport, Monitor
+
+DATA = Path(__file__).parents[1] / 'data'
+MODELS = ('mobilenet_v2', 'efficientnet_b0', 'resnet50')
+
+
+def measured(name: str = 'mobilenet_v2') -> Profile:
+    """Return what was measured on one core of a server."""
+    return Profile.load(DATA / f'{name}.yaml')
+
+
+def system(name: str = 'mobilenet_v2', slower: float = 8.0) -> SystemProfile:
+    """Return that machine as the edge of a robot which takes eight times as long, or as said."""
+    edge = measured(name)
+    return merge(edge.scaled(slower), edge)
+
+
+class Wire:
+    """A monitor whose messages all take the time that ``rate_bps`` and ``rtt_s`` say, one after the other."""
+
+    def __init__(self, monitor: Monitor, rate_bps: float = 20e6, rtt_s: float = 0.004) -> None:
+        self.monitor, self.rate_bps, self.rtt_s = monitor, rate_bps, rtt_s
+        self.now_s = 0.0
+        self.sequence = -1
+        self.reports = 0
+        self.lost = False
+        self.decisions: list[Decision] = []
+
+    def idle(self, seconds: float) -> None:
+        """Let time pass; heartbeats and probes are answered unless the link is lost."""
+        end_s = self.now_s + seconds
+        while self.now_s < end_s:
+            self.now_s += 0.02
+            self.tick()
+            probe = self.monitor.next_probe(self.now_s)
+            if probe is not None and not self.lost:
+                self.monitor.on_probe_answer(
+                    probe.id, self.now_s + (probe.payload_bytes + 32) * 8 / self.rate_bps + self.rtt_s)
+                self.tick()
+
+    def frame(self, split: int = 0, payload_bytes: int = 150_528, held_s: float = 0.022) -> FrameObservation:
+        """Send a frame, and have it answered."""
+        self.sequence += 1
+        self.monitor.on_sent(self.sequence, self.now_s, split, 'raw', payload_bytes)
+        received_s = self.now_s + (payload_bytes + 32) * 8 / self.rate_bps + self.rtt_s
+        self.monitor.on_receipt(self.sequence, received_s)
+        answered_s = received_s + held_s + 4000 * 8 / self.rate_bps
+        frame = FrameObservation(
+            self.sequence, 'answered', split, 'raw', payload_bytes=payload_bytes, answer_bytes=4000, sent_s=self.now_s,
+            received_s=received_s, answered_s=answered_s, held_s=held_s, queueing_s=0.0, decode_s=0.0, tail_s=held_s)
+        self.monitor.on_frame(frame)
+        self.now_s = answered_s
+        self.tick()
+        return frame
+
+    def report(self, **values: float) -> None:
+        """Have the edge say something about itself."""
+        self.reports += 1
+        known = {'session': 1, 'sequence': self.reports, 'utilisation': 0.2, 'queue_length': 0, 'queueing_s': 0.0,
+                 'slowdown': 1.0, **values}
+        self.monitor.on_load(LoadReport(**known), self.now_s)  # type: ignore[arg-type]
+        self.tick()
+
+    def tick(self) -> None:
+        """Let the monitor decide."""
+        decision = self.monitor.tick(self.now_s)
+        if decision is not None:
+            self.decisions.append(decision)
