@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import math
 import statistics
 
-import numpy as np
-
 from dynsplit_ros.estimators.rate import RateFilter
 
 #: Before the first heartbeat is answered, the round trip is guessed, and known no better than the guess, in seconds.
@@ -28,9 +26,10 @@ LARGEST_PROBE_BYTES = 65536
 HEARTBEAT_BYTES = 32
 #: A probe takes this many times what the round trip varies by: it then tells the rate to a tenth.
 _PROBE_JITTERS = 10.0
+#: The belief is aged between transfers only when none was seen for this long, in seconds.
+_IDLE_S = 0.2
 #: Beyond this standard deviation of the rate's logarithm, more probes are worth their bytes at once.
 _AMBIGUOUS = 0.5
-_QUARTILE = np.array([0.25])
 
 
 @dataclass(frozen=True)
@@ -247,20 +246,22 @@ class LinkEstimator:
     def next_probe(self, now_s: float) -> Probe | None:
         """Return the probe to send now, if one is due; it counts as sent."""
         now_s = self._clock(now_s)
-        self._earn(now_s)
-        busy = any(not other.passed and now_s - other.sent_s < self._patience_s(other) for other in self._under_way.values())
-        if busy:
-            return None
         hurry = 0.2 if len(self._heartbeats) < _KEPT // 2 else 1.0
-        if now_s - self._heartbeat_s >= hurry * self._heartbeat_period_s:
+        heartbeat = now_s - self._heartbeat_s >= hurry * self._heartbeat_period_s
+        wanted = self._credit or now_s - self._informed_s >= self._probe_period_s or self._rate.level_spread > _AMBIGUOUS
+        if not (heartbeat or wanted):
+            return None
+        if any(not other.passed and now_s - other.sent_s < self._patience_s(other) for other in self._under_way.values()):
+            return None
+        self._earn(now_s)
+        if heartbeat:
             self._heartbeat_s = now_s
             self.heartbeat_bytes += HEARTBEAT_BYTES
             return self._probe(now_s, HEARTBEAT_BYTES)
-        wanted = self._credit or now_s - self._informed_s >= self._probe_period_s or self._rate.relative_uncertainty > _AMBIGUOUS
         size = min(int(self._low_bps * self._airtime_s() / 8), LARGEST_PROBE_BYTES)
         size = max(size, 4 * HEARTBEAT_BYTES, _FIRST_PROBE_BYTES if self._credit else 0)
         affordable = self._tokens >= (size if not self._credit else -size)  # the first one is on credit
-        if not (len(self._heartbeats) >= _SETTLED and self.alive and wanted and affordable):
+        if not (len(self._heartbeats) >= _SETTLED and self.alive and affordable):
             return None
         self._credit = False
         self.probe_bytes += size
@@ -275,7 +276,7 @@ class LinkEstimator:
 
     def _earn(self, now_s: float) -> None:
         # What is surely there, not what is hoped for: a quarter of the belief lies below.
-        self._low_bps = float(self._rate.quantiles_bps(_QUARTILE)[0])
+        self._low_bps = self._rate.low_bps
         if self._tokens_s is not None and self.alive:
             earned = self._probe_share * self._low_bps / 8
             self._tokens = min(self._tokens + earned * (now_s - self._tokens_s), max(earned, _FIRST_PROBE_BYTES))
@@ -301,17 +302,21 @@ class LinkEstimator:
         now_s = self._clock(now_s)
         waiting = self.waiting(now_s)
         if waiting is None:
-            if self._rate_s is None or now_s - self._rate_s > 0.05:
+            if self._rate_s is None or now_s - self._rate_s > _IDLE_S:
                 self._advance(now_s)
             return self._rate
         sent, elapsed_s = waiting
-        # The first half of the expected time says nothing new.
-        if elapsed_s < 0.5 * sent.size * 8 / self._rate.median_bps:
+        if not self.overdue(now_s):
             return self._rate
         rate = self._rate.copy()
         rate.elapse(max(0.0, now_s - (self._rate_s if self._rate_s is not None else now_s)))
         rate.observe_longer(elapsed_s, sent.size, self.jitter_s)
         return rate
+
+    def overdue(self, now_s: float) -> bool:
+        """Whether the payload on the link takes so long that this says something of the rate."""
+        waiting = self.waiting(now_s)
+        return waiting is not None and waiting[1] > waiting[0].size * 8 / self._rate.median_bps
 
     def waiting(self, now_s: float) -> tuple[_Sent, float] | None:
         """The payload that is on the link, and for how long its transfer must have been going on, in seconds."""

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 import math
 
@@ -84,14 +83,14 @@ class LoadEstimator:
         self._queue(report.queueing_s, now_s)
         return True
 
-    def on_answer(self, cut: Hashable, queueing_s: float, tail_s: float, profiled_s: float, now_s: float) -> None:
+    def on_answer(self, cut: int, queueing_s: float, tail_s: float, profiled_s: float, now_s: float) -> None:
         """Take into account what the edge says of one frame: seconds waited, seconds of the tail, and its profile."""
         if math.isfinite(tail_s):
             self.times.observe(cut, tail_s, profiled_s, now_s)
         if 0 <= queueing_s <= _LONGEST_S:
             self._queue(queueing_s, now_s)
 
-    def on_silence(self, cut: Hashable, waited_s: float, profiled_s: float, now_s: float) -> None:
+    def on_silence(self, cut: int, waited_s: float, profiled_s: float, now_s: float) -> None:
         """Take into account that a frame arrived at the edge ``waited_s`` ago and is not answered."""
         self.times.observe_longer(cut, waited_s - self._queueing_s, profiled_s, now_s)
 

@@ -4,17 +4,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
 Array = NDArray[np.float64]
 
-LOWEST_BPS = 1e4
-HIGHEST_BPS = 1e10
-_SIZE = 256
+LOWEST_BPS = 2e4
+HIGHEST_BPS = 5e9
+_SIZE = 160
 
 #: How a link may behave, from a cable to a cell's edge: relative spread of what single transfers see, drift of the
 #: level (natural logarithm, per square root of a second), and how often per second it becomes anything else at once.
@@ -26,7 +26,38 @@ _JUMPS_PER_S = np.array([0.02, 0.03, 0.10])
 _REGIME_CHANGES_PER_S = 0.05
 #: Share of transfers that something other than the link held up: a pause of a process, a lost packet sent again.
 _HELD_UP = 0.01
-_TWO_THIRDS = np.array([0.1587, 0.8413])
+#: Where the level is read: the ends of the middle two thirds, the lower quartile, the median.
+_LEVEL_SHARES = np.array([0.1587, 0.25, 0.5, 0.8413])
+
+
+_LOG_GRID: Array = np.linspace(math.log(LOWEST_BPS), math.log(HIGHEST_BPS), _SIZE)
+_STEP = float(_LOG_GRID[1] - _LOG_GRID[0])
+_EDGES: Array = _LOG_GRID + _STEP / 2
+_S_PER_BYTE = (8 / np.exp(_LOG_GRID)).astype(np.float32)
+_VARIANCE = (_SPREAD**2).astype(np.float32)[:, None]
+# Diffusion with reflecting ends is diagonal in the cosine basis: any elapsed time is one product there. At this size a
+# product with the basis is faster than a fast transform, and single precision is enough for a belief.
+_COSINES = np.sqrt(2 / _SIZE) * np.cos(np.pi * np.outer(np.arange(_SIZE), np.arange(_SIZE) + 0.5) / _SIZE)
+_COSINES[0] /= np.sqrt(2)
+_BASIS = _COSINES.astype(np.float32)
+_TO_SPECTRUM = np.ascontiguousarray(_BASIS.T)
+_DIFFUSION = np.outer(_DRIFT**2 / 2, (2 - 2 * np.cos(np.pi * np.arange(_SIZE) / _SIZE)) / _STEP**2)
+
+
+@functools.lru_cache(maxsize=1024)
+def _passage(twentieths: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """
+    Return what exp(``twentieths`` / 20) seconds do.
+
+    That is the decay of each behaviour's spectrum [3, 160], what becomes of each behaviour's probability that stays
+    where it is [3, 3], and what of it arrives at every rate by a jump [3, 3].
+    """
+    elapsed_s = math.exp(twentieths / 20)
+    stay = np.exp(-_JUMPS_PER_S * elapsed_s)
+    change = -math.expm1(-_REGIME_CHANGES_PER_S * elapsed_s)
+    mix = change / len(_SPREAD) + (1 - change) * np.eye(len(_SPREAD))
+    return (np.exp(-_DIFFUSION * elapsed_s).astype(np.float32), (mix * stay).astype(np.float32),
+            (mix * (1 - stay) / _SIZE).astype(np.float32))
 
 
 class RateFilter:
@@ -40,36 +71,31 @@ class RateFilter:
     multiple models of Blom and Bar-Shalom (1988).
     """
 
-    log_grid: Array = np.linspace(np.log(LOWEST_BPS), np.log(HIGHEST_BPS), _SIZE)
-    grid_bps: Array = np.exp(log_grid)
-    _step = float(log_grid[1] - log_grid[0])
-    # Diffusion with reflecting ends is diagonal in the cosine basis: any elapsed time is one product there.
-    _frequency_squared: Array = (2 - 2 * np.cos(np.pi * np.arange(_SIZE) / _SIZE)) / _step**2
-    _decay: Array = np.outer(_DRIFT**2 / 2, _frequency_squared)
-    _blur: Array = np.exp(-np.outer(_SPREAD**2 / 2, _frequency_squared))
+    #: The rates of the grid, ascending, bit/s, [160].
+    grid_bps: Array = np.exp(_LOG_GRID)
+    #: By how much longer a bit takes at each rate than at the next higher one, fastest first, seconds, [160].
+    grid_steps_s: Array = np.diff(1 / grid_bps[::-1], prepend=0.0)
 
     def __init__(self) -> None:
-        self._p: Array = np.full((len(_SPREAD), _SIZE), 1 / (len(_SPREAD) * _SIZE))
+        self._p = np.full((len(_SPREAD), _SIZE), 1 / (len(_SPREAD) * _SIZE), np.float32)
+        self._cumulated: Array | None = None
+        self._quartiles: list[float] = []
 
     def copy(self) -> RateFilter:
         """Return a filter with the same belief, to ask 'what if' without changing this one."""
         other = RateFilter.__new__(RateFilter)
-        other._p = self._p.copy()
+        other.__dict__ = dict(self.__dict__)  # nothing in it is changed in place
         return other
 
     def elapse(self, elapsed_s: float) -> None:
         """Let ``elapsed_s`` (>= 0) go by without an observation."""
         if elapsed_s <= 0:
             return
-        p = fft.idct(fft.dct(self._p, norm='ortho') * np.exp(-self._decay * elapsed_s), norm='ortho')
-        np.maximum(p, 0.0, out=p)
-        weight = p.sum(axis=1)
-        jumped = weight * -np.expm1(-_JUMPS_PER_S * elapsed_s)
-        p *= (1 - jumped / np.maximum(weight, 1e-300))[:, None]
-        p += (jumped / _SIZE)[:, None]
-        changed = -np.expm1(-_REGIME_CHANGES_PER_S * elapsed_s)
-        p = (1 - changed) * p + changed * p.mean(axis=0)
-        self._p = p / p.sum()
+        # To a twentieth: how much is forgotten need not be known better, and each length is prepared but once.
+        decay, kept, jumps = _passage(round(math.log(max(elapsed_s, 1e-3)) * 20))
+        p = kept @ (((self._p @ _TO_SPECTRUM) * decay) @ _BASIS)
+        p += (jumps @ self._p.sum(axis=1))[:, None]
+        self._p, self._cumulated = p, None
 
     def observe(self, transfer_s: float, size_bytes: float, jitter_s: float) -> None:
         """
@@ -79,60 +105,82 @@ class RateFilter:
         normal distribution of the logarithm, for short ones of the time itself, so a transfer too short to tell says no
         more than that the link is not slow. Something may hold a transfer up, but nothing makes it faster than the link.
         """
-        expected = size_bytes * 8 / self.grid_bps
-        late = transfer_s - expected
-        floor = max(transfer_s, jitter_s)
-        variance = jitter_s**2 + (_SPREAD**2)[:, None] * (expected * floor)
-        likelihood = np.exp(-0.5 * late**2 / variance) / np.sqrt(2 * np.pi * variance)
-        # A delay of unknown size: its logarithm is spread evenly over four decades.
-        delayed = np.where(late > 0, 1 / (9.2 * (np.abs(late) + jitter_s)), 0.0)
-        self._p = self._p * ((1 - _HELD_UP) * likelihood + _HELD_UP * delayed)
-        self._normalise()
+        # In units of the jitter, which keeps single precision away from its limits.
+        transfer = transfer_s / jitter_s
+        expected = _S_PER_BYTE * np.float32(size_bytes / jitter_s)
+        late = np.float32(transfer) - expected
+        variance = _VARIANCE * (expected * np.float32(max(transfer, 1.0)))
+        variance += 1
+        squared = late * late
+        likelihood = squared / variance
+        likelihood *= -0.5
+        np.maximum(likelihood, -80.0, out=likelihood)
+        np.exp(likelihood, out=likelihood)
+        likelihood /= np.sqrt(variance, out=variance)
+        # A delay of unknown size: its logarithm is spread evenly over four decades, here from one jitter on.
+        squared += 1
+        held_up = np.maximum(late, 0.0) / squared
+        held_up *= _HELD_UP / 9.2 * math.sqrt(2 * math.pi)
+        likelihood += held_up
+        likelihood *= self._p
+        self._set(likelihood)
 
     def observe_longer(self, elapsed_s: float, size_bytes: float, jitter_s: float) -> None:
         """Take into account that ``size_bytes`` have taken more than ``elapsed_s`` and are still not through."""
-        expected = size_bytes * 8 / self.grid_bps
-        deviation = np.sqrt(jitter_s**2 + (_SPREAD**2)[:, None] * (expected * max(elapsed_s, jitter_s)))
+        expected = _S_PER_BYTE * np.float32(size_bytes / jitter_s)
+        elapsed = max(elapsed_s / jitter_s, 1.0)
+        deviation = np.sqrt(_VARIANCE * (expected * np.float32(elapsed)) + np.float32(1.0))
         # The logistic approximation of the normal distribution (Bowling et al. 2009), good to 0.01.
-        survival = 1 / (1 + np.exp(np.clip(-1.702 * (expected - elapsed_s) / deviation, -60, 60)))
-        held_up = np.minimum(1.0, np.log1p(1e4 * jitter_s / max(elapsed_s, jitter_s)) / 9.2)
-        self._p = self._p * ((1 - _HELD_UP) * survival + _HELD_UP * held_up)
-        self._normalise()
+        survival = 1 / (1 + np.exp(np.clip((expected - np.float32(elapsed_s / jitter_s)) / deviation * -1.702, -60, 60)))
+        held_up = min(1.0, math.log1p(1e4 / elapsed) / 9.2)
+        self._set(self._p * ((1 - _HELD_UP) * survival + np.float32(_HELD_UP * held_up)))
 
-    def quantiles_bps(self, shares: Array) -> Array:
-        """Levels of the rate below which the given shares (ascending, 0..1) of the probability lie."""
-        return self.quantiles_of(self._p.sum(axis=0), shares)
+    @property
+    def below(self) -> Array:
+        """The probability that the rate is at most each of the grid's, [160]."""
+        if self._cumulated is None:
+            self._cumulated = np.cumsum(self._p.sum(axis=0), dtype=np.float64)
+            self._cumulated /= self._cumulated[-1]
+            self._quartiles = self._quantiles(_LEVEL_SHARES).tolist()
+        return self._cumulated
 
-    def next_transfer(self) -> Array:
-        """Return the probability of each rate of the grid for the next transfer, its own spread included."""
-        spectrum = (fft.dct(self._p, norm='ortho') * self._blur).sum(axis=0)
-        result: Array = np.maximum(fft.idct(spectrum, norm='ortho'), 0.0)
-        return result / result.sum()
+    def next_transfer_bps(self, shares: Array, normals: Array) -> Array:
+        """
+        Rates that the next transfer will see, below which the given shares (ascending, 0..1) of the probability lie.
 
-    def quantiles_of(self, p: Array, shares: Array) -> Array:
-        """Rates below which the given shares (ascending, 0..1) of the probability ``p`` over the grid lie."""
-        cumulated = np.cumsum(p)
-        edges = self.log_grid + self._step / 2
-        result: Array = np.exp(np.interp(shares, cumulated / cumulated[-1], edges))
+        ``normals`` are the standard normal distribution's quantiles of those shares: a transfer's own spread widens the
+        level's by as much as if both were normal.
+        """
+        spread = self.level_spread
+        own = float(self._p.sum(axis=1) @ _SPREAD**2)
+        return self._quantiles(shares) * np.exp((math.sqrt(spread**2 + own) - spread) * normals)
+
+    def _quantiles(self, shares: Array) -> Array:
+        result: Array = np.exp(np.interp(shares, self.below, _EDGES))
         return result
 
     @property
     def median_bps(self) -> float:
         """The rate that is as likely exceeded as not."""
-        return float(self.quantiles_bps(np.array([0.5]))[0])
+        return self._level()[2]
 
     @property
-    def relative_uncertainty(self) -> float:
-        """Standard deviation of the rate's natural logarithm."""
-        p = self._p.sum(axis=0)
-        mean = float(p @ self.log_grid)
-        return float(np.sqrt(max(0.0, float(p @ (self.log_grid - mean) ** 2))))
+    def low_bps(self) -> float:
+        """The rate that is exceeded with a probability of three quarters."""
+        return self._level()[1]
 
     @property
     def level_spread(self) -> float:
         """Half the width, on the natural logarithm, of the middle two thirds: the spread apart from rare jumps."""
-        low, high = self.quantiles_bps(_TWO_THIRDS)
-        return float(np.log(high / low)) / 2
+        level = self._level()
+        return math.log(level[3] / level[0]) / 2
+
+    @property
+    def relative_uncertainty(self) -> float:
+        """Standard deviation of the rate's natural logarithm."""
+        p = np.diff(self.below, prepend=0.0)
+        mean = float(p @ _LOG_GRID)
+        return math.sqrt(max(0.0, float(p @ (_LOG_GRID - mean) ** 2)))
 
     @property
     def regimes(self) -> Array:
@@ -140,9 +188,17 @@ class RateFilter:
         weights: Array = self._p.sum(axis=1)
         return weights
 
-    def _normalise(self) -> None:
-        total: Any = self._p.sum()
-        if not total > 1e-280:  # nothing on the grid explains this: know nothing rather than something wrong
-            self._p = np.full_like(self._p, 1 / self._p.size)
-        else:
-            self._p = self._p / total
+    def _level(self) -> list[float]:
+        if self._cumulated is None:
+            self.below
+        return self._quartiles
+
+    def _set(self, p: NDArray[np.float32]) -> None:
+        total = float(p.sum())
+        if total > 1e-30:
+            p *= np.float32(1 / total)
+            np.maximum(p, np.float32(1e-15), out=p)  # nothing is impossible; and numbers near zero are slow
+            self._p = p
+        else:  # nothing on the grid explains this: know nothing rather than something wrong
+            self._p = np.full_like(p, 1 / p.size)
+        self._cumulated = None

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 import math
+
+import numpy as np
+from numpy.typing import NDArray
 
 #: Measured times below this say more about the clock than about the machine, in seconds.
 SHORTEST_S = 5e-4
@@ -44,7 +46,7 @@ class ServiceTimes:
         self._log = 0.0
         self._spread = spread
         self._variance = spread**2
-        self._cuts: dict[Hashable, tuple[float, float]] = {}
+        self._cuts: dict[int, tuple[float, float]] = {}
         self._updated_s: float | None = None
         self._forgetting_s = _FORGETTING_S
         self._forgotten_s = -math.inf
@@ -61,12 +63,19 @@ class ServiceTimes:
         """Times as long as profiled, for the machine as a whole."""
         return math.exp(self._log)
 
-    def factor_of(self, cut: Hashable) -> float:
+    def factors(self, count: int) -> NDArray[np.float64]:
+        """Times as long as profiled, for the cuts 0 to ``count`` - 1."""
+        factors = np.full(count, self.factor)
+        for cut, (mean, _) in self._cuts.items():
+            factors[cut] *= math.exp(mean)
+        return factors
+
+    def factor_of(self, cut: int) -> float:
         """Times as long as profiled, for one cut."""
         known = self._cuts.get(cut)
         return math.exp(self._log + known[0]) if known else math.exp(self._log)
 
-    def observe(self, cut: Hashable | None, measured_s: float, profiled_s: float, now_s: float) -> None:
+    def observe(self, cut: int | None, measured_s: float, profiled_s: float, now_s: float) -> None:
         """
         Take a measured time into account; ``cut`` None is a statement about the machine as a whole.
 
@@ -97,7 +106,7 @@ class ServiceTimes:
             self._cuts[cut] = (mean + variance / total * innovation, variance * (1 - variance / total))
         self._variance *= 1 - self._variance / total
 
-    def observe_longer(self, cut: Hashable, elapsed_s: float, profiled_s: float, now_s: float) -> None:
+    def observe_longer(self, cut: int, elapsed_s: float, profiled_s: float, now_s: float) -> None:
         """Take into account that something is not done after ``elapsed_s``: it is news only if it should have been."""
         if elapsed_s > profiled_s * self.factor_of(cut):
             self._surprise, self._surprises = math.inf, self._confirmations  # a bound needs no second opinion

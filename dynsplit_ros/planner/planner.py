@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import math
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,16 @@ from dynsplit_ros.profile.profile import SystemProfile
 
 Array = NDArray[np.float64]
 
-_EDGES = np.array([0, 1, 3, 7, 13, 20, 30, 40, 50, 60, 70, 80, 87, 93, 97, 99, 100]) / 100
+_EDGES = np.array([0, 1, 4, 10, 20, 35, 50, 65, 80, 90, 96, 99, 100]) / 100
 #: A choice is evaluated at the rates below which these shares of the probability lie: parts that are finer where rates
 #: are rare, each by its middle.
 RATE_SHARES: Array = (_EDGES[1:] + _EDGES[:-1]) / 2
-_WEIGHTS: Array = np.diff(_EDGES)[::-1]  # of ascending times
-_LOW, _HIGH = 4, 11
+#: The standard normal distribution's quantiles of these shares.
+RATE_NORMALS: Array = np.array([NormalDist().inv_cdf(share) for share in RATE_SHARES])
+_ZERO = np.zeros(1)
+#: Of times, ascending from 0, at which nothing lies: the probability at each, and beyond each.
+_WEIGHTS: Array = np.concatenate((_ZERO, np.diff(_EDGES)[::-1]))
+_BEYOND: Array = 1 - np.cumsum(_WEIGHTS)
 #: An estimate of a machine's factor that is less sure than this is not measured, so it does not waver either.
 _FLUCTUATION = 0.03
 #: A wait for an answer is cut short no sooner than at this many times what was predicted.
@@ -30,6 +35,8 @@ _PATIENCE = 1.5
 _PATIENCE_S = 0.02
 #: Relative spread of a frame's slowest stage: whether it keeps up with the images is known no better.
 _STAGE_SPREAD = 0.03
+#: The same as the slope of a straight rise (that of the normal distribution where it is steepest).
+_STEEPNESS = 0.4 / _STAGE_SPREAD
 #: Latencies' worth of frames that not changing may cost before it is done in spite of doubt.
 _MISSED = 2.0
 
@@ -58,13 +65,13 @@ class Rules:
     fallback_s: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outlook:
     """
     What is believed of link and machines when a choice is made.
 
-    ``now_s`` only ever serves for differences. ``rates_bps`` are the rates of the next transfer at :data:`RATE_SHARES`, ``grid_share`` their probability at each of
-    ``grid_bps``; ``rate_spread`` is the standard deviation of
+    ``now_s`` only ever serves for differences. ``rates_bps`` are the rates of the next transfer at :data:`RATE_SHARES`, ``grid_below`` the probability of at most
+    each of ``grid_bps``, ``grid_steps_s`` by how much longer a bit takes at each than at the one above, fastest first; ``rate_spread`` is the standard deviation of
     the natural logarithm of the link's rate, without what single transfers vary by. ``robot`` and ``edge`` hold, by split index, how many times as long as profiled
     head and tail take; ``robot_factor`` and ``edge_factor`` the same for the machines as a whole, and the two spreads the
     standard deviations of their natural logarithms.
@@ -73,14 +80,15 @@ class Outlook:
     now_s: float
     rates_bps: Array
     grid_bps: Array
-    grid_share: Array
+    grid_below: Array
+    grid_steps_s: Array
     rate_spread: float
     rtt_s: float
     jitter_s: float
     alive: bool
     queueing_s: float
-    robot: Sequence[float]
-    edge: Sequence[float]
+    robot: Array
+    edge: Array
     robot_factor: float
     edge_factor: float
     robot_spread: float
@@ -114,7 +122,7 @@ class Candidate:
     allowed: bool
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plan:
     """
     A choice, why, and what was predicted for every one.
@@ -133,25 +141,16 @@ class Plan:
     fallback_after_s: float
     local_if_wait_s: float
     changed: bool
-    _table: Mapping[str, Array] = field(repr=False)
     _planner: Planner = field(repr=False)
+    _outlook: Outlook = field(repr=False)
+    _latency_s: Array = field(repr=False)
+    _saturated: Array = field(repr=False)
+    _allowed: Any = field(repr=False)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """The prediction for every choice; made when asked for."""
-        planner = self._planner
-        columns = {name: values.tolist() for name, values in self._table.items()}
-        return tuple(
-            Candidate(
-                split_index=planner.splits[i],
-                split_name=planner.names[planner.splits[i]],
-                codec=planner.codecs[i],
-                payload_bytes=int(planner.payload_bytes[i]),
-                allowed=math.isfinite(columns['score'][i]),
-                **{name: columns[name][i] for name in Candidate.__dataclass_fields__ if name in columns},
-            )
-            for i in range(len(planner.codecs))
-        )
+        return self._planner.candidates(self._outlook, self._latency_s, self._saturated, self._allowed)
 
 
 class Planner:
@@ -190,9 +189,10 @@ class Planner:
         self._head, self._encode, self.payload_bytes, self._decode, self._tail, self._finish = table
         self._index = np.array(self.splits)
         self._answer_bytes = profile.answer_bytes * batch / downlink_ratio
-        self._sends = self._index != local
+        self._sends = (self._index != local).astype(np.float64)  # 1 for a choice that sends, 0 for local inference
         self._bits = (self.payload_bytes + self._answer_bytes) * 8 * self._sends
-        allowed = (self._index >= rules.shallowest_split) | ~self._sends
+        self._per_bit = 1 / np.maximum(self._bits, 1e-9)
+        allowed = (self._index >= rules.shallowest_split) | (self._sends == 0)
         if rules.pinned_split >= 0:
             allowed &= self._index == rules.pinned_split
         if not allowed.any():
@@ -200,71 +200,100 @@ class Planner:
                 f'no choice is left: pinned_split {rules.pinned_split}, shallowest_split {rules.shallowest_split}, '
                 f'codecs {list(rules.codecs)}; allow another split or codec')
         self._allowed = allowed
+        self._local_only = self._sends == 0
         self._chosen: int | None = None
         self._missed_s = 0.0
         self._planned_s = 0.0
 
     def plan(self, outlook: Outlook) -> Plan:
         """Predict every choice under the outlook, and choose."""
-        local = len(self.splits) - 1
-        robot = np.asarray(outlook.robot)[self._index]
-        edge = np.asarray(outlook.edge)[self._index]
-        head = self._head * robot
-        encode = self._encode * outlook.robot_factor
-        decode = self._decode * outlook.edge_factor
-        tail = self._tail * edge
+        before, at_edge = self._known(outlook)
         finish = self._finish * outlook.robot_factor
-        before = head + encode
-        at_edge = (decode + tail + outlook.queueing_s) * self._sends
-        per_bit = 1 / outlook.rates_bps[::-1]  # ascending times
-        wait = np.multiply.outer(self._bits, per_bit) + (at_edge + outlook.rtt_s * self._sends)[:, None]
-        middle = len(per_bit) // 2
+        # Of a bit's time on the link: x ascends, and capped is E[min(x, c)] at each c of x; both begin at 0.
+        x = np.concatenate((_ZERO, 1 / outlook.rates_bps[::-1]))
+        capped = np.cumsum(_WEIGHTS * x) + _BEYOND * x
+        usual_s = float(x[len(x) // 2])
+        fixed = at_edge + self._sends * outlook.rtt_s
         # Waiting is bounded: after a while the robot finishes the frame itself, and whichever is done first counts.
-        predicted = wait[:, middle]
-        bound = np.maximum(3 * predicted, 0.2) if self.rules.fallback_s <= 0 else np.full(len(predicted), self.rules.fallback_s)
-        after = np.minimum(wait, (bound + finish)[:, None])
-        sending = np.multiply.outer(self._bits, per_bit)
-        stage = np.maximum(np.maximum(before, at_edge)[:, None], sending)
-        # Who cannot keep up finds, when ready for the next, the newest image half a period old on average.
+        predicted = fixed + self._bits * usual_s
+        bound = self._bound(predicted)
+        after = fixed + self._bits * np.interp((bound + finish - fixed) * self._per_bit, x, capped)
+        # Who cannot keep up finds, when ready for the next, the newest image half a period old on average. Nor is the
+        # slowest stage always free when it should be: 0.4 is the mean of a normal variable's positive part.
         period_s = 1 / self.rules.frame_rate_hz
-        excess = (stage / period_s - 1) / _STAGE_SPREAD
-        saturated = 1 / (1 + np.exp(-1.702 * np.clip(excess, -30, 30)))
-        # Nor is the slowest stage always free when it should be: 0.4 is the mean of a normal variable's positive part.
-        age = saturated * (period_s / 2 + 0.4 * _STAGE_SPREAD * np.minimum(stage, 1.0))
-        total = before[:, None] + after + age
-        latency = total @ _WEIGHTS
-        stage_s = stage @ _WEIGHTS
-        allowed = self._allowed
-        if self.rules.bandwidth_bps > 0:
-            allowed = allowed & (self.payload_bytes * 8 / np.maximum(stage_s, period_s) <= self.rules.bandwidth_bps)
-        if not outlook.alive:
-            allowed = ~self._sends
-        score = latency if self.rules.objective == 'latency' else stage_s + 1e-3 * latency
+        slowest = np.maximum(before, at_edge)
+        saturated = np.minimum(np.maximum(slowest * (_STEEPNESS / period_s) + (0.5 - _STEEPNESS), 0.0), 1.0)
+        saturated = np.maximum(saturated, np.interp(period_s * self._per_bit, x, _BEYOND) * self._sends)
+        latency = before + after + saturated * (period_s / 2 + 0.4 * _STAGE_SPREAD * np.minimum(slowest, 1.0))
+        allowed = self._allowed if outlook.alive else self._local_only
+        score = latency
+        if self.rules.objective != 'latency' or self.rules.bandwidth_bps > 0:
+            stage = np.maximum(slowest, self._bits * float(capped[-1]))
+            if self.rules.objective != 'latency':
+                score = stage + 1e-3 * latency
+            if self.rules.bandwidth_bps > 0:
+                allowed = allowed & (self.payload_bytes * 8 / np.maximum(stage, period_s) <= self.rules.bandwidth_bps)
         score = np.where(allowed, score, np.inf)
         best = int(score.argmin())
         if not math.isfinite(score[best]):
-            best = local  # the budget allows nothing: the robot alone sends nothing
-        chosen, changed, why = self._choose(best, score, total, before, at_edge, outlook)
-        fallback = self._fallback_s(chosen, float(at_edge[chosen] + outlook.rtt_s), float(predicted[chosen]),
-                                    float(finish[chosen]), float(bound[chosen]), outlook)
-        answer = self._answer_bytes * 8 * float(per_bit @ _WEIGHTS) * self._sends
-        wait_s = age @ _WEIGHTS
-        table = {
-            'wait_s': wait_s, 'head_s': head, 'encode_s': encode, 'transmit_s': sending @ _WEIGHTS - answer,
-            'rtt_s': outlook.rtt_s * self._sends, 'queueing_s': outlook.queueing_s * self._sends,
-            'decode_s': decode * self._sends, 'tail_s': tail * self._sends, 'answer_s': answer, 'latency_s': latency,
-            'frame_rate_hz': 1 / np.maximum(stage_s, 1e-9), 'score': score,
-        }
-        index = self.splits[chosen]
+            best = len(self.splits) - 1  # the budget allows nothing: the robot alone sends nothing
+        chosen, changed, why = self._choose(best, score, before, at_edge, usual_s, outlook)
+        fallback_s = self._fallback_s(
+            chosen, float(fixed[chosen]), float(predicted[chosen]), float(finish[chosen]), float(bound[chosen]), outlook)
         # Taking turns with local inference pays only where that, begun at once, beats the waiting that it saves.
         spare_s = math.inf
-        if allowed[local] and stage_s[chosen] > period_s and before[local] < latency[chosen]:
-            spare_s = max(0.0, float(before[local] - latency[chosen] + wait_s[chosen]))
-        return Plan(index, self.names[index], self.codecs[chosen], why, float(latency[chosen]),
-                    float(after[chosen] @ _WEIGHTS), fallback, spare_s, changed, table, self)
+        local_s, latency_s = float(before[-1]), float(latency[chosen])
+        if allowed[-1] and saturated[chosen] > 0.5 and local_s < latency_s:
+            spare_s = max(0.0, local_s - latency_s + period_s / 2)
+        index = self.splits[chosen]
+        return Plan(index, self.names[index], self.codecs[chosen], why, latency_s, float(after[chosen]),
+                    fallback_s, spare_s, changed, self, outlook, latency, saturated, allowed)
 
-    def _choose(self, best: int, score: Array, total: Array, before: Array,
-                at_edge: Array, outlook: Outlook) -> tuple[int, bool, str]:
+    def _known(self, outlook: Outlook) -> tuple[Array, Array]:
+        """Return each choice's seconds on the robot before sending, and at the edge."""
+        before = self._head * outlook.robot.take(self._index) + self._encode * outlook.robot_factor
+        at_edge = self._tail * outlook.edge.take(self._index) + self._decode * outlook.edge_factor
+        return before, at_edge + self._sends * outlook.queueing_s
+
+    def _bound(self, predicted: Array) -> Array:
+        """Return the longest wait for an answer, by the predicted one."""
+        if self.rules.fallback_s > 0:
+            return np.full(len(predicted), self.rules.fallback_s)
+        return np.maximum(3 * predicted, 0.2)
+
+    def candidates(
+        self, outlook: Outlook, latency_s: Array, saturated: Array, allowed: NDArray[np.bool_]
+    ) -> tuple[Candidate, ...]:
+        """Return the parts of each choice's predicted latency."""
+        before, at_edge = self._known(outlook)
+        bit_s = float(_WEIGHTS[1:] @ (1 / outlook.rates_bps[::-1]))
+        period_s = 1 / self.rules.frame_rate_hz
+        candidates = []
+        for i, (split, codec) in enumerate(zip(self.splits, self.codecs)):
+            sends = bool(self._sends[i])
+            stage_s = max(float(before[i]), float(at_edge[i]), float(self._bits[i]) * bit_s, 1e-9)
+            candidates.append(Candidate(
+                split_index=split,
+                split_name=self.names[split],
+                codec=codec,
+                payload_bytes=int(self.payload_bytes[i]),
+                wait_s=period_s / 2 * float(saturated[i]),
+                head_s=float(self._head[i] * outlook.robot[split]),
+                encode_s=float(self._encode[i] * outlook.robot_factor),
+                transmit_s=float(self.payload_bytes[i]) * 8 * bit_s,
+                rtt_s=outlook.rtt_s * sends,
+                queueing_s=outlook.queueing_s * sends,
+                decode_s=float(self._decode[i] * outlook.edge_factor),
+                tail_s=float(self._tail[i] * outlook.edge[split]),
+                answer_s=self._answer_bytes * 8 * bit_s * sends,
+                latency_s=float(latency_s[i]),
+                frame_rate_hz=1 / stage_s,
+                allowed=bool(allowed[i]),
+            ))
+        return tuple(candidates)
+
+    def _choose(self, best: int, score: Array, before: Array, at_edge: Array, usual_s: float,
+                outlook: Outlook) -> tuple[int, bool, str]:
         current = self._chosen
         if current is None or not math.isfinite(score[current]):
             why = 'first choice' if current is None else (
@@ -274,11 +303,9 @@ class Planner:
             return current, False, f'{self._say(current)} is still best'
         else:
             gain = float(score[current] - score[best])
-            difference = total[current] - total[best]
-            # What a change of the believed rate by one standard deviation would change of the gain.
+            # What a change of each belief by one standard deviation would change of the gain.
             spread = math.hypot(
-                outlook.rate_spread * abs(float(difference[_HIGH] - difference[_LOW]) / math.log(
-                    float(outlook.rates_bps[_HIGH] / outlook.rates_bps[_LOW]))),
+                outlook.rate_spread * usual_s * float(self._bits[current] - self._bits[best]),
                 min(outlook.robot_spread, _FLUCTUATION) * float(before[current] - before[best]),
                 min(outlook.edge_spread, _FLUCTUATION) * float(at_edge[current] - at_edge[best]))
             needed = self.rules.switching_cost * float(score[current]) + self.rules.confidence * spread
@@ -306,14 +333,14 @@ class Planner:
         """
         Return how long to wait for an answer before finishing the frame here.
 
-        Waiting for tau costs E[min(T, tau)] + P(T > tau) x finish; the least of it over the believed times T is where the
-        expected rest of the wait exceeds the time to finish here. It is kept within patience and bound.
+        Waiting for tau costs E[min(T, tau)] + P(T > tau) x finish, the first being the integral of P(T > t) up to tau; it
+        is least where the expected rest of the wait exceeds the time to finish here. Kept within patience and bound.
         """
         if self.rules.fallback_s > 0 or not self._sends[chosen]:
             return bound_s
-        wait = self._bits[chosen] / outlook.grid_bps[::-1] + rest_s
-        share = outlook.grid_share[::-1]
-        through = np.cumsum(share)
-        cost = np.cumsum(share * wait) + (1 - through) * (wait + finish_s)
-        best = float(wait[int(cost.argmin())])
-        return min(bound_s, max(best, _PATIENCE * predicted_s + _PATIENCE_S))
+        longer = outlook.grid_below[::-1]  # the probability that the transfer takes at least as long as at each rate
+        bits = float(self._bits[chosen])
+        cost = np.cumsum(longer * outlook.grid_steps_s) * bits
+        cost += longer * finish_s
+        best_s = bits / float(outlook.grid_bps[len(cost) - 1 - int(cost.argmin())]) + rest_s
+        return min(bound_s, max(best_s, _PATIENCE * predicted_s + _PATIENCE_S))

@@ -12,7 +12,7 @@ from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.link import LinkEstimate, LinkEstimator, Probe
 from dynsplit_ros.estimators.load import LoadEstimate, LoadEstimator, LoadReport
 from dynsplit_ros.estimators.service import ServiceTimes
-from dynsplit_ros.planner.planner import RATE_SHARES, Candidate, Outlook, Plan, Planner, Rules
+from dynsplit_ros.planner.planner import RATE_NORMALS, RATE_SHARES, Candidate, Outlook, Plan, Planner, Rules
 from dynsplit_ros.profile.profile import SystemProfile
 
 __all__ = ['Decision', 'FrameObservation', 'LinkEstimate', 'LoadEstimate', 'LoadReport', 'Monitor', 'MonitorSettings', 'Probe']
@@ -111,7 +111,7 @@ class FrameObservation:
     finish_s: float = math.nan
 
 
-@dataclass(frozen=True)
+@dataclass
 class Decision:
     """
     What to do from the next frame on, and why.
@@ -238,7 +238,7 @@ class Monitor:
         self._now_s = max(self._now_s, now_s)
         alive = self._link.alive
         self._link.tick(now_s)
-        waiting = self._link.waiting(now_s)
+        waiting = self._link.overdue(now_s)
         if not (self._news or alive != self._link.alive or waiting or now_s - self._planned_s >= 0.1):
             return None
         plan = self._planner.plan(self._outlook(now_s))
@@ -273,19 +273,19 @@ class Monitor:
         load = self._load.estimate(now_s)
         rate = self._link.belief(now_s)
         edge = self._load.times
-        share = rate.next_transfer()
         return Outlook(
             now_s=now_s,
-            rates_bps=rate.quantiles_of(share, RATE_SHARES),
+            rates_bps=rate.next_transfer_bps(RATE_SHARES, RATE_NORMALS),
             grid_bps=rate.grid_bps,
-            grid_share=share,
+            grid_below=rate.below,
+            grid_steps_s=rate.grid_steps_s,
             rate_spread=rate.level_spread,
             rtt_s=self._link.rtt_s,
             jitter_s=self._link.jitter_s,
             alive=self._link.alive and not self._link.blocked,
             queueing_s=load.queueing_s,
-            robot=[self._robot.factor_of(cut.index) for cut in self._profile.cuts],
-            edge=[edge.factor_of(cut.index) for cut in self._profile.cuts],
+            robot=self._robot.factors(len(self._profile.cuts)),
+            edge=edge.factors(len(self._profile.cuts)),
             robot_factor=self._robot.factor,
             edge_factor=edge.factor,
             robot_spread=self._robot.spread,
