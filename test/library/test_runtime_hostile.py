@@ -115,11 +115,18 @@ def test_the_robot_answers_each_frame_once_whatever_it_is_told(split, robot, eve
     robot, outside = robot
     before = robot.counters().accepted
     offered = 0
+
+    def refuse_all() -> None:
+        # A decision may let frames wait for ever, and the next image for the link: they are refused, as by an edge that
+        # gives up; again and again, since one whose head is still running has not been sent yet.
+        for sequence in range(before + 1, before + offered + 1):
+            robot.on_answer(robot.session, sequence, Status.SUPERSEDED, '', {}, 0, EdgeTimes())
+
     for kind, *values in events:
         if kind == 'offer':
             offered += 1
             robot.offer(offered)
-            wait(lambda: robot.counters().accepted == before + offered)
+            wait(lambda: robot.counters().accepted == before + offered or refuse_all())
             continue
         if kind == 'on_order':
             try:
@@ -137,15 +144,7 @@ def test_the_robot_answers_each_frame_once_whatever_it_is_told(split, robot, eve
             status, reason, size, times = rest
             robot.on_answer(session, sequence, status, reason, {'output': torch.zeros(1)}, size, times)
     robot.on_order(Order(split.local_index, '', 0.0))
-
-    def all_delivered() -> bool:
-        # A decision may have let frames wait for long: those are refused, as by an edge that gives up; again and again,
-        # since one whose head is still running has not been sent yet.
-        for sequence in range(before + 1, before + offered + 1):
-            robot.on_answer(robot.session, sequence, Status.SUPERSEDED, '', {}, 0, EdgeTimes())
-        return len(outside.delivered) == before + offered
-
-    wait(all_delivered)
+    wait(lambda: len(outside.delivered) == before + offered or refuse_all())
     assert outside.delivered == list(range(1, before + offered + 1))
     assert all(thread.is_alive() for thread in robot._threads)
     assert robot.counters().failed == 0 and not robot._in_flight and not robot._done

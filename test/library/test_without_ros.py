@@ -8,7 +8,7 @@ import sys
 
 PACKAGE = Path(__file__).resolve().parents[2] / 'dynsplit_ros'
 #: The rooms that are shells around the library, or show it.
-WITH_ROS = ('nodes', 'messages', 'demo', 'launching.py', 'tools/demo.py')
+WITH_ROS = ('nodes', 'messages', 'demo', 'launching.py', 'transport.py', 'tools/demo.py')
 
 CODE = """
 import importlib, sys
