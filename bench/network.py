@@ -253,7 +253,7 @@ def measure_link(figures: Figures, folder: Path, models: list[str], transport: s
 
 def in_haste(figures: Figures, stage: Bench, where: str, index: int, cuts: Any, rate_bps: float,
              stage_s: float) -> None:
-    """Offer images three times as fast as the slowest stage carries them; latencies must not grow, nor the stages idle."""
+    """Offer images thrice as fast as the slowest stage carries them; latency must not grow, nor that stage idle."""
     stage.choose(index, 'raw')
     stage.settle(index)
     link_s = cuts[index].nbytes * 8 / rate_bps
@@ -262,8 +262,8 @@ def in_haste(figures: Figures, stage: Bench, where: str, index: int, cuts: Any, 
     seen = stage.seen[:OFFERED]
     quarter = len(seen) // 4
     early, late = (middle(s.timing.latency_s for s in part) for part in (seen[5:5 + quarter], seen[-quarter:]))
-    figures.add(f'{where}: split {index} in haste, latency of the last quarter of {OFFERED} over the first', late / early,
-                'times', '<= 1.10')
+    figures.add(f'{where}: split {index} in haste, latency of the last quarter of {OFFERED} over the first',
+                late / early, 'times', '<= 1.10')
     slowest_s = max(link_s, *(middle(compute_s(s.timing)[i] for s in seen) for i in (0, 1)))
     rate_hz = (len(seen) - 6) / (seen[-1].at_s - seen[5].at_s)
     figures.add(f'{where}: split {index} in haste, frames/s times the slowest stage', rate_hz * slowest_s, '', '>= 0.9')
@@ -300,14 +300,16 @@ def measure_system(figures: Figures, folder: Path, model: str, seconds: float, s
             if policy == 'dynamic':
                 report_changes(figures, stage, steps, bounds)
     for number, rate_bps in enumerate(STEP_RATES_BPS):
-        means = {policy: float(np.mean(runs[number])) if runs[number] else float('inf') for policy, runs in latencies.items()}
+        means = {policy: float(np.mean(runs[number])) if runs[number] else float('inf')
+                 for policy, runs in latencies.items()}
         best = min((policy for policy in means if policy != 'dynamic'), key=lambda policy: means[policy])
-        figures.add(f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: best fixed choice is {best}', means[best] * 1e3, 'ms')
-        figures.add(f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: dynamic', means['dynamic'] * 1e3, 'ms')
-        figures.add(f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: dynamic over the best', means['dynamic'] / means[best],
+        for policy, mean_s in means.items():
+            figures.add(f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: {policy}', mean_s * 1e3, 'ms')
+        figures.add(f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: dynamic over the best fixed choice ({best})', means['dynamic'] / means[best],
                     'times', '<= 1.10')
     # A fixed split that is slow answers fewer frames in a slow step: each step counts alike.
-    overall = {policy: float(np.mean([np.mean(run) if run else np.inf for run in runs])) for policy, runs in latencies.items()}
+    overall = {policy: float(np.mean([np.mean(run) if run else np.inf for run in runs]))
+               for policy, runs in latencies.items()}
     for policy, mean_s in overall.items():
         figures.add(f'whole run: {policy}', mean_s * 1e3, 'ms')
         if policy != 'dynamic':
@@ -356,10 +358,12 @@ def measure_cpu(figures: Figures, folder: Path, seconds: float) -> None:
 def main() -> int:
     """Measure and report."""
     parser = argument_parser(__doc__)
-    parser.add_argument('--part', action='append', choices=('link', 'system', 'cpu'), help='only this part; may be repeated')
+    parser.add_argument('--part', action='append', choices=('link', 'system', 'cpu'),
+                        help='only this part; may be repeated')
     parser.add_argument('--model', action='append', help='only this model (default: mobilenet_v2 and resnet50)')
     parser.add_argument('--transport', default='wired', help='transport of the link part (default: wired)')
-    parser.add_argument('--seconds', type=float, default=20.0, help='length of each step of the system part (default: 20)')
+    parser.add_argument('--seconds', type=float, default=20.0,
+                        help='length of each step of the system part (default: 20)')
     parser.add_argument('--splits', type=int, nargs='*', help='fixed splits of the system part (default: all)')
     given = parser.parse_args()
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))

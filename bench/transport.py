@@ -136,11 +136,12 @@ def main() -> int:
     for size in SIZES:
         tcp_s, dds_s = float(np.median(delays['tcp', size])), float(np.median(delays['dds', size]))
         figures.add(f'{size} bytes by plain TCP, median', tcp_s * 1e3, 'ms')
-        figures.add(f'{size} bytes by plain TCP, slowest of {MESSAGES} over its median', max(delays['tcp', size]) / tcp_s, 'times')
+        figures.add(f'{size} bytes by plain TCP, slowest of {MESSAGES} over its median',
+                    max(delays['tcp', size]) / tcp_s, 'times')
         figures.add(f'{size} bytes as an activation, median', dds_s * 1e3, 'ms')
         figures.add(f'{size} bytes as an activation, median over plain TCP', dds_s / tcp_s, 'times', '<= 4')
-        figures.add(f'{size} bytes as an activation, slowest of {MESSAGES} over TCP median', max(delays['dds', size]) / tcp_s,
-                    'times', '<= 10')
+        figures.add(f'{size} bytes as an activation, slowest of {MESSAGES} over TCP median',
+                    max(delays['dds', size]) / tcp_s, 'times', '<= 10')
     figures.extra['delays_s'] = {f'{way} {size}': values for (way, size), values in delays.items()}
     return figures.finish(given.json)
 

@@ -73,6 +73,7 @@ def test_the_link_carries_what_its_rate_says(testbed: Testbed) -> None:
 def test_nodes_on_the_link_cost_what_is_allowed(tmp_path: Path) -> None:
     # The benchmark itself, its short part: 10 frames/s through camera, edge and monitor, each under 15 % of a core.
     environment = {name: value for name, value in os.environ.items() if name != 'ROS_AUTOMATIC_DISCOVERY_RANGE'}
-    done = subprocess.run([sys.executable, '-c', BENCH.format('network'), ':'.join(sys.path), '--part', 'cpu', '--seconds', '5',
-                           '--json', str(tmp_path / 'out.json')], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', BENCH.format('network'), ':'.join(sys.path), '--part', 'cpu',
+                           '--seconds', '5', '--json', str(tmp_path / 'out.json')],
+                          env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
