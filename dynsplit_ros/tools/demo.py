@@ -57,6 +57,10 @@ def main(argv: list[str] | None = None) -> int:
     # Nothing leaves this machine, and no other ROS 2 system on it is disturbed.
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    from dynsplit_ros.transport import environment  # here, so that --help needs no ROS
+
+    for name, value in environment('one_machine').items():
+        os.environ.setdefault(name, value)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return demonstrate(given)
