@@ -12,7 +12,8 @@ import statistics
 
 from dynsplit_ros.estimators.rate import RateFilter
 
-#: Before the first heartbeat is answered, the round trip is guessed, and known no better than the guess, in seconds.
+#: Before the first heartbeat is answered, the round trip is guessed, and known no better than the guess, in
+#: seconds.
 _GUESSED_RTT_S = 0.005
 #: No clock, scheduler and middleware together time a message better than this, in seconds.
 _LEAST_JITTER_S = 2e-4
@@ -45,9 +46,9 @@ class LinkEstimate:
     """
     What is believed of the link.
 
-    ``throughput_bps`` from the robot to the edge, the standard deviation of its natural logarithm, the round trip of an
-    empty message and what it varies by, whether the edge answers at all, for how long nothing was heard of it, and the
-    bytes spent on payloads, heartbeats and throughput probes since the start.
+    ``throughput_bps`` from the robot to the edge, the standard deviation of its natural logarithm, the round
+    trip of an empty message and what it varies by, whether the edge answers at all, for how long nothing was
+    heard of it, and the bytes spent on payloads, heartbeats and throughput probes since the start.
     """
 
     throughput_bps: float
@@ -63,7 +64,9 @@ class LinkEstimate:
 
 @dataclass
 class _Sent:
-    """A message on its way: when it left, its bytes in both directions, how long the edge should need for it."""
+    """
+    A message on its way: when it left, its bytes in both directions, how long the edge should need for it.
+    """
 
     sent_s: float
     size: float
@@ -78,16 +81,22 @@ class LinkEstimator:
     """
     Follows each message from sending to arrival on a link that carries one after the other.
 
-    A message's transfer starts when it is sent or when the one before it is through, whichever is later, and ends half
-    a round trip before its receipt comes back, or its answer, less the time that the edge held it. Only durations are
-    subtracted from the robot's clock; the edge's clock is never looked at. Throughput probes keep to ``probe_share``
-    (0..1) of the estimated rate, heartbeats included, and leave only while nothing else is under way. The link counts
-    as lost when a message is unanswered, and nothing at all was heard, for ``silence_s`` longer than expected.
-    ``downlink_ratio`` is the answers' rate over the payloads' rate.
+    A message's transfer starts when it is sent or when the one before it is through, whichever is later, and
+    ends half a round trip before its receipt comes back, or its answer, less the time that the edge held it.
+    Only durations are subtracted from the robot's clock; the edge's clock is never looked at. Throughput
+    probes keep to ``probe_share`` (0..1) of the estimated rate, heartbeats included, and leave only while
+    nothing else is under way. The link counts as lost when a message is unanswered, and nothing at all was
+    heard, for ``silence_s`` longer than expected. ``downlink_ratio`` is the answers' rate over the payloads'
+    rate.
     """
 
     def __init__(
-        self, heartbeat_period_s: float, probe_period_s: float, probe_share: float, silence_s: float, downlink_ratio: float
+        self,
+        heartbeat_period_s: float,
+        probe_period_s: float,
+        probe_share: float,
+        silence_s: float,
+        downlink_ratio: float,
     ) -> None:
         self._heartbeat_period_s = heartbeat_period_s
         self._probe_period_s = probe_period_s
@@ -128,7 +137,9 @@ class LinkEstimator:
         self._under_way[key] = _Sent(now_s, payload_bytes, service_s, True)
 
     def on_receipt(self, key: Hashable, now_s: float) -> bool:
-        """Take into account that the edge said at once that a payload arrived; False if it is not expected."""
+        """
+        Take into account that the edge said at once that a payload arrived; False if it is not expected.
+        """
         sent = self._under_way.get(key)
         if sent is None or sent.passed:
             return False
@@ -140,7 +151,8 @@ class LinkEstimator:
         """
         Take an answer into account that came at ``now_s``; return False for one to something never sent.
 
-        ``held_s`` is the time between the message's arrival at the edge and its answer's departure, on the edge's clock.
+        ``held_s`` is the time between the message's arrival at the edge and its answer's departure, on the
+        edge's clock.
         """
         sent = self._under_way.pop(key, None)
         if sent is None:
@@ -169,10 +181,12 @@ class LinkEstimator:
 
     def _arrived(self, sent: _Sent, back_s: float, held_s: float, answer_size: float) -> None:
         """Learn from a message whose receipt or answer was back at ``back_s``."""
-        now_s = self._clock(back_s)
-        self._hear(back_s)
-        overtaken = [other for other in self._under_way.values()
-                     if other is not sent and other.sent_s <= sent.sent_s and not other.passed]
+        now_s = self._hear(back_s)
+        overtaken = [
+            other
+            for other in self._under_way.values()
+            if other is not sent and other.sent_s <= sent.sent_s and not other.passed
+        ]
         start_s = max(sent.sent_s, self._free_s)
         arrived_s = back_s - held_s
         for other in overtaken:
@@ -180,15 +194,20 @@ class LinkEstimator:
             if other.is_payload:
                 self._advance(now_s)
                 self._rate.observe_longer(
-                    sent.sent_s - max(other.sent_s, self._free_s) - self.rtt_s, other.size,
-                    self.jitter_s + 0.25 * other.service_s)
+                    sent.sent_s - max(other.sent_s, self._free_s) - self.rtt_s,
+                    other.size,
+                    self.jitter_s + 0.25 * other.service_s,
+                )
             other.passed, other.passed_s = True, now_s
         sent.passed, sent.passed_s = True, now_s
         if not (held_s >= 0 and arrived_s >= sent.sent_s):
             return  # held for longer than it was away, or back before it left: clocks that jumped teach nothing
         small_s = HEARTBEAT_BYTES * 8 / self._downlink_ratio / self._rate.median_bps
         behind_s = back_s - self._answered_s
-        if self._answer_size / HEARTBEAT_BYTES * small_s > self.jitter_s and 0 <= behind_s <= 3 * self.jitter_s + 2 * small_s:
+        if (
+            self._answer_size / HEARTBEAT_BYTES * small_s > self.jitter_s
+            and 0 <= behind_s <= 3 * self.jitter_s + 2 * small_s
+        ):
             return  # on its way back it probably waited behind an answer, nobody knows how long
         alone = not overtaken and self._free_s <= sent.sent_s
         self._free_s = max(self._free_s, arrived_s - self.rtt_s)
@@ -211,15 +230,18 @@ class LinkEstimator:
         if not known and self._heartbeats:
             self._update_rtt()
 
-    def _hear(self, now_s: float) -> None:
+    def _hear(self, now_s: float) -> float:
         now_s = self._clock(now_s)
         if not self.alive:
             self._credit = True
         self.alive = True
         self._heard_s = now_s
+        return now_s
 
     def _on_heartbeat(self, total_s: float) -> None:
-        """Learn the round trip: the mean of the latest, less what the heartbeat's bytes took, without outliers."""
+        """
+        Learn the round trip: the mean of the latest, less what the heartbeat's bytes took, without outliers.
+        """
         # While nothing is known of the rate, neither is the share that the bytes have in it.
         known = self._informed_s > -math.inf
         own_s = self._heartbeat_size * 8 / self._rate.median_bps if known else math.nan
@@ -239,7 +261,9 @@ class LinkEstimator:
 
     def _airtime_s(self) -> float:
         """How long a transfer must take to tell the rate to a tenth, within what a second earns."""
-        return min(max(_PROBE_JITTERS * self.jitter_s, self._probe_share * self._probe_period_s), self._probe_share)
+        return min(
+            max(_PROBE_JITTERS * self.jitter_s, self._probe_share * self._probe_period_s), self._probe_share
+        )
 
     # Heartbeats and probes
 
@@ -248,10 +272,17 @@ class LinkEstimator:
         now_s = self._clock(now_s)
         hurry = 0.2 if len(self._heartbeats) < _KEPT // 2 else 1.0
         heartbeat = now_s - self._heartbeat_s >= hurry * self._heartbeat_period_s
-        wanted = self._credit or now_s - self._informed_s >= self._probe_period_s or self._rate.level_spread > _AMBIGUOUS
+        wanted = (
+            self._credit
+            or now_s - self._informed_s >= self._probe_period_s
+            or self._rate.level_spread > _AMBIGUOUS
+        )
         if not (heartbeat or wanted):
             return None
-        if any(not other.passed and now_s - other.sent_s < self._patience_s(other) for other in self._under_way.values()):
+        if any(
+            not other.passed and now_s - other.sent_s < self._patience_s(other)
+            for other in self._under_way.values()
+        ):
             return None
         self._earn(now_s)
         if heartbeat:
@@ -279,7 +310,9 @@ class LinkEstimator:
         self._low_bps = self._rate.low_bps
         if self._tokens_s is not None and self.alive:
             earned = self._probe_share * self._low_bps / 8
-            self._tokens = min(self._tokens + earned * (now_s - self._tokens_s), max(earned, _FIRST_PROBE_BYTES))
+            self._tokens = min(
+                self._tokens + earned * (now_s - self._tokens_s), max(earned, _FIRST_PROBE_BYTES)
+            )
         self._tokens_s = now_s
 
     # What is believed
@@ -300,26 +333,28 @@ class LinkEstimator:
     def belief(self, now_s: float) -> RateFilter:
         """Return the rate as believed at ``now_s``, with what the unanswered payload says of it."""
         now_s = self._clock(now_s)
-        waiting = self.waiting(now_s)
-        if waiting is None:
-            if self._rate_s is None or now_s - self._rate_s > _IDLE_S:
+        overdue = self.overdue(now_s)
+        if overdue is None:
+            if self._rate_s is None or (now_s - self._rate_s > _IDLE_S and self.waiting(now_s) is None):
                 self._advance(now_s)
             return self._rate
-        sent, elapsed_s = waiting
-        if not self.overdue(now_s):
-            return self._rate
+        sent, elapsed_s = overdue
         rate = self._rate.copy()
         rate.elapse(max(0.0, now_s - (self._rate_s if self._rate_s is not None else now_s)))
         rate.observe_longer(elapsed_s, sent.size, self.jitter_s)
         return rate
 
-    def overdue(self, now_s: float) -> bool:
-        """Whether the payload on the link takes so long that this says something of the rate."""
+    def overdue(self, now_s: float) -> tuple[_Sent, float] | None:
+        """Return what :meth:`waiting` does if it takes so long that this says something of the rate."""
         waiting = self.waiting(now_s)
-        return waiting is not None and waiting[1] > waiting[0].size * 8 / self._rate.median_bps
+        if waiting is None or waiting[1] <= waiting[0].size * 8 / self._rate.median_bps:
+            return None
+        return waiting
 
     def waiting(self, now_s: float) -> tuple[_Sent, float] | None:
-        """The payload that is on the link, and for how long its transfer must have been going on, in seconds."""
+        """
+        Return the payload on the link and for how long its transfer must have been going on, in seconds.
+        """
         for sent in self._under_way.values():
             if sent.is_payload and not sent.passed:  # the first one; those behind it have not begun
                 start_s = max(sent.sent_s, self._free_s)
@@ -328,7 +363,10 @@ class LinkEstimator:
         return None
 
     def passed_s(self, key: Hashable) -> float | None:
-        """When an unanswered message got through, by the robot's clock; None when it has not, as far as is known."""
+        """
+        When an unanswered message got through, by the robot's clock; None when it has not, as far as is
+        known.
+        """
         sent = self._under_way.get(key)
         return sent.passed_s if sent is not None and sent.passed else None
 

@@ -23,9 +23,9 @@ class LoadReport:
     What an edge says about itself.
 
     ``session`` names the run of the edge (another one after a restart) and ``sequence`` counts its reports.
-    ``utilisation`` is the busy share of its time (0..1), ``queue_length`` the frames waiting, ``queueing_s`` the delay
-    that a frame arriving now would see, ``slowdown`` how many times as long as profiled its tails take, and ``robots``
-    how many robots it serves.
+    ``utilisation`` is the busy share of its time (0..1), ``queue_length`` the frames waiting, ``queueing_s``
+    the delay that a frame arriving now would see, ``slowdown`` how many times as long as profiled its tails
+    take, and ``robots`` how many robots it serves.
     """
 
     session: int
@@ -37,7 +37,7 @@ class LoadReport:
     robots: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoadEstimate:
     """What is believed of the edge; ``fresh`` is whether anything was heard from it lately."""
 
@@ -49,12 +49,16 @@ class LoadEstimate:
 
 
 class LoadEstimator:
-    """The edge's load; statements older than ``stale_after_s`` are no longer believed."""
+    """
+    The edge's load; statements older than ``stale_after_s`` are no longer believed.
+
+    ``times`` corrects its profile, and ``queueing_s`` is the queueing delay as it was last believed.
+    """
 
     def __init__(self, stale_after_s: float) -> None:
         self.times = ServiceTimes(_SPREAD)
         self._stale_after_s = stale_after_s
-        self._queueing_s = 0.0
+        self.queueing_s = 0.0
         self._utilisation = 0.0
         self._robots = 0
         self._session: int | None = None
@@ -75,7 +79,7 @@ class LoadEstimator:
             return False
         if report.session != self._session:
             self.times = ServiceTimes(_SPREAD)
-            self._queueing_s = report.queueing_s
+            self.queueing_s = report.queueing_s
         self._session, self._sequence = report.session, report.sequence
         self._utilisation, self._robots = min(1.0, report.utilisation), report.robots
         if report.utilisation > 0:  # where nothing ran, nothing was slow
@@ -84,7 +88,10 @@ class LoadEstimator:
         return True
 
     def on_answer(self, cut: int, queueing_s: float, tail_s: float, profiled_s: float, now_s: float) -> None:
-        """Take into account what the edge says of one frame: seconds waited, seconds of the tail, and its profile."""
+        """
+        Take into account what the edge says of one frame: seconds waited, seconds of the tail, and its
+        profile.
+        """
         if math.isfinite(tail_s):
             self.times.observe(cut, tail_s, profiled_s, now_s)
         if 0 <= queueing_s <= _LONGEST_S:
@@ -92,16 +99,18 @@ class LoadEstimator:
 
     def on_silence(self, cut: int, waited_s: float, profiled_s: float, now_s: float) -> None:
         """Take into account that a frame arrived at the edge ``waited_s`` ago and is not answered."""
-        self.times.observe_longer(cut, waited_s - self._queueing_s, profiled_s, now_s)
+        self.times.observe_longer(cut, waited_s - self.queueing_s, profiled_s, now_s)
 
     def estimate(self, now_s: float) -> LoadEstimate:
         """Return what is believed at ``now_s`` (seconds of the robot's monotonic clock)."""
         self.times.forget(now_s)
         if now_s - self._news_s > self._stale_after_s:
             return LoadEstimate(slowdown=self.times.factor)
-        return LoadEstimate(self._queueing_s, self.times.factor, self._utilisation, self._robots, True)
+        return LoadEstimate(self.queueing_s, self.times.factor, self._utilisation, self._robots, True)
 
     def _queue(self, queueing_s: float, now_s: float) -> None:
         fresh = now_s - self._news_s <= self._stale_after_s
-        self._queueing_s = queueing_s if not fresh else (1 - _NEWEST) * self._queueing_s + _NEWEST * queueing_s
+        self.queueing_s = (
+            queueing_s if not fresh else (1 - _NEWEST) * self.queueing_s + _NEWEST * queueing_s
+        )
         self._news_s = max(self._news_s, now_s)

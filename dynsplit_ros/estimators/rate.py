@@ -6,69 +6,86 @@ from __future__ import annotations
 
 import functools
 import math
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
 LOWEST_BPS = 2e4
 HIGHEST_BPS = 5e9
 _SIZE = 160
 
-#: How a link may behave, from a cable to a cell's edge: relative spread of what single transfers see, drift of the
-#: level (natural logarithm, per square root of a second), and how often per second it becomes anything else at once.
-#: Which of these holds is inferred from the transfers, so that neither averaging nor reacting is tuned to a link.
+#: How a link may behave, from a cable to a cell's edge: relative spread of what single transfers see, drift
+#: of the level (natural logarithm, per square root of a second), and how often per second it becomes anything
+#: else at once. Which of these holds is inferred from the transfers, so that neither averaging nor reacting
+#: is tuned to a link.
 _SPREAD = np.array([0.05, 0.18, 0.45])
 _DRIFT = np.array([0.02, 0.12, 0.70])
 _JUMPS_PER_S = np.array([0.02, 0.03, 0.10])
 #: How often per second a link changes between these behaviours.
 _REGIME_CHANGES_PER_S = 0.05
-#: Share of transfers that something other than the link held up: a pause of a process, a lost packet sent again.
+#: Share of transfers that something other than the link held up: a pause of a process, a lost packet sent
+#: again.
 _HELD_UP = 0.01
+#: Times, in jitters, are cut to this, so that single precision holds their squares.
+_LONGEST = 1e12
+RATE_EDGES = np.array([0, 1, 4, 10, 20, 35, 50, 65, 80, 90, 96, 99, 100]) / 100
+#: The next transfer is described by the rates below which these shares of the probability lie: parts that are
+#: finer where rates are rare, each by its middle.
+RATE_SHARES: Array = (RATE_EDGES[1:] + RATE_EDGES[:-1]) / 2
+#: The standard normal distribution's quantiles of these shares.
+_NORMALS: Array = np.array([NormalDist().inv_cdf(share) for share in RATE_SHARES])
 #: Where the level is read: the ends of the middle two thirds, the lower quartile, the median.
 _LEVEL_SHARES = np.array([0.1587, 0.25, 0.5, 0.8413])
+_SHARES = np.concatenate((_LEVEL_SHARES, RATE_SHARES))
 
 
-_LOG_GRID: Array = np.linspace(math.log(LOWEST_BPS), math.log(HIGHEST_BPS), _SIZE)
+_LOG_GRID: Array = np.linspace(math.log(LOWEST_BPS), math.log(HIGHEST_BPS), _SIZE, dtype=np.float64)
 _STEP = float(_LOG_GRID[1] - _LOG_GRID[0])
 _EDGES: Array = _LOG_GRID + _STEP / 2
 _S_PER_BYTE = (8 / np.exp(_LOG_GRID)).astype(np.float32)
 _VARIANCE = (_SPREAD**2).astype(np.float32)[:, None]
-# Diffusion with reflecting ends is diagonal in the cosine basis: any elapsed time is one product there. At this size a
-# product with the basis is faster than a fast transform, and single precision is enough for a belief.
-_COSINES = np.sqrt(2 / _SIZE) * np.cos(np.pi * np.outer(np.arange(_SIZE), np.arange(_SIZE) + 0.5) / _SIZE)
-_COSINES[0] /= np.sqrt(2)
+# Diffusion with reflecting ends is diagonal in the cosine basis: any elapsed time is one product there. At
+# this size a product with the basis is faster than a fast transform, and single precision is enough for a
+# belief.
+_COSINES = math.sqrt(2 / _SIZE) * np.cos(np.pi * np.outer(np.arange(_SIZE), np.arange(_SIZE) + 0.5) / _SIZE)
+_COSINES[0] /= math.sqrt(2)
 _BASIS = _COSINES.astype(np.float32)
 _TO_SPECTRUM = np.ascontiguousarray(_BASIS.T)
 _DIFFUSION = np.outer(_DRIFT**2 / 2, (2 - 2 * np.cos(np.pi * np.arange(_SIZE) / _SIZE)) / _STEP**2)
 
 
 @functools.lru_cache(maxsize=1024)
-def _passage(twentieths: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+def _passage(twentieths: int) -> tuple[Singles, Singles, Singles]:
     """
     Return what exp(``twentieths`` / 20) seconds do.
 
-    That is the decay of each behaviour's spectrum [3, 160], what becomes of each behaviour's probability that stays
-    where it is [3, 3], and what of it arrives at every rate by a jump [3, 3].
+    That is the decay of each behaviour's spectrum [3, 160], what becomes of each behaviour's probability that
+    stays where it is [3, 3], and what of it arrives anywhere by a jump [3, 3].
     """
     elapsed_s = math.exp(twentieths / 20)
     stay = np.exp(-_JUMPS_PER_S * elapsed_s)
     change = -math.expm1(-_REGIME_CHANGES_PER_S * elapsed_s)
     mix = change / len(_SPREAD) + (1 - change) * np.eye(len(_SPREAD))
-    return (np.exp(-_DIFFUSION * elapsed_s).astype(np.float32), (mix * stay).astype(np.float32),
-            (mix * (1 - stay) / _SIZE).astype(np.float32))
+    return (
+        np.exp(-_DIFFUSION * elapsed_s).astype(np.float32),
+        (mix * stay).astype(np.float32),
+        (mix * (1 - stay)).astype(np.float32),
+    )
 
 
 class RateFilter:
     """
     The probability of each rate on a logarithmic grid, under each of three behaviours of the link.
 
-    Between observations the probability diffuses and, with a small chance per second, jumps anywhere: a change of rate
-    is then a hypothesis like any other, and wins as soon as it explains a transfer better than noise does. The idea of
-    forecasting a cellular link this way is from Winstein, Sivaraman and Balakrishnan, "Stochastic Forecasts Achieve High
-    Throughput and Low Delay over Cellular Networks" (NSDI 2013); the behaviours side by side are the interacting
-    multiple models of Blom and Bar-Shalom (1988).
+    Between observations the probability diffuses and, with a small chance per second, jumps anywhere: a
+    change of rate is then a hypothesis like any other, and wins as soon as it explains a transfer better than
+    noise does. The idea of forecasting a cellular link this way is from Winstein, Sivaraman and Balakrishnan,
+    "Stochastic Forecasts Achieve High Throughput and Low Delay over Cellular Networks" (NSDI 2013); the
+    behaviours side by side are the interacting multiple models of Blom and Bar-Shalom (1988).
     """
 
     #: The rates of the grid, ascending, bit/s, [160].
@@ -77,9 +94,10 @@ class RateFilter:
     grid_steps_s: Array = np.diff(1 / grid_bps[::-1], prepend=0.0)
 
     def __init__(self) -> None:
-        self._p = np.full((len(_SPREAD), _SIZE), 1 / (len(_SPREAD) * _SIZE), np.float32)
+        self._p: Singles = np.full((len(_SPREAD), _SIZE), 1 / (len(_SPREAD) * _SIZE), np.float32)
         self._cumulated: Array | None = None
-        self._quartiles: list[float] = []
+        self._level_log: list[float] = []
+        self._next_log: Array = _NORMALS
 
     def copy(self) -> RateFilter:
         """Return a filter with the same belief, to ask 'what if' without changing this one."""
@@ -91,22 +109,27 @@ class RateFilter:
         """Let ``elapsed_s`` (>= 0) go by without an observation."""
         if elapsed_s <= 0:
             return
-        # To a twentieth: how much is forgotten need not be known better, and each length is prepared but once.
+        # To a twentieth: how much is forgotten need not be known better, and each length is prepared but
+        # once.
         decay, kept, jumps = _passage(round(math.log(max(elapsed_s, 1e-3)) * 20))
-        p = kept @ (((self._p @ _TO_SPECTRUM) * decay) @ _BASIS)
-        p += (jumps @ self._p.sum(axis=1))[:, None]
-        self._p, self._cumulated = p, None
+        spectrum = self._p @ _TO_SPECTRUM
+        spectrum *= decay
+        level = jumps @ spectrum[:, 0]  # what jumps is even over the rates, which the spectrum's first value is
+        spectrum = kept @ spectrum
+        spectrum[:, 0] += level
+        self._p, self._cumulated = np.asarray(spectrum @ _BASIS, np.float32), None
 
     def observe(self, transfer_s: float, size_bytes: float, jitter_s: float) -> None:
         """
         Take into account that ``size_bytes`` took ``transfer_s``, known to ``jitter_s`` (> 0).
 
-        The spread is relative to the geometric mean of the expected and the measured time: for long transfers this is a
-        normal distribution of the logarithm, for short ones of the time itself, so a transfer too short to tell says no
-        more than that the link is not slow. Something may hold a transfer up, but nothing makes it faster than the link.
+        The spread is relative to the geometric mean of the expected and the measured time: for long transfers
+        this is a normal distribution of the logarithm, for short ones of the time itself, so a transfer too
+        short to tell says no more than that the link is not slow. Something may hold a transfer up, but
+        nothing makes it faster than the link.
         """
         # In units of the jitter, which keeps single precision away from its limits.
-        transfer = transfer_s / jitter_s
+        transfer = min(transfer_s / jitter_s, _LONGEST)
         expected = _S_PER_BYTE * np.float32(size_bytes / jitter_s)
         late = np.float32(transfer) - expected
         variance = _VARIANCE * (expected * np.float32(max(transfer, 1.0)))
@@ -123,17 +146,20 @@ class RateFilter:
         held_up *= _HELD_UP / 9.2 * math.sqrt(2 * math.pi)
         likelihood += held_up
         likelihood *= self._p
-        self._set(likelihood)
+        self._set(np.asarray(likelihood, np.float32))
 
     def observe_longer(self, elapsed_s: float, size_bytes: float, jitter_s: float) -> None:
-        """Take into account that ``size_bytes`` have taken more than ``elapsed_s`` and are still not through."""
+        """
+        Take into account that ``size_bytes`` have taken more than ``elapsed_s`` and are still not through.
+        """
         expected = _S_PER_BYTE * np.float32(size_bytes / jitter_s)
-        elapsed = max(elapsed_s / jitter_s, 1.0)
+        elapsed = min(max(elapsed_s / jitter_s, 1.0), _LONGEST)
         deviation = np.sqrt(_VARIANCE * (expected * np.float32(elapsed)) + np.float32(1.0))
         # The logistic approximation of the normal distribution (Bowling et al. 2009), good to 0.01.
-        survival = 1 / (1 + np.exp(np.clip((expected - np.float32(elapsed_s / jitter_s)) / deviation * -1.702, -60, 60)))
+        steps = (expected - np.float32(min(elapsed_s / jitter_s, _LONGEST))) / deviation
+        survival = 1 / (1 + np.exp(np.clip(steps * np.float32(-1.702), -60, 60)))
         held_up = min(1.0, math.log1p(1e4 / elapsed) / 9.2)
-        self._set(self._p * ((1 - _HELD_UP) * survival + np.float32(_HELD_UP * held_up)))
+        self._set(np.asarray(self._p * ((1 - _HELD_UP) * survival + _HELD_UP * held_up), np.float32))
 
     @property
     def below(self) -> Array:
@@ -141,39 +167,39 @@ class RateFilter:
         if self._cumulated is None:
             self._cumulated = np.cumsum(self._p.sum(axis=0), dtype=np.float64)
             self._cumulated /= self._cumulated[-1]
-            self._quartiles = self._quantiles(_LEVEL_SHARES).tolist()
+            quantiles = np.interp(_SHARES, self._cumulated, _EDGES)
+            self._level_log = quantiles[: len(_LEVEL_SHARES)].tolist()
+            self._next_log = quantiles[len(_LEVEL_SHARES) :]
         return self._cumulated
 
-    def next_transfer_bps(self, shares: Array, normals: Array) -> Array:
+    def next_transfer_bps(self) -> Array:
         """
-        Rates that the next transfer will see, below which the given shares (ascending, 0..1) of the probability lie.
+        Rates that the next transfer will see, below which :data:`RATE_SHARES` of the probability lie.
 
-        ``normals`` are the standard normal distribution's quantiles of those shares: a transfer's own spread widens the
-        level's by as much as if both were normal.
+        A transfer's own spread widens the level's by as much as if both were normal.
         """
         spread = self.level_spread
         own = float(self._p.sum(axis=1) @ _SPREAD**2)
-        return self._quantiles(shares) * np.exp((math.sqrt(spread**2 + own) - spread) * normals)
-
-    def _quantiles(self, shares: Array) -> Array:
-        result: Array = np.exp(np.interp(shares, self.below, _EDGES))
-        return result
+        wider = math.sqrt(spread**2 + own) - spread
+        return np.asarray(np.exp(self._next_log + wider * _NORMALS))
 
     @property
     def median_bps(self) -> float:
         """The rate that is as likely exceeded as not."""
-        return self._level()[2]
+        return math.exp(self._level()[2])
 
     @property
     def low_bps(self) -> float:
         """The rate that is exceeded with a probability of three quarters."""
-        return self._level()[1]
+        return math.exp(self._level()[1])
 
     @property
     def level_spread(self) -> float:
-        """Half the width, on the natural logarithm, of the middle two thirds: the spread apart from rare jumps."""
+        """
+        Half the width, on the natural logarithm, of the middle two thirds: the spread apart from rare jumps.
+        """
         level = self._level()
-        return math.log(level[3] / level[0]) / 2
+        return (level[3] - level[0]) / 2
 
     @property
     def relative_uncertainty(self) -> float:
@@ -190,10 +216,10 @@ class RateFilter:
 
     def _level(self) -> list[float]:
         if self._cumulated is None:
-            self.below
-        return self._quartiles
+            _ = self.below
+        return self._level_log
 
-    def _set(self, p: NDArray[np.float32]) -> None:
+    def _set(self, p: Singles) -> None:
         total = float(p.sum())
         if total > 1e-30:
             p *= np.float32(1 / total)

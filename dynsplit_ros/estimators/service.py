@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""How a machine's times compare with its profile while it runs: one factor for the machine, one more for each cut."""
+"""How a machine's times compare with its profile: one factor for the machine, one more for each cut."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 
 #: Measured times below this say more about the clock than about the machine, in seconds.
 SHORTEST_S = 5e-4
-#: Standard deviations, all of natural logarithms: of one measurement; of a cut's own factor, before it is known;
-#: and of the machine's drift, per square root of a second.
+#: Standard deviations, all of natural logarithms: of one measurement; of a cut's own factor, before it is
+#: known; and of the machine's drift, per square root of a second.
 _NOISE = 0.08
 _CUT = 0.10
 _DRIFT = 0.15
-#: An innovation beyond this many standard deviations is an outlier if it stays alone, a change if the next agrees.
+#: An innovation beyond this many standard deviations is an outlier if it stays alone, a change if the next
+#: agrees.
 _SURPRISE = 3.5
-#: Without measurements, the machine is thought to return to its profile with this time constant, in seconds: at first,
-#: and at most. It doubles each time a measurement after some forgetting shows that nothing had changed.
+#: Without measurements, the machine is thought to return to its profile with this time constant, in seconds:
+#: at first, and at most. It doubles each time a measurement after some forgetting shows that nothing had
+#: changed.
 _FORGETTING_S = 30.0
 _LONGEST_FORGETTING_S = 600.0
 #: A measurement this many times too long or too short is a fault, not a time.
@@ -30,14 +32,15 @@ class ServiceTimes:
     """
     Correction of profiled times by measured ones.
 
-    The logarithm of measured over profiled time is the machine's factor (throttled, shared) plus the cut's own (what
-    the profile got wrong about it), each with a variance, updated as a Kalman filter does: a measurement of one cut
-    moves the prediction of all of them, less so what is already known of it alone.
+    The logarithm of measured over profiled time is the machine's factor (throttled, shared) plus the cut's
+    own (what the profile got wrong about it), each with a variance, updated as a Kalman filter does: a
+    measurement of one cut moves the prediction of all of them, less so what is already known of it alone.
     """
 
     def __init__(self, spread: float, confirmations: int = 1) -> None:
         """
-        Start at the profile, ``spread`` being the standard deviation of the logarithm of the machine's factor.
+        Start at the profile, ``spread`` being the standard deviation of the logarithm of the machine's
+        factor.
 
         An outlier is believed when ``confirmations`` more follow it in the same direction.
         """
@@ -47,6 +50,7 @@ class ServiceTimes:
         self._spread = spread
         self._variance = spread**2
         self._cuts: dict[int, tuple[float, float]] = {}
+        self._means = np.zeros(0)
         self._updated_s: float | None = None
         self._forgetting_s = _FORGETTING_S
         self._forgotten_s = -math.inf
@@ -65,10 +69,11 @@ class ServiceTimes:
 
     def factors(self, count: int) -> NDArray[np.float64]:
         """Times as long as profiled, for the cuts 0 to ``count`` - 1."""
-        factors = np.full(count, self.factor)
-        for cut, (mean, _) in self._cuts.items():
-            factors[cut] *= math.exp(mean)
-        return factors
+        if len(self._means) != count:
+            self._means = np.zeros(count)
+            for cut, (mean, _) in self._cuts.items():
+                self._means[cut] = mean
+        return np.asarray(np.exp(self._means + self._log))
 
     def factor_of(self, cut: int) -> float:
         """Times as long as profiled, for one cut."""
@@ -103,17 +108,25 @@ class ServiceTimes:
             self._remembered = None
         self._log += self._variance / total * innovation
         if cut is not None:
-            self._cuts[cut] = (mean + variance / total * innovation, variance * (1 - variance / total))
+            mean += variance / total * innovation
+            self._cuts[cut] = (mean, variance * (1 - variance / total))
+            if cut < len(self._means):
+                self._means[cut] = mean
         self._variance *= 1 - self._variance / total
 
     def observe_longer(self, cut: int, elapsed_s: float, profiled_s: float, now_s: float) -> None:
-        """Take into account that something is not done after ``elapsed_s``: it is news only if it should have been."""
+        """
+        Take into account that something is not done after ``elapsed_s``: it is news only if it should have
+        been.
+        """
         if elapsed_s > profiled_s * self.factor_of(cut):
             self._surprise, self._surprises = math.inf, self._confirmations  # a bound needs no second opinion
             self.observe(cut, elapsed_s, profiled_s, now_s)
 
     def forget(self, now_s: float) -> None:
-        """Return towards the profile when nothing was measured for long, so that what has passed is tried again."""
+        """
+        Return towards the profile when nothing was measured for long, so that what has passed is tried again.
+        """
         if self._updated_s is not None and now_s > self._forgotten_s:
             since_s = max(self._updated_s, self._forgotten_s)
             kept = math.exp(-max(0.0, now_s - since_s) / self._forgetting_s)

@@ -6,32 +6,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 import math
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.estimators.rate import RATE_EDGES
 from dynsplit_ros.profile.profile import SystemProfile
 
 Array = NDArray[np.float64]
 
-_EDGES = np.array([0, 1, 4, 10, 20, 35, 50, 65, 80, 90, 96, 99, 100]) / 100
-#: A choice is evaluated at the rates below which these shares of the probability lie: parts that are finer where rates
-#: are rare, each by its middle.
-RATE_SHARES: Array = (_EDGES[1:] + _EDGES[:-1]) / 2
-#: The standard normal distribution's quantiles of these shares.
-RATE_NORMALS: Array = np.array([NormalDist().inv_cdf(share) for share in RATE_SHARES])
-_ZERO = np.zeros(1)
 #: Of times, ascending from 0, at which nothing lies: the probability at each, and beyond each.
-_WEIGHTS: Array = np.concatenate((_ZERO, np.diff(_EDGES)[::-1]))
+_WEIGHTS: Array = np.concatenate((np.zeros(1), np.diff(RATE_EDGES)[::-1]))
 _BEYOND: Array = 1 - np.cumsum(_WEIGHTS)
 #: An estimate of a machine's factor that is less sure than this is not measured, so it does not waver either.
 _FLUCTUATION = 0.03
 #: A wait for an answer is cut short no sooner than at this many times what was predicted.
 _PATIENCE = 1.5
-#: Nor sooner than this after what was predicted, in seconds: schedulers pause, and a frame given up is work done twice.
+#: Nor sooner than this after what was predicted, in seconds: schedulers pause, and a frame given up is work
+#: done twice.
 _PATIENCE_S = 0.02
 #: Relative spread of a frame's slowest stage: whether it keeps up with the images is known no better.
 _STAGE_SPREAD = 0.03
@@ -46,12 +40,13 @@ class Rules:
     """
     What may be chosen, and what is wanted.
 
-    ``objective`` is 'latency' (of one frame) or 'frame_rate' (of many: the slowest stage decides). ``shallowest_split``
-    is the least split index that may leave the robot (privacy), ``bandwidth_bps`` (0: none) bounds what is sent on
-    average, at ``frame_rate_hz`` images offered, ``pinned_split`` (-1: none) fixes the split, and ``codecs`` names
-    those allowed. ``switching_cost`` (share of the predicted latency) is what a change of split must gain at least, and
-    ``confidence`` how many standard deviations of that gain it must gain beyond it, unless it adds up. ``fallback_s`` (0: none) replaces
-    the bound of max(3 x predicted, 0.2 s) for waiting.
+    ``objective`` is 'latency' (of one frame) or 'frame_rate' (of many: the slowest stage decides).
+    ``shallowest_split`` is the least split index that may leave the robot (privacy), ``bandwidth_bps`` (0:
+    none) bounds what is sent on average, at ``frame_rate_hz`` images offered, ``pinned_split`` (-1: none)
+    fixes the split, and ``codecs`` names those allowed. ``switching_cost`` (share of the predicted latency)
+    is what a change of split must gain at least, and ``confidence`` how many standard deviations of that gain
+    it must gain beyond it, unless it adds up. ``fallback_s`` (0: none) replaces the bound of max(3 x
+    predicted, 0.2 s) for waiting.
     """
 
     objective: str = 'latency'
@@ -70,11 +65,14 @@ class Outlook:
     """
     What is believed of link and machines when a choice is made.
 
-    ``now_s`` only ever serves for differences. ``rates_bps`` are the rates of the next transfer at :data:`RATE_SHARES`, ``grid_below`` the probability of at most
-    each of ``grid_bps``, ``grid_steps_s`` by how much longer a bit takes at each than at the one above, fastest first; ``rate_spread`` is the standard deviation of
-    the natural logarithm of the link's rate, without what single transfers vary by. ``robot`` and ``edge`` hold, by split index, how many times as long as profiled
-    head and tail take; ``robot_factor`` and ``edge_factor`` the same for the machines as a whole, and the two spreads the
-    standard deviations of their natural logarithms.
+    ``now_s`` only ever serves for differences. ``rates_bps`` are the rates of the next transfer at
+    
+    :data:`~dynsplit_ros.estimators.rate.RATE_SHARES`, ``grid_below`` the probability of at most each of ``grid_bps``, ``grid_steps_s`` by
+    how much longer a bit takes at each than at the one above, fastest first; ``rate_spread`` is the standard
+    deviation of the natural logarithm of the link's rate, without what single transfers vary by. ``robot``
+    and ``edge`` hold, by split index, how many times as long as profiled head and tail take; ``robot_factor``
+    and ``edge_factor`` the same for the machines as a whole, and the two spreads the standard deviations of
+    their natural logarithms.
     """
 
     now_s: float
@@ -100,8 +98,8 @@ class Candidate:
     """
     What is predicted for one choice, and whether it may be chosen.
 
-    ``wait_s`` is how old the image is when its head starts, the other parts follow in their order, ``latency_s`` is the
-    expected sum, with waits for answers bounded.
+    ``wait_s`` is how old the image is when its head starts, the other parts follow in their order,
+    ``latency_s`` is the expected sum, with waits for answers bounded.
     """
 
     split_index: int
@@ -127,9 +125,10 @@ class Plan:
     """
     A choice, why, and what was predicted for every one.
 
-    ``predicted_s`` is the expected latency of a frame from its image's arrival, ``after_send_s`` the part of it
-    after its payload left, ``fallback_after_s`` how long after sending the robot waits for the answer, and
-    ``local_if_wait_s`` says that an image which would wait longer than this for link and edge is better done here at once.
+    ``predicted_s`` is the expected latency of a frame from its image's arrival, ``after_send_s`` the part of
+    it after its payload left, ``fallback_after_s`` how long after sending the robot waits for the answer, and
+    ``local_if_wait_s`` says that an image which would wait longer than this for link and edge is better done
+    here at once.
     """
 
     split_index: int
@@ -160,13 +159,22 @@ class Planner:
     Raises DynsplitError when the rules leave nothing to choose.
     """
 
-    def __init__(self, profile: SystemProfile, rules: Rules, batch: int = 1, downlink_ratio: float = 1.0) -> None:
+    def __init__(
+        self, profile: SystemProfile, rules: Rules, batch: int = 1, downlink_ratio: float = 1.0
+    ) -> None:
         if batch not in profile.batches:
-            raise DynsplitError(f'batch {batch} was not profiled, only {list(profile.batches)}: profile it, or use one of these')
+            raise DynsplitError(
+                f'batch {batch} was not profiled, only {list(profile.batches)}: profile it, or use one of these'
+            )
         if rules.objective not in ('latency', 'frame_rate'):
-            raise DynsplitError(f"the objective {rules.objective!r} is not known: use 'latency' or 'frame_rate'")
+            raise DynsplitError(
+                f"the objective {rules.objective!r} is not known: use 'latency' or 'frame_rate'"
+            )
         local = profile.local_index
-        for what, index in (('shallowest_split', rules.shallowest_split), ('pinned_split', max(rules.pinned_split, 0))):
+        for what, index in (
+            ('shallowest_split', rules.shallowest_split),
+            ('pinned_split', max(rules.pinned_split, 0)),
+        ):
             if not 0 <= index <= local:
                 raise DynsplitError(f'{what} is {index}, but {profile.model!r} has the splits 0 to {local}')
         self.rules = rules
@@ -180,8 +188,16 @@ class Planner:
                 if name in rules.codecs and cut.index != local:
                     self.splits.append(cut.index)
                     self.codecs.append(name)
-                    rows.append((cut.head_s[batch], codec.encode_s[batch], codec.payload_bytes[batch],
-                                 codec.decode_s[batch], cut.tail_s[batch], cut.finish_s[batch]))
+                    rows.append(
+                        (
+                            cut.head_s[batch],
+                            codec.encode_s[batch],
+                            codec.payload_bytes[batch],
+                            codec.decode_s[batch],
+                            cut.tail_s[batch],
+                            cut.finish_s[batch],
+                        )
+                    )
         self.splits.append(local)
         self.codecs.append('')
         rows.append((profile.cuts[-1].head_s[batch], 0.0, 0, 0.0, 0.0, 0.0))
@@ -189,42 +205,51 @@ class Planner:
         self._head, self._encode, self.payload_bytes, self._decode, self._tail, self._finish = table
         self._index = np.array(self.splits)
         self._answer_bytes = profile.answer_bytes * batch / downlink_ratio
-        self._sends = (self._index != local).astype(np.float64)  # 1 for a choice that sends, 0 for local inference
+        self._sends = (self._index != local).astype(
+            np.float64
+        )  # 1 for a choice that sends, 0 for local inference
         self._bits = (self.payload_bytes + self._answer_bytes) * 8 * self._sends
         self._per_bit = 1 / np.maximum(self._bits, 1e-9)
+        self._period_per_bit = self._per_bit / rules.frame_rate_hz
         allowed = (self._index >= rules.shallowest_split) | (self._sends == 0)
         if rules.pinned_split >= 0:
             allowed &= self._index == rules.pinned_split
         if not allowed.any():
             raise DynsplitError(
                 f'no choice is left: pinned_split {rules.pinned_split}, shallowest_split {rules.shallowest_split}, '
-                f'codecs {list(rules.codecs)}; allow another split or codec')
+                f'codecs {list(rules.codecs)}; allow another split or codec'
+            )
         self._allowed = allowed
         self._local_only = self._sends == 0
+        self._excluded = np.where(allowed, 0.0, np.inf)
         self._chosen: int | None = None
         self._missed_s = 0.0
         self._planned_s = 0.0
+        self._bit_s = np.zeros(len(RATE_EDGES))
 
     def plan(self, outlook: Outlook) -> Plan:
         """Predict every choice under the outlook, and choose."""
         before, at_edge = self._known(outlook)
         finish = self._finish * outlook.robot_factor
         # Of a bit's time on the link: x ascends, and capped is E[min(x, c)] at each c of x; both begin at 0.
-        x = np.concatenate((_ZERO, 1 / outlook.rates_bps[::-1]))
+        x = self._bit_s
+        np.divide(1, outlook.rates_bps[::-1], out=x[1:])
         capped = np.cumsum(_WEIGHTS * x) + _BEYOND * x
         usual_s = float(x[len(x) // 2])
         fixed = at_edge + self._sends * outlook.rtt_s
-        # Waiting is bounded: after a while the robot finishes the frame itself, and whichever is done first counts.
+        # Waiting is bounded: after a while the robot finishes the frame itself, and whichever is done first
+        # counts.
         predicted = fixed + self._bits * usual_s
         bound = self._bound(predicted)
         after = fixed + self._bits * np.interp((bound + finish - fixed) * self._per_bit, x, capped)
-        # Who cannot keep up finds, when ready for the next, the newest image half a period old on average. Nor is the
-        # slowest stage always free when it should be: 0.4 is the mean of a normal variable's positive part.
+        # Who cannot keep up finds, when ready for the next, the newest image half a period old on average.
+        # Nor is the slowest stage always free when it should be: 0.4 is the mean of a normal variable's
+        # positive part.
         period_s = 1 / self.rules.frame_rate_hz
         slowest = np.maximum(before, at_edge)
         saturated = np.minimum(np.maximum(slowest * (_STEEPNESS / period_s) + (0.5 - _STEEPNESS), 0.0), 1.0)
-        saturated = np.maximum(saturated, np.interp(period_s * self._per_bit, x, _BEYOND) * self._sends)
-        latency = before + after + saturated * (period_s / 2 + 0.4 * _STAGE_SPREAD * np.minimum(slowest, 1.0))
+        saturated = np.maximum(saturated, np.interp(self._period_per_bit, x, _BEYOND))
+        latency = before + after + saturated * ((0.5 + 0.4 * _STAGE_SPREAD) * period_s)
         allowed = self._allowed if outlook.alive else self._local_only
         score = latency
         if self.rules.objective != 'latency' or self.rules.bandwidth_bps > 0:
@@ -232,22 +257,45 @@ class Planner:
             if self.rules.objective != 'latency':
                 score = stage + 1e-3 * latency
             if self.rules.bandwidth_bps > 0:
-                allowed = allowed & (self.payload_bytes * 8 / np.maximum(stage, period_s) <= self.rules.bandwidth_bps)
-        score = np.where(allowed, score, np.inf)
+                allowed = allowed & (
+                    self.payload_bytes * 8 / np.maximum(stage, period_s) <= self.rules.bandwidth_bps
+                )
+        score = score + self._excluded if allowed is self._allowed else np.where(allowed, score, np.inf)
         best = int(score.argmin())
         if not math.isfinite(score[best]):
             best = len(self.splits) - 1  # the budget allows nothing: the robot alone sends nothing
         chosen, changed, why = self._choose(best, score, before, at_edge, usual_s, outlook)
         fallback_s = self._fallback_s(
-            chosen, float(fixed[chosen]), float(predicted[chosen]), float(finish[chosen]), float(bound[chosen]), outlook)
-        # Taking turns with local inference pays only where that, begun at once, beats the waiting that it saves.
+            chosen,
+            float(fixed[chosen]),
+            float(predicted[chosen]),
+            float(finish[chosen]),
+            float(bound[chosen]),
+            outlook,
+        )
+        # Taking turns with local inference pays only where that, begun at once, beats the waiting that it
+        # saves.
         spare_s = math.inf
         local_s, latency_s = float(before[-1]), float(latency[chosen])
         if allowed[-1] and saturated[chosen] > 0.5 and local_s < latency_s:
             spare_s = max(0.0, local_s - latency_s + period_s / 2)
         index = self.splits[chosen]
-        return Plan(index, self.names[index], self.codecs[chosen], why, latency_s, float(after[chosen]),
-                    fallback_s, spare_s, changed, self, outlook, latency, saturated, allowed)
+        return Plan(
+            index,
+            self.names[index],
+            self.codecs[chosen],
+            why,
+            latency_s,
+            float(after[chosen]),
+            fallback_s,
+            spare_s,
+            changed,
+            self,
+            outlook,
+            latency,
+            saturated,
+            allowed,
+        )
 
     def _known(self, outlook: Outlook) -> tuple[Array, Array]:
         """Return each choice's seconds on the robot before sending, and at the edge."""
@@ -272,32 +320,42 @@ class Planner:
         for i, (split, codec) in enumerate(zip(self.splits, self.codecs)):
             sends = bool(self._sends[i])
             stage_s = max(float(before[i]), float(at_edge[i]), float(self._bits[i]) * bit_s, 1e-9)
-            candidates.append(Candidate(
-                split_index=split,
-                split_name=self.names[split],
-                codec=codec,
-                payload_bytes=int(self.payload_bytes[i]),
-                wait_s=period_s / 2 * float(saturated[i]),
-                head_s=float(self._head[i] * outlook.robot[split]),
-                encode_s=float(self._encode[i] * outlook.robot_factor),
-                transmit_s=float(self.payload_bytes[i]) * 8 * bit_s,
-                rtt_s=outlook.rtt_s * sends,
-                queueing_s=outlook.queueing_s * sends,
-                decode_s=float(self._decode[i] * outlook.edge_factor),
-                tail_s=float(self._tail[i] * outlook.edge[split]),
-                answer_s=self._answer_bytes * 8 * bit_s * sends,
-                latency_s=float(latency_s[i]),
-                frame_rate_hz=1 / stage_s,
-                allowed=bool(allowed[i]),
-            ))
+            candidates.append(
+                Candidate(
+                    split_index=split,
+                    split_name=self.names[split],
+                    codec=codec,
+                    payload_bytes=int(self.payload_bytes[i]),
+                    wait_s=period_s / 2 * float(saturated[i]),
+                    head_s=float(self._head[i] * outlook.robot[split]),
+                    encode_s=float(self._encode[i] * outlook.robot_factor),
+                    transmit_s=float(self.payload_bytes[i]) * 8 * bit_s,
+                    rtt_s=outlook.rtt_s * sends,
+                    queueing_s=outlook.queueing_s * sends,
+                    decode_s=float(self._decode[i] * outlook.edge_factor),
+                    tail_s=float(self._tail[i] * outlook.edge[split]),
+                    answer_s=self._answer_bytes * 8 * bit_s * sends,
+                    latency_s=float(latency_s[i]),
+                    frame_rate_hz=1 / stage_s,
+                    allowed=bool(allowed[i]),
+                )
+            )
         return tuple(candidates)
 
-    def _choose(self, best: int, score: Array, before: Array, at_edge: Array, usual_s: float,
-                outlook: Outlook) -> tuple[int, bool, str]:
+    def _choose(
+        self, best: int, score: Array, before: Array, at_edge: Array, usual_s: float, outlook: Outlook
+    ) -> tuple[int, bool, str]:
         current = self._chosen
         if current is None or not math.isfinite(score[current]):
-            why = 'first choice' if current is None else (
-                'the edge does not answer' if not outlook.alive else f'{self._say(current)} is not allowed now')
+            why = (
+                'first choice'
+                if current is None
+                else (
+                    'the edge does not answer'
+                    if not outlook.alive
+                    else f'{self._say(current)} is not allowed now'
+                )
+            )
         elif best == current:
             self._missed_s, self._planned_s = 0.0, outlook.now_s
             return current, False, f'{self._say(current)} is still best'
@@ -307,38 +365,65 @@ class Planner:
             spread = math.hypot(
                 outlook.rate_spread * usual_s * float(self._bits[current] - self._bits[best]),
                 min(outlook.robot_spread, _FLUCTUATION) * float(before[current] - before[best]),
-                min(outlook.edge_spread, _FLUCTUATION) * float(at_edge[current] - at_edge[best]))
+                min(outlook.edge_spread, _FLUCTUATION) * float(at_edge[current] - at_edge[best]),
+            )
             needed = self.rules.switching_cost * float(score[current]) + self.rules.confidence * spread
             # What was missed by not changing adds up; enough of it overrules the doubt.
             frames = self.rules.frame_rate_hz * min(1.0, outlook.now_s - self._planned_s)
-            self._missed_s = max(0.0, self._missed_s + frames * (gain - self.rules.switching_cost * float(score[current])))
+            self._missed_s = max(
+                0.0, self._missed_s + frames * (gain - self.rules.switching_cost * float(score[current]))
+            )
             self._planned_s = outlook.now_s
             if gain <= needed and self._missed_s < _MISSED * float(score[current]):
-                return current, False, (
-                    f'{self._say(best)} would gain {gain * 1e3:.1f} ms, but {needed * 1e3:.1f} ms are needed to change')
+                return (
+                    current,
+                    False,
+                    (
+                        f'{self._say(best)} would gain {gain * 1e3:.1f} ms, but {needed * 1e3:.1f} ms are needed to change'
+                    ),
+                )
             why = f'{gain * 1e3:.1f} ms less than {self._say(current)}'
         self._chosen = best
         self._missed_s, self._planned_s = 0.0, outlook.now_s
-        return best, best != current, (
-            f'{self._say(best)}: {why}; {outlook.rates_bps[len(outlook.rates_bps) // 2] / 1e6:.3g} Mbit/s, '
-            f'round trip {outlook.rtt_s * 1e3:.1f} ms, edge queue {outlook.queueing_s * 1e3:.1f} ms, '
-            f'edge {outlook.edge_factor:.2g} times its profile')
+        return (
+            best,
+            best != current,
+            (
+                f'{self._say(best)}: {why}; {outlook.rates_bps[len(outlook.rates_bps) // 2] / 1e6:.3g} Mbit/s, '
+                f'round trip {outlook.rtt_s * 1e3:.1f} ms, edge queue {outlook.queueing_s * 1e3:.1f} ms, '
+                f'edge {outlook.edge_factor:.2g} times its profile'
+            ),
+        )
 
     def _say(self, choice: int) -> str:
         index = self.splits[choice]
-        return 'local inference' if index == self.local_index else f'split {index} ({self.names[index]}, {self.codecs[choice]})'
+        return (
+            'local inference'
+            if index == self.local_index
+            else f'split {index} ({self.names[index]}, {self.codecs[choice]})'
+        )
 
-    def _fallback_s(self, chosen: int, rest_s: float, predicted_s: float, finish_s: float, bound_s: float,
-                    outlook: Outlook) -> float:
+    def _fallback_s(
+        self,
+        chosen: int,
+        rest_s: float,
+        predicted_s: float,
+        finish_s: float,
+        bound_s: float,
+        outlook: Outlook,
+    ) -> float:
         """
         Return how long to wait for an answer before finishing the frame here.
 
-        Waiting for tau costs E[min(T, tau)] + P(T > tau) x finish, the first being the integral of P(T > t) up to tau; it
-        is least where the expected rest of the wait exceeds the time to finish here. Kept within patience and bound.
+        Waiting for tau costs E[min(T, tau)] + P(T > tau) x finish, the first being the integral of P(T > t)
+        up to tau; it is least where the expected rest of the wait exceeds the time to finish here. Kept
+        within patience and bound.
         """
         if self.rules.fallback_s > 0 or not self._sends[chosen]:
             return bound_s
-        longer = outlook.grid_below[::-1]  # the probability that the transfer takes at least as long as at each rate
+        longer = outlook.grid_below[
+            ::-1
+        ]  # the probability that the transfer takes at least as long as at each rate
         bits = float(self._bits[chosen])
         cost = np.cumsum(longer * outlook.grid_steps_s) * bits
         cost += longer * finish_s

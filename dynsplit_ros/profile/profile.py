@@ -1,6 +1,8 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What one machine needs for each cut of a model, as data: kept as YAML, scaled, and merged for a robot with an edge."""
+"""
+What one machine needs for each cut of a model, as data: YAML, scaling, merging for a robot with an edge.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,10 @@ class CodecProfile:
     """
     One codec on one cut's tensors.
 
-    ``payload_bytes``, ``encode_s`` and ``decode_s`` are by batch size (bytes of the whole batch, seconds, medians).
-    ``agreement`` (share of images whose top class stays, 0..1) and ``largest_difference`` (of the model's outputs)
-    tell a lossy codec's effect; both are None where it was not measured, as for a lossless one.
+    ``payload_bytes``, ``encode_s`` and ``decode_s`` are by batch size (bytes of the whole batch, seconds,
+    medians). ``agreement`` (share of images whose top class stays, 0..1) and ``largest_difference`` (of the
+    model's outputs) tell a lossy codec's effect; both are None where it was not measured, as for a lossless
+    one.
     """
 
     payload_bytes: Mapping[int, int]
@@ -48,8 +51,9 @@ class CutProfile:
     One cut on one machine.
 
     ``nbytes`` is the raw size of its tensors for batch 1; ``macs_before`` the share (0..1) of the model's
-    multiply-accumulates that its head does; ``head_s`` and ``tail_s`` are medians by batch size, with their spread
-    (half the distance between the quartiles) beside them. ``codecs`` is empty at the local index, which sends nothing.
+    multiply-accumulates that its head does; ``head_s`` and ``tail_s`` are medians by batch size, with their
+    spread (half the distance between the quartiles) beside them. ``codecs`` is empty at the local index,
+    which sends nothing.
     """
 
     index: int
@@ -69,9 +73,10 @@ class Profile:
     """
     A model's cuts as measured on one machine.
 
-    ``cuts`` holds every index from 0 (the image) to the local index (the whole model), in order, each measured for
-    the same batch sizes, 1 among them. ``answer_bytes`` is the size of the outputs for batch 1. ``measured`` says on
-    what machine and with which versions, for a person. Raises DynsplitError when any of this does not hold.
+    ``cuts`` holds every index from 0 (the image) to the local index (the whole model), in order, each
+    measured for the same batch sizes, 1 among them. ``answer_bytes`` is the size of the outputs for batch 1.
+    ``measured`` says on what machine and with which versions, for a person. Raises DynsplitError when any of
+    this does not hold.
     """
 
     model: str
@@ -92,7 +97,9 @@ class Profile:
         _check(self.answer_bytes, f'{where}: answer_bytes', MOST_BYTES)
         batches = self.batches
         if 1 not in batches or min(batches) < 1:
-            raise DynsplitError(f'{where} has the batch sizes {list(batches)}, but needs 1 and only positive ones')
+            raise DynsplitError(
+                f'{where} has the batch sizes {list(batches)}, but needs 1 and only positive ones'
+            )
         for cut in self.cuts:
             at = f'{where}, cut {cut.index} ({cut.name})'
             _check(cut.nbytes, f'{at}: raw_bytes', MOST_BYTES)
@@ -101,7 +108,9 @@ class Profile:
             _check_batches(cut.head_s, batches, f'{at}: head_s', MOST_S)
             _check_batches(cut.tail_s, batches, f'{at}: tail_s', MOST_S)
             if not cut.codecs and cut.index != self.local_index:
-                raise DynsplitError(f"{at} has no codec, but needs at least one, such as 'raw': measure it again")
+                raise DynsplitError(
+                    f"{at} has no codec, but needs at least one, such as 'raw': measure it again"
+                )
             for name, codec in cut.codecs.items():
                 for key, most in (('payload_bytes', MOST_BYTES), ('encode_s', MOST_S), ('decode_s', MOST_S)):
                     _check_batches(getattr(codec, key), batches, f'{at}, codec {name!r}: {key}', most)
@@ -117,7 +126,9 @@ class Profile:
         return tuple(sorted(self.cuts[0].head_s))
 
     def scaled(self, factor: float) -> Profile:
-        """Return the profile of an emulated machine that takes ``factor`` (> 0) times as long for everything."""
+        """
+        Return the profile of an emulated machine that takes ``factor`` (> 0) times as long for everything.
+        """
         if not (math.isfinite(factor) and factor > 0):
             raise DynsplitError(f'a profile cannot be scaled by {factor}: give a positive number')
 
@@ -162,7 +173,11 @@ class Profile:
                         for key in ('head_s', 'tail_s', 'head_spread_s', 'tail_spread_s')
                         if getattr(cut, key)
                     },
-                    **({'codecs': {k: _codec_document(v) for k, v in cut.codecs.items()}} if cut.codecs else {}),
+                    **(
+                        {'codecs': {k: _codec_document(v) for k, v in cut.codecs.items()}}
+                        if cut.codecs
+                        else {}
+                    ),
                 }
                 for cut in self.cuts
             ],
@@ -203,7 +218,9 @@ class Profile:
         except DynsplitError as error:
             raise DynsplitError(f'{where}: {error}') from error
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise DynsplitError(f'{where} has a value of the wrong type ({error}): measure it again') from error
+            raise DynsplitError(
+                f'{where} has a value of the wrong type ({error}): measure it again'
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -211,8 +228,8 @@ class SystemCut:
     """
     One cut of a robot with an edge, all times in seconds by batch size.
 
-    ``head_s`` and ``finish_s`` (the tail, when the robot finishes the frame itself) are the robot's, ``tail_s`` is the
-    edge's. In ``codecs`` encode_s is the robot's and decode_s the edge's.
+    ``head_s`` and ``finish_s`` (the tail, when the robot finishes the frame itself) are the robot's,
+    ``tail_s`` is the edge's. In ``codecs`` encode_s is the robot's and decode_s the edge's.
     """
 
     index: int
@@ -244,8 +261,8 @@ def merge(robot: Profile, edge: Profile) -> SystemProfile:
     """
     Join what was measured on the robot with what was measured on the edge.
 
-    Batch sizes and codecs are those that both have. Raises DynsplitError when the two are of different models, or when
-    a cut is left without a codec.
+    Batch sizes and codecs are those that both have. Raises DynsplitError when the two are of different
+    models, or when a cut is left without a codec.
     """
     if robot.fingerprint != edge.fingerprint:
         raise DynsplitError(
@@ -267,7 +284,9 @@ def merge(robot: Profile, edge: Profile) -> SystemProfile:
         }
         if not codecs and here.index != robot.local_index:
             raise DynsplitError(f'cut {here.index} ({here.name}) has no codec that both profiles measured')
-        cuts.append(SystemCut(here.index, here.name, here.natural, here.head_s, here.tail_s, there.tail_s, codecs))
+        cuts.append(
+            SystemCut(here.index, here.name, here.natural, here.head_s, here.tail_s, there.tail_s, codecs)
+        )
     return SystemProfile(robot.model, robot.fingerprint, batches, robot.answer_bytes, tuple(cuts))
 
 
@@ -278,7 +297,9 @@ def _check(value: float, what: str, most: float) -> None:
 
 def _check_batches(values: Mapping[int, float], batches: tuple[int, ...], what: str, most: float) -> None:
     if tuple(sorted(values)) != batches:
-        raise DynsplitError(f'{what} is given for the batch sizes {sorted(values)}, but {list(batches)} are needed')
+        raise DynsplitError(
+            f'{what} is given for the batch sizes {sorted(values)}, but {list(batches)} are needed'
+        )
     for batch, value in values.items():
         _check(value, f'{what} for batch {batch}', most)
 

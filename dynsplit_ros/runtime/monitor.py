@@ -1,6 +1,8 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Watches link and edge, and decides: what the monitor node and the simulation both drive. It has no clock."""
+"""
+Watches link and edge, and decides: what the monitor node and the simulation both drive. It has no clock.
+"""
 
 from __future__ import annotations
 
@@ -12,83 +14,144 @@ from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.link import LinkEstimate, LinkEstimator, Probe
 from dynsplit_ros.estimators.load import LoadEstimate, LoadEstimator, LoadReport
 from dynsplit_ros.estimators.service import ServiceTimes
-from dynsplit_ros.planner.planner import RATE_NORMALS, RATE_SHARES, Candidate, Outlook, Plan, Planner, Rules
+from dynsplit_ros.planner.planner import Candidate, Outlook, Plan, Planner, Rules
 from dynsplit_ros.profile.profile import SystemProfile
 
-__all__ = ['Decision', 'FrameObservation', 'LinkEstimate', 'LoadEstimate', 'LoadReport', 'Monitor', 'MonitorSettings', 'Probe']
+__all__ = [
+    'Decision',
+    'FrameObservation',
+    'LinkEstimate',
+    'LoadEstimate',
+    'LoadReport',
+    'Monitor',
+    'MonitorSettings',
+    'Probe',
+]
 
 
-def _setting(default: object, description: str, unit: str = '', minimum: float | None = None,
-             maximum: float | None = None, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={
-        'description': description, 'unit': unit, 'minimum': minimum, 'maximum': maximum, 'choices': choices})
+def _setting(
+    default: object,
+    description: str,
+    unit: str = '',
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    return field(
+        default=default,
+        metadata={
+            'description': description,
+            'unit': unit,
+            'minimum': minimum,
+            'maximum': maximum,
+            'choices': choices,
+        },
+    )
 
 
 @dataclass(frozen=True)
 class MonitorSettings:
-    """What a person may set; each field's metadata has its description, unit, minimum, maximum and choices."""
+    """
+    What a person may set; each field's metadata has its description, unit, minimum, maximum and choices.
+    """
 
     objective: str = _setting(
-        'latency', 'What to make best: the latency of a frame, or the sustained frame rate.',
-        choices=('latency', 'frame_rate'))
+        'latency',
+        'What to make best: the latency of a frame, or the sustained frame rate.',
+        choices=('latency', 'frame_rate'),
+    )
     codecs: tuple[str, ...] = _setting(
-        ('raw', 'blosc2'), 'Codecs that may be chosen; a lossy one is used only when it is named here.')
+        ('raw', 'blosc2'), 'Codecs that may be chosen; a lossy one is used only when it is named here.'
+    )
     shallowest_split: int = _setting(
-        0, 'Least split index whose activation may leave the robot; 1 keeps the image itself on it.',
-        minimum=0, maximum=65535)
+        0,
+        'Least split index whose activation may leave the robot; 1 keeps the image itself on it.',
+        minimum=0,
+        maximum=65535,
+    )
     pinned_split: int = _setting(
-        -1, 'Use this split alone while the edge answers, for debugging; -1 chooses.',
-        minimum=-1, maximum=65535)
+        -1,
+        'Use this split alone while the edge answers, for debugging; -1 chooses.',
+        minimum=-1,
+        maximum=65535,
+    )
     bandwidth_bps: float = _setting(
-        0.0, 'Most that payloads may take on average; 0 sets no bound.', 'bit/s', 0.0, 1e12)
+        0.0, 'Most that payloads may take on average; 0 sets no bound.', 'bit/s', 0.0, 1e12
+    )
     frame_rate_hz: float = _setting(
-        10.0, 'Images offered per second, for the bandwidth bound.', '1/s', 0.01, 1000.0)
+        10.0, 'Images offered per second, for the bandwidth bound.', '1/s', 0.01, 1000.0
+    )
     batch: int = _setting(1, 'Images in a frame.', '', 1, 1024)
     switching_cost: float = _setting(
-        0.01, 'What a change of split must gain at least, as a share of the predicted latency.',
-        '', 0.0, 1.0)
+        0.01, 'What a change of split must gain at least, as a share of the predicted latency.', '', 0.0, 1.0
+    )
     confidence: float = _setting(
-        2.5, "How many standard deviations of the predicted gain a change must gain beyond that.",
-        '', 0.0, 10.0)
+        2.5,
+        'How many standard deviations of the predicted gain a change must gain beyond that.',
+        '',
+        0.0,
+        10.0,
+    )
     fallback_s: float = _setting(
-        0.0, 'Longest wait for an answer before the robot finishes a frame itself; 0 takes at most three times the '
-        'predicted wait, or 0.2 s if that is longer.', 's', 0.0, 60.0)
+        0.0,
+        'Longest wait for an answer before the robot finishes a frame itself; 0 takes at most three times the '
+        'predicted wait, or 0.2 s if that is longer.',
+        's',
+        0.0,
+        60.0,
+    )
     heartbeat_period_s: float = _setting(
-        0.25, 'Time between heartbeats, which measure the round trip.', 's', 0.02, 10.0)
+        0.25, 'Time between heartbeats, which measure the round trip.', 's', 0.02, 10.0
+    )
     silence_s: float = _setting(
-        0.5, 'The link counts as lost when an answer is overdue by this much and nothing else was heard.',
-        's', 0.05, 60.0)
+        0.5,
+        'The link counts as lost when an answer is overdue by this much and nothing else was heard.',
+        's',
+        0.05,
+        60.0,
+    )
     probe_share: float = _setting(
-        0.01, 'Share of the estimated rate that heartbeats and throughput probes may take.', '', 0.0, 0.5)
+        0.01, 'Share of the estimated rate that heartbeats and throughput probes may take.', '', 0.0, 0.5
+    )
     probe_period_s: float = _setting(
-        0.2, 'A throughput probe is sent when nothing has told of the rate for this long.', 's', 0.02, 60.0)
+        0.2, 'A throughput probe is sent when nothing has told of the rate for this long.', 's', 0.02, 60.0
+    )
     report_timeout_s: float = _setting(
-        1.0, "The edge's load reports are ignored when older than this.", 's', 0.05, 60.0)
+        1.0, "The edge's load reports are ignored when older than this.", 's', 0.05, 60.0
+    )
     downlink_ratio: float = _setting(
-        1.0, "Rate of the answers' way over that of the payloads' way.", '', 0.001, 1000.0)
+        1.0, "Rate of the answers' way over that of the payloads' way.", '', 0.001, 1000.0
+    )
 
     def __post_init__(self) -> None:
         for setting in fields(self):
             value, allowed = getattr(self, setting.name), setting.metadata
             if allowed['choices'] and value not in allowed['choices']:
-                raise DynsplitError(f'{setting.name} is {value!r}, but must be one of {", ".join(allowed["choices"])}')
+                raise DynsplitError(
+                    f'{setting.name} is {value!r}, but must be one of {", ".join(allowed["choices"])}'
+                )
             if allowed['minimum'] is not None and not allowed['minimum'] <= value <= allowed['maximum']:
                 raise DynsplitError(
                     f'{setting.name} is {value}, but must be between {allowed["minimum"]} and {allowed["maximum"]} '
-                    f'{allowed["unit"]}'.rstrip())
+                    f'{allowed["unit"]}'.rstrip()
+                )
 
 
-@dataclass(frozen=True)
+#: Without news, what is believed is looked at again after this time, in seconds.
+_IDLE_S = 0.25
+
+
+@dataclass
 class FrameObservation:
     """
     One finished frame.
 
-    ``outcome`` is 'answered', 'local' (never sent), 'fell_back' (the robot finished it) or 'late' (an answer that came
-    after that; the same frame was reported before). Instants are of the robot's monotonic clock: when the payload left,
-    when its receipt came, when its answer came, when the robot gave up waiting; NaN where there is none.
-    ``held_s`` is the edge's own duration from receiving to answering, with its parts beside it; ``head_s``,
-    ``encode_s`` and ``finish_s`` are the robot's. A head that had to share the robot with another computation says
-    nothing of its profile: give NaN for it.
+    ``outcome`` is 'answered', 'local' (never sent), 'fell_back' (the robot finished it) or 'late' (an answer
+    that came after that; the same frame was reported before). Instants are of the robot's monotonic clock:
+    when the payload left, when its receipt came, when its answer came, when the robot gave up waiting; NaN
+    where there is none. ``held_s`` is the edge's own duration from receiving to answering, with its parts
+    beside it; ``head_s``, ``encode_s`` and ``finish_s`` are the robot's. A head that had to share the robot
+    with another computation says nothing of its profile: give NaN for it.
     """
 
     sequence: int
@@ -116,10 +179,10 @@ class Decision:
     """
     What to do from the next frame on, and why.
 
-    ``fallback_after_s`` is how long after sending the camera waits before it finishes a frame itself. An image that
-    would have to wait for longer than ``local_if_wait_s`` until link and edge are free for it is better done by local
-    inference at once, the choice for the others being what it is. ``last_frame`` is the latest frame that was taken
-    into account, -1 for none.
+    ``fallback_after_s`` is how long after sending the camera waits before it finishes a frame itself. An
+    image that would have to wait for longer than ``local_if_wait_s`` until link and edge are free for it is
+    better done by local inference at once, the choice for the others being what it is. ``last_frame`` is the
+    latest frame that was taken into account, -1 for none.
     """
 
     sequence: int
@@ -144,8 +207,8 @@ class Monitor:
     """
     Estimates link and load from what the robot sees and decides which split comes next.
 
-    ``now_s`` is always the robot's monotonic clock. Nothing that a peer or a clock says raises from here: what cannot be
-    is passed over.
+    ``now_s`` is always the robot's monotonic clock. Nothing that a peer or a clock says raises from here:
+    what cannot be is passed over.
     """
 
     def __init__(self, profile: SystemProfile, settings: MonitorSettings = MonitorSettings()) -> None:
@@ -154,12 +217,19 @@ class Monitor:
         self._planner = Planner(
             profile,
             Rules(**{rule.name: getattr(settings, rule.name) for rule in fields(Rules)}),
-            settings.batch, settings.downlink_ratio)
+            settings.batch,
+            settings.downlink_ratio,
+        )
         self._link = LinkEstimator(
-            settings.heartbeat_period_s, settings.probe_period_s, settings.probe_share, settings.silence_s,
-            settings.downlink_ratio)
+            settings.heartbeat_period_s,
+            settings.probe_period_s,
+            settings.probe_share,
+            settings.silence_s,
+            settings.downlink_ratio,
+        )
         self._load = LoadEstimator(settings.report_timeout_s)
-        # Heads that run while a frame is finished beside them are slow for that time: three in a row are believed.
+        # Heads that run while a frame is finished beside them are slow for that time: three in a row are
+        # believed.
         self._robot = ServiceTimes(0.5, confirmations=2)
         self._now_s = -math.inf
         self._last_frame = -1
@@ -175,12 +245,15 @@ class Monitor:
         cut = self._cut(split_index)
         if cut is None or not (math.isfinite(now_s) and payload_bytes > 0):
             return
-        load = self._load.estimate(now_s)
-        service_s = load.queueing_s + cut.tail_s[self.settings.batch] * self._load.times.factor_of(split_index)
+        service_s = self._load.queueing_s + cut.tail_s[self.settings.batch] * self._load.times.factor_of(
+            split_index
+        )
         self._link.on_sent(sequence, now_s, payload_bytes, service_s)
 
     def on_receipt(self, sequence: int, now_s: float) -> None:
-        """Note that the edge has said that a payload arrived; receipts may be lost, late or missing altogether."""
+        """
+        Note that the edge has said that a payload arrived; receipts may be lost, late or missing altogether.
+        """
         if math.isfinite(now_s) and self._link.on_receipt(sequence, now_s):
             self._news = True
 
@@ -193,7 +266,9 @@ class Monitor:
         if frame.outcome != 'late':
             self._last_frame = max(self._last_frame, frame.sequence)
         self._news = True
-        now_s = max((t for t in (frame.answered_s, frame.sent_s, self._now_s) if math.isfinite(t)), default=0.0)
+        now_s = max(
+            (t for t in (frame.answered_s, frame.sent_s, self._now_s) if math.isfinite(t)), default=0.0
+        )
         self._robot.observe(frame.split_index, frame.head_s, cut.head_s[batch], now_s)
         if frame.outcome == 'fell_back':
             self._link.on_given_up(frame.sequence)
@@ -207,11 +282,16 @@ class Monitor:
             held_s = frame.held_s if math.isfinite(frame.held_s) else -1.0
             if self._link.on_answer(frame.sequence, frame.answered_s, held_s, frame.answer_bytes):
                 self._load.on_answer(
-                    frame.split_index, frame.queueing_s, frame.tail_s, cut.tail_s[batch], frame.answered_s)
+                    frame.split_index, frame.queueing_s, frame.tail_s, cut.tail_s[batch], frame.answered_s
+                )
 
     def on_probe_answer(self, probe_id: int, now_s: float, held_s: float = 0.0) -> None:
         """Take the answer to a heartbeat or probe into account."""
-        if math.isfinite(now_s) and math.isfinite(held_s) and self._link.on_answer(('probe', probe_id), now_s, held_s, 0):
+        if (
+            math.isfinite(now_s)
+            and math.isfinite(held_s)
+            and self._link.on_answer(('probe', probe_id), now_s, held_s, 0)
+        ):
             self._news = True
 
     def on_load(self, report: LoadReport, now_s: float) -> None:
@@ -222,7 +302,9 @@ class Monitor:
                 self._news = True
 
     def next_probe(self, now_s: float) -> Probe | None:
-        """Return the heartbeat or probe to send now, None for none; to be asked every few tens of milliseconds."""
+        """
+        Return the heartbeat or probe to send now, None for none; to be asked every few tens of milliseconds.
+        """
         return self._link.next_probe(now_s) if math.isfinite(now_s) else None
 
     # What follows
@@ -238,20 +320,36 @@ class Monitor:
         self._now_s = max(self._now_s, now_s)
         alive = self._link.alive
         self._link.tick(now_s)
-        waiting = self._link.overdue(now_s)
-        if not (self._news or alive != self._link.alive or waiting or now_s - self._planned_s >= 0.1):
+        waiting = self._link.overdue(now_s) is not None
+        if not (self._news or alive != self._link.alive or waiting or now_s - self._planned_s >= _IDLE_S):
             return None
         plan = self._planner.plan(self._outlook(now_s))
         self._planned_s, self._news = now_s, False
         last = self._decision
-        if last is not None and not plan.changed and last.last_frame == self._last_frame and (
+        if (
+            last is not None
+            and not plan.changed
+            and last.last_frame == self._last_frame
+            and (
                 abs(plan.predicted_s - last.predicted_s) <= 0.02 * last.predicted_s
-                and abs(plan.fallback_after_s - last.fallback_after_s) <= 0.1 * last.fallback_after_s):
+                and abs(plan.fallback_after_s - last.fallback_after_s) <= 0.1 * last.fallback_after_s
+            )
+        ):
             return None
         self._decisions += 1
         self._decision = Decision(
-            self._decisions, plan.split_index, plan.split_name, plan.codec, plan.reason, plan.predicted_s,
-            plan.fallback_after_s, plan.local_if_wait_s, self._last_frame, plan.changed, plan)
+            self._decisions,
+            plan.split_index,
+            plan.split_name,
+            plan.codec,
+            plan.reason,
+            plan.predicted_s,
+            plan.fallback_after_s,
+            plan.local_if_wait_s,
+            self._last_frame,
+            plan.changed,
+            plan,
+        )
         return self._decision
 
     @property
@@ -275,7 +373,7 @@ class Monitor:
         edge = self._load.times
         return Outlook(
             now_s=now_s,
-            rates_bps=rate.next_transfer_bps(RATE_SHARES, RATE_NORMALS),
+            rates_bps=rate.next_transfer_bps(),
             grid_bps=rate.grid_bps,
             grid_below=rate.below,
             grid_steps_s=rate.grid_steps_s,

@@ -22,24 +22,31 @@ class Trace:
     """
     Values (>= 0) that hold from their time on; the last one holds for ever, the first one also before.
 
-    ``times_s`` ascends. With bit/s as values, :meth:`end_of` is when a transfer ends. Raises DynsplitError for times
-    that do not ascend, and for values that are negative or not finite.
+    ``times_s`` ascends. With bit/s as values, :meth:`end_of` is when a transfer ends. Raises DynsplitError
+    for times that do not ascend, and for values that are negative or not finite.
     """
 
     def __init__(self, times_s: Sequence[float], values: Sequence[float], name: str = 'trace') -> None:
         self.name = name
         if len(times_s) != len(values) or not len(times_s):
-            raise DynsplitError(f'{name} has {len(times_s)} times and {len(values)} values: give as many, at least one')
+            raise DynsplitError(
+                f'{name} has {len(times_s)} times and {len(values)} values: give as many, at least one'
+            )
         self.times_s = [float(t) for t in times_s]
         self.values = [float(v) for v in values]
         for i, (time_s, value) in enumerate(zip(self.times_s, self.values)):
             if not (math.isfinite(time_s) and math.isfinite(value)):
-                raise DynsplitError(f'{name}, line {i + 1}: {time_s}, {value} is not a pair of numbers; fill the gap')
+                raise DynsplitError(
+                    f'{name}, line {i + 1}: {time_s}, {value} is not a pair of numbers; fill the gap'
+                )
             if value < 0:
-                raise DynsplitError(f'{name}, line {i + 1}: {value:g} at {time_s:g} s is negative; 0 is the least')
+                raise DynsplitError(
+                    f'{name}, line {i + 1}: {value:g} at {time_s:g} s is negative; 0 is the least'
+                )
             if i and time_s <= self.times_s[i - 1]:
                 raise DynsplitError(
-                    f'{name}, line {i + 1}: {time_s:g} s comes after {self.times_s[i - 1]:g} s; times must ascend')
+                    f'{name}, line {i + 1}: {time_s:g} s comes after {self.times_s[i - 1]:g} s; times must ascend'
+                )
         steps = np.diff(self.times_s)
         self._total = np.concatenate(([0.0], np.cumsum(steps * self.values[:-1]))).tolist()
 
@@ -79,10 +86,12 @@ class Trace:
 
 def load_trace(path: str | Path, column: str = 'rate_mbps', factor: float = 1e6) -> Trace:
     """
-    Read a CSV with the columns ``time_s`` and ``column``; values are multiplied by ``factor`` (1e6: Mbit/s to bit/s).
+    Read a CSV with the columns ``time_s`` and ``column``; values are multiplied by ``factor`` (1e6: Mbit/s to
+    bit/s).
 
-    Raises DynsplitError, naming file and line, for a missing column, an empty or negative value, time that does not
-    ascend, and a gap: a step ten times as long as the usual (median) one in a trace of more than ten lines.
+    Raises DynsplitError, naming file and line, for a missing column, an empty or negative value, time that
+    does not ascend, and a gap: a step ten times as long as the usual (median) one in a trace of more than ten
+    lines.
     """
     name = str(path)
     try:
@@ -91,7 +100,9 @@ def load_trace(path: str | Path, column: str = 'rate_mbps', factor: float = 1e6)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DynsplitError(f'cannot read the trace {path}: {error}') from error
     if not rows or 'time_s' not in rows[0] or column not in rows[0]:
-        raise DynsplitError(f'the trace {path} needs a header with time_s,{column} and at least one line below it')
+        raise DynsplitError(
+            f'the trace {path} needs a header with time_s,{column} and at least one line below it'
+        )
     times, values = [], []
     for i, row in enumerate(rows):
         try:
@@ -99,7 +110,8 @@ def load_trace(path: str | Path, column: str = 'rate_mbps', factor: float = 1e6)
             values.append(float(row[column]) * factor)
         except (TypeError, ValueError):
             raise DynsplitError(
-                f'{name}, line {i + 2}: {row["time_s"]!r},{row[column]!r} is not a pair of numbers; fill the gap') from None
+                f'{name}, line {i + 2}: {row["time_s"]!r},{row[column]!r} is not a pair of numbers; fill the gap'
+            ) from None
     trace = Trace(times, values, name)
     steps = np.diff(times)
     if len(steps) > 10:
@@ -107,7 +119,8 @@ def load_trace(path: str | Path, column: str = 'rate_mbps', factor: float = 1e6)
         if steps[longest] > _GAP * float(np.median(steps)):
             raise DynsplitError(
                 f'{name} has a gap from {times[longest]:g} s to {times[longest + 1]:g} s (usual step '
-                f'{np.median(steps):g} s); fill it, with 0 where the link was lost')
+                f'{np.median(steps):g} s); fill it, with 0 where the link was lost'
+            )
     return trace
 
 
@@ -125,7 +138,9 @@ def sine(low: float, high: float, period_s: float, duration_s: float, step_s: fl
     """Return values that swing between ``low`` and ``high`` evenly on a logarithmic scale (both > 0)."""
     times = np.arange(0, duration_s + step_s / 2, step_s)
     middle, swing = (math.log(high) + math.log(low)) / 2, (math.log(high) - math.log(low)) / 2
-    return Trace(times.tolist(), np.exp(middle + swing * np.sin(2 * np.pi * times / period_s)).tolist(), 'sine')
+    return Trace(
+        times.tolist(), np.exp(middle + swing * np.sin(2 * np.pi * times / period_s)).tolist(), 'sine'
+    )
 
 
 def markov(low: float, high: float, dwell_s: float, duration_s: float, seed: int) -> Trace:
@@ -144,4 +159,8 @@ def noisy(value: float, noise: float, duration_s: float, seed: int, step_s: floa
     """Return a value that each step multiplies by an even draw from 1 - ``noise`` to 1 + ``noise``."""
     rng = np.random.default_rng(seed)
     times = np.arange(0, duration_s + step_s / 2, step_s)
-    return Trace(times.tolist(), (value * rng.uniform(1 - noise, 1 + noise, len(times))).tolist(), 'constant with noise')
+    return Trace(
+        times.tolist(),
+        (value * rng.uniform(1 - noise, 1 + noise, len(times))).tolist(),
+        'constant with noise',
+    )

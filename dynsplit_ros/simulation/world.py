@@ -1,6 +1,8 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""One robot, one link, one edge, event by event: the Monitor's decisions, or an oracle's, on a known future."""
+"""
+One robot, one link, one edge, event by event: the Monitor's decisions, or an oracle's, on a known future.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ import itertools
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dynsplit_ros.profile.profile import SystemProfile
 from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport, Monitor, MonitorSettings
@@ -29,11 +32,12 @@ class Scenario:
     """
     What the robot meets.
 
-    ``link`` is the uplink's rate in bit/s, the downlink's is ``downlink_ratio`` times it; ``base_rtt_s`` the round trip
-    of an empty message, to which each way adds an exponential delay of mean ``jitter_s``. ``slowdown`` is how many
-    times as long as profiled the edge takes, ``others_hz`` how many tails per second other robots want of it, each of
-    ``others_s`` seconds (before slowdown). ``noise`` is the relative spread (log-normal) of each computation's time.
-    ``frame_rate_hz`` images are offered. All randomness follows from ``seed``.
+    ``link`` is the uplink's rate in bit/s, the downlink's is ``downlink_ratio`` times it; ``base_rtt_s`` the
+    round trip of an empty message, to which each way adds an exponential delay of mean ``jitter_s``.
+    ``slowdown`` is how many times as long as profiled the edge takes, ``others_hz`` how many tails per second
+    other robots want of it, each of ``others_s`` seconds (before slowdown). ``noise`` is the relative spread
+    (log-normal) of each computation's time. ``frame_rate_hz`` images are offered. All randomness follows from
+    ``seed``.
     """
 
     link: Trace
@@ -101,7 +105,7 @@ class Run:
     probe_bytes: int
     capacity_bytes: float
 
-    def latencies(self, since_s: float = 0.0) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def latencies(self, since_s: float = 0.0) -> NDArray[np.float64]:
         """Latency of each frame whose image arrived at ``since_s`` or later."""
         return np.array([frame.latency_s for frame in self.frames if frame.arrived_s >= since_s])
 
@@ -118,26 +122,29 @@ class World:
     """
     Simulates one policy.
 
-    The camera side is that of :mod:`dynsplit_ros.runtime.robot`: the newest image replaces one that waits; one payload
-    is on the link until its receipt, at most three are unanswered; the next head starts just early enough to be ready
-    when link and edge are free, and not while the link is busy for longer than it should be. A frame that is not answered
-    in time is finished here by a second thread that shares the processor, and no new head starts meanwhile; an answer
-    that comes before is still taken. After a frame that the edge failed, all are local until the monitor has taken it
-    into account; predictions are in order.
+    The camera side is that of :mod:`dynsplit_ros.runtime.robot`: the newest image replaces one that waits;
+    one payload is on the link until its receipt, at most three are unanswered; the next head starts just
+    early enough to be ready when link and edge are free, and not while the link is busy for longer than it
+    should be. A frame that is not answered in time is finished here by a second thread that shares the
+    processor, and no new head starts meanwhile; an answer that comes before is still taken. After a frame
+    that the edge failed, all are local until the monitor has taken it into account; predictions are in order.
 
-    ``policy`` is 'dynamic', 'eager oracle', 'patient oracle' or a split index as text ('0' is full offloading, the local index local inference);
-    fixed splits are the monitor's own pinned split, with its fallback and its choice of codec.
+    ``policy`` is 'dynamic', 'eager oracle', 'patient oracle' or a split index as text ('0' is full
+    offloading, the local index local inference); fixed splits are the monitor's own pinned split, with its
+    fallback and its choice of codec.
 
-    The oracle takes, for each frame, when the head thread is free for it, the choice whose latency, from the image's
-    arrival to its prediction, is truly least: it knows the future of link and load, the frame's own computation times
-    and jitter, what is still on the link and in the edge's queue. It is bound to the same camera side, and does not
-    weigh what a choice does to the frames behind it, which is where something that waits can do better. So there are
-    two: the 'eager oracle' counts the time until link and edge are free for the frame, and rather computes here than
-    waits; the 'patient oracle' does not count it. 'oracle' stands for whichever of them has the lower mean.
+    The oracle takes, for each frame, when the head thread is free for it, the choice whose latency, from the
+    image's arrival to its prediction, is truly least: it knows the future of link and load, the frame's own
+    computation times and jitter, what is still on the link and in the edge's queue. It is bound to the same
+    camera side, and does not weigh what a choice does to the frames behind it, which is where something that
+    waits can do better. So there are two: the 'eager oracle' counts the time until link and edge are free for
+    the frame, and rather computes here than waits; the 'patient oracle' does not count it. 'oracle' stands
+    for whichever of them has the lower mean.
     """
 
-    def __init__(self, profile: SystemProfile, scenario: Scenario, policy: str,
-                 settings: MonitorSettings | None = None) -> None:
+    def __init__(
+        self, profile: SystemProfile, scenario: Scenario, policy: str, settings: MonitorSettings | None = None
+    ) -> None:
         self._profile = profile
         self._scenario = scenario
         self._policy = policy
@@ -145,8 +152,13 @@ class World:
         self._patient = policy == 'patient oracle'
         base = settings or MonitorSettings()
         pinned = base.pinned_split if self._oracle or policy == 'dynamic' else int(policy)
-        values = {**vars(base), 'pinned_split': pinned, 'batch': scenario.batch,
-                  'frame_rate_hz': scenario.frame_rate_hz, 'downlink_ratio': scenario.downlink_ratio}
+        values = {
+            **vars(base),
+            'pinned_split': pinned,
+            'batch': scenario.batch,
+            'frame_rate_hz': scenario.frame_rate_hz,
+            'downlink_ratio': scenario.downlink_ratio,
+        }
         self._monitor = Monitor(profile, MonitorSettings(**values))
         self._settings = self._monitor.settings
         self._up, self._down = scenario.link, scenario.link.scaled(scenario.downlink_ratio)
@@ -212,9 +224,17 @@ class World:
             action()
         link = self._monitor.link
         return Run(
-            self._policy, self._frames, self._passed_over, self._late, self._changes, self._estimates,
-            link.payload_bytes, link.heartbeat_bytes, link.probe_bytes,
-            self._up.integral(self.now_s) / 8)
+            self._policy,
+            self._frames,
+            self._passed_over,
+            self._late,
+            self._changes,
+            self._estimates,
+            link.payload_bytes,
+            link.heartbeat_bytes,
+            link.probe_bytes,
+            self._up.integral(self.now_s) / 8,
+        )
 
     def _busy(self) -> bool:
         return self._next <= self._sequence or self._waiting is not None
@@ -223,7 +243,7 @@ class World:
         if math.isfinite(time_s):
             heapq.heappush(self._events, (time_s, next(self._order), action))
 
-    # ---- camera ----------------------------------------------------------------------------------------------------
+    # ---- camera --------------------------------------------------------------------------------------------
 
     def _on_image(self, image: int) -> None:
         if self._waiting is not None:
@@ -269,17 +289,23 @@ class World:
             if start_s - self.now_s > order.local_if_wait_s:
                 return local, '', 0.0, self.now_s, order
             if self._link_full() and slot_s <= self.now_s:
-                start_s = math.inf  # the link should be free and is not: wait for it, or for the decision to change
+                start_s = (
+                    math.inf
+                )  # the link should be free and is not: wait for it, or for the decision to change
         return *key, order.fallback_after_s, start_s, order
 
     def _slot_free_s(self, key: tuple[int, str]) -> float:
-        """When a payload of this split and codec may leave, to find link and edge free: by the last durations."""
+        """
+        When a payload of this split and codec may leave, to find link and edge free: by the last durations.
+        """
         free_s = -math.inf
         for frame in self._in_flight.values():
             own = (frame.split_index, frame.codec)
             if math.isnan(frame.received_s):
                 free_s = max(free_s, frame.sent_s + self._transfer.get(own, 0.0))
-            free_s = max(free_s, frame.sent_s + self._answer.get(own, 0.0) - self._transfer.get(key, math.inf))
+            free_s = max(
+                free_s, frame.sent_s + self._answer.get(own, 0.0) - self._transfer.get(key, math.inf)
+            )
         return free_s
 
     def _link_full(self) -> bool:
@@ -287,14 +313,28 @@ class World:
         return on_link >= 1 or len(self._in_flight) >= 3
 
     def _lost_since(self, order: Decision | None) -> bool:
-        return not self._oracle and self._distrusted >= 0 and (order is None or order.last_frame < self._distrusted)
+        return (
+            not self._oracle
+            and self._distrusted >= 0
+            and (order is None or order.last_frame < self._distrusted)
+        )
 
-    def _take(self, image: int, arrived_s: float, split: int, codec: str, fallback_s: float,
-              order: Decision | None) -> None:
+    def _take(
+        self, image: int, arrived_s: float, split: int, codec: str, fallback_s: float, order: Decision | None
+    ) -> None:
         self._sequence += 1
         self._head_busy = True
-        frame = Frame(self._sequence, image, arrived_s, self.now_s, split, codec, fallback_s,
-                      rate_bps=self._up.at(self.now_s), estimate_bps=math.nan if self._oracle else self._monitor.link.throughput_bps)
+        frame = Frame(
+            self._sequence,
+            image,
+            arrived_s,
+            self.now_s,
+            split,
+            codec,
+            fallback_s,
+            rate_bps=self._up.at(self.now_s),
+            estimate_bps=math.nan if self._oracle else self._monitor.link.throughput_bps,
+        )
         head_s, encode_s = self._head(image, split, codec)
 
         def done() -> None:
@@ -322,13 +362,16 @@ class World:
         self._head_busy = False
         self._in_flight[frame.sequence] = frame
         if not self._oracle:
-            self._monitor.on_sent(frame.sequence, self.now_s, frame.split_index, frame.codec, frame.payload_bytes)
+            self._monitor.on_sent(
+                frame.sequence, self.now_s, frame.split_index, frame.codec, frame.payload_bytes
+            )
             self._think()
             self._at(self.now_s + frame.fallback_after_s, lambda: self._on_deadline(frame))
         delays = self._delays[frame.image]
         arrives_s = self._transmit(frame.payload_bytes, delays[0])
         self._due[frame.sequence] = (
-            self._down.end_of(arrives_s, _RECEIPT_BYTES * 8) + self._scenario.base_rtt_s / 2 + delays[1])
+            self._down.end_of(arrives_s, _RECEIPT_BYTES * 8) + self._scenario.base_rtt_s / 2 + delays[1]
+        )
         self._at(arrives_s, lambda: self._on_payload(frame))
 
     def _on_deadline(self, frame: Frame) -> None:
@@ -375,13 +418,28 @@ class World:
             ready.delivered_s = self.now_s
             self._frames.append(ready)
             if not self._oracle:
-                self._monitor.on_frame(FrameObservation(
-                    sequence=ready.sequence, outcome=ready.outcome, split_index=ready.split_index, codec=ready.codec,
-                    batch=self._scenario.batch, payload_bytes=ready.payload_bytes,
-                    answer_bytes=self._answer_bytes, sent_s=ready.sent_s, received_s=ready.received_s,
-                    answered_s=ready.answered_s, given_up_s=ready.given_up_s, held_s=ready.held_s, queueing_s=ready.queueing_s,
-                    decode_s=ready.decode_s, tail_s=ready.tail_s, head_s=ready.head_s, encode_s=ready.encode_s,
-                    finish_s=ready.finish_s))
+                self._monitor.on_frame(
+                    FrameObservation(
+                        sequence=ready.sequence,
+                        outcome=ready.outcome,
+                        split_index=ready.split_index,
+                        codec=ready.codec,
+                        batch=self._scenario.batch,
+                        payload_bytes=ready.payload_bytes,
+                        answer_bytes=self._answer_bytes,
+                        sent_s=ready.sent_s,
+                        received_s=ready.received_s,
+                        answered_s=ready.answered_s,
+                        given_up_s=ready.given_up_s,
+                        held_s=ready.held_s,
+                        queueing_s=ready.queueing_s,
+                        decode_s=ready.decode_s,
+                        tail_s=ready.tail_s,
+                        head_s=ready.head_s,
+                        encode_s=ready.encode_s,
+                        finish_s=ready.finish_s,
+                    )
+                )
         self._think()
 
     @property
@@ -422,7 +480,7 @@ class World:
 
         self._at(self.now_s + max(0.0, left) * len(self._work), finished)
 
-    # ---- monitor ---------------------------------------------------------------------------------------------------
+    # ---- monitor -------------------------------------------------------------------------------------------
 
     def _think(self) -> None:
         decision = self._monitor.tick(self.now_s)
@@ -440,7 +498,12 @@ class World:
 
             def arrived() -> None:
                 answered_s = self._transmit_back(_RECEIPT_BYTES, back)
-                self._at(answered_s, lambda: (self._monitor.on_probe_answer(probe.id, self.now_s, 0.0), self._think())[1])
+
+                def answered() -> None:
+                    self._monitor.on_probe_answer(probe.id, self.now_s, 0.0)
+                    self._think()
+
+                self._at(answered_s, answered)
 
             self._at(arrives_s, arrived)
         self._think()
@@ -449,7 +512,7 @@ class World:
         if self.now_s < self._scenario.duration_s or self._busy():
             self._at(self.now_s + _TICK_S, self._on_tick)
 
-    # ---- link and edge ---------------------------------------------------------------------------------------------
+    # ---- link and edge -------------------------------------------------------------------------------------
 
     def _transmit(self, size_bytes: int, delay_s: float) -> float:
         """Put bytes on the uplink, which carries one message after the other; return when they arrive."""
@@ -462,7 +525,8 @@ class World:
 
     def _draw_others(self, rng: np.random.Generator) -> list[float]:
         """Arrivals of other robots' frames: a Poisson process of the given rate."""
-        arrivals, amount = [], 0.0
+        arrivals: list[float] = []
+        amount = 0.0
         while True:
             amount += float(rng.exponential(1.0))
             time_s = self._scenario.others_hz.end_of(0.0, amount)
@@ -471,7 +535,10 @@ class World:
             arrivals.append(time_s)
 
     def _serve_others(self, until_s: float, first: int, free_s: float, note: bool) -> tuple[int, float]:
-        """Let the others' frames that arrive until ``until_s`` queue; return the next one and when the edge is free."""
+        """
+        Let the others' frames that arrive until ``until_s`` queue; return the next one and when the edge is
+        free.
+        """
         while first < len(self._others) and self._others[first] <= until_s:
             arrived_s = self._others[first]
             start_s = max(arrived_s, free_s)
@@ -516,10 +583,23 @@ class World:
         if self._in_flight.pop(frame.sequence, None) is None:
             self._late += 1
             held_s, queueing_s, decode_s, tail_s = times
-            self._monitor.on_frame(FrameObservation(
-                frame.sequence, 'late', frame.split_index, frame.codec, self._scenario.batch, frame.payload_bytes,
-                self._answer_bytes, frame.sent_s, answered_s=self.now_s, held_s=held_s, queueing_s=queueing_s,
-                decode_s=decode_s, tail_s=tail_s))
+            self._monitor.on_frame(
+                FrameObservation(
+                    frame.sequence,
+                    'late',
+                    frame.split_index,
+                    frame.codec,
+                    self._scenario.batch,
+                    frame.payload_bytes,
+                    self._answer_bytes,
+                    frame.sent_s,
+                    answered_s=self.now_s,
+                    held_s=held_s,
+                    queueing_s=queueing_s,
+                    decode_s=decode_s,
+                    tail_s=tail_s,
+                )
+            )
             self._think()
             return
         self._overdue.discard(frame.sequence)
@@ -542,16 +622,27 @@ class World:
         waits = [job[1] for job in jobs] + [max(0.0, self._edge_free_s - self.now_s)] * bool(self._period)
         self._reports += 1
         report = LoadReport(
-            session=1, sequence=self._reports, utilisation=min(1.0, busy_s / (self.now_s - since_s)),
-            queue_length=len(self._period), queueing_s=float(np.mean(waits)) if waits else 0.0,
-            slowdown=self._scenario.slowdown.at(self.now_s) if jobs else 1.0)
-        arrives_s = self._transmit_back(_REPORT_BYTES, float(self._rng.exponential(self._scenario.jitter_s / 2 + 1e-12)))
+            session=1,
+            sequence=self._reports,
+            utilisation=min(1.0, busy_s / (self.now_s - since_s)),
+            queue_length=len(self._period),
+            queueing_s=float(np.mean(waits)) if waits else 0.0,
+            slowdown=self._scenario.slowdown.at(self.now_s) if jobs else 1.0,
+        )
+        arrives_s = self._transmit_back(
+            _REPORT_BYTES, float(self._rng.exponential(self._scenario.jitter_s / 2 + 1e-12))
+        )
+
+        def arrived() -> None:
+            self._monitor.on_load(report, self.now_s)
+            self._think()
+
         if not self._oracle:
-            self._at(arrives_s, lambda: (self._monitor.on_load(report, self.now_s), self._think())[1])
+            self._at(arrives_s, arrived)
         if self.now_s < self._scenario.duration_s or self._busy():
             self._at(self.now_s + _REPORT_PERIOD_S, self._on_report)
 
-    # ---- oracles ---------------------------------------------------------------------------------------------------
+    # ---- oracles -------------------------------------------------------------------------------------------
 
     def _best(self, image: int, arrived_s: float) -> tuple[int, str, float]:
         """Return the choice of least true latency for this image, and when its head must start."""
@@ -562,20 +653,26 @@ class World:
         edge_s = self._serve_others(self.now_s, self._other, self._edge_free_s, False)[1]
         base_s = self._scenario.base_rtt_s / 2
         delays, noise = self._delays[image], self._noise[image][2]
-        for cut in profile.cuts[self._settings.shallowest_split:local]:
+        for cut in profile.cuts[self._settings.shallowest_split : local]:
             for name, codec in cut.codecs.items():
                 if name not in self._settings.codecs:
                     continue
                 ready_s = sum(self._head(image, cut.index, name))
                 send_s = max(self.now_s + ready_s, slot_s)
-                arrives_s = self._up.end_of(max(send_s, self._up_free_s), codec.payload_bytes[batch] * 8) + base_s + delays[0]
+                arrives_s = (
+                    self._up.end_of(max(send_s, self._up_free_s), codec.payload_bytes[batch] * 8)
+                    + base_s
+                    + delays[0]
+                )
                 if math.isinf(arrives_s):
                     continue
                 # No need to be at the edge before it is free; a newer image may come until then.
                 take_s = max(self.now_s, send_s - ready_s + max(0.0, edge_s - arrives_s))
                 free_s = self._serve_others(arrives_s, self._other, self._edge_free_s, False)[1]
                 start_s = max(arrives_s, free_s)
-                served_s = (codec.decode_s[batch] + cut.tail_s[batch]) * noise * self._scenario.slowdown.at(start_s)
+                served_s = (
+                    (codec.decode_s[batch] + cut.tail_s[batch]) * noise * self._scenario.slowdown.at(start_s)
+                )
                 back_s = max(start_s + served_s, self._down_free_s)
                 done_s = self._down.end_of(back_s, self._answer_bytes * 8) + base_s + delays[2]
                 if self._patient:
@@ -588,13 +685,19 @@ class World:
         """When the link takes the next payload."""
         if not self._link_full():
             return self.now_s
-        on_link = [self._due[frame.sequence] for frame in self._in_flight.values() if math.isnan(frame.received_s)]
+        on_link = [
+            self._due[frame.sequence] for frame in self._in_flight.values() if math.isnan(frame.received_s)
+        ]
         answers = [self._edge_free_s] if len(self._in_flight) >= 3 else []
         return max(self.now_s, *on_link, *answers)
 
 
-def simulate(profile: SystemProfile, scenario: Scenario, policy: str = 'dynamic',
-             settings: MonitorSettings | None = None) -> Run:
+def simulate(
+    profile: SystemProfile,
+    scenario: Scenario,
+    policy: str = 'dynamic',
+    settings: MonitorSettings | None = None,
+) -> Run:
     """Run one policy in one scenario; 'oracle' is the better of the two oracles. See :class:`World`."""
     if policy == 'oracle':
         runs = [World(profile, scenario, name, settings).run() for name in ('eager oracle', 'patient oracle')]
