@@ -110,7 +110,5 @@ class LoadEstimator:
 
     def _queue(self, queueing_s: float, now_s: float) -> None:
         fresh = now_s - self._news_s <= self._stale_after_s
-        self.queueing_s = (
-            queueing_s if not fresh else (1 - _NEWEST) * self.queueing_s + _NEWEST * queueing_s
-        )
+        self.queueing_s = queueing_s if not fresh else (1 - _NEWEST) * self.queueing_s + _NEWEST * queueing_s
         self._news_s = max(self._news_s, now_s)

@@ -90,8 +90,6 @@ class RateFilter:
 
     #: The rates of the grid, ascending, bit/s, [160].
     grid_bps: Array = np.exp(_LOG_GRID)
-    #: By how much longer a bit takes at each rate than at the next higher one, fastest first, seconds, [160].
-    grid_steps_s: Array = np.diff(1 / grid_bps[::-1], prepend=0.0)
 
     def __init__(self) -> None:
         self._p: Singles = np.full((len(_SPREAD), _SIZE), 1 / (len(_SPREAD) * _SIZE), np.float32)
@@ -114,7 +112,9 @@ class RateFilter:
         decay, kept, jumps = _passage(round(math.log(max(elapsed_s, 1e-3)) * 20))
         spectrum = self._p @ _TO_SPECTRUM
         spectrum *= decay
-        level = jumps @ spectrum[:, 0]  # what jumps is even over the rates, which the spectrum's first value is
+        level = (
+            jumps @ spectrum[:, 0]
+        )  # what jumps is even over the rates, which the spectrum's first value is
         spectrum = kept @ spectrum
         spectrum[:, 0] += level
         self._p, self._cumulated = np.asarray(spectrum @ _BASIS, np.float32), None

@@ -66,23 +66,16 @@ class Outlook:
     What is believed of link and machines when a choice is made.
 
     ``now_s`` only ever serves for differences. ``rates_bps`` are the rates of the next transfer at
-    
-    :data:`~dynsplit_ros.estimators.rate.RATE_SHARES`, ``grid_below`` the probability of at most each of ``grid_bps``, ``grid_steps_s`` by
-    how much longer a bit takes at each than at the one above, fastest first; ``rate_spread`` is the standard
-    deviation of the natural logarithm of the link's rate, without what single transfers vary by. ``robot``
-    and ``edge`` hold, by split index, how many times as long as profiled head and tail take; ``robot_factor``
-    and ``edge_factor`` the same for the machines as a whole, and the two spreads the standard deviations of
-    their natural logarithms.
+    :data:`~dynsplit_ros.estimators.rate.RATE_SHARES`; ``rate_spread`` is the standard deviation of the natural
+    logarithm of the link's rate, without what single transfers vary by. ``robot`` and ``edge`` hold, by split
+    index, how many times as long as profiled head and tail take; ``robot_factor`` and ``edge_factor`` the same
+    for the machines as a whole, and the two spreads the standard deviations of their natural logarithms.
     """
 
     now_s: float
     rates_bps: Array
-    grid_bps: Array
-    grid_below: Array
-    grid_steps_s: Array
     rate_spread: float
     rtt_s: float
-    jitter_s: float
     alive: bool
     queueing_s: float
     robot: Array
@@ -271,7 +264,7 @@ class Planner:
             float(predicted[chosen]),
             float(finish[chosen]),
             float(bound[chosen]),
-            outlook,
+            capped,
         )
         # Taking turns with local inference pays only where that, begun at once, beats the waiting that it
         # saves.
@@ -404,28 +397,17 @@ class Planner:
         )
 
     def _fallback_s(
-        self,
-        chosen: int,
-        rest_s: float,
-        predicted_s: float,
-        finish_s: float,
-        bound_s: float,
-        outlook: Outlook,
+        self, chosen: int, fixed_s: float, predicted_s: float, finish_s: float, bound_s: float, capped: Array
     ) -> float:
         """
         Return how long to wait for an answer before finishing the frame here.
 
-        Waiting for tau costs E[min(T, tau)] + P(T > tau) x finish, the first being the integral of P(T > t)
-        up to tau; it is least where the expected rest of the wait exceeds the time to finish here. Kept
-        within patience and bound.
+        Waiting for tau costs E[min(T, tau)] + P(T > tau) x finish; it is least where the expected rest of the
+        wait exceeds the time to finish here. Kept within patience and bound.
         """
         if self.rules.fallback_s > 0 or not self._sends[chosen]:
             return bound_s
-        longer = outlook.grid_below[
-            ::-1
-        ]  # the probability that the transfer takes at least as long as at each rate
         bits = float(self._bits[chosen])
-        cost = np.cumsum(longer * outlook.grid_steps_s) * bits
-        cost += longer * finish_s
-        best_s = bits / float(outlook.grid_bps[len(cost) - 1 - int(cost.argmin())]) + rest_s
+        best = int((bits * capped + finish_s * _BEYOND).argmin())
+        best_s = fixed_s + bits * float(self._bit_s[best])
         return min(bound_s, max(best_s, _PATIENCE * predicted_s + _PATIENCE_S))

@@ -374,12 +374,8 @@ class Monitor:
         return Outlook(
             now_s=now_s,
             rates_bps=rate.next_transfer_bps(),
-            grid_bps=rate.grid_bps,
-            grid_below=rate.below,
-            grid_steps_s=rate.grid_steps_s,
             rate_spread=rate.level_spread,
             rtt_s=self._link.rtt_s,
-            jitter_s=self._link.jitter_s,
             alive=self._link.alive and not self._link.blocked,
             queueing_s=load.queueing_s,
             robot=self._robot.factors(len(self._profile.cuts)),
