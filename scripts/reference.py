@@ -9,11 +9,20 @@ and the exit code is 1 when either is stale.
 
 from __future__ import annotations
 
+import argparse
+import ast
+from collections.abc import Callable, Iterator
+import contextlib
+import importlib
+import inspect
 from pathlib import Path
+import re
 import sys
+from unittest import mock
 
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
+import dynsplit_ros
 from dynsplit_ros import parameters
 from dynsplit_ros.nodes import topics
 
@@ -71,6 +80,90 @@ def message_tables() -> str:
     return '\n\n'.join(parts)
 
 
+def tool_tables() -> str:
+    """Return the command line of each tool that setup.py names."""
+    parts = []
+    for name, module in re.findall(r"'(\w+) = (dynsplit_ros\.tools\.\w+):main'", (ROOT / 'setup.py').read_text()):
+        parser = command_line(importlib.import_module(module).main)
+        rows = [f'### {name}', '', ' '.join(str(parser.description).split()), '', '| argument | meaning |', '| --- | --- |']
+        for action in parser._actions:
+            if action.dest != 'help':
+                rows.append(f'| `{written(action)}` | {action.help} |')
+        parts.append('\n'.join(rows))
+    return '\n\n'.join(parts)
+
+
+def command_line(main: Callable[[list[str]], int]) -> argparse.ArgumentParser:
+    """Return the parser that a tool reads its command line with."""
+    seen = []
+
+    def take(parser: argparse.ArgumentParser, *_: object) -> None:
+        seen.append(parser)
+        raise SystemExit
+
+    with mock.patch.object(argparse.ArgumentParser, 'parse_args', take), contextlib.suppress(SystemExit):
+        main([])
+    return seen[0]
+
+
+def written(action: argparse.Action) -> str:
+    """Return an argument as it is typed."""
+    what = action.metavar or ('|'.join(map(str, action.choices)) if action.choices else action.dest.upper())
+    what = ' '.join(what) if isinstance(what, tuple) else what
+    what += ' …' if action.nargs in ('+', '*') else ''
+    if not action.option_strings:
+        return what.replace('|', '\\|')
+    return ', '.join(action.option_strings) + (f' {what}' if action.nargs != 0 else '').replace('|', '\\|')
+
+
+def library_outline() -> str:
+    """Return the public names as the code declares and explains them."""
+    parts = []
+    for module, names in dynsplit_ros.PUBLIC.items():
+        blocks = '\n\n'.join(definition(name) for name in names)
+        parts.append(f'### dynsplit_ros.{module}\n\n```python\n{blocks}\n```')
+    return '\n\n'.join(parts)
+
+
+def definition(name: str) -> str:
+    """Return what the source says of a public name before it comes to how."""
+    value = getattr(dynsplit_ros, name)
+    if not (inspect.isclass(value) or inspect.isfunction(value)):
+        return f'{name}: Mapping  # the table above' if value is dynsplit_ros.CODECS else f'{name} = {value!r}'
+    source = inspect.getsource(value)
+    return '\n'.join(outline(ast.parse(source).body[0], source.splitlines()))
+
+
+def outline(node: ast.stmt, lines: list[str]) -> Iterator[str]:
+    """Yield the lines of a definition without the code: signature and docstring, of a class each public part's."""
+    if isinstance(node, ast.AnnAssign):
+        default = node.value
+        if isinstance(default, ast.Call) and isinstance(default.func, ast.Name) and default.func.id.startswith('_'):
+            default = default.args[0]  # a field's default among what else is said of it
+        value = f' = {ast.unparse(default)}' if default is not None else ''
+        yield f'{" " * node.col_offset}{ast.unparse(node.target)}: {ast.unparse(node.annotation)}{value}'
+    elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+        first = node.body[0]
+        documented = ast.get_docstring(node) is not None
+        begin = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        yield from lines[begin - 1:first.end_lineno if documented else first.lineno - 1]
+        for part in node.body if isinstance(node, ast.ClassDef) else []:
+            name = getattr(part, 'name', getattr(getattr(part, 'target', None), 'id', '_'))
+            if not name.startswith('_') or name == '__init__':
+                yield from ([''] if isinstance(part, ast.FunctionDef) or documented else [])
+                yield from outline(part, lines)
+                documented = False
+
+
+def codec_table() -> str:
+    """Return the codecs as a Markdown table."""
+    rows = ['| codec | every bit comes back | takes | how |', '| --- | --- | --- | --- |']
+    for codec in dynsplit_ros.CODECS.values():
+        rows.append(f'| `{codec.name}` | {"yes" if codec.lossless else "no"} | '
+                    f'{"8-bit images (split 0)" if codec.image_only else "any tensor"} | {codec.description} |')
+    return '\n'.join(rows)
+
+
 def main() -> int:
     """Write or check."""
     readme_path, reference_path = ROOT / 'README.md', ROOT / 'docs' / 'reference.md'
@@ -81,7 +174,12 @@ def main() -> int:
         readme_path: f'{before}{BEGIN}\n{topic_table()}\n{END}{after}',
         reference_path: '# Reference\n\nMade by `scripts/reference.py` from the code; do not edit.\n\n'
                         f'## Topics\n\nIn the robot\'s namespace.\n\n{topic_table()}\n\n'
-                        f'## Parameters\n\n{parameter_tables()}\n\n## Messages\n\n{message_tables()}\n',
+                        f'## Parameters\n\n{parameter_tables()}\n\n## Messages\n\n{message_tables()}\n\n'
+                        f'## Codecs\n\n{codec_table()}\n\n'
+                        '## Tools\n\nEach is `./run NAME` or `ros2 run dynsplit_ros NAME`.\n\n'
+                        f'{tool_tables()}\n\n'
+                        '## Library\n\n`from dynsplit_ros import NAME` for each of these; ROS is not needed. Each '
+                        f'stands here as the code declares and explains it.\n\n{library_outline()}\n',
     }
     stale = [path for path, text in made.items() if not path.is_file() or path.read_text() != text]
     if '--check' in sys.argv:
