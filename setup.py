@@ -36,6 +36,7 @@ setup(
             'cuts = dynsplit_ros.tools.cuts:main',
             'profile = dynsplit_ros.tools.profile:main',
             'simulate = dynsplit_ros.tools.simulate:main',
+            'advise = dynsplit_ros.tools.advise:main',
             'demo = dynsplit_ros.tools.demo:main',
         ],
     },

@@ -33,7 +33,7 @@ REQUIREMENTS = ROOT / 'requirements.txt'
 REQUIREMENTS_ROS = ROOT / 'requirements-ros.txt'
 
 #: Command of ./run -> console script of setup.py that does it.
-TOOLS = ('cuts', 'profile', 'simulate', 'demo')
+TOOLS = ('cuts', 'profile', 'advise', 'simulate', 'demo')
 
 USAGE = """\
 usage: ./run COMMAND [ARGUMENT ...]
@@ -42,6 +42,7 @@ usage: ./run COMMAND [ARGUMENT ...]
   test              all tests; arguments go to pytest
   cuts MODEL        the cuts of a model: where it can be split, and what would be sent
   profile MODEL     how long each part takes on this machine
+  advise MODEL      which splits would be used in which conditions, and what that would gain
   simulate          estimators and planner on a link trace, against every fixed choice and the best in hindsight
   bench NAME        a benchmark of bench/, for example: ./run bench policy --json OUT
   exec PROGRAM ...  any program in the set-up environment, for example: ./run exec python my_script.py

@@ -20,14 +20,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
+from dynsplit_ros.profile.profile import Profile, SystemProfile
 from dynsplit_ros.runtime.monitor import MonitorSettings
 from dynsplit_ros.simulation import trace as traces
 from dynsplit_ros.simulation.compare import Job, run_all, summarise, Summary
 from dynsplit_ros.simulation.plot import plot_over_time, plot_sweep, policy_label
 from dynsplit_ros.simulation.trace import load_trace, Trace
 from dynsplit_ros.simulation.world import Run, Scenario
-from dynsplit_ros.tools.model_options import add_model_options, split_model
+from dynsplit_ros.tools.model_options import split_model
+from dynsplit_ros.tools.system_options import (
+    add_system_options, positive, set_threads, settings as chosen, system_profile)
 
 #: What estimators and planner need to know link and edge does not count in a mean over a constant link, in seconds.
 SETTLING_S = 5.0
@@ -51,9 +53,9 @@ def main(argv: list[str] | None = None) -> int:
         arguments.output.mkdir(parents=True, exist_ok=True)
         with Progress(TextColumn('{task.description:28}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                       TimeRemainingColumn(), console=console, transient=True) as bar:
-            profile = _profile(arguments, bar)
+            profile, _ = system_profile(arguments, lambda: _measure(arguments, bar))
             scenario = _scenario(arguments)
-            settings = _settings(arguments)
+            settings = MonitorSettings(**chosen(arguments))
             written: list[Path] = []
             if 'time' in arguments.figure:
                 written += _over_time(profile, scenario, settings, arguments, bar)
@@ -69,15 +71,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='simulate', description=__doc__, conflict_handler='resolve')
-    add_model_options(parser, required=False)
-    profiles = parser.add_argument_group('profiles, instead of a MODEL that is measured here')
-    profiles.add_argument('--robot-profile', type=Path, metavar='YAML',
-                          help="what the profile command wrote on the robot; without it, the edge's, --slowdown times as slow")
-    profiles.add_argument('--edge-profile', type=Path, metavar='YAML', help='what the profile command wrote there')
-    profiles.add_argument('--slowdown', type=_positive, default=8.0, metavar='TIMES',
-                          help='how many times as long as the edge the robot needs, where it has no profile (8)')
-    profiles.add_argument('--threads', type=int, default=1, metavar='N', help='processor threads of a measurement (1)')
-    world = parser.add_argument_group('what the robot meets')
+    add_system_options(parser)
+    world = parser.add_argument_group('what changes meanwhile')
     link = world.add_mutually_exclusive_group()
     link.add_argument('--trace', type=Path, metavar='CSV', help="the link's rate: columns time_s,rate_mbps")
     link.add_argument('--link', default='markov:2,20,5', metavar='KIND:VALUES',
@@ -86,37 +81,22 @@ def _parser() -> argparse.ArgumentParser:
                        help='how many times as long as profiled the edge takes: columns time_s,slowdown, or generated')
     world.add_argument('--others', default='constant:0', metavar='CSV|KIND:VALUES',
                        help='frames per second of other robots: columns time_s,others_hz, or generated')
-    world.add_argument('--seconds', type=_positive, help="simulated time; the trace's own length, or 60")
-    world.add_argument('--rate', type=_positive, default=10.0, metavar='HZ', help='images per second offered (10)')
-    world.add_argument('--round-trip', type=_positive, default=0.004, metavar='SECONDS', help='of an empty message (0.004)')
+    world.add_argument('--seconds', type=positive, help="simulated time; the trace's own length, or 60")
     world.add_argument('--noise', type=_share, default=0.02, metavar='SHARE', help='spread of computing times (0.02)')
     world.add_argument('--seed', type=int, default=0, help='of all that is drawn: link, noise, weights (0)')
-    policy = parser.add_argument_group('what may be chosen')
-    policy.add_argument('--codec', nargs='+', metavar='NAME', help='codecs allowed (those without loss)')
-    policy.add_argument('--objective', choices=('latency', 'frame_rate'), default='latency', help='(latency)')
-    policy.add_argument('--shallowest-split', type=int, default=0, metavar='INDEX',
-                        help='least split that may leave the robot; 1 keeps images on it (0)')
-    policy.add_argument('--bandwidth', type=float, default=0.0, metavar='MBIT/S', help='bound for payloads (0: none)')
     output = parser.add_argument_group('what is written')
     output.add_argument('--figure', nargs='+', choices=('time', 'rates', 'load'), default=['time'],
                         help='time: latency over time; rates: mean latency by data rate; load: by server load (time)')
     output.add_argument('--batch', type=int, default=1, help='images in a frame, over time (1)')
     output.add_argument('--batches', type=int, nargs='+', metavar='N',
                         help='batch sizes of the other figures (1; those of the profiles)')
-    output.add_argument('--rates', type=_positive, nargs='+', metavar='MBIT/S',
+    output.add_argument('--rates', type=positive, nargs='+', metavar='MBIT/S',
                         help='data rates of the figure (13 from 0.25 to 1000)')
-    output.add_argument('--loads', type=_positive, nargs='+', default=[1, 2, 4, 8, 16], metavar='TIMES',
+    output.add_argument('--loads', type=positive, nargs='+', default=[1, 2, 4, 8, 16], metavar='TIMES',
                         help='loads of the figure (1 2 4 8 16)')
     output.add_argument('--output', type=Path, default=Path('simulation'), metavar='FOLDER', help='(simulation)')
     output.add_argument('--workers', type=int, metavar='N', help='processes (one for each core)')
     return parser
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f'{text} is not a positive number')
-    return value
 
 
 def _share(text: str) -> float:
@@ -126,46 +106,16 @@ def _share(text: str) -> float:
     return value
 
 
-def _profile(arguments: argparse.Namespace, bar: Progress) -> SystemProfile:
-    if arguments.edge_profile is not None:
-        edge = Profile.load(arguments.edge_profile)
-    elif arguments.robot_profile is not None:
-        raise DynsplitError('--robot-profile was given without --edge-profile: give both, or the edge\'s alone')
-    elif arguments.model is None:
-        raise DynsplitError('nothing says what to simulate: give a MODEL, or --edge-profile and --robot-profile')
-    else:
-        edge = _measure(arguments, bar)
-    robot = edge.scaled(arguments.slowdown)
-    if arguments.robot_profile is not None:
-        robot = Profile.load(arguments.robot_profile)
-    return merge(robot, edge)
-
-
 def _measure(arguments: argparse.Namespace, bar: Progress) -> Profile:
-    import torch  # the simulation's own processes do without
+    from dynsplit_ros.profile.measure import measure  # the simulation's own processes do without torch
 
-    from dynsplit_ros.profile.measure import measure
-
-    if arguments.threads < 1:
-        raise DynsplitError(f'--threads {arguments.threads} was given, but it is at least 1')
-    torch.set_num_threads(arguments.threads)
+    set_threads(arguments)
     batches = sorted({1, arguments.batch, *(arguments.batches or [])})
     task = bar.add_task('', total=None)
     profile = measure(split_model(arguments), batches, arguments.codec or MonitorSettings().codecs,
                       progress=lambda what, share: bar.update(task, description=what))
     bar.remove_task(task)
     return profile
-
-
-def _settings(arguments: argparse.Namespace) -> MonitorSettings:
-    values: dict[str, Any] = {
-        'objective': arguments.objective,
-        'shallowest_split': arguments.shallowest_split,
-        'bandwidth_bps': 1e6 * arguments.bandwidth,
-    }
-    if arguments.codec:
-        values['codecs'] = tuple(arguments.codec)
-    return MonitorSettings(**values)
 
 
 def _scenario(arguments: argparse.Namespace) -> Scenario:

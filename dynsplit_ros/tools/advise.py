@@ -1,0 +1,194 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Say, before deploying, which splits would be used in which conditions and what that would gain."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+import json
+from pathlib import Path
+import sys
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from dynsplit_ros.advice.conditions import Advice, Adviser, largest_gain, offloading_from_bps, pays_from_bps, Range
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.planner.planner import Candidate, Rules
+from dynsplit_ros.profile.profile import Profile, SystemProfile
+from dynsplit_ros.tools.model_options import split_model
+from dynsplit_ros.tools.system_options import add_system_options, positive, set_threads, settings, system_profile
+
+LOWEST_MBPS, HIGHEST_MBPS = 0.1, 1000.0
+#: Link rates of the JSON's points, from the lowest to the highest.
+POINTS = 25
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the advice that ``argv`` asks for, draw it, and write it as JSON where it is asked for."""
+    arguments = _parser().parse_args(argv)
+    try:
+        profile, assumed = system_profile(arguments, lambda: _measured(arguments))
+        adviser = Adviser(profile, Rules(frame_rate_hz=arguments.rate, **settings(arguments)), arguments.round_trip)
+        low, high = arguments.link
+        if not low < high:
+            raise DynsplitError(f'--link {low:g} {high:g} was given, but the first rate must be the lower one')
+        ranges = {load: adviser.ranges(1e6 * low, 1e6 * high, load) for load in sorted(set(arguments.loads))}
+        sentences = [f'Assumed: {sentence}.' for sentence in assumed]
+        verdict = [sentence for load in ranges for sentence in _verdict(profile, ranges[load])]
+        console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+        console.print(_table(adviser, ranges))
+        console.print('\n'.join([*sentences, *verdict]), markup=False)
+        written = [arguments.plot]
+        from dynsplit_ros.advice.plot import plot_advice  # half a second that --help need not wait
+
+        arguments.plot.parent.mkdir(parents=True, exist_ok=True)
+        plot_advice(adviser, ranges, arguments.plot)
+        if arguments.json is not None:
+            written.append(arguments.json)
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(json.dumps(_document(adviser, ranges, assumed), indent=1, allow_nan=False) + '\n')
+    except (DynsplitError, OSError) as error:
+        print(f'advise: {error}', file=sys.stderr)
+        return 2
+    print('written: ' + ', '.join(str(path) for path in written))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='advise', description=__doc__,
+        epilog='Latencies are what the planner predicts on a steady link; the simulate command shows a link that changes.')
+    add_system_options(parser)
+    conditions = parser.add_argument_group('conditions that are looked at')
+    conditions.add_argument('--link', type=positive, nargs=2, default=[LOWEST_MBPS, HIGHEST_MBPS], metavar='MBIT/S',
+                            help=f'lowest and highest link rate ({LOWEST_MBPS:g} {HIGHEST_MBPS:g})')
+    conditions.add_argument('--loads', type=positive, nargs='+', default=[1.0, 2.0, 4.0, 8.0], metavar='TIMES',
+                            help='server loads: how many times as long as profiled the edge takes (1 2 4 8)')
+    output = parser.add_argument_group('what is written')
+    output.add_argument('--plot', type=Path, default=Path('advice.png'), metavar='PNG', help='(advice.png)')
+    output.add_argument('--json', type=Path, metavar='OUT', help='write the advice to this file as well')
+    return parser
+
+
+def _measured(arguments: argparse.Namespace) -> Profile:
+    from dynsplit_ros.profile.kept import kept_profile
+    from dynsplit_ros.profile.measure import measure
+
+    set_threads(arguments)
+    split = split_model(arguments)
+    if arguments.codec:  # what is kept has the codecs without loss alone
+        return measure(split, [1], arguments.codec)
+    return kept_profile(split, progress=lambda text: print(text, file=sys.stderr))
+
+
+def _table(adviser: Adviser, ranges: Mapping[float, Sequence[Range]]) -> Table:
+    profile, rules = adviser.profile, adviser.rules
+    table = Table(title=f'{profile.model}, {rules.frame_rate_hz:g} images/s, round trip {1e3 * adviser.rtt_s:g} ms: what is '
+                        'used at which link rate, and what that saves')
+    table.add_column('edge slower', justify='right')
+    for name in ('link Mbit/s', 'split', 'codec', 'KiB', 'latency ms', 'than local', 'than offloading', 'frames/s'):
+        table.add_column(name, justify='left' if name in ('split', 'codec') else 'right', overflow='fold')
+    for load, of_load in ranges.items():
+        table.add_section()
+        for number, found in enumerate(of_load):
+            first, last = found.first, found.last
+            sends = first.best.split_index != profile.local_index
+            table.add_row(
+                f'× {load:g}' if number == 0 else '',
+                f'{_number(first.rate_bps / 1e6)} – {_number(last.rate_bps / 1e6)}',
+                _name(profile, first.best),
+                first.best.codec,
+                f'{first.best.payload_bytes / 1024:.1f}' if sends else '',
+                _span(1e3 * first.best.latency_s, 1e3 * last.best.latency_s),
+                _span(-100 * first.gain_over_local, -100 * last.gain_over_local, '{:+.0f} %') if sends else '',
+                _span(-100 * first.gain_over_offloading, -100 * last.gain_over_offloading, '{:+.0f} %')
+                if first.best.split_index != 0 else '',
+                _span(_offered(adviser, first), _offered(adviser, last)),
+            )
+    return table
+
+
+def _name(profile: SystemProfile, candidate: Candidate) -> str:
+    if candidate.split_index == profile.local_index:
+        return 'local inference'
+    return 'full offloading' if candidate.split_index == 0 else f'{candidate.split_index} ({candidate.split_name})'
+
+
+def _offered(adviser: Adviser, advice: Advice) -> float:
+    """Return the frames per second that are kept up: no more than are offered."""
+    return min(advice.best.frame_rate_hz, adviser.rules.frame_rate_hz)
+
+
+def _number(value: float) -> str:
+    """Return three significant digits without an exponent."""
+    return f'{float(f"{value:.3g}"):g}' if value < 1e6 else f'{value:.0f}'
+
+
+def _span(first: float, last: float, form: str = '') -> str:
+    """Return a value at both ends of a range, or once where it hardly changes."""
+    texts = [form.format(round(value) + 0.0) if form else _number(value) for value in (first, last)]
+    return texts[0] if texts[0] == texts[1] else ' … '.join(texts)
+
+
+def _verdict(profile: SystemProfile, ranges: Sequence[Range]) -> list[str]:
+    """Return what a person wants to know first, in sentences, for one load."""
+    load = ranges[0].first.slowdown
+    where = 'With the edge as profiled' if load == 1 else f'With an edge {load:g} times as slow'
+    low, high = (f'{_number(rate_bps / 1e6)} Mbit/s' for rate_bps in (ranges[0].first.rate_bps, ranges[-1].last.rate_bps))
+    pays, offloading = pays_from_bps(ranges, profile.local_index), offloading_from_bps(ranges)
+    if pays is None:
+        return [f'{where}: sending anything does not pay up to {high}; the robot is best alone.']
+    gain = largest_gain(ranges)
+    text = f'{where}: splitting pays at every rate from {low} on' if pays == 0 else \
+        f'{where}: splitting stops paying below {_number(pays / 1e6)} Mbit/s'
+    if not any(0 < found.first.best.split_index < profile.local_index for found in ranges):
+        text += ', and above it, full offloading is best: no split between the two is better than both'
+    elif offloading is not None:
+        text += f'; full offloading is best from {_number(offloading / 1e6)} Mbit/s on'
+    saved = 1 - gain.best.latency_s / min(gain.local.latency_s, gain.offloading.latency_s)
+    if saved > 0.005:
+        text += (f'; most is saved over the better of local and full offloading at {_number(gain.rate_bps / 1e6)} Mbit/s '
+                 f'({100 * saved:.0f} %)')
+    return [text + '.']
+
+
+def _document(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], assumed: Sequence[str]) -> dict[str, Any]:
+    """Return the advice as JSON holds it: rates in bit/s, times in seconds."""
+    profile = adviser.profile
+    low_bps, high_bps = ranges[next(iter(ranges))][0].first.rate_bps, ranges[next(iter(ranges))][-1].last.rate_bps
+    return {
+        'model': profile.model,
+        'fingerprint': profile.fingerprint,
+        'assumed': list(assumed),
+        'frame_rate_hz': adviser.rules.frame_rate_hz,
+        'round_trip_s': adviser.rtt_s,
+        'objective': adviser.rules.objective,
+        'loads': [{
+            'slowdown': load,
+            'pays_from_bps': pays_from_bps(of_load, profile.local_index),
+            'offloading_from_bps': offloading_from_bps(of_load),
+            'ranges': [{
+                'from_bps': found.first.rate_bps, 'to_bps': found.last.rate_bps,
+                'split_index': found.first.best.split_index, 'split_name': found.first.best.split_name,
+                'codec': found.first.best.codec, 'payload_bytes': found.first.best.payload_bytes,
+            } for found in of_load],
+            'points': [_point(adviser.at(rate_bps, load)) for rate_bps in np.geomspace(low_bps, high_bps, POINTS).tolist()],
+        } for load, of_load in ranges.items()],
+    }
+
+
+def _point(advice: Advice) -> dict[str, Any]:
+    return {
+        'rate_bps': advice.rate_bps, 'split_index': advice.best.split_index, 'codec': advice.best.codec,
+        'latency_s': advice.best.latency_s, 'frame_rate_hz': advice.best.frame_rate_hz,
+        'local_s': advice.local.latency_s, 'offloading_s': advice.offloading.latency_s,
+        'gain_over_local': advice.gain_over_local, 'gain_over_offloading': advice.gain_over_offloading,
+    }
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
