@@ -148,7 +148,8 @@ class LinkEmulator(Shell):
     def _rate_at(self, now_s: float) -> tuple[float, float]:
         """Return the rate in bit/s at an instant and until when it holds, as far as is known."""
         soon_s = now_s + 0.02  # the rates are a parameter that may change
-        step = bisect.bisect_right(self._ends_s, now_s - self._started_s)
+        # By the same sums as below: a difference, rounded otherwise, could say that a step ends now for ever.
+        step = bisect.bisect_right(self._ends_s, now_s, key=lambda end_s: self._started_s + end_s)
         rates = self.values.rates_mbps
         if self._started_s == math.inf:
             return rates[0] * 1e6, soon_s
