@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 from ament_index_python.packages import get_package_share_directory
 import pytest
@@ -50,3 +51,15 @@ def test_the_two_sides_agree() -> None:
     edge = yaml.safe_load((CONFIG / 'edge.yaml').read_text())['/**/edge_node']['ros__parameters']
     for name in ('model', 'weights', 'input_size', 'seed'):
         assert robot.get(name) == edge.get(name)
+
+
+@pytest.mark.parametrize('path', sorted(CONFIG.glob('fastdds_*.xml')), ids=lambda path: path.stem)
+def test_a_queue_in_shared_memory_holds_an_image(path: Path) -> None:
+    tags = {'size': '{*}maxMessageSize', 'capacity': '{*}port_queue_capacity', 'type': '{*}type'}
+    transports = [{key: found.text for key, tag in tags.items() if (found := element.find(tag)) is not None}
+                  for element in ElementTree.parse(path).iter('{http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles}'
+                                                              'transport_descriptor')]
+    fragment_bytes = min((int(transport['size']) for transport in transports), default=65500)
+    for transport in transports:
+        if transport['type'] == 'SHM':
+            assert int(transport.get('capacity', 512)) * fragment_bytes >= 1920 * 1080 * 3
