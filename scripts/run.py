@@ -10,7 +10,6 @@ was interrupted left no stamp behind, so it is made again from the start.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -33,7 +32,7 @@ REQUIREMENTS = ROOT / 'requirements.txt'
 REQUIREMENTS_ROS = ROOT / 'requirements-ros.txt'
 
 #: Command of ./run -> console script of setup.py that does it.
-TOOLS = ('cuts', 'profile', 'advise', 'simulate', 'demo')
+TOOLS = ('cuts', 'profile', 'advise', 'simulate', 'report', 'top', 'demo')
 
 USAGE = """\
 usage: ./run COMMAND [ARGUMENT ...]
@@ -44,6 +43,8 @@ usage: ./run COMMAND [ARGUMENT ...]
   profile MODEL     how long each part takes on this machine
   advise MODEL      which splits would be used in which conditions, and what that would gain
   simulate          estimators and planner on a link trace, against every fixed choice and the best in hindsight
+  top               what every robot on the network is doing, live
+  report RUN        one HTML page of a recorded run, or of a demo's JSON
   bench NAME        a benchmark of bench/, for example: ./run bench policy --json OUT
   exec PROGRAM ...  any program in the set-up environment, for example: ./run exec python my_script.py
   setup             only the set-up
@@ -239,12 +240,8 @@ def python_without_cwd(code: str, *arguments: str) -> list[str]:
 
 def main() -> None:
     """Read the command, set up, and become the program that does it."""
-    parser = argparse.ArgumentParser(usage=USAGE.removeprefix('usage: '), add_help=False)
-    parser.add_argument('command', nargs='?')
-    parser.add_argument('arguments', nargs=argparse.REMAINDER)
-    given = parser.parse_args()
+    command, arguments = (sys.argv[1] if len(sys.argv) > 1 else None), sys.argv[2:]
     benches = sorted(path.stem for path in (ROOT / 'bench').glob('*.py') if "'__main__'" in path.read_text())
-    command, arguments = given.command, given.arguments
     if command in (None, 'help', '--help', '-h'):
         print(USAGE, end='')
         return

@@ -65,17 +65,31 @@ class Adviser:
         self.rtt_s = rtt_s
         self.batch = batch
         if not any(name in rules.codecs for name in profile.cuts[0].codecs):
-            raise DynsplitError(f'none of the codecs {", ".join(rules.codecs)} was measured for the image (split 0); name '
-                                f'one of {", ".join(profile.cuts[0].codecs)}')
+            raise DynsplitError(
+                f'none of the codecs {", ".join(rules.codecs)} was measured for the image (split 0); name '
+                f'one of {", ".join(profile.cuts[0].codecs)}'
+            )
 
     def at(self, rate_bps: float, slowdown: float) -> Advice:
-        """Return the choice at a link rate (bit/s, > 0) with an edge that is ``slowdown`` (> 0) times as slow as profiled."""
+        """Return the choice at a link rate (bit/s, > 0) with an edge ``slowdown`` (> 0) times as slow as profiled."""
         cuts = len(self.profile.cuts)
         # A new planner each time: one that has chosen before holds on to its choice.
-        plan = Planner(self.profile, self.rules, self.batch).plan(Outlook(
-            now_s=0.0, rates_bps=np.full(len(RATE_SHARES), rate_bps), rate_spread=0.0, rtt_s=self.rtt_s, alive=True,
-            queueing_s=0.0, robot=np.ones(cuts), edge=np.full(cuts, slowdown), robot_factor=1.0, edge_factor=slowdown,
-            robot_spread=0.0, edge_spread=0.0))
+        plan = Planner(self.profile, self.rules, self.batch).plan(
+            Outlook(
+                now_s=0.0,
+                rates_bps=np.full(len(RATE_SHARES), rate_bps),
+                rate_spread=0.0,
+                rtt_s=self.rtt_s,
+                alive=True,
+                queueing_s=0.0,
+                robot=np.ones(cuts),
+                edge=np.full(cuts, slowdown),
+                robot_factor=1.0,
+                edge_factor=slowdown,
+                robot_spread=0.0,
+                edge_spread=0.0,
+            )
+        )
         candidates = plan.candidates
         best = next(c for c in candidates if (c.split_index, c.codec) == (plan.split_index, plan.codec))
         offloading = min((c for c in candidates if c.split_index == 0), key=lambda c: c.latency_s)
@@ -119,7 +133,7 @@ def pays_from_bps(ranges: Sequence[Range], local_index: int) -> float | None:
 
 
 def offloading_from_bps(ranges: Sequence[Range]) -> float | None:
-    """Return the link rate, in bit/s, from which on full offloading is chosen; None where it is not at the highest one."""
+    """Return the link rate, in bit/s, from which on full offloading is chosen; None where it is not at the highest."""
     first = None
     for found in reversed(ranges):
         if found.first.best.split_index != 0:

@@ -24,8 +24,8 @@ def plot_advice(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], path:
     """
     Write a PNG of the advice.
 
-    ``ranges`` are the adviser's, by how many times as slow as profiled the edge is; the first of them is drawn over the rate
-    as latency, all of them as a map of the splits.
+    ``ranges`` are the adviser's, by how many times as slow as profiled the edge is; the first of them is drawn over
+    the rate as latency, all of them as a map of the splits.
     """
     profile = adviser.profile
     loads = list(ranges)
@@ -40,9 +40,19 @@ def plot_advice(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], path:
     advice = [adviser.at(rate_bps, loads[0]) for rate_bps in rates_bps]
     mbps = [rate_bps / 1e6 for rate_bps in rates_bps]
     latency.plot(mbps, [1e3 * a.local.latency_s for a in advice], color='tab:blue', lw=1.4, label='local inference')
-    latency.plot(mbps, [1e3 * a.offloading.latency_s for a in advice], color='tab:purple', lw=1.4, label='full offloading')
-    latency.plot(mbps, [1e3 * a.best.latency_s for a in advice], color='tab:red', lw=5, alpha=0.5, solid_capstyle='round',
-                 zorder=1.5, label='dynamic split')
+    latency.plot(
+        mbps, [1e3 * a.offloading.latency_s for a in advice], color='tab:purple', lw=1.4, label='full offloading'
+    )
+    latency.plot(
+        mbps,
+        [1e3 * a.best.latency_s for a in advice],
+        color='tab:red',
+        lw=5,
+        alpha=0.5,
+        solid_capstyle='round',
+        zorder=1.5,
+        label='dynamic split',
+    )
     best_ms = np.array([1e3 * a.best.latency_s for a in advice])
     worst_ms = max(1e3 * max(a.local.latency_s for a in advice), 1e3 * min(a.offloading.latency_s for a in advice))
     latency.set_yscale('log')
@@ -53,24 +63,47 @@ def plot_advice(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], path:
     latency.set_ylabel('predicted latency (ms)')
     latency.legend(loc='upper right', fontsize='small')
     edge = 'as profiled' if loads[0] == 1 else f'{loads[0]:g} times as slow as profiled'
-    latency.set_title(f'{profile.model}, {adviser.rules.frame_rate_hz:g} images/s, round trip {1e3 * adviser.rtt_s:g} ms, '
-                      f'edge {edge}', fontsize='medium')
+    latency.set_title(
+        f'{profile.model}, {adviser.rules.frame_rate_hz:g} images/s, round trip {1e3 * adviser.rtt_s:g} ms, '
+        f'edge {edge}',
+        fontsize='medium',
+    )
 
     seen: set[int] = set()
     for row, load in enumerate(loads):
         for split, group in itertools.groupby(ranges[load], lambda found: found.first.best.split_index):
             of_split = list(group)
             left, right = of_split[0].first.rate_bps / 1e6, of_split[-1].last.rate_bps / 1e6
-            splits.barh(row, right - left, left=left, height=0.9, color=colours[split], edgecolor='white', linewidth=0.8,
-                        label=None if split in seen else _label(adviser, split))
+            splits.barh(
+                row,
+                right - left,
+                left=left,
+                height=0.9,
+                color=colours[split],
+                edgecolor='white',
+                linewidth=0.8,
+                label=None if split in seen else _label(adviser, split),
+            )
             seen.add(split)
             if np.log(right / left) > 0.09 * np.log(high_bps / low_bps):  # where there is room for it
                 name = 'local' if split == profile.local_index else 'offload' if split == 0 else str(split)
-                splits.text((left * right) ** 0.5, row, name, ha='center', va='center', fontsize='small',
-                            color='white' if sum(colours[split][:3]) < 1.5 else 'black')
-    splits.legend(*_by_split(splits.get_legend_handles_labels(), [_label(adviser, split) for split in used]),
-                  ncols=min(5, len(used)), fontsize='small', loc='upper center', bbox_to_anchor=(0.5, -0.6 / (0.3 + 0.6 * len(loads))),
-                  frameon=False)
+                splits.text(
+                    (left * right) ** 0.5,
+                    row,
+                    name,
+                    ha='center',
+                    va='center',
+                    fontsize='small',
+                    color='white' if sum(colours[split][:3]) < 1.5 else 'black',
+                )
+    splits.legend(
+        *_by_split(splits.get_legend_handles_labels(), [_label(adviser, split) for split in used]),
+        ncols=min(5, len(used)),
+        fontsize='small',
+        loc='upper center',
+        bbox_to_anchor=(0.5, -0.6 / (0.3 + 0.6 * len(loads))),
+        frameon=False,
+    )
     splits.set_xscale('log')
     splits.set_xlim(low_bps / 1e6, high_bps / 1e6)
     splits.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))

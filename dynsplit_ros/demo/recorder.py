@@ -8,13 +8,12 @@ import math
 import time
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Float64
 
 from dynsplit_ros import msg
-from dynsplit_ros.nodes import topics
+from dynsplit_ros.demo.watch import OUTCOMES, Watch
 
 #: Parts of a frame's latency, in the order in which they happen.
 PARTS = ('wait_s', 'resize_s', 'head_s', 'encode_s', 'link_wait_s', 'transfer_s', 'queueing_s', 'decode_s', 'tail_s',
@@ -22,63 +21,54 @@ PARTS = ('wait_s', 'resize_s', 'head_s', 'encode_s', 'link_wait_s', 'transfer_s'
 
 
 class Recorder(Node):
-    """Subscribes to one robot's topics; keeps every prediction and the latest of everything else."""
+    """Subscribes to one robot's topics; keeps every prediction and every change of the split, and watches the rest."""
 
     def __init__(self, namespace: str) -> None:
         super().__init__('recorder', namespace=f'/{namespace}')
         self.frames: list[dict[str, Any]] = []
-        self.split: msg.SplitDecision | None = None
-        self.link: msg.LinkState | None = None
-        self.load: msg.EdgeLoad | None = None
+        self.decisions: list[dict[str, Any]] = []
         self.true_rate_bps = math.nan
-        self.counters: dict[str, int] = {}
-        self._quiet = 0  # reports of the camera in a row that said the same
-        self.deciding = False
-        self._camera, self._monitor = (f'/{namespace}/{node}' for node in ('camera_node', 'monitor_node'))
+        self.watch = Watch(self, namespace, self._on_split)
         # Deeper than the publisher's, so that no prediction is missed while a table is drawn.
         self.create_subscription(msg.Prediction, 'prediction', self._on_prediction, QoSProfile(depth=1000))
-        topics.SPLIT.subscription(self, lambda message: setattr(self, 'split', message))
-        topics.LINK_STATE.subscription(self, lambda message: setattr(self, 'link', message))
-        topics.EDGE_LOAD.subscription(self, lambda message: setattr(self, 'load', message))
         self.create_subscription(Float64, 'emulated_rate_bps', self._on_rate, 10)
-        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 100)
 
     def _on_rate(self, message: Float64) -> None:
         self.true_rate_bps = message.data
 
     def _on_prediction(self, message: msg.Prediction) -> None:
-        timing = message.timing
+        timing, link, load = message.timing, self.watch.link, self.watch.load
         self.frames.append({
+            'session': timing.session,
             'sequence': timing.sequence,
             'time_s': time.monotonic(),
             'stamp_ns': message.header.stamp.sec * 10**9 + message.header.stamp.nanosec,
             'split_index': timing.split_index,
             'split_name': timing.split_name,
             'codec': timing.codec,
-            'outcome': {timing.ANSWERED: 'answered', timing.LOCAL: 'local',
-                        timing.FELL_BACK: 'fell back'}[timing.state],
+            'outcome': OUTCOMES[timing.state],
             'payload_bytes': timing.payload_bytes,
             'latency_s': timing.latency_s,
             'parts_s': {part.removesuffix('_s'): getattr(timing, part) for part in PARTS},
             'rate_true_bps': self.true_rate_bps,
-            'rate_estimated_bps': self.link.throughput_bps if self.link else math.nan,
-            'link_alive': self.link.alive if self.link else False,
-            'edge_utilisation': self.load.utilisation if self.load else math.nan,
+            'rate_estimated_bps': link.throughput_bps if link else math.nan,
+            'link_alive': link.alive if link else False,
+            'round_trip_s': link.round_trip_s if link else math.nan,
+            'edge_queueing_s': link.edge_queueing_s if link else math.nan,
+            'probe_bytes_total': link.probe_bytes_total if link else math.nan,
+            'edge_utilisation': load.utilisation if load else math.nan,
             'class_ids': list(message.class_ids),
             'scores': list(message.scores),
             'output_digest': message.output_digest,
         })
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if status.name == self._camera:
-                counters = {pair.key: int(pair.value) for pair in status.values}
-                self._quiet = self._quiet + 1 if counters == self.counters else 0
-                self.counters = counters
-            elif status.name == self._monitor:
-                self.deciding = status.level == DiagnosticStatus.OK
+    def _on_split(self, message: msg.SplitDecision) -> None:
+        choice = {'split_index': message.split_index, 'split_name': message.split_name, 'codec': message.codec}
+        if not self.decisions or any(self.decisions[-1][key] != value for key, value in choice.items()):
+            self.decisions.append({'time_s': time.monotonic(), **choice, 'reason': message.reason})
 
     def settled(self) -> bool:
         """Whether the camera, which has no more images, has done every frame, and every prediction has arrived here."""
-        accepted, failed = (self.counters.get(name, 0) for name in ('accepted', 'failed'))
-        return self._quiet >= 2 and accepted == self.counters['delivered'] + failed == len(self.frames) + failed
+        counters = self.watch.counters
+        accepted, failed = (counters.get(name, 0) for name in ('accepted', 'failed'))
+        return self.watch.quiet >= 2 and accepted == counters['delivered'] + failed == len(self.frames) + failed

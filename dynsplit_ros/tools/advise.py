@@ -60,14 +60,28 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='advise', description=__doc__,
-        epilog='Latencies are what the planner predicts on a steady link; the simulate command shows a link that changes.')
+        prog='advise',
+        description=__doc__,
+        epilog='Latencies are what the planner predicts on a steady link; simulate shows a link that changes.',
+    )
     add_system_options(parser)
     conditions = parser.add_argument_group('conditions that are looked at')
-    conditions.add_argument('--link', type=positive, nargs=2, default=[LOWEST_MBPS, HIGHEST_MBPS], metavar='MBIT/S',
-                            help=f'lowest and highest link rate ({LOWEST_MBPS:g} {HIGHEST_MBPS:g})')
-    conditions.add_argument('--loads', type=positive, nargs='+', default=[1.0, 2.0, 4.0, 8.0], metavar='TIMES',
-                            help='server loads: how many times as long as profiled the edge takes (1 2 4 8)')
+    conditions.add_argument(
+        '--link',
+        type=positive,
+        nargs=2,
+        default=[LOWEST_MBPS, HIGHEST_MBPS],
+        metavar='MBIT/S',
+        help=f'lowest and highest link rate ({LOWEST_MBPS:g} {HIGHEST_MBPS:g})',
+    )
+    conditions.add_argument(
+        '--loads',
+        type=positive,
+        nargs='+',
+        default=[1.0, 2.0, 4.0, 8.0],
+        metavar='TIMES',
+        help='server loads: how many times as long as profiled the edge takes (1 2 4 8)',
+    )
     output = parser.add_argument_group('what is written')
     output.add_argument('--plot', type=Path, default=Path('advice.png'), metavar='PNG', help='(advice.png)')
     output.add_argument('--json', type=Path, metavar='OUT', help='write the advice to this file as well')
@@ -87,8 +101,10 @@ def _measured(arguments: argparse.Namespace) -> Profile:
 
 def _table(adviser: Adviser, ranges: Mapping[float, Sequence[Range]]) -> Table:
     profile, rules = adviser.profile, adviser.rules
-    table = Table(title=f'{profile.model}, {rules.frame_rate_hz:g} images/s, round trip {1e3 * adviser.rtt_s:g} ms: what is '
-                        'used at which link rate, and what that saves')
+    table = Table(
+        title=f'{profile.model}, {rules.frame_rate_hz:g} images/s, round trip {1e3 * adviser.rtt_s:g} ms: what is '
+        'used at which link rate, and what that saves'
+    )
     table.add_column('edge slower', justify='right')
     for name in ('link Mbit/s', 'split', 'codec', 'KiB', 'latency ms', 'than local', 'than offloading', 'frames/s'):
         table.add_column(name, justify='left' if name in ('split', 'codec') else 'right', overflow='fold')
@@ -106,7 +122,8 @@ def _table(adviser: Adviser, ranges: Mapping[float, Sequence[Range]]) -> Table:
                 _span(1e3 * first.best.latency_s, 1e3 * last.best.latency_s),
                 _span(-100 * first.gain_over_local, -100 * last.gain_over_local, '{:+.0f} %') if sends else '',
                 _span(-100 * first.gain_over_offloading, -100 * last.gain_over_offloading, '{:+.0f} %')
-                if first.best.split_index != 0 else '',
+                if first.best.split_index != 0
+                else '',
                 _span(_offered(adviser, first), _offered(adviser, last)),
             )
     return table
@@ -138,21 +155,28 @@ def _verdict(profile: SystemProfile, ranges: Sequence[Range]) -> list[str]:
     """Return what a person wants to know first, in sentences, for one load."""
     load = ranges[0].first.slowdown
     where = 'With the edge as profiled' if load == 1 else f'With an edge {load:g} times as slow'
-    low, high = (f'{_number(rate_bps / 1e6)} Mbit/s' for rate_bps in (ranges[0].first.rate_bps, ranges[-1].last.rate_bps))
+    low, high = (
+        f'{_number(rate_bps / 1e6)} Mbit/s' for rate_bps in (ranges[0].first.rate_bps, ranges[-1].last.rate_bps)
+    )
     pays, offloading = pays_from_bps(ranges, profile.local_index), offloading_from_bps(ranges)
     if pays is None:
         return [f'{where}: sending anything does not pay up to {high}; the robot is best alone.']
     gain = largest_gain(ranges)
-    text = f'{where}: splitting pays at every rate from {low} on' if pays == 0 else \
-        f'{where}: splitting stops paying below {_number(pays / 1e6)} Mbit/s'
+    text = (
+        f'{where}: splitting pays at every rate from {low} on'
+        if pays == 0
+        else f'{where}: splitting stops paying below {_number(pays / 1e6)} Mbit/s'
+    )
     if not any(0 < found.first.best.split_index < profile.local_index for found in ranges):
         text += ', and above it, full offloading is best: no split between the two is better than both'
     elif offloading is not None:
         text += f'; full offloading is best from {_number(offloading / 1e6)} Mbit/s on'
     saved = 1 - gain.best.latency_s / min(gain.local.latency_s, gain.offloading.latency_s)
     if saved > 0.005:
-        text += (f'; most is saved over the better of local and full offloading at {_number(gain.rate_bps / 1e6)} Mbit/s '
-                 f'({100 * saved:.0f} %)')
+        text += (
+            f'; most is saved over the better of local and full offloading at {_number(gain.rate_bps / 1e6)} Mbit/s '
+            f'({100 * saved:.0f} %)'
+        )
     return [text + '.']
 
 
@@ -167,26 +191,42 @@ def _document(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], assumed
         'frame_rate_hz': adviser.rules.frame_rate_hz,
         'round_trip_s': adviser.rtt_s,
         'objective': adviser.rules.objective,
-        'loads': [{
-            'slowdown': load,
-            'pays_from_bps': pays_from_bps(of_load, profile.local_index),
-            'offloading_from_bps': offloading_from_bps(of_load),
-            'ranges': [{
-                'from_bps': found.first.rate_bps, 'to_bps': found.last.rate_bps,
-                'split_index': found.first.best.split_index, 'split_name': found.first.best.split_name,
-                'codec': found.first.best.codec, 'payload_bytes': found.first.best.payload_bytes,
-            } for found in of_load],
-            'points': [_point(adviser.at(rate_bps, load)) for rate_bps in np.geomspace(low_bps, high_bps, POINTS).tolist()],
-        } for load, of_load in ranges.items()],
+        'loads': [
+            {
+                'slowdown': load,
+                'pays_from_bps': pays_from_bps(of_load, profile.local_index),
+                'offloading_from_bps': offloading_from_bps(of_load),
+                'ranges': [
+                    {
+                        'from_bps': found.first.rate_bps,
+                        'to_bps': found.last.rate_bps,
+                        'split_index': found.first.best.split_index,
+                        'split_name': found.first.best.split_name,
+                        'codec': found.first.best.codec,
+                        'payload_bytes': found.first.best.payload_bytes,
+                    }
+                    for found in of_load
+                ],
+                'points': [
+                    _point(adviser.at(rate_bps, load)) for rate_bps in np.geomspace(low_bps, high_bps, POINTS).tolist()
+                ],
+            }
+            for load, of_load in ranges.items()
+        ],
     }
 
 
 def _point(advice: Advice) -> dict[str, Any]:
     return {
-        'rate_bps': advice.rate_bps, 'split_index': advice.best.split_index, 'codec': advice.best.codec,
-        'latency_s': advice.best.latency_s, 'frame_rate_hz': advice.best.frame_rate_hz,
-        'local_s': advice.local.latency_s, 'offloading_s': advice.offloading.latency_s,
-        'gain_over_local': advice.gain_over_local, 'gain_over_offloading': advice.gain_over_offloading,
+        'rate_bps': advice.rate_bps,
+        'split_index': advice.best.split_index,
+        'codec': advice.best.codec,
+        'latency_s': advice.best.latency_s,
+        'frame_rate_hz': advice.best.frame_rate_hz,
+        'local_s': advice.local.latency_s,
+        'offloading_s': advice.offloading.latency_s,
+        'gain_over_local': advice.gain_over_local,
+        'gain_over_offloading': advice.gain_over_offloading,
     }
 
 

@@ -104,8 +104,8 @@ def demonstrate(given: argparse.Namespace) -> int:
             stage = Stage(given, processes, profile_path)
             stage.set_up()
             console.print('waiting for the nodes to find each other …')
-            wait_for(lambda: recorder.counters and recorder.deciding, 90.0, 'camera, edge and monitor did not find '
-                     'each other', processes)
+            wait_for(lambda: recorder.watch.counters and recorder.watch.deciding, 90.0,
+                     'camera, edge and monitor did not find each other', processes)
             stage.start_source()
             wait_for(lambda: any(frame['outcome'] == 'answered' for frame in list(recorder.frames)), 30.0,
                      'no frame was answered by the edge', processes)
@@ -121,12 +121,15 @@ def demonstrate(given: argparse.Namespace) -> int:
     frames = recorder.frames
     for frame in frames:
         frame['time_s'] -= started_s
+    for decision in recorder.decisions:
+        decision['time_s'] -= started_s
     mismatches = check(split, frames)
-    report = {'summary': summarise(frames, recorder.counters.get('accepted', 0), mismatches),
+    report = {'summary': summarise(frames, recorder.watch.counters.get('accepted', 0), mismatches),
               'model': given.model, 'slowdown': given.slowdown, 'seconds': given.seconds,
               'steps': [{'name': step.name, 'start_s': start_s, 'end_s': end_s, 'rate_mbps': step.rate_mbps,
                          'other_robot': step.other_robot} for step, start_s, end_s in timeline(given.seconds)],
               'cuts': [{'index': cut.index, 'name': cut.name, 'bytes': cut.nbytes} for cut in split.cuts],
+              'decisions': recorder.decisions,
               'frames': frames}
     return tell(report, given.out, given.json or given.out / 'demo.json')
 
@@ -219,20 +222,13 @@ def play(given: argparse.Namespace, stage: Stage, recorder: Any, started_s: floa
 
 def facts(recorder: Any, step: Step) -> dict[str, str]:
     """Return what the live table shows."""
-    frames, split, link, load = list(recorder.frames), recorder.split, recorder.link, recorder.load
-    last = frames[-1] if frames else None
-    recent = [frame['latency_s'] for frame in frames[-20:]]
+    from dynsplit_ros.demo.watch import facts as facts_of
+
+    passed_over = recorder.watch.counters.get('passed_over', 0)
     return {
         'step': f'{step.name}: link {step.rate_mbps:g} Mbit/s' + (', another robot at the edge' if step.other_robot else ''),
-        'split': f'{split.split_index} ({split.split_name}) {split.codec}' if split else 'none yet',
-        'reason': split.reason if split else '',
-        'throughput': f'{link.throughput_bps / 1e6:.1f} Mbit/s' if link and link.alive else 'link lost',
-        'round trip': f'{link.round_trip_s * 1e3:.1f} ms' if link else '',
-        'edge load': f'{load.utilisation:.0%} busy, {load.robots} robots' if load else '',
-        'latency': f'{last["latency_s"] * 1e3:.0f} ms ({last["outcome"]}); median of the last 20: '
-                   f'{np.median(recent) * 1e3:.0f} ms' if last else '',
-        'frames': f'{len(frames)} predictions, {recorder.counters.get("passed_over", 0)} images passed over, '
-                  f'{recorder.counters.get("fell_back", 0)} finished on the robot',
+        **facts_of(recorder.watch),
+        'passed over': f'{passed_over} images',
     }
 
 
@@ -250,7 +246,7 @@ def line(recorder: Any, step: Step, now_s: float) -> str:
     """Return the table's main facts in one line, for a log."""
     known = facts(recorder, step)
     return f'{now_s:4.0f} s  ' + '  '.join(f'{name}: {known[name]};' for name in
-                                           ('step', 'split', 'throughput', 'latency', 'frames'))
+                                           ('step', 'split', 'throughput', 'latency', 'frames') if name in known)
 
 
 def check(split: Any, frames: list[dict[str, Any]]) -> int:

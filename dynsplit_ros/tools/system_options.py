@@ -19,27 +19,45 @@ def add_system_options(parser: argparse.ArgumentParser) -> None:
     """Add MODEL and the profiles that stand in for it, the offered rate, the round trip, and what may be chosen."""
     add_model_options(parser, required=False)
     profiles = parser.add_argument_group('profiles; a machine without one is assumed to be like this one')
-    profiles.add_argument('--robot-profile', type=Path, metavar='YAML',
-                          help="what the profile command wrote on the robot; without it, the edge's, --slowdown times as slow")
-    profiles.add_argument('--edge-profile', type=Path, metavar='YAML',
-                          help='what it wrote on the edge; without it, MODEL is measured here')
-    profiles.add_argument('--slowdown', type=positive, default=8.0, metavar='TIMES',
-                          help='how many times as long as the edge the robot needs, where it has no profile (8)')
+    profiles.add_argument(
+        '--robot-profile',
+        type=Path,
+        metavar='YAML',
+        help="what the profile command wrote on the robot; without it, the edge's, --slowdown times as slow",
+    )
+    profiles.add_argument(
+        '--edge-profile',
+        type=Path,
+        metavar='YAML',
+        help='what it wrote on the edge; without it, MODEL is measured here',
+    )
+    profiles.add_argument(
+        '--slowdown',
+        type=positive,
+        default=8.0,
+        metavar='TIMES',
+        help='how many times as long as the edge the robot needs, where it has no profile (8)',
+    )
     profiles.add_argument('--threads', type=int, default=1, metavar='N', help='processor threads of a measurement (1)')
     world = parser.add_argument_group('what the robot meets')
     world.add_argument('--rate', type=positive, default=10.0, metavar='HZ', help='images per second offered (10)')
-    world.add_argument('--round-trip', type=positive, default=0.004, metavar='SECONDS', help='of an empty message (0.004)')
+    world.add_argument(
+        '--round-trip', type=positive, default=0.004, metavar='SECONDS', help='of an empty message (0.004)'
+    )
     policy = parser.add_argument_group('what may be chosen')
     policy.add_argument('--codec', nargs='+', metavar='NAME', help='codecs allowed (those without loss)')
     policy.add_argument('--objective', choices=('latency', 'frame_rate'), default='latency', help='(latency)')
-    policy.add_argument('--shallowest-split', type=int, default=0, metavar='INDEX',
-                        help='least split that may leave the robot; 1 keeps images on it (0)')
+    policy.add_argument(
+        '--shallowest-split',
+        type=int,
+        default=0,
+        metavar='INDEX',
+        help='least split that may leave the robot; 1 keeps images on it (0)',
+    )
     policy.add_argument('--bandwidth', type=float, default=0.0, metavar='MBIT/S', help='bound for payloads (0: none)')
 
 
-def system_profile(
-    arguments: argparse.Namespace, measured: Callable[[], Profile]
-) -> tuple[SystemProfile, list[str]]:
+def system_profile(arguments: argparse.Namespace, measured: Callable[[], Profile]) -> tuple[SystemProfile, list[str]]:
     """
     Return robot and edge as the command line names them, and a sentence for each thing that is assumed of them.
 
@@ -53,19 +71,24 @@ def system_profile(
         edge = measured()
         assumed.append('the edge is as fast as this machine')
     elif arguments.robot_profile is not None:
-        raise DynsplitError("--robot-profile was given without --edge-profile or a MODEL: give one of them, or the edge's "
-                            'profile alone')
+        raise DynsplitError(
+            "--robot-profile was given without --edge-profile or a MODEL: give one of them, or the edge's profile alone"
+        )
     else:
         raise DynsplitError('nothing says what to look at: give a MODEL, or --edge-profile and --robot-profile')
     if arguments.robot_profile is not None:
         robot = Profile.load(arguments.robot_profile)
     else:
         robot = edge.scaled(arguments.slowdown)
-        assumed.append(f'the robot takes {arguments.slowdown:g} times as long as the edge (--slowdown, or --robot-profile)')
+        assumed.append(
+            f'the robot takes {arguments.slowdown:g} times as long as the edge (--slowdown, or --robot-profile)'
+        )
     model = arguments.model
     if model is not None and not model.endswith('.pt2') and model != edge.model:
-        raise DynsplitError(f'the model is {model!r}, but the profiles are of {edge.model!r}: give profiles of the same '
-                            'model, or leave the model out')
+        raise DynsplitError(
+            f'the model is {model!r}, but the profiles are of {edge.model!r}: give profiles of the same '
+            'model, or leave the model out'
+        )
     return merge(robot, edge), assumed
 
 
@@ -79,7 +102,7 @@ def set_threads(arguments: argparse.Namespace) -> None:
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what the command line sets of :class:`~dynsplit_ros.planner.planner.Rules` and of the monitor's settings."""
+    """Return what the command line sets of the planner's rules, which are among the monitor's settings."""
     values: dict[str, Any] = {
         'objective': arguments.objective,
         'shallowest_split': arguments.shallowest_split,

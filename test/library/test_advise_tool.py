@@ -29,10 +29,19 @@ def adviser(profile: SystemProfile | None = None, **rules: object) -> Adviser:
 def test_predicted_latencies_are_those_of_the_simulation(rate_bps: float, slowdown: float) -> None:
     profile = system()
     advice = adviser(profile).at(rate_bps, slowdown)
-    scenario = Scenario(link=constant(rate_bps, 20.0), duration_s=20.0, slowdown=constant(slowdown, 20.0),
-                        frame_rate_hz=2.0, noise=0.0, jitter_s=0.0)
-    for policy, predicted_s in (('dynamic', advice.best.latency_s), (str(profile.local_index), advice.local.latency_s),
-                                ('0', advice.offloading.latency_s)):
+    scenario = Scenario(
+        link=constant(rate_bps, 20.0),
+        duration_s=20.0,
+        slowdown=constant(slowdown, 20.0),
+        frame_rate_hz=2.0,
+        noise=0.0,
+        jitter_s=0.0,
+    )
+    for policy, predicted_s in (
+        ('dynamic', advice.best.latency_s),
+        (str(profile.local_index), advice.local.latency_s),
+        ('0', advice.offloading.latency_s),
+    ):
         simulated_s = simulate(profile, scenario, policy, MonitorSettings()).mean_s(since_s=5.0)
         if predicted_s < 0.5:  # what takes longer than an image's period is passed over for newer images, each its own
             assert predicted_s == pytest.approx(simulated_s, rel=0.1), policy
@@ -45,7 +54,10 @@ def test_ranges_join_and_their_ends_are_where_the_choice_changes() -> None:
     assert len(ranges) > 1
     for before, after in zip(ranges, ranges[1:]):
         assert 1 < after.first.rate_bps / before.last.rate_bps < 1.002
-        assert (before.last.best.split_index, before.last.best.codec) != (after.first.best.split_index, after.first.best.codec)
+        assert (before.last.best.split_index, before.last.best.codec) != (
+            after.first.best.split_index,
+            after.first.best.codec,
+        )
     # Where nothing but local inference and full offloading is used, the one begins where the other ends.
     pays, offloading = pays_from_bps(ranges, asked.profile.local_index), offloading_from_bps(ranges)
     assert pays and offloading and pays <= offloading
@@ -69,7 +81,10 @@ def test_images_that_must_stay_on_the_robot_do() -> None:
 
 def test_table_plot_and_json_are_written(tmp_path, capsys) -> None:
     out, plot = tmp_path / 'a' / 'advice.json', tmp_path / 'b' / 'advice.png'
-    assert main(['efficientnet_b0', '--rate', '20', *EDGE, '--loads', '1', '4', '--json', str(out), '--plot', str(plot)]) == 0
+    assert (
+        main(['efficientnet_b0', '--rate', '20', *EDGE, '--loads', '1', '4', '--json', str(out), '--plot', str(plot)])
+        == 0
+    )
     printed = capsys.readouterr().out
     assert 'local inference' in printed and 'full offloading' in printed
     assert 'splitting stops paying below' in printed and '8 times as long' in printed  # the assumption is stated
@@ -80,9 +95,12 @@ def test_table_plot_and_json_are_written(tmp_path, capsys) -> None:
         assert load['pays_from_bps'] > 0
         for point in load['points']:
             assert point['latency_s'] <= min(point['local_s'], point['offloading_s']) * 1.0000001
-            choice = next(r for r in load['ranges'] if r['from_bps'] * 0.998 <= point['rate_bps'] <= r['to_bps'] * 1.002)
+            choice = next(
+                r for r in load['ranges'] if r['from_bps'] * 0.998 <= point['rate_bps'] <= r['to_bps'] * 1.002
+            )
             assert point['split_index'] in {choice['split_index']} | {
-                r['split_index'] for r in load['ranges'] if abs(r['from_bps'] / point['rate_bps'] - 1) < 0.002}
+                r['split_index'] for r in load['ranges'] if abs(r['from_bps'] / point['rate_bps'] - 1) < 0.002
+            }
 
 
 def test_both_profiles_are_used(tmp_path) -> None:
@@ -90,8 +108,20 @@ def test_both_profiles_are_used(tmp_path) -> None:
     robot = edge.scaled(3.0)
     robot.save(tmp_path / 'robot.yaml')
     out = tmp_path / 'advice.json'
-    assert main([*EDGE, '--robot-profile', str(tmp_path / 'robot.yaml'), '--json', str(out), '--plot',
-                 str(tmp_path / 'plot.png')]) == 0
+    assert (
+        main(
+            [
+                *EDGE,
+                '--robot-profile',
+                str(tmp_path / 'robot.yaml'),
+                '--json',
+                str(out),
+                '--plot',
+                str(tmp_path / 'plot.png'),
+            ]
+        )
+        == 0
+    )
     document = json.loads(out.read_text())
     assert document['assumed'] == []
     expected = adviser(merge(Profile.load(tmp_path / 'robot.yaml'), edge), frame_rate_hz=10.0)
@@ -99,17 +129,20 @@ def test_both_profiles_are_used(tmp_path) -> None:
     assert point['local_s'] == pytest.approx(expected.at(point['rate_bps'], 1.0).local.latency_s)
 
 
-@pytest.mark.parametrize('arguments, message', [
-    ([], 'MODEL'),
-    (['--robot-profile', 'robot.yaml'], '--edge-profile'),
-    (['--edge-profile', 'none.yaml'], 'none.yaml'),
-    (['resnet50', *EDGE], "'resnet50'"),
-    ([*EDGE, '--link', '10', '1'], '--link'),
-    ([*EDGE, '--codec', 'bogus'], 'bogus'),
-    ([*EDGE, '--shallowest-split', '99'], 'shallowest_split'),
-    (['no_such_model'], 'no_such_model'),
-    (['alexnet', '--threads', '0'], '--threads'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        ([], 'MODEL'),
+        (['--robot-profile', 'robot.yaml'], '--edge-profile'),
+        (['--edge-profile', 'none.yaml'], 'none.yaml'),
+        (['resnet50', *EDGE], "'resnet50'"),
+        ([*EDGE, '--link', '10', '1'], '--link'),
+        ([*EDGE, '--codec', 'bogus'], 'bogus'),
+        ([*EDGE, '--shallowest-split', '99'], 'shallowest_split'),
+        (['no_such_model'], 'no_such_model'),
+        (['alexnet', '--threads', '0'], '--threads'),
+    ],
+)
 def test_what_cannot_be_is_refused_in_one_line(arguments, message, tmp_path, capsys) -> None:
     assert main([*arguments, '--plot', str(tmp_path / 'plot.png')]) == 2
     error = capsys.readouterr().err.strip()

@@ -105,3 +105,9 @@ def test_a_wrong_command_is_answered_at_once(arguments, sentence) -> None:
     result = subprocess.run([sys.executable, str(ROOT / 'scripts' / 'run.py'), *arguments], capture_output=True,
                             text=True, env={**os.environ, '_ROS_WHEELS_BOOTSTRAP_COMPLETE': '1'})
     assert result.returncode == 1 and sentence in result.stderr
+
+
+@pytest.mark.parametrize('arguments', [[], ['--help'], ['-h'], ['help']])
+def test_help_lists_the_commands_and_is_no_error(arguments) -> None:
+    result = subprocess.run([sys.executable, str(ROOT / 'scripts' / 'run.py'), *arguments], capture_output=True, text=True)
+    assert result.returncode == 0 and 'usage: ./run COMMAND' in result.stdout and result.stderr == ''

@@ -1,0 +1,140 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Watch one robot by its topics and say in words how it is: what the demonstration and ``top`` show."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+import contextlib
+import statistics
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+from dynsplit_ros import msg
+from dynsplit_ros.nodes import topics
+
+#: Frames whose latency and rate are shown.
+RECENT = 20
+OUTCOMES = {
+    msg.FrameTiming.ANSWERED: 'answered',
+    msg.FrameTiming.LOCAL: 'local',
+    msg.FrameTiming.FELL_BACK: 'fell back',
+}
+
+
+class Watch:
+    """
+    The latest of everything that a robot says, and how its recent frames went.
+
+    ``node`` subscribes to the topics in ``namespace``, best effort wherever that does: who watches shall not make a
+    slow link slower. ``on_split`` is told of every decision. ``outcomes`` counts frames since the watch began;
+    ``counters`` are the camera's own, since its start.
+    """
+
+    def __init__(
+        self, node: Node, namespace: str, on_split: Callable[[msg.SplitDecision], None] = lambda message: None
+    ) -> None:
+        self._told_of_split = on_split
+        self.namespace = namespace.strip('/')
+        self.split: msg.SplitDecision | None = None
+        self.link: msg.LinkState | None = None
+        self.load: msg.EdgeLoad | None = None
+        self.last: msg.FrameTiming | None = None
+        self.outcomes: Counter[str] = Counter()
+        self.counters: dict[str, int] = {}
+        self.deciding = False  # by the monitor's own word
+        self.quiet = 0  # reports of the camera in a row that said the same
+        self.began_s = time.monotonic()
+        self.heard_s = self.began_s
+        self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT)  # when it was done, and its latency
+        prefix = f'/{self.namespace}' if self.namespace else ''
+        self._names = {f'{prefix}/{name}': name for name in ('camera_node', 'monitor_node')}
+        gentle = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+        # Reliable, because a decision that was made before the watch began is only then handed on.
+        self._subscriptions = [topics.SPLIT.subscription(node, self._on_split, f'{prefix}/{topics.SPLIT.name}')] + [
+            node.create_subscription(topic.type, f'{prefix}/{topic.name}', callback, gentle)
+            for topic, callback in (
+                (topics.LINK_STATE, self._on_link),
+                (topics.EDGE_LOAD, self._on_load),
+                (topics.FRAME_TIMING, self._on_timing),
+            )
+        ]
+        self._subscriptions.append(
+            node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, gentle)
+        )
+
+    def close(self, node: Node) -> None:
+        """Unsubscribe."""
+        for subscription in self._subscriptions:
+            node.destroy_subscription(subscription)
+
+    def _on_split(self, message: msg.SplitDecision) -> None:
+        self.split = message
+        self.heard_s = time.monotonic()
+        self._told_of_split(message)
+
+    def _on_link(self, message: msg.LinkState) -> None:
+        self.link = message
+        self.heard_s = time.monotonic()
+
+    def _on_load(self, message: msg.EdgeLoad) -> None:
+        self.load = message
+
+    def _on_timing(self, message: msg.FrameTiming) -> None:
+        outcome = OUTCOMES.get(message.state)
+        if outcome is not None:
+            self.last = message
+            self.heard_s = time.monotonic()
+            self.outcomes[outcome] += 1
+            self._recent.append((self.heard_s, message.latency_s))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            name = self._names.get(status.name)
+            if name == 'camera_node':
+                counters: dict[str, int] = {}
+                for pair in status.values:
+                    with contextlib.suppress(ValueError):  # what is no number is no counter
+                        counters[pair.key] = int(pair.value)
+                self.quiet = self.quiet + 1 if counters == self.counters else 0
+                self.counters = counters
+            elif name == 'monitor_node':
+                self.deciding = status.level == DiagnosticStatus.OK
+
+    @property
+    def median_s(self) -> float | None:
+        """Median latency of the recent frames."""
+        return statistics.median(latency_s for _, latency_s in self._recent) if self._recent else None
+
+    def rate_hz(self, now_s: float) -> float:
+        """Return the frames per second since the oldest of the recent ones."""
+        return (len(self._recent) - 1) / max(now_s - self._recent[0][0], 1e-3) if len(self._recent) > 1 else 0.0
+
+
+def facts(watch: Watch) -> dict[str, str]:
+    """Return how a robot is, in words by name; what is not known is left out. The words are safe to print."""
+    split, link, load, last = watch.split, watch.link, watch.load, watch.last
+    found: dict[str, Any] = {
+        'split': f'{split.split_index} ({split.split_name}) {split.codec}'.rstrip() if split else '',
+        'reason': split.reason if split else '',
+        'throughput': (f'{link.throughput_bps / 1e6:.3g} Mbit/s' if link.alive else 'link lost') if link else '',
+        'round trip': f'{link.round_trip_s * 1e3:.1f} ms' if link else '',
+        'edge': (f'{load.utilisation:.0%} busy, {load.robots} robot{"s" * (load.robots != 1)}' if load else '')
+        + (f', queue {link.edge_queueing_s * 1e3:.1f} ms' if link and load else ''),
+        'latency': f'{last.latency_s * 1e3:.0f} ms, median {(watch.median_s or 0.0) * 1e3:.0f} ms' if last else '',
+        'frames': f'{watch.rate_hz(time.monotonic()):.1f}/s: '
+        + ', '.join(f'{watch.outcomes[outcome]} {outcome}' for outcome in OUTCOMES.values())
+        if watch.outcomes
+        else '',
+    }
+    return {name: printable(text) for name, text in found.items() if text}
+
+
+def printable(text: str, most: int = 300) -> str:
+    """Return a text from the network without what could steer a terminal, cut to a length."""
+    return ''.join(character if character.isprintable() else '·' for character in text[:most])

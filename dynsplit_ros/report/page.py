@@ -1,0 +1,505 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Make one HTML page of a run that needs nothing but itself: its script and style are in it, and it may load nothing else.
+
+Everything that comes from the recording is escaped where it stands in HTML, and reaches the script as data alone.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timezone
+import hashlib
+from html import escape
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dynsplit_ros.report.figures import count, Figures, PERCENTS
+from dynsplit_ros.report.run import Frame, OUTCOMES, PARTS, Robot, Run
+
+#: Most points of a line or a cloud that are drawn, and most bars.
+MOST_POINTS = 3000
+MOST_BARS = 150
+MOST_SWITCHES = 60
+
+#: Colours of style.css by meaning.
+_OUTCOME_COLOURS = {'answered': 0, 'local': 2, 'fell back': 3}
+_OUTCOME_NAMES = {
+    'answered': 'answered by the edge',
+    'local': 'robot alone, by decision',
+    'fell back': 'finished on the robot, no answer in time',
+}
+_PART_GROUPS = (
+    ('waiting for the robot', ('wait',), 7),
+    ('resize, head and encode', ('resize', 'head', 'encode'), 2),
+    ('waiting for the link', ('link_wait',), 6),
+    ('transfer, both ways', ('transfer',), 1),
+    ('queue at the edge', ('queueing',), 4),
+    ('decode and tail', ('decode', 'tail'), 0),
+    ('finishing on the robot', ('finish',), 3),
+)
+
+Chart = dict[str, Any]
+
+
+def make_page(run: Run) -> str:
+    """Return the page's HTML."""
+    here = Path(__file__).parent
+    style, script = ((here / name).read_text(encoding='utf-8') for name in ('style.css', 'charts.js'))
+    charts: dict[str, Chart] = {}
+    body = ''.join(_robot(run, robot, number, charts) for number, robot in enumerate(run.robots))
+    data = json.dumps(
+        {'span': _rounded(max(run.duration_s, 0.1)), 'charts': charts}, allow_nan=False, separators=(',', ':')
+    )
+    for character in '<>&\u2028\u2029':
+        data = data.replace(character, f'\\u{ord(character):04x}')
+    hashes = {
+        kind: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for kind, text in (('script', script), ('style', style))
+    }
+    # The charts set colours by style attributes, which have no hash.
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{hashes['script']}'; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    title = f'{run.model or "dynsplit_ros"}: {run.source}'
+    notes = ''.join(f'<li>{escape(note)}</li>' for note in run.notes[:20])
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{escape(title)}</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+<h1>{escape(title)}</h1>
+<p class="about">{escape(_about(run))}</p>
+{f'<ul class="card explain">{notes}</ul>' if notes else ''}
+{body}
+<footer>{escape(_FOOTNOTE)}</footer>
+</main>
+<script type="application/json" id="data">{data}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+_FOOTNOTE = (
+    'A frame is lost when it has no prediction though it was accepted: in a recording, when a later frame of the same '
+    'session has one. Latency is from the arrival of the image at camera_node to the publishing of its prediction. '
+    'Switches are counted from frame to frame. Probes are the monitor’s own traffic, against the capacity that it '
+    'estimated. Made by dynsplit_ros.'
+)
+
+
+def _about(run: Run) -> str:
+    parts = [f'{_seconds(run.duration_s)}', f'{len(run.robots)} robot{"s" if len(run.robots) > 1 else ""}']
+    try:
+        parts.insert(0, datetime.fromtimestamp(run.began_s, timezone.utc).strftime('%Y-%m-%d %H:%M:%S UTC'))
+    except (ValueError, OverflowError, OSError):  # no time, or none of this world
+        pass
+    return ' · '.join(parts)
+
+
+def _seconds(value: float) -> str:
+    return f'{value:.0f} s' if value < 180 else f'{value / 60:.1f} min'
+
+
+# ---- one robot -------------------------------------------------------------------------------------------------------
+
+
+def _robot(run: Run, robot: Robot, number: int, charts: dict[str, Chart]) -> str:
+    figures = count(robot, run.duration_s, run.accepted)
+    parts = [f'<section><h2>{escape(robot.name)}</h2>', _tiles(run, figures)]
+    for name, chart in _charts(run, robot).items():
+        identifier = f'chart-{number}-{name}'
+        charts[identifier] = chart
+        legend = ''.join(
+            f'<span style="--mark:var(--c{entry["colour"]})">{escape(entry["name"])}</span>'
+            for series in chart['series']
+            for entry in series.get('layers', [series])
+            if entry.get('name') and not series.get('silent')
+        )
+        legend += '<span style="--mark:var(--lost)">link lost</span>' if chart['lost'] else ''
+        parts.append(
+            f'<figure id="{identifier}"><h3>{escape(chart["title"])}</h3><figcaption>{escape(chart.pop("caption"))}'
+            f'</figcaption><div class="legend">{legend}</div><div class="plot"></div></figure>'
+        )
+    parts += [_split_table(figures), _switch_table(robot), '</section>']
+    return '\n'.join(parts)
+
+
+def _tiles(run: Run, figures: Figures) -> str:
+    total = max(figures.frames, 1)
+    tiles: list[tuple[str, str, str, bool | None]] = [
+        ('frames', f'{figures.frames}', f'{figures.rate_hz:.1f}/s', None),
+        ('lost', f'{figures.lost}', '', figures.lost == 0),
+        ('duplicates', f'{figures.doubled}', '', figures.doubled == 0),
+        ('out of order', f'{figures.disordered}', '', figures.disordered == 0),
+        ('mean latency', _ms(figures.mean_s), 'ms', None),
+        *((f'{percent} % within', _ms(value), 'ms', None) for percent, value in zip(PERCENTS, figures.percentiles_s)),
+        ('longest', _ms(figures.longest_s), 'ms', None),
+        ('by the edge', f'{100 * figures.outcomes["answered"] / total:.1f}', '%', None),
+        ('robot alone', f'{100 * figures.outcomes["local"] / total:.1f}', '%', None),
+        ('fallbacks', f'{figures.outcomes["fell back"]}', f'{100 * figures.outcomes["fell back"] / total:.1f} %', None),
+        ('switches', f'{figures.switches}', f'{60 * figures.switches / max(run.duration_s, 1e-9):.1f}/min', None),
+        ('payloads', f'{figures.payload_bps / 1e6:.2f}', 'Mbit/s', None),
+    ]
+    if math.isfinite(figures.probe_share):
+        tiles.append(('probe share', f'{100 * figures.probe_share:.2f}', '%', None))
+    if run.mismatches is not None:
+        tiles.append(('differing outputs', f'{run.mismatches}', '', run.mismatches == 0))
+    verdict = {None: '', True: ' class="good"', False: ' class="bad"'}
+    return (
+        '<dl class="tiles">'
+        + ''.join(
+            f'<div{verdict[good]}><dt>{escape(name)}</dt><dd>{escape(value)} <small>{escape(unit)}</small></dd></div>'
+            for name, value, unit, good in tiles
+        )
+        + '</dl>'
+    )
+
+
+def _ms(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return '–'
+    return f'{1e3 * seconds:.0f}' if seconds >= 0.1 else f'{1e3 * seconds:.1f}'
+
+
+def _split_table(figures: Figures) -> str:
+    rows = ''.join(
+        f'<tr><td class="n">{split.index}</td><td>{escape(split.name)}</td>'
+        f'<td>{escape(", ".join(split.codecs)) or "–"}</td>'
+        f'<td class="n">{split.frames}</td><td class="n">{100 * split.share:.1f} %</td>'
+        f'<td class="n">{_ms(split.mean_s)} ms</td>'
+        f'<td class="n">{split.payload_bytes / 1024:.1f} KiB</td></tr>'
+        for split in figures.splits
+    )
+    return (
+        '<div class="card scroll"><table><caption>Frames by split</caption>'
+        '<tr><th class="n">split</th><th>cut</th><th>codec</th><th class="n">frames</th><th class="n">share</th>'
+        '<th class="n">mean latency</th><th class="n">mean payload</th></tr>'
+        f'{rows}</table></div>'
+    )
+
+
+def _switch_table(robot: Robot) -> str:
+    if not robot.decisions:
+        return ''
+    rows = ''.join(
+        f'<tr><td class="n">{decision.time_s:.1f} s</td><td class="n">{decision.split_index}</td>'
+        f'<td>{escape(decision.codec) or "–"}'
+        f'</td><td class="why">{escape(decision.reason)}</td></tr>'
+        for decision in robot.decisions[:MOST_SWITCHES]
+    )
+    more = len(robot.decisions) - MOST_SWITCHES
+    rest = f'<p class="explain">… and {more} more</p>' if more > 0 else ''
+    return (
+        '<details class="card scroll"><summary>Why the split moved</summary><table>'
+        '<tr><th class="n">time</th><th class="n">split</th>'
+        f'<th>codec</th><th>reason</th></tr>{rows}</table>{rest}</details>'
+    )
+
+
+# ---- its charts ------------------------------------------------------------------------------------------------------
+
+
+def _charts(run: Run, robot: Robot) -> dict[str, Chart]:
+    lost = _lost(robot)
+    common = {'phases': [[_rounded(a), _rounded(b), name] for a, b, name in run.phases if 0 <= a < b], 'lost': []}
+    frames = robot.frames
+    drawn = _thinned_frames(frames)
+    note = (
+        '' if len(drawn) == len(frames) else f' {len(drawn)} of {len(frames)} frames are drawn, the slowest among them.'
+    )
+    charts: dict[str, Chart] = {}
+    if robot.links:
+        times = [link.time_s for link in robot.links]
+        alive = [link.alive for link in robot.links]
+        estimate = [_positive(link.throughput_bps / 1e6) if up else None for link, up in zip(robot.links, alive)]
+        series = [_line('estimated', 1, times, estimate)]
+        low, high = (
+            [_positive(getattr(link, name) / 1e6) if up else None for link, up in zip(robot.links, alive)]
+            for name in ('low_bps', 'high_bps')
+        )
+        if any(value is not None for value in low):
+            keep = _thinned_index(times, estimate)
+            clean = [i for i in keep]
+            series.insert(
+                0,
+                {
+                    'kind': 'band',
+                    'name': 'one standard deviation',
+                    'colour': 1,
+                    'x': [_rounded(times[i]) for i in clean],
+                    'low': [low[i] if high[i] is not None else None for i in clean],
+                    'high': [high[i] for i in clean],
+                },
+            )
+        true = [_positive(link.true_bps / 1e6) for link in robot.links]
+        if any(value is not None for value in true):
+            series.insert(0, _line('true rate', 7, times, true, kind='step'))
+        charts['rate'] = {
+            **common,
+            'title': 'Link rate',
+            'caption': 'Mbit/s from the robot to the edge, as the monitor estimates it.',
+            'unit': 'Mbit/s',
+            'log': True,
+            'height': 230,
+            'series': series,
+            'lost': lost,
+        }
+        trip = [_positive(1e3 * link.round_trip_s) for link in robot.links]
+        queue = [_known(1e3 * link.queueing_s) for link in robot.links]
+        if any(value is not None for value in trip):
+            charts['trip'] = {
+                **common,
+                'title': 'Round trip and queue at the edge',
+                'caption': 'ms, without the transmission of payloads.',
+                'unit': 'ms',
+                'log': False,
+                'range': [0, None],
+                'height': 170,
+                'lost': lost,
+                'series': [
+                    _line('round trip', 5, times, trip),
+                    *([_line('queue at the edge', 4, times, queue)] if any(v is not None for v in queue) else []),
+                ],
+            }
+    names = {frame.split_index: frame.split_name for frame in frames}
+    used = sorted(names)
+    rows = {split: row for row, split in enumerate(used)}  # splits that were not used take no room
+    words = [f'{split} {names[split]}' for split in used]
+    step_x, step_y = _changes([frame.time_s for frame in frames], [rows[frame.split_index] for frame in frames])
+    charts['split'] = {
+        **common,
+        'title': 'Split in use',
+        'unit': '',
+        'log': False,
+        'range': [-0.5, len(used) - 0.5],
+        'lost': lost,
+        'caption': 'Each dot is a frame; 0 sends the image, the largest index nothing. Only splits in use.',
+        'height': min(330, 80 + 26 * len(used)),
+        'ticks': [[row, str(split), _cut(words[row], 17)] for split, row in rows.items()],
+        'series': [
+            {
+                'kind': 'step',
+                'name': 'split',
+                'colour': 7,
+                'x': step_x,
+                'y': step_y,
+                'thin': True,
+                'silent': True,
+                'words': words,
+            },
+            *_by_outcome(drawn, lambda frame: rows[frame.split_index], words),
+        ],
+    }
+    charts['latency'] = {
+        **common,
+        'title': 'Latency of each frame',
+        'caption': 'ms from the image’s arrival to its prediction.' + note,
+        'unit': 'ms',
+        'log': True,
+        'height': 250,
+        'series': _by_outcome(drawn, lambda frame: _positive(1e3 * frame.latency_s)),
+        'lost': lost,
+    }
+    step_s, groups = _buckets(frames, run.duration_s)
+    starts = [_rounded(number * step_s) for number in range(len(groups))]
+    layers = []
+    for name, parts, colour in _PART_GROUPS:
+        places = [PARTS.index(part) for part in parts]
+        values = [
+            _rounded(1e3 * _mean(sum(frame.parts_s[place] for place in places) for frame in group)) for group in groups
+        ]
+        if any(values):
+            layers.append({'name': name, 'colour': colour, 'y': values})
+    if layers:
+        charts['parts'] = {
+            **common,
+            'title': 'Where the time goes',
+            'caption': f'ms, mean of the frames of every {_seconds_exact(step_s)}.',
+            'unit': 'ms',
+            'log': False,
+            'range': [0, None],
+            'height': 230,
+            'series': [{'kind': 'stack', 'x': starts, 'step': _rounded(step_s), 'layers': layers}],
+        }
+    charts['outcomes'] = {
+        **common,
+        'title': 'Outcomes',
+        'caption': f'Frames in every {_seconds_exact(step_s)}.',
+        'unit': '',
+        'log': False,
+        'range': [0, None],
+        'height': 170,
+        'series': [
+            {
+                'kind': 'stack',
+                'x': starts,
+                'step': _rounded(step_s),
+                'layers': [
+                    {
+                        'name': _OUTCOME_NAMES[outcome],
+                        'colour': _OUTCOME_COLOURS[outcome],
+                        'y': [sum(frame.outcome == outcome for frame in group) for group in groups],
+                    }
+                    for outcome in OUTCOMES
+                    if any(frame.outcome == outcome for frame in frames)
+                ],
+            }
+        ],
+    }
+    if robot.loads:
+        times = [load.time_s for load in robot.loads]
+        charts['load'] = {
+            **common,
+            'title': 'Load of the edge',
+            'caption': 'Share of the time in which the edge’s tail was running, in percent.',
+            'unit': '%',
+            'log': False,
+            'range': [0, 100],
+            'height': 170,
+            'series': [_line('utilisation', 4, times, [_known(100 * load.utilisation) for load in robot.loads])],
+        }
+    return charts
+
+
+def _by_outcome(
+    frames: Sequence[Frame], value: Callable[[Frame], float | None], words: Sequence[str] | None = None
+) -> list[Chart]:
+    series = []
+    for outcome in OUTCOMES:
+        chosen = [frame for frame in frames if frame.outcome == outcome]
+        if chosen:
+            entry = {
+                'kind': 'dots',
+                'name': _OUTCOME_NAMES[outcome],
+                'colour': _OUTCOME_COLOURS[outcome],
+                'x': [_rounded(frame.time_s) for frame in chosen],
+                'y': [value(frame) for frame in chosen],
+            }
+            series.append({**entry, 'words': list(words)} if words else entry)
+    return series
+
+
+def _line(name: str, colour: int, times: Sequence[float], values: Sequence[float | None], kind: str = 'line') -> Chart:
+    keep = _thinned_index(times, values)
+    return {
+        'kind': kind,
+        'name': name,
+        'colour': colour,
+        'x': [_rounded(times[i]) for i in keep],
+        'y': [values[i] for i in keep],
+    }
+
+
+def _thinned_index(times: Sequence[float], values: Sequence[float | None]) -> list[int]:
+    """Return which points to draw: of each stretch the first, the lowest, the highest and one that is missing."""
+    if len(times) <= MOST_POINTS:
+        return list(range(len(times)))
+    keep: set[int] = set()
+    for stretch in np.array_split(np.arange(len(times)), MOST_POINTS // 4):
+        known = [int(i) for i in stretch if values[i] is not None]
+        missing = next((int(i) for i in stretch if values[i] is None), None)
+        keep.add(int(stretch[0]))
+        if known:
+            keep |= {min(known, key=lambda i: values[i] or 0.0), max(known, key=lambda i: values[i] or 0.0)}
+        if missing is not None:
+            keep.add(missing)
+    return sorted(keep)
+
+
+def _thinned_frames(frames: Sequence[Frame]) -> list[Frame]:
+    """Return the frames to draw: of each stretch the slowest, the fastest and the first of each outcome."""
+    if len(frames) <= MOST_POINTS:
+        return list(frames)
+    keep: set[int] = set()
+    for stretch in np.array_split(np.arange(len(frames)), MOST_POINTS // 4):
+        numbers = [int(i) for i in stretch]
+        keep |= {min(numbers, key=lambda i: frames[i].latency_s), max(numbers, key=lambda i: frames[i].latency_s)}
+        for outcome in OUTCOMES:
+            keep |= {
+                i
+                for i in numbers
+                if frames[i].outcome == outcome and not any(frames[k].outcome == outcome for k in numbers if k < i)
+            }
+    return [frames[i] for i in sorted(keep)]
+
+
+def _changes(times: Sequence[float], values: Sequence[int]) -> tuple[list[float], list[int]]:
+    """Return when a value changes, and to what, and how it ends."""
+    places = [i for i in range(len(values)) if i in (0, len(values) - 1) or values[i] != values[i - 1]]
+    if len(places) > 2 * MOST_POINTS:
+        places = places[:: math.ceil(len(places) / (2 * MOST_POINTS))]
+    return [_rounded(times[i]) for i in places], [values[i] for i in places]
+
+
+def _buckets(frames: Sequence[Frame], duration_s: float) -> tuple[float, list[list[Frame]]]:
+    """Return how long each stretch is, in s, and the frames in each."""
+    rough_s = max(duration_s, 0.1) / MOST_BARS
+    step_s = next(
+        (
+            step
+            for step in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+            if step >= rough_s
+        ),
+        rough_s,
+    )
+    groups: list[list[Frame]] = [[] for _ in range(min(MOST_BARS, int(duration_s / step_s)) + 1)]
+    for frame in frames:
+        groups[min(max(int(frame.time_s / step_s), 0), len(groups) - 1)].append(frame)
+    return step_s, groups
+
+
+def _lost(robot: Robot) -> list[list[float]]:
+    """Return when the link was believed to be lost: start and end, in seconds."""
+    found: list[list[float]] = []
+    since: float | None = None
+    for link in robot.links:
+        if not link.alive and since is None:
+            since = link.time_s
+        elif link.alive and since is not None:
+            found.append([_rounded(since), _rounded(link.time_s)])
+            since = None
+    if since is not None:
+        found.append([_rounded(since), _rounded(robot.links[-1].time_s)])
+    return found[:1000]
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    return sum(known) / len(known) if known else 0.0
+
+
+def _rounded(value: float) -> float:
+    """Return five significant digits: more would only make the page larger."""
+    return float(f'{value:.5g}')
+
+
+def _known(value: float) -> float | None:
+    return _rounded(value) if math.isfinite(value) else None
+
+
+def _positive(value: float) -> float | None:
+    return _rounded(value) if math.isfinite(value) and value > 0 else None
+
+
+def _seconds_exact(value: float) -> str:
+    return 'second' if value == 1 else f'{value:.3g} s'
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + '…'
