@@ -5,9 +5,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import operator
+import os
 from pathlib import Path
+import shlex
+import sys
+import time
 from typing import Any
 
 _COMPARISONS = {'<=': operator.le, '<': operator.lt, '>=': operator.ge, '>': operator.gt, '==': operator.eq}
@@ -49,5 +54,20 @@ class Figures:
         print(f'\n{len(self._rows)} figures, {len(missed)} missed their bar', flush=True)
         if json_path is not None:
             json_path.parent.mkdir(parents=True, exist_ok=True)
-            json_path.write_text(json.dumps({'figures': self._rows, **self.extra}, indent=1) + '\n')
+            json_path.write_text(json.dumps({'measured': measured(), 'figures': self._rows, **self.extra}, indent=1) + '\n')
         return 1 if missed else 0
+
+
+def measured() -> dict[str, Any]:
+    """Return, for a person, by what command, when, on what machine and with which versions this was measured."""
+    from dynsplit_ros.profile.measure import processor  # brings torch, which the processes that simulate do without
+
+    pages = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    return {
+        'command': './run bench ' + shlex.join(sys.argv),
+        'when': time.strftime('%Y-%m-%d', time.gmtime()),
+        'processor': processor(),
+        'cores': os.cpu_count(),
+        'memory_gib': round(pages / 2**30),
+        **{name: importlib.metadata.version(name) for name in ('torch', 'numpy', 'dynsplit_ros')},
+    }

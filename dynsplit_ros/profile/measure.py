@@ -112,7 +112,7 @@ def measure(
 
 def this_machine(split: SplitModel) -> dict[str, str]:
     """Return, for a person, on what machine and with which versions a profile was measured."""
-    device = torch.cuda.get_device_name(split.device) if split.device.type == 'cuda' else _processor()
+    device = torch.cuda.get_device_name(split.device) if split.device.type == 'cuda' else processor()
     return {
         'host': platform.node(),
         'processor': device,
@@ -125,7 +125,7 @@ def this_machine(split: SplitModel) -> dict[str, str]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
     try:
         with open('/proc/cpuinfo', encoding='utf-8') as lines:
             for line in lines:

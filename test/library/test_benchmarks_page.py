@@ -1,0 +1,38 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""The page of benchmarks takes the figures as a benchmark wrote them, and has a place for each benchmark."""
+
+import importlib.util
+from pathlib import Path
+import re
+import sys
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def module(path: str):
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def test_figures_come_into_their_place(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, 'argv', ['policy', '--quick'])
+    figures = module('bench/figures.py').Figures()
+    figures.add('mean over oracle', 1.015, '', '<= 1.03')
+    figures.add('switches', 7.0, '1/min', '<= 2')
+    figures.add('cores', 2, '')
+    assert figures.finish(tmp_path / 'policy.json') == 1
+    page = 'before\n<!-- bench policy -->\nPREVIOUS\n<!-- end -->\nbetween\n<!-- bench soak -->\nkept\n<!-- end -->\nafter\n'
+    made = module('scripts/benchmarks.py').render(page, tmp_path)
+    assert 'PREVIOUS' not in made and 'kept' in made and made.startswith('before') and made.endswith('after\n')
+    assert '`./run bench policy --quick`' in made
+    assert '| mean over oracle | 1.015 |  | <= 1.03 | yes |' in made
+    assert '| switches | 7 | 1/min | <= 2 | **no** |' in made and '| cores | 2 |  |  |  |' in made
+
+
+def test_each_benchmark_has_a_place() -> None:
+    programs = {path.stem for path in (ROOT / 'bench').glob('*.py') if "'__main__'" in path.read_text()}
+    places = re.findall(r'<!-- bench (\S+) -->', (ROOT / 'docs' / 'benchmarks.md').read_text())
+    assert {place.partition('-')[0] for place in places} == programs
