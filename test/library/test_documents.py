@@ -1,0 +1,41 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""The documents: what they link to is there, and the commands that they name exist."""
+
+from pathlib import Path
+import re
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')])
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub makes of the headings."""
+    headings = re.findall(r'^#+ (.*)$', page.read_text(), re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r'\]\(([^)\s]+)\)', page.read_text()):
+        if not link.startswith(('http://', 'https://')):
+            path, _, anchor = link.partition('#')
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_commands_exist(page: Path) -> None:
+    text = page.read_text()
+    commands = set(re.findall(r"'(\w+) = ", (ROOT / 'setup.py').read_text()))
+    tools = re.search(r'^TOOLS = \((.*)\)$', (ROOT / 'scripts' / 'run.py').read_text(), re.MULTILINE)[1]
+    runs = {'setup', 'test', 'bench', 'exec', *re.findall(r"'(\w+)'", tools)}
+    assert set(re.findall(r'\./run ([a-z]\w*)', text)) <= runs
+    assert set(re.findall(r'ros2 run dynsplit_ros ([a-z]\w*)', text)) <= commands
+    benches = {path.stem for path in (ROOT / 'bench').glob('*.py')}
+    assert set(re.findall(r'\./run bench ([a-z]\w*)', text)) <= benches
+    for path in re.findall(r'\b((?:test|examples|scripts|config|docs|launch)/[\w/.]+\.\w+)', text):
+        assert (ROOT / path).exists(), path
