@@ -54,7 +54,8 @@ class Figures:
         print(f'\n{len(self._rows)} figures, {len(missed)} missed their bar', flush=True)
         if json_path is not None:
             json_path.parent.mkdir(parents=True, exist_ok=True)
-            json_path.write_text(json.dumps({'measured': measured(), 'figures': self._rows, **self.extra}, indent=1) + '\n')
+            document = {'measured': measured(), 'figures': self._rows, **self.extra}
+            json_path.write_text(json.dumps(document, indent=1) + '\n')
         return 1 if missed else 0
 
 

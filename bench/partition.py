@@ -1,7 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What splitting costs: time of head plus tail against the whole module, memory, and the time to list
-cuts."""
+"""What splitting costs: time of head plus tail against the whole module, memory, and the time to list cuts."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 """
 Twenty thousand frames with the split changing every fifty, as fast as they go, watching what each process holds.
 
-Camera, edge and monitor run as processes with a small network. Images follow predictions, a few ahead; the decisions are
-made here, one split after the other, local inference among them, while a real monitor works beside on all that it
+Camera, edge and monitor run as processes with a small network. Images follow predictions, a few ahead; the decisions
+are made here, one split after the other, local inference among them, while a real monitor works beside on all that it
 hears. Memory is each process's own (unique set size).
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 
 from bench.figures import argument_parser, Figures
-from bench.rig import rig, Rig, ROBOT, wait
+from bench.rig import Rig, rig, ROBOT, wait
 from dynsplit_ros import msg
 from dynsplit_ros.nodes import topics
 

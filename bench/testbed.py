@@ -52,8 +52,8 @@ class Testbed:
     """
     A context with the two sides up; this process itself is on the robot's side of the network until it ends.
 
-    ``rate_bps`` shapes both directions, ``cores`` bounds the CPU of the processes that :meth:`on` starts, by side. Raises
-    DynsplitError where root or a tool is missing.
+    ``rate_bps`` shapes both directions, ``cores`` bounds the CPU of the processes that :meth:`on` starts, by side.
+    Raises DynsplitError where root or a tool is missing.
     """
 
     __test__ = False  # not a test, whatever pytest thinks of the name

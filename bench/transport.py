@@ -92,7 +92,7 @@ def measure() -> dict[tuple[str, int], list[float]]:
             time.sleep(0.01)
         delays: dict[tuple[str, int], list[float]] = {}
         keep_memory()
-    
+
         def tcp(sequence: int, data: np.ndarray) -> None:
             connection.sendall(HEADER.pack(time.monotonic_ns(), len(data), sequence))
             connection.sendall(data)

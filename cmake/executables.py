@@ -13,6 +13,7 @@ import sys
 
 # setuptools brings the standard library's distutils with it from Python 3.12 on.
 import setuptools  # noqa: F401
+
 from distutils.core import run_setup  # isort: skip
 
 SCRIPT = """#!{python}

@@ -25,7 +25,7 @@ DESCRIPTIONS = {
     'image_topic': 'The camera topic: sensor_msgs/Image; CompressedImage if parameter compressed is true.',
     'source': 'Whether to play a photograph as the camera topic, for those without a camera.',
     'transport': 'The network between robot and edge, for Fast DDS: one_machine, wired, wireless; default: as it is.',
-    'discovery_server': "HOST:PORT of a Fast DDS discovery server, for networks without multicast. Empty: none.",
+    'discovery_server': 'HOST:PORT of a Fast DDS discovery server, for networks without multicast. Empty: none.',
     'use_sim_time': 'Whether the nodes take their time from /clock.',
     'log_level': "The nodes' log level: debug, info, warn, error or fatal.",
 }

@@ -11,7 +11,7 @@ from typing import Union
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.runtime.monitor import MonitorSettings
 
-Value = Union[bool, int, float, str, 'list[int]', 'list[str]']
+Value = Union[bool, int, float, str, 'list[int]', 'list[float]', 'list[str]']
 
 
 @dataclass(frozen=True)
@@ -69,31 +69,31 @@ MODEL = (
     Parameter('weights', 'default', "Its weights: 'default' or a name from torchvision's enumeration of them, 'none' "
               'for seeded ones whose predictions mean nothing, or the path of a state dict (.pt, .pth, .safetensors). '
               'Must be the same on robot and edge.'),
-    Parameter('model_arguments', '', "Keyword arguments of the model's builder or factory, as a JSON object. Must be the "
-              'same on robot and edge.'),
+    Parameter('model_arguments', '', "Keyword arguments of the model's builder or factory, as a JSON object. Must be "
+              'the same on robot and edge.'),
     Parameter('task', '', 'What a model of your own does; empty takes classification for it.',
               choices=('', 'classification', 'segmentation', 'detection', 'other')),
     Parameter('labels', [''], "The classes' names in the order of the outputs; [''] takes the model's own."),
-    Parameter('mean', [0.0, 0.0, 0.0], "Mean of each channel of the image scaled to 0 to 1, with std; std of 0 takes the "
-              "model's own. Must be the same on robot and edge.", minimum=-1000.0, maximum=1000.0),
-    Parameter('std', [0.0, 0.0, 0.0], 'Standard deviation of each channel, as mean. Must be the same on robot and edge.',
-              minimum=0.0, maximum=1000.0),
-    Parameter('leaves', [''], 'Class names or paths of submodules whose code cannot be traced and is kept whole. Must be '
-              'the same on robot and edge.'),
-    Parameter('cut', True, 'Whether the model is cut; without, only full offloading and local inference remain, and any '
-              'module will do. Must be the same on robot and edge.'),
+    Parameter('mean', [0.0, 0.0, 0.0], "Mean of each channel of the image scaled to 0 to 1, with std; std of 0 takes "
+              "the model's own. Must be the same on robot and edge.", minimum=-1000.0, maximum=1000.0),
+    Parameter('std', [0.0, 0.0, 0.0], 'Standard deviation of each channel, as mean. Must be the same on robot and '
+              'edge.', minimum=0.0, maximum=1000.0),
+    Parameter('leaves', [''], 'Class names or paths of submodules whose code cannot be traced and is kept whole. Must '
+              'be the same on robot and edge.'),
+    Parameter('cut', True, 'Whether the model is cut; without, only full offloading and local inference remain, and '
+              'any module will do. Must be the same on robot and edge.'),
     Parameter('input_size', [0, 0], "Height and width that an image is resized to; [0, 0] takes the model's own. "
               'Must be the same on robot and edge.', 'pixels', 0, 8192),
     Parameter('seed', 0, "Seed of the weights where weights is 'none'. Must be the same on robot and edge.",
               minimum=0, maximum=2**31 - 1),
     Parameter('device', 'cpu', "Where this side's part runs: 'cpu', 'cuda', 'cuda:1', …"),
     Parameter('threads', 0, "CPU threads of this side's part; 0 leaves it to PyTorch.", minimum=0, maximum=1024),
-    Parameter('channels_last', False, "Lay weights and images out with the channels innermost on this side; results may "
-              'then differ in the last bits.'),
+    Parameter('channels_last', False, 'Lay weights and images out with the channels innermost on this side; results '
+              'may then differ in the last bits.'),
     Parameter('autocast', '', 'Type that this side computes in where torch finds it safe; results then differ.',
               choices=('', 'bfloat16', 'float16')),
-    Parameter('compile', False, 'Compile heads and tails of this side with torch.compile; results may then differ in the '
-              'last bits.'),
+    Parameter('compile', False, 'Compile heads and tails of this side with torch.compile; results may then differ in '
+              'the last bits.'),
     Parameter('profile', '', "Profile of the model on this machine, as the 'profile' tool writes it; empty: this "
               'machine is measured at the start and the result is kept for the next one.'),
 )
@@ -126,7 +126,8 @@ EDGE = MODEL + (
 
 #: The monitor's settings declare themselves; all of them may change while it runs.
 MONITOR = tuple(
-    Parameter(setting.name, list(setting.default) if isinstance(setting.default, tuple) else setting.default,
+    Parameter(setting.name,
+              list(setting.default) if isinstance(setting.default, tuple) else setting.default,  # type: ignore[arg-type]
               setting.metadata['description'], setting.metadata['unit'], setting.metadata['minimum'],
               setting.metadata['maximum'], setting.metadata['choices'], dynamic=True)
     for setting in fields(MonitorSettings))

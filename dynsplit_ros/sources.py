@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from dynsplit_ros.errors import DynsplitError
 
@@ -21,7 +22,7 @@ class Source(Protocol):
 
     name: str
 
-    def at(self, stamp_ns: int) -> np.ndarray:
+    def at(self, stamp_ns: int) -> NDArray[np.uint8]:
         """Return the image for an instant: uint8 [height, width, 3], RGB."""
 
     def close(self) -> None:
@@ -70,13 +71,13 @@ class Panorama:
 
         self.name = "scikit-image's photograph 'astronaut'"
         self._width, self._height = width, height
-        photograph = data.astronaut()
+        photograph: NDArray[np.uint8] = data.astronaut()  # type: ignore[no-untyped-call]
         # Enlarged so that the window, of the proportions asked for, can move by a third of the picture each way.
         scale = 1.5 * max(width / photograph.shape[1], height / photograph.shape[0])
         size = (math.ceil(photograph.shape[1] * scale), math.ceil(photograph.shape[0] * scale))
-        self._photograph = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        self._photograph = _resized(photograph, size, cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
-    def at(self, stamp_ns: int) -> np.ndarray:
+    def at(self, stamp_ns: int) -> NDArray[np.uint8]:
         """Return the window's picture at an instant."""
         phase = 2 * math.pi * (stamp_ns % round(self.PERIOD_S * 1e9)) / (self.PERIOD_S * 1e9)
         room_y = self._photograph.shape[0] - self._height
@@ -97,18 +98,18 @@ class Images:
         self._files = files
         self._size = (width, height)
         self._next = 0
-        self._read: dict[Path, np.ndarray] = {}
+        self._read: dict[Path, NDArray[np.uint8]] = {}
 
-    def at(self, stamp_ns: int) -> np.ndarray:
+    def at(self, stamp_ns: int) -> NDArray[np.uint8]:
         """Return the next file's image; raise DynsplitError where it cannot be read."""
         file = self._files[self._next % len(self._files)]
         self._next += 1
         if file in self._read:
             return self._read[file]
-        image = cv2.imread(str(file), cv2.IMREAD_COLOR)
-        if image is None:
+        found = cv2.imread(str(file), cv2.IMREAD_COLOR)
+        if found is None:
             raise DynsplitError(f'{file} cannot be read as an image; take it out of the folder or mend it')
-        image = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self._size, interpolation=cv2.INTER_AREA)
+        image = _resized(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), self._size)
         if len(self._files) <= 100:  # a small folder stays in memory, a large one would fill it
             self._read[file] = image
         return image
@@ -128,7 +129,7 @@ class Video:
         if not self._capture.isOpened():
             raise DynsplitError(f'{self.name} cannot be opened; check that it is there and that OpenCV can play it')
 
-    def at(self, stamp_ns: int) -> np.ndarray:
+    def at(self, stamp_ns: int) -> NDArray[np.uint8]:
         """Return the next image; raise DynsplitError where none comes."""
         there, image = self._capture.read()
         if not there and isinstance(self._which, str):
@@ -136,10 +137,14 @@ class Video:
             there, image = self._capture.read()
         if not there:
             raise DynsplitError(f'{self.name} gives no image; check that nothing else uses it')
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        return image if (image.shape[1], image.shape[0]) == self._size else cv2.resize(
-            image, self._size, interpolation=cv2.INTER_AREA)
+        return _resized(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self._size)
 
     def close(self) -> None:
         """Give the file or the webcam back."""
         self._capture.release()
+
+
+def _resized(image: Any, size: tuple[int, int], interpolation: int = cv2.INTER_AREA) -> NDArray[np.uint8]:
+    """Return an image at ``size`` (width, height), itself where it has that."""
+    fits = (image.shape[1], image.shape[0]) == size
+    return np.asarray(image if fits else cv2.resize(image, size, interpolation=interpolation), np.uint8)

@@ -21,9 +21,9 @@ def environment(transport: str, discovery_server: str = '') -> dict[str, str]:
     """
     Return the variables to set, before a process starts, for one of :data:`TRANSPORTS`.
 
-    ``discovery_server`` is 'HOST:PORT' of a Fast DDS discovery server, several separated by semicolons; empty: discovery
-    by multicast. Raises DynsplitError for a transport that there is not. Only Fast DDS 2 (ROS 2 Jazzy's) reads the
-    profiles; another middleware passes them over.
+    ``discovery_server`` is 'HOST:PORT' of a Fast DDS discovery server, several separated by semicolons; empty:
+    discovery by multicast. Raises DynsplitError for a transport that there is not. Only Fast DDS 2 (ROS 2 Jazzy's)
+    reads the profiles; another middleware passes them over.
     """
     if transport not in TRANSPORTS:
         raise DynsplitError(f'transport is {transport!r}, but must be one of {", ".join(TRANSPORTS)}')

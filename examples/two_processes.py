@@ -22,7 +22,8 @@ def send(link: Connection, codec: str, tensors: dict[str, torch.Tensor]) -> None
 
 
 def receive(link: Connection, codec: str, specs: tuple[TensorSpec, ...]) -> dict[str, torch.Tensor]:
-    # Names, types and shapes are those of the cut, which both sides know; no message may be much longer than its tensor.
+    # Names, types and shapes are those of the cut, which both sides know; no message may be much longer than its
+    # tensor.
     return decode(codec, [EncodedTensor(spec.name, spec.dtype, spec.shape, link.recv_bytes(2 * spec.nbytes + 4096))
                           for spec in specs], specs)
 
@@ -38,13 +39,13 @@ def edge(split: SplitModel) -> None:
 
 def robot(split: SplitModel, port: int) -> None:
     with Client(('localhost', port)) as link:
-        for cut in split.cuts[:split.local_index]:  # all but the last, which sends nothing
+        for index, cut in enumerate(split.cuts[:split.local_index]):  # all but the last, which sends nothing
             image = torch.randint(0, 256, (1, 3, *split.model.input_size), dtype=torch.uint8)
-            link.send_bytes(bytes([cut.index]))
+            link.send_bytes(bytes([index]))
             send(link, 'blosc2', split.head(cut)(image))
-            outputs, whole = receive(link, 'raw', split.output_specs), split.whole(image)
+            outputs, whole = receive(link, 'raw', split.output_specs or ()), split.whole(image)
             same = all(torch.equal(outputs[name], whole[name]) for name in whole)
-            print(f'split {cut.index} at {cut.name}: {"the same, bit for bit" if same else "NOT the same"}')
+            print(f'split {index} at {cut.name}: {"the same, bit for bit" if same else "NOT the same"}')
 
 
 model = SplitModel(load_model('mobilenet_v2', weights='none', input_size=(96, 96)))

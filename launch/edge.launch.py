@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The edge: one node that serves every robot that it discovers."""
 
-from dynsplit_ros.launching import arguments, CONFIG, node
 from launch import LaunchDescription
 from launch.actions import OpaqueFunction
+
+from dynsplit_ros.launching import arguments, CONFIG, node
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The robot: camera side and monitor, and with source:=true an image source for those without a camera."""
 
-from dynsplit_ros.launching import arguments, CONFIG, node
 from launch import LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction
 from launch_ros.actions import Node
+
+from dynsplit_ros.launching import arguments, CONFIG, node
 
 
 def start(context: LaunchContext) -> list[Node]:

@@ -85,7 +85,8 @@ def tool_tables() -> str:
     parts = []
     for name, module in re.findall(r"'(\w+) = (dynsplit_ros\.tools\.\w+):main'", (ROOT / 'setup.py').read_text()):
         parser = command_line(importlib.import_module(module).main)
-        rows = [f'### {name}', '', ' '.join(str(parser.description).split()), '', '| argument | meaning |', '| --- | --- |']
+        description = ' '.join(str(parser.description).split())
+        rows = [f'### {name}', '', description, '', '| argument | meaning |', '| --- | --- |']
         for action in parser._actions:
             if action.dest != 'help':
                 rows.append(f'| `{written(action)}` | {action.help} |')
@@ -173,7 +174,7 @@ def main() -> int:
     made = {
         readme_path: f'{before}{BEGIN}\n{topic_table()}\n{END}{after}',
         reference_path: '# Reference\n\nMade by `scripts/reference.py` from the code; do not edit.\n\n'
-                        f'## Topics\n\nIn the robot\'s namespace.\n\n{topic_table()}\n\n'
+                        f"## Topics\n\nIn the robot's namespace.\n\n{topic_table()}\n\n"
                         f'## Parameters\n\n{parameter_tables()}\n\n## Messages\n\n{message_tables()}\n\n'
                         f'## Codecs\n\n{codec_table()}\n\n'
                         '## Tools\n\nEach is `./run NAME` or `ros2 run dynsplit_ros NAME`.\n\n'

@@ -10,6 +10,7 @@ was interrupted left no stamp behind, so it is made again from the start.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import contextlib
 import fcntl
 import hashlib
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from typing import Iterator, NoReturn
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / '.venv'
@@ -155,7 +156,8 @@ def mend_cmake_files() -> None:
     They name two folders of the machine they were built on, which CMake refuses because they do not exist here.
     """
     folders = subprocess.run(
-        [str(PYTHON), '-c', 'import sysconfig, numpy; print(sysconfig.get_path("include")); print(numpy.get_include())'],
+        [str(PYTHON), '-c',
+         'import sysconfig, numpy; print(sysconfig.get_path("include")); print(numpy.get_include())'],
         check=True, capture_output=True, text=True).stdout.split('\n')
     for file in VENV.glob('share/*/cmake/*.cmake'):
         text = file.read_text()

@@ -22,7 +22,7 @@ from collections.abc import Callable
 import struct
 from typing import Any
 
-import blosc2  # type: ignore[import-untyped]
+import blosc2
 import numpy as np
 from torch import Tensor
 
@@ -67,8 +67,7 @@ def codec(
 
 def encode_sparse(tensor: Tensor) -> Buffer:
     """
-    Return two chunks: one bit for each element, set where any of its bits is (-0.0 counts), and the elements
-    so marked.
+    Return two chunks: one bit for each element, set where any of its bits is (-0.0 counts), and the elements so marked.
 
     What a ReLU has zeroed then costs at most one bit, instead of one in each byte's stream.
     """

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dynsplit_ros.codec import raw
 from dynsplit_ros.codec.blosc import compress, decompress
-from dynsplit_ros.codec.raw import TORCH_TYPES, Buffer, bytes_of
+from dynsplit_ros.codec.raw import Buffer, bytes_of, TORCH_TYPES
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.tensors import TensorSpec
 
@@ -100,10 +100,7 @@ def _quant8_bytes(spec: TensorSpec) -> int:
 
 
 def _groups(shape: tuple[int, ...]) -> int:
-    """
-    Return how many groups share a scale: [N, C, ...] has N * C, or N where channels are too small to pay for
-    one.
-    """
+    """Return how many groups share a scale: [N, C, ...] has N * C, or N where channels are too small to pay for one."""
     if math.prod(shape[2:]) >= _MIN_GROUP and len(shape) > 2:
         return shape[0] * shape[1]
     return shape[0] if len(shape) > 1 else 1

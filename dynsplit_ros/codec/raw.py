@@ -1,14 +1,11 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-Tensors as the bytes of their elements: row-major, little-endian; the codec ``raw``, and what all others start
-from.
-"""
+"""Tensors as the bytes of their elements, row-major, little-endian: the codec ``raw``, and the start of all others."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +16,7 @@ from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.tensors import ITEM_SIZES, TensorSpec
 
 #: Anything bytes-like (``collections.abc.Buffer`` is Python 3.12's).
-Buffer = Union[bytes, bytearray, memoryview, Any]
+Buffer = bytes | bytearray | memoryview | Any
 Bytes = npt.NDArray[np.uint8]
 
 TORCH_TYPES = {name: getattr(torch, name) for name in ITEM_SIZES}

@@ -8,8 +8,7 @@ from dataclasses import fields
 import json
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.msg import FrameTiming as FrameTimingMessage
-from dynsplit_ros.msg import Profile as ProfileMessage
+from dynsplit_ros.msg import FrameTiming as FrameTimingMessage, Profile as ProfileMessage
 from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.runtime.frame import FrameTiming, State
 

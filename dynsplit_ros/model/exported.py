@@ -1,8 +1,7 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Load a program saved with ``torch.export.save`` only after making sure that loading it executes nothing of its
-own.
+Load a program saved with ``torch.export.save`` only after making sure that loading it executes nothing of its own.
 
 ``torch.export.load`` trusts its file in several ways: it unpickles what the file asks it to unpickle (and
 falls back to unsafe unpickling for sample inputs), hands the file's symbolic expressions to SymPy, which

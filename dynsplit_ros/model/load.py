@@ -1,10 +1,10 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Load a vision model by its torchvision name, a ``package.module:factory``, or the path of an exported
-program."""
+"""Load a vision model by its torchvision name, a ``package.module:factory``, or the path of an exported program."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 from dataclasses import dataclass
 import difflib
@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 import pickle
 import threading
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,8 +69,7 @@ class LoadedModel:
 
 def name_outputs(output: Any, name: str = 'output') -> dict[str, Any]:
     """
-    Return the tensors in ``output`` by their path in it: dictionary keys and sequence positions joined by
-    dots.
+    Return the tensors in ``output`` by their path in it: dictionary keys and sequence positions joined by dots.
 
     A lone tensor is called ``name``. A list of dictionaries, which is what a detector returns for its images,
     gives ``'boxes.0'``, ``'labels.0'``, ``'boxes.1'`` …: the key first, then the image. Anything but tensors
@@ -250,8 +249,7 @@ def _from_torchvision(
 
 
 def _detector_size(name: str, module: nn.Module, size: tuple[int, int] | None) -> tuple[int, int]:
-    """Return the size at which the detector's own transform leaves an image as it is: 4:3 where it is
-    free."""
+    """Return the size at which the detector's own transform leaves an image as it is: 4:3 where it is free."""
     transform: Any = module.transform
     fixed = transform.fixed_size
     if fixed is not None:
@@ -281,8 +279,7 @@ def _weights_entry(name: str, enumeration: Any, weights: str) -> Any:
 
 @contextlib.contextmanager
 def _only_safe_loading() -> Iterator[None]:
-    """Make torch refuse to unpickle code for as long as this lasts: torchvision's downloads ask for no such
-    thing."""
+    """Make torch refuse to unpickle code for as long as this lasts: torchvision's downloads ask for no such thing."""
     key = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
     with _force_safe_load:
         before = os.environ.get(key)

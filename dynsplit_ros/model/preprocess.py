@@ -10,15 +10,14 @@ split.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 import torch
 from torch import nn
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional
+from torchvision.transforms import functional, InterpolationMode
 
 from dynsplit_ros.errors import DynsplitError
 
@@ -70,8 +69,7 @@ class Resize:
 
 class Normalise(nn.Module):
     """
-    Turn a uint8 image [N, 3, H, W] into what the model takes: float32, ``(image / 255 - mean) / std`` per
-    channel.
+    Turn a uint8 image [N, 3, H, W] into what the model takes: float32, ``(image / 255 - mean) / std`` per channel.
 
     The arithmetic is that of torchvision's ``convert_image_dtype`` and ``normalize``, in the same order, so
     that the result is the same to the bit. ``mean`` of ``None`` leaves out the second step (detectors

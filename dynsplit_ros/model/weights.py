@@ -1,13 +1,13 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Give a module its weights: drawn from a seed, or read from a state dict, never by executing what a file
-says."""
+"""Give a module its weights: drawn from a seed, or read from a state dict, never by executing what a file says."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 import pickle
-from typing import Any, Mapping
+from typing import Any
 import zlib
 
 import numpy as np

@@ -13,9 +13,10 @@ A cut sends what depends on the image alone. So every node is one of
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 import operator
-from typing import Any, Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +62,7 @@ class Value:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the contiguous tensor."""
         return TensorSpec('', self.dtype, self.shape).nbytes
 
     def shape_at(self, batch: int) -> tuple[int, ...]:
@@ -209,8 +211,7 @@ class Analysis:
                 value.kind = 'constant'  # a tuple of constants, say
 
     def _drop_unused(self) -> None:
-        """Forget the nodes that compute something which nobody reads, unless they write into what somebody
-        reads."""
+        """Forget the nodes that compute something which nobody reads, unless they write into what somebody reads."""
         needed: set[fx.Node] = set()
         fx.map_arg(self.output_structure, lambda node: needed.add(node))
         for node in reversed(self.nodes):
@@ -258,8 +259,7 @@ class Analysis:
                 yield node, live
 
     def _to_send(self, alive: list[fx.Node], position: int) -> Live | None:
-        """Choose what to send so that every node in ``alive`` can be had on the other side, aliases
-        included."""
+        """Choose what to send so that every node in ``alive`` can be had on the other side, aliases included."""
         groups: dict[int, list[fx.Node]] = {}
         for node in alive:
             value = self.values[node]
@@ -323,8 +323,7 @@ _UNKNOWN = object()
 
 
 def at_batch(batch: int, one: Any, two: Any) -> Any:
-    """Return the value at ``batch`` of what is ``one`` at 1 and ``two`` at 2: each number is linear in
-    between."""
+    """Return the value at ``batch`` of what is ``one`` at 1 and ``two`` at 2: each number is linear in between."""
     if isinstance(one, (tuple, list)):
         if len(one) != len(two):
             raise TypeError('the number of sizes depends on the batch')
@@ -498,8 +497,7 @@ class _Shapes(fx.Interpreter):
 def _attention_flops(
     query: Any, key: Any, value: Any, width: int, *_: Any, out_val: Any = None, **__: Any
 ) -> int:
-    """Two per multiply-add: projections of query, key and value, scores, weighted sum, projection of the
-    output."""
+    """Two per multiply-add: projections of query, key and value, scores, weighted sum, projection of the output."""
     batch, length, _ = query.shape
     return int(2 * batch * length * width * (3 * width + 2 * key.shape[1] + width))
 

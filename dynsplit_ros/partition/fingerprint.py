@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import hashlib
 import json
-from typing import Any, Sequence
+from typing import Any
 
 import torch
 from torch import fx, nn

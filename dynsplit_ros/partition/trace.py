@@ -11,10 +11,11 @@ code before and behind.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 import copy
 import operator
 import traceback
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -65,8 +66,7 @@ class _TakesBatch(nn.Module):
 
 
 class _DetectorPipeline(nn.Module):
-    """From the 8-bit image to a torchvision detector's output, in three steps of which the second can be
-    traced."""
+    """From the 8-bit image to a torchvision detector's output, in three steps of which the second can be traced."""
 
     def __init__(self, model: LoadedModel) -> None:
         super().__init__()
@@ -97,8 +97,7 @@ class _DetectorFront(nn.Module):
 
 class _DetectorRest(nn.Module):
     """
-    What a detector does behind its backbone: its own ``forward``, with what was computed before in the place
-    of it.
+    What a detector does behind its backbone: its own ``forward``, with what was computed before in the place of it.
 
     The images themselves are no longer needed there, only their sizes, which the input size gives.
     """
@@ -189,8 +188,7 @@ def itruediv(held: Any, other: Any) -> Any:
 
 
 class _Proxy(fx.Proxy):
-    """A symbol that also remembers what is written into it: torch.fx makes ``x += y`` an addition to a new
-    tensor."""
+    """A symbol that also remembers what is written into it: torch.fx makes ``x += y`` an addition to a new tensor."""
 
     def __iadd__(self, other: Any) -> Any:
         return self.tracer.create_proxy('call_function', iadd, (self, other), {})

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from dynsplit_ros.codec import CODECS
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.measure import measure
@@ -24,8 +23,8 @@ def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Se
     """
     Return the profile of ``split`` on this machine for these batch sizes, measuring it where none is kept.
 
-    Kept by fingerprint, device and threads in ``$XDG_CACHE_HOME/dynsplit_ros`` (``~/.cache`` by default); one that cannot
-    be read is measured again, one that cannot be written is done without. ``progress`` takes a few words.
+    Kept by fingerprint, device and threads in ``$XDG_CACHE_HOME/dynsplit_ros`` (``~/.cache`` by default); one that
+    cannot be read is measured again, one that cannot be written is done without. ``progress`` takes a few words.
     """
     folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'dynsplit_ros'
     path = folder / f'{split.fingerprint[:24]}_{split.device}_{torch.get_num_threads()}.yaml'.replace(':', '-')
@@ -36,8 +35,8 @@ def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Se
             return kept
     except DynsplitError:
         pass
-    progress('profiling this machine for the first start with this model; frames follow when it is done, in a few seconds '
-             'for a small model and a minute or more for a large one …')
+    progress('profiling this machine for the first start with this model; frames follow when it is done, in a few '
+             'seconds for a small model and a minute or more for a large one …')
     profile = measure(split, batches, repeats=REPEATS, warm_up=2)
     try:
         folder.mkdir(parents=True, exist_ok=True)

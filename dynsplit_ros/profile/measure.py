@@ -1,8 +1,7 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Measure how long each cut's head and tail take on this machine, and how large each codec makes what flows
-there.
+Measure how long each cut's head and tail take on this machine, and how large each codec makes what flows there.
 
 One run of the model is timed in stages, from each cut to the next, so that every repeat sees all cuts:
 whatever slows the machine down for a while slows all of them. A head's time is the sum of the stages before
@@ -126,6 +125,7 @@ def this_machine(split: SplitModel) -> dict[str, str]:
 
 
 def processor() -> str:
+    """Return the name of this machine's processor."""
     try:
         with open('/proc/cpuinfo', encoding='utf-8') as lines:
             for line in lines:
@@ -150,8 +150,7 @@ def _frames(split: SplitModel, images: Sequence[torch.Tensor]) -> list[torch.Ten
 
 def _like_a_photograph(size: tuple[int, int], seed: int) -> torch.Tensor:
     """
-    Return a seeded uint8 image [3, H, W] whose amplitudes fall with frequency as 1 / f, as those of natural
-    scenes do.
+    Return a seeded uint8 image [3, H, W] whose amplitudes fall with frequency as 1 / f, as those of natural scenes do.
 
     White noise would make every codec look useless, a plain image every codec perfect. After Field (1987),
     'Relations between the statistics of natural images and the response properties of cortical cells', J.
@@ -289,8 +288,7 @@ def _effect(
     split: SplitModel, cut: Cut, codec: str, frames: Sequence[torch.Tensor]
 ) -> tuple[float | None, float | None]:
     """
-    Return what a lossy codec does to the outputs: the share of top classes that stay, and the largest
-    difference.
+    Return what a lossy codec does to the outputs: the share of top classes that stay, and the largest difference.
 
     Of a dense output, every pixel has a top class. Both are ``None`` for a detector, whose outputs cannot be
     paired.

@@ -13,8 +13,7 @@ from dynsplit_ros.profile.profile import Profile
 
 
 def plot_profile(profile: Profile, path: str | Path) -> None:
-    """Write the plot of ``profile``, for batch 1, to ``path``; the suffix (.png, .pdf, .svg) tells the
-    format."""
+    """Write the plot of ``profile``, for batch 1, to ``path``; the suffix (.png, .pdf, .svg) tells the format."""
     figure = Figure(figsize=(1.1 * len(profile.cuts) + 4, 6), layout='constrained')
     FigureCanvasAgg(figure)
     times, sizes = figure.subplots(2, 1, sharex=True)

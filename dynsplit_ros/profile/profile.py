@@ -1,8 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-What one machine needs for each cut of a model, as data: YAML, scaling, merging for a robot with an edge.
-"""
+"""What one machine needs for each cut of a model, as data: YAML, scaling, merging for a robot with an edge."""
 
 from __future__ import annotations
 
@@ -126,9 +124,7 @@ class Profile:
         return tuple(sorted(self.cuts[0].head_s))
 
     def scaled(self, factor: float) -> Profile:
-        """
-        Return the profile of an emulated machine that takes ``factor`` (> 0) times as long for everything.
-        """
+        """Return the profile of an emulated machine that takes ``factor`` (> 0) times as long for everything."""
         if not (math.isfinite(factor) and factor > 0):
             raise DynsplitError(f'a profile cannot be scaled by {factor}: give a positive number')
 

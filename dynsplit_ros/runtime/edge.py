@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynsplit_ros.codec import EncodedTensor, decode
+from dynsplit_ros.codec import decode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.profile import Profile
@@ -32,6 +32,7 @@ from dynsplit_ros.runtime.frame import EdgeTimes, Status
 ROBOT_GONE_S = 5.0
 #: A payload of more than this many times the cut's bytes (and a little) is refused at once, not kept until its turn.
 LARGEST_PAYLOAD = 2
+_NO_TIMES = EdgeTimes()
 
 
 @dataclass
@@ -138,11 +139,13 @@ class Edge:
         # By (split, frames that share the run): the tail's time on this machine when nothing else runs.
         self._unloaded_s = {(cut.index, 1): cut.tail_s[1] for cut in profile.cuts} if profile else {}
         self._batches: dict[int, list[int]] = {}  # by split: the numbers of frames worth a run, ascending
-        for cut in profile.cuts if profile is not None and max_batch > 1 and _can_share(split) else ():
-            sizes = range(2, min(max_batch, profile.batches[-1]) + 1)
-            shared_s = dict(zip(sizes, np.interp(sizes, profile.batches, [cut.tail_s[b] for b in profile.batches])))
-            self._unloaded_s.update({((cut.index, size), float(time_s)) for size, time_s in shared_s.items()})
-            self._batches[cut.index] = [size for size, time_s in shared_s.items() if time_s < size * cut.tail_s[1]]
+        if profile is not None and max_batch > 1 and _can_share(split):
+            batches = profile.batches
+            sizes = range(2, min(max_batch, batches[-1]) + 1)
+            for cut in profile.cuts:
+                shared_s = dict(zip(sizes, np.interp(sizes, batches, [cut.tail_s[batch] for batch in batches])))
+                self._unloaded_s.update({((cut.index, size), float(time_s)) for size, time_s in shared_s.items()})
+                self._batches[cut.index] = [size for size, time_s in shared_s.items() if time_s < size * cut.tail_s[1]]
 
         self._changed = threading.Condition()  # guards all below
         self._lines: dict[str, _Line] = {}
@@ -346,7 +349,8 @@ class Edge:
             self._expected_s += self._unloaded_s[index, count]
             self._answered += count
         for number, (job, _) in enumerate(decoded):
-            self._answer(job, Status.OK, '', _of_frame(outputs, number, count, self._split.output_specs is None), EdgeTimes(
+            own = _of_frame(outputs, number, count, self._split.output_specs is None)
+            self._answer(job, Status.OK, '', own, EdgeTimes(
                 held_s=done_s - job.arrived_s, queueing_s=started_s - job.arrived_s,
                 decode_s=decoded_s - started_s, tail_s=tail_s, batch=count))
 
@@ -359,7 +363,7 @@ class Edge:
         self._answer(job, Status.SUPERSEDED, 'newer frames took its place before its turn came')
 
     def _answer(self, job: Job, status: Status, reason: str, outputs: dict[str, Tensor] | None = None,
-                times: EdgeTimes = EdgeTimes()) -> None:
+                times: EdgeTimes = _NO_TIMES) -> None:
         """Answer a job; that its robot has left meanwhile must stop nobody else's."""
         try:
             self._outside.answer(job, status, reason, outputs or {}, times)
@@ -368,7 +372,7 @@ class Edge:
 
 
 def _can_share(split: SplitModel) -> bool:
-    """Whether the model takes several frames at once, and every tensor has the dimension along which they are joined."""
+    """Whether the model takes several frames at once, and every tensor has a dimension to join them along."""
     specs = [spec for cut in split.cuts for spec in cut.tensors] + list(split.output_specs or ())
     return split.model.max_batch != 1 and all(spec.shape for spec in specs)
 
@@ -384,4 +388,5 @@ def _of_frame(outputs: dict[str, Tensor], number: int, count: int, by_name: bool
     if by_name:
         return {f'{name.rpartition(".")[0]}.0': tensor for name, tensor in outputs.items()
                 if name.rpartition('.')[2] == str(number)}
-    return {name: tensor[number * (size := len(tensor) // count):(number + 1) * size] for name, tensor in outputs.items()}
+    return {name: tensor[number * (size := len(tensor) // count):(number + 1) * size]
+            for name, tensor in outputs.items()}

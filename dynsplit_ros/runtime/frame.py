@@ -33,8 +33,8 @@ class FrameTiming:
     """
     Timing of one frame, field by field what FrameTiming.msg holds and explains.
 
-    Times ending in ``_s`` are seconds; ``sent_s``, ``received_s``, ``answered_s`` and ``given_up_s`` are instants on the
-    robot's monotonic clock, NaN where the event did not happen.
+    Times ending in ``_s`` are seconds; ``sent_s``, ``received_s``, ``answered_s`` and ``given_up_s`` are instants on
+    the robot's monotonic clock, NaN where the event did not happen.
     """
 
     session: int = 0

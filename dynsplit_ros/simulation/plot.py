@@ -11,6 +11,7 @@ from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -173,7 +174,7 @@ def _logarithmic(axes: Axes, axis: str) -> None:
     """Scale an axis by decades, with plain numbers at few enough places."""
     if axis == 'x':
         axes.set_xscale('log')
-        scale = axes.xaxis
+        scale: Axis = axes.xaxis
         scale.set_major_locator(LogLocator(subs=(1.0,), numticks=12))
     else:
         axes.set_yscale('log')

@@ -32,7 +32,7 @@ import zlib
 
 import torch
 
-from dynsplit_ros.codec import CODECS, EncodedTensor, decode, encode
+from dynsplit_ros.codec import CODECS, decode, encode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.tensors import ITEM_SIZES, TensorSpec
 
@@ -80,10 +80,7 @@ def valid_cases() -> list[Case]:
 
 
 def check(case: Case) -> bool:
-    """
-    Decode a payload; return whether it was accepted, and raise AssertionError if it was not dealt with
-    properly.
-    """
+    """Decode a payload; return whether it was accepted, and raise AssertionError if it was not dealt with properly."""
     try:
         decoded = decode(case.codec, case.encoded, case.expected, MAX_BATCH)
     except DynsplitError as error:
@@ -166,10 +163,7 @@ def _repair(data: bytearray) -> None:
 
 
 def mutate(case: Case, other: Case, chance: random.Random) -> Case:
-    """
-    Return a payload that differs from a valid one in its data, its declaration, its codec, or several of
-    these.
-    """
+    """Return a payload that differs from a valid one in its data, its declaration, its codec, or several of these."""
     encoded = list(case.encoded)
     at = chance.randrange(len(encoded))
     data = bytearray(encoded[at].data)
@@ -228,10 +222,7 @@ def run_mutations(seed: int, first: int, count: int, progress: Path | None) -> N
 
 
 def run_coverage(corpus: Path, options: list[str]) -> None:
-    """
-    Let libFuzzer search: the first byte of an input chooses a valid case, the rest are its first tensor's
-    data.
-    """
+    """Let libFuzzer search: the first byte of an input chooses a valid case, the rest are its first tensor's data."""
     import atheris  # here, since nothing else needs it
 
     valid = valid_cases()

@@ -1,9 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-Hostile payloads by the hundred thousand, in a process of their own so that a crash of a decoder is a failed
-test.
-"""
+"""Hostile payloads by the hundred thousand, in a process of their own so that a crash of a decoder is a failed test."""
 
 import importlib.util
 import os
@@ -52,10 +49,7 @@ def test_coverage_guided(tmp_path):
 
 
 def test_the_oracle_sees_a_leak(monkeypatch):
-    """
-    The fuzzer's check fails where decoding lets something else than DynsplitError out, or accepts a wrong
-    shape.
-    """
+    """The fuzzer's check fails where decoding lets something else than DynsplitError out, or accepts a wrong shape."""
     spec = importlib.util.spec_from_file_location('fuzz_codec', FUZZER)
     fuzz_codec = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, 'fuzz_codec', fuzz_codec)

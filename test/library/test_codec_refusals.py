@@ -1,9 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-Payloads that disagree with the cut, with themselves, or with their size are refused, and nothing is
-allocated.
-"""
+"""Payloads that disagree with the cut, with themselves, or with their size are refused, and nothing is allocated."""
 
 from dataclasses import replace
 import struct
@@ -122,10 +119,7 @@ def test_bombs_are_refused_before_memory_is_taken(codec):
 
 @pytest.mark.parametrize('codec', BLOSC)
 def test_headers_that_the_encoder_does_not_write(codec):
-    """
-    Each change of one bit in a header is refused, but for those that the format ignores or that change
-    nothing.
-    """
+    """Each change of one bit in a header is refused, but for those that the format ignores or that change nothing."""
     tensor, spec = payload(codec)
     original = decode(codec, [tensor], [spec])['x']
     # The compressor's own version, its number where it is a built-in one, and the bit for streams of several

@@ -8,15 +8,16 @@ import sys
 from urllib.error import URLError
 import zipfile
 
-from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.model import load_model, model_names, name_outputs
-from dynsplit_ros.partition import SplitModel
 import numpy as np
 import pytest
 from safetensors.torch import save_file
 import torch
 from torch import nn
 import torchvision.models as zoo
+
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.model import load_model, model_names, name_outputs
+from dynsplit_ros.partition import SplitModel
 
 
 class Small(nn.Module):

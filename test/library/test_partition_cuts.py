@@ -1,19 +1,19 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Where the cuts are, and that awkward modules are cut right: in-place operations, aliases, tuples, sizes,
-constants."""
+"""Where the cuts are, and that awkward modules are cut right: in-place operations, aliases, sizes, constants."""
 
 import json
 import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel, UntraceableError
 from dynsplit_ros.tools import cuts as cuts_tool
-import pytest
-import torch
-from torch import nn
-from torch.nn import functional
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,12 @@ test/library/test_partition_exact.py`` runs them.
 
 import os
 
-from dynsplit_ros.model import load_model, model_names
-from dynsplit_ros.partition import SplitModel
 import numpy as np
 import pytest
 import torch
+
+from dynsplit_ros.model import load_model, model_names
+from dynsplit_ros.partition import SplitModel
 
 LARGE = {
     'convnext_base', 'convnext_large', 'efficientnet_b5', 'efficientnet_b6', 'efficientnet_b7',
@@ -41,8 +42,7 @@ def images(size, batch):
 
 
 def over_the_wire(tensors):
-    """Return the tensors as another process would have them: from their bytes alone, at an address of its
-    own."""
+    """Return the tensors as another process would have them: from their bytes alone, at an address of its own."""
     received = {}
     for name, tensor in tensors.items():
         buffer = bytearray(4) + tensor.numpy().tobytes()  # off by four: no alignment to rely on

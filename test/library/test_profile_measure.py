@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The profiler measures every cut, in an order that holds, and writes what the monitor reads."""
 
+import pytest
+import torch
+
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
@@ -9,8 +12,6 @@ from dynsplit_ros.profile.measure import measure
 from dynsplit_ros.profile.plot import plot_profile
 from dynsplit_ros.profile.profile import merge, Profile
 from dynsplit_ros.tools import profile as profile_tool
-import pytest
-import torch
 
 CODECS = ['raw', 'blosc2', 'quant8', 'jpeg']
 

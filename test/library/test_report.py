@@ -63,7 +63,7 @@ def demo(**changes: object) -> dict[str, object]:
             'outcome': ('answered', 'local', 'fell back')[number % 3],
             'payload_bytes': 100,
             'latency_s': 0.05,
-            'parts_s': {part: 0.005 for part in PARTS},
+            'parts_s': dict.fromkeys(PARTS, 0.005),
             'rate_true_bps': 1e7,
             'rate_estimated_bps': None if number == 5 else 9e6,
             'link_alive': number != 5,
@@ -99,7 +99,8 @@ def to_sqlite(path: Path, statements: tuple[str, ...] = ()) -> Path:
     database = sqlite3.connect(path)
     database.executescript("""
         CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL,
-            serialization_format TEXT NOT NULL, offered_qos_profiles TEXT NOT NULL, type_description_hash TEXT NOT NULL);
+            serialization_format TEXT NOT NULL, offered_qos_profiles TEXT NOT NULL, type_description_hash TEXT NOT
+            NULL);
         CREATE TABLE message_definitions(id INTEGER PRIMARY KEY, topic_type TEXT NOT NULL, encoding TEXT NOT NULL,
             encoded_message_definition TEXT NOT NULL, type_description_hash TEXT NOT NULL);
         CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, timestamp INTEGER NOT NULL,

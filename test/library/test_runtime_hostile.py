@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable
 import copy
 import math
-import threading
 import time
 from typing import Any
 
@@ -15,7 +14,7 @@ from hypothesis import given, HealthCheck, settings, strategies as st
 import pytest
 import torch
 
-from dynsplit_ros.codec import CODECS, EncodedTensor, encode
+from dynsplit_ros.codec import CODECS, encode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
