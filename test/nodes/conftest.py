@@ -15,6 +15,7 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='the node tests need ROS 2')
 
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from domain_coordinator import domain_id  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
@@ -75,7 +76,17 @@ class Observer(Node):
                             (topics.LINK_STATE, self.links)):
             self.create_subscription(topic.type, topic.name, kept.append, QoSProfile(
                 depth=1000, reliability=topic.qos.reliability, durability=topic.qos.durability))
+        self._diagnosed: dict[tuple[str, str], str] = {}
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 100)
         self.sent = 0
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self._diagnosed.update({(status.name, item.key): item.value for item in status.values})
+
+    def diagnosed(self, node: str, key: str) -> str | None:
+        """Return what a node of this robot last said of itself under a key."""
+        return self._diagnosed.get((f'{self.get_namespace()}/{node}', key))
 
     def send(self, message: Image | None = None) -> int:
         """Publish an image, by default the next of a seeded series; return its number, which its stamp carries."""
