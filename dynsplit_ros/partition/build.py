@@ -4,12 +4,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+import contextlib
+import threading
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from dynsplit_ros.partition.analysis import Analysis, at_batch, Live, Value
+
+
+class Interrupted(Exception):
+    """A computation was ended before it was done, because its result is no longer wanted."""
+
+
+_stopping = threading.local()
+
+
+@contextlib.contextmanager
+def interruptible(stop: Callable[[], bool] | None) -> Iterator[None]:
+    """Let parts that this thread runs meanwhile raise :class:`Interrupted` as soon as ``stop`` returns True."""
+    _stopping.wanted = stop
+    try:
+        yield
+    finally:
+        _stopping.wanted = None
+
+
+def _stop_point() -> None:
+    stop = getattr(_stopping, 'wanted', None)
+    if stop is not None and stop():
+        raise Interrupted
 
 
 def build_part(
@@ -20,15 +46,16 @@ def build_part(
     live: Live,
     end: int,
     result: Live | None,
+    stop_points: bool = True,
 ) -> fx.GraphModule:
     """
     Return a module for the nodes behind ``begin`` up to ``end``.
 
     Its arguments are the values of ``live.sent``; it returns those of ``result.sent`` as a tuple, or, when
     ``result`` is ``None``, the model's output. Arguments that the part would write into are copied first, so
-    that whoever holds them keeps what they were.
+    that whoever holds them keeps what they were. With ``stop_points`` it can be interrupted behind each node.
     """
-    return _Builder(root, analysis, device, begin, live).build(end, result)
+    return _Builder(root, analysis, device, begin, live).build(end, result, stop_points)
 
 
 class _Builder:
@@ -45,7 +72,7 @@ class _Builder:
         self.batch: fx.Node | None = None
         self.batch_from: tuple[fx.Node, int, int, int] | None = None
 
-    def build(self, end: int, result: Live | None) -> fx.GraphModule:
+    def build(self, end: int, result: Live | None, stop_points: bool) -> fx.GraphModule:
         analysis = self.analysis
         nodes = [node for node in analysis.runs if self.begin < analysis.index[node] <= end]
         written = {storage for node in nodes for storage in analysis.values[node].mutates}
@@ -62,6 +89,8 @@ class _Builder:
             self.done[node] = self._rebuild(node, base)
         for node in nodes:
             self.done[node] = self.graph.node_copy(node, self._copied)
+            if stop_points:
+                self.graph.call_function(_stop_point)
         output: Any = analysis.output_structure if result is None else result.sent
         self.graph.output(fx.map_arg(output, self._copied))
         self.graph.lint()  # type: ignore[no-untyped-call]

@@ -16,12 +16,13 @@ import torch
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import LoadedModel, name_outputs
 from dynsplit_ros.partition.analysis import Analysis, Live, seeded_image
-from dynsplit_ros.partition.build import arrange, build_part
+from dynsplit_ros.partition.build import arrange, build_part, interruptible
 from dynsplit_ros.partition.fingerprint import fingerprint
 from dynsplit_ros.partition.trace import trace, UntraceableError
 from dynsplit_ros.tensors import TensorSpec
 
 Tensors = dict[str, torch.Tensor]
+Stop = Callable[[], bool]
 
 #: Among neighbours of equal bytes, the first stands for all whose share of zeros is within this of the
 #: largest: zeros are what a codec shrinks, and the margin keeps the choice from hanging on a processor's last
@@ -224,19 +225,19 @@ class SplitModel:
         with self._computing():
             return self.model.whole(self._laid_out(image))
 
-    def head(self, cut: int | Cut) -> Callable[[torch.Tensor], Tensors]:
+    def head(self, cut: int | Cut) -> Callable[..., Tensors]:
         """
         Return the function from an image, uint8 [N, 3, H, W], to the tensors that the cut sends.
 
         ``cut`` is a split index or any of :attr:`positions`. At :attr:`local_index` it returns the model's
-        outputs.
+        outputs. Given a function ``stop`` too, it raises Interrupted soon after that returns True.
         """
         to = self._position(cut)
         part = self._part(0, to)
 
-        def run(image: torch.Tensor) -> Tensors:
+        def run(image: torch.Tensor, stop: Stop | None = None) -> Tensors:
             self._checked_image(image)
-            with self._computing():
+            with self._computing(), interruptible(stop):
                 values = part(arrange(self._laid_out(image.to(self.device)), self._sent_values(0)[0]))
                 if to == len(self.positions):
                     return _to_cpu(name_outputs(values, self.model.output_name))
@@ -248,23 +249,24 @@ class SplitModel:
 
         return run
 
-    def tail(self, cut: int | Cut) -> Callable[[Mapping[str, torch.Tensor]], Tensors]:
+    def tail(self, cut: int | Cut) -> Callable[..., Tensors]:
         """
         Return the function from the tensors that the cut sends to the model's outputs; it changes none of
         them.
 
-        At :attr:`local_index` it returns the outputs that it is given.
+        At :attr:`local_index` it returns the outputs that it is given. Given a function ``stop`` too, it raises
+        Interrupted soon after that returns True.
         """
         start = self._position(cut)
         if start == len(self.positions):
-            return lambda tensors: dict(tensors)
+            return lambda tensors, stop=None: dict(tensors)
         part = self._part(start, len(self.positions))
         specs = self.positions[start].tensors
         values = self._sent_values(start)
 
-        def run(tensors: Mapping[str, torch.Tensor]) -> Tensors:
+        def run(tensors: Mapping[str, torch.Tensor], stop: Stop | None = None) -> Tensors:
             self._check_activation(start, tensors)
-            with self._computing():
+            with self._computing(), interruptible(stop):
                 arguments = [
                     arrange(self._laid_out(tensors[spec.name].to(self.device)), value)
                     for spec, value in zip(specs, values)
@@ -306,7 +308,7 @@ class SplitModel:
             if part is None:
                 at, live = self._lives[begin]
                 to, result = self._lives[end] if end < len(self._lives) else (len(self._analysis.nodes), None)
-                part = build_part(self._root, self._analysis, self.device, at, live, to, result)
+                part = build_part(self._root, self._analysis, self.device, at, live, to, result, not self._compile)
                 if self._compile:
                     part = torch.compile(part)
                 self._cache[begin, end] = part

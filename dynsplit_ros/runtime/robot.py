@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dynsplit_ros.codec import CODECS, EncodedTensor, encode
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.partition import Interrupted, SplitModel
 from dynsplit_ros.runtime.frame import EdgeTimes, FrameTiming, State, Status
 
 Outputs = dict[str, Tensor]
@@ -39,7 +39,7 @@ class Order:
     """
     What the monitor decided: which split and codec to use next.
 
-    ``fallback_after_s`` bounds the wait for an answer; an image that would wait longer than ``local_if_wait_s`` for link
+    ``predicted_s`` is the latency that it expects of them. ``fallback_after_s`` bounds the wait for an answer; an image that would wait longer than ``local_if_wait_s`` for link
     and edge to be free is done here at once. ``last_frame`` is the latest frame (of ``last_frame_session``) that the
     decision takes into account.
     """
@@ -50,6 +50,7 @@ class Order:
     last_frame_session: int = 0
     last_frame: int = 0
     local_if_wait_s: float = math.inf
+    predicted_s: float = math.inf
 
 
 @dataclass
@@ -105,7 +106,8 @@ class Robot:
 
     ``max_on_link`` payloads may be between robot and edge (sent, no receipt yet) and ``max_unanswered`` frames may be
     without their answer; a frame that is ready sooner waits. The next head starts just early enough to be ready when
-    the link is free, so that it sees the newest image. ``slowdown`` > 1 emulates a slower robot by sleeping after
+    the link is free, so that it sees the newest image. A head that would still take longer than all of what a new
+    decision promises is given up for that. ``slowdown`` > 1 emulates a slower robot by sleeping after
     each computation; it is for demonstrations alone.
     """
 
@@ -137,7 +139,8 @@ class Robot:
         self._finished: OrderedDict[int, FrameTiming] = OrderedDict()  # the latest that were, for late answers
         self._counts = dict.fromkeys(Counters.__dataclass_fields__, 0)
         self._closing = False
-        # Last durations by (split, codec): until ready to send, until received, until answered.
+        # Last durations by (split, codec): until ready (to be sent, or, for local inference, altogether), until received,
+        # until answered.
         self._ready_s: dict[tuple[int, str], float] = {}
         self._transfer_s: dict[tuple[int, str], float] = {}
         self._answer_s: dict[tuple[int, str], float] = {}
@@ -330,12 +333,22 @@ class Robot:
         frame = Frame(source, arrived_s, timing)
         head_started_s = self._clock()
         try:
-            frame.kept = self._split.head(order.split_index)(image)
+            try:
+                frame.kept = self._run_head(image, order, head_started_s, lambda: self._overtakes(order, started_s))
+            except Interrupted:
+                order = self._order or order
+                started_s = head_started_s = self._clock()
+                timing.split_index, timing.codec = order.split_index, order.codec
+                timing.split_name = self._split.cuts[order.split_index].name
+                timing.wait_s = started_s - arrived_s - timing.resize_s
+                frame.kept = self._run_head(image, order, head_started_s)
         except Exception:
             self._complete(frame, None)  # the frames behind it must not wait for this one
             raise
-        timing.head_s = self._stretch(head_started_s)
+        timing.head_s = self._clock() - head_started_s
         if order.split_index == self._split.local_index:
+            with self._changed:
+                self._ready_s[order.split_index, order.codec] = self._clock() - started_s
             self._complete(frame, frame.kept)
             return
         try:
@@ -351,6 +364,19 @@ class Robot:
                     self._give_up(frame, f'the payload could not be sent ({type(error).__name__}: {error})')
                     self._changed.notify_all()
             self._outside.fault(f'a payload could not be sent ({type(error).__name__}: {error})')
+
+    def _run_head(self, image: Tensor, order: Order, started_s: float, stop: Callable[[], bool] | None = None) -> Outputs:
+        kept = self._split.head(order.split_index)(image, stop)
+        self._stretch(started_s, stop)
+        return kept
+
+    def _overtakes(self, order: Order, started_s: float) -> bool:
+        """Whether a newer order promises a whole latency below what the head begun under ``order`` still takes."""
+        newer = self._order
+        if newer is None or newer is order or newer.split_index == self._split.local_index or self._lost_since(newer):
+            return False
+        left_s = self._ready_s.get((order.split_index, order.codec), 0.0) - (self._clock() - started_s)
+        return newer.predicted_s < left_s
 
     def _see_off(self, frame: Frame, payload: Sequence[EncodedTensor], order: Order, started_s: float) -> None:
         """Send a payload as soon as the link is free, unless the link is lost meanwhile."""
@@ -385,11 +411,13 @@ class Robot:
         return bool(self._distrusted) and (
             order.last_frame_session != self.session or order.last_frame < self._distrusted)
 
-    def _stretch(self, since_s: float) -> float:
-        """Return the time since an instant, made ``slowdown`` times as long by sleeping."""
+    def _stretch(self, since_s: float, stop: Callable[[], bool] | None = None) -> float:
+        """Return the time since an instant, made ``slowdown`` times as long by sleeping, unless ``stop`` says so."""
         spent_s = self._clock() - since_s
         if self._slowdown > 1:
-            time.sleep(spent_s * (self._slowdown - 1))
+            with self._changed:
+                if self._changed.wait_for(stop or (lambda: False), spent_s * (self._slowdown - 1)):
+                    raise Interrupted
             spent_s = self._clock() - since_s
         return spent_s
 
@@ -406,11 +434,18 @@ class Robot:
             timing = frame.timing
             outputs = None
             started_s = self._clock()
+
+            def answered(sequence: int = timing.sequence) -> bool:
+                return sequence not in self._overdue
+
             try:
-                outputs = self._split.tail(timing.split_index)(frame.kept)
+                outputs = self._split.tail(timing.split_index)(frame.kept, answered)
+                self._stretch(started_s, answered)
+            except Interrupted:
+                continue
             except Exception as error:  # A thread that dies would stop perception for good.
                 self._outside.fault(f'a frame could not be finished ({type(error).__name__}: {error})')
-            finish_s = self._stretch(started_s)
+            finish_s = self._clock() - started_s
             with self._changed:
                 if self._overdue.pop(timing.sequence, None) is None:
                     continue  # the answer was faster

@@ -65,6 +65,7 @@ class Frame:
     split_index: int
     codec: str
     fallback_after_s: float
+    restarted_s: float = math.nan
     payload_bytes: int = 0
     head_s: float = math.nan
     encode_s: float = math.nan
@@ -126,7 +127,7 @@ class World:
     one payload is on the link until its receipt, at most three are unanswered; the next head starts just
     early enough to be ready when link and edge are free, and not while the link is busy for longer than it
     should be. A frame that is not answered in time is finished here by a second thread that shares the
-    processor, and no new head starts meanwhile; an answer that comes before is still taken. After a frame
+    processor, and no new head starts meanwhile; an answer that comes before is still taken, and ends that work. After a frame
     that the edge failed, all are local until the monitor has taken it into account; predictions are in order.
 
     ``policy`` is 'dynamic', 'eager oracle', 'patient oracle' or a split index as text ('0' is full
@@ -177,13 +178,14 @@ class World:
         # Camera
         self._waiting: tuple[int, float] | None = None
         self._head_busy = False
+        self._heading: tuple[Frame, Decision | None] | None = None
         self._staged: tuple[Frame, Decision | None] | None = None
         self._in_flight: dict[int, Frame] = {}
         self._due: dict[int, float] = {}  # when the receipt of each payload will be back
         self._distrusted = -1
         self._finishing: list[Frame] = []
         self._overdue: set[int] = set()  # frames being finished here whose answer may still come
-        self._finish_busy = False
+        self._finish_busy: Frame | None = None
         self._sequence = -1
         self._next = 0
         self._done: dict[int, Frame] = {}
@@ -335,10 +337,17 @@ class World:
             rate_bps=self._up.at(self.now_s),
             estimate_bps=math.nan if self._oracle else self._monitor.link.throughput_bps,
         )
-        head_s, encode_s = self._head(image, split, codec)
+        self._run_head(frame, order)
+
+    def _run_head(self, frame: Frame, order: Decision | None) -> None:
+        split, codec = key = frame.split_index, frame.codec
+        head_s, encode_s = self._head(frame.image, split, codec)
+        self._heading = None if math.isfinite(frame.restarted_s) else (frame, order)
+        started_s = self.now_s
 
         def done() -> None:
-            spent_s = self.now_s - frame.taken_s
+            self._heading = None
+            spent_s = self._ready[key] = self.now_s - started_s
             if spent_s <= 1.001 * (head_s + encode_s):  # else the finish thread ran beside it
                 frame.head_s, frame.encode_s = head_s, encode_s
             if split == self._profile.local_index:
@@ -347,11 +356,24 @@ class World:
                 self._complete(frame)
                 self._changed()
                 return
-            self._ready[split, codec] = spent_s
             self._staged = (frame, order)
             self._changed()
 
         self._compute('head', head_s + encode_s, done)
+
+    def _overtake(self) -> None:
+        """Give up a head that would still take longer than all of what a newer decision promises."""
+        newer = self._decision
+        if self._heading is None or newer is None or newer.split_index == self._profile.local_index:
+            return
+        frame, order = self._heading
+        left_s = self._ready.get((frame.split_index, frame.codec), 0.0) - (self.now_s - frame.taken_s)
+        if newer is not order and not self._lost_since(newer) and newer.predicted_s < left_s:
+            frame.restarted_s = self.now_s
+            frame.split_index, frame.codec = newer.split_index, newer.codec
+            frame.fallback_after_s = newer.fallback_after_s
+            self._cease('head')
+            self._run_head(frame, newer)
 
     def _send(self, frame: Frame) -> None:
         cut = self._profile.cuts[frame.split_index]
@@ -388,21 +410,20 @@ class World:
         self._finish()
 
     def _finish(self) -> None:
-        if self._finish_busy or not self._finishing:
+        if self._finish_busy is not None or not self._finishing:
             return
         frame = self._finishing.pop(0)
-        self._finish_busy = True
+        self._finish_busy = frame
         started_s = self.now_s
 
         def done() -> None:
-            self._finish_busy = False
-            if frame.sequence in self._overdue:  # else the answer was faster, and this was for nothing
-                self._overdue.discard(frame.sequence)
-                self._in_flight.pop(frame.sequence, None)
-                self._distrusted = max(self._distrusted, frame.sequence)
-                frame.outcome = 'fell_back'
-                frame.finish_s = self.now_s - started_s
-                self._complete(frame)
+            self._finish_busy = None
+            self._overdue.discard(frame.sequence)
+            self._in_flight.pop(frame.sequence, None)
+            self._distrusted = max(self._distrusted, frame.sequence)
+            frame.outcome = 'fell_back'
+            frame.finish_s = self.now_s - started_s
+            self._complete(frame)
             self._finish()
             self._changed()
 
@@ -458,6 +479,12 @@ class World:
         self._work[thread] = (work_s, done)
         self._schedule_work()
 
+    def _cease(self, thread: str) -> None:
+        """End a thread's computation before it is done."""
+        self._progress()
+        del self._work[thread]
+        self._schedule_work()
+
     def _progress(self) -> None:
         if self._work:
             share = (self.now_s - self._worked_s) / len(self._work)
@@ -488,6 +515,7 @@ class World:
             if decision.changed:
                 self._changes.append(self.now_s)
             self._decision = decision
+            self._overtake()
             self._changed()
 
     def _on_tick(self) -> None:
@@ -604,6 +632,10 @@ class World:
             return
         self._overdue.discard(frame.sequence)
         self._finishing = [other for other in self._finishing if other is not frame]
+        if self._finish_busy is frame:  # no need to finish what is answered
+            self._cease('finish')
+            self._finish_busy = None
+            self._finish()
         frame.answered_s = self.now_s
         frame.held_s, frame.queueing_s, frame.decode_s, frame.tail_s = times
         if math.isnan(frame.given_up_s):

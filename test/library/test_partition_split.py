@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import os
 import subprocess
 import sys
+import threading
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
-from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.partition import Interrupted, SplitModel
 import pytest
 import torch
 
@@ -83,6 +84,25 @@ def test_two_threads_get_their_own_results(split):
 
 def digest(name='mobilenet_v2', **arguments):
     return SplitModel(load_model(name, **{'input_size': SIZE, **arguments})).fingerprint
+
+
+def test_a_part_ends_when_its_result_is_no_longer_wanted(split):
+    image = images(1)
+    asked = []
+
+    def stop() -> bool:
+        asked.append(threading.current_thread())
+        return len(asked) > 20
+
+    with pytest.raises(Interrupted):
+        split.head(split.local_index)(image, stop)
+    assert len(asked) == 21
+    whole = split.whole(image)
+    sent = split.head(1)(image, lambda: False)
+    for outputs in (split.head(split.local_index)(image), split.tail(1)(sent, lambda: False), split.tail(1)(sent)):
+        assert all(torch.equal(outputs[name], whole[name]) for name in whole)
+    with pytest.raises(Interrupted):
+        split.tail(1)(sent, lambda: True)
 
 
 def test_the_fingerprint_is_the_same_in_another_process(split):

@@ -14,7 +14,7 @@ import torch
 from dynsplit_ros.codec import encode
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
-from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.partition import Interrupted, SplitModel
 from dynsplit_ros.profile.profile import CodecProfile, CutProfile, Profile
 from dynsplit_ros.runtime.edge import _Line, _of_frame, Edge, Job
 from dynsplit_ros.runtime.frame import State, Status
@@ -98,10 +98,11 @@ class World:
 
 
 class SlowSplit:
-    """A split model with another tail."""
+    """A split model with another head or tail."""
 
-    def __init__(self, split: SplitModel, tail) -> None:
-        self._split, self.tail = split, tail
+    def __init__(self, split: SplitModel, **parts) -> None:
+        self._split = split
+        vars(self).update(parts)
 
     def __getattr__(self, name):
         return getattr(self._split, name)
@@ -250,17 +251,20 @@ def test_one_payload_on_the_link_at_a_time(split) -> None:
 def test_an_answer_may_still_be_faster_than_finishing_here(split) -> None:
     world = World(split, lambda sequence: 'hold answer back')
     tail = split.tail
-    finishing, answered = threading.Event(), threading.Event()
+    finishing, answered, given_up = threading.Event(), threading.Event(), threading.Event()
 
     def slow_tail(index):
-        def run(tensors):
-            if threading.current_thread().name == 'finish':
-                finishing.set()
-                assert answered.wait(DEADLINE_S)
-            return tail(index)(tensors)
+        def run(tensors, stop):
+            finishing.set()
+            assert answered.wait(DEADLINE_S)
+            try:
+                return tail(index)(tensors, stop)
+            except Interrupted:
+                given_up.set()
+                raise
         return run
 
-    world.robot._split = SlowSplit(split, slow_tail)
+    world.robot._split = SlowSplit(split, tail=slow_tail)
     world.robot.on_order(Order(0, 'raw', 0.01))
     world.robot.offer(1)
     assert finishing.wait(DEADLINE_S)
@@ -268,9 +272,38 @@ def test_an_answer_may_still_be_faster_than_finishing_here(split) -> None:
     world.robot.on_answer(*world.held_back[0])
     world.wait(lambda: world.delivered)
     answered.set()
+    assert given_up.wait(DEADLINE_S), 'what nobody needs any more is computed to its end'
     world.close()
     assert [state for *_, state, _ in world.delivered] == [State.ANSWERED]
     assert world.robot.counters().fell_back == 0 == world.robot.counters().late_answers
+    assert_right(world, 1)
+
+
+@pytest.mark.parametrize('promised_s, states', [(1.0, [State.ANSWERED]), (100.0, [State.LOCAL])])
+def test_a_slow_head_is_given_up_for_a_decision_that_promises_more(split, promised_s, states) -> None:
+    world = World(split)
+    running, decided = threading.Event(), threading.Event()
+
+    def slow_head(index):
+        def run(image, stop):
+            if index == split.local_index:
+                running.set()
+                assert decided.wait(DEADLINE_S)
+            return split.head(index)(image, stop)
+        return run
+
+    world.robot._split = SlowSplit(split, head=slow_head)
+    world.robot._ready_s[split.local_index, ''] = 60.0  # what local inference took the last time
+    world.robot.offer(1)
+    assert running.wait(DEADLINE_S)
+    world.robot.on_order(Order(1, 'raw', 60.0, predicted_s=promised_s))
+    decided.set()
+    world.wait(lambda: world.delivered)
+    world.close()
+    assert [state for *_, state, _ in world.delivered] == states
+    assert [report.split_index for report in world.reports if report.state in states] == [
+        1 if states == [State.ANSWERED] else split.local_index]
+    assert world.robot.counters().accepted == 1 == world.robot.counters().delivered
     assert_right(world, 1)
 
 
