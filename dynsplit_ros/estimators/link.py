@@ -22,13 +22,15 @@ _KEPT = 25
 _SETTLED = 3
 #: What may be sent to learn the rate when nothing is known of it: one packet's worth.
 _FIRST_PROBE_BYTES = 600
-LARGEST_PROBE_BYTES = 65536
+LARGEST_PROBE_BYTES = 262144
 #: Also what a receipt, or the answer to a probe, is taken to measure.
 HEARTBEAT_BYTES = 32
-#: A probe takes this many times what the round trip varies by: it then tells the rate to a tenth.
-_PROBE_JITTERS = 10.0
+#: A probe takes this many times what the round trip varies by: it then tells the rate to a twentieth.
+_PROBE_JITTERS = 20.0
 #: The belief is aged between transfers only when none was seen for this long, in seconds.
 _IDLE_S = 0.2
+#: Of its budget, a probe may spend this: the rate may have fallen before that is noticed.
+_EARNED = 0.93
 #: Beyond this standard deviation of the rate's logarithm, more probes are worth their bytes at once.
 _AMBIGUOUS = 0.5
 
@@ -124,6 +126,7 @@ class LinkEstimator:
         self._tokens_s: float | None = None
         self._low_bps = 0.0
         self._probes = 0
+        self._largest_probe = LARGEST_PROBE_BYTES
         self.payload_bytes = 0
         self.heartbeat_bytes = 0
         self.probe_bytes = 0
@@ -218,6 +221,8 @@ class LinkEstimator:
             return
         if overtaken:
             return
+        if not sent.is_payload:
+            self._largest_probe = min(max(self._largest_probe, 2 * int(sent.size)), LARGEST_PROBE_BYTES)
         self._advance(now_s)
         size = sent.size + answer_size
         known = self._informed_s > -math.inf
@@ -260,7 +265,7 @@ class LinkEstimator:
             self.jitter_s = max(self.jitter_s, self.rtt_s / 4)
 
     def _airtime_s(self) -> float:
-        """How long a transfer must take to tell the rate to a tenth, within what a second earns."""
+        """How long a transfer must take to tell the rate to a twentieth, within what a second earns."""
         return min(
             max(_PROBE_JITTERS * self.jitter_s, self._probe_share * self._probe_period_s), self._probe_share
         )
@@ -289,7 +294,7 @@ class LinkEstimator:
             self._heartbeat_s = now_s
             self.heartbeat_bytes += HEARTBEAT_BYTES
             return self._probe(now_s, HEARTBEAT_BYTES)
-        size = min(int(self._low_bps * self._airtime_s() / 8), LARGEST_PROBE_BYTES)
+        size = min(int(self._low_bps * self._airtime_s() / 8), self._largest_probe)
         size = max(size, 4 * HEARTBEAT_BYTES, _FIRST_PROBE_BYTES if self._credit else 0)
         affordable = self._tokens >= (size if not self._credit else -size)  # the first one is on credit
         if not (len(self._heartbeats) >= _SETTLED and self.alive and affordable):
@@ -309,7 +314,7 @@ class LinkEstimator:
         # What is surely there, not what is hoped for: a quarter of the belief lies below.
         self._low_bps = self._rate.low_bps
         if self._tokens_s is not None and self.alive:
-            earned = self._probe_share * self._low_bps / 8
+            earned = _EARNED * self._probe_share * self._low_bps / 8
             self._tokens = min(
                 self._tokens + earned * (now_s - self._tokens_s), max(earned, _FIRST_PROBE_BYTES)
             )
@@ -326,6 +331,9 @@ class LinkEstimator:
                     self.alive = False
                 if sent.passed or not sent.is_payload:
                     del self._under_way[key]
+                if not (sent.passed or sent.is_payload) and sent.size > _FIRST_PROBE_BYTES:
+                    # Nothing sends a probe again: perhaps one so large does not fit through some buffer.
+                    self._largest_probe = max(int(sent.size) // 2, _FIRST_PROBE_BYTES)
 
     def _patience_s(self, sent: _Sent) -> float:
         return self._silence_s + self.rtt_s + sent.service_s + sent.size * 8 / self._rate.median_bps

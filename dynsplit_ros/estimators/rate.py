@@ -32,6 +32,8 @@ _REGIME_CHANGES_PER_S = 0.05
 _HELD_UP = 0.01
 #: Times, in jitters, are cut to this, so that single precision holds their squares.
 _LONGEST = 1e12
+#: After this many seconds nothing more is forgotten.
+_LONGEST_S = 1e6
 RATE_EDGES = np.array([0, 1, 4, 10, 20, 35, 50, 65, 80, 90, 96, 99, 100]) / 100
 #: The next transfer is described by the rates below which these shares of the probability lie: parts that are
 #: finer where rates are rare, each by its middle.
@@ -109,7 +111,7 @@ class RateFilter:
             return
         # To a twentieth: how much is forgotten need not be known better, and each length is prepared but
         # once.
-        decay, kept, jumps = _passage(round(math.log(max(elapsed_s, 1e-3)) * 20))
+        decay, kept, jumps = _passage(round(math.log(min(max(elapsed_s, 1e-3), _LONGEST_S)) * 20))
         spectrum = self._p @ _TO_SPECTRUM
         spectrum *= decay
         level = (

@@ -22,7 +22,7 @@ _SURPRISE = 3.5
 #: Without measurements, the machine is thought to return to its profile with this time constant, in seconds:
 #: at first, and at most. It doubles each time a measurement after some forgetting shows that nothing had
 #: changed.
-_FORGETTING_S = 30.0
+_FORGETTING_S = 60.0
 _LONGEST_FORGETTING_S = 600.0
 #: A measurement this many times too long or too short is a fault, not a time.
 _ABSURD = 1e3

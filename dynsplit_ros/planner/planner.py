@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 #: Of times, ascending from 0, at which nothing lies: the probability at each, and beyond each.
 _WEIGHTS: Array = np.concatenate((np.zeros(1), np.diff(RATE_EDGES)[::-1]))
 _BEYOND: Array = 1 - np.cumsum(_WEIGHTS)
+#: Times this, they become the expected time capped at each of them: E[min(x, c)] = E[x; x <= c] + c P(x > c).
+_CAP: Array = np.tril(np.tile(_WEIGHTS, (len(_WEIGHTS), 1))) + np.diag(_BEYOND)
 #: An estimate of a machine's factor that is less sure than this is not measured, so it does not waver either.
 _FLUCTUATION = 0.03
 #: A wait for an answer is cut short no sooner than at this many times what was predicted.
@@ -56,7 +58,7 @@ class Rules:
     bandwidth_bps: float = 0.0
     frame_rate_hz: float = 10.0
     switching_cost: float = 0.01
-    confidence: float = 2.5
+    confidence: float = 3.5
     fallback_s: float = 0.0
 
 
@@ -227,7 +229,7 @@ class Planner:
         # Of a bit's time on the link: x ascends, and capped is E[min(x, c)] at each c of x; both begin at 0.
         x = self._bit_s
         np.divide(1, outlook.rates_bps[::-1], out=x[1:])
-        capped = np.cumsum(_WEIGHTS * x) + _BEYOND * x
+        capped = _CAP @ x
         usual_s = float(x[len(x) // 2])
         fixed = at_edge + self._sends * outlook.rtt_s
         # Waiting is bounded: after a while the robot finishes the frame itself, and whichever is done first
@@ -267,10 +269,16 @@ class Planner:
             capped,
         )
         # Taking turns with local inference pays only where that, begun at once, beats the waiting that it
-        # saves.
+        # saves; and where the edge is the slowest stage: a link may become faster at any moment, and then the
+        # robot should not be busy.
         spare_s = math.inf
-        local_s, latency_s = float(before[-1]), float(latency[chosen])
-        if allowed[-1] and saturated[chosen] > 0.5 and local_s < latency_s:
+        local_s, latency_s, edge_s = float(before[-1]), float(latency[chosen]), float(at_edge[chosen])
+        if (
+            allowed[-1]
+            and saturated[chosen] > 0.5
+            and local_s < latency_s
+            and edge_s > float(self._bits[chosen]) * usual_s
+        ):
             spare_s = max(0.0, local_s - latency_s + period_s / 2)
         index = self.splits[chosen]
         return Plan(

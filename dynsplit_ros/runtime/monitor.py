@@ -86,7 +86,7 @@ class MonitorSettings:
         0.01, 'What a change of split must gain at least, as a share of the predicted latency.', '', 0.0, 1.0
     )
     confidence: float = _setting(
-        2.5,
+        3.5,
         'How many standard deviations of the predicted gain a change must gain beyond that.',
         '',
         0.0,
