@@ -100,7 +100,8 @@ MODEL = (
 
 CAMERA = MODEL + (
     Parameter('compressed', False, 'Whether the image topic carries sensor_msgs/CompressedImage instead of Image.'),
-    Parameter('top_k', 5, 'How many classes a prediction names.', minimum=1, maximum=1000),
+    Parameter('top_k', 5, 'How many classes a prediction names.', minimum=1, maximum=1000, dynamic=True),
+    Parameter('min_score', 0.3, 'Detected objects that score less are left out.', minimum=0.0, maximum=1.0, dynamic=True),
     Parameter('max_on_link', 1, 'Payloads that may be between robot and edge at a time; more than one fills a slow '
               "link's queue.", minimum=1, maximum=8),
     Parameter('max_unanswered', 3, 'Frames that may wait for their answer at a time, those on the link included.',

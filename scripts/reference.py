@@ -36,7 +36,8 @@ ENDS = {
     'edge_load': ('edge_node', 'monitor_node'), 'edge_profile': ('edge_node', 'monitor_node'),
     'robot_profile': ('camera_node', 'monitor_node'), 'frame_timing': ('camera_node', 'monitor_node'),
     'split': ('monitor_node', 'camera_node'), 'link_state': ('monitor_node', 'you'),
-    'prediction': ('camera_node', 'you'),
+    **{name: ('camera_node', 'you') for name in (
+        'prediction', 'label_image', 'annotated', 'classification', 'detections', 'label_info', 'vision_info')},
 }
 NODES = {'camera_node': parameters.CAMERA, 'edge_node': parameters.EDGE, 'monitor_node': parameters.MONITOR,
          'image_source': parameters.SOURCE, 'link_emulator': parameters.LINK_EMULATOR}
@@ -54,7 +55,7 @@ def topic_table() -> str:
         qos = 'reliable' if topic.qos.reliability == ReliabilityPolicy.RELIABLE else 'best effort'
         qos += ', transient local' if topic.qos.durability == DurabilityPolicy.TRANSIENT_LOCAL else ''
         source, sink = ENDS[topic.name]
-        rows.append(f'| `{topic.name}` | `dynsplit_ros/msg/{topic.type.__name__}` | {source} → {sink} | '
+        rows.append(f'| `{topic.name}` | `{topic.type_name}` | {source} → {sink} | '
                     f'{qos}, depth {topic.qos.depth} | {topic.why} |')
     return '\n'.join(rows)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import difflib
 import importlib
 import logging
@@ -40,6 +40,7 @@ class LoadedModel:
     ``module`` takes float images [N, 3, H, W] (``normalise``'s output), or, where ``image_list`` is true, a
     list of N images [3, H, W], as torchvision's detectors do. ``input_size`` is (H, W); ``max_batch`` is the
     largest N, or ``None`` for any; ``torchvision`` tells the models whose traces this package's tests cover.
+    ``labels`` and ``keypoint_names`` are empty where the model has none.
     """
 
     name: str
@@ -53,6 +54,7 @@ class LoadedModel:
     max_batch: int | None = None
     torchvision: bool = False
     seed: int = 0
+    keypoint_names: list[str] = field(default_factory=list)
 
     def whole(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the named outputs of the unchanged module for ``image``, uint8 [N, 3, H, W]."""
@@ -244,7 +246,8 @@ def _from_torchvision(
         labels = []
     assert size is not None
     return LoadedModel(
-        name, module, task, labels, size, resize, normalise, task == 'detection', torchvision=True, seed=seed
+        name, module, task, labels, size, resize, normalise, task == 'detection', torchvision=True, seed=seed,
+        keypoint_names=list(described.meta.get('keypoint_names', [])),
     )
 
 

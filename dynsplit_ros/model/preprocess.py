@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,59 @@ from torch import nn
 from torchvision.transforms import functional, InterpolationMode
 
 from dynsplit_ros.errors import DynsplitError
+
+
+@dataclass(frozen=True)
+class Placement:
+    """
+    Where a camera image of ``source`` lies in a network's input of ``size``, all (height, width) in pixels.
+
+    The image is scaled to ``scaled``, and the centre of that is the input. Positions count from the upper left
+    corner of the upper left pixel, whose own centre is at (0.5, 0.5), as torchvision's boxes and keypoints do.
+    """
+
+    source: tuple[int, int]
+    scaled: tuple[int, int]
+    size: tuple[int, int]
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Source pixels along one pixel of the input: down, across."""
+        return self.source[0] / self.scaled[0], self.source[1] / self.scaled[1]
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """Rows and columns that are cut away above and to the left, as torchvision's ``center_crop`` does it."""
+        top, left = (round((scaled - size) / 2) if scaled >= size else -((size - scaled) // 2)
+                     for scaled, size in zip(self.scaled, self.size))
+        return top, left
+
+    def to_source(self, points_xy: torch.Tensor) -> torch.Tensor:
+        """Return positions of the input, float [..., 2] with x first, as positions of the camera image."""
+        return (points_xy + torch.tensor(self.offset[::-1])) * torch.tensor(self.scale[::-1])
+
+    def lines(self, axis: int, count: int) -> NDArray[np.int64]:
+        """
+        Return, for each row (``axis`` 0) or column (1) of the camera image, where its centre lies in an output map.
+
+        The map has ``count`` rows or columns over the input's whole height or width. Ascending; below 0 or at
+        least ``count`` where the centre was cut away.
+        """
+        source, scaled, size = self.source[axis], self.scaled[axis], self.size[axis]
+        centres = (2 * np.arange(source, dtype=np.int64) + 1) * scaled - 2 * source * self.offset[axis]
+        return centres * count // (2 * source * size)  # whole numbers: exact
+
+    def sample(self, values: NDArray[Any], outside: int) -> NDArray[Any]:
+        """
+        Return an output map [h, w] over the input as one over the camera image, [height, width].
+
+        Each pixel takes the value at its centre, and ``outside`` where that was cut away.
+        """
+        rows, columns = self.lines(0, values.shape[0]), self.lines(1, values.shape[1])
+        spread = values.take(rows, 0, mode='clip').take(columns, 1, mode='clip')
+        spread[(rows < 0) | (rows >= values.shape[0])] = outside
+        spread[:, (columns < 0) | (columns >= values.shape[1])] = outside
+        return spread
 
 
 @dataclass(frozen=True)
@@ -50,21 +104,22 @@ class Resize:
                 ' uint8 [height, width, 3]; convert it first'
             )
         tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
-        height, width = tensor.shape[1:]
-        if self.cover is None:
-            scaled = self.size
-        else:
-            # The same truncation as torchvision's resize to a shorter side, so that both agree to the pixel.
-            rows, columns = self.cover
-            if height * columns <= width * rows:
-                scaled = (rows, int(rows * width / height))
-            else:
-                scaled = (int(columns * height / width), columns)
-        if scaled != (height, width):
+        scaled = self.placement(*tensor.shape[1:]).scaled
+        if scaled != tuple(tensor.shape[1:]):
             tensor = functional.resize(tensor, list(scaled), self.interpolation, antialias=self.antialias)
         if scaled != self.size:
             tensor = functional.center_crop(tensor, list(self.size))
         return tensor.contiguous()
+
+    def placement(self, height: int, width: int) -> Placement:
+        """Return where the pixels of an image of ``height`` x ``width`` end up."""
+        if self.cover is None:
+            return Placement((height, width), self.size, self.size)
+        # The same truncation as torchvision's resize to a shorter side, so that both agree to the pixel.
+        rows, columns = self.cover
+        if height * columns <= width * rows:
+            return Placement((height, width), (rows, int(rows * width / height)), self.size)
+        return Placement((height, width), (int(columns * height / width), columns), self.size)
 
 
 class Normalise(nn.Module):

@@ -9,11 +9,8 @@ from dataclasses import dataclass
 import sys
 
 from diagnostic_msgs.msg import DiagnosticStatus
-import rclpy
-from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 from torch import Tensor
 
@@ -24,12 +21,13 @@ from dynsplit_ros.messages.tensors import from_tensors, to_tensors
 from dynsplit_ros.messages.timing import to_profile, to_timing
 from dynsplit_ros.messages.images import to_rgb
 from dynsplit_ros.nodes import topics
+from dynsplit_ros.nodes.publications import Publications
 from dynsplit_ros.nodes.shell import Shell, run
 from dynsplit_ros.nodes.split_model import load
 from dynsplit_ros.parameters import CAMERA
 from dynsplit_ros.runtime.frame import EdgeTimes, FrameTiming, Status
 from dynsplit_ros.runtime.robot import Frame, Order, Outputs, Robot
-from dynsplit_ros.tasks import interpret, output_digest
+from dynsplit_ros.tasks import check_outputs
 
 
 @dataclass
@@ -41,31 +39,6 @@ class Shot:
     height: int = 0
 
 
-class Uplink:
-    """
-    The activations' publisher, on a DDS participant of its own.
-
-    A payload that waits for a slow link otherwise holds up all that its participant publishes: predictions then came
-    0.2 s late while one of 0.5 s was on its way.
-    """
-
-    def __init__(self, node: CameraNode) -> None:
-        # Made on the node itself first, whose parameters may override its quality of service.
-        publisher = topics.ACTIVATION.publisher(node)
-        topic, qos = publisher.topic_name, publisher.qos_profile
-        node.destroy_publisher(publisher)
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = Node(f'{node.get_name()}_uplink', namespace=node.get_namespace(), context=self._context,
-                          use_global_arguments=False, enable_rosout=False, start_parameter_services=False)
-        self.activation = self._node.create_publisher(msg.Activation, topic, qos)
-
-    def close(self) -> None:
-        """Leave."""
-        self._node.destroy_node()
-        self._context.try_shutdown()
-
-
 class CameraNode(Shell):
     """The robot's half of the network behind a camera topic."""
 
@@ -74,8 +47,9 @@ class CameraNode(Shell):
         values = self.values
         self.split, profile = load(self, values)
         self._model = self.split.model
-        self._uplink = Uplink(self)
-        self._prediction = topics.PREDICTION.publisher(self)
+        self._uplink = topics.Apart(self, 'uplink')
+        self._activation = self._uplink.publisher(topics.ACTIVATION)
+        self._publications = Publications(self, self.split)
         self._frame_timing = topics.FRAME_TIMING.publisher(self)
         self._robot_profile = topics.ROBOT_PROFILE.publisher(self)
         self._robot_profile.publish(to_profile(
@@ -134,7 +108,7 @@ class CameraNode(Shell):
                     raise DynsplitError('it is of another model')
                 outputs = decode('raw', from_tensors(message.outputs), self.split.output_specs)
                 if self.split.output_specs is None:  # a detector's shapes are free: what cannot be read is no answer
-                    interpret(self._model.task, outputs, self._model.labels, top_k=self.values.top_k)
+                    check_outputs(self._model.task, outputs)
         except Exception as error:  # Whatever it holds, the frame is finished here.
             status, reason = Status.FAILED, f'the answer cannot be used: {error}'
         if status in (Status.REFUSED, Status.FAILED):
@@ -156,20 +130,15 @@ class CameraNode(Shell):
     def send(self, frame: Frame, payload: Sequence[EncodedTensor]) -> None:
         """Publish an activation."""
         timing = frame.timing
-        self._uplink.activation.publish(msg.Activation(
+        self._activation.publish(msg.Activation(
             header=frame.source.message.header, session=timing.session, sequence=timing.sequence,
             fingerprint=self.split.fingerprint, split_index=timing.split_index, codec=timing.codec,
             patience_s=frame.patience_s, tensors=to_tensors(payload)))
 
     def deliver(self, frame: Frame, outputs: Outputs) -> None:
         """Publish a prediction."""
-        height, width = self._model.input_size
-        scale = (frame.source.width / width, frame.source.height / height)
-        result = interpret(self._model.task, outputs, self._model.labels, top_k=self.values.top_k, scale_xy=scale)
-        self._prediction.publish(msg.Prediction(
-            header=frame.source.message.header, task=self._model.task, model=self.values.model, fingerprint=self.split.fingerprint,
-            class_ids=result.class_ids, labels=result.labels, scores=result.scores, boxes_px=result.boxes_px,
-            output_digest=output_digest(outputs), timing=to_timing(frame.timing)))
+        source = frame.source
+        self._publications.publish(source.message, (source.height, source.width), outputs, frame.timing)
 
     def report(self, timing: FrameTiming) -> None:
         """Publish where a frame stands."""
@@ -186,6 +155,7 @@ class CameraNode(Shell):
     def close(self) -> None:
         """Finish the frames under way."""
         self._robot.close()
+        self._publications.close()
         self._uplink.close()
         counters = self._robot.counters()
         self.get_logger().info(', '.join(f'{name} {value}' for name, value in vars(counters).items()))

@@ -8,13 +8,17 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+import rclpy
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
+from sensor_msgs.msg import Image
 
 from dynsplit_ros import msg
+from dynsplit_ros.messages.vision import vision
 
 
 def _qos(depth: int, *, reliable: bool = True, latched: bool = False) -> QoSProfile:
@@ -26,12 +30,23 @@ def _qos(depth: int, *, reliable: bool = True, latched: bool = False) -> QoSProf
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic, relative to the robot's namespace; ``why`` is the reason for its quality of service."""
+    """
+    A topic, relative to the robot's namespace; ``why`` is the reason for its quality of service.
+
+    ``type`` is the message's class, or its name where its package is not installed and the topic cannot be had.
+    """
 
     name: str
     type: Any
     qos: QoSProfile
     why: str
+
+    @property
+    def type_name(self) -> str:
+        """The message's name, for example ``sensor_msgs/msg/Image``."""
+        if isinstance(self.type, str):
+            return self.type
+        return f'{self.type.__module__.split(".")[0]}/msg/{self.type.__name__}'
 
     def publisher(self, node: Node, name: str | None = None) -> Publisher:
         """Create a publisher; ROS 2's QoS override parameters apply."""
@@ -42,6 +57,39 @@ class Topic:
         """Create a subscription; ROS 2's QoS override parameters apply."""
         return node.create_subscription(self.type, name or self.name, callback, copy.copy(self.qos), **options,
                                         qos_overriding_options=QoSOverridingOptions.with_default_policies())
+
+
+class Apart:
+    """
+    A DDS participant of its own beside a node's, for publishers of large messages.
+
+    A message that waits for a slow link otherwise holds up all that its participant publishes: predictions came 0.2 s late
+    while an activation of 0.5 s was on its way.
+    """
+
+    def __init__(self, node: Node, suffix: str) -> None:
+        self._beside = node
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = Node(f'{node.get_name()}_{suffix}', namespace=node.get_namespace(), context=self._context,
+                          use_global_arguments=False, enable_rosout=False, start_parameter_services=False)
+
+    def publisher(self, topic: Topic) -> Publisher:
+        """Create a publisher under the name and with the quality of service that it would have on the node."""
+        # Made there first: its remappings apply, and its parameters may override the quality of service.
+        publisher = topic.publisher(self._beside)
+        name, qos = publisher.topic_name, publisher.qos_profile
+        self._beside.destroy_publisher(publisher)
+        return self._node.create_publisher(topic.type, name, qos)
+
+    def close(self) -> None:
+        """Leave."""
+        self._node.destroy_node()
+        self._context.try_shutdown()
+
+
+def _vision(name: str) -> Any:
+    return getattr(vision, name, f'vision_msgs/msg/{name}')
 
 
 ACTIVATION = Topic('activation', msg.Activation, _qos(1),
@@ -57,3 +105,10 @@ FRAME_TIMING = Topic('frame_timing', msg.FrameTiming, _qos(50), 'The estimators 
 SPLIT = Topic('split', msg.SplitDecision, _qos(1, latched=True), 'Late joiners need the decision in force.')
 LINK_STATE = Topic('link_state', msg.LinkState, _qos(1), 'Only the newest estimate matters.')
 PREDICTION = Topic('prediction', msg.Prediction, _qos(10), 'Consumers want every prediction.')
+LABEL_IMAGE = Topic('label_image', Image, _qos(5), 'Consumers want every one; made only while someone subscribes.')
+ANNOTATED = Topic('annotated', Image, _qos(1), 'For people: any viewer matches, and only the newest counts; made only while '
+                  'someone subscribes.')
+CLASSIFICATION = Topic('classification', _vision('Classification'), _qos(10), 'As prediction.')
+DETECTIONS = Topic('detections', _vision('Detection2DArray'), _qos(10), 'As prediction.')
+LABEL_INFO = Topic('label_info', _vision('LabelInfo'), _qos(1, latched=True), 'Sent once; late joiners need it.')
+VISION_INFO = Topic('vision_info', _vision('VisionInfo'), _qos(1, latched=True), 'Sent once; late joiners need it.')

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Raw outputs to what a prediction message says."""
+"""Raw outputs to what a prediction says, in pixels of the source image."""
 
 from __future__ import annotations
 
@@ -8,10 +8,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import hashlib
 
+import numpy as np
+from numpy.typing import NDArray
 import torch
 from torch import Tensor
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.model.preprocess import Placement
+
+#: A pixel belongs to an object where the network's mask exceeds this, as in torchvision's reference code.
+MASK_THRESHOLD = 0.5
+#: Objects with a mask in one answer; torchvision's models give 100. Small masks that come in make large ones here.
+MOST_MASKS = 1000
+
+
+@dataclass(frozen=True)
+class Mask:
+    """
+    The pixels of one object: a rectangle of the source image, and which of its pixels are the object's.
+
+    ``x`` and ``y`` are the rectangle's left column and upper row, ``seen`` is the network's own mask, bool [h, w], and
+    ``rows`` and ``columns`` tell where in it those of the rectangle lie; none where no pixel is the object's.
+    """
+
+    x: int
+    y: int
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    seen: NDArray[np.bool_]
+
+    @property
+    def pixels(self) -> NDArray[np.bool_]:
+        """Which pixels of the rectangle are the object's, bool [height, width]; made anew, for masks are large."""
+        return self.seen[self.rows][:, self.columns]
 
 
 @dataclass(frozen=True)
@@ -19,48 +48,125 @@ class Result:
     """
     What was predicted for one image; entries belong together by position.
 
-    ``boxes_px`` holds x_min, y_min, x_max, y_max of each object in pixels of the source image, one after the other.
+    ``boxes_px`` holds x_min, y_min, x_max, y_max of each object in pixels of the source image, one after the other;
+    ``masks`` one for each object, where the model gives them; ``keypoints_px`` x and y of each keypoint of each object,
+    with one entry of ``keypoint_scores`` for each. ``label_image`` is the class of each pixel of the source image,
+    uint8 or uint16 [height, width]; the type's greatest value stands for what the network did not see.
     """
 
     class_ids: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     boxes_px: list[float] = field(default_factory=list)
+    masks: list[Mask] = field(default_factory=list)
+    keypoints_px: list[float] = field(default_factory=list)
+    keypoint_scores: list[float] = field(default_factory=list)
+    label_image: NDArray[np.uint8] | NDArray[np.uint16] | None = None
 
 
-def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *, top_k: int,
-              scale_xy: tuple[float, float] = (1.0, 1.0)) -> Result:
+def check_outputs(task: str, outputs: Mapping[str, Tensor]) -> None:
+    """Raise DynsplitError unless :func:`interpret` can read these outputs of one image."""
+    if task == 'detection':
+        parts = _objects(outputs)
+        boxes, classes, scores = parts['boxes'], parts['labels'], parts['scores']
+        masks, keypoints = parts.get('masks'), parts.get('keypoints')
+        keypoint_scores = parts.get('keypoints_scores')
+        fits = (
+            boxes.ndim == 2 and boxes.shape[1] == 4 and classes.shape == scores.shape == boxes.shape[:1]
+            and boxes.is_floating_point() and scores.is_floating_point() and not classes.is_floating_point()
+            and bool(((classes.long() >= 0) & (classes.long() < 2**31)).all())
+            and (masks is None or masks.ndim == 4 and masks.shape[:2] == (len(boxes), 1) and min(masks.shape[2:]) > 0
+                 and len(masks) <= MOST_MASKS)
+            and (keypoints is None or keypoints.ndim == 3 and len(keypoints) == len(boxes) and keypoints.shape[2] == 3
+                 and keypoints.is_floating_point())
+            and (keypoint_scores is None or keypoints is not None and keypoint_scores.shape == keypoints.shape[:2]))
+        if not fits:
+            raise DynsplitError(f'{_in_words(parts)} do not fit together as objects, or there are classes outside of 0 to '
+                                f'2**31 or more than {MOST_MASKS} masks; run the same model on both sides')
+    elif task in ('classification', 'segmentation'):
+        first = next(iter(outputs.values()), torch.empty(0))
+        if first.ndim != (2 if task == 'classification' else 4) or len(first) != 1 or not first.numel():
+            axes = '[1, classes]' if task == 'classification' else '[1, classes, height, width]'
+            raise DynsplitError(f'the outputs of one image are {_in_words(outputs)}, but for the task {task} the first one '
+                                f'must be {axes}; set task to what the model does, or to other')
+
+
+def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *, placement: Placement, top_k: int,
+              min_score: float = 0.0) -> Result:
     """
     Return what the outputs of one image (batch 1) say.
 
-    ``scale_xy`` is the source image's width and height over the network's input's. Classification: the ``top_k`` best
-    classes with their softmax. Detection: all objects, best first. Segmentation: the classes that are there, with
-    their share of the pixels. Raises DynsplitError for objects whose parts do not fit together.
+    ``placement`` tells where the source image lies in the network's input. Classification: the ``top_k`` best classes with
+    their softmax. Detection: all objects of at least ``min_score``, best first. Segmentation: the classes that are there,
+    with their share of the network's output, and the label image. For any other task, nothing. Raises DynsplitError as
+    :func:`check_outputs` does.
     """
+    check_outputs(task, outputs)
+    first = next(iter(outputs.values()), torch.empty(0))
     if task == 'classification':
-        logits = next(iter(outputs.values()))[0].float()
+        logits = first[0].float()
         scores, ids = torch.softmax(logits, 0).topk(min(top_k, logits.numel()))
-        boxes: list[float] = []
-    elif task == 'detection':
-        scores, ids, found = (_of_first_image(outputs, name) for name in ('scores', 'labels', 'boxes'))
-        if not (scores.shape == ids.shape == found.shape[:1] and found.shape[1:] == (4,)):
-            raise DynsplitError(f'classes {tuple(ids.shape)}, scores {tuple(scores.shape)} and boxes {tuple(found.shape)} do '
-                                'not fit together; run the same model on both sides')
-        boxes = (found.float() * torch.tensor([*scale_xy, *scale_xy])).flatten().tolist()
-    else:
-        classes = next(iter(outputs.values()))[0].argmax(0)
+        return Result(*_named(ids, scores, labels))
+    if task == 'detection':
+        return _detections(outputs, labels, placement, min_score)
+    if task == 'segmentation':
+        classes = first[0].argmax(0)
         ids, counts = classes.unique(return_counts=True)
         shares, order = (counts / classes.numel()).sort(descending=True)
-        scores, ids, boxes = shares, ids[order], []
+        kind = np.uint8 if first.shape[1] <= 255 else np.uint16
+        seen = placement.sample(classes.numpy().astype(kind), int(np.iinfo(kind).max))
+        return Result(*_named(ids[order], shares, labels), label_image=seen)
+    return Result()
+
+
+def _detections(outputs: Mapping[str, Tensor], labels: Sequence[str], placement: Placement,
+                min_score: float) -> Result:
+    parts = _objects(outputs)
+    # Not "at least": a NaN is for the consumer to see.
+    kept = {name: part[~(parts['scores'] < min_score)] for name, part in parts.items()}
+
+    points = kept.get('keypoints', torch.empty(0, 0, 3))
+    masks = kept.get('masks', torch.empty(0, 1, 1, 1))[:, 0] > MASK_THRESHOLD
+    return Result(
+        *_named(kept['labels'], kept['scores'], labels),
+        boxes_px=placement.to_source(kept['boxes'].float().reshape(-1, 2, 2)).flatten().tolist(),
+        masks=[_mask(mask, placement) for mask in masks.numpy()],
+        keypoints_px=placement.to_source(points[:, :, :2].float()).flatten().tolist(),
+        keypoint_scores=kept.get('keypoints_scores', points[:, :, 2]).float().flatten().tolist())
+
+
+def _mask(seen: NDArray[np.bool_], placement: Placement) -> Mask:
+    """Return an object's mask over the network's input, [h, w], as one over the source image."""
+    starts, lines = [], []
+    for axis in (0, 1):
+        all_lines = placement.lines(axis, seen.shape[axis])
+        used = np.flatnonzero(seen.any(1 - axis))
+        start, end = np.searchsorted(all_lines, (used[0], used[-1] + 1)) if len(used) else (0, 0)
+        starts.append(int(start))
+        lines.append(all_lines[start:end])
+    return Mask(starts[1], starts[0], *lines, seen)
+
+
+def _objects(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a detector's outputs for its first image by their names."""
+    parts = {name.removesuffix('.0'): tensor for name, tensor in outputs.items()}
+    if not {'boxes', 'labels', 'scores'} <= parts.keys():
+        raise DynsplitError(f'the outputs of one image are {_in_words(outputs)}, but for the task detection boxes, labels '
+                            'and scores are needed; set task to what the model does, or to other')
+    return {name: parts[name] for name in ('boxes', 'labels', 'scores', 'masks', 'keypoints', 'keypoints_scores')
+            if name in parts}
+
+
+def _in_words(outputs: Mapping[str, Tensor]) -> str:
+    words = [f'{name[:40]} {str(tensor.dtype).removeprefix("torch.")} {list(tensor.shape)}'
+             for name, tensor in outputs.items()]
+    return ', '.join(words[:8]) + (', …' if len(words) > 8 else '') if words else 'none'
+
+
+def _named(ids: Tensor, scores: Tensor, labels: Sequence[str]) -> tuple[list[int], list[float], list[str]]:
+    """Return the first three parts of a Result."""
     numbers = [int(number) for number in ids]
-    if not all(0 <= number < 2**31 for number in numbers):
-        raise DynsplitError('there are classes outside of 0 to 2**31; run the same model on both sides')
-    names = [labels[number] if number < len(labels) else '' for number in numbers]
-    return Result(numbers, [float(score) for score in scores.float()], names, boxes)
-
-
-def _of_first_image(outputs: Mapping[str, Tensor], name: str) -> Tensor:
-    return outputs[f'{name}.0'] if f'{name}.0' in outputs else outputs[name]
+    return numbers, scores.float().tolist(), [labels[number] if number < len(labels) else '' for number in numbers]
 
 
 def output_digest(outputs: Mapping[str, Tensor]) -> int:

@@ -1,0 +1,148 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Publish what is predicted: the prediction first, then the same for vision_msgs, as label image and as annotated image."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from typing import Any
+
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from torch import empty, Tensor
+
+from dynsplit_ros.messages import vision
+from dynsplit_ros.messages.images import from_rgb, to_rgb
+from dynsplit_ros.messages.predictions import to_label_image, to_prediction
+from dynsplit_ros.nodes import topics
+from dynsplit_ros.nodes.shell import Shell
+from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.runtime.frame import FrameTiming
+from dynsplit_ros.tasks import check_outputs, interpret, Result
+from dynsplit_ros.tasks.draw import annotate
+
+#: How vision_msgs has each task; a segmentation's pixels go by label_image.
+VISION = {'classification': (topics.CLASSIFICATION, vision.to_classification),
+          'detection': (topics.DETECTIONS, vision.to_detections)}
+#: Counts the models that this process has published for, as VisionInfo wants it.
+_versions = itertools.count(1)
+
+
+class Publications:
+    """
+    The topics on which one model's predictions leave a node.
+
+    Images are drawn by a thread of their own, the newest result first and only while someone subscribes, and leave by a
+    DDS participant of their own, so that no prediction waits for a viewer.
+    """
+
+    def __init__(self, node: Shell, split: SplitModel) -> None:
+        """Announce the topics; raise DynsplitError where the model's outputs are not what its task has."""
+        self._node = node
+        self._model = split.model
+        self._fingerprint = split.fingerprint
+        if split.output_specs is not None:
+            check_outputs(self._model.task, {
+                spec.name: empty(spec.shape, device='meta') for spec in split.output_specs})
+        self._pictures = topics.Apart(node, 'pictures')
+        self._annotated = self._pictures.publisher(topics.ANNOTATED)
+        self._label_image = None
+        if self._model.task == 'segmentation':
+            self._label_image = self._pictures.publisher(topics.LABEL_IMAGE)
+        self._own: list[Publisher] = []
+        self._prediction = self._publisher(topics.PREDICTION)
+        self._vision = None
+        self._label_info = None
+        self._threshold = math.nan
+        if vision.vision is not None:
+            self._announce()
+        self._changed = threading.Condition()
+        self._to_draw: tuple[Image | CompressedImage, Result, FrameTiming] | None = None
+        self._closing = False
+        self._thread = threading.Thread(target=self._run_drawing, name='draw', daemon=True)
+        self._thread.start()
+
+    def _publisher(self, topic: topics.Topic) -> Publisher:
+        publisher = topic.publisher(self._node)
+        self._own.append(publisher)
+        return publisher
+
+    def _announce(self) -> None:
+        """Offer vision_msgs' topics, and latch what its listeners need to know of the model."""
+        if self._model.task in VISION:
+            self._vision = self._publisher(VISION[self._model.task][0])
+        self._label_info = self._publisher(topics.LABEL_INFO)
+        self._publisher(topics.VISION_INFO).publish(vision.to_vision_info(
+            self._now(), self._model.name, self._label_info.topic_name, next(_versions)))
+        self._tell_labels()
+
+    def _tell_labels(self) -> None:
+        """Latch the classes' names, again when the least score has changed."""
+        threshold = self._node.values.min_score if self._model.task == 'detection' else 0.0
+        if self._label_info is not None and threshold != self._threshold:
+            self._threshold = threshold
+            self._label_info.publish(vision.to_label_info(self._now(), self._model.labels, threshold))
+
+    def _now(self) -> Header:
+        return Header(stamp=self._node.get_clock().now().to_msg())
+
+    def publish(self, source: Image | CompressedImage, size: tuple[int, int], outputs: dict[str, Tensor],
+                timing: FrameTiming) -> None:
+        """
+        Publish what the outputs say of a camera message of ``size`` (height, width); may be called from any thread.
+
+        Raises DynsplitError for outputs that cannot be read.
+        """
+        header, values = source.header, self._node.values
+        result = interpret(self._model.task, outputs, self._model.labels, placement=self._model.resize.placement(*size),
+                           top_k=values.top_k, min_score=values.min_score)
+        self._prediction.publish(to_prediction(header, size, self._model, self._fingerprint, result, outputs, timing))
+        try:
+            self._publish_beside(source, result, timing)
+        except Exception as error:  # The frame has its prediction.
+            self._node.tell('beside', f'a prediction could not be published in every form ({type(error).__name__}: {error})')
+
+    def _publish_beside(self, source: Image | CompressedImage, result: Result, timing: FrameTiming) -> None:
+        """Publish the same in the forms that someone listens to."""
+        if self._annotated.get_subscription_count():
+            with self._changed:
+                self._to_draw = (source, result, timing)
+                self._changed.notify()
+        if self._vision is not None and self._vision.get_subscription_count():
+            self._vision.publish(VISION[self._model.task][1](source.header, result))
+        if self._label_image is not None and self._label_image.get_subscription_count():
+            self._label_image.publish(to_label_image(source.header, result.label_image))
+        self._tell_labels()
+
+    def _run_drawing(self) -> None:
+        while (job := self._next_to_draw()) is not None:
+            try:
+                self._draw(*job)
+            except Exception as error:  # A picture that cannot be drawn is no reason to have no further one.
+                self._node.tell('annotated', f'an image could not be annotated ({type(error).__name__}: {error})')
+
+    def _next_to_draw(self) -> Any:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or self._to_draw is not None)
+            job, self._to_draw = self._to_draw, None
+            return None if self._closing else job
+
+    def _draw(self, source: Image | CompressedImage, result: Result, timing: FrameTiming) -> None:
+        where = f'split {timing.split_index} ({timing.split_name})'
+        caption = [f'{where} {timing.state.name.lower().replace("_", " ")}', f'{1000 * timing.latency_s:.0f} ms']
+        message = from_rgb(annotate(to_rgb(source), self._model.task, result, caption))
+        message.header = source.header
+        self._annotated.publish(message)
+
+    def close(self) -> None:
+        """Withdraw the topics; nothing may be published afterwards."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(1.0)
+        for publisher in self._own:
+            self._node.destroy_publisher(publisher)
+        self._pictures.close()
