@@ -111,7 +111,7 @@ def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *
         return _detections(outputs, labels, placement, min_score)
     if task == 'segmentation':
         classes = first[0].argmax(0)
-        ids, counts = classes.unique(return_counts=True)
+        ids, counts = torch.unique(classes, return_counts=True)
         shares, order = (counts / classes.numel()).sort(descending=True)
         kind = np.uint8 if first.shape[1] <= 255 else np.uint16
         seen = placement.sample(classes.numpy().astype(kind), int(np.iinfo(kind).max))
@@ -144,7 +144,7 @@ def _mask(seen: NDArray[np.bool_], placement: Placement) -> Mask:
         start, end = np.searchsorted(all_lines, (used[0], used[-1] + 1)) if len(used) else (0, 0)
         starts.append(int(start))
         lines.append(all_lines[start:end])
-    return Mask(starts[1], starts[0], *lines, seen)
+    return Mask(starts[1], starts[0], lines[0], lines[1], seen)
 
 
 def _objects(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

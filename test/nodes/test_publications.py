@@ -18,7 +18,6 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 import torch
 
-from dynsplit_ros import msg
 from dynsplit_ros.codec import decode
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.messages import vision
