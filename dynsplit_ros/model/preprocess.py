@@ -23,6 +23,10 @@ from torchvision.transforms import functional, InterpolationMode
 from dynsplit_ros.errors import DynsplitError
 
 
+#: A strip of which less than this part would be cut out is refused: scaled to the network's height, it fills the memory.
+MOST_CUT = 32
+
+
 @dataclass(frozen=True)
 class Placement:
     """
@@ -96,7 +100,7 @@ class Resize:
         """
         Return the contiguous uint8 tensor [3, height, width] of ``image``, RGB uint8 [height, width, 3].
 
-        :raises DynsplitError: when ``image`` is of another type or shape.
+        :raises DynsplitError: when ``image`` is of another type or shape, or a thin strip.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise DynsplitError(
@@ -105,6 +109,11 @@ class Resize:
             )
         tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
         scaled = self.placement(*tensor.shape[1:]).scaled
+        if max(have / wanted for have, wanted in zip(scaled, self.size)) > MOST_CUT:
+            raise DynsplitError(
+                f'an image of {tensor.shape[2]}x{tensor.shape[1]} pixels was given, but less than 1/{MOST_CUT} of it'
+                ' would be left in the centre that the network sees; crop it first'
+            )
         if scaled != tuple(tensor.shape[1:]):
             tensor = functional.resize(tensor, list(scaled), self.interpolation, antialias=self.antialias)
         if scaled != self.size:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torchvision.transforms import InterpolationMode
 
+from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
 from dynsplit_ros.model.preprocess import Placement, Resize
 from dynsplit_ros.tasks import interpret
@@ -110,3 +111,11 @@ def test_a_torchvision_classifier_crops_and_its_box_is_the_centre() -> None:
     assert placement.scaled[0] < placement.scaled[1] and placement.offset[0] < placement.offset[1]
     centre = placement.to_source(torch.tensor([32.0, 32.0]))
     assert centre.tolist() == pytest.approx([320, 240], abs=640 / placement.scaled[1])
+
+
+@pytest.mark.parametrize('source', [(1, 65_000), (65_000, 1)])
+def test_a_strip_that_would_fill_the_memory_is_refused(source) -> None:
+    resize = Resize((224, 224), (256, 256))
+    with pytest.raises(DynsplitError, match='crop it first'):  # scaled, it would be 12 GB
+        resize(np.zeros((*source, 3), np.uint8))
+    assert resize(np.zeros((30, 600, 3), np.uint8)).shape == (3, 224, 224)
