@@ -444,7 +444,8 @@ class Robot:
             except Interrupted:
                 continue
             except Exception as error:  # A thread that dies would stop perception for good.
-                self._outside.fault(f'a frame could not be finished ({type(error).__name__}: {error})')
+                if not answered():  # by then there is nothing left to finish it from
+                    self._outside.fault(f'a frame could not be finished ({type(error).__name__}: {error})')
             finish_s = self._clock() - started_s
             with self._changed:
                 if self._overdue.pop(timing.sequence, None) is None:

@@ -212,6 +212,7 @@ class World:
         # The robot; this object is its outside.
         self.sent: queue.SimpleQueue[msg.Activation] = queue.SimpleQueue()
         self.delivered: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.faults: list[str] = []
         self.robot = Robot(split, self)
         self.camera = bare(CameraNode, split=split, _model=split.model, _robot=self.robot)
         # A detector's answers have free shapes, so its robot is only asked whether it could deliver them.
@@ -284,7 +285,8 @@ class World:
         """Leave it."""
 
     def fault(self, reason: str) -> None:
-        """Leave it; what counts is that the frame is delivered."""
+        """Note what went wrong."""
+        self.faults.append(reason)
 
     def make_prediction(self, model: Any, outputs: Any, timing: FrameTiming) -> None:
         """Interpret outputs that were accepted, for a camera image of an odd size."""
@@ -311,6 +313,7 @@ class World:
         self.camera._on_tail_result(self.good_answer(sequence))
         assert self.delivered.get(timeout=DEADLINE_S) == sequence
         assert self.delivered.empty(), 'a frame got two predictions'
+        assert not self.faults, self.faults
 
     def detections(self, chance: random.Random) -> None:
         """A detector's answer is refused or can be delivered."""
@@ -347,6 +350,7 @@ class World:
         assert self.delivered.get() > 0 and self.delivered.empty()
         while not self.sent.empty():
             self.sent.get()
+        self.faults.clear()  # a decision may name a codec that cannot carry the cut
 
     # ---- the monitor
 

@@ -276,6 +276,28 @@ def test_an_answer_may_still_be_faster_than_finishing_here(split) -> None:
     world.close()
     assert [state for *_, state, _ in world.delivered] == [State.ANSWERED]
     assert world.robot.counters().fell_back == 0 == world.robot.counters().late_answers
+
+
+def test_an_answer_just_before_finishing_here_is_no_fault(split) -> None:
+    world = World(split, lambda sequence: 'hold answer back')
+    finishing, answered = threading.Event(), threading.Event()
+
+    def late_tail(index):
+        def run(tensors, stop):
+            finishing.set()
+            assert answered.wait(DEADLINE_S)
+            raise DynsplitError('no tensors are left of a frame that is answered')
+        return run
+
+    world.robot._split = SlowSplit(split, tail=late_tail)
+    world.robot.on_order(Order(0, 'raw', 0.01))
+    world.robot.offer(1)
+    assert finishing.wait(DEADLINE_S)
+    world.wait(lambda: world.held_back)
+    world.robot.on_answer(*world.held_back[0])
+    answered.set()
+    world.close()
+    assert [state for *_, state, _ in world.delivered] == [State.ANSWERED] and not world.faults
     assert_right(world, 1)
 
 
