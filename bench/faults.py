@@ -57,7 +57,11 @@ class Faults:
 
     def start_node(self, name: str) -> None:
         """Start the edge, the monitor or the camera."""
-        parameters = {'edge': self.rig.parameters, 'camera': self.rig.parameters, 'monitor': {'pinned_split': self.split}}[name]
+        parameters = {
+            'edge': self.rig.parameters,
+            'camera': self.rig.parameters,
+            'monitor': {'pinned_split': self.split},
+        }[name]
         self.rig.processes.start(name, f'{name}_node', 'edge' if name == 'edge' else ROBOT, parameters,
                                  () if name == 'edge' else REMAPPINGS)
 
@@ -74,9 +78,16 @@ class Faults:
                 break
             if seen.timing.state == msg.FrameTiming.ANSWERED and seen.timing.split_index == split:
                 first = seen.at_s
-                return min([first] + [other.at_s for other in self.rig.player.seen[-400:] if since_s <= other.at_s < first
-                                      and other.timing.state == msg.FrameTiming.ANSWERED
-                                      and other.timing.split_index == split])
+                return min(
+                    [first]
+                    + [
+                        other.at_s
+                        for other in self.rig.player.seen[-400:]
+                        if since_s <= other.at_s < first
+                        and other.timing.state == msg.FrameTiming.ANSWERED
+                        and other.timing.split_index == split
+                    ]
+                )
         return math.nan
 
     def inject(self, kind: str, split: int) -> None:
@@ -160,7 +171,7 @@ class Account:
     out_of_order: int
     wrong: int
     worst_gap_s: float
-    worst_finish_s: float  # of a frame that fell back: from sending to its prediction, over its bound; at most 0 is well
+    worst_finish_s: float  # of a frame that fell back: from sending to its prediction, over its bound; at most 0
     states: Counter[int]
 
 
@@ -181,8 +192,17 @@ def account(faults: Faults) -> Account:
     gaps = [b.at_s - a.at_s for a, b in itertools.pairwise(seen) if a.timing.session == b.timing.session]
     over = [s.at_s - s.timing.sent_s - bound_s(faults, s.timing) for s in seen
             if s.timing.state == msg.FrameTiming.FELL_BACK and math.isfinite(s.timing.sent_s)]
-    return Account(accepted, lost, unheard, duplicated, out_of_order, sum(not s.right for s in seen), max(gaps, default=math.nan),
-                   max(over, default=math.nan), Counter(s.timing.state for s in seen))
+    return Account(
+        accepted,
+        lost,
+        unheard,
+        duplicated,
+        out_of_order,
+        sum(not s.right for s in seen),
+        max(gaps, default=math.nan),
+        max(over, default=math.nan),
+        Counter(s.timing.state for s in seen),
+    )
 
 
 def bound_s(faults: Faults, timing: msg.FrameTiming) -> float:
@@ -224,7 +244,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argument_parser(__doc__.strip().splitlines()[0])
     parser.add_argument('--rounds', type=int, default=1, help='every fault at every split this many times (default 1)')
     parser.add_argument('--seed', type=int, default=0, help='of the order, the instants and the durations (default 0)')
-    parser.add_argument('--budget-s', type=float, default=600.0, help='inject no more after this many seconds (default 600)')
+    parser.add_argument(
+        '--budget-s', type=float, default=600.0, help='inject no more after this many seconds (default 600)'
+    )
     parser.add_argument('--logs', type=Path, default=None, help="folder for the nodes' logs (default: a temporary one)")
     given: argparse.Namespace = parser.parse_args(argv)
     folder = given.logs or Path(tempfile.mkdtemp(prefix='dynsplit_faults_'))

@@ -1,11 +1,11 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-The real nodes on a shaped link between two network namespaces, against what the link's rate says, and against each other.
+The real nodes on a shaped link between two network namespaces, against what its rate says and against each other.
 
 Three parts: 'link' (each cut's latency over the sum of its parts; frames offered faster than the link carries them),
-'system' (the dynamic system against every fixed split while the rate steps), 'cpu' (what the nodes cost without a model).
-Needs root, ip and tc.
+'system' (the dynamic system against every fixed split while the rate steps), 'cpu' (what the nodes cost without a
+model). Needs root, ip and tc.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Bench:
         from dynsplit_ros import msg
 
         times = []
-        for number in range(1, 16):
+        for _ in range(1, 16):
             key = self._number = self._number + 1
             sent_s = time.monotonic()
             self._probe.publish(msg.Probe(session=1, sequence=key))
@@ -244,7 +244,8 @@ def measure_link(figures: Figures, folder: Path, models: list[str], transport: s
                                     'times', '<= 1.10')
                         sustained[cut.index] = max(*(middle(compute_s(t)[i] for t in timings) for i in (0, 1)),
                                                    cut.nbytes * 8 / rate_bps)
-                # The largest that is done in a minute keeps the link busy; on a fast link the deepest keeps the robot busy.
+                # The largest that is done in a minute keeps the link busy; on a fast link the deepest keeps the robot
+                # busy.
                 hasty = {max((index for index in sustained if sustained[index] <= 60 / OFFERED),
                              key=lambda index: cuts[index].nbytes)}
                 for index in sorted(hasty | ({max(sustained)} if rate_bps == LINK_RATES_BPS[-1] else set())):
@@ -305,8 +306,12 @@ def measure_system(figures: Figures, folder: Path, model: str, seconds: float, s
         best = min((policy for policy in means if policy != 'dynamic'), key=lambda policy: means[policy])
         for policy, mean_s in means.items():
             figures.add(f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: {policy}', mean_s * 1e3, 'ms')
-        figures.add(f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: dynamic over the best fixed choice ({best})', means['dynamic'] / means[best],
-                    'times', '<= 1.10')
+        figures.add(
+            f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: dynamic over the best fixed choice ({best})',
+            means['dynamic'] / means[best],
+            'times',
+            '<= 1.10',
+        )
     # A fixed split that is slow answers fewer frames in a slow step: each step counts alike.
     overall = {policy: float(np.mean([np.mean(run) if run else np.inf for run in runs]))
                for policy, runs in latencies.items()}
@@ -330,8 +335,12 @@ def report_changes(figures: Figures, stage: Bench, steps: list[tuple[float, floa
         used = [(s.shown_s, s.timing.split_index) for s in stage.seen if began_s <= s.shown_s < bounds[number + 1]]
         settled = statistics.mode(index for _, index in used)
         first_s = next(shown_s for shown_s, index in used if index == settled)
-        figures.add(f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: split {settled} in use after', first_s - began_s, 's',
-                    '<= 1' if number else None)
+        figures.add(
+            f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: split {settled} in use after',
+            first_s - began_s,
+            's',
+            '<= 1' if number else None,
+        )
 
 
 def measure_cpu(figures: Figures, folder: Path, seconds: float) -> None:
@@ -339,7 +348,9 @@ def measure_cpu(figures: Figures, folder: Path, seconds: float) -> None:
     import psutil
 
     parameters = {'model': 'bench.network:identity', 'weights': 'none', 'threads': 1, 'input_size': [224, 224]}
-    os.environ['PYTHONPATH'] = os.environ.get('PYTHONPATH', '') + os.pathsep + str(Path(__file__).resolve().parent.parent)
+    os.environ['PYTHONPATH'] = (
+        os.environ.get('PYTHONPATH', '') + os.pathsep + str(Path(__file__).resolve().parent.parent)
+    )
     with Testbed(100e6) as testbed, bench(
             testbed, folder, transport='wired', model=parameters, monitor={'pinned_split': 0}) as stage:
         stage.play(10.0, warmed(stage, 3.0))

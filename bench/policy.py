@@ -215,8 +215,12 @@ def _report(figures: Figures, name: str, plan: _Plan, results: Mapping[tuple[str
     add('longest wait beyond the fallback bound',
         {point: results['varying', point, 'dynamic'].late_wait_s for point in plan.points('varying')}, 's', '<= 1e-6')
 
-    add('switches a minute, ±20 % noise',
-        {point: results['noise', point, 'dynamic'].switches_per_minute for point in plan.points('noise')}, '1/min', '<= 2')
+    add(
+        'switches a minute, ±20 % noise',
+        {point: results['noise', point, 'dynamic'].switches_per_minute for point in plan.points('noise')},
+        '1/min',
+        '<= 2',
+    )
 
     estimated = {
         f'{point}, split {policy}': result for (group, point, policy), result in results.items()

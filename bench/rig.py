@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The real nodes as processes, with one node here that plays camera and consumer; for benchmarks that do not go easy on them."""
+"""The real nodes as processes, and a node here that plays camera and consumer; for benchmarks that are hard on them."""
 
 from __future__ import annotations
 
@@ -141,13 +141,17 @@ class Rig:
 
     def serving_since(self) -> float:
         """Return when (monotonic clock) the edge last said that it serves; NaN while it has not."""
-        lines = re.findall(r'\[(\d+\.\d+)\] \[edge\.edge_node\]: serving mobilenet', self.processes.log('edge').read_text())
+        lines = re.findall(
+            r'\[(\d+\.\d+)\] \[edge\.edge_node\]: serving mobilenet', self.processes.log('edge').read_text()
+        )
         return float(lines[-1]) - time.time() + time.monotonic() if lines else float('nan')
 
     def counters(self) -> list[dict[str, int]]:
         """Return what each camera that ended in order said of its frames at its end."""
         lines = re.findall(r'accepted \d+, .*', self.processes.log('camera').read_text())
-        return [{name: int(value) for name, value in (pair.rsplit(' ', 1) for pair in line.split(', '))} for line in lines]
+        return [
+            {name: int(value) for name, value in (pair.rsplit(' ', 1) for pair in line.split(', '))} for line in lines
+        ]
 
     def last_counters(self) -> dict[str, int]:
         """Return what the camera that ended last said of its frames."""

@@ -90,7 +90,9 @@ def sample(processes: dict[str, psutil.Process]) -> dict[str, tuple[int, int, in
 def endpoints(made: Rig) -> int:
     """Return how many publishers and subscriptions the graph holds."""
     node = made.player
-    return sum(node.count_publishers(name) + node.count_subscribers(name) for name, _ in node.get_topic_names_and_types())
+    return sum(
+        node.count_publishers(name) + node.count_subscribers(name) for name, _ in node.get_topic_names_and_types()
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -110,7 +112,9 @@ def main(argv: list[str] | None = None) -> int:
         made.processes.start('camera', 'camera_node', ROBOT, made.parameters)
         driver = Driver(made, given.frames, given.every)
         player = made.player
-        wait(lambda: player.count_publishers('prediction') and player.count_publishers('edge_load'), 'no camera or edge')
+        wait(
+            lambda: player.count_publishers('prediction') and player.count_publishers('edge_load'), 'no camera or edge'
+        )
         driver.decide(0)
         player.offer()
         wait(lambda: (player.offer(), time.sleep(0.2), player.seen)[-1], 'no first prediction')
@@ -127,7 +131,9 @@ def main(argv: list[str] | None = None) -> int:
                 if before >= given.settled and 'settled' not in ends:
                     ends['settled'] = endpoints(made)
                 if len(samples) % 8 == 1:
-                    mebibytes = ', '.join(f'{name} {values[0] / 2**20:.1f} MiB' for name, values in samples[-1][1].items())
+                    mebibytes = ', '.join(
+                        f'{name} {values[0] / 2**20:.1f} MiB' for name, values in samples[-1][1].items()
+                    )
                     print(f'{before:6d} frames, {time.monotonic() - started_s:5.0f} s: {mebibytes}', flush=True)
             made.processes.check()
             wait(lambda before=before: driver.done >= min(before + 50, given.frames), 'frames stopped')
@@ -149,9 +155,11 @@ def main(argv: list[str] | None = None) -> int:
                         (msg.FrameTiming.FELL_BACK, 'finished on the robot')):
         figures.add(f'  of these, {name}', int((states == state).sum()), 'frames')
     figures.add('frames lost', last['accepted'] - len(set(sequences)), 'frames', '== 0')
-    figures.add('duplicated or out of order', sum(b != a + 1 for a, b in zip(sequences, sequences[1:])), 'frames', '== 0')
+    figures.add(
+        'duplicated or out of order', sum(b != a + 1 for a, b in zip(sequences, sequences[1:])), 'frames', '== 0'
+    )
     figures.add('differ from the whole model', sum(not one.right for one in seen), 'frames', '== 0')
-    for at, name in enumerate(NAMES):
+    for name in NAMES:
         # The first and the last eighth of the samples, so that neither end is one lucky reading.
         uses = np.array([values[name][0] for values in settled], dtype=float)
         part = max(1, len(uses) // 8)

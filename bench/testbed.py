@@ -82,7 +82,9 @@ class Testbed:
     def _make(self) -> None:
         for side in SIDES:
             # The edge has a /dev/shm of its own, or DDS would take the two sides for one machine.
-            script = ('mount -t tmpfs tmpfs /dev/shm && ' if side == 'edge' else '') + 'echo ready && exec sleep infinity'
+            script = (
+                'mount -t tmpfs tmpfs /dev/shm && ' if side == 'edge' else ''
+            ) + 'echo ready && exec sleep infinity'
             holder = self._holders[side] = subprocess.Popen(
                 ['setpriv', '--pdeathsig', 'KILL', 'unshare', '--net', *(['--mount'] if side == 'edge' else []),
                  'sh', '-c', script], stdout=subprocess.PIPE, text=True)
@@ -118,13 +120,13 @@ class Testbed:
                  'burst', str(BURST_BYTES), 'limit', str(int(self._rate_bps / 8 * QUEUE_S) + BURST_BYTES))
 
     def statistics(self, side: str) -> dict[str, int]:
-        """Return what a side has put on the link: its bytes (frames with their headers), and packets that were dropped."""
+        """Return what a side has put on the link: bytes (frames with their headers), and packets that were dropped."""
         words = self._in(side, 'tc', '-s', 'qdisc', 'show', 'dev', 'link0').split()
         return {'bytes': int(words[words.index('Sent') + 1]),
                 'dropped': int(words[words.index('(dropped') + 1].rstrip(','))}
 
     def on(self, side: str, share: bool = True) -> list[str]:
-        """Return what to put before a command so that it runs on a side, in its share of a core unless told otherwise."""
+        """Return what to put before a command to run it on a side, in its share of a core unless told otherwise."""
         command = ['setpriv', '--pdeathsig', 'KILL', 'nsenter', '--target', str(self._holders[side].pid), '--net',
                    *(['--mount'] if side == 'edge' else []), f'--wdns={os.getcwd()}']
         if share and side in self._groups:
@@ -162,8 +164,9 @@ class CpuShare:
 
     def __init__(self, name: str, cores: float) -> None:
         quota_us = max(1000, round(cores * CPU_PERIOD_US))
-        first = next((Path(fields[1]) for fields in _mounts() if fields[2] == 'cgroup' and 'cpu' in fields[3].split(',')),
-                     None)
+        first = next(
+            (Path(fields[1]) for fields in _mounts() if fields[2] == 'cgroup' and 'cpu' in fields[3].split(',')), None
+        )
         second = next((Path(fields[1]) for fields in _mounts() if fields[2] == 'cgroup2'), None)
         parent = first or second
         if parent is None:

@@ -113,7 +113,9 @@ def measure() -> dict[tuple[str, int], list[float]]:
                     way(sequence, data)
                     name, arrived, which, delay_ns = receiver.stdout.readline().split()
                     if (name, int(arrived), int(which)) != (way.__name__, size, sequence):
-                        raise RuntimeError(f'message {sequence} by {way.__name__} did not arrive, but {name} {which} did')
+                        raise RuntimeError(
+                            f'message {sequence} by {way.__name__} did not arrive, but {name} {which} did'
+                        )
                     if number >= WARM_UP:
                         delays.setdefault((name, size), []).append(int(delay_ns) / 1e9)
         rclpy.shutdown()

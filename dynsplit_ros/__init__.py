@@ -25,17 +25,17 @@ PUBLIC = {
 }
 
 if TYPE_CHECKING:
-    from dynsplit_ros.codec import *
-    from dynsplit_ros.errors import *
-    from dynsplit_ros.estimators.link import *
-    from dynsplit_ros.estimators.load import *
-    from dynsplit_ros.model import *
-    from dynsplit_ros.partition import *
-    from dynsplit_ros.profile.measure import *
-    from dynsplit_ros.profile.profile import *
-    from dynsplit_ros.runtime.monitor import *
-    from dynsplit_ros.tasks import *
-    from dynsplit_ros.tensors import *
+    from dynsplit_ros.codec import *  # noqa: F401, F403
+    from dynsplit_ros.errors import *  # noqa: F401, F403
+    from dynsplit_ros.estimators.link import *  # noqa: F401, F403
+    from dynsplit_ros.estimators.load import *  # noqa: F401, F403
+    from dynsplit_ros.model import *  # noqa: F401, F403
+    from dynsplit_ros.partition import *  # noqa: F401, F403
+    from dynsplit_ros.profile.measure import *  # noqa: F401, F403
+    from dynsplit_ros.profile.profile import *  # noqa: F401, F403
+    from dynsplit_ros.runtime.monitor import *  # noqa: F401, F403
+    from dynsplit_ros.tasks import *  # noqa: F401, F403
+    from dynsplit_ros.tensors import *  # noqa: F401, F403
 else:
     import importlib
 

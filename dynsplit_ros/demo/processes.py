@@ -36,8 +36,15 @@ class Processes:
         """Start a node, its command after ``prefix``; ``name`` is the process's here and the name of its log."""
         params_file = self.folder / f'{name}.yaml'
         params_file.write_text(yaml.safe_dump({'/**': {'ros__parameters': dict(parameters)}}))
-        command = [*prefix, str(Path(get_package_prefix('dynsplit_ros')) / 'lib' / 'dynsplit_ros' / executable), '--ros-args',
-                   '-r', f'__ns:=/{namespace}', '--params-file', str(params_file)]
+        command = [
+            *prefix,
+            str(Path(get_package_prefix('dynsplit_ros')) / 'lib' / 'dynsplit_ros' / executable),
+            '--ros-args',
+            '-r',
+            f'__ns:=/{namespace}',
+            '--params-file',
+            str(params_file),
+        ]
         for old, new in remappings:
             command += ['-r', f'{old}:={new}']
         with self.log(name).open('ab') as log:
@@ -66,8 +73,10 @@ class Processes:
         for name, process in self._running.items():
             if process.poll() is not None:
                 tail = self.log(name).read_text(errors='replace').strip().splitlines()[-5:]
-                raise DynsplitError(f'{name} ended with exit code {process.returncode}; its log ({self.log(name)}) ends '
-                                    'with:\n  ' + '\n  '.join(tail))
+                raise DynsplitError(
+                    f'{name} ended with exit code {process.returncode}; its log ({self.log(name)}) ends '
+                    'with:\n  ' + '\n  '.join(tail)
+                )
 
     def stop(self, name: str, *, number: int = signal.SIGINT, within_s: float = 5.0) -> int:
         """End a process and return its exit code."""

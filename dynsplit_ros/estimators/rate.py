@@ -151,9 +151,7 @@ class RateFilter:
         self._set(np.asarray(likelihood, np.float32))
 
     def observe_longer(self, elapsed_s: float, size_bytes: float, jitter_s: float) -> None:
-        """
-        Take into account that ``size_bytes`` have taken more than ``elapsed_s`` and are still not through.
-        """
+        """Take into account that ``size_bytes`` have taken more than ``elapsed_s`` and are still not through."""
         expected = _S_PER_BYTE * np.float32(size_bytes / jitter_s)
         elapsed = min(max(elapsed_s / jitter_s, 1.0), _LONGEST)
         deviation = np.sqrt(_VARIANCE * (expected * np.float32(elapsed)) + np.float32(1.0))
@@ -197,9 +195,7 @@ class RateFilter:
 
     @property
     def level_spread(self) -> float:
-        """
-        Half the width, on the natural logarithm, of the middle two thirds: the spread apart from rare jumps.
-        """
+        """Half the width, on the natural logarithm, of the middle two thirds: the spread apart from rare jumps."""
         level = self._level()
         return (level[3] - level[0]) / 2
 

@@ -39,8 +39,7 @@ class ServiceTimes:
 
     def __init__(self, spread: float, confirmations: int = 1) -> None:
         """
-        Start at the profile, ``spread`` being the standard deviation of the logarithm of the machine's
-        factor.
+        Start at the profile, ``spread`` being the standard deviation of the logarithm of the machine's factor.
 
         An outlier is believed when ``confirmations`` more follow it in the same direction.
         """
@@ -68,7 +67,7 @@ class ServiceTimes:
         return math.exp(self._log)
 
     def factors(self, count: int) -> NDArray[np.float64]:
-        """Times as long as profiled, for the cuts 0 to ``count`` - 1."""
+        """Return how many times as long as profiled, for the cuts 0 to ``count`` - 1."""
         if len(self._means) != count:
             self._means = np.zeros(count)
             for cut, (mean, _) in self._cuts.items():
@@ -76,7 +75,7 @@ class ServiceTimes:
         return np.asarray(np.exp(self._means + self._log))
 
     def factor_of(self, cut: int) -> float:
-        """Times as long as profiled, for one cut."""
+        """Return how many times as long as profiled, for one cut."""
         known = self._cuts.get(cut)
         return math.exp(self._log + known[0]) if known else math.exp(self._log)
 
@@ -115,18 +114,13 @@ class ServiceTimes:
         self._variance *= 1 - self._variance / total
 
     def observe_longer(self, cut: int, elapsed_s: float, profiled_s: float, now_s: float) -> None:
-        """
-        Take into account that something is not done after ``elapsed_s``: it is news only if it should have
-        been.
-        """
+        """Take into account that something is not done after ``elapsed_s``: it is news only if it should have been."""
         if elapsed_s > profiled_s * self.factor_of(cut):
             self._surprise, self._surprises = math.inf, self._confirmations  # a bound needs no second opinion
             self.observe(cut, elapsed_s, profiled_s, now_s)
 
     def forget(self, now_s: float) -> None:
-        """
-        Return towards the profile when nothing was measured for long, so that what has passed is tried again.
-        """
+        """Return towards the profile when nothing was measured for long, so that what has passed is tried again."""
         if self._updated_s is not None and now_s > self._forgotten_s:
             since_s = max(self._updated_s, self._forgotten_s)
             kept = math.exp(-max(0.0, now_s - since_s) / self._forgetting_s)

@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.messages.images import from_rgb
-from dynsplit_ros.nodes.shell import Shell, run
+from dynsplit_ros.nodes.shell import run, Shell
 from dynsplit_ros.parameters import SOURCE
 from dynsplit_ros.sources import open_source
 

@@ -26,7 +26,7 @@ from std_msgs.msg import Float64
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.nodes import topics
-from dynsplit_ros.nodes.shell import Shell, run
+from dynsplit_ros.nodes.shell import run, Shell
 from dynsplit_ros.parameters import LINK_EMULATOR
 
 UP = (topics.ACTIVATION, topics.PROBE)

@@ -27,13 +27,17 @@ def check_security(environment: Mapping[str, str]) -> str:
     if asked.lower() in ('', 'false', '0', 'off', 'no'):
         return ''
     if asked != 'true':
-        raise DynsplitError(f"ROS_SECURITY_ENABLE is {asked!r}, with which ROS 2 would run in the open; set it to 'true', "
-                            'or unset it to do without security')
+        raise DynsplitError(
+            f"ROS_SECURITY_ENABLE is {asked!r}, with which ROS 2 would run in the open; set it to 'true', "
+            'or unset it to do without security'
+        )
     library, there = _plugins()
     if there is False:
-        raise DynsplitError(f'ROS_SECURITY_ENABLE asks for security, but the middleware {library} was built without the '
-                            'security plugins; install one that has them (those of the ROS 2 apt packages do), or unset '
-                            'ROS_SECURITY_ENABLE to run in the open')
+        raise DynsplitError(
+            f'ROS_SECURITY_ENABLE asks for security, but the middleware {library} was built without the '
+            'security plugins; install one that has them (those of the ROS 2 apt packages do), or unset '
+            'ROS_SECURITY_ENABLE to run in the open'
+        )
     strategy = environment.get('ROS_SECURITY_STRATEGY', '')
     if strategy != 'Enforce':
         return (f'ROS_SECURITY_STRATEGY is {strategy!r}: without keys this node runs in the open; '

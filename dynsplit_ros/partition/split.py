@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 import threading
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -129,8 +130,7 @@ class SplitModel:
         self.output_specs: tuple[TensorSpec, ...] | None = self._output_specs()
 
     def _check_trace(self, image: torch.Tensor) -> None:
-        """Refuse a trace that does not compute what the module computes, which its tests show for
-        torchvision's."""
+        """Refuse a trace that does not compute what the module computes, which its tests show for torchvision's."""
         with torch.no_grad():
             own = self.model.whole(image)
         traced = name_outputs(self._analysis.output, self.model.output_name)
@@ -197,8 +197,7 @@ class SplitModel:
         self.cuts: tuple[Cut, ...] = (*(cuts[position] for position in chosen_positions), end)
 
     def _output_specs(self) -> tuple[TensorSpec, ...] | None:
-        """Describe the outputs for a batch of one; ``None`` for a detector, whose outputs' shapes follow the
-        image."""
+        """Describe the outputs for a batch of one; ``None`` for a detector, whose outputs' shapes follow the image."""
         outputs = name_outputs(self._analysis.output, self.model.output_name)
         self._analysis.output = None
         if self.model.task == 'detection':
@@ -210,8 +209,7 @@ class SplitModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hexadecimal digest of architecture, weights, input size and cuts, the same on both sides and over
-        time."""
+        """Hexadecimal digest of architecture, weights, input size and cuts, the same on both sides and over time."""
         with self._lock:
             return fingerprint(self.model, self._root, self._analysis, self.positions, self.cuts)
 
@@ -251,8 +249,7 @@ class SplitModel:
 
     def tail(self, cut: int | Cut) -> Callable[..., Tensors]:
         """
-        Return the function from the tensors that the cut sends to the model's outputs; it changes none of
-        them.
+        Return the function from the tensors that the cut sends to the model's outputs; it changes none of them.
 
         At :attr:`local_index` it returns the outputs that it is given. Given a function ``stop`` too, it raises
         Interrupted soon after that returns True.

@@ -235,7 +235,7 @@ def _charts(run: Run, robot: Robot) -> dict[str, Chart]:
         )
         if any(value is not None for value in low):
             keep = _thinned_index(times, estimate)
-            clean = [i for i in keep]
+            clean = list(keep)
             series.insert(
                 0,
                 {

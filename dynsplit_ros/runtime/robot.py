@@ -11,7 +11,7 @@ caller's thread. Predictions leave in the order of the frames, each exactly once
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 import math
 import secrets
@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from dynsplit_ros.codec import CODECS, EncodedTensor, encode
+from dynsplit_ros.codec import CODECS, encode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import Interrupted, SplitModel
 from dynsplit_ros.runtime.frame import EdgeTimes, FrameTiming, State, Status
@@ -39,9 +39,9 @@ class Order:
     """
     What the monitor decided: which split and codec to use next.
 
-    ``predicted_s`` is the latency that it expects of them. ``fallback_after_s`` bounds the wait for an answer; an image that would wait longer than ``local_if_wait_s`` for link
-    and edge to be free is done here at once. ``last_frame`` is the latest frame (of ``last_frame_session``) that the
-    decision takes into account.
+    ``predicted_s`` is the latency that it expects of them. ``fallback_after_s`` bounds the wait for an answer; an image
+    that would wait longer than ``local_if_wait_s`` for link and edge to be free is done here at once. ``last_frame`` is
+    the latest frame (of ``last_frame_session``) that the decision takes into account.
     """
 
     split_index: int
@@ -139,8 +139,8 @@ class Robot:
         self._finished: OrderedDict[int, FrameTiming] = OrderedDict()  # the latest that were, for late answers
         self._counts = dict.fromkeys(Counters.__dataclass_fields__, 0)
         self._closing = False
-        # Last durations by (split, codec): until ready (to be sent, or, for local inference, altogether), until received,
-        # until answered.
+        # Last durations by (split, codec): until ready (to be sent, or, for local inference, altogether), until
+        # received, until answered.
         self._ready_s: dict[tuple[int, str], float] = {}
         self._transfer_s: dict[tuple[int, str], float] = {}
         self._answer_s: dict[tuple[int, str], float] = {}
@@ -173,8 +173,10 @@ class Robot:
                 f'the decision names split {order.split_index}, but this model has 0 to {self._split.local_index}; '
                 'start the monitor with a profile of this model')
         if order.split_index < self._split.local_index and order.codec not in CODECS:
-            raise DynsplitError(f'the decision names the codec {order.codec[:40]!r}, but known are {", ".join(CODECS)}; '
-                                'run the same version of this package on all sides')
+            raise DynsplitError(
+                f'the decision names the codec {order.codec[:40]!r}, but known are {", ".join(CODECS)}; '
+                'run the same version of this package on all sides'
+            )
         if not order.fallback_after_s >= 0:
             raise DynsplitError(f'the decision lets a frame wait for {order.fallback_after_s} s, which is no duration')
         with self._changed:
@@ -289,9 +291,9 @@ class Robot:
         """
         Return the order to follow for the next image and the instant to start on it.
 
-        Local inference without an order, and after a frame that the edge did not answer until the monitor has taken that
-        frame into account: the next frames do not wait for it to notice. The start is so that the payload is ready when
-        link and edge are free; an image that would wait too long for that is done here at once.
+        Local inference without an order, and after a frame that the edge did not answer until the monitor has taken
+        that frame into account: the next frames do not wait for it to notice. The start is so that the payload is ready
+        when link and edge are free; an image that would wait too long for that is done here at once.
         """
         local = Order(self._split.local_index, '', 0.0)
         order = self._order
@@ -365,7 +367,9 @@ class Robot:
                     self._changed.notify_all()
             self._outside.fault(f'a payload could not be sent ({type(error).__name__}: {error})')
 
-    def _run_head(self, image: Tensor, order: Order, started_s: float, stop: Callable[[], bool] | None = None) -> Outputs:
+    def _run_head(
+        self, image: Tensor, order: Order, started_s: float, stop: Callable[[], bool] | None = None
+    ) -> Outputs:
         kept = self._split.head(order.split_index)(image, stop)
         self._stretch(started_s, stop)
         return kept

@@ -34,9 +34,11 @@ class Job:
 @dataclass(frozen=True)
 class Summary:
     """
-    A run in numbers: latencies in seconds (NaN where no frame was delivered), frames delivered, images passed over for
-    newer ones, frames finished by the robot after waiting in vain, changes of the split per minute, payloads in bit/s,
-    and the share (0..1) of the link that heartbeats and probes took.
+    A run in numbers.
+
+    Latencies in seconds (NaN where no frame was delivered), frames delivered, images passed over for newer ones,
+    frames finished by the robot after waiting in vain, changes of the split per minute, payloads in bit/s, and the
+    share (0..1) of the link that heartbeats and probes took.
     """
 
     mean_s: float

@@ -42,7 +42,8 @@ def plot_over_time(
     """
     Draw latency over time for some policies, with the dynamic policy's split and the link's rate beneath.
 
-    ``runs`` is by policy and holds 'dynamic'; ``link`` is in bit/s; the load (times slower) is drawn only if it changes.
+    ``runs`` is by policy and holds 'dynamic'; ``link`` is in bit/s; the load (times slower) is drawn only if it
+    changes.
     """
     figure = Figure(figsize=(12, 8), layout='constrained')
     FigureCanvasAgg(figure)

@@ -86,8 +86,7 @@ class Trace:
 
 def load_trace(path: str | Path, column: str = 'rate_mbps', factor: float = 1e6) -> Trace:
     """
-    Read a CSV with the columns ``time_s`` and ``column``; values are multiplied by ``factor`` (1e6: Mbit/s to
-    bit/s).
+    Read a CSV with the columns ``time_s`` and ``column``; values are multiplied by ``factor`` (1e6: Mbit/s to bit/s).
 
     Raises DynsplitError, naming file and line, for a missing column, an empty or negative value, time that
     does not ascend, and a gap: a step ten times as long as the usual (median) one in a trace of more than ten

@@ -1,8 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-One robot, one link, one edge, event by event: the Monitor's decisions, or an oracle's, on a known future.
-"""
+"""One robot, one link, one edge, event by event: the Monitor's decisions, or an oracle's, on a known future."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 
 from dynsplit_ros.profile.profile import SystemProfile
 from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport, Monitor, MonitorSettings
-from dynsplit_ros.simulation.trace import Trace, constant
+from dynsplit_ros.simulation.trace import constant, Trace
 
 #: How often the monitor looks at the clock, as its node's timer does.
 _TICK_S = 0.02
@@ -127,8 +125,8 @@ class World:
     one payload is on the link until its receipt, at most three are unanswered; the next head starts just
     early enough to be ready when link and edge are free, and not while the link is busy for longer than it
     should be. A frame that is not answered in time is finished here by a second thread that shares the
-    processor, and no new head starts meanwhile; an answer that comes before is still taken, and ends that work. After a frame
-    that the edge failed, all are local until the monitor has taken it into account; predictions are in order.
+    processor, and no new head starts meanwhile; an answer that comes before is still taken, and ends that work. After a
+    frame that the edge failed, all are local until the monitor has taken it into account; predictions are in order.
 
     ``policy`` is 'dynamic', 'eager oracle', 'patient oracle' or a split index as text ('0' is full
     offloading, the local index local inference); fixed splits are the monitor's own pinned split, with its
@@ -297,9 +295,7 @@ class World:
         return *key, order.fallback_after_s, start_s, order
 
     def _slot_free_s(self, key: tuple[int, str]) -> float:
-        """
-        When a payload of this split and codec may leave, to find link and edge free: by the last durations.
-        """
+        """When a payload of this split and codec may leave, to find link and edge free: by the last durations."""
         free_s = -math.inf
         for frame in self._in_flight.values():
             own = (frame.split_index, frame.codec)
@@ -563,10 +559,7 @@ class World:
             arrivals.append(time_s)
 
     def _serve_others(self, until_s: float, first: int, free_s: float, note: bool) -> tuple[int, float]:
-        """
-        Let the others' frames that arrive until ``until_s`` queue; return the next one and when the edge is
-        free.
-        """
+        """Let the others' frames that arrive until ``until_s`` queue; return the next one and when the edge is free."""
         while first < len(self._others) and self._others[first] <= until_s:
             arrived_s = self._others[first]
             start_s = max(arrived_s, free_s)

@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 import json
 from pathlib import Path
 import sys
-from typing import Any, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table

@@ -207,7 +207,9 @@ def play(given: argparse.Namespace, stage: Stage, recorder: Any, started_s: floa
         while (now_s := time.monotonic() - started_s) < given.seconds:
             time.sleep(0.25)
             stage.check()
-            step = next((step for step, start_s, end_s in timeline(given.seconds) if start_s <= now_s < end_s), STEPS[-1])
+            step = next(
+                (step for step, start_s, end_s in timeline(given.seconds) if start_s <= now_s < end_s), STEPS[-1]
+            )
             wanted = any(step.other_robot and start_s - lead_s <= now_s < end_s
                          for step, start_s, end_s in timeline(given.seconds))
             if wanted != other_robot:
@@ -226,7 +228,8 @@ def facts(recorder: Any, step: Step) -> dict[str, str]:
 
     passed_over = recorder.watch.counters.get('passed_over', 0)
     return {
-        'step': f'{step.name}: link {step.rate_mbps:g} Mbit/s' + (', another robot at the edge' if step.other_robot else ''),
+        'step': f'{step.name}: link {step.rate_mbps:g} Mbit/s'
+        + (', another robot at the edge' if step.other_robot else ''),
         **facts_of(recorder.watch),
         'passed over': f'{passed_over} images',
     }

@@ -1,7 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Measure on this machine how long each cut's head and tail take and how large each codec makes what is
-sent."""
+"""Measure on this machine how long each cut's head and tail take and how large each codec makes what is sent."""
 
 from __future__ import annotations
 

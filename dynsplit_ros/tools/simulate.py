@@ -29,7 +29,12 @@ from dynsplit_ros.simulation.trace import load_trace, Trace
 from dynsplit_ros.simulation.world import Run, Scenario
 from dynsplit_ros.tools.model_options import split_model
 from dynsplit_ros.tools.system_options import (
-    add_system_options, positive, set_threads, settings as chosen, system_profile)
+    add_system_options,
+    positive,
+    set_threads,
+    settings as chosen,
+    system_profile,
+)
 
 #: What estimators and planner need to know link and edge does not count in a mean over a constant link, in seconds.
 SETTLING_S = 5.0
@@ -207,11 +212,36 @@ def _over_time(profile: SystemProfile, scenario: Scenario, settings: MonitorSett
     _print_table(profile, scenario, summaries)
     rows = [{'policy': policy, **asdict(summary)} for policy, summary in summaries.items()]
     frames = [
-        {'policy': policy, **{name: getattr(frame, name) for name in (
-            'image', 'arrived_s', 'latency_s', 'split_index', 'codec', 'outcome', 'payload_bytes', 'head_s', 'encode_s',
-            'sent_s', 'received_s', 'answered_s', 'queueing_s', 'decode_s', 'tail_s', 'waited_s', 'finish_s', 'rate_bps',
-            'estimate_bps')}}
-        for policy, run in runs.items() for frame in run.frames]
+        {
+            'policy': policy,
+            **{
+                name: getattr(frame, name)
+                for name in (
+                    'image',
+                    'arrived_s',
+                    'latency_s',
+                    'split_index',
+                    'codec',
+                    'outcome',
+                    'payload_bytes',
+                    'head_s',
+                    'encode_s',
+                    'sent_s',
+                    'received_s',
+                    'answered_s',
+                    'queueing_s',
+                    'decode_s',
+                    'tail_s',
+                    'waited_s',
+                    'finish_s',
+                    'rate_bps',
+                    'estimate_bps',
+                )
+            },
+        }
+        for policy, run in runs.items()
+        for frame in run.frames
+    ]
     paths = [arguments.output / name for name in ('policies.csv', 'frames.csv', 'time.png')]
     _write(paths[0], rows)
     _write(paths[1], frames)

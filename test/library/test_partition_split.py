@@ -1,7 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Heads and tails as objects: one copy of the weights, a bounded cache, threads, fingerprints, options, bad
-input."""
+"""Heads and tails as objects: one copy of the weights, a bounded cache, threads, fingerprints, options, bad input."""
 
 from concurrent.futures import ThreadPoolExecutor
 import os
@@ -9,11 +8,12 @@ import subprocess
 import sys
 import threading
 
+import pytest
+import torch
+
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import Interrupted, SplitModel
-import pytest
-import torch
 
 SIZE = (64, 64)
 

@@ -20,7 +20,9 @@ LOCAL = PROFILE.local_index
 
 
 def run(rate_bps, seconds=15.0, profile=PROFILE, **settings):
-    return simulate(profile, Scenario(constant(rate_bps, seconds), seconds, seed=1), 'dynamic', MonitorSettings(**settings))
+    return simulate(
+        profile, Scenario(constant(rate_bps, seconds), seconds, seed=1), 'dynamic', MonitorSettings(**settings)
+    )
 
 
 def usual(result, since_s=5.0):

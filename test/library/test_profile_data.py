@@ -44,7 +44,9 @@ def test_merging_different_models_is_refused() -> None:
 def test_scaling_scales_times_and_not_sizes() -> None:
     profile, slower = measured(), measured().scaled(3)
     assert slower.cuts[1].head_s[1] == pytest.approx(3 * profile.cuts[1].head_s[1])
-    assert slower.cuts[1].codecs['blosc2'].encode_s[1] == pytest.approx(3 * profile.cuts[1].codecs['blosc2'].encode_s[1])
+    assert slower.cuts[1].codecs['blosc2'].encode_s[1] == pytest.approx(
+        3 * profile.cuts[1].codecs['blosc2'].encode_s[1]
+    )
     assert slower.cuts[1].codecs['raw'].payload_bytes == profile.cuts[1].codecs['raw'].payload_bytes
 
 

@@ -109,5 +109,7 @@ def test_a_wrong_command_is_answered_at_once(arguments, sentence) -> None:
 
 @pytest.mark.parametrize('arguments', [[], ['--help'], ['-h'], ['help']])
 def test_help_lists_the_commands_and_is_no_error(arguments) -> None:
-    result = subprocess.run([sys.executable, str(ROOT / 'scripts' / 'run.py'), *arguments], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, str(ROOT / 'scripts' / 'run.py'), *arguments], capture_output=True, text=True
+    )
     assert result.returncode == 0 and 'usage: ./run COMMAND' in result.stdout and result.stderr == ''

@@ -101,11 +101,24 @@ def robot(split: SplitModel):
     assert not any(thread.is_alive() for thread in robot._threads)
 
 
-orders = st.builds(lambda *values: ('on_order', Order(*values)), st.one_of(st.integers(0, 5), small),
-                   st.one_of(st.sampled_from(sorted(CODECS)), texts), st.one_of(st.floats(0, 0.01), numbers), counts, counts)
+orders = st.builds(
+    lambda *values: ('on_order', Order(*values)),
+    st.one_of(st.integers(0, 5), small),
+    st.one_of(st.sampled_from(sorted(CODECS)), texts),
+    st.one_of(st.floats(0, 0.01), numbers),
+    counts,
+    counts,
+)
 receipts = st.tuples(st.just('on_receipt'), st.booleans(), counts)
-answers = st.tuples(st.just('on_answer'), st.booleans(), counts, st.sampled_from(Status), texts, st.integers(0, 2**32 - 1),
-                    st.builds(EdgeTimes, numbers, numbers, numbers, numbers, small))
+answers = st.tuples(
+    st.just('on_answer'),
+    st.booleans(),
+    counts,
+    st.sampled_from(Status),
+    texts,
+    st.integers(0, 2**32 - 1),
+    st.builds(EdgeTimes, numbers, numbers, numbers, numbers, small),
+)
 
 
 @fuzz(150)
@@ -277,7 +290,9 @@ def test_the_monitor_decides_whatever_it_hears(profile, steps) -> None:
 
 def places(document: object, path: tuple = ()) -> list[tuple]:
     """Return the paths of all values inside a document."""
-    children = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    children = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
     return [path] * bool(path) + [found for key, child in children for found in places(child, (*path, key))]
 
 

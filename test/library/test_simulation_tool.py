@@ -22,8 +22,30 @@ def rows(path) -> list[dict[str, str]]:
 def test_everything_asked_for_is_written(tmp_path, capsys) -> None:
     trace = tmp_path / 'walk.csv'
     trace.write_text('time_s,rate_mbps\n' + ''.join(f'{1000 + n / 10},{5 + n % 20}\n' for n in range(80)))
-    code = main([*EDGE, '--trace', str(trace), '--load', 'step:1,4', '--figure', 'time', 'rates', 'load', '--rates', '2',
-                 '50', '--loads', '1', '8', '--batches', '1', '2', '--output', str(tmp_path / 'out')])
+    code = main(
+        [
+            *EDGE,
+            '--trace',
+            str(trace),
+            '--load',
+            'step:1,4',
+            '--figure',
+            'time',
+            'rates',
+            'load',
+            '--rates',
+            '2',
+            '50',
+            '--loads',
+            '1',
+            '8',
+            '--batches',
+            '1',
+            '2',
+            '--output',
+            str(tmp_path / 'out'),
+        ]
+    )
     assert code == 0
     out = tmp_path / 'out'
     policies = {row['policy']: row for row in rows(out / 'policies.csv')}

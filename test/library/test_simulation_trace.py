@@ -13,8 +13,9 @@ import pytest
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.simulation.trace import constant, load_trace, markov, noisy, sine, steps, Trace
 
-traces = st.lists(st.tuples(st.floats(0.01, 5.0), st.sampled_from([0.0, 0.5, 1.0, 3.0, 1e6])), min_size=1, max_size=12).map(
-    lambda pairs: Trace(np.cumsum([step for step, _ in pairs]).tolist(), [value for _, value in pairs]))
+traces = st.lists(
+    st.tuples(st.floats(0.01, 5.0), st.sampled_from([0.0, 0.5, 1.0, 3.0, 1e6])), min_size=1, max_size=12
+).map(lambda pairs: Trace(np.cumsum([step for step, _ in pairs]).tolist(), [value for _, value in pairs]))
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

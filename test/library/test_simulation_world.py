@@ -85,7 +85,9 @@ def test_a_link_of_two_states_is_met_nearly_as_the_oracle_meets_it(name, seed) -
     run, oracle = simulate(profile, scenario), simulate(profile, scenario, 'oracle')
     assert run.mean_s() <= 1.15 * oracle.mean_s()
     assert run.p95_s() <= 1.35 * oracle.p95_s()
-    fixed = [simulate(profile, scenario, str(index)).mean_s() for index in (0, profile.local_index - 1, profile.local_index)]
+    fixed = [
+        simulate(profile, scenario, str(index)).mean_s() for index in (0, profile.local_index - 1, profile.local_index)
+    ]
     assert run.mean_s() <= 1.05 * min(fixed)
 
 

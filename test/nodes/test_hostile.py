@@ -45,7 +45,9 @@ def hostile_activation(split: SplitModel, chance: random.Random, good: list) -> 
         elif kind == 2:
             message.codec = chance.choice(TEXTS)
         elif kind == 3:
-            tensor.shape = array.array('I', [chance.choice((0, 1, 3, 2**31, 2**32 - 1)) for _ in range(chance.randrange(9))])
+            tensor.shape = array.array(
+                'I', [chance.choice((0, 1, 3, 2**31, 2**32 - 1)) for _ in range(chance.randrange(9))]
+            )
         elif kind == 4:
             tensor.name, tensor.dtype = chance.choice(TEXTS), chance.choice((*TEXTS, 'object', 'float64', 'int8'))
         elif kind == 5:
@@ -123,12 +125,30 @@ def test_hostile_words_to_the_robot_cost_no_frame(system, ros, processes, split)
             **near, status=whole(8), reason=text, batch=whole(16), held_s=number(), tail_s=number(),
             fingerprint=fingerprint, outputs=[msg.Tensor(name=text, dtype='float32', shape=[whole(32)] * 3)]))
         out['receipt'].publish(msg.Receipt(kind=whole(8), **near, fingerprint=fingerprint, held_s=number()))
-        out['split'].publish(msg.SplitDecision(
-            fingerprint=fingerprint, split_index=whole(16), codec=text, fallback_after_s=chance.choice((-1.0, math.nan)),
-            last_frame_session=session, last_frame=whole(64)))
-        out['frame_timing'].publish(msg.FrameTiming(
-            **{**near, 'session': session}, state=whole(8), split_index=whole(16), payload_bytes=whole(32), sent_s=number(),
-            received_s=number(), answered_s=number(), held_s=number(), head_s=number(), tail_s=number()))
+        out['split'].publish(
+            msg.SplitDecision(
+                fingerprint=fingerprint,
+                split_index=whole(16),
+                codec=text,
+                fallback_after_s=chance.choice((-1.0, math.nan)),
+                last_frame_session=session,
+                last_frame=whole(64),
+            )
+        )
+        out['frame_timing'].publish(
+            msg.FrameTiming(
+                **{**near, 'session': session},
+                state=whole(8),
+                split_index=whole(16),
+                payload_bytes=whole(32),
+                sent_s=number(),
+                received_s=number(),
+                answered_s=number(),
+                held_s=number(),
+                head_s=number(),
+                tail_s=number(),
+            )
+        )
         out['edge_load'].publish(msg.EdgeLoad(
             session=whole(64), sequence=whole(64), fingerprint=fingerprint, utilisation=number(), queueing_s=number(),
             slowdown=number(), robots=whole(32)))
@@ -158,5 +178,8 @@ def test_the_robots_that_an_edge_serves_are_bounded(processes, ros, model_parame
     left = next(robot for robot, publisher in zip(robots, publishers) if publisher.get_subscription_count())
     left.destroy_publisher(publishers[robots.index(left)])
     del publishers[robots.index(left)]
-    wait(lambda: all(publisher.get_subscription_count() for publisher in publishers), 'its place was not given to the next')
+    wait(
+        lambda: all(publisher.get_subscription_count() for publisher in publishers),
+        'its place was not given to the next',
+    )
     processes.check()

@@ -42,8 +42,17 @@ def fuzz(cases: int) -> settings:
        detail=texts)
 def test_timings(state, sequence, times, detail) -> None:
     sent_s, received_s, answered_s, held_s, tail_s, latency_s = times
-    message = msg.FrameTiming(state=state, sequence=sequence, sent_s=sent_s, received_s=received_s, answered_s=answered_s,
-                              held_s=held_s, tail_s=tail_s, latency_s=latency_s, detail=detail)
+    message = msg.FrameTiming(
+        state=state,
+        sequence=sequence,
+        sent_s=sent_s,
+        received_s=received_s,
+        answered_s=answered_s,
+        held_s=held_s,
+        tail_s=tail_s,
+        latency_s=latency_s,
+        detail=detail,
+    )
     try:
         timing = from_timing(message)
     except DynsplitError as error:
@@ -94,10 +103,21 @@ def test_compressed_images(data, kind) -> None:
 
 
 @fuzz(500)
-@given(tensors=st.lists(st.builds(lambda name, dtype, shape, data: msg.Tensor(
-    name=name, dtype=dtype, shape=array.array('I', shape), data=array.array('B', data)),
-    st.one_of(st.just('x'), texts), st.one_of(st.sampled_from(['float32', 'uint8']), texts), st.lists(words, max_size=6),
-    st.binary(max_size=64)), max_size=3), known=st.booleans())
+@given(
+    tensors=st.lists(
+        st.builds(
+            lambda name, dtype, shape, data: msg.Tensor(
+                name=name, dtype=dtype, shape=array.array('I', shape), data=array.array('B', data)
+            ),
+            st.one_of(st.just('x'), texts),
+            st.one_of(st.sampled_from(['float32', 'uint8']), texts),
+            st.lists(words, max_size=6),
+            st.binary(max_size=64),
+        ),
+        max_size=3,
+    ),
+    known=st.booleans(),
+)
 def test_tensors(tensors, known) -> None:
     try:
         decoded = decode('raw', from_tensors(tensors), [TensorSpec('x', 'float32', (1, 2))] if known else None)

@@ -62,7 +62,9 @@ def test_the_link_carries_what_its_rate_says(testbed: Testbed) -> None:
                'c, _ = s.accept(); n = 0; began = None\n'
                'while data := c.recv(65536):\n    began = began or time.monotonic(); n += len(data)\n'
                'print(8 * n / (time.monotonic() - began))')
-    with subprocess.Popen([*testbed.on('edge'), sys.executable, '-c', receive], stdout=subprocess.PIPE, text=True) as edge:
+    with subprocess.Popen(
+        [*testbed.on('edge'), sys.executable, '-c', receive], stdout=subprocess.PIPE, text=True
+    ) as edge:
         assert edge.stdout is not None and edge.stdout.readline() == 'up\n'
         subprocess.run([sys.executable, '-c', 'import socket; s = socket.create_connection(("10.93.0.2", 9000)); '
                         's.sendall(bytes(2_500_000))'], check=True)

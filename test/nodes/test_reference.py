@@ -10,6 +10,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_reference_is_not_stale() -> None:
-    code = f'import sys; sys.path[:1] = []; sys.argv = ["reference", "--check"]; import runpy; runpy.run_path({str(ROOT / "scripts" / "reference.py")!r}, run_name="__main__")'
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    code = 'import runpy, sys; sys.path[:1] = []; runpy.run_path(sys.argv[0], run_name="__main__")'
+    code = f'import sys; sys.argv = sys.argv[1:]; {code}'
+    command = [sys.executable, '-c', code, str(ROOT / 'scripts' / 'reference.py'), '--check']
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -55,8 +55,17 @@ def test_a_node_that_cannot_be_secure_ends_with_one_sentence(processes, plugins,
     """For want of plugins, or for want of keys."""
     if plugins and strategy == 'Permissive':
         pytest.skip('with the security plugins, Permissive is allowed to run in the open')
-    processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': -1}, env={
-        'ROS_SECURITY_ENABLE': 'true', 'ROS_SECURITY_STRATEGY': strategy, 'ROS_SECURITY_KEYSTORE': str(tmp_path / 'none')})
+    processes.start(
+        'monitor',
+        'monitor_node',
+        ROBOT,
+        {'pinned_split': -1},
+        env={
+            'ROS_SECURITY_ENABLE': 'true',
+            'ROS_SECURITY_STRATEGY': strategy,
+            'ROS_SECURITY_KEYSTORE': str(tmp_path / 'none'),
+        },
+    )
     assert processes.wait('monitor', 30.0) == 1
     log = processes.log('monitor').read_text()
     assert 'security' in log.lower()
@@ -66,8 +75,13 @@ def test_a_node_that_cannot_be_secure_ends_with_one_sentence(processes, plugins,
 
 def test_the_policy_names_every_topic_of_every_node() -> None:
     enclaves = {enclave.get('path'): enclave for enclave in ElementTree.parse(POLICY).iter('enclave')}
-    allowed = {(path, how): {topic.text for topics_ in enclave.iter('topics') if topics_.get(how) == 'ALLOW'
-                             for topic in topics_} for path, enclave in enclaves.items() for how in ('publish', 'subscribe')}
+    allowed = {
+        (path, how): {
+            topic.text for topics_ in enclave.iter('topics') if topics_.get(how) == 'ALLOW' for topic in topics_
+        }
+        for path, enclave in enclaves.items()
+        for how in ('publish', 'subscribe')
+    }
     to_edge = {topic.name for topic in (topics.ACTIVATION, topics.PROBE)}
     from_edge = {topic.name for topic in (topics.TAIL_RESULT, topics.RECEIPT, topics.EDGE_LOAD, topics.EDGE_PROFILE)}
     every = {value.name for value in vars(topics).values() if isinstance(value, topics.Topic)}
@@ -98,8 +112,13 @@ def test_without_keys_nothing_is_read_and_nothing_answered(processes, plugins, t
     processes.start('open', 'camera_node', ROBOT, model_parameters, env={'ROS_SECURITY_ENABLE': 'false'})
     wait(lambda: 'waiting for images' in processes.log('open').read_text(), 'the camera without keys did not start')
     wait(lambda: 'serving mobilenet' in processes.log('edge').read_text(), 'the edge did not start')
-    listed = subprocess.run(['ros2', 'topic', 'list', '--no-daemon', '--spin-time', '5'], capture_output=True, text=True,
-                            timeout=60, env={**os.environ, 'ROS_SECURITY_ENABLE': 'false'}).stdout
+    listed = subprocess.run(
+        ['ros2', 'topic', 'list', '--no-daemon', '--spin-time', '5'],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, 'ROS_SECURITY_ENABLE': 'false'},
+    ).stdout
     assert f'/{ROBOT}/activation' in listed, 'the camera in the open is not there at all'
     assert f'/{ROBOT}/tail_result' not in processes.log('edge').read_text()
     assert f'serving the robot in namespace /{ROBOT}' not in processes.log('edge').read_text()

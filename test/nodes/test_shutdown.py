@@ -42,8 +42,18 @@ def test_an_exception_in_a_callback_ends_a_node(tmp_path, model_parameters, modu
     model = model_parameters if module in ('camera_node', 'edge_node') else {'use_sim_time': False}
     (tmp_path / 'parameters.yaml').write_text(yaml.safe_dump({'/**': {'ros__parameters': model}}))
     done = subprocess.run(
-        [sys.executable, '-c', 'import sys; sys.path[:1] = []\n' + BROKEN.format(module=module, name=name), '--ros-args',
-         '--params-file', str(tmp_path / 'parameters.yaml')], capture_output=True, text=True, timeout=90)
+        [
+            sys.executable,
+            '-c',
+            'import sys; sys.path[:1] = []\n' + BROKEN.format(module=module, name=name),
+            '--ros-args',
+            '--params-file',
+            str(tmp_path / 'parameters.yaml'),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
     ended_s = time.monotonic()
     assert done.returncode == 1, done.stderr
     assert 'RuntimeError: a fault of the program' in done.stderr
@@ -57,7 +67,9 @@ def test_a_signal_at_any_time_ends_a_node_without_a_traceback(
     """Also while it still loads what it needs, and twice in a row."""
     for delay_s in (0.3, 1.2, 2.5):
         name = f'{executable}_{delay_s:g}'
-        processes.start(name, executable, ROBOT, model_parameters if executable == 'camera_node' else {'use_sim_time': False})
+        processes.start(
+            name, executable, ROBOT, model_parameters if executable == 'camera_node' else {'use_sim_time': False}
+        )
         time.sleep(delay_s)
         processes.send(name, number)
         started_s = time.monotonic()
@@ -76,8 +88,13 @@ def test_a_camera_that_ends_finishes_what_the_edge_owes_it(system, split, number
     running.wait_for_edge()
     running.processes.send('edge', signal.SIGSTOP)
     sent = [running.observer.send()]
-    wait(lambda: any(timing.state == msg.FrameTiming.SENT and timing.sequence > running.observer.predictions[-1].timing.sequence
-                     for timing in list(running.observer.timings)), 'no frame is under way')
+    wait(
+        lambda: any(
+            timing.state == msg.FrameTiming.SENT and timing.sequence > running.observer.predictions[-1].timing.sequence
+            for timing in list(running.observer.timings)
+        ),
+        'no frame is under way',
+    )
     started_s = time.monotonic()
     assert running.processes.stop('camera', number=number) == 0
     assert time.monotonic() - started_s < BAR_S
@@ -110,7 +127,10 @@ def test_ten_times_too_many_images_cost_little_and_delay_nothing(processes, ros,
     log = processes.log('camera').read_text()
     counts = {name: int(value) for name, value in re.findall(r'(\w+) (\d+)', log[log.rindex('accepted '):])}
     latencies_s = [prediction.timing.latency_s for prediction in loaded]
-    print(f'service {service_s:.3f} s, latency {np.median(latencies_s):.3f} to {max(latencies_s):.3f} s, CPU {cpu:.0%}, {counts}')
+    print(
+        f'service {service_s:.3f} s, latency {np.median(latencies_s):.3f} to {max(latencies_s):.3f} s, '
+        f'CPU {cpu:.0%}, {counts}'
+    )
     assert counts['passed_over'] >= 4 * counts['accepted']
     # The newest image, which waits for one service at most, is worked on next; nothing queues.
     assert np.median(latencies_s) < 2.5 * service_s + 0.05

@@ -107,7 +107,9 @@ def test_top_shows_a_running_system(system: Callable[..., System]) -> None:
 
 
 def test_top_says_that_there_is_no_robot() -> None:
-    result = subprocess.run([TOP, '--once', '--wait', '0.5', '--robot', 'nobody'], capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        [TOP, '--once', '--wait', '0.5', '--robot', 'nobody'], capture_output=True, text=True, timeout=60
+    )
     assert result.returncode == 1 and 'no robot is heard' in result.stdout and result.stderr == ''
 
 
