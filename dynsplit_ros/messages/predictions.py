@@ -48,7 +48,8 @@ def to_mask(mask: Mask) -> msg.Mask:
 
 def to_label_image(header: Header, labels: np.ndarray) -> Image:
     """Return a label image, uint8 or uint16 [height, width], as ``mono8`` or ``mono16``."""
-    message = Image(header=header, height=labels.shape[0], width=labels.shape[1], step=labels.shape[1] * labels.itemsize,
+    height, width = labels.shape
+    message = Image(header=header, height=height, width=width, step=width * labels.itemsize,
                     encoding=f'mono{8 * labels.itemsize}', is_bigendian=sys.byteorder == 'big')
     message.data = array.array('B')
     message.data.frombytes(np.ascontiguousarray(labels).data.cast('B'))

@@ -3,8 +3,8 @@
 """
 Results to messages of vision_msgs; ``vision`` is that package's messages, or None where it is not installed.
 
-By its conventions ``class_id`` is the class's number as text; the name is to be looked up in a ``LabelInfo``, which is latched
-beside the results.
+By its conventions ``class_id`` is the class's number as text; the name is to be looked up in a ``LabelInfo``, which is
+latched beside the results.
 """
 
 from __future__ import annotations

@@ -22,8 +22,7 @@ from torchvision.transforms import functional, InterpolationMode
 
 from dynsplit_ros.errors import DynsplitError
 
-
-#: A strip of which less than this part would be cut out is refused: scaled to the network's height, it fills the memory.
+#: A strip of which less than 1 in so many parts would be cut out is refused: scaled up, it fills the memory.
 MOST_CUT = 32
 
 

@@ -63,8 +63,8 @@ class Apart:
     """
     A DDS participant of its own beside a node's, for publishers of large messages.
 
-    A message that waits for a slow link otherwise holds up all that its participant publishes: predictions came 0.2 s late
-    while an activation of 0.5 s was on its way.
+    A message that waits for a slow link otherwise holds up all that its participant publishes: predictions came 0.2 s
+    late while an activation of 0.5 s was on its way.
     """
 
     def __init__(self, node: Node, suffix: str) -> None:
@@ -98,7 +98,8 @@ ACTIVATION = Topic('activation', msg.Activation, _qos(1),
 TAIL_RESULT = Topic('tail_result', msg.TailResult, _qos(8), 'Each answer counts; a few may be under way.')
 RECEIPT = Topic('receipt', msg.Receipt, _qos(16), 'A lost receipt would hold the next payload back.')
 PROBE = Topic('probe', msg.Probe, _qos(1, reliable=False), 'A probe that is sent again would measure nothing.')
-EDGE_LOAD = Topic('edge_load', msg.EdgeLoad, _qos(1, reliable=False), 'The next report comes soon; an old one misleads.')
+EDGE_LOAD = Topic('edge_load', msg.EdgeLoad, _qos(1, reliable=False),
+                  'The next report comes soon; an old one misleads.')
 EDGE_PROFILE = Topic('edge_profile', msg.Profile, _qos(1, latched=True), 'Sent once; late joiners need it.')
 ROBOT_PROFILE = Topic('robot_profile', msg.Profile, _qos(1, latched=True), 'Sent once; late joiners need it.')
 FRAME_TIMING = Topic('frame_timing', msg.FrameTiming, _qos(50), 'The estimators need every frame, bursts included.')
@@ -106,8 +107,8 @@ SPLIT = Topic('split', msg.SplitDecision, _qos(1, latched=True), 'Late joiners n
 LINK_STATE = Topic('link_state', msg.LinkState, _qos(1), 'Only the newest estimate matters.')
 PREDICTION = Topic('prediction', msg.Prediction, _qos(10), 'Consumers want every prediction.')
 LABEL_IMAGE = Topic('label_image', Image, _qos(5), 'Consumers want every one; made only while someone subscribes.')
-ANNOTATED = Topic('annotated', Image, _qos(1), 'For people: any viewer matches, and only the newest counts; made only while '
-                  'someone subscribes.')
+ANNOTATED = Topic('annotated', Image, _qos(1),
+                  'For people: any viewer matches, and only the newest counts; made only while someone subscribes.')
 CLASSIFICATION = Topic('classification', _vision('Classification'), _qos(10), 'As prediction.')
 DETECTIONS = Topic('detections', _vision('Detection2DArray'), _qos(10), 'As prediction.')
 LABEL_INFO = Topic('label_info', _vision('LabelInfo'), _qos(1, latched=True), 'Sent once; late joiners need it.')

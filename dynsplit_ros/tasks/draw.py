@@ -16,8 +16,8 @@ from dynsplit_ros.tasks.results import Result
 Image = NDArray[np.uint8]
 
 #: COCO's person: pairs of its 17 keypoints that a limb joins.
-COCO_LIMBS = ((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
-              (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6))
+COCO_LIMBS = ((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9),
+              (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6))
 #: Keypoints that score less are not drawn; torchvision's scores are logits.
 LEAST_KEYPOINT_SCORE = 0.0
 #: Objects, and lines of text, beyond these are not drawn: nobody could tell them apart.
@@ -36,7 +36,7 @@ def annotate(image: Image, task: str, result: Result, caption: Sequence[str]) ->
     """
     Return a copy of ``image``, RGB uint8 [height, width, 3], with the result drawn on it.
 
-    ``caption`` are lines for the lower left corner. What lies outside of the image is left out, whatever its coordinates.
+    ``caption`` are lines for the lower left corner. What lies outside of the image is left out, wherever it is.
     """
     drawn = np.ascontiguousarray(image).copy()
     words = [f'{label or number} {score:.2f}'
@@ -111,7 +111,8 @@ def _text(drawn: Image, text: str, upper_left: tuple[int, int], shade: tuple[int
     y = min(upper_left[1], max(0, drawn.shape[0] - height))
     cv2.rectangle(drawn, (x, y), (x + width - 1, y + height - 1), shade, -1)
     letters = (0, 0, 0) if sum(shade) > 300 else (255, 255, 255)
-    cv2.putText(drawn, text, (x + 2, y + round(0.7 * height)), cv2.FONT_HERSHEY_SIMPLEX, scale, letters, thick, cv2.LINE_AA)
+    cv2.putText(drawn, text, (x + 2, y + round(0.7 * height)), cv2.FONT_HERSHEY_SIMPLEX, scale, letters, thick,
+                cv2.LINE_AA)
 
 
 def _letters(drawn: Image, text: str) -> tuple[float, int, int, int]:

@@ -81,14 +81,14 @@ def check_outputs(task: str, outputs: Mapping[str, Tensor]) -> None:
                  and keypoints.is_floating_point())
             and (keypoint_scores is None or keypoints is not None and keypoint_scores.shape == keypoints.shape[:2]))
         if not fits:
-            raise DynsplitError(f'{_in_words(parts)} do not fit together as objects, or there are classes outside of 0 to '
-                                f'2**31 or more than {MOST_MASKS} masks; run the same model on both sides')
+            raise DynsplitError(f'{_in_words(parts)} do not fit together as objects, or there are classes outside of '
+                                f'0 to 2**31 or more than {MOST_MASKS} masks; run the same model on both sides')
     elif task in ('classification', 'segmentation'):
         first = next(iter(outputs.values()), torch.empty(0))
         if first.ndim != (2 if task == 'classification' else 4) or len(first) != 1 or not first.numel():
             axes = '[1, classes]' if task == 'classification' else '[1, classes, height, width]'
-            raise DynsplitError(f'the outputs of one image are {_in_words(outputs)}, but for the task {task} the first one '
-                                f'must be {axes}; set task to what the model does, or to other')
+            raise DynsplitError(f'the outputs of one image are {_in_words(outputs)}, but for the task {task} the first '
+                                f'one must be {axes}; set task to what the model does, or to other')
 
 
 def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *, placement: Placement, top_k: int,
@@ -96,10 +96,10 @@ def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *
     """
     Return what the outputs of one image (batch 1) say.
 
-    ``placement`` tells where the source image lies in the network's input. Classification: the ``top_k`` best classes with
-    their softmax. Detection: all objects of at least ``min_score``, best first. Segmentation: the classes that are there,
-    with their share of the network's output, and the label image. For any other task, nothing. Raises DynsplitError as
-    :func:`check_outputs` does.
+    ``placement`` tells where the source image lies in the network's input. Classification: the ``top_k`` best classes
+    with their softmax. Detection: all objects of at least ``min_score``, best first. Segmentation: the classes that are
+    there, with their share of the network's output, and the label image. For any other task, nothing. Raises
+    DynsplitError as :func:`check_outputs` does.
     """
     check_outputs(task, outputs)
     first = next(iter(outputs.values()), torch.empty(0))
@@ -151,8 +151,8 @@ def _objects(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a detector's outputs for its first image by their names."""
     parts = {name.removesuffix('.0'): tensor for name, tensor in outputs.items()}
     if not {'boxes', 'labels', 'scores'} <= parts.keys():
-        raise DynsplitError(f'the outputs of one image are {_in_words(outputs)}, but for the task detection boxes, labels '
-                            'and scores are needed; set task to what the model does, or to other')
+        raise DynsplitError(f'the outputs of one image are {_in_words(outputs)}, but for the task detection boxes, '
+                            'labels and scores are needed; set task to what the model does, or to other')
     return {name: parts[name] for name in ('boxes', 'labels', 'scores', 'masks', 'keypoints', 'keypoints_scores')
             if name in parts}
 

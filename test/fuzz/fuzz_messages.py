@@ -3,16 +3,16 @@
 """
 Attack what the nodes do with messages: seeded corruption of good ones, or coverage-guided.
 
-The nodes' own callbacks are called with messages whose fields hold anything that their types can hold, one robot, edge and
-monitor living through thousands of them. What must hold: no callback raises; each activation is answered once; each frame
-gets one prediction, whatever the edge answers; a decision always names a split that there is and holds no NaN; a profile or
-an image that is accepted can be used.
+The nodes' own callbacks are called with messages whose fields hold anything that their types can hold, one robot, edge
+and monitor living through thousands of them. What must hold: no callback raises; each activation is answered once; each
+frame gets one prediction, whatever the edge answers; a decision always names a split that there is and holds no NaN; a
+profile or an image that is accepted can be used.
 
     python test/fuzz/fuzz_messages.py --cases 100000 --seed 0      # as the tests run it
     python test/fuzz/fuzz_messages.py --coverage CORPUS -max_total_time=3600 -rss_limit_mb=4096      # the long run
 
-A failure names the command that runs it again. ``--coverage`` needs atheris and hands what follows to libFuzzer, which writes
-an input that fails to the file ``crash-…``; ``--coverage crash-…`` runs it again.
+A failure names the command that runs it again. ``--coverage`` needs atheris and hands what follows to libFuzzer, which
+writes an input that fails to the file ``crash-…``; ``--coverage crash-…`` runs it again.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ LIFETIME = 5000
 #: Longest wait for a thread of robot or edge; only a hang takes it.
 DEADLINE_S = 60.0
 
-TEXTS = ('', 'raw', 'blosc2', 'rgb8', 'mono16', 'bayer_rggb8', '8UC9999', 'pickle', '../../etc/passwd', '__reduce__', '\0',
-         '%s%n', '{0}', '\N{SNOWMAN}', 'x' * 20_000)
+TEXTS = ('', 'raw', 'blosc2', 'rgb8', 'mono16', 'bayer_rggb8', '8UC9999', 'pickle', '../../etc/passwd', '__reduce__',
+         '\0', '%s%n', '{0}', '\N{SNOWMAN}', 'x' * 20_000)
 REALS = (math.nan, math.inf, -math.inf, -1.0, 0.0, -0.0, 1e308, -1e308, 1e-308, 1e9)
 INTEGER_BITS = {'boolean': 1, 'octet': 8, 'uint8': 8, 'int8': 7, 'uint16': 16, 'int16': 15, 'uint32': 32, 'int32': 31,
                 'uint64': 64, 'int64': 63}
@@ -93,7 +93,8 @@ def other(kind: str, value: Any, chance: random.Random) -> Any:
     if kind in INTEGER_BITS:
         most = 2**INTEGER_BITS[kind] - 1
         least = -most - 1 if kind.startswith('int') else 0
-        wanted = chance.choice((value + 1, value - 1, value * 2, 0, 1, 2, most, least, most // 2 + 1, chance.getrandbits(6)))
+        wanted = chance.choice((value + 1, value - 1, value * 2, 0, 1, 2, most, least, most // 2 + 1,
+                                chance.getrandbits(6)))
         return min(max(wanted, least), most)
     if kind in ('double', 'float'):
         wanted = chance.choice((*REALS, value * 2, -value, chance.uniform(0, 1)))
@@ -137,7 +138,8 @@ def other_bytes(data: bytes, chance: random.Random) -> bytes:
         if how == 3:
             changed[at] ^= 1 << chance.randrange(8)
         else:
-            word = struct.pack(chance.choice('<>') + 'I', chance.choice((0, 1, 0x7FC00000, 0x7F800000, 2**31, 2**32 - 1)))
+            word = struct.pack(chance.choice('<>') + 'I',
+                               chance.choice((0, 1, 0x7FC00000, 0x7F800000, 2**31, 2**32 - 1)))
             changed[at:at + 4] = word[:len(changed) - at]
     return bytes(changed)
 
@@ -145,8 +147,8 @@ def other_bytes(data: bytes, chance: random.Random) -> bytes:
 def other_document(document: Any, chance: random.Random) -> Any:
     """Return JSON values that differ from these in one place."""
     if chance.random() < 0.15 or not isinstance(document, (dict, list)) or not document:
-        return chance.choice((None, True, 0, -1, 1, 1e308, math.nan, math.inf, 10**400, '', 'raw', [], {}, [[]], {'1': 1}, 0.5,
-                              document, [document] * 2))
+        return chance.choice((None, True, 0, -1, 1, 1e308, math.nan, math.inf, 10**400, '', 'raw', [], {}, [[]],
+                              {'1': 1}, 0.5, document, [document] * 2))
     changed = copy.copy(document)
     key = chance.choice(list(changed) if isinstance(changed, dict) else range(len(changed)))
     how = chance.randrange(6)
@@ -161,7 +163,7 @@ def other_document(document: Any, chance: random.Random) -> Any:
     return changed
 
 
-# ---- what is attacked --------------------------------------------------------------------------------------------------
+# ---- what is attacked ------------------------------------------------------------------------------------------------
 
 
 class Ears:
@@ -191,7 +193,8 @@ def bare(node: type, **attributes: Any) -> Any:
 def small_model() -> SplitModel:
     """Return a network with splits 0, 1 and 2 that runs in some 100 µs."""
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                           nn.Linear(4, 3))
     module.eval().requires_grad_(False)
     return SplitModel(LoadedModel('small', module, 'classification', ['a', 'b'], (16, 16), Resize((16, 16), (18, 18)),
                                   Normalise(None, None)))
@@ -224,7 +227,8 @@ class World:
         self.profile = Profile.load(PROFILE)
         self.decisions, self.states = Ears(), Ears()
         self.monitor = bare(
-            MonitorNode, _session=7, _profiles={'robot': self.profile, 'edge': self.profile}, _settings=MonitorSettings(),
+            MonitorNode, _session=7, _profiles={'robot': self.profile, 'edge': self.profile},
+            _settings=MonitorSettings(),
             _monitor=Monitor(merge(self.profile.scaled(8.0), self.profile)), _camera_session=5, _frame_offset=0,
             _last_frame=0, _fallbacks=0, _ignored=0, _split=self.decisions, _link_state=self.states, _probe=Ears(),
             _header=Header)
@@ -246,13 +250,13 @@ class World:
     # ---- the edge
 
     def activation(self, chance: random.Random) -> None:
-        """An activation is answered, whatever it holds."""
+        """See that an activation is answered, whatever it holds."""
         index = chance.randrange(2)
         codec = chance.choice([name for name, info in CODECS.items() if index == 0 or not info.image_only])
         payload = encode(codec, self.split.head(index)(self.picture))
         message = corrupt(msg.Activation(
-            session=5, sequence=chance.getrandbits(8), fingerprint=self.split.fingerprint, split_index=index, codec=codec,
-            patience_s=60.0, tensors=to_tensors(payload)), chance)
+            session=5, sequence=chance.getrandbits(8), fingerprint=self.split.fingerprint, split_index=index,
+            codec=codec, patience_s=60.0, tensors=to_tensors(payload)), chance)
         if chance.random() < 0.5:  # others find out what a wrong fingerprint does
             message.fingerprint = self.split.fingerprint
         self.link._on_activation(message)
@@ -299,12 +303,12 @@ class World:
                               outputs=to_tensors(encode('raw', self.split.whole(self.picture))), batch=1, held_s=0.01)
 
     def stray_answer(self, chance: random.Random) -> None:
-        """An answer that nobody waits for changes nothing."""
+        """See that an answer that nobody waits for harms nothing."""
         self.camera._on_tail_result(corrupt(self.good_answer(2**40), chance))
         self.camera._on_receipt(corrupt(msg.Receipt(session=self.robot.session, sequence=1), chance))
 
     def answer(self, chance: random.Random) -> None:
-        """A frame gets one prediction, whatever is answered before the right answer."""
+        """See that a frame gets one prediction, whatever is answered before the right answer."""
         self.robot.on_order(Order(chance.randrange(2), 'raw', 60.0, self.robot.session, 2**62))
         self.robot.offer('image')
         sequence = self.sent.get(timeout=DEADLINE_S).sequence
@@ -316,7 +320,7 @@ class World:
         assert not self.faults, self.faults
 
     def detections(self, chance: random.Random) -> None:
-        """A detector's answer is refused or can be delivered."""
+        """See that a detector's answer is refused or can be delivered."""
         count = chance.randrange(4)
         outputs = {'boxes.0': torch.rand(count, 4), 'labels.0': torch.ones(count, dtype=torch.int64),
                    'scores.0': torch.rand(count), 'masks.0': torch.rand(count, 1, 12, 16),
@@ -336,7 +340,7 @@ class World:
             self.make_prediction(self.detector._model, outputs, FrameTiming())
 
     def order(self, chance: random.Random) -> None:
-        """A decision is followed or refused; frames go on being delivered either way."""
+        """See that a decision is followed or refused, and that frames go on being delivered either way."""
         self.camera._on_split(corrupt(msg.SplitDecision(
             fingerprint=self.split.fingerprint, split_index=1, codec='raw', fallback_after_s=1.0, local_if_wait_s=1.0,
             last_frame_session=self.robot.session, last_frame=1, candidates=[msg.CandidatePrediction()]), chance))
@@ -360,8 +364,9 @@ class World:
         sequence = chance.getrandbits(5)
         good: list[tuple[Callable[[Any], None], Any]] = [
             (node._on_frame_timing, msg.FrameTiming(
-                session=5, sequence=sequence, state=chance.randrange(5), split_index=chance.randrange(3), codec='raw', batch=1,
-                payload_bytes=100_000, answer_bytes=4000, sent_s=1.0, received_s=1.1, answered_s=1.2, given_up_s=math.nan,
+                session=5, sequence=sequence, state=chance.randrange(5), split_index=chance.randrange(3), codec='raw',
+                batch=1, payload_bytes=100_000, answer_bytes=4000, sent_s=1.0, received_s=1.1, answered_s=1.2,
+                given_up_s=math.nan,
                 head_s=0.01, held_s=0.05, tail_s=0.04, latency_s=0.3)),
             (node._on_receipt, msg.Receipt(kind=chance.randrange(2), session=chance.choice((5, 7)), sequence=sequence,
                                            fingerprint=fingerprint, held_s=1e-4)),
@@ -380,10 +385,11 @@ class World:
     def check_decision(self, decision: msg.SplitDecision) -> None:
         """Assert that a camera can follow a decision."""
         assert 0 <= decision.split_index <= self.profile.local_index, decision.split_index
-        assert decision.predicted_latency_s >= 0 and decision.fallback_after_s >= 0 and decision.local_if_wait_s >= 0, decision
+        times_s = decision.predicted_latency_s, decision.fallback_after_s, decision.local_if_wait_s
+        assert all(time_s >= 0 for time_s in times_s), decision
 
     def profile_message(self, chance: random.Random) -> None:
-        """A profile is refused, or can be decided by."""
+        """See that a profile is refused, or can be decided by."""
         message = to_profile(self.profile)
         document = json.loads(message.profile_json)
         if chance.random() < 0.8:
@@ -404,14 +410,14 @@ class World:
     # ---- images
 
     def image(self, chance: random.Random) -> None:
-        """An image is refused, or becomes the network's input."""
+        """See that an image is refused, or becomes the network's input."""
         size = chance.choice(((1, 1), (8, 9), (9, 8), (1, 30_000), (30_000, 1)))
         message = from_rgb(np.zeros((*size, 3), np.uint8))
         message.encoding = chance.choice(('rgb8', 'bgra8', 'mono8', 'mono16', 'bayer_rggb8', '32FC1', 'yuv422'))
         self.take(corrupt(message, chance))
 
     def compressed_image(self, chance: random.Random) -> None:
-        """A compressed one as well."""
+        """See the same of a compressed one."""
         pixels = np.random.default_rng(0).integers(0, 256, (8, 9, 3), np.uint8)
         message = CompressedImage(format='rgb8')
         message.data = array.array('B', cv2.imencode(chance.choice(('.png', '.jpg')), pixels)[1].tobytes())
@@ -427,7 +433,7 @@ class World:
         assert resized.shape == (3, 16, 16)
 
 
-# ---- running -----------------------------------------------------------------------------------------------------------
+# ---- running ---------------------------------------------------------------------------------------------------------
 
 
 def run_seeded(seed: int, first: int, count: int) -> None:

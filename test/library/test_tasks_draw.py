@@ -50,7 +50,8 @@ def test_classes_are_tinted_and_the_background_and_what_was_not_seen_are_not() -
 
 def test_keypoints() -> None:
     person = np.random.default_rng(0).uniform(60, 200, (17, 2))
-    result = Result([1], [1.0], ['person'], [10.0, 200.0, 20.0, 210.0], [], person.flatten().tolist(), [5.0] * 16 + [-5.0])
+    result = Result([1], [1.0], ['person'], [10.0, 200.0, 20.0, 210.0], [], person.flatten().tolist(),
+                    [5.0] * 16 + [-5.0])
     there = changed(annotate(GREY, 'detection', result, []))
     assert all(there[round(y), round(x)] for x, y in person[:16])
     limb = (person[5] + person[6]) / 2
@@ -66,9 +67,10 @@ def test_text_in_the_corners() -> None:
 
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf, 1e30, -1e30, 1e9])
 def test_coordinates_beyond_all_measure(value) -> None:
+    boxes = [value] * 4 + [5.0, 5.0, value, value]
     for shape in ((240, 320, 3), (1, 1, 3)):
         image = np.zeros(shape, np.uint8)
-        annotate(image, 'detection', Result([1] * 2, [0.5] * 2, ['x' * 5000] * 2, [value] * 4 + [5.0, 5.0, value, value], [],
+        annotate(image, 'detection', Result([1] * 2, [0.5] * 2, ['x' * 5000] * 2, boxes, [],
                                             [value] * 68, [1.0] * 34), ['caption'])
 
 

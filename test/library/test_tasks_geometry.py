@@ -13,7 +13,7 @@ from dynsplit_ros.model.preprocess import Placement, Resize
 from dynsplit_ros.tasks import interpret
 
 CUT_AWAY = 255
-#: Source heights and widths, and what the resize makes of them: a crop alone, a crop of twice or half the size, odd rests.
+#: Source heights and widths, and their resizes: a crop alone, a crop of twice or half the size, odd rests.
 CASES = [
     ((40, 60), Resize((32, 32), (40, 40))),
     ((41, 40), Resize((32, 32), (40, 40))),
@@ -40,7 +40,7 @@ def test_the_resized_image_sampled_back_is_the_image(source, resize) -> None:
     placement = resize.placement(*source)
     back = placement.sample(seen, CUT_AWAY)
     assert back.shape == source
-    # The pixels whose centres lie in the box of the whole input are those that the network saw; they come back as they were.
+    # The network saw the pixels whose centres lie in the box of the whole input; they come back as they were.
     (left, top), (right, bottom) = placement.to_source(torch.tensor([[0.0, 0.0], resize.size[::-1]])).tolist()
     y, x = (np.arange(length) + 0.5 for length in source)
     inside = ((top <= y) & (y < bottom))[:, None] & ((left <= x) & (x < right))
@@ -49,7 +49,7 @@ def test_the_resized_image_sampled_back_is_the_image(source, resize) -> None:
 
 
 def test_an_output_of_lower_resolution_covers_the_whole_input() -> None:
-    placement = Placement((6, 10), (4, 6), (4, 4))  # 1.5 rows and 5/3 columns to a pixel, one column cut off on each side
+    placement = Placement((6, 10), (4, 6), (4, 4))  # 1.5 rows and 5/3 columns to a pixel, a column cut off at each side
     back = placement.sample(np.array([[1, 2], [3, 4]], np.uint8), CUT_AWAY)
     rows = [0, 0, 0, 1, 1, 1]
     # Centres at 0.5, 1.5, …; of the input's columns, the first half lies from 5/3 to 5, the second from there to 25/3.
@@ -96,10 +96,12 @@ def test_label_image(count, kind) -> None:
 
 
 def test_keypoints_and_boxes_move_together() -> None:
-    outputs = {'boxes.0': torch.tensor([[0.0, 0.0, 32.0, 32.0], [4.0, 8.0, 6.0, 9.0]]), 'scores.0': torch.tensor([0.9, 0.8]),
-               'labels.0': torch.tensor([1, 1]), 'keypoints_scores.0': torch.tensor([[7.0], [-1.5]]),
+    outputs = {'boxes.0': torch.tensor([[0.0, 0.0, 32.0, 32.0], [4.0, 8.0, 6.0, 9.0]]),
+               'scores.0': torch.tensor([0.9, 0.8]), 'labels.0': torch.tensor([1, 1]),
+               'keypoints_scores.0': torch.tensor([[7.0], [-1.5]]),
                'keypoints.0': torch.tensor([[[0.0, 0.0, 1.0]], [[4.0, 8.0, 1.0]]])}
-    result = interpret('detection', outputs, ['', 'person'], placement=Resize((32, 32), (40, 40)).placement(80, 120), top_k=1)
+    placement = Resize((32, 32), (40, 40)).placement(80, 120)
+    result = interpret('detection', outputs, ['', 'person'], placement=placement, top_k=1)
     assert result.boxes_px == [28.0, 8.0, 92.0, 72.0, 36.0, 24.0, 40.0, 26.0]
     assert result.keypoints_px == [28.0, 8.0, 36.0, 24.0]
     assert result.keypoint_scores == [7.0, -1.5]

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""A hundred thousand corrupted messages at the nodes' callbacks, in a process of their own; see test/fuzz/fuzz_messages.py."""
+"""A hundred thousand corrupted messages at the nodes' callbacks, in processes of their own; see test/fuzz."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ FUZZER = Path(__file__).parents[1] / 'fuzz' / 'fuzz_messages.py'
 
 
 def run_fuzzer(*options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(FUZZER), *map(str, options)], capture_output=True, text=True, errors='replace',
-                          timeout=280)
+    return subprocess.run([sys.executable, str(FUZZER), *map(str, options)], capture_output=True, text=True,
+                          errors='replace', timeout=280)
 
 
 @pytest.mark.timeout(300)
@@ -70,5 +70,6 @@ def test_it_sees_an_activation_without_an_answer(fuzzer: ModuleType, monkeypatch
 
 def test_the_cases_are_the_same_each_time(fuzzer: ModuleType) -> None:
     chances = [fuzzer.random.Random('0/1') for _ in range(2)]
-    first, second = (fuzzer.corrupt(fuzzer.msg.Activation(tensors=[fuzzer.msg.Tensor()] * 2), chance) for chance in chances)
+    first, second = (fuzzer.corrupt(fuzzer.msg.Activation(tensors=[fuzzer.msg.Tensor()] * 2), chance)
+                     for chance in chances)
     assert repr(first) == repr(second)

@@ -38,7 +38,7 @@ OBJECTS = {'boxes.0': torch.tensor([[1.0, 2.0, 5.0, 8.0], [2.0, 1.0, 3.0, 6.0], 
 
 
 class Publisher(Node):
-    """Stands for the camera's node; pictures have 48 x 80 pixels, the network's input a quarter of the height and width."""
+    """Stands for the camera's node; pictures have 48 x 80 pixels, the network's input a quarter of height and width."""
 
     def __init__(self) -> None:
         super().__init__('publisher', namespace='/robot1')
@@ -190,8 +190,8 @@ def test_predictions_do_not_wait_for_a_picture_and_the_newest_is_drawn_next(scen
 def test_a_picture_that_cannot_be_drawn_is_told_and_the_next_one_drawn(scene) -> None:
     classifier = scene('classification')
     pictures = classifier.listen(topics.ANNOTATED)
-    classifier.publications.publish(Image(header=Header(frame_id='camera'), encoding='nonsense', width=9, height=9), (48, 80),
-                                    {'logits': torch.rand(1, 3)}, FrameTiming())
+    broken = Image(header=Header(frame_id='camera'), encoding='nonsense', width=9, height=9)
+    classifier.publications.publish(broken, (48, 80), {'logits': torch.rand(1, 3)}, FrameTiming())
     wait(lambda: classifier.node.told, 'nothing was told')
     assert 'could not be annotated' in classifier.node.told[0]
     classifier.publish({'logits': torch.rand(1, 3)})
@@ -257,7 +257,8 @@ def test_detections_for_vision_msgs(types) -> None:
     for found, number, score, box in zip(message.detections, ('1', '2'), (0.9, 0.6), ((4, 8, 20, 32), (8, 4, 12, 24)),
                                          strict=True):
         assert found.header == header and len(found.results) == 1
-        assert found.results[0].hypothesis.class_id == number and found.results[0].hypothesis.score == pytest.approx(score)
+        hypothesis = found.results[0].hypothesis
+        assert hypothesis.class_id == number and hypothesis.score == pytest.approx(score)
         x, y = found.bbox.center.position.x, found.bbox.center.position.y
         half_x, half_y = found.bbox.size_x / 2, found.bbox.size_y / 2
         assert (x - half_x, y - half_y, x + half_x, y + half_y) == box and found.bbox.center.theta == 0
