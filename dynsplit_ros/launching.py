@@ -26,11 +26,13 @@ DESCRIPTIONS = {
     'source': 'Whether to play a photograph as the camera topic, for those without a camera.',
     'transport': 'The network between robot and edge, for Fast DDS: one_machine, wired, wireless; default: as it is.',
     'discovery_server': 'HOST:PORT of a Fast DDS discovery server, for networks without multicast. Empty: none.',
+    'autostart': "Whether the nodes activate themselves, or 'ros2 lifecycle set' does it. Empty: as in params_file.",
     'use_sim_time': 'Whether the nodes take their time from /clock.',
     'log_level': "The nodes' log level: debug, info, warn, error or fatal.",
 }
 CHOICES = {
     'source': ['true', 'false'],
+    'autostart': ['', 'true', 'false'],
     'transport': list(TRANSPORTS),
     'use_sim_time': ['true', 'false'],
     'log_level': ['debug', 'info', 'warn', 'error', 'fatal'],
@@ -56,6 +58,8 @@ def node(context: LaunchContext, executable: str, *, model: bool = False,
         raise FileNotFoundError(
             f'params_file is {str(params_file)!r}, which is not a file; give a YAML file as in {CONFIG}')
     overrides: dict[str, object] = {'use_sim_time': given['use_sim_time'] == 'true'}
+    if given['autostart']:
+        overrides['autostart'] = given['autostart'] == 'true'
     if model:
         # As text, whatever it looks like: YAML would make a number of device 0 and nothing of a name null.
         overrides |= {name: ParameterValue(given[name], value_type=str)

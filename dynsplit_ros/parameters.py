@@ -20,7 +20,7 @@ class Parameter:
     One parameter: name, default (its type is the parameter's), meaning, unit, and what is allowed.
 
     ``minimum`` and ``maximum`` bound a number or each element of a list of numbers; ``choices`` lists the texts that
-    are allowed. ``dynamic`` parameters may change while the node runs; the others are read once, at its start.
+    are allowed. ``dynamic`` parameters may change while the node runs; the others are read when it is configured.
     """
 
     name: str
@@ -63,7 +63,11 @@ class Parameter:
         return value
 
 
+AUTOSTART = Parameter('autostart', True, 'Whether the node configures and activates itself at its start; if not, '
+                      'others drive it: ros2 lifecycle set.')
+
 MODEL = (
+    AUTOSTART,
     Parameter('model', 'mobilenet_v2', 'The network: a torchvision model by name, package.module:factory, or a .pt2 '
               'file saved with torch.export. Must be the same on robot and edge.'),
     Parameter('weights', 'default', "Its weights: 'default' or a name from torchvision's enumeration of them, 'none' "
@@ -99,7 +103,14 @@ MODEL = (
 )
 
 CAMERA = MODEL + (
-    Parameter('compressed', False, 'Whether the image topic carries sensor_msgs/CompressedImage instead of Image.'),
+    Parameter('image_topics', ['image'], 'The camera topics. With several, a frame is a batch of the newest image of '
+              'each, and every image has its own prediction.'),
+    Parameter('compressed', False, 'Whether the image topics carry sensor_msgs/CompressedImage instead of Image.'),
+    Parameter('batch', 1, 'Images in a frame, taken in turn from the one topic; with several image_topics it is their '
+              "number. The edge's batch must be at least as large.", minimum=1, maximum=64),
+    Parameter('batch_timeout_s', 0.5, 'Longest wait of an image for the others of its batch, which then goes without '
+              'them; a camera that was silent for longer is not waited for. Must be longer than a full batch takes.', 's',
+              0.001, 60.0),
     Parameter('top_k', 5, 'How many classes a prediction names.', minimum=1, maximum=1000, dynamic=True),
     Parameter('min_score', 0.3, 'Detected objects that score less are left out.', minimum=0.0, maximum=1.0, dynamic=True),
     Parameter('max_on_link', 1, 'Payloads that may be between robot and edge at a time; more than one fills a slow '
@@ -111,6 +122,8 @@ CAMERA = MODEL + (
 )
 
 EDGE = MODEL + (
+    Parameter('batch', 1, "Most images in a frame of a robot; at least the robots' batch, or number of image_topics. "
+              'Frames with more are refused, and the robot goes on alone.', minimum=1, maximum=64),
     Parameter('max_waiting', 2, 'Frames of one robot that may wait for the tail; a newer one takes the place of the '
               'oldest.', minimum=1, maximum=64),
     Parameter('max_batch', 1, 'Frames of the same cut, each of another robot, that may share a run of the tail where '
@@ -125,13 +138,14 @@ EDGE = MODEL + (
               'each tail; 1 emulates nothing.', minimum=1.0, maximum=1000.0),
 )
 
-#: The monitor's settings declare themselves; all of them may change while it runs.
-MONITOR = tuple(
+#: The monitor's settings declare themselves; all of them may change while it runs. The camera says how many images its
+#: frames have.
+MONITOR = (AUTOSTART, *(
     Parameter(setting.name,
               list(setting.default) if isinstance(setting.default, tuple) else setting.default,  # type: ignore[arg-type]
               setting.metadata['description'], setting.metadata['unit'], setting.metadata['minimum'],
               setting.metadata['maximum'], setting.metadata['choices'], dynamic=True)
-    for setting in fields(MonitorSettings))
+    for setting in fields(MonitorSettings) if setting.name != 'batch'))
 
 SOURCE = (
     Parameter('path', '', 'What to play: an image file, a folder of them, a video file or the number of a webcam; '

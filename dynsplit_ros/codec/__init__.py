@@ -2,6 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors to the bytes of a message and back, every byte checked before it is believed."""
 
-from dynsplit_ros.codec.registry import CodecInfo, CODECS, decode, encode, EncodedTensor, usable_codecs
+from dynsplit_ros.codec.registry import CodecInfo, CODECS, declared_batch, decode, encode, EncodedTensor, usable_codecs
 
-__all__ = ['CODECS', 'CodecInfo', 'EncodedTensor', 'decode', 'encode', 'usable_codecs']
+__all__ = ['CODECS', 'CodecInfo', 'EncodedTensor', 'declared_batch', 'decode', 'encode', 'usable_codecs']

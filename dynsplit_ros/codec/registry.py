@@ -192,7 +192,7 @@ def _declared(
     """Return what the payload declares itself to be, once that agrees with the cut."""
     if len(encoded) != len(expected):
         raise DynsplitError(f'the payload has {len(encoded)} tensors, but the cut has {len(expected)}')
-    batch = _batch(encoded, expected)
+    batch = declared_batch(encoded, expected)
     if not 1 <= batch <= max_batch:
         raise DynsplitError(f'the payload is a batch of {batch}, but 1 to {max_batch} are allowed')
     declared = []
@@ -210,8 +210,12 @@ def _declared(
     return declared
 
 
-def _batch(encoded: Sequence[EncodedTensor], expected: Sequence[TensorSpec]) -> int:
-    """Return the multiple of the first dimension that the first tensor with one declares."""
+def declared_batch(encoded: Sequence[EncodedTensor], expected: Sequence[TensorSpec]) -> int:
+    """
+    Return the number of images that a payload declares itself to be of; :func:`decode` checks it.
+
+    It is the multiple of the first dimension that the first tensor with one declares.
+    """
     for tensor, spec in zip(encoded, expected):
         if spec.nbytes and spec.shape and len(tensor.shape):
             return int(tensor.shape[0]) // spec.shape[0]  # a remainder is found as a shape that differs

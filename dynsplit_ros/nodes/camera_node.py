@@ -5,82 +5,181 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 import sys
+import time
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
+import torch
 from torch import Tensor
 
 from dynsplit_ros import msg
-from dynsplit_ros.codec import EncodedTensor, decode
+from dynsplit_ros.codec import declared_batch, decode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.messages.images import to_rgb
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
 from dynsplit_ros.messages.timing import to_profile, to_timing
-from dynsplit_ros.messages.images import to_rgb
 from dynsplit_ros.nodes import topics
+from dynsplit_ros.nodes.managed import Managed
 from dynsplit_ros.nodes.publications import Publications
-from dynsplit_ros.nodes.shell import Shell, run
-from dynsplit_ros.nodes.split_model import load
+from dynsplit_ros.nodes.shell import run
+from dynsplit_ros.nodes.split_model import load, unload
 from dynsplit_ros.parameters import CAMERA
-from dynsplit_ros.runtime.frame import EdgeTimes, FrameTiming, Status
+from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.runtime.batch import Collector
+from dynsplit_ros.runtime.frame import EdgeTimes, FrameTiming, State, Status
 from dynsplit_ros.runtime.robot import Frame, Order, Outputs, Robot
 from dynsplit_ros.tasks import check_outputs
+from dynsplit_ros.tensors import of_image
 
 
-@dataclass
+@dataclass(eq=False)
 class Shot:
-    """A camera message on its way, and its size in pixels once it has been converted."""
+    """A camera message on its way, when it came, and its size in pixels once it has been converted."""
 
     message: Image | CompressedImage
+    arrived_s: float
     width: int = 0
     height: int = 0
 
 
-class CameraNode(Shell):
+class CameraNode(Managed):
     """The robot's half of the network behind a camera topic."""
+
+    split: SplitModel
+    _uplink: topics.Apart | None = None
+    _publications: Publications | None = None
+    _robot: Robot | None = None
 
     def __init__(self) -> None:
         super().__init__('camera_node', CAMERA)
+
+    def configure(self) -> None:
+        """Load the model and say how fast it is here."""
         values = self.values
-        self.split, profile = load(self, values)
+        several = len(values.image_topics) > 1
+        if not values.image_topics or several and values.batch not in (1, len(values.image_topics)):
+            raise DynsplitError(f"parameter 'image_topics' names {len(values.image_topics)} topics, with 'batch' "
+                                f'{values.batch}; name one topic, or several and leave batch at 1')
+        self._topics = [self._topic(name) for name in values.image_topics]
+        self._images = len(self._topics) if several else values.batch
+        self.split, profile = load(self, values, self._images)
         self._model = self.split.model
         self._uplink = topics.Apart(self, 'uplink')
         self._activation = self._uplink.publisher(topics.ACTIVATION)
         self._publications = Publications(self, self.split)
         self._frame_timing = topics.FRAME_TIMING.publisher(self)
         self._robot_profile = topics.ROBOT_PROFILE.publisher(self)
-        self._robot_profile.publish(to_profile(
-            profile.scaled(values.emulate_slowdown) if values.emulate_slowdown > 1 else profile))
+        slowdown = values.emulate_slowdown
+        self._robot_profile.publish(to_profile(profile.scaled(slowdown) if slowdown > 1 else profile, self._images))
+
+    def _topic(self, name: str) -> str:
+        try:
+            return str(self.resolve_topic_name(name))
+        except Exception as error:
+            raise DynsplitError(f"parameter 'image_topics' names {name!r}, which is no topic name: "
+                                f'{" ".join(str(error).split())}') from error
+
+    def activate(self) -> None:
+        """Accept images."""
+        values = self.values
+        self._collector = Collector[Shot](len(self._topics), self._images, values.batch_timeout_s)
         self._robot = Robot(self.split, self, max_on_link=values.max_on_link, max_unanswered=values.max_unanswered,
                             slowdown=values.emulate_slowdown)
+        self._left_out = 0  # images that could not be used, of batches that could
         self._counters_before = self._robot.counters()
+        self._states = dict.fromkeys(State, 0)
+        self._decision: msg.SplitDecision | None = None
+        self._last: FrameTiming | None = None
+        self._refusal = self._why_fell_back = ''
         topics.SPLIT.subscription(self, self._on_split)
         topics.RECEIPT.subscription(self, self._on_receipt)
         topics.TAIL_RESULT.subscription(self, self._on_tail_result)
-        self.create_subscription(CompressedImage if values.compressed else Image, 'image',
-                                 lambda message: self._robot.offer(Shot(message)), qos_profile_sensor_data,
-                                 qos_overriding_options=QoSOverridingOptions.with_default_policies())
-        self.get_logger().info(f'waiting for images on {self.resolve_topic_name("image")}')
+        for number, name in enumerate(values.image_topics):
+            self.create_subscription(
+                CompressedImage if values.compressed else Image, name,
+                partial(self._on_image, number), qos_profile_sensor_data,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        if self._images > 1:
+            self.every(max(0.01, values.batch_timeout_s / 8),
+                       lambda: self._offer(self._collector.due(time.monotonic())))
+        self.get_logger().info(f'waiting for images on {", ".join(self._topics)}')
+
+    def deactivate(self, within_s: float) -> None:
+        """Finish the accepted frames."""
+        if self._robot is not None:
+            self._robot.close(within_s)
+            self.get_logger().info(', '.join(f'{name} {value}' for name, value in vars(self._robot.counters()).items()))
+            self._robot = None
+
+    def cleanup(self) -> None:
+        """Give the model's memory back."""
+        self._withdraw()
+        self.split = self._model = None
+        unload()
+
+    def close(self) -> None:
+        """Finish the accepted frames and leave."""
+        super().close()
+        self._withdraw()
+
+    def _withdraw(self) -> None:
+        """Withdraw what is published on participants of its own."""
+        if self._publications is not None:
+            self._publications.close()
+        if self._uplink is not None:
+            self._uplink.close()
+        self._publications = self._uplink = self._activation = None
 
     def diagnose(self) -> tuple[bytes, str, dict[str, object]]:
-        """Tell what has become of the frames; a warning while frames fall back or images are refused."""
-        counters = self._robot.counters()
+        """Tell what has become of the frames; a warning where the edge could not be used, an error for lost images."""
+        robot = self._robot.counters()
+        counters = replace(robot, refused_images=robot.refused_images + self._left_out)
         before, self._counters_before = self._counters_before, counters
-        values = vars(counters)
+        decision, last = self._decision, self._last
+        values: dict[str, object] = {
+            **vars(counters), 'replaced_in_batch': self._collector.replaced, 'offered_hz': self._collector.rate_hz,
+            **{state.name.lower(): self._states[state] for state in State}}
+        if last is not None:
+            values |= {'split': last.split_index, 'codec': last.codec, 'latency_s': last.latency_s}
         if counters.failed > before.failed:
             return DiagnosticStatus.ERROR, 'frames fail', values
         if counters.refused_images > before.refused_images:
-            return DiagnosticStatus.ERROR, 'images are refused', values
-        if counters.fell_back > before.fell_back:
-            return DiagnosticStatus.WARN, 'frames are finished on the robot because the edge does not answer', values
+            return DiagnosticStatus.ERROR, f'images are refused: {self._refusal}', values
         if counters.delivered == before.delivered:
-            return DiagnosticStatus.STALE, 'no frame in the last second', values
-        return DiagnosticStatus.OK, 'running', values
+            return (DiagnosticStatus.ERROR, wrong, values) if (wrong := self._wrong_type()) else (
+                DiagnosticStatus.STALE, 'no frame in the last second', values)
+        if counters.fell_back > before.fell_back:
+            return DiagnosticStatus.WARN, f'frames are finished on the robot: {self._why_fell_back}', values
+        if decision is None:
+            return DiagnosticStatus.WARN, 'degraded to local inference: no decision of the monitor', values
+        if decision.degraded and decision.split_index == self.split.local_index:
+            return DiagnosticStatus.WARN, f'degraded to local inference: {decision.reason}', values
+        words = f'split {decision.split_index} ({decision.split_name}) {decision.codec}'.strip()
+        return DiagnosticStatus.OK, words, values
+
+    def _wrong_type(self) -> str:
+        """Return what to do where an image topic carries messages of another type; empty where none does."""
+        compressed = self.values.compressed
+        other = f'sensor_msgs/msg/{"Image" if compressed else "CompressedImage"}'
+        for topic in self._topics:
+            if any(publisher.topic_type == other for publisher in self.get_publishers_info_by_topic(topic)):
+                return f'{topic} carries {other}; set the parameter compressed to {str(not compressed).lower()}'
+        return ''
 
     # ---- what comes in -------------------------------------------------------------------------------------------
+
+    def _on_image(self, camera: int, message: Image | CompressedImage) -> None:
+        now_s = time.monotonic()
+        self._offer(self._collector.add(camera, Shot(message, now_s), now_s))
+
+    def _offer(self, shots: list[Shot]) -> None:
+        if shots:
+            self._robot.offer(shots)
 
     def _on_split(self, message: msg.SplitDecision) -> None:
         if message.fingerprint != self.split.fingerprint:
@@ -91,6 +190,7 @@ class CameraNode(Shell):
             self._robot.on_order(Order(message.split_index, message.codec, message.fallback_after_s,
                                        message.last_frame_session, message.last_frame, message.local_if_wait_s,
                                        message.predicted_latency_s))
+            self._decision = message
         except DynsplitError as error:
             self.tell('split', str(error), error=True)
 
@@ -106,9 +206,13 @@ class CameraNode(Shell):
             if status is Status.OK:
                 if message.fingerprint != self.split.fingerprint:
                     raise DynsplitError('it is of another model')
-                outputs = decode('raw', from_tensors(message.outputs), self.split.output_specs)
-                if self.split.output_specs is None:  # a detector's shapes are free: what cannot be read is no answer
-                    check_outputs(self._model.task, outputs)
+                images, specs = self._robot.images(message.session, message.sequence), self.split.output_specs
+                outputs = decode('raw', from_tensors(message.outputs), specs, images)
+                for number in range(images if specs is None else 0):
+                    # A detector's shapes are free: what cannot be read is no answer.
+                    check_outputs(self._model.task, of_image(outputs, number, images, True))
+                if specs is not None and declared_batch(message.outputs, specs) != images:
+                    raise DynsplitError(f'it is not of {images} images, which the frame has')
         except Exception as error:  # Whatever it holds, the frame is finished here.
             status, reason = Status.FAILED, f'the answer cannot be used: {error}'
         if status in (Status.REFUSED, Status.FAILED):
@@ -121,44 +225,63 @@ class CameraNode(Shell):
 
     # ---- what the robot asks of the world (runtime.robot.Outside); called from its threads -------------------------
 
-    def prepare(self, source: Shot) -> Tensor:
-        """Convert and resize a camera image."""
-        image = to_rgb(source.message)
-        source.height, source.width = image.shape[:2]
-        return self._model.resize(image).unsqueeze(0)
+    def prepare(self, source: list[Shot]) -> Tensor:
+        """Convert and resize the camera images of a frame; one that cannot be used is left out of it."""
+        images = []
+        for shot in list(source):
+            try:
+                image = to_rgb(shot.message)
+                shot.height, shot.width = image.shape[:2]
+                images.append(self._model.resize(image))
+            except DynsplitError as error:
+                if len(source) == 1:
+                    raise
+                source.remove(shot)
+                self._left_out += 1
+                self.refuse([shot], str(error))
+        return torch.stack(images)
 
     def send(self, frame: Frame, payload: Sequence[EncodedTensor]) -> None:
         """Publish an activation."""
         timing = frame.timing
         self._activation.publish(msg.Activation(
-            header=frame.source.message.header, session=timing.session, sequence=timing.sequence,
+            header=frame.source[0].message.header, session=timing.session, sequence=timing.sequence,
             fingerprint=self.split.fingerprint, split_index=timing.split_index, codec=timing.codec,
             patience_s=frame.patience_s, tensors=to_tensors(payload)))
 
     def deliver(self, frame: Frame, outputs: Outputs) -> None:
-        """Publish a prediction."""
-        source = frame.source
-        self._publications.publish(source.message, (source.height, source.width), outputs, frame.timing)
+        """Publish the prediction of each image."""
+        count = len(frame.source)
+        frame.timing.offered_hz = self._collector.rate_hz
+        for number, shot in enumerate(frame.source):
+            self._publications.publish(
+                shot.message, (shot.height, shot.width), of_image(outputs, number, count, self.split.output_specs is None),
+                frame.timing if self._images == 1 else _since(shot.arrived_s, frame))
 
     def report(self, timing: FrameTiming) -> None:
         """Publish where a frame stands."""
+        self._states[timing.state] += 1
+        timing.offered_hz = self._collector.rate_hz
+        if timing.state is State.FELL_BACK:
+            self._why_fell_back = timing.detail
+        if timing.state not in (State.SENT, State.LATE):
+            self._last = timing
         self._frame_timing.publish(to_timing(timing))
 
-    def refuse(self, source: Shot, reason: str) -> None:
+    def refuse(self, source: list[Shot], reason: str) -> None:
         """Log an image that was not accepted."""
+        self._refusal = reason
         self.tell('image', f'an image was not accepted: {reason}', error=True)
 
     def fault(self, reason: str) -> None:
         """Log what a frame met."""
         self.tell('fault', reason, error=True)
 
-    def close(self) -> None:
-        """Finish the frames under way."""
-        self._robot.close()
-        self._publications.close()
-        self._uplink.close()
-        counters = self._robot.counters()
-        self.get_logger().info(', '.join(f'{name} {value}' for name, value in vars(counters).items()))
+
+def _since(arrived_s: float, frame: Frame) -> FrameTiming:
+    """Return a frame's timing as an image saw it that came before its batch was complete."""
+    before_s = frame.arrived_s - arrived_s
+    return replace(frame.timing, wait_s=frame.timing.wait_s + before_s, latency_s=frame.timing.latency_s + before_s)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -16,9 +16,11 @@ from dynsplit_ros.codec import encode
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
 from dynsplit_ros.messages.timing import to_profile
 from dynsplit_ros.nodes import topics
-from dynsplit_ros.nodes.shell import Shell, run
-from dynsplit_ros.nodes.split_model import load
+from dynsplit_ros.nodes.managed import Managed
+from dynsplit_ros.nodes.shell import run
+from dynsplit_ros.nodes.split_model import load, unload
 from dynsplit_ros.parameters import EDGE
+from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.runtime.edge import Edge, Job, Load
 from dynsplit_ros.runtime.frame import EdgeTimes, Status
 
@@ -76,27 +78,53 @@ class RobotLink:
             self._node.destroy_publisher(publisher)
 
 
-class EdgeNode(Shell):
+class EdgeNode(Managed):
     """Discovers robots by their activation topics and serves them with one model."""
+
+    split: SplitModel
+    edge: Edge | None = None
 
     def __init__(self) -> None:
         super().__init__('edge_node', EDGE)
-        self.split, profile = load(self, self.values)
-        self.profile_message = to_profile(profile.scaled(self.values.emulate_slowdown)
-                                          if self.values.emulate_slowdown > 1 else profile)
         self._links: dict[str, RobotLink] = {}
+
+    def configure(self) -> None:
+        """Load the model."""
+        values = self.values
+        self.split, self._profile = load(self, values, values.batch)
+        self.profile_message = to_profile(self._profile.scaled(values.emulate_slowdown) if values.emulate_slowdown > 1
+                                          else self._profile, values.batch)
+
+    def activate(self) -> None:
+        """Serve robots."""
         self._load: Load | None = None
-        self._refused_before = 0
-        self.edge = Edge(self.split, self, profile=profile, max_waiting=self.values.max_waiting,
+        self._counts_before: dict[str, int] = {}
+        self._unserved: set[str] = set()
+        self.edge = Edge(self.split, self, profile=self._profile, max_waiting=self.values.max_waiting,
                          max_batch=self.values.max_batch, max_batch_wait_s=self.values.max_batch_wait_s,
+                         max_images=self.values.batch,
                          slowdown=self.values.emulate_slowdown)
         self.every(DISCOVERY_PERIOD_S, self._discover)
         self.every(self.values.load_period_s, self._report_load)
         self._discover()
         self.get_logger().info(f'serving {self.values.model} ({self.split.fingerprint[:12]}) on {self.values.device}')
 
+    def deactivate(self, within_s: float) -> None:
+        """Leave the robots, which then go on alone."""
+        if self.edge is not None:
+            self.edge.close(within_s)
+        while self._links:
+            self._links.popitem()[1].close()
+        self.edge = None
+
+    def cleanup(self) -> None:
+        """Give the model's memory back."""
+        self.split = self._profile = None
+        unload()
+
     def _discover(self) -> None:
         suffix = '/' + topics.ACTIVATION.name
+        self._unserved.clear()
         for name, types in self.get_topic_names_and_types():
             if not name.endswith(suffix) or ACTIVATION_TYPE not in types:
                 continue
@@ -104,6 +132,7 @@ class EdgeNode(Shell):
             link = self._links.get(namespace)
             present = self.count_publishers(name) > 0
             if link is None and present and len(self._links) >= self.values.max_robots:
+                self._unserved.add(namespace)
                 self.tell('robots', f'the robot in namespace {namespace} is not served, for {len(self._links)} are; raise '
                           'max_robots')
             elif link is None and present:
@@ -118,16 +147,26 @@ class EdgeNode(Shell):
                     self.edge.forget(namespace)
 
     def diagnose(self) -> tuple[bytes, str, dict[str, object]]:
-        """Tell how busy the edge is; a warning while activations are being refused."""
-        load = self._load
-        if load is None:
-            return DiagnosticStatus.OK, 'no load report yet', {}
-        refusing = load.refused_total > self._refused_before
-        self._refused_before = load.refused_total
-        values = {**asdict(load), 'queueing_s': max(load.queueing_s.values(), default=0.0),
-                  'robots': ', '.join(self._links) or 'none'}
-        if refusing:
-            return DiagnosticStatus.WARN, 'refusing activations', values
+        """Tell how busy the edge is, and whose activations it refuses; a failing tail is an error."""
+        counts = self.edge.counts()
+        before, self._counts_before = self._counts_before, counts
+        load = asdict(self._load) if self._load is not None else {}
+        load.pop('refused_total', None)
+        values = {**load, 'queueing_s': max(load.get('queueing_s', {}).values(), default=0.0),
+                  'robots': ', '.join(self._links) or 'none', 'robots_not_served': len(self._unserved),
+                  'answered': 0, 'refused': 0, 'superseded': 0, 'failed': 0, **counts}
+
+        def grows(name: str) -> bool:
+            return counts.get(name, 0) > before.get(name, 0)
+
+        if grows('failed'):
+            return DiagnosticStatus.ERROR, 'tails fail', values
+        if grows('refused'):
+            robots, kinds = (', '.join(name.removeprefix(prefix) for name in counts if name.startswith(prefix) and grows(name))
+                             for prefix in ('refused from ', 'refused: '))
+            return DiagnosticStatus.WARN, f'refusing activations of {robots}: {kinds}', values
+        if self._unserved:
+            return DiagnosticStatus.WARN, f'not serving {", ".join(sorted(self._unserved))}: raise max_robots', values
         return DiagnosticStatus.OK, f'serving {len(self._links)} robots', values
 
     def _report_load(self) -> None:
@@ -152,10 +191,6 @@ class EdgeNode(Shell):
     def fault(self, reason: str) -> None:
         """Log what the edge survived."""
         self.tell('fault', reason, error=True)
-
-    def close(self) -> None:
-        """End the tail thread."""
-        self.edge.close()
 
 
 def main(args: list[str] | None = None) -> int:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import array
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 import math
 import secrets
 import sys
@@ -19,7 +19,8 @@ from dynsplit_ros import msg
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.messages.timing import from_profile, from_timing
 from dynsplit_ros.nodes import topics
-from dynsplit_ros.nodes.shell import Shell, run
+from dynsplit_ros.nodes.managed import Managed
+from dynsplit_ros.nodes.shell import run
 from dynsplit_ros.parameters import MONITOR
 from dynsplit_ros.profile.profile import merge, Profile
 from dynsplit_ros.runtime.frame import State
@@ -27,18 +28,26 @@ from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport,
 
 TICK_S = 0.02
 LINK_STATE_PERIOD_S = 0.1
+SILENT = 'the edge is silent'
 OUTCOMES = {State.ANSWERED: 'answered', State.LOCAL: 'local', State.FELL_BACK: 'fell_back', State.LATE: 'late'}
 
 
-class MonitorNode(Shell):
+class MonitorNode(Managed):
     """Feeds the monitor with what robot and edge say, and publishes its decisions."""
+
+    _monitor: Monitor | None = None
+    _degraded = False
+    _alone = ''  # why there is no monitor though both profiles are there
 
     def __init__(self) -> None:
         super().__init__('monitor_node', MONITOR)
-        self._session = secrets.randbits(63) | 1
-        self._profiles: dict[str, Profile] = {}
-        self._monitor: Monitor | None = None
         self._settings = settings_of(self.values)
+        self._profiles: dict[str, Profile] = {}
+        self._images: dict[str, int] = {}
+
+    def activate(self) -> None:
+        """Listen, and decide once both profiles are there; the latest of each is sent again."""
+        self._session = secrets.randbits(63) | 1
         # A camera that restarts counts its frames from 1 again; the monitor's numbers go on from where they were.
         self._camera_session = 0
         self._frame_offset = 0
@@ -58,12 +67,17 @@ class MonitorNode(Shell):
         self.every(LINK_STATE_PERIOD_S, self._publish_link_state)
         self.get_logger().info('waiting for the profiles of robot and edge')
 
+    def deactivate(self, within_s: float) -> None:
+        """Decide nothing more: the camera follows the last decision while the edge answers, then goes on alone."""
+        self._monitor = None
+        self._profiles.clear()
+
     # ---- what comes in -------------------------------------------------------------------------------------------
 
     def _on_profile(self, side: str, message: msg.Profile) -> None:
         try:
             profile = from_profile(message, f"the {side}'s profile")
-            self._profiles[side] = profile
+            self._profiles[side], self._images[side] = profile, max(1, message.images)
             self._start()
         except DynsplitError as error:
             self.tell(f'{side} profile', str(error), error=True)
@@ -72,26 +86,32 @@ class MonitorNode(Shell):
         """Make the monitor when both profiles are there, or again when one of them is another."""
         if len(self._profiles) < 2:
             return
-        robot, edge = self._profiles['robot'], self._profiles['edge']
-        if robot.fingerprint != edge.fingerprint:
+        self._monitor, robot = None, self._profiles['robot']
+        try:
+            self._monitor = self._make(self._settings)
+        except DynsplitError as error:
             # Not followed by a decision: the camera goes on alone, and the edge refuses what is still under way.
-            self._monitor = None
-            self.tell('fingerprint', f'the robot runs {robot.model!r} ({robot.fingerprint[:12]}) and the edge '
-                      f'{edge.model!r} ({edge.fingerprint[:12]}); the robot goes on alone until both run the same model, '
-                      'weights and input size', error=True)
-            self._publish_local('the edge runs another model', robot)
+            self._alone = str(error)
+            self.tell('profiles', f'the robot goes on alone: {error}', error=True)
+            self._publish_local(self._alone, robot)
             return
-        self._monitor = self._make(self._settings)
         self.get_logger().info(f'deciding for {robot.model} ({robot.fingerprint[:12]}), splits 0 to {robot.local_index}')
 
     def _make(self, settings: MonitorSettings) -> Monitor:
-        profile = merge(self._profiles['robot'], self._profiles['edge'])
+        robot, edge = self._profiles['robot'], self._profiles['edge']
+        if robot.fingerprint != edge.fingerprint:
+            raise DynsplitError(f'it runs {robot.model!r} ({robot.fingerprint[:12]}), but the edge {edge.model!r} '
+                                f'({edge.fingerprint[:12]}); run the same model, weights and input size on both')
+        if self._images['robot'] > self._images['edge']:
+            raise DynsplitError(f"its frames have {self._images['robot']} images, but the edge takes "
+                                f"{self._images['edge']}; start the edge with the parameter batch: {self._images['robot']}")
+        profile = merge(robot, edge)
         known = sorted({codec for cut in profile.cuts for codec in cut.codecs})
         unknown = [codec for codec in settings.codecs if codec not in known]
         if unknown:
             raise DynsplitError(f"parameter 'codecs' names {', '.join(map(repr, unknown))}, but the profiles have "
                                 f'{", ".join(known)}; name one of these, or profile both machines with it')
-        return Monitor(profile, settings)
+        return Monitor(profile, replace(settings, batch=self._images['robot']))
 
     def _on_frame_timing(self, message: msg.FrameTiming) -> None:
         try:
@@ -113,7 +133,7 @@ class MonitorNode(Shell):
             values = {field.name: getattr(timing, field.name) for field in fields(FrameObservation)
                       if hasattr(timing, field.name)}
             self._monitor.on_frame(FrameObservation(**{
-                **values, 'sequence': number, 'outcome': OUTCOMES[timing.state], 'batch': self._settings.batch}))
+                **values, 'sequence': number, 'outcome': OUTCOMES[timing.state], 'batch': timing.images}))
         self._decide()
 
     def _on_receipt(self, message: msg.Receipt) -> None:
@@ -160,6 +180,10 @@ class MonitorNode(Shell):
         if decision.changed:
             self.get_logger().info(f'split {decision.split_index} ({decision.split_name}) {decision.codec}: '
                                    f'{decision.reason}')
+        self._publish(decision)
+
+    def _publish(self, decision: Decision) -> None:
+        self._degraded = not self._monitor.link.alive
         self._split.publish(self._to_message(decision))
 
     def _to_message(self, decision: Decision) -> msg.SplitDecision:
@@ -172,6 +196,7 @@ class MonitorNode(Shell):
             split_name=decision.split_name,
             codec=decision.codec,
             reason=decision.reason,
+            degraded=self._degraded,
             predicted_latency_s=decision.predicted_s,
             fallback_after_s=decision.fallback_after_s,
             local_if_wait_s=decision.local_if_wait_s,
@@ -193,13 +218,15 @@ class MonitorNode(Shell):
         local = robot.cuts[robot.local_index]
         self._split.publish(msg.SplitDecision(
             header=self._header(), fingerprint=robot.fingerprint, split_index=local.index, split_name=local.name,
-            reason=reason, predicted_latency_s=local.head_s[1], last_frame_session=self._camera_session,
-            last_frame=self._last_frame))
+            reason=reason, degraded=True, predicted_latency_s=local.head_s[robot.batches[0]],
+            last_frame_session=self._camera_session, last_frame=self._last_frame))
 
     def _publish_link_state(self) -> None:
         if self._monitor is None:
             return
         link, load = self._monitor.link, self._monitor.load
+        if self._degraded == link.alive and self._monitor.decision is not None:
+            self._publish(self._monitor.decision)  # it stays, but for another reason
         spread = math.exp(min(link.relative_uncertainty, 20.0))
         self._link_state.publish(msg.LinkState(
             header=self._header(), alive=link.alive, throughput_bps=link.throughput_bps,
@@ -219,29 +246,36 @@ class MonitorNode(Shell):
         if self._monitor is not None:
             self._monitor = self._make(settings)
         self._settings = settings
+        if self._monitor is None:
+            self._start()
 
     def diagnose(self) -> tuple[bytes, str, dict[str, object]]:
-        """Tell what is believed of the link, and whether the robot is on its own."""
+        """Tell what is believed of link and edge, and whether the robot is on its own."""
+        values: dict[str, object] = {'ignored_messages': self._ignored, 'fell_back': self._fallbacks}
         if self._monitor is None:
             missing = [side for side in ('robot', 'edge') if side not in self._profiles]
-            words = f'no profile of {" and ".join(missing)}' if missing else 'the edge runs another model'
-            return DiagnosticStatus.WARN, words, {'ignored_messages': self._ignored}
-        link, decision = self._monitor.link, self._monitor.decision
-        values: dict[str, object] = {
-            'throughput_bps': link.throughput_bps, 'round_trip_s': link.rtt_s, 'silence_s': link.silence_s,
-            'payload_bytes': link.payload_bytes, 'heartbeat_bytes': link.heartbeat_bytes,
-            'probe_bytes': link.probe_bytes, 'fell_back': self._fallbacks, 'ignored_messages': self._ignored}
+            if missing:
+                return DiagnosticStatus.WARN, f'no profile of {" and ".join(missing)}', values
+            return DiagnosticStatus.WARN, f'degraded to local inference: {self._alone}', values
+        link, load, decision = self._monitor.link, self._monitor.load, self._monitor.decision
+        values |= {'frame_rate_hz': self._monitor.frame_rate_hz, **asdict(link),
+                   **{f'edge_{name}': value for name, value in asdict(load).items()}}
         if decision is not None:
-            values |= {'split': decision.split_index, 'decisions': decision.sequence, 'reason': decision.reason}
+            values |= {'split': decision.split_index, 'codec': decision.codec, 'decisions': decision.sequence,
+                       'predicted_latency_s': decision.predicted_s, 'fallback_after_s': decision.fallback_after_s,
+                       'reason': decision.reason}
         if not link.alive:
-            return DiagnosticStatus.WARN, 'the edge is silent; the robot runs the whole network', values
-        return DiagnosticStatus.OK, 'deciding', values
+            return DiagnosticStatus.WARN, f'degraded to local inference: {SILENT}', values
+        if decision is None:
+            return DiagnosticStatus.OK, 'not decided yet', values
+        words = f'split {decision.split_index} ({decision.split_name}) {decision.codec}'.strip()
+        return DiagnosticStatus.OK, words, values
 
 
 def settings_of(values: SimpleNamespace) -> MonitorSettings:
     """Return the monitor's settings from the parameters' values."""
     return MonitorSettings(**{setting.name: tuple(value) if isinstance(value := getattr(values, setting.name), list)
-                              else value for setting in fields(MonitorSettings)})
+                              else value for setting in fields(MonitorSettings) if hasattr(values, setting.name)})
 
 
 def main(args: list[str] | None = None) -> int:

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 import gc
 import os
 import signal
@@ -13,19 +14,22 @@ import threading
 import time
 import traceback
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 import rclpy.parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-
+from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from std_msgs.msg import Header
 
 from dynsplit_ros.errors import DynsplitError
@@ -37,14 +41,14 @@ from dynsplit_ros.transport import defaults, keep_memory
 THROTTLE_S = 5.0
 
 
-def descriptor(parameter: Parameter) -> ParameterDescriptor:
+def descriptor(parameter: Parameter, *, read_only: bool) -> ParameterDescriptor:
     """Return what ``ros2 param describe`` shows of a parameter."""
     unit = f' Unit: {parameter.unit}.' if parameter.unit else ''
     allowed = f' Allowed: {parameter.allowed}.' if parameter.allowed else ''
     result = ParameterDescriptor(
         name=parameter.name,
         description=f'{parameter.description}{unit}{allowed}',
-        read_only=not parameter.dynamic)
+        read_only=read_only)
     if isinstance(parameter.default, bool) or parameter.minimum is None:
         return result
     first = parameter.default[0] if isinstance(parameter.default, list) else parameter.default
@@ -57,20 +61,44 @@ def descriptor(parameter: Parameter) -> ParameterDescriptor:
     return result
 
 
+def mismatches(topic: str, requested: QoSProfile, publishers: Sequence[TopicEndpointInfo]) -> list[str]:
+    """Return a sentence, with the fix, for each publisher of a topic that offers less than is requested."""
+    # A subscription of this package asks for nothing else that a publisher may fall short of.
+    demands = {
+        'reliability': (ReliabilityPolicy.RELIABLE,
+                        f'start this node with the parameter qos_overrides.{topic}.subscription.reliability: best_effort, '
+                        'or that one with reliable'),
+        'durability': (DurabilityPolicy.TRANSIENT_LOCAL, 'have that node publish with durability transient_local'),
+    }
+    sentences = []
+    for publisher in publishers:
+        for policy, (demand, fix) in demands.items():
+            offered = getattr(publisher.qos_profile, policy)
+            if getattr(requested, policy) == demand != offered:
+                sentences.append(
+                    f'nothing comes on {topic} from {publisher.node_namespace.rstrip("/")}/{publisher.node_name}, '
+                    f'which offers {policy} {offered.name.lower()} where {demand.name.lower()} is requested; {fix}')
+    return sentences
+
+
 class Shell(Node):
     """
     A node with declared parameters, throttled faults and diagnostics once a second.
 
     ``self.values`` holds the parameters' values by name. A subclass that can take a change of a dynamic parameter
-    defines ``on_change(values)``, which raises DynsplitError to refuse it; ``diagnose()`` says how it is; ``close()`` is
-    called before the end.
+    defines ``on_change(values)``, which raises DynsplitError to refuse it; ``diagnose()`` says how it is; ``start()``
+    is called before the node is spun and ``close()`` before the end.
     """
+
+    #: Whether a parameter that is not dynamic has the value for good that it was started with.
+    fixed_for_good = True
 
     def __init__(self, name: str, parameters: tuple[Parameter, ...]) -> None:
         super().__init__(name)
         self._declarations = {parameter.name: parameter for parameter in parameters}
         self._told: dict[str, tuple[float, int]] = {}
         self._telling = threading.Lock()
+        self._mismatched: dict[str, tuple[Subscription, bool]] = {}
         self.values = SimpleNamespace(**{p.name: self._declare(p) for p in parameters})
         self.add_on_set_parameters_callback(self._change)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -80,9 +108,35 @@ class Shell(Node):
         """Call back periodically, whatever the ROS time does: a paused simulation or bag must not stop the watching."""
         self.create_timer(period_s, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    def _declare(self, parameter: Parameter) -> Value:
+    def create_subscription(self, msg_type: Any, topic: str, *arguments: Any, **options: Any) -> Subscription:
+        """Create a subscription that tells of publishers whose quality of service keeps it from hearing them."""
+        def note(event: object) -> None:
+            self._mismatched[subscription.topic_name] = subscription, False
+
+        options.setdefault('event_callbacks', SubscriptionEventCallbacks(incompatible_qos=note))
+        subscription = super().create_subscription(msg_type, topic, *arguments, **options)
+        return subscription
+
+    def _mismatches(self) -> list[str]:
+        """Return a sentence for each publisher that a subscription cannot hear at present; log it when it is new."""
+        sentences = []
+        for topic, (subscription, told) in list(self._mismatched.items()):
+            found = mismatches(topic, subscription.qos_profile, self.get_publishers_info_by_topic(topic)) if (
+                subscription in self.subscriptions) else []
+            if found and not told:
+                self.tell(f'quality of service of {topic}', found[-1])
+                self._mismatched[topic] = subscription, True
+            if not found:
+                del self._mismatched[topic]
+            sentences += found
+        return sentences
+
+    def _declare(self, parameter: Parameter, *, ignore_override: bool = False) -> Value:
+        read_only = self.fixed_for_good and not parameter.dynamic
         try:
-            declared = self.declare_parameter(parameter.name, parameter.default, descriptor(parameter))
+            declared = self.declare_parameter(
+                parameter.name, parameter.default, descriptor(parameter, read_only=read_only),
+                ignore_override=ignore_override)
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             kind = type(parameter.default).__name__
             raise DynsplitError(f'parameter {parameter.name!r} cannot be set: {str(error).rstrip(".")}; allowed is a '
@@ -102,9 +156,10 @@ class Shell(Node):
         if declaration is None:
             return change
         value = declaration.check(_plain(change.value))
-        if not declaration.dynamic:
-            raise DynsplitError(f'parameter {change.name!r} is read once, at the start of the node, and stays '
-                                f'{getattr(self.values, change.name)!r}; to have {value!r}, start the node with it')
+        remedy = '' if declaration.dynamic else self.remedy()
+        if remedy:
+            raise DynsplitError(f'parameter {change.name!r} stays {getattr(self.values, change.name)!r}, for it is '
+                                f'read once; to have {value!r}, {remedy}')
         return rclpy.parameter.Parameter(change.name, value=value)
 
     def _change(self, changes: list[rclpy.parameter.Parameter]) -> SetParametersResult:
@@ -120,6 +175,10 @@ class Shell(Node):
         self.values = values
         return SetParametersResult(successful=True)
 
+    def remedy(self) -> str:
+        """Say how a parameter that is not dynamic gets another value; empty while it may simply be set."""
+        return 'start the node with it'
+
     def on_change(self, values: SimpleNamespace) -> None:
         """Take new values of dynamic parameters; raise DynsplitError to refuse them."""
 
@@ -127,8 +186,16 @@ class Shell(Node):
         """Return the level (a constant of DiagnosticStatus), a few words, and the counts and values to show."""
         return DiagnosticStatus.OK, 'running', {}
 
+    def status(self) -> tuple[bytes, str, dict[str, object]]:
+        """Return what the diagnostics show."""
+        return self.diagnose()
+
     def _publish_diagnostics(self) -> None:
-        level, words, values = self.diagnose()
+        level, words, values = self.status()
+        unheard = self._mismatches()
+        if unheard:
+            level = DiagnosticStatus.ERROR if level == DiagnosticStatus.STALE else max(level, DiagnosticStatus.WARN)
+            words, values['publishers_not_heard'] = unheard[0], len(unheard)
         status = DiagnosticStatus(
             level=level, name=self.get_fully_qualified_name(), message=words, hardware_id=self.get_namespace(),
             values=[KeyValue(key=key, value=f'{value:.6g}' if isinstance(value, float) else str(value))
@@ -147,6 +214,10 @@ class Shell(Node):
             self._told[kind] = now_s, 0
         text += f' ({kept_back} more like this since the last report)' if kept_back else ''
         self.get_logger().error(text) if error else self.get_logger().warning(text)
+
+    def start(self) -> None:
+        """Begin; everything is set up."""
+        keep_memory()
 
     def close(self) -> None:
         """End what runs beside the executor."""
@@ -192,7 +263,7 @@ def run(make_node: Callable[[], Shell], args: list[str] | None = None) -> NoRetu
         node = make_node()
         executor = make_executor()
         executor.add_node(node)
-        keep_memory()
+        node.start()
         _spinning.set()
         while not stop.is_set() and rclpy.ok():
             executor.spin_once(timeout_sec=0.2)
@@ -220,6 +291,18 @@ def run(make_node: Callable[[], Shell], args: list[str] | None = None) -> NoRetu
 
 
 _spinning = threading.Event()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Have a signal interrupt what takes long in a callback, such as loading a model, not wait for its end."""
+    spinning = _spinning.is_set()
+    _spinning.clear()
+    try:
+        yield
+    finally:
+        if spinning:
+            _spinning.set()
 
 
 def _raise_until_spinning(stop: threading.Event) -> None:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import logging
 import time
@@ -23,8 +25,8 @@ from dynsplit_ros.profile.kept import kept_profile
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
-def load(node: Shell, values: SimpleNamespace) -> tuple[SplitModel, Profile]:
-    """Load, cut and profile; raise DynsplitError for parameters that cannot be followed."""
+def load(node: Shell, values: SimpleNamespace, images: int) -> tuple[SplitModel, Profile]:
+    """Load, cut and profile for frames of ``images`` images; raise DynsplitError for what cannot be followed."""
     started_s = time.monotonic()
     _forward_log(node)
     if values.threads:
@@ -39,6 +41,10 @@ def load(node: Shell, values: SimpleNamespace) -> tuple[SplitModel, Profile]:
                        channels_last=values.channels_last, autocast=values.autocast or None, compile=values.compile)
     node.get_logger().info(f'{values.model}: {split.local_index - 1} natural bottlenecks, fingerprint '
                            f'{split.fingerprint[:12]}, loaded in {time.monotonic() - started_s:.1f} s')
+    most = split.model.max_batch
+    if images > (most or images) or images > 1 and not all(spec.shape for spec in split.output_specs or ()):
+        raise DynsplitError(f'a frame has {images} images, but {values.model!r} takes {most or 1} at a time; set batch to '
+                            '1, or export the program with a dynamic batch')
     if values.profile:
         profile = Profile.load(values.profile)
         if profile.fingerprint != split.fingerprint:
@@ -46,12 +52,26 @@ def load(node: Shell, values: SimpleNamespace) -> tuple[SplitModel, Profile]:
                 f'the profile {values.profile} is of {profile.model!r} ({profile.fingerprint[:12]}), but this node runs '
                 f'{values.model!r} ({split.fingerprint[:12]}); profile this model, weights and input size, or leave '
                 'profile empty')
+        if images not in profile.batches:
+            raise DynsplitError(f'the profile {values.profile} is for batches of {", ".join(map(str, profile.batches))}, '
+                                f'but a frame has {images} images; profile with --batches 1 {images}, or leave profile empty')
     else:
         # An edge that may join frames must know what that gains.
-        most = min(getattr(values, 'max_batch', 1), split.model.max_batch or BATCHES[-1])
+        most = max(images, min(getattr(values, 'max_batch', 1), most or BATCHES[-1]))
         profile = kept_profile(split, progress=lambda text: node.get_logger().info(text),
-                               batches=sorted({most, *(size for size in BATCHES if size < most)}))
+                               batches={images, most, *(size for size in BATCHES if size < most)})
     return split, profile
+
+
+def unload() -> None:
+    """Give back the memory, the device's too, of models that nothing refers to any more."""
+    gc.unfreeze()
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    malloc_trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 def _forward_log(node: Shell) -> None:

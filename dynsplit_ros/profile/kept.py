@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 import os
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from dynsplit_ros.profile.profile import Profile
 REPEATS = 7
 
 
-def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Sequence[int] = (1,)) -> Profile:
+def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Collection[int] = (1,)) -> Profile:
     """
     Return the profile of ``split`` on this machine for these batch sizes, measuring it where none is kept.
 
@@ -30,14 +30,16 @@ def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Se
     path = folder / f'{split.fingerprint[:24]}_{split.device}_{torch.get_num_threads()}.yaml'.replace(':', '-')
     try:
         kept = Profile.load(path)
-        if kept.fingerprint == split.fingerprint and set(batches) <= set(kept.batches):
-            progress(f'this machine was profiled before: {path}')
-            return kept
+        if kept.fingerprint == split.fingerprint:
+            if set(batches) <= set(kept.batches):
+                progress(f'this machine was profiled before: {path}')
+                return kept
+            batches = {*batches, *kept.batches}  # another node on this machine may need those
     except DynsplitError:
         pass
     progress('profiling this machine for the first start with this model; frames follow when it is done, in a few '
              'seconds for a small model and a minute or more for a large one …')
-    profile = measure(split, batches, repeats=REPEATS, warm_up=2)
+    profile = measure(split, sorted(batches), repeats=REPEATS, warm_up=2)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Two nodes may start at once: each writes its own file, and the last rename stands.

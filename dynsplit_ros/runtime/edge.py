@@ -9,7 +9,7 @@ robot that was served longest ago is next. A frame that waited longer than its r
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 import math
@@ -22,11 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynsplit_ros.codec import decode, EncodedTensor
+from dynsplit_ros.codec import declared_batch, decode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.runtime.frame import EdgeTimes, Status
+from dynsplit_ros.tensors import of_image
 
 #: A robot that has sent nothing for this long no longer counts as served.
 ROBOT_GONE_S = 5.0
@@ -114,6 +115,7 @@ class Edge:
 
     Up to ``max_batch`` frames of the same cut, each of another robot, share a run of the tail where the profile says
     that this is faster than one after the other; none is held for ``max_batch_wait_s`` or longer for others to come.
+    A frame may itself have up to ``max_images`` images; one that has several shares no run.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Edge:
         max_waiting: int = 2,
         max_batch: int = 1,
         max_batch_wait_s: float = 0.0,
+        max_images: int = 1,
         slowdown: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -135,22 +138,24 @@ class Edge:
         self._slowdown = slowdown
         self._clock = clock
         self._max_batch_wait_s = max_batch_wait_s
+        self._max_images = max_images
         self._learn_unloaded = profile is None
-        # By (split, frames that share the run): the tail's time on this machine when nothing else runs.
-        self._unloaded_s = {(cut.index, 1): cut.tail_s[1] for cut in profile.cuts} if profile else {}
+        # By (split, images in the run): the tail's time on this machine when nothing else runs.
+        self._unloaded_s: dict[tuple[int, int], float] = {}
         self._batches: dict[int, list[int]] = {}  # by split: the numbers of frames worth a run, ascending
-        if profile is not None and max_batch > 1 and _can_share(split):
-            batches = profile.batches
-            sizes = range(2, min(max_batch, batches[-1]) + 1)
+        if profile is not None:
+            sizes = range(1, profile.batches[-1] + 1)
             for cut in profile.cuts:
-                shared_s = dict(zip(sizes, np.interp(sizes, batches, [cut.tail_s[batch] for batch in batches])))
-                self._unloaded_s.update({((cut.index, size), float(time_s)) for size, time_s in shared_s.items()})
-                self._batches[cut.index] = [size for size, time_s in shared_s.items() if time_s < size * cut.tail_s[1]]
+                times_s = np.interp(sizes, profile.batches, [cut.tail_s[batch] for batch in profile.batches])
+                self._unloaded_s |= {(cut.index, size): float(time_s) for size, time_s in zip(sizes, times_s)}
+                if max_batch > 1 and _can_share(split):
+                    self._batches[cut.index] = [size for size, time_s in zip(sizes, times_s)
+                                                if 1 < size <= max_batch and time_s < size * cut.tail_s[1]]
 
         self._changed = threading.Condition()  # guards all below
         self._lines: dict[str, _Line] = {}
         self._closing = False
-        self._refused = 0
+        self._counts: Counter[str] = Counter()
         self._reports = 0
         self._reported_s = clock()
         self._busy_since: float | None = None  # since when busy time is not yet booked
@@ -171,17 +176,23 @@ class Edge:
         """Queue an activation; it is answered in any case, at once where it is refused."""
         job.arrived_s = self._clock()
         if job.fingerprint != self._split.fingerprint:
-            self._refuse(job, f'this edge serves the model with fingerprint {self._split.fingerprint}, the activation '
-                              f'is of {job.fingerprint[:64]!r}; run the same model, weights and input size on both')
+            self._refuse(job, 'another model', f'this edge serves the model with fingerprint {self._split.fingerprint}, '
+                         f'the activation is of {job.fingerprint[:64]!r}; run the same model, weights and input size on both')
             return
         if not 0 <= job.split_index < self._split.local_index:
-            self._refuse(job, f'split {job.split_index} cannot be sent; allowed are 0 to {self._split.local_index - 1}')
+            self._refuse(job, 'no such split', f'split {job.split_index} cannot be sent; allowed are 0 to '
+                         f'{self._split.local_index - 1}')
+            return
+        images = self._images(job)
+        if images > self._max_images:
+            self._refuse(job, 'too many images', f'the frame has {images} images, but this edge takes {self._max_images}; '
+                         'start the edge with the parameter batch as on the robot')
             return
         sent_bytes = sum(len(tensor.data) for tensor in job.payload)
-        most_bytes = LARGEST_PAYLOAD * self._split.cuts[job.split_index].nbytes + 10_000
+        most_bytes = LARGEST_PAYLOAD * self._max_images * self._split.cuts[job.split_index].nbytes + 10_000
         if sent_bytes > most_bytes:
-            self._refuse(job, f'the payload has {sent_bytes} bytes, but no codec makes more than {most_bytes} of split '
-                              f'{job.split_index}')
+            self._refuse(job, 'too large', f'the payload has {sent_bytes} bytes, but no codec makes more than {most_bytes} '
+                         f'of split {job.split_index}')
             return
         displaced = None
         with self._changed:
@@ -200,6 +211,7 @@ class Edge:
         """Drop all that is held for a robot that has left."""
         with self._changed:
             self._lines.pop(robot, None)
+            self._counts.pop(f'refused from {robot}', None)
 
     def load(self) -> Load:
         """Return how busy the edge was since the last call."""
@@ -220,18 +232,28 @@ class Edge:
                 slowdown=self._tail_s / self._expected_s if self._expected_s > 0 else 1.0,
                 robots=sum(now_s - line.heard_s < ROBOT_GONE_S for line in self._lines.values()),
                 frame_rate_hz=self._answered / period_s,
-                refused_total=self._refused,
+                refused_total=self._counts['refused'],
             )
             self._reported_s = now_s
             self._clear_period()
             return load
 
+    def counts(self) -> dict[str, int]:
+        """Return how many activations had which end since the start, those refused also by reason and by robot."""
+        with self._changed:
+            return dict(sorted(self._counts.items()))
+
     def close(self, within_s: float = 1.0) -> None:
-        """Take nothing more and end the thread."""
+        """Take nothing more, end the thread, and send back what waits, so that its robots need not wait."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join(within_s)
+        self._thread.join(min(within_s, threading.TIMEOUT_MAX))
+        with self._changed:
+            waiting = [job for line in self._lines.values() for job in line.jobs]
+            self._lines.clear()
+        for job in waiting:
+            self._answer(job, Status.SUPERSEDED, 'the edge left before its turn came')
 
     # ---- the tail thread -----------------------------------------------------------------------------------------
 
@@ -302,10 +324,11 @@ class Edge:
         """
         first = line.jobs[0]
         sizes = self._batches.get(first.split_index, ())
-        if not sizes:
+        if not sizes or self._images(first) > 1:
             return []
         ready = sorted((other for other in self._lines.values() if other is not line and other.jobs
-                        and other.jobs[0].split_index == first.split_index), key=lambda other: other.served_s)
+                        and other.jobs[0].split_index == first.split_index and self._images(other.jobs[0]) == 1),
+                       key=lambda other: other.served_s)
         now_s = self._clock()
         left_s = first.arrived_s + self._max_batch_wait_s - now_s
         others = sum(now_s - other.heard_s < ROBOT_GONE_S for other in self._lines.values() if other is not line)
@@ -314,16 +337,21 @@ class Edge:
             return None
         return ready[:max((size for size in sizes if size <= len(ready) + 1), default=1) - 1]
 
+    def _images(self, job: Job) -> int:
+        return declared_batch(job.payload, self._split.cuts[job.split_index].tensors)
+
     def _serve(self, jobs: list[Job]) -> None:
         """Run the tail for frames of one cut, together, and answer them."""
         started_s = self._clock()
         index = jobs[0].split_index
+        images = 0
         decoded: list[tuple[Job, dict[str, Tensor]]] = []
         for job in jobs:
             try:
-                decoded.append((job, decode(job.codec, job.payload, self._split.cuts[index].tensors)))
+                decoded.append((job, decode(job.codec, job.payload, self._split.cuts[index].tensors, self._max_images)))
+                images += self._images(job)
             except DynsplitError as error:
-                self._refuse(job, str(error))
+                self._refuse(job, 'unreadable', str(error))
             job.payload = ()
         if not decoded:
             return
@@ -344,19 +372,20 @@ class Edge:
         tail_s = done_s - decoded_s
         with self._changed:
             if self._learn_unloaded:
-                self._unloaded_s[index, count] = min(tail_s, self._unloaded_s.get((index, count), tail_s))
+                self._unloaded_s[index, images] = min(tail_s, self._unloaded_s.get((index, images), tail_s))
             self._tail_s += tail_s
-            self._expected_s += self._unloaded_s[index, count]
+            self._expected_s += self._unloaded_s.get((index, images), tail_s)
             self._answered += count
         for number, (job, _) in enumerate(decoded):
-            own = _of_frame(outputs, number, count, self._split.output_specs is None)
+            own = of_image(outputs, number, count, self._split.output_specs is None)
             self._answer(job, Status.OK, '', own, EdgeTimes(
                 held_s=done_s - job.arrived_s, queueing_s=started_s - job.arrived_s,
                 decode_s=decoded_s - started_s, tail_s=tail_s, batch=count))
 
-    def _refuse(self, job: Job, reason: str) -> None:
+    def _refuse(self, job: Job, kind: str, reason: str) -> None:
         with self._changed:
-            self._refused += 1
+            self._counts[f'refused: {kind}'] += 1
+            self._counts[f'refused from {job.robot}'] += 1
         self._answer(job, Status.REFUSED, reason)
 
     def _supersede(self, job: Job) -> None:
@@ -365,6 +394,8 @@ class Edge:
     def _answer(self, job: Job, status: Status, reason: str, outputs: dict[str, Tensor] | None = None,
                 times: EdgeTimes = _NO_TIMES) -> None:
         """Answer a job; that its robot has left meanwhile must stop nobody else's."""
+        with self._changed:
+            self._counts[status.name.lower() if status is not Status.OK else 'answered'] += 1
         try:
             self._outside.answer(job, status, reason, outputs or {}, times)
         except Exception as error:
@@ -375,18 +406,3 @@ def _can_share(split: SplitModel) -> bool:
     """Whether the model takes several frames at once, and every tensor has a dimension to join them along."""
     specs = [spec for cut in split.cuts for spec in cut.tensors] + list(split.output_specs or ())
     return split.model.max_batch != 1 and all(spec.shape for spec in specs)
-
-
-def _of_frame(outputs: dict[str, Tensor], number: int, count: int, by_name: bool) -> dict[str, Tensor]:
-    """
-    Return one frame's outputs of a run that ``count`` frames shared.
-
-    A detector numbers its outputs by frame, ``boxes.2`` (``by_name``); all others are joined along the first dimension.
-    """
-    if count == 1:
-        return outputs
-    if by_name:
-        return {f'{name.rpartition(".")[0]}.0': tensor for name, tensor in outputs.items()
-                if name.rpartition('.')[2] == str(number)}
-    return {name: tensor[number * (size := len(tensor) // count):(number + 1) * size]
-            for name, tensor in outputs.items()}

@@ -44,6 +44,8 @@ class FrameTiming:
     split_index: int = 0
     split_name: str = ''
     codec: str = ''
+    images: int = 1
+    offered_hz: float = math.nan
     batch: int = 1
     payload_bytes: int = 0
     answer_bytes: int = 0

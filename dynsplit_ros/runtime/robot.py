@@ -69,7 +69,7 @@ class Outside(Protocol):
     """What the robot needs of the world around it; the node implements it with topics. Called from several threads."""
 
     def prepare(self, source: Any) -> Tensor:
-        """Return the model's resized 8-bit image, [1, 3, H, W]; raise DynsplitError for an image that cannot be used."""
+        """Return a frame's resized 8-bit images, [N, 3, H, W]; raise DynsplitError where none of them can be used."""
 
     def send(self, frame: Frame, payload: Sequence[EncodedTensor]) -> None:
         """Hand a frame's payload to the link."""
@@ -240,22 +240,28 @@ class Robot:
             return None
         return self._in_flight.get(sequence) or self._overdue.get(sequence)
 
+    def images(self, session: int, sequence: int) -> int:
+        """Return how many images an answer must be of: those of the frame that waits for it; 1 where none does."""
+        with self._changed:
+            frame = self._known(session, sequence)
+            return frame.timing.images if frame is not None else 1
+
     def counters(self) -> Counters:
         """Return the counts so far."""
         with self._changed:
             return Counters(**self._counts)
 
-    def close(self, drain_s: float = 1.0) -> None:
-        """Accept nothing more, finish what is under way within about ``drain_s`` seconds, and end the threads."""
+    def close(self, within_s: float = 1.0) -> None:
+        """Accept nothing more, finish what is under way within about ``within_s`` seconds, and end the threads."""
         with self._changed:
             self._closing = True
             self._waiting = None
-            deadline_s = self._clock() + drain_s / 2
+            deadline_s = self._clock() + min(within_s, 1.0) / 2
             for frame in self._in_flight.values():
                 frame.deadline_s = min(frame.deadline_s, deadline_s)
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join(drain_s)
+            thread.join(min(within_s, threading.TIMEOUT_MAX))
 
     # ---- the head thread -----------------------------------------------------------------------------------------
 
@@ -328,6 +334,7 @@ class Robot:
                              split_name=self._split.cuts[order.split_index].name, wait_s=started_s - arrived_s)
         image = self._outside.prepare(source)
         timing.resize_s = self._stretch(started_s)
+        timing.images = len(image)
         with self._changed:
             self._sequence += 1
             timing.sequence = self._sequence

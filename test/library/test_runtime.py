@@ -16,9 +16,10 @@ from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import Interrupted, SplitModel
 from dynsplit_ros.profile.profile import CodecProfile, CutProfile, Profile
-from dynsplit_ros.runtime.edge import _Line, _of_frame, Edge, Job
+from dynsplit_ros.runtime.edge import _Line, Edge, Job
 from dynsplit_ros.runtime.frame import State, Status
 from dynsplit_ros.runtime.robot import Order, Robot
+from dynsplit_ros.tensors import of_image
 
 DEADLINE_S = 30.0
 
@@ -554,9 +555,30 @@ def test_a_bad_frame_does_not_harm_those_that_would_have_shared_its_run(split) -
         'a': (Status.OK, 2), 'b': (Status.REFUSED, 1), 'c': (Status.OK, 2)}
 
 
+def test_a_frame_of_several_images_is_exact_and_shares_no_run(split) -> None:
+    answers = Answers()
+    edge = Edge(split, answers, profile=profile_that_says(split, {1: 0.01, 3: 0.012}), max_batch=2, max_batch_wait_s=60.0,
+                max_images=2)
+    for robot in 'abcd':  # known to the edge, so that it waits for them
+        edge._lines[robot] = _Line(heard_s=time.monotonic())
+    two, three = (torch.cat([picture(number) for number in range(count)]) for count in (2, 3))
+    edge.submit(job(split, 'a', 1))
+    edge.submit(job(split, 'b', 2, payload=encode('raw', split.head(0)(two))))
+    edge.submit(job(split, 'c', 3))
+    edge.submit(job(split, 'd', 4, payload=encode('raw', split.head(0)(three))))
+    answers.wait(4)
+    edge.close()
+    got = {source[0]: (status, times.batch, why, outputs) for source, status, why, outputs, times in answers.all}
+    assert [got[robot][:2] for robot in 'abcd'] == [
+        (Status.OK, 2), (Status.OK, 1), (Status.OK, 2), (Status.REFUSED, 1)]
+    assert 'the frame has 3 images, but this edge takes 2' in got['d'][2]
+    whole = split.whole(two)
+    assert all(torch.equal(got['b'][3][name], whole[name]) for name in whole)
+
+
 def test_a_detectors_outputs_are_told_apart_by_their_numbers() -> None:
     outputs = {f'{name}.{number}': torch.tensor([number]) for name in ('boxes', 'scores') for number in range(12)}
-    assert _of_frame(outputs, 11, 12, by_name=True) == {'boxes.0': torch.tensor([11]), 'scores.0': torch.tensor([11])}
+    assert of_image(outputs, 11, 12, by_name=True) == {'boxes.0': torch.tensor([11]), 'scores.0': torch.tensor([11])}
 
 
 def test_a_robot_that_left_while_its_frame_waited_stops_nobody(split) -> None:

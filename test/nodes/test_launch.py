@@ -21,8 +21,8 @@ from dynsplit_ros import msg
 launch_ros = pytest.importorskip('launch_ros', reason='launch_ros is not in the Python package index')
 
 pytestmark = pytest.mark.timeout(300)
-COMMON = {'model', 'weights', 'device', 'namespace', 'params_file', 'use_sim_time', 'log_level', 'transport',
-          'discovery_server'}
+COMMON = {'model', 'weights', 'device', 'namespace', 'params_file', 'autostart', 'use_sim_time', 'log_level',
+          'transport', 'discovery_server'}
 ARGUMENTS = {'edge': COMMON, 'robot': COMMON | {'image_topic', 'source'}}
 
 

@@ -265,8 +265,9 @@ def test_parameters_explain_themselves_and_refuse_what_is_wrong(processes, ros, 
     refused = set_to('objective', 'beauty')
     assert not refused.successful and "'objective' is 'beauty'" in refused.reason
     assert not set_to('silence_s', -1.0).successful
-    wrong_type = set_to('batch', 'x')
-    assert not wrong_type.successful and "'batch' is 'x', of type str, but must be of type int" in wrong_type.reason
+    wrong_type = set_to('pinned_split', 'x')
+    assert not wrong_type.successful
+    assert "'pinned_split' is 'x', of type str, but must be of type int" in wrong_type.reason
     assert set_to('bandwidth_bps', 1_000_000).successful, 'a whole number is a number'
 
 

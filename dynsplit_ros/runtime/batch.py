@@ -1,0 +1,72 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Images of one or several cameras joined to batches."""
+
+from __future__ import annotations
+
+from collections import deque
+import math
+from typing import Generic, TypeVar
+
+Image = TypeVar('Image')
+
+#: The rate of batches is measured over the latest of them, and over no longer than this, in seconds.
+RATE_BATCHES, RATE_S = 20, 3.0
+
+
+class Collector(Generic[Image]):
+    """
+    Joins the newest image of each of several cameras to a batch, or ``batch`` images of a single camera in turn.
+
+    A batch goes when each camera has its image in it, those apart that were silent for longer than ``timeout_s``
+    (a single camera: when it has ``batch``), or else ``timeout_s`` after its first image, as it is then. A newer
+    image takes the place of an older one of its camera. Instants are of any one clock, in seconds; images come back in
+    the order of the cameras, those of a single one in the order in which they came. Not for several threads at a time.
+
+    ``rate_hz`` is the rate of the latest batches, NaN before the second; ``replaced`` counts the images that newer ones
+    took the place of.
+    """
+
+    def __init__(self, cameras: int, batch: int, timeout_s: float) -> None:
+        self.replaced = 0
+        self.rate_hz = math.nan
+        self._went_s: deque[float] = deque(maxlen=RATE_BATCHES)
+        self._cameras = cameras
+        self._batch = batch
+        self._timeout_s = timeout_s
+        self._images: dict[int, Image] = {}
+        self._begun_s = 0.0
+        self._heard_s: dict[int, float] = {}
+
+    def add(self, camera: int, image: Image, now_s: float) -> list[Image]:
+        """Take an image of a camera, numbered from 0; return the batch that goes now, empty for none."""
+        place = camera if self._cameras > 1 else len(self._images)
+        if not self._heard_s:  # at first each camera is waited for
+            self._heard_s = dict.fromkeys(range(self._cameras), now_s)
+        if not self._images:
+            self._begun_s = now_s
+        self.replaced += place in self._images
+        self._images[place] = image
+        self._heard_s[camera] = now_s
+        return self.due(now_s)
+
+    def due(self, now_s: float) -> list[Image]:
+        """Return the batch that goes now though no image came, empty for none; to be asked every now and then."""
+        if self._cameras > 1:
+            missing = any(camera not in self._images and now_s - heard_s <= self._timeout_s
+                          for camera, heard_s in self._heard_s.items())
+        else:
+            missing = len(self._images) < self._batch
+        if missing and now_s - self._begun_s < self._timeout_s:
+            return []
+        images, self._images = self._images, {}
+        if images:
+            self._measure(now_s)
+        return [images[place] for place in sorted(images)]
+
+    def _measure(self, now_s: float) -> None:
+        self._went_s.append(now_s)
+        while len(self._went_s) > 2 and now_s - self._went_s[0] > RATE_S:
+            self._went_s.popleft()
+        if now_s > self._went_s[0]:
+            self.rate_hz = (len(self._went_s) - 1) / (now_s - self._went_s[0])

@@ -1,0 +1,106 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""What the nodes say of themselves on /diagnostics, and in the log where nobody can be heard."""
+
+from __future__ import annotations
+
+import signal
+
+from conftest import Observer, ROBOT, wait
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+import pytest
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from dynsplit_ros.nodes import topics
+
+pytestmark = pytest.mark.timeout(180)
+
+
+class Operator(Observer):
+    """Also reads the diagnostics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: dict[str, list[DiagnosticStatus]] = {}
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._keep, 50)
+
+    def _keep(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self.heard.setdefault(status.name, []).append(status)
+
+    def says(self, node: str, level: bytes, words: str) -> dict[str, str]:
+        """Wait until a node says that; return the values beside it."""
+        def matching() -> list[DiagnosticStatus]:
+            return [status for status in list(self.heard.get(node, ()))
+                    if status.level == level and words in status.message]
+
+        del self.heard.get(node, [])[:]
+        wait(matching, f'{node} does not say {words!r} with level {level!r}')
+        return {value.key: value.value for value in matching()[-1].values}
+
+
+def test_a_camera_that_cannot_be_heard_is_named_with_the_fix(processes, ros, model_parameters) -> None:
+    topic = f'/{ROBOT}/image'
+    processes.start('camera', 'camera_node', ROBOT, {
+        **model_parameters, f'qos_overrides.{topic}.subscription.reliability': 'reliable'})
+    operator = ros(Operator())
+    operator.destroy_publisher(operator.images)
+    operator.images = operator.create_publisher(
+        Image, 'image', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+    sentence = (f'nothing comes on {topic} from /{ROBOT}/observer, which offers reliability best_effort where reliable '
+                f'is requested; start this node with the parameter qos_overrides.{topic}.subscription.reliability: '
+                'best_effort')
+    assert operator.says(f'/{ROBOT}/camera_node', DiagnosticStatus.ERROR, sentence)['publishers_not_heard'] == '1'
+    operator.destroy_publisher(operator.images)
+    operator.images = operator.create_publisher(Image, 'image', QoSProfile(depth=1))
+    operator.settle()
+    operator.says(f'/{ROBOT}/camera_node', DiagnosticStatus.STALE, 'no frame in the last second')
+    assert processes.log('camera').read_text().count(sentence) == 1
+
+
+def test_each_level_has_its_cause(processes, ros, model_parameters) -> None:
+    camera, monitor, edge = f'/{ROBOT}/camera_node', f'/{ROBOT}/monitor_node', '/edge/edge_node'
+    operator = ros(Operator())
+    processes.start('camera', 'camera_node', ROBOT, model_parameters)
+    operator.settle()
+    timer = operator.create_timer(0.1, operator.send)
+    operator.says(camera, DiagnosticStatus.WARN, 'degraded to local inference: no decision of the monitor')
+    processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': 1})
+    operator.says(monitor, DiagnosticStatus.WARN, 'no profile of edge')
+    processes.start('edge', 'edge_node', 'edge', model_parameters)
+    operator.says(camera, DiagnosticStatus.OK, 'split 1')
+    values = operator.says(monitor, DiagnosticStatus.OK, 'split 1')
+    assert float(values['throughput_bps']) > 0
+    assert int(values['payload_bytes']) > 0 and int(values['heartbeat_bytes']) > 0
+    assert {'rtt_s', 'jitter_s', 'probe_bytes', 'relative_uncertainty', 'edge_queueing_s', 'edge_slowdown', 'fell_back',
+            'predicted_latency_s', 'reason'} <= set(values)
+    values = operator.says(edge, DiagnosticStatus.OK, 'serving 1 robots')
+    assert values['robots'] == f'/{ROBOT}' and int(values['answered']) > 0 and values['refused'] == '0'
+
+    processes.send('edge', signal.SIGSTOP)
+    operator.says(monitor, DiagnosticStatus.WARN, 'degraded to local inference: the edge is silent')
+    values = operator.says(camera, DiagnosticStatus.WARN, 'degraded to local inference: ')
+    assert int(values['fell_back']) > 0 and int(values['local']) > 0 and int(values['answered']) > 0
+    processes.send('edge', signal.SIGCONT)
+    operator.says(camera, DiagnosticStatus.OK, 'split 1')
+
+    operator.destroy_timer(timer)
+    operator.says(camera, DiagnosticStatus.STALE, 'no frame in the last second')
+    timer = operator.create_timer(0.1, lambda: operator.send(Image(encoding='rgb8')))
+    operator.says(camera, DiagnosticStatus.ERROR, 'images are refused')
+    operator.destroy_timer(timer)
+    activations = topics.ACTIVATION.publisher(operator)
+    timer = operator.create_timer(0.1, lambda: activations.publish(topics.ACTIVATION.type(fingerprint='f' * 64)))
+    values = operator.says(edge, DiagnosticStatus.WARN, f'refusing activations of /{ROBOT}: another model')
+    assert values['refused: another model'] == values[f'refused from /{ROBOT}'] != '0' and int(values['refused']) > 0
+    operator.destroy_timer(timer)
+
+
+def test_a_topic_of_the_other_type_is_named_with_the_fix(processes, ros, model_parameters) -> None:
+    operator = ros(Operator())
+    operator.destroy_publisher(operator.images)
+    operator.images = operator.create_publisher(CompressedImage, 'image', QoSProfile(depth=1))
+    processes.start('camera', 'camera_node', ROBOT, model_parameters)
+    operator.says(f'/{ROBOT}/camera_node', DiagnosticStatus.ERROR,
+                  f'/{ROBOT}/image carries sensor_msgs/msg/CompressedImage; set the parameter compressed to true')

@@ -1,0 +1,213 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""The managed nodes: driven from outside, emptied, filled again with other parameters, and never taken down by it."""
+
+from __future__ import annotations
+
+import signal
+import time
+import weakref
+
+from conftest import Observer, ROBOT, wait
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+import pytest
+from rcl_interfaces.srv import SetParameters
+import rclpy
+from rclpy.parameter import Parameter
+from test_system import assert_right
+import yaml
+
+from dynsplit_ros import msg
+from dynsplit_ros.model import load_model
+from dynsplit_ros.nodes.camera_node import CameraNode
+from dynsplit_ros.nodes.edge_node import EdgeNode
+from dynsplit_ros.partition import SplitModel
+
+pytestmark = pytest.mark.timeout(180)
+BY_HAND = {'autostart': False}
+
+
+class Manager:
+    """Drives one managed node by its services."""
+
+    def __init__(self, observer: Observer, node: str) -> None:
+        self.clients = {name: observer.create_client(kind, f'/{node}/{name}') for name, kind in (
+            ('change_state', ChangeState), ('get_state', GetState), ('set_parameters', SetParameters))}
+        assert all(client.wait_for_service(60) for client in self.clients.values()), f'{node} is not there'
+
+    def call(self, name: str, request: object) -> object:
+        """Return a service's response."""
+        future = self.clients[name].call_async(request)
+        wait(future.done, f'no answer to {name}')
+        return future.result()
+
+    def set(self, *transitions: str) -> bool:
+        """Go through transitions, as ``ros2 lifecycle set`` does; return whether the last succeeded."""
+        for name in transitions:
+            response = self.call('change_state', ChangeState.Request(transition=Transition(
+                id=getattr(Transition, f'TRANSITION_{name.upper()}'))))
+        return response.success
+
+    @property
+    def state(self) -> str:
+        """The node's state."""
+        return self.call('get_state', GetState.Request()).current_state.label
+
+    def parameter(self, name: str, value: object) -> str:
+        """Set a parameter; return the reason why it was refused, empty where it was not."""
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return self.call('set_parameters', request).results[0].reason
+
+
+def test_a_system_driven_by_hand(processes, ros, model_parameters, split) -> None:
+    observer = ros(Observer())
+    processes.start('edge', 'edge_node', 'edge', {**model_parameters, **BY_HAND})
+    processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': 1, **BY_HAND})
+    processes.start('camera', 'camera_node', ROBOT, {**model_parameters, **BY_HAND})
+    edge, monitor, camera = nodes = [
+        Manager(observer, name) for name in ('edge/edge_node', f'{ROBOT}/monitor_node', f'{ROBOT}/camera_node')]
+    assert [node.state for node in nodes] == ['unconfigured'] * 3
+    assert all(node.set('configure') for node in nodes)
+    assert [node.state for node in nodes] == ['inactive'] * 3
+    assert not observer.images.get_subscription_count(), 'an inactive camera listens to images'
+    assert all(node.set('activate') for node in nodes)
+    wait(observer.images.get_subscription_count, 'the camera does not listen')
+    observer.settle()
+
+    def answered() -> msg.Prediction:
+        wait(lambda: observer.send_and_wait().timing.state == msg.FrameTiming.ANSWERED, 'the edge answers nothing')
+        return observer.predictions[-1]
+
+    def alone() -> msg.Prediction:
+        wait(lambda: observer.send_and_wait().timing.state == msg.FrameTiming.LOCAL, 'the edge still answers')
+        return observer.predictions[-1]
+
+    session = answered().timing.session
+    assert edge.set('deactivate')
+    alone()
+    assert edge.set('activate')
+    answered()
+    assert monitor.set('deactivate', 'activate')
+    answered()
+    assert_right(split, observer)
+
+    assert camera.set('deactivate')
+    wait(lambda: not observer.images.get_subscription_count(), 'the inactive camera still listens')
+    observer.send()
+    assert camera.set('activate')
+    wait(observer.images.get_subscription_count, 'the camera did not come back')
+    del observer.predictions[:]
+    observer.settle()
+    assert answered().timing.session != session
+    assert_right(split, observer)
+
+
+def test_a_cleaned_up_node_takes_other_parameters(processes, ros, model_parameters) -> None:
+    observer = ros(Observer())
+    processes.start('camera', 'camera_node', ROBOT, model_parameters)
+    observer.settle()
+    before = observer.predictions[-1].fingerprint
+    camera = Manager(observer, f'{ROBOT}/camera_node')
+    for _ in range(2):
+        refused = camera.parameter('seed', 7)
+        assert "'seed' stays 0" in refused and f'ros2 lifecycle set /{ROBOT}/camera_node' in refused
+        camera.set('deactivate')
+    assert camera.set('cleanup')
+    assert camera.parameter('seed', 7) == '' and camera.parameter('profile', '') == ''
+    assert camera.set('configure', 'activate')
+    wait(observer.images.get_subscription_count, 'the camera did not come back')
+    del observer.predictions[:]
+    observer.settle()
+    other = SplitModel(load_model('mobilenet_v2', weights='none', seed=7, input_size=(64, 64)))
+    assert observer.predictions[-1].fingerprint == other.fingerprint != before
+    assert_right(other, observer)
+
+
+def test_a_configuration_that_cannot_be_used_fails_and_the_node_lives(processes, ros, model_parameters) -> None:
+    observer = ros(Observer())
+    processes.start('camera', 'camera_node', ROBOT, {**model_parameters, **BY_HAND, 'model': 'mobilnet_v2', 'top_k': 0})
+    camera = Manager(observer, f'{ROBOT}/camera_node')
+
+    def fails_with(sentence: str) -> None:
+        assert not camera.set('configure') and camera.state == 'unconfigured'
+        log = processes.log('camera').read_text()
+        assert sentence in log and 'Traceback' not in log, log
+
+    fails_with("parameter 'top_k'")
+    assert camera.parameter('top_k', 3) == ''
+    fails_with('mobilenet_v2')
+    assert camera.parameter('model', 'mobilenet_v2') == ''
+    assert camera.set('configure', 'activate')
+    observer.settle()
+    assert len(observer.predictions[-1].class_ids) == 3
+
+
+def test_transitions_that_are_none_take_no_node_down(processes, ros) -> None:
+    observer = ros(Observer())
+    processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': -1})
+    monitor = Manager(observer, f'{ROBOT}/monitor_node')
+    wait(lambda: monitor.state == 'active', 'it did not activate itself')
+    for transition in (Transition(id=Transition.TRANSITION_CONFIGURE), Transition(id=255), Transition(label='no such'),
+                       Transition(id=Transition.TRANSITION_ON_CONFIGURE_SUCCESS)):
+        assert not monitor.call('change_state', ChangeState.Request(transition=transition)).success
+        assert monitor.state == 'active'
+    assert 'not possible in state active' in processes.log('monitor').read_text()
+    assert monitor.set('active_shutdown') and monitor.state == 'finalized'
+    assert processes.stop('monitor') == 0
+
+
+def test_deactivating_finishes_what_was_accepted(system, split) -> None:
+    running = system(monitor={'pinned_split': 1, 'fallback_s': 30.0})
+    running.wait_for_edge()
+    camera = Manager(running.observer, f'{ROBOT}/camera_node')
+    running.processes.send('edge', signal.SIGSTOP)
+    number = running.observer.send()
+    last = running.observer.predictions[-1].timing.sequence
+    wait(lambda: any(timing.sequence > last for timing in list(running.observer.timings)), 'no frame is under way')
+    assert camera.set('deactivate')
+    wait(lambda: running.observer.predictions[-1].header.stamp.sec == number, 'the frame under way was lost')
+    assert running.observer.predictions[-1].timing.state == msg.FrameTiming.FELL_BACK
+    running.processes.send('edge', signal.SIGCONT)
+    assert_right(split, running.observer)
+
+
+def test_a_signal_interrupts_configuring(processes, ros, model_parameters) -> None:
+    observer = ros(Observer())
+    large = {**model_parameters, **BY_HAND, 'model': 'resnet152', 'profile': ''}
+    processes.start('camera', 'camera_node', ROBOT, large)
+    camera = Manager(observer, f'{ROBOT}/camera_node')
+    configure = Transition(id=Transition.TRANSITION_CONFIGURE)
+    camera.clients['change_state'].call_async(ChangeState.Request(transition=configure))
+    time.sleep(0.5)  # into the loading, which takes seconds; the end must be the same at any time
+    processes.send('camera', signal.SIGINT)
+    started_s = time.monotonic()
+    assert processes.wait('camera', 30.0) == 0
+    assert time.monotonic() - started_s < 2.0
+    assert 'Traceback' not in processes.log('camera').read_text()
+
+
+@pytest.mark.parametrize('make', [CameraNode, EdgeNode])
+def test_cleanup_releases_the_model(tmp_path, model_parameters, make) -> None:
+    path = tmp_path / 'parameters.yaml'
+    path.write_text(yaml.safe_dump({'/**': {'ros__parameters': model_parameters}}))
+    rclpy.init(args=['--ros-args', '--params-file', str(path)])
+    node = make()
+    try:
+        publishers, subscriptions = len(list(node.publishers)), len(list(node.subscriptions))
+        for _ in range(2):
+            node.trigger_configure()
+            node.trigger_activate()
+            assert node.state == 'active'
+            held = [weakref.ref(part) for part in (node.split, node.split.model.module, next(
+                node.split.model.module.parameters()))]
+            assert all(part() is not None for part in held)
+            node.trigger_deactivate()
+            node.trigger_cleanup()
+            assert node.state == 'unconfigured'
+            assert all(part() is None for part in held), 'something still refers to the model'
+        assert (len(list(node.publishers)), len(list(node.subscriptions))) == (publishers, subscriptions)
+    finally:
+        node.close()
+        node.destroy_node()
+        rclpy.shutdown()
