@@ -254,8 +254,9 @@ class CameraNode(Managed):
         count = len(frame.source)
         frame.timing.offered_hz = self._collector.rate_hz
         for number, shot in enumerate(frame.source):
+            own = of_image(outputs, number, count, self.split.output_specs is None)
             self._publications.publish(
-                shot.message, (shot.height, shot.width), of_image(outputs, number, count, self.split.output_specs is None),
+                shot.message, (shot.height, shot.width), own,
                 frame.timing if self._images == 1 else _since(shot.arrived_s, frame))
 
     def report(self, timing: FrameTiming) -> None:
