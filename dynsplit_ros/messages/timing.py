@@ -33,7 +33,7 @@ def from_timing(message: FrameTimingMessage) -> FrameTiming:
                        | {'state': state})
 
 
-def to_profile(profile: Profile, images: int) -> ProfileMessage:
+def to_profile(profile: Profile, images: int = 1) -> ProfileMessage:
     """Return the profile of a machine, whose frames have ``images`` images, as a message."""
     return ProfileMessage(model=profile.model, fingerprint=profile.fingerprint, images=images,
                           profile_json=json.dumps(profile.to_document()))

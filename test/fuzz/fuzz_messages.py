@@ -222,13 +222,14 @@ class World:
         detector = SimpleNamespace(name='detector', task='detection', labels=['', 'cat'], keypoint_names=['nose'],
                                    resize=Resize((12, 16)))
         self.detector = bare(CameraNode, split=SimpleNamespace(fingerprint=split.fingerprint, output_specs=None),
-                             _model=detector, _robot=SimpleNamespace(on_answer=self.on_detections))
+                             _model=detector, _robot=SimpleNamespace(on_answer=self.on_detections,
+                                                                     images=lambda *_: 1))
         # The monitor.
         self.profile = Profile.load(PROFILE)
         self.decisions, self.states = Ears(), Ears()
         self.monitor = bare(
             MonitorNode, _session=7, _profiles={'robot': self.profile, 'edge': self.profile},
-            _settings=MonitorSettings(),
+            _images={'robot': 1, 'edge': 1}, _settings=MonitorSettings(),
             _monitor=Monitor(merge(self.profile.scaled(8.0), self.profile)), _camera_session=5, _frame_offset=0,
             _last_frame=0, _fallbacks=0, _ignored=0, _split=self.decisions, _link_state=self.states, _probe=Ears(),
             _header=Header)
