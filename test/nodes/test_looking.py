@@ -1,0 +1,82 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""The layouts for rqt and PlotJuggler plot numbers that the nodes publish."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from ament_index_python.packages import get_package_share_directory
+import pytest
+
+from dynsplit_ros import msg
+from dynsplit_ros.nodes import topics
+
+CONFIG = Path(get_package_share_directory('dynsplit_ros')) / 'config'
+ROBOT = 'robot1'  # the launch files' default
+NUMBERS = ('boolean', 'double', 'float', 'int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64', 'uint64')
+#: What a person wants to see first.
+WANTED = {
+    'link_state/throughput_bps',
+    'link_state/round_trip_s',
+    'edge_load/utilisation',
+    'split/split_index',
+    'prediction/timing/latency_s',
+}
+TYPES = {topic.name: topic.type for topic in vars(topics).values() if isinstance(topic, topics.Topic)}
+
+
+def of_perspective() -> list[str]:
+    """Return the fields that the rqt perspective plots."""
+    document = json.loads((CONFIG / 'rqt.perspective').read_text())
+    manager = document['groups']['pluginmanager']
+    running = ast.literal_eval(manager['keys']['running-plugins']['repr'])
+    assert set(running) == {'rqt_plot/Plot'}
+    found: list[str] = []
+    for number in running['rqt_plot/Plot']:
+        keys = manager['groups'][f'plugin__rqt_plot__Plot__{number}']['groups']['plugin']['keys']
+        plotted = ast.literal_eval(keys['topics']['repr'])
+        found += plotted if isinstance(plotted, list) else [plotted]
+    return found
+
+
+def of_layout() -> list[str]:
+    """Return the fields that the PlotJuggler layout plots; every splitter has the parts that it says it has."""
+    root = ElementTree.parse(CONFIG / 'plotjuggler.xml').getroot()
+    for splitter in root.iter('DockSplitter'):
+        shares = [float(share) for share in splitter.attrib['sizes'].split(';')]
+        assert len(splitter) == int(splitter.attrib['count']) == len(shares) and sum(shares) == pytest.approx(1)
+    return [curve.attrib['name'] for curve in root.iter('curve')]
+
+
+def kind_of(field: str) -> str:
+    """Return the type of what a path such as /robot1/prediction/timing/latency_s names."""
+    namespace, topic, *names = field.lstrip('/').split('/')
+    assert namespace == ROBOT, f'{field} is of another robot than {ROBOT}'
+    message: Any = TYPES[topic]
+    for name in names[:-1]:
+        package, _, kind = message.get_fields_and_field_types()[name].partition('/')
+        assert package == 'dynsplit_ros', f'{field}: only the fields of this package are followed'
+        message = getattr(msg, kind)
+    return str(message.get_fields_and_field_types()[names[-1]])
+
+
+@pytest.mark.parametrize('fields', [of_perspective, of_layout])
+def test_what_is_plotted_is_a_number_that_is_published(fields: Any) -> None:
+    plotted = fields()
+    assert {f'/{ROBOT}/{field}' for field in WANTED} <= set(plotted)
+    assert len(plotted) == len(set(plotted))
+    for field in plotted:
+        assert kind_of(field) in NUMBERS, field
+
+
+@pytest.mark.parametrize(
+    'field', ['/robot1/link_state/no_such_field', '/robot1/no_such_topic/x', '/robot2/split/split_index']
+)
+def test_a_field_that_is_not_there_would_be_noticed(field: str) -> None:
+    with pytest.raises((KeyError, AssertionError)):
+        kind_of(field)
