@@ -269,7 +269,9 @@ def compare(split: Any, sample: list[tuple[int, int, list[int]]]) -> tuple[float
     for stamp, digest, class_ids in sample:
         outputs = split.whole(split.model.resize(np.ascontiguousarray(source.at(stamp))).unsqueeze(0))
         same += output_digest(outputs) == digest
-        best += interpret(split.model.task, outputs, split.model.labels, top_k=1).class_ids[0] == class_ids[0]
+        placement = split.model.resize.placement(HEIGHT, WIDTH)
+        result = interpret(split.model.task, outputs, split.model.labels, top_k=1, placement=placement)
+        best += result.class_ids[0] == class_ids[0]
     return same / len(sample), best / len(sample)
 
 
