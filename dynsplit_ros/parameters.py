@@ -103,22 +103,56 @@ MODEL = (
 )
 
 CAMERA = MODEL + (
-    Parameter('image_topics', ['image'], 'The camera topics. With several, a frame is a batch of the newest image of '
-              'each, and every image has its own prediction.'),
+    Parameter(
+        'image_topics',
+        ['image'],
+        'The camera topics. With several, a frame is a batch of the newest image of '
+        'each, and every image has its own prediction.',
+    ),
     Parameter('compressed', False, 'Whether the image topics carry sensor_msgs/CompressedImage instead of Image.'),
-    Parameter('batch', 1, 'Images in a frame, taken in turn from the one topic; with several image_topics it is their '
-              "number. The edge's batch must be at least as large.", minimum=1, maximum=64),
-    Parameter('batch_timeout_s', 0.5, 'Longest wait of an image for the others of its batch, which then goes without '
-              'them; a camera that was silent for longer is not waited for. Must be longer than a full batch takes.', 's',
-              0.001, 60.0),
+    Parameter(
+        'batch',
+        1,
+        'Images in a frame, taken in turn from the one topic; with several image_topics it is their '
+        "number. The edge's batch must be at least as large.",
+        minimum=1,
+        maximum=64,
+    ),
+    Parameter(
+        'batch_timeout_s',
+        0.5,
+        'Longest wait of an image for the others of its batch, which then goes without '
+        'them; a camera that was silent for longer is not waited for. Must be longer than a full batch takes.',
+        's',
+        0.001,
+        60.0,
+    ),
     Parameter('top_k', 5, 'How many classes a prediction names.', minimum=1, maximum=1000, dynamic=True),
-    Parameter('min_score', 0.3, 'Detected objects that score less are left out.', minimum=0.0, maximum=1.0, dynamic=True),
-    Parameter('max_on_link', 1, 'Payloads that may be between robot and edge at a time; more than one fills a slow '
-              "link's queue.", minimum=1, maximum=8),
-    Parameter('max_unanswered', 3, 'Frames that may wait for their answer at a time, those on the link included.',
-              minimum=1, maximum=16),
-    Parameter('emulate_slowdown', 1.0, 'For demonstrations: makes this robot that many times slower by sleeping after '
-              'each computation; 1 emulates nothing.', minimum=1.0, maximum=1000.0),
+    Parameter(
+        'min_score', 0.3, 'Detected objects that score less are left out.', minimum=0.0, maximum=1.0, dynamic=True
+    ),
+    Parameter(
+        'max_on_link',
+        1,
+        "Payloads that may be between robot and edge at a time; more than one fills a slow link's queue.",
+        minimum=1,
+        maximum=8,
+    ),
+    Parameter(
+        'max_unanswered',
+        3,
+        'Frames that may wait for their answer at a time, those on the link included.',
+        minimum=1,
+        maximum=16,
+    ),
+    Parameter(
+        'emulate_slowdown',
+        1.0,
+        'For demonstrations: makes this robot that many times slower by sleeping after '
+        'each computation; 1 emulates nothing.',
+        minimum=1.0,
+        maximum=1000.0,
+    ),
 )
 
 EDGE = MODEL + (

@@ -133,8 +133,10 @@ class EdgeNode(Managed):
             present = self.count_publishers(name) > 0
             if link is None and present and len(self._links) >= self.values.max_robots:
                 self._unserved.add(namespace)
-                self.tell('robots', f'the robot in namespace {namespace} is not served, for {len(self._links)} are; raise '
-                          'max_robots')
+                self.tell(
+                    'robots',
+                    f'the robot in namespace {namespace} is not served, for {len(self._links)} are; raise max_robots',
+                )
             elif link is None and present:
                 self._links[namespace] = RobotLink(self, namespace)
                 self.get_logger().info(f'serving the robot in namespace {namespace}')
@@ -162,8 +164,10 @@ class EdgeNode(Managed):
         if grows('failed'):
             return DiagnosticStatus.ERROR, 'tails fail', values
         if grows('refused'):
-            robots, kinds = (', '.join(name.removeprefix(prefix) for name in counts if name.startswith(prefix) and grows(name))
-                             for prefix in ('refused from ', 'refused: '))
+            robots, kinds = (
+                ', '.join(name.removeprefix(prefix) for name in counts if name.startswith(prefix) and grows(name))
+                for prefix in ('refused from ', 'refused: ')
+            )
             return DiagnosticStatus.WARN, f'refusing activations of {robots}: {kinds}', values
         if self._unserved:
             return DiagnosticStatus.WARN, f'not serving {", ".join(sorted(self._unserved))}: raise max_robots', values

@@ -65,9 +65,11 @@ def mismatches(topic: str, requested: QoSProfile, publishers: Sequence[TopicEndp
     """Return a sentence, with the fix, for each publisher of a topic that offers less than is requested."""
     # A subscription of this package asks for nothing else that a publisher may fall short of.
     demands = {
-        'reliability': (ReliabilityPolicy.RELIABLE,
-                        f'start this node with the parameter qos_overrides.{topic}.subscription.reliability: best_effort, '
-                        'or that one with reliable'),
+        'reliability': (
+            ReliabilityPolicy.RELIABLE,
+            f'start this node with the parameter qos_overrides.{topic}.subscription.reliability: best_effort, '
+            'or that one with reliable',
+        ),
         'durability': (DurabilityPolicy.TRANSIENT_LOCAL, 'have that node publish with durability transient_local'),
     }
     sentences = []
@@ -144,7 +146,7 @@ class Shell(Node):
         return parameter.check(_plain(declared.value))
 
     def set_parameters_atomically(self, parameter_list: list[rclpy.parameter.Parameter]) -> SetParametersResult:
-        """Set parameters together; refuse with a sentence of ours, before rclpy would with one that names no parameter."""
+        """Set parameters together; refuse with our own sentence, before rclpy does with one that names none."""
         try:
             changes = [self._checked(change) for change in parameter_list]
         except DynsplitError as error:
@@ -230,9 +232,10 @@ def _plain(value: object) -> Value:
 
 def make_executor() -> Executor:
     """
-    Return rclpy's executor that waits for events, which needs half the time of the one that builds a wait set each time.
+    Return rclpy's executor that waits for events; it needs half the time of the one that builds a wait set each time.
 
-    Where this rclpy does not have it, the other one. Spin it by ``spin_once``: its ``spin`` does not let other threads run.
+    Where this rclpy does not have it, the other one. Spin it by ``spin_once``: its ``spin`` does not let other threads
+    run.
     """
     try:
         from rclpy.experimental.events_executor import EventsExecutor

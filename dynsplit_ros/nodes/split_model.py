@@ -18,8 +18,8 @@ from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes.shell import Shell
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.profile.kept import kept_profile
+from dynsplit_ros.profile.profile import Profile
 
 #: Numbers of frames that an edge measures, as far as it may join them; between them it interpolates.
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -43,18 +43,23 @@ def load(node: Shell, values: SimpleNamespace, images: int) -> tuple[SplitModel,
                            f'{split.fingerprint[:12]}, loaded in {time.monotonic() - started_s:.1f} s')
     most = split.model.max_batch
     if images > (most or images) or images > 1 and not all(spec.shape for spec in split.output_specs or ()):
-        raise DynsplitError(f'a frame has {images} images, but {values.model!r} takes {most or 1} at a time; set batch to '
-                            '1, or export the program with a dynamic batch')
+        raise DynsplitError(
+            f'a frame has {images} images, but {values.model!r} takes {most or 1} at a time; set batch to '
+            '1, or export the program with a dynamic batch'
+        )
     if values.profile:
         profile = Profile.load(values.profile)
         if profile.fingerprint != split.fingerprint:
             raise DynsplitError(
-                f'the profile {values.profile} is of {profile.model!r} ({profile.fingerprint[:12]}), but this node runs '
-                f'{values.model!r} ({split.fingerprint[:12]}); profile this model, weights and input size, or leave '
-                'profile empty')
+                f'the profile {values.profile} is of {profile.model!r} ({profile.fingerprint[:12]}), but this node '
+                f'runs {values.model!r} ({split.fingerprint[:12]}); profile this model, weights and input size, or '
+                'leave profile empty'
+            )
         if images not in profile.batches:
-            raise DynsplitError(f'the profile {values.profile} is for batches of {", ".join(map(str, profile.batches))}, '
-                                f'but a frame has {images} images; profile with --batches 1 {images}, or leave profile empty')
+            raise DynsplitError(
+                f'the profile {values.profile} is for batches of {", ".join(map(str, profile.batches))}, '
+                f'but a frame has {images} images; profile with --batches 1 {images}, or leave profile empty'
+            )
     else:
         # An edge that may join frames must know what that gains.
         most = max(images, min(getattr(values, 'max_batch', 1), most or BATCHES[-1]))

@@ -176,8 +176,12 @@ class Edge:
         """Queue an activation; it is answered in any case, at once where it is refused."""
         job.arrived_s = self._clock()
         if job.fingerprint != self._split.fingerprint:
-            self._refuse(job, 'another model', f'this edge serves the model with fingerprint {self._split.fingerprint}, '
-                         f'the activation is of {job.fingerprint[:64]!r}; run the same model, weights and input size on both')
+            self._refuse(
+                job,
+                'another model',
+                f'this edge serves the model with fingerprint {self._split.fingerprint}, '
+                f'the activation is of {job.fingerprint[:64]!r}; run the same model, weights and input size on both',
+            )
             return
         if not 0 <= job.split_index < self._split.local_index:
             self._refuse(job, 'no such split', f'split {job.split_index} cannot be sent; allowed are 0 to '
@@ -185,14 +189,22 @@ class Edge:
             return
         images = self._images(job)
         if images > self._max_images:
-            self._refuse(job, 'too many images', f'the frame has {images} images, but this edge takes {self._max_images}; '
-                         'start the edge with the parameter batch as on the robot')
+            self._refuse(
+                job,
+                'too many images',
+                f'the frame has {images} images, but this edge takes {self._max_images}; '
+                'start the edge with the parameter batch as on the robot',
+            )
             return
         sent_bytes = sum(len(tensor.data) for tensor in job.payload)
         most_bytes = LARGEST_PAYLOAD * self._max_images * self._split.cuts[job.split_index].nbytes + 10_000
         if sent_bytes > most_bytes:
-            self._refuse(job, 'too large', f'the payload has {sent_bytes} bytes, but no codec makes more than {most_bytes} '
-                         f'of split {job.split_index}')
+            self._refuse(
+                job,
+                'too large',
+                f'the payload has {sent_bytes} bytes, but no codec makes more than {most_bytes} '
+                f'of split {job.split_index}',
+            )
             return
         displaced = None
         with self._changed:

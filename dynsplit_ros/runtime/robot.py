@@ -207,10 +207,11 @@ class Robot:
             timing = frame.timing if frame is not None else None
             if timing is None:
                 self._counts['late_answers'] += 1
-                timing = late = self._finished.pop(sequence, None) if session == self.session else None
+                late = self._finished.pop(sequence, None) if session == self.session else None
                 if late is None:
                     return
                 late.state = State.LATE
+                timing = late
             if status is Status.OK:
                 timing.answered_s = now_s
                 timing.answer_bytes = answer_bytes

@@ -503,12 +503,14 @@ def serve_together(split: SplitModel, tail_s: dict[int, float], indices: list[in
     while edge.load().queue_length:
         assert time.monotonic() < deadline_s
     for robot, index in enumerate(indices):
-        edge.submit(job(split, robot, robot, split_index=index, payload=encode('raw', split.head(index)(picture(robot)))))
+        edge.submit(
+            job(split, robot, robot, split_index=index, payload=encode('raw', split.head(index)(picture(robot))))
+        )
     answers.gate.set()
     answers.wait(1 + len(indices))
     edge.close()
     assert not answers.faults and {status for _, status, *_ in answers.all} == {Status.OK}
-    for (robot, number), _, _, outputs, _ in answers.all:
+    for (_, number), _, _, outputs, _ in answers.all:
         whole = split.whole(picture(number))
         assert outputs.keys() == whole.keys()
         assert all(torch.allclose(outputs[name], whole[name], atol=1e-4) for name in whole)
@@ -527,7 +529,9 @@ def test_equal_cuts_share_a_run_where_that_is_faster(split) -> None:
 
 def test_a_frame_is_not_held_longer_than_allowed_for_others_to_come(split) -> None:
     answers = Answers()
-    edge = Edge(split, answers, profile=profile_that_says(split, {1: 0.01, 2: 0.012}), max_batch=2, max_batch_wait_s=0.3)
+    edge = Edge(
+        split, answers, profile=profile_that_says(split, {1: 0.01, 2: 0.012}), max_batch=2, max_batch_wait_s=0.3
+    )
     edge.submit(job(split, 'a', 1))
     answers.wait(1)
     assert answers.all[0][-1].queueing_s < 0.2, 'there is no other robot to wait for'
@@ -543,7 +547,9 @@ def test_a_frame_is_not_held_longer_than_allowed_for_others_to_come(split) -> No
 
 def test_a_bad_frame_does_not_harm_those_that_would_have_shared_its_run(split) -> None:
     answers = Answers()
-    edge = Edge(split, answers, profile=profile_that_says(split, {1: 0.01, 3: 0.012}), max_batch=3, max_batch_wait_s=60.0)
+    edge = Edge(
+        split, answers, profile=profile_that_says(split, {1: 0.01, 3: 0.012}), max_batch=3, max_batch_wait_s=60.0
+    )
     for robot in 'abc':  # known to the edge, so that it waits for them
         edge._lines[robot] = _Line(heard_s=time.monotonic())
     edge.submit(job(split, 'a', 1))
@@ -557,8 +563,14 @@ def test_a_bad_frame_does_not_harm_those_that_would_have_shared_its_run(split) -
 
 def test_a_frame_of_several_images_is_exact_and_shares_no_run(split) -> None:
     answers = Answers()
-    edge = Edge(split, answers, profile=profile_that_says(split, {1: 0.01, 3: 0.012}), max_batch=2, max_batch_wait_s=60.0,
-                max_images=2)
+    edge = Edge(
+        split,
+        answers,
+        profile=profile_that_says(split, {1: 0.01, 3: 0.012}),
+        max_batch=2,
+        max_batch_wait_s=60.0,
+        max_images=2,
+    )
     for robot in 'abcd':  # known to the edge, so that it waits for them
         edge._lines[robot] = _Line(heard_s=time.monotonic())
     two, three = (torch.cat([picture(number) for number in range(count)]) for count in (2, 3))

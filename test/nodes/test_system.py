@@ -79,10 +79,14 @@ def test_bad_images_are_refused_and_the_next_goes_through(system, split) -> None
     rows[:, :-7] = good.reshape(48, -1)
     wide.data = rows.tobytes()
     number = observer.send(wide)
-    wait(lambda: any(p.header.stamp.sec == number for p in list(observer.predictions)), 'no prediction after bad images')
+    wait(
+        lambda: any(p.header.stamp.sec == number for p in list(observer.predictions)), 'no prediction after bad images'
+    )
     assert observer.predictions[-1].output_digest == expected_digest(split, 1)
     log = running.processes.log('camera').read_text()
-    assert len(re.findall('an image was not accepted', log)) < len(broken), 'a stream of bad images must not flood the log'
+    assert len(re.findall('an image was not accepted', log)) < len(broken), (
+        'a stream of bad images must not flood the log'
+    )
     assert 'has no pixels' in log
 
 
@@ -223,7 +227,7 @@ def test_nodes_end_at_once_and_cleanly(system, number) -> None:
     ('edge_node', {'model': 'mobilnet_v2'}, 'mobilenet_v2'),
     ('camera_node', {'weights': '/no/such/file.pt'}, '/no/such/file.pt'),
     ('camera_node', {'top_k': 0}, "parameter 'top_k'"),
-    ('camera_node', {'top_k': 'five'}, "top_k"),
+    ('camera_node', {'top_k': 'five'}, 'top_k'),
     ('monitor_node', {'objective': 'beauty'}, "parameter 'objective' is 'beauty', but must be one of 'latency'"),
     ('camera_node', {'profile': '/no/such/profile.yaml'}, '/no/such/profile.yaml'),
     ('edge_node', {'model_arguments': '[1]'}, "parameter 'model_arguments'"),
@@ -310,7 +314,8 @@ def test_a_model_of_ones_own(processes, ros, tmp_path, monkeypatch) -> None:
         'def small(width):\n'
         '    torch.manual_seed(3)\n'
         '    return torch.nn.Sequential(torch.nn.Conv2d(3, width, 3, stride=4), torch.nn.ReLU(),\n'
-        '                               torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(width, 3))\n')
+        '                               torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(width, 3))\n'
+    )
     monkeypatch.setenv('PYTHONPATH', f'{tmp_path}:{os.environ["PYTHONPATH"]}')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     own = {'model': 'my_robot_models:small', 'model_arguments': '{"width": 4}', 'input_size': [32, 32], 'threads': 1,
