@@ -100,12 +100,7 @@ class LinkEstimator:
         silence_s: float,
         downlink_ratio: float,
     ) -> None:
-        self._heartbeat_period_s = heartbeat_period_s
-        self._probe_period_s = probe_period_s
-        self._probe_share = probe_share
-        self._silence_s = silence_s
-        self._downlink_ratio = downlink_ratio
-        self._heartbeat_size = HEARTBEAT_BYTES * (1 + 1 / downlink_ratio)
+        self.configure(heartbeat_period_s, probe_period_s, probe_share, silence_s, downlink_ratio)
         self._rate = RateFilter()
         self._rate_s: float | None = None
         self._now_s = -math.inf
@@ -130,6 +125,22 @@ class LinkEstimator:
         self.payload_bytes = 0
         self.heartbeat_bytes = 0
         self.probe_bytes = 0
+
+    def configure(
+        self,
+        heartbeat_period_s: float,
+        probe_period_s: float,
+        probe_share: float,
+        silence_s: float,
+        downlink_ratio: float,
+    ) -> None:
+        """Go by these from now on, with what is known of the link."""
+        self._heartbeat_period_s = heartbeat_period_s
+        self._probe_period_s = probe_period_s
+        self._probe_share = probe_share
+        self._silence_s = silence_s
+        self._downlink_ratio = downlink_ratio
+        self._heartbeat_size = HEARTBEAT_BYTES * (1 + 1 / downlink_ratio)
 
     # What was sent and what came back
 

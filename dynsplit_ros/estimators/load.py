@@ -50,14 +50,14 @@ class LoadEstimate:
 
 class LoadEstimator:
     """
-    The edge's load; statements older than ``stale_after_s`` are no longer believed.
+    The edge's load; statements older than ``stale_after_s`` (1 s, may be set) are no longer believed.
 
     ``times`` corrects its profile, and ``queueing_s`` is the queueing delay as it was last believed.
     """
 
-    def __init__(self, stale_after_s: float) -> None:
+    def __init__(self, stale_after_s: float = 1.0) -> None:
+        self.stale_after_s = stale_after_s
         self.times = ServiceTimes(_SPREAD)
-        self._stale_after_s = stale_after_s
         self.queueing_s = 0.0
         self._utilisation = 0.0
         self._robots = 0
@@ -104,11 +104,11 @@ class LoadEstimator:
     def estimate(self, now_s: float) -> LoadEstimate:
         """Return what is believed at ``now_s`` (seconds of the robot's monotonic clock)."""
         self.times.forget(now_s)
-        if now_s - self._news_s > self._stale_after_s:
+        if now_s - self._news_s > self.stale_after_s:
             return LoadEstimate(slowdown=self.times.factor)
         return LoadEstimate(self.queueing_s, self.times.factor, self._utilisation, self._robots, True)
 
     def _queue(self, queueing_s: float, now_s: float) -> None:
-        fresh = now_s - self._news_s <= self._stale_after_s
+        fresh = now_s - self._news_s <= self.stale_after_s
         self.queueing_s = queueing_s if not fresh else (1 - _NEWEST) * self.queueing_s + _NEWEST * queueing_s
         self._news_s = max(self._news_s, now_s)

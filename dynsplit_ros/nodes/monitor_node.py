@@ -22,7 +22,7 @@ from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.managed import Managed
 from dynsplit_ros.nodes.shell import run
 from dynsplit_ros.parameters import MONITOR
-from dynsplit_ros.profile.profile import merge, Profile
+from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
 from dynsplit_ros.runtime.frame import State
 from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport, Monitor, MonitorSettings
 
@@ -106,12 +106,15 @@ class MonitorNode(Managed):
             raise DynsplitError(f"its frames have {self._images['robot']} images, but the edge takes "
                                 f"{self._images['edge']}; start the edge with the parameter batch: {self._images['robot']}")
         profile = merge(robot, edge)
+        return Monitor(profile, self._settle(settings, profile))
+
+    def _settle(self, settings: MonitorSettings, profile: SystemProfile) -> MonitorSettings:
         known = sorted({codec for cut in profile.cuts for codec in cut.codecs})
         unknown = [codec for codec in settings.codecs if codec not in known]
         if unknown:
             raise DynsplitError(f"parameter 'codecs' names {', '.join(map(repr, unknown))}, but the profiles have "
                                 f'{", ".join(known)}; name one of these, or profile both machines with it')
-        return Monitor(profile, replace(settings, batch=self._images['robot']))
+        return replace(settings, batch=self._images['robot'])
 
     def _on_frame_timing(self, message: msg.FrameTiming) -> None:
         try:
@@ -241,10 +244,10 @@ class MonitorNode(Managed):
     # ---- the shell -----------------------------------------------------------------------------------------------
 
     def on_change(self, values: SimpleNamespace) -> None:
-        """Decide by new settings from now on; what was learnt of the link is learnt again."""
+        """Decide by new settings from now on, with what is known of link and edge."""
         settings = settings_of(values)
         if self._monitor is not None:
-            self._monitor = self._make(settings)
+            self._monitor.reconfigure(self._settle(settings, self._monitor.profile))
         self._settings = settings
         if self._monitor is None:
             self._start()

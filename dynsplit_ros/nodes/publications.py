@@ -9,6 +9,7 @@ import math
 import threading
 from typing import Any
 
+from rclpy.duration import Duration
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -29,6 +30,8 @@ VISION = {'classification': (topics.CLASSIFICATION, vision.to_classification),
           'detection': (topics.DETECTIONS, vision.to_detections)}
 #: Counts the models that this process has published for, as VisionInfo wants it.
 _versions = itertools.count(1)
+#: At its end, a node waits so long for listeners to confirm the last predictions, in seconds.
+_HAND_OVER_S = 0.2
 
 
 class Publications:
@@ -143,6 +146,8 @@ class Publications:
             self._closing = True
             self._changed.notify()
         self._thread.join(1.0)
+        # What the middleware has not handed over when its participant leaves is lost.
+        self._prediction.wait_for_all_acked(Duration(seconds=_HAND_OVER_S))
         for publisher in self._own:
             self._node.destroy_publisher(publisher)
         self._pictures.close()

@@ -29,6 +29,8 @@ _PATIENCE = 1.5
 #: Nor sooner than this after what was predicted, in seconds: schedulers pause, and a frame given up is work
 #: done twice.
 _PATIENCE_S = 0.02
+#: Finishing a frame beside other work may take this many times as long as profiled.
+_FINISHING = 1.5
 #: Relative spread of a frame's slowest stage: whether it keeps up with the images is known no better.
 _STAGE_SPREAD = 0.03
 #: The same as the slope of a straight rise (that of the normal distribution where it is steepest).
@@ -411,11 +413,13 @@ class Planner:
         Return how long to wait for an answer before finishing the frame here.
 
         Waiting for tau costs E[min(T, tau)] + P(T > tau) x finish; it is least where the expected rest of the
-        wait exceeds the time to finish here. Kept within patience and bound.
+        wait exceeds the time to finish here. Kept so short that the frame is finished within the bound, unless that
+        were impatient.
         """
         if self.rules.fallback_s > 0 or not self._sends[chosen]:
             return bound_s
+        patience_s = _PATIENCE * predicted_s + _PATIENCE_S
         bits = float(self._bits[chosen])
         best = int((bits * capped + finish_s * _BEYOND).argmin())
         best_s = fixed_s + bits * float(self._bit_s[best])
-        return min(bound_s, max(best_s, _PATIENCE * predicted_s + _PATIENCE_S))
+        return max(patience_s, min(best_s, bound_s - _FINISHING * finish_s - _PATIENCE_S))

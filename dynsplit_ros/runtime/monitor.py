@@ -203,6 +203,21 @@ class Decision:
         return self.plan.candidates
 
 
+def _planner(profile: SystemProfile, settings: MonitorSettings) -> Planner:
+    rules = Rules(**{rule.name: getattr(settings, rule.name) for rule in fields(Rules)})
+    return Planner(profile, rules, settings.batch, settings.downlink_ratio)
+
+
+def _of_link(settings: MonitorSettings) -> tuple[float, float, float, float, float]:
+    return (
+        settings.heartbeat_period_s,
+        settings.probe_period_s,
+        settings.probe_share,
+        settings.silence_s,
+        settings.downlink_ratio,
+    )
+
+
 class Monitor:
     """
     Estimates link and load from what the robot sees and decides which split comes next.
@@ -212,22 +227,11 @@ class Monitor:
     """
 
     def __init__(self, profile: SystemProfile, settings: MonitorSettings = MonitorSettings()) -> None:
-        self.settings = settings
-        self._profile = profile
-        self._planner = Planner(
-            profile,
-            Rules(**{rule.name: getattr(settings, rule.name) for rule in fields(Rules)}),
-            settings.batch,
-            settings.downlink_ratio,
-        )
-        self._link = LinkEstimator(
-            settings.heartbeat_period_s,
-            settings.probe_period_s,
-            settings.probe_share,
-            settings.silence_s,
-            settings.downlink_ratio,
-        )
+        self.profile = profile
+        self._link = LinkEstimator(*_of_link(settings))
         self._load = LoadEstimator(settings.report_timeout_s)
+        self._planner = _planner(profile, settings)
+        self.settings = settings
         # Heads that run while a frame is finished beside them are slow for that time: three in a row are
         # believed.
         self._robot = ServiceTimes(0.5, confirmations=2)
@@ -237,6 +241,18 @@ class Monitor:
         self._decision: Decision | None = None
         self._decisions = 0
         self._planned_s = -math.inf
+
+    def reconfigure(self, settings: MonitorSettings) -> None:
+        """
+        Go by other settings from now on, with what is known of link and machines.
+
+        Raises DynsplitError, and changes nothing, when they leave nothing to choose.
+        """
+        self._planner = _planner(self.profile, settings)
+        self._link.configure(*_of_link(settings))
+        self._load.stale_after_s = settings.report_timeout_s
+        self.settings = settings
+        self._news = True
 
     # What happens
 
@@ -378,8 +394,8 @@ class Monitor:
             rtt_s=self._link.rtt_s,
             alive=self._link.alive and not self._link.blocked,
             queueing_s=load.queueing_s,
-            robot=self._robot.factors(len(self._profile.cuts)),
-            edge=edge.factors(len(self._profile.cuts)),
+            robot=self._robot.factors(len(self.profile.cuts)),
+            edge=edge.factors(len(self.profile.cuts)),
             robot_factor=self._robot.factor,
             edge_factor=edge.factor,
             robot_spread=self._robot.spread,
@@ -387,5 +403,5 @@ class Monitor:
         )
 
     def _cut(self, split_index: int):  # type: ignore[no-untyped-def]
-        known = 0 <= split_index < len(self._profile.cuts)
-        return self._profile.cuts[split_index] if known else None
+        known = 0 <= split_index < len(self.profile.cuts)
+        return self.profile.cuts[split_index] if known else None

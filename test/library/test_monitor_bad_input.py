@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from worlds import system, Wire
 
+from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport, Monitor, MonitorSettings
 
 PROFILE = system()
@@ -116,6 +117,28 @@ def test_decisions_are_counted_and_say_which_frame_they_know_of() -> None:
     assert numbers == sorted(set(numbers))
     frames = [decision.last_frame for decision in wire.decisions]
     assert frames == sorted(frames) and frames[0] == -1 and frames[-1] == wire.sequence
+
+
+def test_other_settings_are_followed_with_what_is_known() -> None:
+    wire = Wire(Monitor(PROFILE))
+    wire.idle(2.0)
+    for _ in range(10):
+        wire.frame()
+        wire.idle(0.1)
+    known = wire.monitor.link
+    with pytest.raises(DynsplitError, match='pinned_split'):
+        wire.monitor.reconfigure(MonitorSettings(pinned_split=1, shallowest_split=2))
+    assert wire.monitor.settings == MonitorSettings()
+    wire.monitor.reconfigure(MonitorSettings(pinned_split=2, silence_s=5.0))
+    wire.tick()
+    assert wire.decisions[-1].split_index == 2
+    assert wire.monitor.link.throughput_bps == pytest.approx(known.throughput_bps, rel=0.02)
+    assert wire.monitor.link.rtt_s == known.rtt_s
+    wire.lost = True
+    wire.idle(3.0)
+    assert wire.monitor.link.alive, 'silence is now what silence_s says'
+    wire.idle(5.0)
+    assert not wire.monitor.link.alive
 
 
 def test_before_anything_is_heard_the_robot_helps_itself() -> None:

@@ -111,7 +111,7 @@ def test_ten_times_too_many_images_cost_little_and_delay_nothing(processes, ros,
     processes.start('camera', 'camera_node', ROBOT, {**model_parameters, 'emulate_slowdown': 12.0})
     observer = ros(Observer())
     observer.settle()
-    service_s = observer.send_and_wait().timing.latency_s
+    service_s = min(observer.send_and_wait().timing.latency_s for _ in range(5))  # the first ones are slow
     image = from_rgb(np.zeros((240, 320, 3), np.uint8) + picture(1)[:1, :1])
     camera = psutil.Process(processes.pid('camera'))
     timer = observer.create_timer(service_s / 10, lambda: observer.send(image))
