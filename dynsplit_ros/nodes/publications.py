@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Publish what is predicted: the prediction first, then the same for vision_msgs, as label image and as annotated image."""
+"""Publish what is predicted: the prediction first, then the same for vision_msgs, as label image, and annotated."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Publications:
         try:
             self._publish_beside(source, result, timing)
         except Exception as error:  # The frame has its prediction.
-            self._node.tell('beside', f'a prediction could not be published in every form ({type(error).__name__}: {error})')
+            self._node.tell('beside', f'a prediction lacks one of its forms ({type(error).__name__}: {error})')
 
     def _publish_beside(self, source: Image | CompressedImage, result: Result, timing: FrameTiming) -> None:
         """Publish the same in the forms that someone listens to."""
