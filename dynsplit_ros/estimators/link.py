@@ -31,6 +31,8 @@ _PROBE_JITTERS = 20.0
 _IDLE_S = 0.2
 #: Of its budget, a probe may spend this: the rate may have fallen before that is noticed.
 _EARNED = 0.93
+#: The budget of so many seconds is kept, so that the largest probe and the heartbeats can be paid.
+_SAVED_S = 2.0
 #: Beyond this standard deviation of the rate's logarithm, more probes are worth their bytes at once.
 _AMBIGUOUS = 0.5
 
@@ -327,7 +329,7 @@ class LinkEstimator:
         if self._tokens_s is not None and self.alive:
             earned = _EARNED * self._probe_share * self._low_bps / 8
             self._tokens = min(
-                self._tokens + earned * (now_s - self._tokens_s), max(earned, _FIRST_PROBE_BYTES)
+                self._tokens + earned * (now_s - self._tokens_s), max(_SAVED_S * earned, _FIRST_PROBE_BYTES)
             )
         self._tokens_s = now_s
 
