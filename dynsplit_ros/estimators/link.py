@@ -68,9 +68,7 @@ class LinkEstimate:
 
 @dataclass
 class _Sent:
-    """
-    A message on its way: when it left, its bytes in both directions, how long the edge should need for it.
-    """
+    """A message on its way: when it left, its bytes in both directions, how long the edge should need for it."""
 
     sent_s: float
     size: float
@@ -153,9 +151,7 @@ class LinkEstimator:
         self._under_way[key] = _Sent(now_s, payload_bytes, service_s, True)
 
     def on_receipt(self, key: Hashable, now_s: float) -> bool:
-        """
-        Take into account that the edge said at once that a payload arrived; False if it is not expected.
-        """
+        """Take into account that the edge said at once that a payload arrived; False if it is not expected."""
         sent = self._under_way.get(key)
         if sent is None or sent.passed:
             return False
@@ -257,9 +253,7 @@ class LinkEstimator:
         return now_s
 
     def _on_heartbeat(self, total_s: float) -> None:
-        """
-        Learn the round trip: the mean of the latest, less what the heartbeat's bytes took, without outliers.
-        """
+        """Learn the round trip: the mean of the latest, less what the heartbeat's bytes took, without outliers."""
         # While nothing is known of the rate, neither is the share that the bytes have in it.
         known = self._informed_s > -math.inf
         own_s = self._heartbeat_size * 8 / self._rate.median_bps if known else math.nan
@@ -373,9 +367,7 @@ class LinkEstimator:
         return waiting
 
     def waiting(self, now_s: float) -> tuple[_Sent, float] | None:
-        """
-        Return the payload on the link and for how long its transfer must have been going on, in seconds.
-        """
+        """Return the payload on the link and for how long its transfer must have been going on, in seconds."""
         for sent in self._under_way.values():
             if sent.is_payload and not sent.passed:  # the first one; those behind it have not begun
                 start_s = max(sent.sent_s, self._free_s)
@@ -384,10 +376,7 @@ class LinkEstimator:
         return None
 
     def passed_s(self, key: Hashable) -> float | None:
-        """
-        When an unanswered message got through, by the robot's clock; None when it has not, as far as is
-        known.
-        """
+        """When an unanswered message got through, by the robot's clock; None if it has not, as far as is known."""
         sent = self._under_way.get(key)
         return sent.passed_s if sent is not None and sent.passed else None
 

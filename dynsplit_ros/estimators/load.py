@@ -88,10 +88,7 @@ class LoadEstimator:
         return True
 
     def on_answer(self, cut: int, queueing_s: float, tail_s: float, profiled_s: float, now_s: float) -> None:
-        """
-        Take into account what the edge says of one frame: seconds waited, seconds of the tail, and its
-        profile.
-        """
+        """Take into account what the edge says of one frame: seconds waited, seconds of the tail, and its profile."""
         if math.isfinite(tail_s):
             self.times.observe(cut, tail_s, profiled_s, now_s)
         if 0 <= queueing_s <= _LONGEST_S:

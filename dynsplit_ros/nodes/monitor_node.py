@@ -95,7 +95,8 @@ class MonitorNode(Managed):
             self.tell('profiles', f'the robot goes on alone: {error}', error=True)
             self._publish_local(self._alone, robot)
             return
-        self.get_logger().info(f'deciding for {robot.model} ({robot.fingerprint[:12]}), splits 0 to {robot.local_index}')
+        self.get_logger().info(
+            f'deciding for {robot.model} ({robot.fingerprint[:12]}), splits 0 to {robot.local_index}')
 
     def _make(self, settings: MonitorSettings) -> Monitor:
         robot, edge = self._profiles['robot'], self._profiles['edge']
@@ -104,7 +105,8 @@ class MonitorNode(Managed):
                                 f'({edge.fingerprint[:12]}); run the same model, weights and input size on both')
         if self._images['robot'] > self._images['edge']:
             raise DynsplitError(f"its frames have {self._images['robot']} images, but the edge takes "
-                                f"{self._images['edge']}; start the edge with the parameter batch: {self._images['robot']}")
+                                f"{self._images['edge']}; start the edge with the parameter batch: "
+                                f"{self._images['robot']}")
         profile = merge(robot, edge)
         return Monitor(profile, self._settle(settings, profile))
 

@@ -378,13 +378,8 @@ class Planner:
             )
             self._planned_s = outlook.now_s
             if gain <= needed and self._missed_s < _MISSED * float(score[current]):
-                return (
-                    current,
-                    False,
-                    (
-                        f'{self._say(best)} would gain {gain * 1e3:.1f} ms, but {needed * 1e3:.1f} ms are needed to change'
-                    ),
-                )
+                what = f'{gain * 1e3:.1f} ms, but {needed * 1e3:.1f} ms are needed to change'
+                return current, False, f'{self._say(best)} would gain {what}'
             why = f'{gain * 1e3:.1f} ms less than {self._say(current)}'
         self._chosen = best
         self._missed_s, self._planned_s = 0.0, outlook.now_s

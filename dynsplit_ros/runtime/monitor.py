@@ -1,8 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-Watches link and edge, and decides: what the monitor node and the simulation both drive. It has no clock.
-"""
+"""Watches link and edge, and decides: what the monitor node and the simulation both drive. It has no clock."""
 
 from __future__ import annotations
 
@@ -51,9 +49,7 @@ def _setting(
 
 @dataclass(frozen=True)
 class MonitorSettings:
-    """
-    What a person may set; each field's metadata has its description, unit, minimum, maximum and choices.
-    """
+    """What a person may set; each field's metadata has its description, unit, minimum, maximum and choices."""
 
     objective: str = _setting(
         'latency',
@@ -267,9 +263,7 @@ class Monitor:
         self._link.on_sent(sequence, now_s, payload_bytes, service_s)
 
     def on_receipt(self, sequence: int, now_s: float) -> None:
-        """
-        Note that the edge has said that a payload arrived; receipts may be lost, late or missing altogether.
-        """
+        """Note that the edge has said that a payload arrived; receipts may be lost, late or missing altogether."""
         if math.isfinite(now_s) and self._link.on_receipt(sequence, now_s):
             self._news = True
 
@@ -318,9 +312,7 @@ class Monitor:
                 self._news = True
 
     def next_probe(self, now_s: float) -> Probe | None:
-        """
-        Return the heartbeat or probe to send now, None for none; to be asked every few tens of milliseconds.
-        """
+        """Return the heartbeat or probe to send now, None for none; to be asked every few tens of milliseconds."""
         return self._link.next_probe(now_s) if math.isfinite(now_s) else None
 
     # What follows

@@ -162,7 +162,8 @@ def test_frames_that_fall_back_again_and_again_stop_being_sent() -> None:
         sent_s = wire.now_s
         wire.idle(0.3)
         wire.monitor.on_frame(FrameObservation(
-            wire.sequence, 'fell_back', 0, 'raw', payload_bytes=150_528, sent_s=sent_s, given_up_s=wire.now_s, finish_s=0.18))
+            wire.sequence, 'fell_back', 0, 'raw', payload_bytes=150_528, sent_s=sent_s, given_up_s=wire.now_s,
+            finish_s=0.18))
         wire.tick()
     assert wire.decisions[-1].split_index == LOCAL
 
