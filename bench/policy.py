@@ -137,7 +137,8 @@ class _Plan:
         rates = RATES_BPS[::3] if quick else RATES_BPS
         for rate_bps in rates:
             for load in LOADS:
-                scenario = Scenario(constant(rate_bps, CONSTANT_S), CONSTANT_S, slowdown=constant(load, CONSTANT_S), seed=3)
+                slowdown = constant(load, CONSTANT_S)
+                scenario = Scenario(constant(rate_bps, CONSTANT_S), CONSTANT_S, slowdown=slowdown, seed=3)
                 self._add(profile, 'constant', f'{_mbps(rate_bps)}, load {load:g}', scenario, ('dynamic', 'oracle'))
             # Whether the split sends much, little or nothing.
             for split in sorted({0, self.local - 1, self.local}):
