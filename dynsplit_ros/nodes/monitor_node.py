@@ -263,7 +263,8 @@ class MonitorNode(Managed):
                 return DiagnosticStatus.WARN, f'no profile of {" and ".join(missing)}', values
             return DiagnosticStatus.WARN, f'degraded to local inference: {self._alone}', values
         link, load, decision = self._monitor.link, self._monitor.load, self._monitor.decision
-        values |= {**asdict(link), **{f'edge_{name}': value for name, value in asdict(load).items()}}
+        values |= {'frame_rate_hz': self._monitor.frame_rate_hz, **asdict(link),
+                   **{f'edge_{name}': value for name, value in asdict(load).items()}}
         if decision is not None:
             values |= {'split': decision.split_index, 'codec': decision.codec, 'decisions': decision.sequence,
                        'predicted_latency_s': decision.predicted_s, 'fallback_after_s': decision.fallback_after_s,

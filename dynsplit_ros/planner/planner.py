@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import math
 from typing import Any
 
@@ -223,6 +223,11 @@ class Planner:
         self._missed_s = 0.0
         self._planned_s = 0.0
         self._bit_s = np.zeros(len(RATE_EDGES))
+
+    def expect(self, frame_rate_hz: float) -> None:
+        """Plan for another number of frames offered per second from now on."""
+        self.rules = replace(self.rules, frame_rate_hz=frame_rate_hz)
+        self._period_per_bit = self._per_bit / frame_rate_hz
 
     def plan(self, outlook: Outlook) -> Plan:
         """Predict every choice under the outlook, and choose."""

@@ -75,7 +75,12 @@ class MonitorSettings:
         0.0, 'Most that payloads may take on average; 0 sets no bound.', 'bit/s', 0.0, 1e12
     )
     frame_rate_hz: float = _setting(
-        10.0, 'Images offered per second, for the bandwidth bound.', '1/s', 0.01, 1000.0
+        0.0,
+        'Frames offered per second, for the wait until the next one and the bandwidth bound; 0 takes what the camera '
+        'measures.',
+        '1/s',
+        0.0,
+        1000.0,
     )
     batch: int = _setting(1, 'Images in a frame.', '', 1, 1024)
     switching_cost: float = _setting(
@@ -133,6 +138,10 @@ class MonitorSettings:
                 )
 
 
+#: Until a camera has measured at which rate frames are offered, this is taken, in frames per second.
+_FRAME_RATE_HZ = 10.0
+#: A measured rate is followed when it differs from the one planned for by this factor.
+_RATE_CHANGE = 1.1
 #: Without news, what is believed is looked at again after this time, in seconds.
 _IDLE_S = 0.25
 
@@ -147,7 +156,8 @@ class FrameObservation:
     when the payload left, when its receipt came, when its answer came, when the robot gave up waiting; NaN
     where there is none. ``held_s`` is the edge's own duration from receiving to answering, with its parts
     beside it; ``head_s``, ``encode_s`` and ``finish_s`` are the robot's. A head that had to share the robot
-    with another computation says nothing of its profile: give NaN for it.
+    with another computation says nothing of its profile: give NaN for it. ``offered_hz`` is the measured rate of
+    frames offered, NaN where it is not known.
     """
 
     sequence: int
@@ -168,6 +178,7 @@ class FrameObservation:
     head_s: float = math.nan
     encode_s: float = math.nan
     finish_s: float = math.nan
+    offered_hz: float = math.nan
 
 
 @dataclass
@@ -199,8 +210,9 @@ class Decision:
         return self.plan.candidates
 
 
-def _planner(profile: SystemProfile, settings: MonitorSettings) -> Planner:
-    rules = Rules(**{rule.name: getattr(settings, rule.name) for rule in fields(Rules)})
+def _planner(profile: SystemProfile, settings: MonitorSettings, measured_hz: float = _FRAME_RATE_HZ) -> Planner:
+    values = {rule.name: getattr(settings, rule.name) for rule in fields(Rules)}
+    rules = Rules(**{**values, 'frame_rate_hz': settings.frame_rate_hz or measured_hz})
     return Planner(profile, rules, settings.batch, settings.downlink_ratio)
 
 
@@ -244,7 +256,7 @@ class Monitor:
 
         Raises DynsplitError, and changes nothing, when they leave nothing to choose.
         """
-        self._planner = _planner(self.profile, settings)
+        self._planner = _planner(self.profile, settings, self.frame_rate_hz)
         self._link.configure(*_of_link(settings))
         self._load.stale_after_s = settings.report_timeout_s
         self.settings = settings
@@ -276,6 +288,7 @@ class Monitor:
         if frame.outcome != 'late':
             self._last_frame = max(self._last_frame, frame.sequence)
         self._news = True
+        self._expect(frame.offered_hz)
         now_s = max(
             (t for t in (frame.answered_s, frame.sent_s, self._now_s) if math.isfinite(t)), default=0.0
         )
@@ -294,6 +307,17 @@ class Monitor:
                 self._load.on_answer(
                     frame.split_index, frame.queueing_s, frame.tail_s, cut.tail_s[batch], frame.answered_s
                 )
+
+    def _expect(self, offered_hz: float) -> None:
+        ratio = offered_hz / self._planner.rules.frame_rate_hz
+        if self.settings.frame_rate_hz == 0 and 0.01 <= offered_hz <= 1000.0:
+            if not 1 / _RATE_CHANGE < ratio < _RATE_CHANGE:
+                self._planner.expect(offered_hz)
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Frames offered per second that are planned for."""
+        return self._planner.rules.frame_rate_hz
 
     def on_probe_answer(self, probe_id: int, now_s: float, held_s: float = 0.0) -> None:
         """Take the answer to a heartbeat or probe into account."""

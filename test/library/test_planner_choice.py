@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
+import math
 
 import numpy as np
 import pytest
@@ -90,6 +91,31 @@ def test_the_frame_rate_objective_weighs_the_slowest_stage() -> None:
 def test_noise_on_a_constant_link_makes_nobody_flap(rate_mbps) -> None:
     result = simulate(PROFILE, Scenario(noisy(1e6 * rate_mbps, 0.2, 65.0, 7), 65.0, seed=7))
     assert sum(change_s > 5 for change_s in result.decisions_changed) <= 2
+
+
+def test_the_measured_rate_of_frames_is_planned_for_unless_one_is_set() -> None:
+    for settings, expected_hz in ((MonitorSettings(), 28.0), (MonitorSettings(frame_rate_hz=3.0), 3.0)):
+        wire = Wire(Monitor(PROFILE, settings))
+        wire.idle(3.0)
+        assert wire.monitor.frame_rate_hz == (settings.frame_rate_hz or 10.0)
+        for offered_hz in (28.0, math.nan, 0.0, 27.5, -1.0, math.inf):
+            wire.frame(offered_hz=offered_hz)
+            wire.idle(0.1)
+        assert wire.monitor.frame_rate_hz == expected_hz
+
+
+def test_a_faster_camera_needs_smaller_payloads_under_a_bandwidth() -> None:
+    wire = Wire(Monitor(PROFILE, MonitorSettings(bandwidth_bps=4e6)), rate_bps=100e6)
+    wire.idle(3.0)
+    sent = []
+    for offered_hz in (2.0, 40.0):
+        for _ in range(20):
+            wire.frame(offered_hz=offered_hz)
+            wire.idle(0.1)
+        chosen = wire.monitor.decision
+        sent.append(next(c.payload_bytes for c in chosen.candidates
+                         if (c.split_index, c.codec) == (chosen.split_index, chosen.codec)))
+    assert 8 * 2 * sent[0] <= 4e6 and sent[1] < sent[0]
 
 
 def test_a_decision_says_what_was_predicted_for_every_choice() -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
@@ -47,7 +48,8 @@ class Wire:
                     probe.id, self.now_s + (probe.payload_bytes + 32) * 8 / self.rate_bps + self.rtt_s)
                 self.tick()
 
-    def frame(self, split: int = 0, payload_bytes: int = 150_528, held_s: float = 0.022) -> FrameObservation:
+    def frame(self, split: int = 0, payload_bytes: int = 150_528, held_s: float = 0.022,
+              offered_hz: float = math.nan) -> FrameObservation:
         """Send a frame, and have it answered."""
         self.sequence += 1
         self.monitor.on_sent(self.sequence, self.now_s, split, 'raw', payload_bytes)
@@ -56,7 +58,8 @@ class Wire:
         answered_s = received_s + held_s + 4000 * 8 / self.rate_bps
         frame = FrameObservation(
             self.sequence, 'answered', split, 'raw', payload_bytes=payload_bytes, answer_bytes=4000, sent_s=self.now_s,
-            received_s=received_s, answered_s=answered_s, held_s=held_s, queueing_s=0.0, decode_s=0.0, tail_s=held_s)
+            received_s=received_s, answered_s=answered_s, held_s=held_s, queueing_s=0.0, decode_s=0.0, tail_s=held_s,
+            offered_hz=offered_hz)
         self.monitor.on_frame(frame)
         self.now_s = answered_s
         self.tick()
