@@ -17,13 +17,13 @@ from pathlib import Path
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from typing import Any
 
 import numpy as np
 
 from bench.figures import argument_parser, Figures
+from bench.spinning import Spinning
 from bench.testbed import Testbed
 
 ROBOT = 'robot1'
@@ -94,25 +94,16 @@ class Camera:
 
         from dynsplit_ros import msg
         from dynsplit_ros.messages.images import from_rgb
-        from dynsplit_ros.nodes.shell import make_executor
         from dynsplit_ros.sources import Panorama
 
         self._from_rgb, self._source = from_rgb, Panorama(WIDTH, HEIGHT)
         rclpy.init()
-        self._node = rclpy.create_node('camera', namespace=f'/{ROBOT}')
-        self._images = self._node.create_publisher(Image, 'image', QoSProfile(depth=5))
-        self._node.create_subscription(msg.Prediction, 'prediction', self._on_prediction, QoSProfile(depth=100))
+        node = rclpy.create_node('camera', namespace=f'/{ROBOT}')
+        self._images = node.create_publisher(Image, 'image', QoSProfile(depth=5))
+        node.create_subscription(msg.Prediction, 'prediction', self._on_prediction, QoSProfile(depth=100))
         self.shown_s: dict[int, float] = {}
         self.seen: dict[int, tuple[float, Any]] = {}  # by stamp in ns: when the first prediction came, and it
-        self._executor = make_executor()
-        self._executor.add_node(self._node)
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def _spin(self) -> None:
-        while not self._ending.is_set():
-            self._executor.spin_once(timeout_sec=0.2)
+        self._spinning = Spinning(node)
 
     def _on_prediction(self, message: Any) -> None:
         stamp = message.header.stamp
@@ -137,12 +128,7 @@ class Camera:
 
     def close(self) -> None:
         """Leave."""
-        import rclpy
-
-        self._ending.set()
-        self._thread.join(5)
-        self._node.destroy_node()
-        rclpy.try_shutdown()
+        self._spinning.close()
 
 
 def run(name: str, pinned: int | None, folder: Path, model: dict[str, object], seconds: float) -> dict[str, Any]:

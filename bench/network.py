@@ -19,13 +19,13 @@ from pathlib import Path
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from typing import Any
 
 import numpy as np
 
 from bench.figures import argument_parser, Figures
+from bench.spinning import Spinning
 from bench.testbed import Testbed
 
 ROBOT = 'robot1'
@@ -68,7 +68,6 @@ class Bench:
         from dynsplit_ros.demo.processes import Processes
         from dynsplit_ros.messages.images import from_rgb
         from dynsplit_ros.nodes import topics
-        from dynsplit_ros.nodes.shell import make_executor
         from dynsplit_ros.transport import environment
 
         self.seen: list[Seen] = []
@@ -100,15 +99,7 @@ class Bench:
         if monitor is not None:
             topics.SPLIT.subscription(node, lambda message: self.decisions.append(
                 (time.monotonic(), message.split_index)))
-        self._executor = make_executor()
-        self._executor.add_node(node)
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def _spin(self) -> None:
-        while not self._ending.is_set():
-            self._executor.spin_once(timeout_sec=0.2)
+        self._spinning = Spinning(node)
 
     def _on_prediction(self, message: Any) -> None:
         stamp = message.header.stamp
@@ -184,13 +175,8 @@ class Bench:
 
     def close(self) -> None:
         """End everything."""
-        import rclpy
-
         self.processes.__exit__(None, None, None)
-        self._ending.set()
-        self._thread.join(5)
-        self.node.destroy_node()
-        rclpy.try_shutdown()
+        self._spinning.close()
 
 
 @contextlib.contextmanager

@@ -79,6 +79,22 @@ class _Sent:
     passed_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class LinkRules:
+    """
+    How a link is looked after.
+
+    Seconds between heartbeats and between probes, the share (0..1) of the estimated rate that both may take, after how
+    many seconds of silence the link counts as lost, and the answers' rate over the payloads' rate.
+    """
+
+    heartbeat_period_s: float
+    probe_period_s: float
+    probe_share: float
+    silence_s: float
+    downlink_ratio: float
+
+
 class LinkEstimator:
     """
     Follows each message from sending to arrival on a link that carries one after the other.
@@ -86,21 +102,14 @@ class LinkEstimator:
     A message's transfer starts when it is sent or when the one before it is through, whichever is later, and
     ends half a round trip before its receipt comes back, or its answer, less the time that the edge held it.
     Only durations are subtracted from the robot's clock; the edge's clock is never looked at. Throughput
-    probes keep to ``probe_share`` (0..1) of the estimated rate, heartbeats included, and leave only while
-    nothing else is under way. The link counts as lost when a message is unanswered, and nothing at all was
-    heard, for ``silence_s`` longer than expected. ``downlink_ratio`` is the answers' rate over the payloads'
-    rate.
+    probes keep to ``probe_share``, heartbeats included, and leave only while nothing else is under way. The
+    link counts as lost when a message is unanswered, and nothing at all was heard, for ``silence_s`` longer
+    than expected.
     """
 
-    def __init__(
-        self,
-        heartbeat_period_s: float,
-        probe_period_s: float,
-        probe_share: float,
-        silence_s: float,
-        downlink_ratio: float,
-    ) -> None:
-        self.configure(heartbeat_period_s, probe_period_s, probe_share, silence_s, downlink_ratio)
+    def __init__(self, rules: LinkRules) -> None:
+        #: May be replaced at any time; what is known of the link stays.
+        self.rules = rules
         self._rate = RateFilter()
         self._rate_s: float | None = None
         self._now_s = -math.inf
@@ -126,21 +135,9 @@ class LinkEstimator:
         self.heartbeat_bytes = 0
         self.probe_bytes = 0
 
-    def configure(
-        self,
-        heartbeat_period_s: float,
-        probe_period_s: float,
-        probe_share: float,
-        silence_s: float,
-        downlink_ratio: float,
-    ) -> None:
-        """Go by these from now on, with what is known of the link."""
-        self._heartbeat_period_s = heartbeat_period_s
-        self._probe_period_s = probe_period_s
-        self._probe_share = probe_share
-        self._silence_s = silence_s
-        self._downlink_ratio = downlink_ratio
-        self._heartbeat_size = HEARTBEAT_BYTES * (1 + 1 / downlink_ratio)
+    @property
+    def _heartbeat_size(self) -> float:
+        return HEARTBEAT_BYTES * (1 + 1 / self.rules.downlink_ratio)
 
     # What was sent and what came back
 
@@ -156,7 +153,7 @@ class LinkEstimator:
         if sent is None or sent.passed:
             return False
         self._receipts = True
-        self._arrived(sent, now_s, 0.0, HEARTBEAT_BYTES / self._downlink_ratio)
+        self._arrived(sent, now_s, 0.0, HEARTBEAT_BYTES / self.rules.downlink_ratio)
         return True
 
     def on_answer(self, key: Hashable, now_s: float, held_s: float, answer_bytes: int) -> bool:
@@ -169,7 +166,7 @@ class LinkEstimator:
         sent = self._under_way.pop(key, None)
         if sent is None:
             return False
-        answer_size = max(answer_bytes, HEARTBEAT_BYTES) / self._downlink_ratio
+        answer_size = max(answer_bytes, HEARTBEAT_BYTES) / self.rules.downlink_ratio
         if not sent.passed:
             self._arrived(sent, now_s, held_s, answer_size)
         self._hear(now_s)
@@ -214,7 +211,7 @@ class LinkEstimator:
         sent.passed, sent.passed_s = True, now_s
         if not (held_s >= 0 and arrived_s >= sent.sent_s):
             return  # held for longer than it was away, or back before it left: clocks that jumped teach nothing
-        small_s = HEARTBEAT_BYTES * 8 / self._downlink_ratio / self._rate.median_bps
+        small_s = HEARTBEAT_BYTES * 8 / self.rules.downlink_ratio / self._rate.median_bps
         behind_s = back_s - self._answered_s
         if (
             self._answer_size / HEARTBEAT_BYTES * small_s > self.jitter_s
@@ -240,7 +237,7 @@ class LinkEstimator:
         self._rate.observe(arrived_s - start_s - self.rtt_s, size, self.jitter_s)
         # A short transfer tells less, so the next probe is due sooner.
         told = min(1.0, size * 8 / self._rate.median_bps / self._airtime_s())
-        self._informed_s = max(self._informed_s, now_s - (1 - told) * self._probe_period_s)
+        self._informed_s = max(self._informed_s, now_s - (1 - told) * self.rules.probe_period_s)
         if not known and self._heartbeats:
             self._update_rtt()
 
@@ -273,9 +270,8 @@ class LinkEstimator:
 
     def _airtime_s(self) -> float:
         """How long a transfer must take to tell the rate to a twentieth, within what a second earns."""
-        return min(
-            max(_PROBE_JITTERS * self.jitter_s, self._probe_share * self._probe_period_s), self._probe_share
-        )
+        share = self.rules.probe_share
+        return min(max(_PROBE_JITTERS * self.jitter_s, share * self.rules.probe_period_s), share)
 
     # Heartbeats and probes
 
@@ -283,10 +279,10 @@ class LinkEstimator:
         """Return the probe to send now, if one is due; it counts as sent."""
         now_s = self._clock(now_s)
         hurry = 0.2 if len(self._heartbeats) < _KEPT // 2 else 1.0
-        heartbeat = now_s - self._heartbeat_s >= hurry * self._heartbeat_period_s
+        heartbeat = now_s - self._heartbeat_s >= hurry * self.rules.heartbeat_period_s
         wanted = (
             self._credit
-            or now_s - self._informed_s >= self._probe_period_s
+            or now_s - self._informed_s >= self.rules.probe_period_s
             or self._rate.level_spread > _AMBIGUOUS
         )
         if not (heartbeat or wanted):
@@ -321,7 +317,7 @@ class LinkEstimator:
         # What is surely there, not what is hoped for: a quarter of the belief lies below.
         self._low_bps = self._rate.low_bps
         if self._tokens_s is not None and self.alive:
-            earned = _EARNED * self._probe_share * self._low_bps / 8
+            earned = _EARNED * self.rules.probe_share * self._low_bps / 8
             self._tokens = min(
                 self._tokens + earned * (now_s - self._tokens_s), max(_SAVED_S * earned, _FIRST_PROBE_BYTES)
             )
@@ -343,7 +339,7 @@ class LinkEstimator:
                     self._largest_probe = max(int(sent.size) // 2, _FIRST_PROBE_BYTES)
 
     def _patience_s(self, sent: _Sent) -> float:
-        return self._silence_s + self.rtt_s + sent.service_s + sent.size * 8 / self._rate.median_bps
+        return self.rules.silence_s + self.rtt_s + sent.service_s + sent.size * 8 / self._rate.median_bps
 
     def belief(self, now_s: float) -> RateFilter:
         """Return the rate as believed at ``now_s``, with what the unanswered payload says of it."""

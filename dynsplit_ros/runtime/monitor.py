@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.estimators.link import LinkEstimate, LinkEstimator, Probe
+from dynsplit_ros.estimators.link import LinkEstimate, LinkEstimator, LinkRules, Probe
 from dynsplit_ros.estimators.load import LoadEstimate, LoadEstimator, LoadReport
 from dynsplit_ros.estimators.service import ServiceTimes
 from dynsplit_ros.planner.planner import Candidate, Outlook, Plan, Planner, Rules
@@ -142,6 +142,8 @@ class MonitorSettings:
 _FRAME_RATE_HZ = 10.0
 #: A measured rate is followed when it differs from the one planned for by this factor.
 _RATE_CHANGE = 1.1
+_Part = TypeVar('_Part', Rules, LinkRules)
+
 #: Without news, what is believed is looked at again after this time, in seconds.
 _IDLE_S = 0.25
 
@@ -211,19 +213,13 @@ class Decision:
 
 
 def _planner(profile: SystemProfile, settings: MonitorSettings, measured_hz: float = _FRAME_RATE_HZ) -> Planner:
-    values = {rule.name: getattr(settings, rule.name) for rule in fields(Rules)}
-    rules = Rules(**{**values, 'frame_rate_hz': settings.frame_rate_hz or measured_hz})
+    rules = _part(Rules, replace(settings, frame_rate_hz=settings.frame_rate_hz or measured_hz))
     return Planner(profile, rules, settings.batch, settings.downlink_ratio)
 
 
-def _of_link(settings: MonitorSettings) -> tuple[float, float, float, float, float]:
-    return (
-        settings.heartbeat_period_s,
-        settings.probe_period_s,
-        settings.probe_share,
-        settings.silence_s,
-        settings.downlink_ratio,
-    )
+def _part(kind: type[_Part], settings: MonitorSettings) -> _Part:
+    """Return the settings that ``kind`` has fields for."""
+    return kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})
 
 
 class Monitor:
@@ -236,7 +232,7 @@ class Monitor:
 
     def __init__(self, profile: SystemProfile, settings: MonitorSettings = MonitorSettings()) -> None:
         self.profile = profile
-        self._link = LinkEstimator(*_of_link(settings))
+        self._link = LinkEstimator(_part(LinkRules, settings))
         self._load = LoadEstimator(settings.report_timeout_s)
         self._planner = _planner(profile, settings)
         self.settings = settings
@@ -257,7 +253,7 @@ class Monitor:
         Raises DynsplitError, and changes nothing, when they leave nothing to choose.
         """
         self._planner = _planner(self.profile, settings, self.frame_rate_hz)
-        self._link.configure(*_of_link(settings))
+        self._link.rules = _part(LinkRules, settings)
         self._load.stale_after_s = settings.report_timeout_s
         self.settings = settings
         self._news = True
