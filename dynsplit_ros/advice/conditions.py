@@ -83,7 +83,7 @@ class Adviser:
                 alive=True,
                 queueing_s=0.0,
                 robot=np.ones(cuts),
-                edge=np.full(cuts, slowdown),
+                edge=np.ones(cuts),
                 robot_factor=1.0,
                 edge_factor=slowdown,
                 robot_spread=0.0,

@@ -211,13 +211,8 @@ class LinkEstimator:
         sent.passed, sent.passed_s = True, now_s
         if not (held_s >= 0 and arrived_s >= sent.sent_s):
             return  # held for longer than it was away, or back before it left: clocks that jumped teach nothing
-        small_s = HEARTBEAT_BYTES * 8 / self.rules.downlink_ratio / self._rate.median_bps
-        behind_s = back_s - self._answered_s
-        if (
-            self._answer_size / HEARTBEAT_BYTES * small_s > self.jitter_s
-            and 0 <= behind_s <= 3 * self.jitter_s + 2 * small_s
-        ):
-            return  # on its way back it probably waited behind an answer, nobody knows how long
+        if self._behind_an_answer(back_s):
+            return  # on its way back it probably waited, nobody knows how long
         alone = not overtaken and self._free_s <= sent.sent_s
         self._free_s = max(self._free_s, arrived_s - self.rtt_s)
         if sent.size <= HEARTBEAT_BYTES:
@@ -240,6 +235,14 @@ class LinkEstimator:
         self._informed_s = max(self._informed_s, now_s - (1 - told) * self.rules.probe_period_s)
         if not known and self._heartbeats:
             self._update_rtt()
+
+    def _behind_an_answer(self, back_s: float) -> bool:
+        behind_s = back_s - self._answered_s
+        if behind_s < 0 or self._answer_size == 0:
+            return False
+        bit_s = 1 / self._rate.median_bps
+        small_s = HEARTBEAT_BYTES * 8 / self.rules.downlink_ratio * bit_s
+        return self._answer_size * 8 * bit_s > self.jitter_s and behind_s <= 3 * self.jitter_s + 2 * small_s
 
     def _hear(self, now_s: float) -> float:
         now_s = self._clock(now_s)
@@ -399,6 +402,6 @@ class LinkEstimator:
 
     def _clock(self, now_s: float) -> float:
         """Time as this estimator lives through it: it never runs backwards, whatever the clock does."""
-        if math.isfinite(now_s):
-            self._now_s = max(self._now_s, now_s)
-        return self._now_s if math.isfinite(self._now_s) else 0.0
+        if self._now_s < now_s < math.inf:
+            self._now_s = now_s
+        return self._now_s if self._now_s > -math.inf else 0.0

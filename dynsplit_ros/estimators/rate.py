@@ -30,6 +30,7 @@ _REGIME_CHANGES_PER_S = 0.05
 #: Share of transfers that something other than the link held up: a pause of a process, a lost packet sent
 #: again.
 _HELD_UP = 0.01
+_HELD_UP_DENSITY = _HELD_UP / (4 * math.log(10)) * math.sqrt(2 * math.pi)
 #: Times, in jitters, are cut to this, so that single precision holds their squares.
 _LONGEST = 1e12
 #: After this many seconds nothing more is forgotten.
@@ -49,7 +50,9 @@ _LOG_GRID: Array = np.linspace(math.log(LOWEST_BPS), math.log(HIGHEST_BPS), _SIZ
 _STEP = float(_LOG_GRID[1] - _LOG_GRID[0])
 _EDGES: Array = _LOG_GRID + _STEP / 2
 _S_PER_BYTE = (8 / np.exp(_LOG_GRID)).astype(np.float32)
-_VARIANCE = (_SPREAD**2).astype(np.float32)[:, None]
+_VARIANCE_PER_BYTE = np.outer(_SPREAD**2, _S_PER_BYTE).astype(np.float32)
+_OWN_VARIANCE = np.repeat(_SPREAD**2, _SIZE).astype(np.float32)
+_EVERY_BEHAVIOUR = np.ones(len(_SPREAD), np.float32)
 # Diffusion with reflecting ends is diagonal in the cosine basis: any elapsed time is one product there. At
 # this size a product with the basis is faster than a fast transform, and single precision is enough for a
 # belief.
@@ -61,22 +64,19 @@ _DIFFUSION = np.outer(_DRIFT**2 / 2, (2 - 2 * np.cos(np.pi * np.arange(_SIZE) / 
 
 
 @functools.lru_cache(maxsize=1024)
-def _passage(twentieths: int) -> tuple[Singles, Singles, Singles]:
+def _passage(twentieths: int) -> tuple[Singles, Singles]:
     """
-    Return what exp(``twentieths`` / 20) seconds do.
+    Return what exp(``twentieths`` / 20) seconds do: the decay of each behaviour's spectrum [3, 160], and their mixing.
 
-    That is the decay of each behaviour's spectrum [3, 160], what becomes of each behaviour's probability that
-    stays where it is [3, 3], and what of it arrives anywhere by a jump [3, 3].
+    What jumps is even over the rates, which the spectrum's first value is: that does not decay. The mixing [3, 3]
+    comes after.
     """
     elapsed_s = math.exp(twentieths / 20)
-    stay = np.exp(-_JUMPS_PER_S * elapsed_s)
+    decay = np.exp(-(_DIFFUSION + _JUMPS_PER_S[:, None]) * elapsed_s)
+    decay[:, 0] = 1.0
     change = -math.expm1(-_REGIME_CHANGES_PER_S * elapsed_s)
     mix = change / len(_SPREAD) + (1 - change) * np.eye(len(_SPREAD))
-    return (
-        np.exp(-_DIFFUSION * elapsed_s).astype(np.float32),
-        (mix * stay).astype(np.float32),
-        (mix * (1 - stay)).astype(np.float32),
-    )
+    return decay.astype(np.float32), mix.astype(np.float32)
 
 
 class RateFilter:
@@ -95,7 +95,8 @@ class RateFilter:
 
     def __init__(self) -> None:
         self._p: Singles = np.full((len(_SPREAD), _SIZE), 1 / (len(_SPREAD) * _SIZE), np.float32)
-        self._cumulated: Array | None = None
+        self._cumulated: Singles | None = None
+        self._quantiles_of: Singles | None = None
         self._level_log: list[float] = []
         self._next_log: Array = _NORMALS
 
@@ -111,15 +112,11 @@ class RateFilter:
             return
         # To a twentieth: how much is forgotten need not be known better, and each length is prepared but
         # once.
-        decay, kept, jumps = _passage(round(math.log(min(max(elapsed_s, 1e-3), _LONGEST_S)) * 20))
-        spectrum = self._p @ _TO_SPECTRUM
+        decay, mix = _passage(round(math.log(min(max(elapsed_s, 1e-3), _LONGEST_S)) * 20))
+        # For arrays this small, dot takes half the time of @.
+        spectrum = self._p.dot(_TO_SPECTRUM)
         spectrum *= decay
-        level = (
-            jumps @ spectrum[:, 0]
-        )  # what jumps is even over the rates, which the spectrum's first value is
-        spectrum = kept @ spectrum
-        spectrum[:, 0] += level
-        self._p, self._cumulated = np.asarray(spectrum @ _BASIS, np.float32), None
+        self._p, self._cumulated = mix.dot(spectrum).dot(_BASIS), None
 
     def observe(self, transfer_s: float, size_bytes: float, jitter_s: float) -> None:
         """
@@ -131,45 +128,41 @@ class RateFilter:
         nothing makes it faster than the link.
         """
         # In units of the jitter, which keeps single precision away from its limits.
-        transfer = min(transfer_s / jitter_s, _LONGEST)
-        expected = _S_PER_BYTE * np.float32(size_bytes / jitter_s)
-        late = np.float32(transfer) - expected
-        variance = _VARIANCE * (expected * np.float32(max(transfer, 1.0)))
-        variance += 1
+        transfer, size = min(transfer_s / jitter_s, _LONGEST), size_bytes / jitter_s
+        late = _S_PER_BYTE * -size
+        late += transfer
+        variance = _VARIANCE_PER_BYTE * (size * max(transfer, 1.0))
+        variance += 1.0
         squared = late * late
-        likelihood = squared / variance
-        likelihood *= -0.5
-        np.maximum(likelihood, -80.0, out=likelihood)
+        likelihood = squared * -0.5 / variance
         np.exp(likelihood, out=likelihood)
         likelihood /= np.sqrt(variance, out=variance)
         # A delay of unknown size: its logarithm is spread evenly over four decades, here from one jitter on.
-        squared += 1
-        held_up = np.maximum(late, 0.0) / squared
-        held_up *= _HELD_UP / 9.2 * math.sqrt(2 * math.pi)
-        likelihood += held_up
+        squared += 1.0
+        np.maximum(late, 0.0, out=late)
+        late *= _HELD_UP_DENSITY
+        late /= squared
+        likelihood += late
         likelihood *= self._p
-        self._set(np.asarray(likelihood, np.float32))
+        self._set(likelihood)
 
     def observe_longer(self, elapsed_s: float, size_bytes: float, jitter_s: float) -> None:
         """Take into account that ``size_bytes`` have taken more than ``elapsed_s`` and are still not through."""
-        expected = _S_PER_BYTE * np.float32(size_bytes / jitter_s)
-        elapsed = min(max(elapsed_s / jitter_s, 1.0), _LONGEST)
-        deviation = np.sqrt(_VARIANCE * (expected * np.float32(elapsed)) + np.float32(1.0))
+        size, transfer = size_bytes / jitter_s, min(elapsed_s / jitter_s, _LONGEST)
+        elapsed = max(transfer, 1.0)
+        deviation = np.sqrt(_VARIANCE_PER_BYTE * (size * elapsed) + 1)
         # The logistic approximation of the normal distribution (Bowling et al. 2009), good to 0.01.
-        steps = (expected - np.float32(min(elapsed_s / jitter_s, _LONGEST))) / deviation
-        survival = 1 / (1 + np.exp(np.clip(steps * np.float32(-1.702), -60, 60)))
-        held_up = min(1.0, math.log1p(1e4 / elapsed) / 9.2)
-        self._set(np.asarray(self._p * ((1 - _HELD_UP) * survival + _HELD_UP * held_up), np.float32))
+        steps = (_S_PER_BYTE * size - transfer) / deviation
+        survival = 1 / (1 + np.exp(np.clip(steps * -1.702, -60, 60)))
+        held_up = min(1.0, math.log1p(1e4 / elapsed) / (4 * math.log(10)))
+        self._set(self._p * ((1 - _HELD_UP) * survival + _HELD_UP * held_up))
 
     @property
-    def below(self) -> Array:
+    def below(self) -> Singles:
         """The probability that the rate is at most each of the grid's, [160]."""
         if self._cumulated is None:
-            self._cumulated = np.cumsum(self._p.sum(axis=0), dtype=np.float64)
+            self._cumulated = self._sums(self._p)
             self._cumulated /= self._cumulated[-1]
-            quantiles = np.interp(_SHARES, self._cumulated, _EDGES)
-            self._level_log = quantiles[: len(_LEVEL_SHARES)].tolist()
-            self._next_log = quantiles[len(_LEVEL_SHARES) :]
         return self._cumulated
 
     def next_transfer_bps(self) -> Array:
@@ -179,7 +172,7 @@ class RateFilter:
         A transfer's own spread widens the level's by as much as if both were normal.
         """
         spread = self.level_spread
-        own = float(self._p.sum(axis=1) @ _SPREAD**2)
+        own = float(_OWN_VARIANCE.dot(self._p.ravel()))
         wider = math.sqrt(spread**2 + own) - spread
         return np.asarray(np.exp(self._next_log + wider * _NORMALS))
 
@@ -213,16 +206,25 @@ class RateFilter:
         return weights
 
     def _level(self) -> list[float]:
-        if self._cumulated is None:
-            _ = self.below
+        if self._cumulated is None or self._cumulated is not self._quantiles_of:
+            self._quantiles_of = self.below
+            quantiles = np.interp(_SHARES, self._quantiles_of, _EDGES)
+            self._level_log = quantiles[: len(_LEVEL_SHARES)].tolist()
+            self._next_log = quantiles[len(_LEVEL_SHARES) :]
         return self._level_log
 
+    @staticmethod
+    def _sums(p: Singles) -> Singles:
+        sums: Singles = _EVERY_BEHAVIOUR.dot(p).cumsum()
+        return sums
+
     def _set(self, p: Singles) -> None:
-        total = float(p.sum())
+        sums = self._sums(p)
+        total = float(sums[-1])
         if total > 1e-30:
-            p *= np.float32(1 / total)
-            np.maximum(p, np.float32(1e-15), out=p)  # nothing is impossible; and numbers near zero are slow
-            self._p = p
+            p *= 1 / total
+            np.maximum(p, 1e-15, out=p)  # nothing is impossible; and numbers near zero are slow
+            sums /= total
+            self._p, self._cumulated = p, sums
         else:  # nothing on the grid explains this: know nothing rather than something wrong
-            self._p = np.full_like(p, 1 / p.size)
-        self._cumulated = None
+            self._p, self._cumulated = np.full_like(p, 1 / p.size), None

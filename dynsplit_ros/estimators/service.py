@@ -49,7 +49,7 @@ class ServiceTimes:
         self._spread = spread
         self._variance = spread**2
         self._cuts: dict[int, tuple[float, float]] = {}
-        self._means = np.zeros(0)
+        self._own = np.ones(0)
         self._updated_s: float | None = None
         self._forgetting_s = _FORGETTING_S
         self._forgotten_s = -math.inf
@@ -66,13 +66,13 @@ class ServiceTimes:
         """Times as long as profiled, for the machine as a whole."""
         return math.exp(self._log)
 
-    def factors(self, count: int) -> NDArray[np.float64]:
-        """Return how many times as long as profiled, for the cuts 0 to ``count`` - 1."""
-        if len(self._means) != count:
-            self._means = np.zeros(count)
+    def cut_factors(self, count: int) -> NDArray[np.float64]:
+        """Return how many times as long as the machine's factor says, for the cuts 0 to ``count`` - 1."""
+        if len(self._own) != count:
+            self._own = np.ones(count)
             for cut, (mean, _) in self._cuts.items():
-                self._means[cut] = mean
-        return np.asarray(np.exp(self._means + self._log))
+                self._own[cut] = math.exp(mean)
+        return self._own
 
     def factor_of(self, cut: int) -> float:
         """Return how many times as long as profiled, for one cut."""
@@ -109,8 +109,9 @@ class ServiceTimes:
         if cut is not None:
             mean += variance / total * innovation
             self._cuts[cut] = (mean, variance * (1 - variance / total))
-            if cut < len(self._means):
-                self._means[cut] = mean
+            if cut < len(self._own):
+                self._own = self._own.copy()  # who asked before keeps what was true then
+                self._own[cut] = math.exp(mean)
         self._variance *= 1 - self._variance / total
 
     def observe_longer(self, cut: int, elapsed_s: float, profiled_s: float, now_s: float) -> None:

@@ -22,6 +22,19 @@ _WEIGHTS: Array = np.concatenate((np.zeros(1), np.diff(RATE_EDGES)[::-1]))
 _BEYOND: Array = 1 - np.cumsum(_WEIGHTS)
 #: Times this, they become the expected time capped at each of them: E[min(x, c)] = E[x; x <= c] + c P(x > c).
 _CAP: Array = np.tril(np.tile(_WEIGHTS, (len(_WEIGHTS), 1))) + np.diag(_BEYOND)
+_MIDDLE = len(_WEIGHTS) // 2
+#: What adds up from head, tail, encode, decode, queueing, round trip, bits on the link, and finishing on the robot.
+_SUMS: Array = np.array(
+    (
+        (1, 0, 1, 0, 0, 0, 0, 0),  # on the robot before sending
+        (0, 1, 0, 1, 1, 0, 0, 0),  # at the edge
+        (0, 1, 0, 1, 1, 1, 0, 0),  # the same with the round trip
+        (1, 1, 1, 1, 1, 1, 0, 0),  # everything but the bits
+        (0, 1, 0, 1, 1, 1, 1, 0),  # from sending to the answer
+        (0, -1, 0, -1, -1, -1, 0, 1),  # by how much finishing takes longer than edge and round trip
+    ),
+    dtype=np.float64,
+)
 #: An estimate of a machine's factor that is less sure than this is not measured, so it does not waver either.
 _FLUCTUATION = 0.03
 #: A wait for an answer is cut short no sooner than at this many times what was predicted.
@@ -71,9 +84,9 @@ class Outlook:
 
     ``now_s`` only ever serves for differences. ``rates_bps`` are the rates of the next transfer at
     :data:`~dynsplit_ros.estimators.rate.RATE_SHARES`; ``rate_spread`` is the standard deviation of the natural
-    logarithm of the link's rate, without what single transfers vary by. ``robot`` and ``edge`` hold, by split
-    index, how many times as long as profiled head and tail take; ``robot_factor`` and ``edge_factor`` the same
-    for the machines as a whole, and the two spreads the standard deviations of their natural logarithms.
+    logarithm of the link's rate, without what single transfers vary by. ``robot_factor`` and ``edge_factor``
+    are how many times as long as profiled the machines take, and the two spreads the standard deviations of
+    their natural logarithms; ``robot`` and ``edge`` hold, by split index, what head and tail take beyond that.
     """
 
     now_s: float
@@ -202,9 +215,8 @@ class Planner:
         self._head, self._encode, self.payload_bytes, self._decode, self._tail, self._finish = table
         self._index = np.array(self.splits)
         self._answer_bytes = profile.answer_bytes * batch / downlink_ratio
-        self._sends = (self._index != local).astype(
-            np.float64
-        )  # 1 for a choice that sends, 0 for local inference
+        # 1 for a choice that sends, 0 for local inference.
+        self._sends = (self._index != local).astype(np.float64)
         self._bits = (self.payload_bytes + self._answer_bytes) * 8 * self._sends
         self._per_bit = 1 / np.maximum(self._bits, 1e-9)
         self._period_per_bit = self._per_bit / rules.frame_rate_hz
@@ -223,6 +235,19 @@ class Planner:
         self._missed_s = 0.0
         self._planned_s = 0.0
         self._bit_s = np.zeros(len(RATE_EDGES))
+        # What predictions are sums of, in the order of the columns of _SUMS; head and tail are corrected for each cut.
+        self._parts = np.array(
+            (
+                self._head,
+                self._tail,
+                self._encode,
+                self._decode,
+                self._sends,
+                self._sends,
+                self._bits,
+                self._finish,
+            )
+        )
 
     def expect(self, frame_rate_hz: float) -> None:
         """Plan for another number of frames offered per second from now on."""
@@ -231,27 +256,24 @@ class Planner:
 
     def plan(self, outlook: Outlook) -> Plan:
         """Predict every choice under the outlook, and choose."""
-        before, at_edge = self._known(outlook)
-        finish = self._finish * outlook.robot_factor
         # Of a bit's time on the link: x ascends, and capped is E[min(x, c)] at each c of x; both begin at 0.
         x = self._bit_s
-        np.divide(1, outlook.rates_bps[::-1], out=x[1:])
-        capped = _CAP @ x
-        usual_s = float(x[len(x) // 2])
-        fixed = at_edge + self._sends * outlook.rtt_s
+        np.divide(1.0, outlook.rates_bps[::-1], out=x[1:])
+        capped = _CAP.dot(x)
+        usual_s = float(x[_MIDDLE])
+        before, at_edge, fixed, sure, predicted, more = self._sums(outlook, usual_s)
         # Waiting is bounded: after a while the robot finishes the frame itself, and whichever is done first
         # counts.
-        predicted = fixed + self._bits * usual_s
         bound = self._bound(predicted)
-        after = fixed + self._bits * np.interp((bound + finish - fixed) * self._per_bit, x, capped)
+        transfer = self._bits * np.interp((bound + more) * self._per_bit, x, capped)
         # Who cannot keep up finds, when ready for the next, the newest image half a period old on average.
         # Nor is the slowest stage always free when it should be: 0.4 is the mean of a normal variable's
         # positive part.
         period_s = 1 / self.rules.frame_rate_hz
         slowest = np.maximum(before, at_edge)
-        saturated = np.minimum(np.maximum(slowest * (_STEEPNESS / period_s) + (0.5 - _STEEPNESS), 0.0), 1.0)
+        saturated = np.minimum(slowest * (_STEEPNESS / period_s) + (0.5 - _STEEPNESS), 1.0)
         saturated = np.maximum(saturated, np.interp(self._period_per_bit, x, _BEYOND))
-        latency = before + after + saturated * ((0.5 + 0.4 * _STAGE_SPREAD) * period_s)
+        latency = sure + transfer + saturated * ((0.5 + 0.4 * _STAGE_SPREAD) * period_s)
         allowed = self._allowed if outlook.alive else self._local_only
         score = latency
         if self.rules.objective != 'latency' or self.rules.bandwidth_bps > 0:
@@ -271,7 +293,7 @@ class Planner:
             chosen,
             float(fixed[chosen]),
             float(predicted[chosen]),
-            float(finish[chosen]),
+            float(self._finish[chosen]) * outlook.robot_factor,
             float(bound[chosen]),
             capped,
         )
@@ -294,7 +316,7 @@ class Planner:
             self.codecs[chosen],
             why,
             latency_s,
-            float(after[chosen]),
+            float(fixed[chosen] + transfer[chosen]),
             fallback_s,
             spare_s,
             changed,
@@ -305,23 +327,30 @@ class Planner:
             allowed,
         )
 
-    def _known(self, outlook: Outlook) -> tuple[Array, Array]:
-        """Return each choice's seconds on the robot before sending, and at the edge."""
-        before = self._head * outlook.robot.take(self._index) + self._encode * outlook.robot_factor
-        at_edge = self._tail * outlook.edge.take(self._index) + self._decode * outlook.edge_factor
-        return before, at_edge + self._sends * outlook.queueing_s
+    def _sums(self, outlook: Outlook, bit_s: float) -> Array:
+        """
+        Return the sums of :data:`_SUMS` in seconds for each choice, [6, choices], if a bit takes ``bit_s``.
+
+        One product: for so few numbers, each call costs more than what it computes.
+        """
+        parts, robot, edge = self._parts, outlook.robot_factor, outlook.edge_factor
+        np.multiply(self._head, outlook.robot.take(self._index), out=parts[0])
+        np.multiply(self._tail, outlook.edge.take(self._index), out=parts[1])
+        scales = np.array((robot, edge, robot, edge, outlook.queueing_s, outlook.rtt_s, bit_s, robot))
+        sums: Array = (_SUMS * scales).dot(parts)
+        return sums
 
     def _bound(self, predicted: Array) -> Array:
         """Return the longest wait for an answer, by the predicted one."""
         if self.rules.fallback_s > 0:
             return np.full(len(predicted), self.rules.fallback_s)
-        return np.maximum(3 * predicted, 0.2)
+        return np.maximum(predicted * 3.0, 0.2)
 
     def candidates(
         self, outlook: Outlook, latency_s: Array, saturated: Array, allowed: NDArray[np.bool_]
     ) -> tuple[Candidate, ...]:
         """Return the parts of each choice's predicted latency."""
-        before, at_edge = self._known(outlook)
+        before, at_edge, *_ = self._sums(outlook, 0.0)
         bit_s = float(_WEIGHTS[1:] @ (1 / outlook.rates_bps[::-1]))
         period_s = 1 / self.rules.frame_rate_hz
         candidates = []
@@ -335,13 +364,13 @@ class Planner:
                     codec=codec,
                     payload_bytes=int(self.payload_bytes[i]),
                     wait_s=period_s / 2 * float(saturated[i]),
-                    head_s=float(self._head[i] * outlook.robot[split]),
+                    head_s=float(self._head[i] * outlook.robot[split] * outlook.robot_factor),
                     encode_s=float(self._encode[i] * outlook.robot_factor),
                     transmit_s=float(self.payload_bytes[i]) * 8 * bit_s,
                     rtt_s=outlook.rtt_s * sends,
                     queueing_s=outlook.queueing_s * sends,
                     decode_s=float(self._decode[i] * outlook.edge_factor),
-                    tail_s=float(self._tail[i] * outlook.edge[split]),
+                    tail_s=float(self._tail[i] * outlook.edge[split] * outlook.edge_factor),
                     answer_s=self._answer_bytes * 8 * bit_s * sends,
                     latency_s=float(latency_s[i]),
                     frame_rate_hz=1 / stage_s,

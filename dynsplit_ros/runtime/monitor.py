@@ -285,9 +285,10 @@ class Monitor:
             self._last_frame = max(self._last_frame, frame.sequence)
         self._news = True
         self._expect(frame.offered_hz)
-        now_s = max(
-            (t for t in (frame.answered_s, frame.sent_s, self._now_s) if math.isfinite(t)), default=0.0
-        )
+        now_s = self._now_s
+        for seen_s in (frame.sent_s, frame.answered_s):
+            if now_s < seen_s < math.inf:
+                now_s = seen_s
         self._robot.observe(frame.split_index, frame.head_s, cut.head_s[batch], now_s)
         if frame.outcome == 'fell_back':
             self._link.on_given_up(frame.sequence)
@@ -406,8 +407,8 @@ class Monitor:
             rtt_s=self._link.rtt_s,
             alive=self._link.alive and not self._link.blocked,
             queueing_s=load.queueing_s,
-            robot=self._robot.factors(len(self.profile.cuts)),
-            edge=edge.factors(len(self.profile.cuts)),
+            robot=self._robot.cut_factors(len(self.profile.cuts)),
+            edge=edge.cut_factors(len(self.profile.cuts)),
             robot_factor=self._robot.factor,
             edge_factor=edge.factor,
             robot_spread=self._robot.spread,
