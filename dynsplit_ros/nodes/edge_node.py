@@ -24,8 +24,10 @@ from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.runtime.edge import Edge, Job, Load
 from dynsplit_ros.runtime.frame import EdgeTimes, Status
 
-#: How often the graph is searched for robots that came or left.
-DISCOVERY_PERIOD_S = 0.5
+#: How often the graph is searched for robots that came or left, and after how long one that is not found has left: a
+#: robot whose link flickers keeps its topics.
+DISCOVERY_PERIOD_S = 0.1
+ABSENCE_S = 1.5
 ACTIVATION_TYPE = 'dynsplit_ros/msg/Activation'
 
 
@@ -34,7 +36,7 @@ class RobotLink:
 
     def __init__(self, node: EdgeNode, namespace: str) -> None:
         self.namespace = namespace
-        self.missed = 0
+        self.found_s = time.monotonic()
         self._node = node
 
         def name(topic: topics.Topic) -> str:
@@ -140,13 +142,12 @@ class EdgeNode(Managed):
             elif link is None and present:
                 self._links[namespace] = RobotLink(self, namespace)
                 self.get_logger().info(f'serving the robot in namespace {namespace}')
-            elif link is not None:
-                # Three searches in a row, so that a robot whose link flickers keeps its topics.
-                link.missed = 0 if present else link.missed + 1
-                if link.missed == 3:
-                    self.get_logger().info(f'the robot in namespace {namespace} has left')
-                    self._links.pop(namespace).close()
-                    self.edge.forget(namespace)
+            elif link is not None and present:
+                link.found_s = time.monotonic()
+            elif link is not None and time.monotonic() - link.found_s > ABSENCE_S:
+                self.get_logger().info(f'the robot in namespace {namespace} has left')
+                self._links.pop(namespace).close()
+                self.edge.forget(namespace)
 
     def diagnose(self) -> tuple[bytes, str, dict[str, object]]:
         """Tell how busy the edge is, and whose activations it refuses; a failing tail is an error."""
