@@ -2,6 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors to the bytes of a message and back, every byte checked before it is believed."""
 
+from dynsplit_ros.codec.answer import decode_answer, encode_answer
 from dynsplit_ros.codec.registry import CodecInfo, CODECS, declared_batch, decode, encode, EncodedTensor, usable_codecs
 
-__all__ = ['CODECS', 'CodecInfo', 'EncodedTensor', 'declared_batch', 'decode', 'encode', 'usable_codecs']
+__all__ = [
+    'CODECS',
+    'CodecInfo',
+    'EncodedTensor',
+    'declared_batch',
+    'decode',
+    'decode_answer',
+    'encode',
+    'encode_answer',
+    'usable_codecs',
+]

@@ -21,6 +21,7 @@ from torch import nn
 import torchvision.models as zoo
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.model.label_map import LabelMap
 from dynsplit_ros.model.preprocess import Normalise, Resize
 from dynsplit_ros.model.weights import load_state_dict, seed_weights, STATE_DICT_SUFFIXES
 
@@ -40,7 +41,8 @@ class LoadedModel:
     ``module`` takes float images [N, 3, H, W] (``normalise``'s output), or, where ``image_list`` is true, a
     list of N images [3, H, W], as torchvision's detectors do. ``input_size`` is (H, W); ``max_batch`` is the
     largest N, or ``None`` for any; ``torchvision`` tells the models whose traces this package's tests cover.
-    ``labels`` and ``keypoint_names`` are empty where the model has none.
+    ``labels`` and ``keypoint_names`` are empty where the model has none. ``label_map`` comes behind the module of a
+    segmentation, as a part of the network.
     """
 
     name: str
@@ -55,18 +57,25 @@ class LoadedModel:
     torchvision: bool = False
     seed: int = 0
     keypoint_names: list[str] = field(default_factory=list)
+    label_map: LabelMap | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.label_map = LabelMap() if self.task == 'segmentation' else None
 
     def whole(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the named outputs of the unchanged module for ``image``, uint8 [N, 3, H, W]."""
+        """
+        Return the named outputs of the unchanged module for ``image``, uint8 [N, 3, H, W].
+
+        Of a segmentation that is its label map.
+        """
         values = self.normalise(image)
-        return name_outputs(
-            self.module(list(values.unbind(0)) if self.image_list else values), self.output_name
-        )
+        output = self.module(list(values.unbind(0)) if self.image_list else values)
+        return name_outputs(output if self.label_map is None else self.label_map(output), self.output_name)
 
     @property
     def output_name(self) -> str:
         """What the output is called where the module gives a single tensor."""
-        return {'classification': 'logits', 'segmentation': 'out'}.get(self.task, 'output')
+        return {'classification': 'logits', 'segmentation': 'label_map'}.get(self.task, 'output')
 
 
 def name_outputs(output: Any, name: str = 'output') -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dynsplit_ros import msg
-from dynsplit_ros.codec import declared_batch, decode, EncodedTensor
+from dynsplit_ros.codec import declared_batch, decode_answer, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.messages.images import to_rgb
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
@@ -207,7 +207,7 @@ class CameraNode(Managed):
                 if message.fingerprint != self.split.fingerprint:
                     raise DynsplitError('it is of another model')
                 images, specs = self._robot.images(message.session, message.sequence), self.split.output_specs
-                outputs = decode('raw', from_tensors(message.outputs), specs, images)
+                outputs = decode_answer(message.codec, from_tensors(message.outputs), specs, images)
                 for number in range(images if specs is None else 0):
                     # A detector's shapes are free: what cannot be read is no answer.
                     check_outputs(self._model.task, of_image(outputs, number, images, True))

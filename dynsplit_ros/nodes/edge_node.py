@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from torch import Tensor
 
 from dynsplit_ros import msg
-from dynsplit_ros.codec import encode
+from dynsplit_ros.codec import encode_answer
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
 from dynsplit_ros.messages.timing import to_profile
 from dynsplit_ros.nodes import topics
@@ -188,10 +188,11 @@ class EdgeNode(Managed):
         link, header, session, sequence = job.source
         if status is Status.REFUSED:
             self.tell(f'refused {job.robot}', f'refused an activation of {job.robot}: {reason}', error=True)
+        codec, encoded = encode_answer(outputs)
         link.tail_result.publish(msg.TailResult(
             header=header, session=session, sequence=sequence, fingerprint=self.split.fingerprint,
             split_index=job.split_index, status=int(status), reason=reason,
-            outputs=to_tensors(encode('raw', outputs)), **asdict(times)))
+            codec=codec, outputs=to_tensors(encoded), **asdict(times)))
 
     def fault(self, reason: str) -> None:
         """Log what the edge survived."""

@@ -213,13 +213,22 @@ class Analysis:
     def _drop_unused(self) -> None:
         """Forget the nodes that compute something which nobody reads, unless they write into what somebody reads."""
         needed: set[fx.Node] = set()
-        fx.map_arg(self.output_structure, lambda node: needed.add(node))
+        read: set[int] = set()  # storages; -1 where an object holds several
+
+        def need(node: fx.Node) -> None:
+            needed.add(node)
+            if self.values[node].kind != 'scalar':
+                read.add(self.values[node].storage)
+
+        fx.map_arg(self.output_structure, need)
         for node in reversed(self.nodes):
             value = self.values[node]
-            if node in needed or value.mutates or node.op == 'placeholder':
-                needed.add(node)
+            writes = bool(value.mutates and (-1 in read or value.mutates & read))
+            if node in needed or writes or node.op == 'placeholder':
+                need(node)
                 if value.kind != 'scalar':
-                    needed.update(node.all_input_nodes)
+                    for arg in node.all_input_nodes:
+                        need(arg)
         self.used = needed
 
     def _follow_lifetimes(self) -> None:

@@ -218,11 +218,6 @@ class SplitModel:
         with self._computing():
             return _to_cpu(self.model.whole(self._laid_out(self._checked_image(image).to(self.device))))
 
-    def whole_on_device(self, image: torch.Tensor) -> Tensors:
-        """Return the same for an image on the device, and leave it there; the profiler times it."""
-        with self._computing():
-            return self.model.whole(self._laid_out(image))
-
     def head(self, cut: int | Cut) -> Callable[..., Tensors]:
         """
         Return the function from an image, uint8 [N, 3, H, W], to the tensors that the cut sends.

@@ -23,6 +23,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import LoadedModel
+from dynsplit_ros.model.label_map import first_output, LabelMap
 
 #: Prefix of the model's own modules in the traced graph.
 _MODULE = 'module'
@@ -39,9 +40,12 @@ class _Pipeline(nn.Module):
         super().__init__()
         self.normalise = model.normalise
         self.module = model.module
+        self.label_map = model.label_map
 
     def forward(self, image: torch.Tensor) -> Any:
-        return self.module(self.normalise(image))
+        output = self.module(self.normalise(image))
+        # Without the other outputs, the graph is without what computes them alone.
+        return output if self.label_map is None else self.label_map(first_output(output))
 
 
 class _ListPipeline(nn.Module):
@@ -225,7 +229,7 @@ class _Tracer(fx.Tracer):
         return (
             module_qualified_name in self.leaves
             or (bool(own) and (own in self.leaves or type(m).__name__ in self.leaves))
-            or isinstance(m, (_DetectorFront, _DetectorRest, _TakesBatch))
+            or isinstance(m, (_DetectorFront, _DetectorRest, _TakesBatch, LabelMap))
             or super().is_leaf_module(m, module_qualified_name)
         )
 

@@ -5,7 +5,7 @@ Measure how long each cut's head and tail take on this machine, and how large ea
 
 One run of the model is timed in stages, from each cut to the next, so that every repeat sees all cuts:
 whatever slows the machine down for a while slows all of them. A head's time is the sum of the stages before
-its cut, a tail's of those behind; heads can thus only grow from cut to cut. The unchanged module is timed in
+its cut, a tail's of those behind; heads can thus only grow from cut to cut. The model as one piece is timed in
 turn with the stages, and the sums are scaled to end at its time. On a CUDA device the marks in time are the
 device's own events.
 """
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dynsplit_ros.codec import CODECS, decode, encode, usable_codecs
+from dynsplit_ros.codec import CODECS, decode, encode, encode_answer, usable_codecs
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import Cut, SplitModel
 from dynsplit_ros.profile.profile import CodecProfile, CutProfile, Profile
@@ -82,7 +82,7 @@ def measure(
         repeats,
         lambda share: progress('codecs', (len(sizes) + share * repeats) / steps),
     )
-    answer = split.whole(_batch(frames, 1))
+    answers = [encode_answer(split.whole(image[None]))[1] for image in frames]
     progress('done', 1.0)
     return Profile(
         model=split.model.name,
@@ -104,7 +104,7 @@ def measure(
             )
             for at, cut in enumerate(split.cuts)
         ),
-        answer_bytes=sum(tensor.numel() * tensor.element_size() for tensor in answer.values()),
+        answer_bytes=sum(memoryview(part.data).nbytes for answer in answers for part in answer) // len(answers),
         measured=this_machine(split),
     )
 
@@ -200,6 +200,7 @@ def _stage_times(
     """Return head and tail times in seconds, [repeats, cuts], for ``image`` on the device."""
     image = image.to(split.device)
     stages = [split.stage(at, at + 1) for at in range(split.local_index)]
+    whole = split.stage(0, split.local_index)
     clock = _Clock(split.device)
     stage_s, whole_s = [], []
     with torch.inference_mode():
@@ -211,12 +212,12 @@ def _stage_times(
                 clock.mark()
             in_stages = clock.intervals_s()
             clock.mark()
-            split.whole_on_device(image)
+            whole(image)
             clock.mark()
-            whole = clock.intervals_s()
+            at_once = clock.intervals_s()
             if repeat >= warm_up:
                 stage_s.append(in_stages)
-                whole_s.append(whole[0])
+                whole_s.append(at_once[0])
     times = np.asarray(stage_s)
     times *= np.median(whole_s) / np.median(times.sum(axis=1))
     heads = np.concatenate([np.zeros((repeats, 1)), times.cumsum(axis=1)], axis=1)
@@ -290,21 +291,24 @@ def _effect(
     """
     Return what a lossy codec does to the outputs: the share of top classes that stay, and the largest difference.
 
-    Of a dense output, every pixel has a top class. Both are ``None`` for a detector, whose outputs cannot be
-    paired.
+    Of a label map, every pixel has a class, and there is no difference to tell. Both are ``None`` for a detector,
+    whose outputs cannot be paired.
     """
     if split.output_specs is None:
         return None, None
     agree: list[float] = []
-    largest = 0.0
+    largest: list[float] = []
     for frame in frames:
         image = frame[None]
         exact = split.whole(image)
         received = decode(codec, encode(codec, split.head(cut)(image)), cut.tensors)
         outputs = split.tail(cut)(received)
         for name, value in exact.items():
-            largest = max(largest, float((outputs[name].double() - value.double()).abs().max()))
+            if value.is_floating_point():
+                largest.append(float((outputs[name].double() - value.double()).abs().max()))
         name = next(iter(exact))
-        if exact[name].ndim > 1:
+        if not exact[name].is_floating_point():
+            agree.append(float((outputs[name] == exact[name]).double().mean()))
+        elif exact[name].ndim > 1:
             agree.append(float((outputs[name].argmax(1) == exact[name].argmax(1)).double().mean()))
-    return (float(np.mean(agree)) if agree else None), largest
+    return (float(np.mean(agree)) if agree else None), max(largest, default=None)

@@ -31,9 +31,9 @@ class CodecProfile:
     One codec on one cut's tensors.
 
     ``payload_bytes``, ``encode_s`` and ``decode_s`` are by batch size (bytes of the whole batch, seconds,
-    medians). ``agreement`` (share of images whose top class stays, 0..1) and ``largest_difference`` (of the
-    model's outputs) tell a lossy codec's effect; both are None where it was not measured, as for a lossless
-    one.
+    medians). ``agreement`` (share of images, of a label map of pixels, whose top class stays, 0..1) and
+    ``largest_difference`` (of the model's outputs) tell a lossy codec's effect; both are None where it was not
+    measured, as for a lossless one.
     """
 
     payload_bytes: Mapping[int, int]
@@ -72,7 +72,7 @@ class Profile:
     A model's cuts as measured on one machine.
 
     ``cuts`` holds every index from 0 (the image) to the local index (the whole model), in order, each
-    measured for the same batch sizes, 1 among them. ``answer_bytes`` is the size of the outputs for batch 1.
+    measured for the same batch sizes, 1 among them. ``answer_bytes`` is the size of an answer for batch 1, as sent.
     ``measured`` says on what machine and with which versions, for a person. Raises DynsplitError when any of
     this does not hold.
     """

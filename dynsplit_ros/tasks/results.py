@@ -85,10 +85,12 @@ def check_outputs(task: str, outputs: Mapping[str, Tensor]) -> None:
                                 f'0 to 2**31 or more than {MOST_MASKS} masks; run the same model on both sides')
     elif task in ('classification', 'segmentation'):
         first = next(iter(outputs.values()), torch.empty(0))
-        if first.ndim != (2 if task == 'classification' else 4) or len(first) != 1 or not first.numel():
-            axes = '[1, classes]' if task == 'classification' else '[1, classes, height, width]'
+        dense = task == 'segmentation'
+        fits = first.ndim == 3 and first.dtype in (torch.uint8, torch.int16) if dense else first.ndim == 2
+        if not fits or len(first) != 1 or not first.numel():
+            needed = 'scores [1, classes, height, width] or a label map' if dense else '[1, classes]'
             raise DynsplitError(f'the outputs of one image are {_in_words(outputs)}, but for the task {task} the first '
-                                f'one must be {axes}; set task to what the model does, or to other')
+                                f'one must be {needed}; set task to what the model does, or to other')
 
 
 def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *, placement: Placement, top_k: int,
@@ -110,11 +112,11 @@ def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *
     if task == 'detection':
         return _detections(outputs, labels, placement, min_score)
     if task == 'segmentation':
-        classes = first[0].max(0).indices  # a third of the time of argmax
-        shares, ids = (torch.bincount(classes.flatten()) / classes.numel()).sort(descending=True, stable=True)
+        kind = np.uint8 if first.dtype == torch.uint8 else np.uint16  # int16 is what PyTorch has in the place of it
+        classes = first[0].numpy().view(kind)
+        shares, ids = (torch.from_numpy(np.bincount(classes.ravel())) / classes.size).sort(descending=True, stable=True)
         present = int((shares > 0).sum())
-        kind = np.uint8 if first.shape[1] <= 255 else np.uint16
-        seen = placement.sample(classes.numpy().astype(kind), int(np.iinfo(kind).max))
+        seen = placement.sample(classes, int(np.iinfo(kind).max))
         return Result(*_named(ids[:present], shares[:present], labels), label_image=seen)
     return Result()
 

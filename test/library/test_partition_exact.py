@@ -89,10 +89,22 @@ def test_every_classifier_is_exact_at_every_candidate(name):
 
 @pytest.mark.parametrize('name', model_names('segmentation'))
 def test_every_segmentation_model_is_exact_at_every_candidate(name):
-    split = SplitModel(
-        load_model(name, input_size=(48, 64), kwargs={'aux_loss': True} if 'raspp' not in name else {})
-    )
-    assert_exact(split, candidates(split))
+    model = load_model(name, input_size=(48, 64), kwargs={'aux_loss': True} if 'raspp' not in name else {})
+    model.label_map, ending = None, model.label_map
+    scores = SplitModel(model)
+    assert_exact(scores, candidates(scores))
+    image = images((48, 64), 2)
+    best = scores.whole(image)['out'].argmax(1)
+
+    model.label_map = ending
+    split = SplitModel(model)
+    assert_exact(split, candidates(split), batches=(2,))
+    classes = split.whole(image)['label_map']
+    assert classes.dtype == torch.uint8 and len(classes.unique()) > 1
+    assert torch.equal(classes, best.to(torch.uint8))
+    assert split.fingerprint != scores.fingerprint
+    # What computes the second output alone is no part of the network, and keeps nothing alive in it.
+    assert not any(cut.name.startswith('aux') or len(cut.tensors) > 1 for cut in split.cuts)
 
 
 @pytest.mark.parametrize('name', model_names('detection'))

@@ -138,6 +138,8 @@ def test_a_dense_model_and_a_detector_are_profiled(tmp_path):
     dense = SplitModel(load_model('lraspp_mobilenet_v3_large', input_size=(64, 64)))
     measured = measure(dense, codecs=['raw', 'quant8'], repeats=1, warm_up=0)
     assert 0 <= measured.cuts[1].codecs['quant8'].agreement <= 1
+    assert measured.cuts[1].codecs['quant8'].largest_difference is None
+    assert 0 < measured.answer_bytes <= 64 * 64 + 32, 'a label map, not 21 scores'
     detector = SplitModel(load_model('fasterrcnn_mobilenet_v3_large_320_fpn', input_size=(64, 64)))
     measured = measure(detector, codecs=['raw', 'quant8'], repeats=1, warm_up=0)
     assert measured.cuts[1].codecs['quant8'].agreement is None

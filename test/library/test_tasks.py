@@ -39,9 +39,8 @@ def test_detection_of_nothing() -> None:
 
 
 def test_segmentation_names_the_classes_by_their_share() -> None:
-    scores = torch.zeros(1, 3, 2, 2)
-    scores[0, 2] = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
-    result = interpret('segmentation', {'out': scores}, LABELS, placement=SAME, top_k=5)
+    outputs = {'label_map': torch.tensor([[[2, 2], [2, 0]]], dtype=torch.uint8)}
+    result = interpret('segmentation', outputs, LABELS, placement=SAME, top_k=5)
     assert result.class_ids == [2, 0] and result.scores == [0.75, 0.25] and result.labels == ['cow', 'cat']
 
 
@@ -94,6 +93,8 @@ def test_small_masks_do_not_become_a_flood_of_large_ones() -> None:
     ('classification', {'output': torch.rand(2, 3)}, 'of one image'),
     ('classification', {'output': torch.rand(1, 0)}, 'classes'),
     ('segmentation', {'output': torch.rand(1, 3)}, 'height, width'),
+    ('segmentation', {'output': torch.rand(1, 8, 8)}, 'label map'),
+    ('segmentation', {'output': torch.zeros(1, 8, 8, dtype=torch.int64)}, 'label map'),
     ('segmentation', {}, 'height, width'),
 ])
 def test_outputs_of_another_task_are_named(task, outputs, sentence) -> None:

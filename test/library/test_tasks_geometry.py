@@ -9,6 +9,7 @@ from torchvision.transforms import InterpolationMode
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
+from dynsplit_ros.model.label_map import LabelMap
 from dynsplit_ros.model.preprocess import Placement, Resize
 from dynsplit_ros.tasks import interpret
 
@@ -84,7 +85,8 @@ def test_masks(source, resize, seen) -> None:
 def test_label_image(count, kind) -> None:
     resize = Resize((32, 32), (40, 40))
     scores = torch.from_numpy(np.random.default_rng(count).random((1, count, 32, 32), np.float32))
-    result = interpret('segmentation', {'out': scores}, [], placement=resize.placement(80, 120), top_k=5)
+    label_map = LabelMap()(scores)
+    result = interpret('segmentation', {'label_map': label_map}, [], placement=resize.placement(80, 120), top_k=5)
     image = result.label_image
     assert image.dtype == kind and image.shape == (80, 120)
     cut_away = np.iinfo(kind).max

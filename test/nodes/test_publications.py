@@ -139,14 +139,14 @@ def test_another_task_s_outputs_are_passed_on(scene) -> None:
 def test_a_segmentation_is_a_label_image_under_the_same_header(scene) -> None:
     segmentation = scene('segmentation')
     images = segmentation.listen(topics.LABEL_IMAGE)
-    scores = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(1))
-    image = segmentation.publish({'out': scores})
+    classes = torch.randint(3, (1, 12, 20), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    image = segmentation.publish({'label_map': classes})
     wait(lambda: images and segmentation.predictions, 'no label image')
     received, prediction = images[0], segmentation.predictions[0]
     assert received.header == image.header == prediction.header
     assert (received.encoding, received.height, received.width, received.step) == ('mono8', 48, 80, 80)
     pixels = np.frombuffer(received.data, np.uint8).reshape(48, 80)
-    assert np.array_equal(pixels, np.kron(scores[0].argmax(0), np.ones((4, 4), np.uint8)))
+    assert np.array_equal(pixels, np.kron(classes[0], np.ones((4, 4), np.uint8)))
     shares = {number: (pixels == number).mean() for number in prediction.class_ids}
     assert list(prediction.scores) == pytest.approx(list(shares.values())) and sum(shares.values()) == pytest.approx(1)
 
