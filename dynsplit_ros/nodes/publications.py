@@ -13,7 +13,8 @@ from rclpy.duration import Duration
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
-from torch import empty, Tensor
+import torch
+from torch import Tensor
 
 from dynsplit_ros.messages import vision
 from dynsplit_ros.messages.images import from_rgb, to_rgb
@@ -49,7 +50,8 @@ class Publications:
         self._fingerprint = split.fingerprint
         if split.output_specs is not None:
             check_outputs(self._model.task, {
-                spec.name: empty(spec.shape, device='meta') for spec in split.output_specs})
+                spec.name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device='meta')
+                for spec in split.output_specs})
         self._pictures = topics.Apart(node, 'pictures')
         self._annotated = self._pictures.publisher(topics.ANNOTATED)
         self._label_image = None

@@ -23,9 +23,11 @@ from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.messages import vision
 from dynsplit_ros.messages.images import from_rgb, to_rgb
 from dynsplit_ros.messages.tensors import from_tensors
+from dynsplit_ros.model import load_model
 from dynsplit_ros.model.preprocess import Resize
 from dynsplit_ros.nodes import publications, topics
 from dynsplit_ros.nodes.publications import Publications
+from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.runtime.frame import FrameTiming
 from dynsplit_ros.tasks import interpret, output_digest, Result
 from dynsplit_ros.tensors import TensorSpec
@@ -196,6 +198,12 @@ def test_a_picture_that_cannot_be_drawn_is_told_and_the_next_one_drawn(scene) ->
     assert 'could not be annotated' in classifier.node.told[0]
     classifier.publish({'logits': torch.rand(1, 3)})
     wait(lambda: pictures, 'no picture afterwards')
+
+
+@pytest.mark.parametrize('model_name', ['lraspp_mobilenet_v3_large', 'squeezenet1_1'])
+def test_a_model_whose_outputs_are_its_task_s_is_taken(ros, model_name) -> None:
+    split = SplitModel(load_model(model_name, input_size=(64, 64)))
+    Publications(ros(Publisher()), split).close()
 
 
 @pytest.mark.parametrize('task, shape', [('classification', (1, 3, 8, 8)), ('segmentation', (1, 3))])

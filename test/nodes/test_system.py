@@ -28,6 +28,7 @@ from dynsplit_ros.messages.tensors import to_tensors
 from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.profile.measure import measure
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -61,6 +62,23 @@ def test_frames_are_split_and_exact(system, split, which) -> None:
     assert decision.split_index == index and decision.reason
     assert {candidate.split_index for candidate in decision.candidates} == set(range(split.local_index + 1))
     assert all(np.isfinite(candidate.latency_s) for candidate in decision.candidates)
+
+
+def test_a_segmentation_is_answered_with_a_compressed_label_map(processes, ros, tmp_path) -> None:
+    split = SplitModel(load_model('lraspp_mobilenet_v3_large', input_size=(96, 96)))
+    profile = tmp_path / 'profile.yaml'
+    measure(split, codecs=['raw', 'blosc2'], repeats=1, warm_up=1).save(profile)
+    running = System(processes, ros, {
+        'model': split.model.name, 'weights': 'none', 'input_size': [96, 96], 'threads': 1, 'profile': str(profile)},
+        monitor={'pinned_split': 1})
+    results: list[msg.TailResult] = []
+    topics.TAIL_RESULT.subscription(running.observer, results.append)
+    running.wait_for_edge()
+    wait(lambda: running.observer.send_and_wait() and results, 'no answer was overheard')
+    assert_right(split, running.observer)
+    prediction = running.observer.predictions[-1]
+    assert prediction.task == 'segmentation' and sum(prediction.scores) == pytest.approx(1)
+    assert results[-1].codec == 'blosc2' and len(results[-1].outputs[0].data) < 96 * 96
 
 
 def test_bad_images_are_refused_and_the_next_goes_through(system, split) -> None:
