@@ -307,6 +307,7 @@ class Planner:
             and saturated[chosen] > 0.5
             and local_s < latency_s
             and edge_s > float(self._bits[chosen]) * usual_s
+            and float(before[chosen]) < period_s / 2
         ):
             spare_s = max(0.0, local_s - latency_s + period_s / 2)
         index = self.splits[chosen]

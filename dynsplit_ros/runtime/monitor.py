@@ -400,6 +400,7 @@ class Monitor:
         load = self._load.estimate(now_s)
         rate = self._link.belief(now_s)
         edge = self._load.times
+        self._robot.forget(now_s)
         return Outlook(
             now_s=now_s,
             rates_bps=rate.next_transfer_bps(),
