@@ -16,6 +16,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from dynsplit_ros import msg
+from dynsplit_ros.messages.timing import in_words
 from dynsplit_ros.nodes import topics
 
 #: Frames whose latency and rate are shown.
@@ -120,7 +121,7 @@ def facts(watch: Watch) -> dict[str, str]:
     """Return how a robot is, in words by name; what is not known is left out. The words are safe to print."""
     split, link, load, last = watch.split, watch.link, watch.load, watch.last
     found: dict[str, Any] = {
-        'split': f'{split.split_index} ({split.split_name}) {split.codec}'.rstrip() if split else '',
+        'split': in_words(split) if split else '',
         'reason': split.reason if split else '',
         'throughput': (f'{link.throughput_bps / 1e6:.3g} Mbit/s' if link.alive else 'link lost') if link else '',
         'round trip': f'{link.round_trip_s * 1e3:.1f} ms' if link else '',

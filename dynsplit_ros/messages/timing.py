@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 import json
+from typing import Any
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.msg import FrameTiming as FrameTimingMessage, Profile as ProfileMessage
@@ -31,6 +32,12 @@ def from_timing(message: FrameTimingMessage) -> FrameTiming:
                             'version of this package on all sides') from None
     return FrameTiming(**{field.name: getattr(message, field.name) for field in fields(FrameTiming)}
                        | {'state': state})
+
+
+def in_words(decision: Any) -> str:
+    """Return a decision's or a frame's split and codec for a person."""
+    return f'{decision.split_index} ({decision.split_name}) {decision.codec}'.strip() if decision.codec else (
+        f'{decision.split_index} (local inference)')
 
 
 def to_profile(profile: Profile, images: int = 1) -> ProfileMessage:

@@ -22,7 +22,7 @@ from dynsplit_ros.codec import declared_batch, decode_answer, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.messages.images import to_rgb
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
-from dynsplit_ros.messages.timing import to_profile, to_timing
+from dynsplit_ros.messages.timing import in_words, to_profile, to_timing
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.managed import Managed
 from dynsplit_ros.nodes.publications import Publications
@@ -150,7 +150,7 @@ class CameraNode(Managed):
             return DiagnosticStatus.ERROR, 'frames fail', values
         if counters.refused_images > before.refused_images:
             return DiagnosticStatus.ERROR, f'images are refused: {self._refusal}', values
-        if counters.delivered == before.delivered:
+        if counters.delivered == before.delivered and counters.accepted == counters.delivered + counters.failed:
             return (DiagnosticStatus.ERROR, wrong, values) if (wrong := self._wrong_type()) else (
                 DiagnosticStatus.STALE, 'no frame in the last second', values)
         if counters.fell_back > before.fell_back:
@@ -159,8 +159,7 @@ class CameraNode(Managed):
             return DiagnosticStatus.WARN, 'degraded to local inference: no decision of the monitor', values
         if decision.degraded and decision.split_index == self.split.local_index:
             return DiagnosticStatus.WARN, f'degraded to local inference: {decision.reason}', values
-        words = f'split {decision.split_index} ({decision.split_name}) {decision.codec}'.strip()
-        return DiagnosticStatus.OK, words, values
+        return DiagnosticStatus.OK, f'split {in_words(decision)}', values
 
     def _wrong_type(self) -> str:
         """Return what to do where an image topic carries messages of another type; empty where none does."""

@@ -172,7 +172,7 @@ class EdgeNode(Managed):
             return DiagnosticStatus.WARN, f'refusing activations of {robots}: {kinds}', values
         if self._unserved:
             return DiagnosticStatus.WARN, f'not serving {", ".join(sorted(self._unserved))}: raise max_robots', values
-        return DiagnosticStatus.OK, f'serving {len(self._links)} robots', values
+        return DiagnosticStatus.OK, f'serving {len(self._links)} robot{"s" * (len(self._links) != 1)}', values
 
     def _report_load(self) -> None:
         load = self._load = self.edge.load()

@@ -17,7 +17,7 @@ from std_msgs.msg import Header
 
 from dynsplit_ros import msg
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.messages.timing import from_profile, from_timing
+from dynsplit_ros.messages.timing import from_profile, from_timing, in_words
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.managed import Managed
 from dynsplit_ros.nodes.shell import run
@@ -183,8 +183,7 @@ class MonitorNode(Managed):
         if decision is None:
             return
         if decision.changed:
-            self.get_logger().info(f'split {decision.split_index} ({decision.split_name}) {decision.codec}: '
-                                   f'{decision.reason}')
+            self.get_logger().info(f'split {in_words(decision)}: {decision.reason}')
         self._publish(decision)
 
     def _publish(self, decision: Decision) -> None:
@@ -273,8 +272,7 @@ class MonitorNode(Managed):
             return DiagnosticStatus.WARN, f'degraded to local inference: {SILENT}', values
         if decision is None:
             return DiagnosticStatus.OK, 'not decided yet', values
-        words = f'split {decision.split_index} ({decision.split_name}) {decision.codec}'.strip()
-        return DiagnosticStatus.OK, words, values
+        return DiagnosticStatus.OK, f'split {in_words(decision)}', values
 
 
 def settings_of(values: SimpleNamespace) -> MonitorSettings:

@@ -19,10 +19,11 @@ from torch import Tensor
 from dynsplit_ros.messages import vision
 from dynsplit_ros.messages.images import from_rgb, to_rgb
 from dynsplit_ros.messages.predictions import to_label_image, to_prediction
+from dynsplit_ros.messages.timing import in_words
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.shell import Shell
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.runtime.frame import FrameTiming
+from dynsplit_ros.runtime.frame import FrameTiming, State
 from dynsplit_ros.tasks import check_outputs, interpret, Result
 from dynsplit_ros.tasks.draw import annotate
 
@@ -136,8 +137,8 @@ class Publications:
             return None if self._closing else job
 
     def _draw(self, source: Image | CompressedImage, result: Result, timing: FrameTiming) -> None:
-        where = f'split {timing.split_index} ({timing.split_name})'
-        caption = [f'{where} {timing.state.name.lower().replace("_", " ")}', f'{1000 * timing.latency_s:.0f} ms']
+        outcome = '' if timing.state is State.LOCAL else f', {timing.state.name.lower().replace("_", " ")}'
+        caption = [f'split {in_words(timing)}{outcome}', f'{1000 * timing.latency_s:.0f} ms']
         message = from_rgb(annotate(to_rgb(source), self._model.task, result, caption))
         message.header = source.header
         self._annotated.publish(message)

@@ -161,9 +161,10 @@ class Robot:
     def offer(self, source: Any) -> None:
         """Offer an image; the newest replaces one that still waits."""
         with self._changed:
-            if self._waiting is not None:
+            if self._waiting is not None or self._closing:
                 self._counts['passed_over'] += 1
-            self._waiting = (source, self._clock())
+            if not self._closing:
+                self._waiting = (source, self._clock())
             self._changed.notify_all()
 
     def on_order(self, order: Order) -> None:
@@ -256,6 +257,7 @@ class Robot:
         """Accept nothing more, finish what is under way within about ``within_s`` seconds, and end the threads."""
         with self._changed:
             self._closing = True
+            self._counts['passed_over'] += self._waiting is not None
             self._waiting = None
             deadline_s = self._clock() + min(within_s, 1.0) / 2
             for frame in self._in_flight.values():

@@ -121,7 +121,8 @@ def show(robots: Mapping[str, Any], now_s: float, width: int) -> RenderableType:
     """Return what a terminal of this width shows: a row for each robot, or a block where a row has no room."""
     head = Text(
         f'{time.strftime("%H:%M:%S")}  {len(robots)} robot{"s" * (len(robots) != 1)}, '
-        f'domain {os.environ.get("ROS_DOMAIN_ID", "0")}',
+        f'domain {os.environ.get("ROS_DOMAIN_ID", "0")}'
+        + (f', frames counted since {_since(robots, now_s)}' if robots else ''),
         style='dim',
     )
     if not robots:
@@ -132,8 +133,14 @@ def show(robots: Mapping[str, Any], now_s: float, width: int) -> RenderableType:
     return Group(head, _wide(known) if width >= WIDE else _narrow(known, width))
 
 
+def _since(robots: Mapping[str, Any], now_s: float) -> str:
+    """Return the time of day at which the first of the robots was found."""
+    began_s = min(robot.began_s for robot in robots.values())
+    return time.strftime('%H:%M:%S', time.localtime(time.time() - now_s + began_s))
+
+
 def lines(robots: Mapping[str, Any], now_s: float) -> list[str]:
-    """Return a line for each robot, for a log."""
+    """Return a line for each robot, for a log; its frames are counted from the first line on."""
     if not robots:
         return ['no robot is heard']
     return [

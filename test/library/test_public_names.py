@@ -4,6 +4,7 @@
 
 import importlib
 import inspect
+from pathlib import Path
 import subprocess
 import sys
 
@@ -32,6 +33,16 @@ def test_importing_the_package_imports_no_torch() -> None:
             "assert 'torch' not in sys.modules; from dynsplit_ros import encode; assert 'torch' in sys.modules")
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_users_type_checker_sees_our_types(tmp_path: Path) -> None:
+    pytest.importorskip('mypy', reason='mypy is not installed')
+    code = tmp_path / 'user.py'
+    code.write_text('from dynsplit_ros import load_model, SplitModel\nreveal_type(SplitModel(load_model(3)).cuts)\n')
+    result = subprocess.run([sys.executable, '-m', 'mypy', code, '--cache-dir', tmp_path / 'cache'], cwd=tmp_path,
+                            capture_output=True, text=True)
+    assert 'tuple[dynsplit_ros.partition.split.Cut, ...]' in result.stdout
+    assert 'incompatible type "int"; expected "str"' in result.stdout
 
 
 def test_an_unknown_name_is_refused_as_python_does() -> None:

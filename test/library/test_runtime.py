@@ -369,6 +369,26 @@ def test_closing_finishes_what_is_under_way(split) -> None:
     assert not any(thread.is_alive() for thread in world.robot._threads)
 
 
+def test_an_image_that_waits_at_the_end_or_comes_after_it_is_counted(split) -> None:
+    gate, started = threading.Event(), threading.Event()
+    world = World(split)
+    prepare = world.prepare
+    world.prepare = lambda source: started.set() or gate.wait(DEADLINE_S) and prepare(source)
+    world.robot.offer(1)
+    assert started.wait(DEADLINE_S)
+    world.robot.offer(2)
+    closing = threading.Thread(target=world.robot.close, args=(DEADLINE_S,))
+    closing.start()
+    world.wait(lambda: world.robot._closing)
+    gate.set()
+    closing.join(DEADLINE_S)
+    world.robot.offer(3)
+    world.edge.close()
+    assert [source for _, source, *_ in world.delivered] == [1]
+    counters = world.robot.counters()
+    assert (counters.accepted, counters.passed_over) == (1, 2)
+
+
 def test_a_split_that_there_is_not_is_refused(split) -> None:
     world = World(split)
     with pytest.raises(DynsplitError, match=f'split {split.local_index + 1}, but this model has 0 to'):

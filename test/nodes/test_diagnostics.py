@@ -75,7 +75,7 @@ def test_each_level_has_its_cause(processes, ros, model_parameters) -> None:
     assert int(values['payload_bytes']) > 0 and int(values['heartbeat_bytes']) > 0
     assert {'rtt_s', 'jitter_s', 'probe_bytes', 'relative_uncertainty', 'edge_queueing_s', 'edge_slowdown', 'fell_back',
             'predicted_latency_s', 'reason'} <= set(values)
-    values = operator.says(edge, DiagnosticStatus.OK, 'serving 1 robots')
+    values = operator.says(edge, DiagnosticStatus.OK, 'serving 1 robot')
     assert values['robots'] == f'/{ROBOT}' and int(values['answered']) > 0 and values['refused'] == '0'
 
     processes.send('edge', signal.SIGSTOP)

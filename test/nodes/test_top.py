@@ -82,7 +82,8 @@ def test_top_shows_a_running_system(system: Callable[..., System]) -> None:
         wait(lambda: process.poll() is not None, 'top does not end')
         shown = read()
     assert process.returncode == 0 and 'Traceback' not in shown
-    for name in (ROBOT, 'split', '0 (image)', 'Mbit/s', 'round trip', 'busy', 'ms, median', 'local', 'fell', 'back'):
+    for name in (ROBOT, 'split', '0 (image)', 'Mbit/s', 'round trip', 'busy', 'ms, median', 'local', 'fell', 'back',
+                 'counted since'):
         assert name in shown, name
     assert max(len(line) for line in lines_of(shown)) <= 40
 
