@@ -20,14 +20,15 @@ SCRIPT = """#!{python}
 import signal
 import sys
 
-try:
-    from {module} import {function}
+if __name__ == '__main__':  # not where multiprocessing loads this file once more
+    try:
+        from {module} import {function}
 
-    code = {function}()
-except KeyboardInterrupt:  # Ctrl-C while modules are still being loaded
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    code = {interrupted}
-sys.exit(code)
+        code = {function}()
+    except KeyboardInterrupt:  # Ctrl-C while modules are still being loaded
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        code = {interrupted}
+    sys.exit(code)
 """
 
 

@@ -26,9 +26,14 @@ def table(document: dict[str, Any]) -> str:
         holds = '' if row['bar'] is None else 'yes' if row['holds'] else '**no**'
         rows.append(f'| {row["name"]} | {row["value"]:.4g} | {row["unit"]} | {row["bar"] or ""} | {holds} |')
     facts = dict(document['measured'])
-    command = facts.pop('command')
-    facts = ', '.join(f'{name} {value}' for name, value in facts.items())
-    return f'`{command}` ({facts})\n\n' + '\n'.join(rows)
+    command, when, processor, cores, memory_gib = map(
+        facts.pop, ('command', 'when', 'processor', 'cores', 'memory_gib'))
+    versions = ', '.join(f'{name} {value}' for name, value in facts.items())
+    barred = [row for row in document['figures'] if row['bar'] is not None]
+    missed = sum(not row['holds'] for row in barred)
+    verdict = f'**{missed} of {len(barred)} bars missed**' if missed else f'All {len(barred)} bars met'
+    return (f'{verdict}, by `{command}` on {when}: {cores} cores of {processor}, {memory_gib} GiB; {versions}.\n\n'
+            + '\n'.join(rows))
 
 
 def render(page: str, folder: Path) -> str:

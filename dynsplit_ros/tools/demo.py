@@ -219,7 +219,7 @@ def play(given: argparse.Namespace, stage: Stage, recorder: Any, started_s: floa
                 live.update(table(recorder, step, now_s, given.seconds))
             elif now_s - plain_s >= 5:
                 plain_s = now_s
-                console.print(line(recorder, step, now_s), markup=False)
+                console.print(line(recorder, step, now_s), markup=False, soft_wrap=True)
 
 
 def facts(recorder: Any, step: Step) -> dict[str, str]:

@@ -28,9 +28,25 @@ def test_figures_come_into_their_place(tmp_path, monkeypatch) -> None:
             'between\n<!-- bench soak -->\nkept\n<!-- end -->\nafter\n')
     made = module('scripts/benchmarks.py').render(page, tmp_path)
     assert 'PREVIOUS' not in made and 'kept' in made and made.startswith('before') and made.endswith('after\n')
-    assert '`./run bench policy --quick`' in made
+    assert '**1 of 2 bars missed**, by `./run bench policy --quick` on 2' in made
     assert '| mean over oracle | 1.015 |  | <= 1.03 | yes |' in made
     assert '| switches | 7 | 1/min | <= 2 | **no** |' in made and '| cores | 2 |  |  |  |' in made
+
+
+def test_simulations_come_into_their_places() -> None:
+    simulations = module('scripts/simulations.py')
+    means = {'dynamic': 0.1, 'oracle': 0.09, '0': 0.2, '1': 0.15, '2': 0.3}
+    rows = [{'rate_mbps': rate, 'policy': policy, 'mean_s': str(mean_s / int(rate))}
+            for rate in ('1', '2') for policy, mean_s in means.items()]
+    rates, models = simulations.rate_table(rows), simulations.model_table({'net': rows[:5]})
+    assert rates.splitlines()[0] == '| Mbit/s | split 0 | 1 | local | **dynamic** |'
+    assert rates.splitlines()[3] == '| 2 | 100 | **75** | 150 | 50 |'
+    assert models.splitlines()[2] == '| net | 300 ms | 200 ms | 150 ms (1) | **100 ms** | 90 ms |'
+    page = simulations.PAGE.read_text()
+    made = simulations.render(page, {'rates': rates, 'models': models})
+    assert rates in made and models in made
+    assert simulations.render(made, {}) == made and len(re.findall('<!-- end -->', made)) == 3
+    assert [command.split()[:2] for command in simulations.commands(page).values()] == [['./run', 'simulate']] * 4
 
 
 def test_each_benchmark_has_a_place() -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+from ament_index_python.packages import get_package_prefix
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,3 +43,11 @@ def test_plain_build(tmp_path) -> None:
     from xml.etree import ElementTree
     version = ElementTree.parse(ROOT / 'package.xml').getroot().findtext('version')
     assert seen.stdout.split() == [str(modules / 'dynsplit_ros' / '__init__.py'), version]
+
+
+def test_a_tool_may_start_processes_that_load_its_program_once_more(tmp_path) -> None:
+    program = Path(get_package_prefix('dynsplit_ros')) / 'lib' / 'dynsplit_ros' / 'simulate'
+    done = subprocess.run(
+        [program, '--edge-profile', str(ROOT / 'test' / 'data' / 'resnet50.yaml'), '--seconds', '5', '--workers', '2',
+         '--output', str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and (tmp_path / 'policies.csv').is_file(), done.stderr

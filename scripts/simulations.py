@@ -1,0 +1,88 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Simulate what docs/how_it_decides.md tells, and put the figures there: ``./run exec python scripts/simulations.py``.
+
+Some minutes. In the page, what stands between ``<!-- simulation NAME -->`` and ``<!-- end -->`` is replaced, and
+docs/simulation.png. The files of each simulation stay in out/simulation.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+import re
+import shutil
+import time
+
+from dynsplit_ros.profile.measure import processor
+from dynsplit_ros.tools import simulate
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / 'docs' / 'how_it_decides.md'
+OUT = ROOT / 'out' / 'simulation'
+MEASURED = ('mobilenet_v2', 'efficientnet_b0', 'resnet50')
+
+
+def main() -> None:
+    """Run the page's own commands and renew the page."""
+    runs = commands(PAGE.read_text())
+    for model, command in runs.items():
+        print(model, flush=True)
+        arguments = command.removeprefix('./run simulate').split()
+        if simulate.main([*arguments, '--output', str(OUT / model)]):
+            raise SystemExit(1)
+    shutil.copy(OUT / 'alexnet' / 'time.png', ROOT / 'docs' / 'simulation.png')
+    rows = {model: read(OUT / model / 'policies.csv') for model in runs}
+    where = f'On {processor()}, {time.strftime("%Y-%m-%d", time.gmtime())}.'
+    PAGE.write_text(render(PAGE.read_text(), {
+        'rates': rate_table(read(OUT / 'alexnet' / 'rates.csv')), 'models': f'{model_table(rows)}\n\n{where}'}))
+
+
+def commands(page: str) -> dict[str, str]:
+    """Return the page's commands by model."""
+    lines = re.search(r'<!-- simulation commands -->\n```sh\n(.*?)```', page, re.DOTALL)[1]
+    alexnet, measured = lines.replace('\\\n', ' ').strip().splitlines()
+    return {'alexnet': alexnet} | {model: measured.partition('#')[0].replace(MEASURED[0], model) for model in MEASURED}
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file."""
+    with path.open(newline='', encoding='utf-8') as file:
+        return list(csv.DictReader(file))
+
+
+def rate_table(rows: list[dict[str, str]]) -> str:
+    """Return the mean latency of each policy at each rate as Markdown, the best fixed split bold."""
+    rates = list(dict.fromkeys(row['rate_mbps'] for row in rows))
+    mean_ms = {(row['rate_mbps'], row['policy']): 1000 * float(row['mean_s']) for row in rows}
+    fixed = [policy for policy in dict.fromkeys(row['policy'] for row in rows) if policy.isdigit()]
+    lines = [f'| Mbit/s | split {" | ".join(fixed[:-1])} | local | **dynamic** |', '| --- ' * (len(fixed) + 2) + '|']
+    for rate in rates:
+        best = min(fixed, key=lambda policy: mean_ms[rate, policy])
+        cells = [f'**{mean_ms[rate, policy]:.0f}**' if policy == best else f'{mean_ms[rate, policy]:.0f}'
+                 for policy in fixed]
+        lines.append(f'| {" | ".join([rate, *cells])} | {mean_ms[rate, "dynamic"]:.0f} |')
+    return '\n'.join(lines)
+
+
+def model_table(runs: dict[str, list[dict[str, str]]]) -> str:
+    """Return each model's mean latencies over one link as Markdown."""
+    lines = ['| model | local inference | full offloading | best fixed split | dynamic | oracle |', '| --- ' * 6 + '|']
+    for model, rows in runs.items():
+        mean_ms = {row['policy']: 1000 * float(row['mean_s']) for row in rows}
+        fixed = [policy for policy in mean_ms if policy.isdigit()]
+        best = min(fixed, key=mean_ms.__getitem__)
+        lines.append(f'| {model} | {mean_ms[fixed[-1]]:.0f} ms | {mean_ms["0"]:.0f} ms | {mean_ms[best]:.0f} ms '
+                     f'({best}) | **{mean_ms["dynamic"]:.0f} ms** | {mean_ms["oracle"]:.0f} ms |')
+    return '\n'.join(lines)
+
+
+def render(page: str, tables: dict[str, str]) -> str:
+    """Return the page with these tables in their places."""
+    return re.sub(r'(<!-- simulation (\w+) -->\n)(.*?)(\n<!-- end -->)', lambda match: (
+        f'{match[1]}{tables[match[2]]}{match[4]}' if match[2] in tables else match[0]), page, flags=re.DOTALL)
+
+
+if __name__ == '__main__':
+    main()
