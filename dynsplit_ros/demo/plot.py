@@ -12,11 +12,14 @@ import matplotlib
 matplotlib.use('Agg')  # no screen is needed, nor looked for
 
 from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.ticker import MaxNLocator  # noqa: E402
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter  # noqa: E402
 import numpy as np  # noqa: E402
 
 OUTCOMES = {'answered': ('#1f77b4', 'answered by the edge'), 'local': ('#2ca02c', 'robot alone'),
             'fell back': ('#d62728', 'finished on the robot, edge silent')}
+
+#: 100, not ten to the second.
+PLAIN = FuncFormatter(lambda value, _: f'{value:g}')
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
@@ -35,11 +38,13 @@ def draw(report: dict[str, Any], path: Path) -> None:
     rate.plot(time_s, estimated, '.', ms=4, color='#ff7f0e', label='estimated')
     rate.set_yscale('symlog', linthresh=1)
     rate.set_ylim(bottom=-0.1)
+    rate.yaxis.set_major_formatter(PLAIN)
     rate.set_ylabel('uplink, Mbit/s')
     rate.legend(loc='lower right', fontsize=9)
 
     split.step(time_s, [frame['split_index'] for frame in frames], where='post', color='#9467bd')
     names = {cut['index']: cut['name'] for cut in report['cuts']}
+    names[max(names)] = 'local inference'
     split.set_yticks(list(names), [f'{index}  {name}' for index, name in names.items()], fontsize=8)
     split.yaxis.set_minor_locator(MaxNLocator(integer=True))
     split.set_ylabel('split in use')
@@ -50,6 +55,9 @@ def draw(report: dict[str, Any], path: Path) -> None:
         if mask.any():
             latency.plot(time_s[mask], 1e3 * series('latency_s')[mask], '.', ms=5, color=colour, label=label)
     latency.set_yscale('log')
+    latency.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    latency.yaxis.set_major_formatter(PLAIN)
+    latency.yaxis.set_minor_formatter(NullFormatter())
     latency.set_ylabel('latency of each frame, ms')
     latency.set_xlabel('time, s')
     latency.grid(axis='y', which='both', alpha=0.2)

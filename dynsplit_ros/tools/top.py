@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 #: From this width on, a robot takes a row of a table; below, a block of lines.
-WIDE = 120
+WIDE = 160
 #: A robot that has said nothing for this long is shown as silent, and after the second time no more.
 SILENT_S, GONE_S = 3.0, 60.0
 LOOK_S = 1.0
@@ -130,7 +130,7 @@ def show(robots: Mapping[str, Any], now_s: float, width: int) -> RenderableType:
             head, Text('no robot is heard; is a monitor_node running in this ROS_DOMAIN_ID, and reached by discovery?')
         )
     known = {name: _facts(robot, now_s) for name, robot in sorted(robots.items())}
-    return Group(head, _wide(known) if width >= WIDE else _narrow(known, width))
+    return Group(head, _wide(known, width) if width >= WIDE else _narrow(known, width))
 
 
 def _since(robots: Mapping[str, Any], now_s: float) -> str:
@@ -158,21 +158,21 @@ def _facts(robot: Any, now_s: float) -> dict[str, str]:
     return {'robot': printable(robot.namespace or '/', 60) + state, **facts(robot)}
 
 
-def _wide(robots: Mapping[str, Mapping[str, str]]) -> Table:
-    names = list(dict.fromkeys(name for known in robots.values() for name in known))
+def _wide(robots: Mapping[str, Mapping[str, str]], width: int) -> Group:
     # In the order of the facts of a robot of which all is known.
-    order = ['robot', 'split', 'throughput', 'round trip', 'edge', 'latency', 'frames', 'reason']
-    result = Table(box=None, pad_edge=False, header_style='bold')
-    for name in (name for name in order if name in names):
-        result.add_column(
-            name,
-            overflow='ellipsis' if name == 'reason' else 'fold',
-            no_wrap=name == 'reason',
-            ratio=1 if name == 'reason' else None,
-        )
+    order = ('robot', 'split', 'throughput', 'round trip', 'edge', 'latency', 'frames')
+    names = [name for name in order if any(name in known for known in robots.values())]
+    table = Table(box=None, pad_edge=False, header_style='bold')
+    for name in names:
+        # Of the longest texts the ends may go, but no unit of a number.
+        least = 12 if name in ('throughput', 'round trip') else None
+        table.add_column(name, no_wrap=True, overflow='ellipsis', min_width=least)
+    reasons = []
     for known in robots.values():
-        result.add_row(*(Text(known.get(name, '')) for name in order if name in names))
-    return result
+        table.add_row(*(Text(known.get(name, '')) for name in names))
+        reasons.append(Text(f'{known["robot"]}: {known.get("reason", "")}', style='italic'))
+        reasons[-1].truncate(width, overflow='ellipsis')
+    return Group(table, Text(''), *reasons)
 
 
 def _narrow(robots: Mapping[str, Mapping[str, str]], width: int) -> Group:

@@ -130,6 +130,8 @@ def test_texts_from_the_network_cannot_steer_the_terminal(ros: Callable[[Node], 
         text = console.export_text()
         assert not any(unicodedata.category(character) == 'Cc' for character in text.replace('\n', ''))
         assert '[red]and' in text and max(map(len, text.splitlines())) <= width
+        if width == 160:
+            assert any(line.startswith('evil') and '0 (' in line for line in text.splitlines()), 'a row is torn apart'
 
 
 def test_a_robot_that_went_silent_is_said_to_be(ros: Callable[[Node], Node]) -> None:
