@@ -25,6 +25,8 @@ _FIRST_PROBE_BYTES = 600
 LARGEST_PROBE_BYTES = 262144
 #: Also what a receipt, or the answer to a probe, is taken to measure.
 HEARTBEAT_BYTES = 32
+#: So many heartbeats' worth of receipts and load reports may come between an answer and what waited behind it.
+_BETWEEN = 6
 #: A probe takes this many times what the round trip varies by: it then tells the rate to a twentieth.
 _PROBE_JITTERS = 20.0
 #: The belief is aged between transfers only when none was seen for this long, in seconds.
@@ -242,7 +244,8 @@ class LinkEstimator:
             return False
         bit_s = 1 / self._rate.median_bps
         small_s = HEARTBEAT_BYTES * 8 / self.rules.downlink_ratio * bit_s
-        return self._answer_size * 8 * bit_s > self.jitter_s and behind_s <= 3 * self.jitter_s + 2 * small_s
+        between_s = _BETWEEN * small_s + 3 * self.jitter_s
+        return self._answer_size * 8 * bit_s > self.jitter_s and behind_s <= between_s
 
     def _hear(self, now_s: float) -> float:
         now_s = self._clock(now_s)

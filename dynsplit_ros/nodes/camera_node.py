@@ -178,7 +178,7 @@ class CameraNode(Managed):
 
     def _offer(self, shots: list[Shot]) -> None:
         if shots:
-            self._robot.offer(shots)
+            self._robot.offer(shots, 1 / self._collector.rate_hz)
 
     def _on_split(self, message: msg.SplitDecision) -> None:
         if message.fingerprint != self.split.fingerprint:
@@ -188,7 +188,7 @@ class CameraNode(Managed):
         try:
             self._robot.on_order(Order(message.split_index, message.codec, message.fallback_after_s,
                                        message.last_frame_session, message.last_frame, message.local_if_wait_s,
-                                       message.predicted_latency_s))
+                                       message.predicted_latency_s, message.waiting_share))
             self._decision = message
         except DynsplitError as error:
             self.tell('split', str(error), error=True)

@@ -204,6 +204,7 @@ class MonitorNode(Managed):
             predicted_latency_s=decision.predicted_s,
             fallback_after_s=decision.fallback_after_s,
             local_if_wait_s=decision.local_if_wait_s,
+            waiting_share=self._monitor.waiting_share,
             last_frame_session=self._camera_session if known else 0,
             last_frame=decision.last_frame - self._frame_offset if known else 0,
             candidates=[msg.CandidatePrediction(

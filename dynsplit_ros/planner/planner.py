@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+import functools
 import math
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.rate import RATE_EDGES
 from dynsplit_ros.profile.profile import SystemProfile
+from dynsplit_ros.runtime.freshness import mean_age
 
 Array = NDArray[np.float64]
 
@@ -22,6 +24,9 @@ _WEIGHTS: Array = np.concatenate((np.zeros(1), np.diff(RATE_EDGES)[::-1]))
 _BEYOND: Array = 1 - np.cumsum(_WEIGHTS)
 #: Times this, they become the expected time capped at each of them: E[min(x, c)] = E[x; x <= c] + c P(x > c).
 _CAP: Array = np.tril(np.tile(_WEIGHTS, (len(_WEIGHTS), 1))) + np.diag(_BEYOND)
+#: Relative spread of a frame's slowest stage: whether it keeps up with the images is known no better.
+_STAGE_SPREAD = 0.03
+
 _MIDDLE = len(_WEIGHTS) // 2
 #: What adds up from head, tail, encode, decode, queueing, round trip, bits on the link, and finishing on the robot.
 _SUMS: Array = np.array(
@@ -44,10 +49,10 @@ _PATIENCE = 1.5
 _PATIENCE_S = 0.02
 #: Finishing a frame beside other work may take this many times as long as profiled.
 _FINISHING = 1.5
-#: Relative spread of a frame's slowest stage: whether it keeps up with the images is known no better.
-_STAGE_SPREAD = 0.03
-#: The same as the slope of a straight rise (that of the normal distribution where it is steepest).
-_STEEPNESS = 0.4 / _STAGE_SPREAD
+#: For how many periods of the images the slowest stage may be busy with a frame, where waiting is predicted.
+_PERIODS: Array = np.linspace(0.0, 20.0, 4001, dtype=np.float64)
+#: How old images are then on average, in periods, where the link's rate alone decides whether it keeps up.
+_LINK_AGE = 0.15
 #: Latencies' worth of frames that not changing may cost before it is done in spite of doubt.
 _MISSED = 2.0
 
@@ -63,7 +68,8 @@ class Rules:
     fixes the split, and ``codecs`` names those allowed. ``switching_cost`` (share of the predicted latency)
     is what a change of split must gain at least, and ``confidence`` how many standard deviations of that gain
     it must gain beyond it, unless it adds up. ``fallback_s`` (0: none) replaces the bound of max(3 x
-    predicted, 0.2 s) for waiting.
+    predicted, 0.2 s) for waiting. ``waiting_share`` (0..1) is what the camera gives up of the frame rate so that
+    images are new.
     """
 
     objective: str = 'latency'
@@ -75,6 +81,7 @@ class Rules:
     switching_cost: float = 0.01
     confidence: float = 3.5
     fallback_s: float = 0.0
+    waiting_share: float = 0.08
 
 
 @dataclass
@@ -153,13 +160,24 @@ class Plan:
     _planner: Planner = field(repr=False)
     _outlook: Outlook = field(repr=False)
     _latency_s: Array = field(repr=False)
-    _saturated: Array = field(repr=False)
+    _age: Array = field(repr=False)
     _allowed: Any = field(repr=False)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """The prediction for every choice; made when asked for."""
-        return self._planner.candidates(self._outlook, self._latency_s, self._saturated, self._allowed)
+        return self._planner.candidates(self._outlook, self._latency_s, self._age, self._allowed)
+
+
+@functools.lru_cache
+def _ages(waiting_share: float) -> Array:
+    """Return :func:`mean_age` at each of :data:`_PERIODS`, as stages that vary by :data:`_STAGE_SPREAD` see it."""
+    ages = np.zeros(len(_PERIODS))
+    deviations = np.linspace(-3, 3, 61)
+    weights = np.exp(-(deviations**2) / 2)
+    for deviation, weight in zip(deviations, weights / weights.sum()):
+        ages += weight * mean_age(_PERIODS * (1 + _STAGE_SPREAD * deviation), waiting_share)
+    return ages
 
 
 class Planner:
@@ -231,6 +249,8 @@ class Planner:
         self._allowed = allowed
         self._local_only = self._sends == 0
         self._excluded = np.where(allowed, 0.0, np.inf)
+        self._ages = _ages(self.waiting_share)
+        self._link_age = _LINK_AGE if self.waiting_share else 0.5
         self._chosen: int | None = None
         self._missed_s = 0.0
         self._planned_s = 0.0
@@ -249,6 +269,11 @@ class Planner:
             )
         )
 
+    @property
+    def waiting_share(self) -> float:
+        """What the camera may give up of the frame rate: nothing where that is the objective."""
+        return self.rules.waiting_share if self.rules.objective == 'latency' else 0.0
+
     def expect(self, frame_rate_hz: float) -> None:
         """Plan for another number of frames offered per second from now on."""
         self.rules = replace(self.rules, frame_rate_hz=frame_rate_hz)
@@ -266,14 +291,12 @@ class Planner:
         # counts.
         bound = self._bound(predicted)
         transfer = self._bits * np.interp((bound + more) * self._per_bit, x, capped)
-        # Who cannot keep up finds, when ready for the next, the newest image half a period old on average.
-        # Nor is the slowest stage always free when it should be: 0.4 is the mean of a normal variable's
-        # positive part.
+        # Who cannot keep up finds, when ready for the next, that the newest image has aged.
         period_s = 1 / self.rules.frame_rate_hz
-        slowest = np.maximum(before, at_edge)
-        saturated = np.minimum(slowest * (_STEEPNESS / period_s) + (0.5 - _STEEPNESS), 1.0)
-        saturated = np.maximum(saturated, np.interp(self._period_per_bit, x, _BEYOND))
-        latency = sure + transfer + saturated * ((0.5 + 0.4 * _STAGE_SPREAD) * period_s)
+        slowest = np.maximum(np.maximum(before, at_edge), self._bits * usual_s)
+        age = np.interp(slowest * (1 / period_s), _PERIODS, self._ages)
+        age = np.maximum(age, np.interp(self._period_per_bit, x, _BEYOND) * self._link_age)
+        latency = sure + transfer + age * period_s
         allowed = self._allowed if outlook.alive else self._local_only
         score = latency
         if self.rules.objective != 'latency' or self.rules.bandwidth_bps > 0:
@@ -304,7 +327,7 @@ class Planner:
         local_s, latency_s, edge_s = float(before[-1]), float(latency[chosen]), float(at_edge[chosen])
         if (
             allowed[-1]
-            and saturated[chosen] > 0.5
+            and slowest[chosen] > period_s
             and local_s < latency_s
             and edge_s > float(self._bits[chosen]) * usual_s
             and float(before[chosen]) < period_s / 2
@@ -324,7 +347,7 @@ class Planner:
             self,
             outlook,
             latency,
-            saturated,
+            age,
             allowed,
         )
 
@@ -348,7 +371,7 @@ class Planner:
         return np.maximum(predicted * 3.0, 0.2)
 
     def candidates(
-        self, outlook: Outlook, latency_s: Array, saturated: Array, allowed: NDArray[np.bool_]
+        self, outlook: Outlook, latency_s: Array, age: Array, allowed: NDArray[np.bool_]
     ) -> tuple[Candidate, ...]:
         """Return the parts of each choice's predicted latency."""
         before, at_edge, *_ = self._sums(outlook, 0.0)
@@ -364,7 +387,7 @@ class Planner:
                     split_name=self.names[split],
                     codec=codec,
                     payload_bytes=int(self.payload_bytes[i]),
-                    wait_s=period_s / 2 * float(saturated[i]),
+                    wait_s=period_s * float(age[i]),
                     head_s=float(self._head[i] * outlook.robot[split] * outlook.robot_factor),
                     encode_s=float(self._encode[i] * outlook.robot_factor),
                     transmit_s=float(self.payload_bytes[i]) * 8 * bit_s,

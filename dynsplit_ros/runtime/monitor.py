@@ -101,6 +101,14 @@ class MonitorSettings:
         0.0,
         60.0,
     )
+    waiting_share: float = _setting(
+        0.08,
+        'Most of the frame rate that the camera may give up to wait for newer images where it cannot keep up; '
+        'nothing for the objective frame_rate.',
+        '',
+        0.0,
+        0.5,
+    )
     heartbeat_period_s: float = _setting(
         0.25, 'Time between heartbeats, which measure the round trip.', 's', 0.02, 10.0
     )
@@ -310,6 +318,11 @@ class Monitor:
         if self.settings.frame_rate_hz == 0 and 0.01 <= offered_hz <= 1000.0:
             if not 1 / _RATE_CHANGE < ratio < _RATE_CHANGE:
                 self._planner.expect(offered_hz)
+
+    @property
+    def waiting_share(self) -> float:
+        """What the camera may give up of the frame rate to wait for newer images (0..1)."""
+        return self._planner.waiting_share
 
     @property
     def frame_rate_hz(self) -> float:

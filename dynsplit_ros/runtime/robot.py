@@ -25,6 +25,7 @@ from dynsplit_ros.codec import CODECS, encode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import Interrupted, SplitModel
 from dynsplit_ros.runtime.frame import EdgeTimes, FrameTiming, State, Status
+from dynsplit_ros.runtime.freshness import Freshness
 
 Outputs = dict[str, Tensor]
 
@@ -41,7 +42,8 @@ class Order:
 
     ``predicted_s`` is the latency that it expects of them. ``fallback_after_s`` bounds the wait for an answer; an image
     that would wait longer than ``local_if_wait_s`` for link and edge to be free is done here at once. ``last_frame`` is
-    the latest frame (of ``last_frame_session``) that the decision takes into account.
+    the latest frame (of ``last_frame_session``) that the decision takes into account. ``waiting_share`` (0..1) of the
+    frame rate may be given up so that images are new.
     """
 
     split_index: int
@@ -51,6 +53,7 @@ class Order:
     last_frame: int = 0
     local_if_wait_s: float = math.inf
     predicted_s: float = math.inf
+    waiting_share: float = 0.0
 
 
 @dataclass
@@ -106,9 +109,9 @@ class Robot:
 
     ``max_on_link`` payloads may be between robot and edge (sent, no receipt yet) and ``max_unanswered`` frames may be
     without their answer; a frame that is ready sooner waits. The next head starts just early enough to be ready when
-    the link is free, so that it sees the newest image. A head that would still take longer than all of what a new
-    decision promises is given up for that. ``slowdown`` > 1 emulates a slower robot by sleeping after
-    each computation; it is for demonstrations alone.
+    the link is free, so that it sees the newest image, and now and then waits for a newer one (:class:`Freshness`). A
+    head that would still take longer than all of what a new decision promises is given up for that. ``slowdown`` > 1
+    emulates a slower robot by sleeping after each computation; it is for demonstrations alone.
     """
 
     def __init__(
@@ -130,7 +133,8 @@ class Robot:
         self._clock = clock
 
         self._changed = threading.Condition()  # guards all below
-        self._waiting: tuple[Any, float] | None = None
+        self._waiting: tuple[Any, float, float] | None = None
+        self._freshness = Freshness()
         self._order: Order | None = None
         self._distrusted = 0  # latest frame that the edge failed to answer
         self._sequence = 0
@@ -158,13 +162,13 @@ class Robot:
 
     # ---- what comes in -------------------------------------------------------------------------------------------
 
-    def offer(self, source: Any) -> None:
-        """Offer an image; the newest replaces one that still waits."""
+    def offer(self, source: Any, period_s: float = math.nan) -> None:
+        """Offer an image, the next one being expected ``period_s`` later; the newest replaces one that still waits."""
         with self._changed:
             if self._waiting is not None or self._closing:
                 self._counts['passed_over'] += 1
             if not self._closing:
-                self._waiting = (source, self._clock())
+                self._waiting = (source, self._clock(), period_s)
             self._changed.notify_all()
 
     def on_order(self, order: Order) -> None:
@@ -180,6 +184,8 @@ class Robot:
             )
         if not order.fallback_after_s >= 0:
             raise DynsplitError(f'the decision lets a frame wait for {order.fallback_after_s} s, which is no duration')
+        if not 0 <= order.waiting_share <= 1:
+            raise DynsplitError(f'the decision gives up {order.waiting_share} of the frame rate, but a share is 0 to 1')
         with self._changed:
             self._order = order
             self._changed.notify_all()
@@ -287,10 +293,14 @@ class Robot:
                 wait_s: float | None = None
                 # While a frame is finished here, a head beside it would slow down what is already late.
                 if self._waiting is not None and not self._overdue:
+                    source, arrived_s, period_s = self._waiting
                     order, start_s = self._next_order()
                     now_s = self._clock()
+                    if start_s < math.inf:
+                        start_s = self._freshness.start_s(arrived_s, max(start_s, now_s), period_s, now_s)
                     if start_s <= now_s:
-                        (source, arrived_s), self._waiting = self._waiting, None
+                        self._waiting = None
+                        self._freshness.took(period_s, self._order.waiting_share if self._order else 0.0, now_s)
                         return source, arrived_s, order
                     wait_s = start_s - now_s if start_s < math.inf else None
                 self._changed.wait(wait_s)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynsplit_ros.profile.profile import SystemProfile
+from dynsplit_ros.runtime.freshness import Freshness
 from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport, Monitor, MonitorSettings
 from dynsplit_ros.simulation.trace import constant, Trace
 
@@ -124,9 +125,11 @@ class World:
     The camera side is that of :mod:`dynsplit_ros.runtime.robot`: the newest image replaces one that waits;
     one payload is on the link until its receipt, at most three are unanswered; the next head starts just
     early enough to be ready when link and edge are free, and not while the link is busy for longer than it
-    should be. A frame that is not answered in time is finished here by a second thread that shares the
-    processor, and no new head starts meanwhile; an answer that comes before is still taken, and ends that work. After a
-    frame that the edge failed, all are local until the monitor has taken it into account; predictions are in order.
+    should be; now and then a newer image is waited for
+    (:class:`~dynsplit_ros.runtime.freshness.Freshness`). A frame that is not answered in time is finished
+    here by a second thread that shares the processor, and no new head starts meanwhile; an answer that
+    comes before is still taken, and ends that work. After a frame that the edge failed, all are local until
+    the monitor has taken it into account; predictions are in order.
 
     ``policy`` is 'dynamic', 'eager oracle', 'patient oracle' or a split index as text ('0' is full
     offloading, the local index local inference); fixed splits are the monitor's own pinned split, with its
@@ -175,6 +178,9 @@ class World:
         self._other = 0
         # Camera
         self._waiting: tuple[int, float] | None = None
+        self._freshness = Freshness()
+        self._period_s = 1 / scenario.frame_rate_hz
+        self._waiting_share = self._monitor.waiting_share
         self._head_busy = False
         self._heading: tuple[Frame, Decision | None] | None = None
         self._staged: tuple[Frame, Decision | None] | None = None
@@ -264,8 +270,11 @@ class World:
         if not self._head_busy and self._waiting is not None and not self._overdue:
             image, arrived_s = self._waiting
             split, codec, fallback_s, start_s, order = self._current(image, arrived_s)
+            if start_s < math.inf:
+                start_s = self._freshness.start_s(arrived_s, max(start_s, self.now_s), self._period_s, self.now_s)
             if start_s <= self.now_s + 1e-9:
                 self._waiting = None
+                self._freshness.took(self._period_s, self._waiting_share, self.now_s)
                 self._take(image, arrived_s, split, codec, fallback_s, order)
             else:
                 self._wake += 1

@@ -344,7 +344,8 @@ class World:
         """See that a decision is followed or refused, and that frames go on being delivered either way."""
         self.camera._on_split(corrupt(msg.SplitDecision(
             fingerprint=self.split.fingerprint, split_index=1, codec='raw', fallback_after_s=1.0, local_if_wait_s=1.0,
-            last_frame_session=self.robot.session, last_frame=1, candidates=[msg.CandidatePrediction()]), chance))
+            waiting_share=0.08, last_frame_session=self.robot.session, last_frame=1,
+            candidates=[msg.CandidatePrediction()]), chance))
         self.robot.offer('image')
         while self.delivered.empty():
             try:  # sent, or done on the robot, or handed to the finish thread
@@ -387,7 +388,7 @@ class World:
         """Assert that a camera can follow a decision."""
         assert 0 <= decision.split_index <= self.profile.local_index, decision.split_index
         times_s = decision.predicted_latency_s, decision.fallback_after_s, decision.local_if_wait_s
-        assert all(time_s >= 0 for time_s in times_s), decision
+        assert all(time_s >= 0 for time_s in times_s) and 0 <= decision.waiting_share <= 1, decision
 
     def profile_message(self, chance: random.Random) -> None:
         """See that a profile is refused, or can be decided by."""

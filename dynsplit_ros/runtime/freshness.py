@@ -1,0 +1,74 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""When to wait for a newer image rather than to start on one that has aged, and how old images are then."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: An image younger than this share of a period is as good as new.
+_NEW = 0.1
+#: A newer image is waited for until it is late by this share of a period.
+_PUNCTUAL = 0.1
+
+
+class Freshness:
+    """
+    Keeps images from being old already when their head starts.
+
+    Where a stage takes longer than images come apart, each frame starts on an image that has waited a little longer
+    than the one before, up to a whole period, half of one on average. Waiting for the next image begins that anew at no
+    age. It is done when the wait is short enough: what a share of the time since has saved up pays for it, so that the
+    frame rate falls by no more than that share.
+    """
+
+    def __init__(self) -> None:
+        self._saved_s = 0.0
+        self._taken_s = -math.inf
+        self._possible_s: float | None = None
+
+    def start_s(self, arrived_s: float, possible_s: float, period_s: float, now_s: float) -> float:
+        """
+        Return when to start on the newest image unless another comes before.
+
+        It arrived at ``arrived_s`` and could be started on at ``possible_s``; images come ``period_s`` apart (NaN:
+        nobody knows). All in seconds of one clock, which shows ``now_s``.
+        """
+        if self._possible_s is None or now_s < self._possible_s:
+            self._possible_s = possible_s
+        age_s, wait_s = possible_s - arrived_s, arrived_s + period_s - possible_s
+        if age_s > _NEW * period_s and 0 < wait_s <= self._saved_s:
+            # Where the robot keeps up, a delay passes by itself: then only where the wait is the smaller loss.
+            keeps_up = self._possible_s - self._taken_s < period_s
+            if wait_s <= age_s or not keeps_up:
+                return arrived_s + (1 + _PUNCTUAL) * period_s
+        return possible_s
+
+    def took(self, period_s: float, share: float, now_s: float) -> None:
+        """Note that a head starts, and save ``share`` (0..1) of the time since the last one did."""
+        waited_s = max(0.0, now_s - self._possible_s) if self._possible_s is not None else 0.0
+        since_s = now_s - self._taken_s if math.isfinite(self._taken_s) else 0.0
+        saved_s = self._saved_s - waited_s + share * since_s
+        # No wait is longer than a period; without a share or a known period there is none.
+        self._saved_s = min(max(saved_s, 0.0), period_s) if share > 0 and period_s > 0 else 0.0
+        self._taken_s, self._possible_s = now_s, None
+
+
+def mean_age(periods: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """
+    Return how old images are on average when their head starts, in periods.
+
+    ``periods`` (>= 0) is for how many the slowest stage is busy with a frame; up to one, images are new. Beyond,
+    each frame starts ``e`` later on its image than the one before, ``e`` being what is over a whole number of periods:
+    on average half a period, or less where ``share`` of the time goes into waiting for new images. That pays, after n
+    frames, for the wait of 1 - n e when share x n x periods + share (1 - n e) = 1 - n e; the mean of 0, e, … (n - 1) e
+    is (n - 1) e / 2.
+    """
+    if share <= 0:
+        return np.where(periods >= 1, 0.5, 0.0)
+    over = periods % 1
+    frames = (1 - share) / (share * periods + (1 - share) * over)
+    return np.where(periods >= 1, np.clip(over * (frames - 1) / 2, 0.0, 0.5), 0.0)

@@ -1,0 +1,70 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Waiting for newer images: how old they are then, and what it costs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from dynsplit_ros.runtime.freshness import Freshness, mean_age
+
+PERIOD_S = 0.1
+
+
+def play(periods: float, share: float, frames: int = 2000, jitter: float = 0.0) -> tuple[float, float]:
+    """Return the mean age of images at their start, and frames per busy time, of a stage that takes so many periods."""
+    rng = np.random.default_rng(0)
+    fresh, ages, free_s, taken = Freshness(), [], 0.0, -1
+    for _ in range(frames):
+        now_s = free_s
+        while True:
+            newest = math.floor(now_s / PERIOD_S + 1e-9)
+            if newest > taken:
+                start_s = fresh.start_s(newest * PERIOD_S, now_s, PERIOD_S, now_s)
+                if start_s <= now_s:
+                    break
+                now_s = min(start_s, (newest + 1) * PERIOD_S)
+            else:
+                now_s = (taken + 1) * PERIOD_S
+        fresh.took(PERIOD_S, share, now_s)
+        taken = newest
+        ages.append(now_s - newest * PERIOD_S)
+        free_s = now_s + periods * PERIOD_S * (1 + jitter * float(rng.standard_normal()))
+    return float(np.mean(ages)) / PERIOD_S, frames * max(periods, 1.0) * PERIOD_S / free_s
+
+
+@pytest.mark.parametrize('periods', [0.5, 0.9, 1.01, 1.05, 1.1, 1.3, 1.5, 1.98, 2.02, 3.3])
+def test_images_are_as_old_as_the_formula_says_and_frames_as_many_as_allowed(periods) -> None:
+    age, rate = play(periods, 0.08)
+    assert age == pytest.approx(float(mean_age(np.array([periods]), 0.08)[0]), abs=0.06)
+    assert age < 0.26 and rate > 0.915
+
+
+@pytest.mark.parametrize('periods', [1.01, 1.3, 2.02])
+def test_without_a_share_nothing_is_waited_for(periods) -> None:
+    age, rate = play(periods, 0.0)
+    assert age == pytest.approx(float(mean_age(np.array([periods]), 0.0)[0]), abs=0.06)
+    assert rate == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_robot_that_just_keeps_up_passes_over_next_to_nothing() -> None:
+    age, rate = play(0.95, 0.08, jitter=0.02)
+    assert rate > 0.99 and age < 0.02
+
+
+def test_an_image_that_does_not_come_is_not_waited_for_long() -> None:
+    fresh = Freshness()
+    for now_s in (0.0, 50.0):
+        fresh.took(PERIOD_S, 0.08, now_s)
+    assert fresh.start_s(100.0, 100.08, PERIOD_S, 100.08) == pytest.approx(100.0 + 1.1 * PERIOD_S)
+
+
+@pytest.mark.parametrize('period_s', [math.nan, 0.0, math.inf])
+def test_without_a_known_period_nothing_is_waited_for(period_s) -> None:
+    fresh = Freshness()
+    for now_s in (0.0, 50.0, 100.0):
+        fresh.took(period_s, 0.08, now_s)
+        assert fresh.start_s(now_s, now_s + 0.09, period_s, now_s) == now_s + 0.09
