@@ -75,7 +75,8 @@ MODEL = (
               'Must be the same on robot and edge.'),
     Parameter('model_arguments', '', "Keyword arguments of the model's builder or factory, as a JSON object. Must be "
               'the same on robot and edge.'),
-    Parameter('task', '', 'What a model of your own does; empty takes classification for it.',
+    Parameter('task', '', 'What a model of your own does; empty takes classification for it. Must be the same on '
+              'robot and edge.',
               choices=('', 'classification', 'segmentation', 'detection', 'other')),
     Parameter('labels', [''], "The classes' names in the order of the outputs; [''] takes the model's own."),
     Parameter('mean', [0.0, 0.0, 0.0], "Mean of each channel of the image scaled to 0 to 1, with std; std of 0 takes "

@@ -29,7 +29,7 @@ _logger = logging.getLogger(__name__)
 _force_safe_load = threading.Lock()
 
 _TASK_ROOMS = {'classification': zoo, 'segmentation': zoo.segmentation, 'detection': zoo.detection}
-_TASKS = (*_TASK_ROOMS, 'other')
+TASKS = (*_TASK_ROOMS, 'other')
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -144,9 +144,9 @@ def load_model(
     :raises DynsplitError: when any of them cannot be used.
     """
     size = None if input_size is None else _checked_size(input_size)
-    if task is not None and task not in _TASKS:
+    if task is not None and task not in TASKS:
         raise DynsplitError(
-            f'task {task!r} was given, but it is one of {", ".join(_TASKS)}; give one of these'
+            f'task {task!r} was given, but it is one of {", ".join(TASKS)}; give one of these'
         )
     if (mean is None) != (std is None):
         raise DynsplitError('mean and std belong together, and one alone was given; give both or none')

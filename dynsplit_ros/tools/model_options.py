@@ -10,6 +10,7 @@ from typing import Any
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
+from dynsplit_ros.model.load import TASKS
 from dynsplit_ros.partition import SplitModel
 
 
@@ -37,6 +38,12 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
         metavar='JSON',
         help='keyword arguments of the builder or factory',
     )
+    parser.add_argument('--task', choices=TASKS, help='of a model of your own (classification)')
+    for name in ('mean', 'std'):
+        parser.add_argument(
+            f'--{name}', type=float, nargs=3, metavar=('R', 'G', 'B'),
+            help="of the image's channels, scaled to 0 to 1; the model's own",
+        )
     parser.add_argument(
         '--leaf',
         action='append',
@@ -56,6 +63,7 @@ def split_model(arguments: argparse.Namespace, device: str = 'cpu', **options: A
             f'--kwargs {arguments.kwargs!r} was given, but it takes a JSON object of arguments'
         )
     model = load_model(
-        arguments.model, arguments.weights, arguments.input_size, seed=arguments.seed, kwargs=arguments.kwargs
+        arguments.model, arguments.weights, arguments.input_size, seed=arguments.seed, kwargs=arguments.kwargs,
+        task=arguments.task, mean=arguments.mean, std=arguments.std
     )
     return SplitModel(model, device, cut=not arguments.whole, leaves=arguments.leaf, **options)

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A segmentation ends with the class of each pixel, and its answer is as small."""
 
+import argparse
+
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ from dynsplit_ros.model.label_map import LabelMap
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.tasks import check_outputs
 from dynsplit_ros.tensors import TensorSpec
+from dynsplit_ros.tools.model_options import add_model_options, split_model
 
 
 @pytest.mark.parametrize('classes, kind', [(2, torch.uint8), (255, torch.uint8), (256, torch.int16)])
@@ -82,3 +85,14 @@ def test_an_answer_by_another_codec_or_of_other_bytes_is_refused(codec, data) ->
         decode_answer(codec, [EncodedTensor('label_map', 'uint8', (1, 100, 80), data)], specs)
     with pytest.raises(DynsplitError, match='raw'):
         decode_answer('blosc2', [EncodedTensor('label_map', 'uint8', (1, 100, 80), data)], None)
+
+
+def test_the_tools_take_a_model_of_ones_own_as_the_nodes_do() -> None:
+    parser = argparse.ArgumentParser()
+    add_model_options(parser)
+    name, values = f'{__name__}:Two', {'task': 'segmentation', 'mean': [0.1, 0.2, 0.3], 'std': [0.5, 0.6, 0.7]}
+    options = '--input-size 32 32 --task segmentation --mean .1 .2 .3 --std .5 .6 .7'
+    arguments = parser.parse_args([name, *options.split()])
+    expected = SplitModel(load_model(name, input_size=(32, 32), **values))
+    assert split_model(arguments).fingerprint == expected.fingerprint
+    assert SplitModel(load_model(name, input_size=(32, 32))).fingerprint != expected.fingerprint
