@@ -29,6 +29,12 @@ HEARTBEAT_BYTES = 32
 _BETWEEN = 6
 #: A probe takes this many times what the round trip varies by: it then tells the rate to a twentieth.
 _PROBE_JITTERS = 20.0
+#: What goes ahead of a probe that the edge times: two frames, which shapers and radios let through at once.
+_LEAD_BYTES = 3000
+#: The least that follows it, one frame; how long that is to take, and how well the edge times it, in seconds.
+_LED_BYTES = 1500
+_LED_S = 0.004
+_LED_JITTER_S = 3e-4
 #: The belief is aged between transfers only when none was seen for this long, in seconds.
 _IDLE_S = 0.2
 #: Of its budget, a probe may spend this: the rate may have fallen before that is noticed.
@@ -41,10 +47,16 @@ _AMBIGUOUS = 0.5
 
 @dataclass(frozen=True)
 class Probe:
-    """A message of ``payload_bytes`` for the edge to answer at once with an empty one that carries ``id``."""
+    """
+    A message of ``payload_bytes`` for the edge to answer at once with an empty one that carries ``id``.
+
+    ``lead_bytes`` of them, if any, go ahead as a message of their own, which is not answered: the edge tells its
+    dispersion, the time between the arrivals of the two.
+    """
 
     id: int
     payload_bytes: int
+    lead_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,7 @@ class _Sent:
     size: float
     service_s: float
     is_payload: bool
+    lead: int = 0
     passed: bool = False
     given_up: bool = False
     passed_s: float = 0.0
@@ -158,19 +171,21 @@ class LinkEstimator:
         self._arrived(sent, now_s, 0.0, HEARTBEAT_BYTES / self.rules.downlink_ratio)
         return True
 
-    def on_answer(self, key: Hashable, now_s: float, held_s: float, answer_bytes: int) -> bool:
+    def on_answer(
+        self, key: Hashable, now_s: float, held_s: float, answer_bytes: int, dispersion_s: float = math.nan
+    ) -> bool:
         """
         Take an answer into account that came at ``now_s``; return False for one to something never sent.
 
-        ``held_s`` is the time between the message's arrival at the edge and its answer's departure, on the
-        edge's clock.
+        ``held_s`` is the time between the message's arrival at the edge and its answer's departure, and
+        ``dispersion_s`` that between the arrivals of a probe's lead and of what followed it, on the edge's clock.
         """
         sent = self._under_way.pop(key, None)
         if sent is None:
             return False
         answer_size = max(answer_bytes, HEARTBEAT_BYTES) / self.rules.downlink_ratio
         if not sent.passed:
-            self._arrived(sent, now_s, held_s, answer_size)
+            self._arrived(sent, now_s, held_s, answer_size, dispersion_s)
         self._hear(now_s)
         if answer_bytes > 0 and now_s > self._answered_s:
             self._answered_s, self._answer_size = now_s, answer_size
@@ -190,7 +205,9 @@ class LinkEstimator:
         """Note that anything at all came from the edge."""
         self._hear(now_s)
 
-    def _arrived(self, sent: _Sent, back_s: float, held_s: float, answer_size: float) -> None:
+    def _arrived(
+        self, sent: _Sent, back_s: float, held_s: float, answer_size: float, dispersion_s: float = math.nan
+    ) -> None:
         """Learn from a message whose receipt or answer was back at ``back_s``."""
         now_s = self._hear(back_s)
         overtaken = [
@@ -231,9 +248,14 @@ class LinkEstimator:
         known = self._informed_s > -math.inf
         if not known:  # the round trip still holds the heartbeats' own bytes
             size = max(size - self._heartbeat_size, 1.0)
-        self._rate.observe(arrived_s - start_s - self.rtt_s, size, self.jitter_s)
-        # A short transfer tells less, so the next probe is due sooner.
-        told = min(1.0, size * 8 / self._rate.median_bps / self._airtime_s())
+        if sent.lead > 0 and 0 < dispersion_s <= arrived_s - sent.sent_s:
+            # Packet-pair dispersion (Dovrolis et al., INFOCOM 2001): pauses of this machine are not in it.
+            self._rate.observe(dispersion_s, sent.size - sent.lead, _LED_JITTER_S)
+            told = 1.0
+        else:
+            self._rate.observe(arrived_s - start_s - self.rtt_s, size, self.jitter_s)
+            # A short transfer tells less, so the next probe is due sooner.
+            told = min(1.0, size * 8 / self._rate.median_bps / self._airtime_s())
         self._informed_s = max(self._informed_s, now_s - (1 - told) * self.rules.probe_period_s)
         if not known and self._heartbeats:
             self._update_rtt()
@@ -279,6 +301,11 @@ class LinkEstimator:
         share = self.rules.probe_share
         return min(max(_PROBE_JITTERS * self.jitter_s, share * self.rules.probe_period_s), share)
 
+    @property
+    def _needs_lead(self) -> bool:
+        """Whether this machine times messages so badly that what a second earns does not tell the rate."""
+        return _PROBE_JITTERS * self.jitter_s > self.rules.probe_share and not self._credit
+
     # Heartbeats and probes
 
     def next_probe(self, now_s: float) -> Probe | None:
@@ -303,20 +330,21 @@ class LinkEstimator:
             self._heartbeat_s = now_s
             self.heartbeat_bytes += HEARTBEAT_BYTES
             return self._probe(now_s, HEARTBEAT_BYTES)
-        size = min(int(self._low_bps * self._airtime_s() / 8), self._largest_probe)
-        size = max(size, 4 * HEARTBEAT_BYTES, _FIRST_PROBE_BYTES if self._credit else 0)
+        lead = _LEAD_BYTES if self._needs_lead else 0
+        size = min(int(self._low_bps * (_LED_S if lead else self._airtime_s()) / 8), self._largest_probe)
+        size = lead + max(size, _LED_BYTES if lead else 4 * HEARTBEAT_BYTES, _FIRST_PROBE_BYTES if self._credit else 0)
         affordable = self._tokens >= (size if not self._credit else -size)  # the first one is on credit
         if not (len(self._heartbeats) >= _SETTLED and self.alive and affordable):
             return None
         self._credit = False
         self.probe_bytes += size
-        return self._probe(now_s, size)
+        return self._probe(now_s, size, lead)
 
-    def _probe(self, now_s: float, size: int) -> Probe:
+    def _probe(self, now_s: float, size: int, lead: int = 0) -> Probe:
         self._tokens -= size
         self._probes += 1
-        probe = Probe(self._probes, size)
-        self._under_way['probe', probe.id] = _Sent(now_s, size, 0.0, False)
+        probe = Probe(self._probes, size, lead)
+        self._under_way['probe', probe.id] = _Sent(now_s, size, 0.0, False, lead)
         return probe
 
     def _earn(self, now_s: float) -> None:
@@ -325,7 +353,8 @@ class LinkEstimator:
         if self._tokens_s is not None and self.alive:
             earned = _EARNED * self.rules.probe_share * self._low_bps / 8
             self._tokens = min(
-                self._tokens + earned * (now_s - self._tokens_s), max(_SAVED_S * earned, _FIRST_PROBE_BYTES)
+                self._tokens + earned * (now_s - self._tokens_s),
+                max(_SAVED_S * earned, _LEAD_BYTES + _LED_BYTES if self._needs_lead else _FIRST_PROBE_BYTES),
             )
         self._tokens_s = now_s
 

@@ -58,6 +58,7 @@ class MonitorNode(Managed):
         self._split = topics.SPLIT.publisher(self)
         self._link_state = topics.LINK_STATE.publisher(self)
         self._probe = topics.PROBE.publisher(self)
+        self._lead = topics.PROBE.publisher(self)  # DDS joins small messages of one publisher in one datagram
         topics.ROBOT_PROFILE.subscription(self, lambda message: self._on_profile('robot', message))
         topics.EDGE_PROFILE.subscription(self, lambda message: self._on_profile('edge', message))
         topics.FRAME_TIMING.subscription(self, self._on_frame_timing)
@@ -147,7 +148,7 @@ class MonitorNode(Managed):
         now_s = time.monotonic()
         if message.kind == msg.Receipt.PROBE:
             if message.session == self._session:
-                self._monitor.on_probe_answer(message.sequence, now_s, message.held_s)
+                self._monitor.on_probe_answer(message.sequence, now_s, message.held_s, message.dispersion_s)
         elif message.session == self._camera_session:
             self._monitor.on_receipt(self._frame_offset + message.sequence, now_s)
         self._decide()
@@ -173,8 +174,11 @@ class MonitorNode(Managed):
             return
         probe = self._monitor.next_probe(time.monotonic())
         if probe is not None:
-            message = msg.Probe(session=self._session, sequence=probe.id)
-            message.padding = array.array('B', bytes(probe.payload_bytes))
+            lead, message = (msg.Probe(session=self._session, sequence=probe.id, padding=array.array('B', bytes(size)))
+                             for size in (probe.lead_bytes, probe.payload_bytes - probe.lead_bytes))
+            lead.is_lead = True
+            if probe.lead_bytes:
+                self._lead.publish(lead)
             self._probe.publish(message)
         self._decide()
 

@@ -97,7 +97,8 @@ ACTIVATION = Topic('activation', msg.Activation, _qos(1),
                    'one that the robot has given up.')
 TAIL_RESULT = Topic('tail_result', msg.TailResult, _qos(8), 'Each answer counts; a few may be under way.')
 RECEIPT = Topic('receipt', msg.Receipt, _qos(16), 'A lost receipt would hold the next payload back.')
-PROBE = Topic('probe', msg.Probe, _qos(1, reliable=False), 'A probe that is sent again would measure nothing.')
+PROBE = Topic('probe', msg.Probe, _qos(2, reliable=False),
+              'A probe that is sent again would measure nothing; two, for one may have a lead.')
 EDGE_LOAD = Topic('edge_load', msg.EdgeLoad, _qos(1, reliable=False),
                   'The next report comes soon; an old one misleads.')
 EDGE_PROFILE = Topic('edge_profile', msg.Profile, _qos(1, latched=True), 'Sent once; late joiners need it.')

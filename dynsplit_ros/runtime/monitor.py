@@ -329,12 +329,14 @@ class Monitor:
         """Frames offered per second that are planned for."""
         return self._planner.rules.frame_rate_hz
 
-    def on_probe_answer(self, probe_id: int, now_s: float, held_s: float = 0.0) -> None:
-        """Take the answer to a heartbeat or probe into account."""
+    def on_probe_answer(
+        self, probe_id: int, now_s: float, held_s: float = 0.0, dispersion_s: float = math.nan
+    ) -> None:
+        """Take the answer to a heartbeat or probe into account, and what the edge says of its dispersion."""
         if (
             math.isfinite(now_s)
             and math.isfinite(held_s)
-            and self._link.on_answer(('probe', probe_id), now_s, held_s, 0)
+            and self._link.on_answer(('probe', probe_id), now_s, held_s, 0, dispersion_s)
         ):
             self._news = True
 
