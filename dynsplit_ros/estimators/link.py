@@ -162,13 +162,13 @@ class LinkEstimator:
         self.payload_bytes += payload_bytes
         self._under_way[key] = _Sent(now_s, payload_bytes, service_s, True)
 
-    def on_receipt(self, key: Hashable, now_s: float) -> bool:
+    def on_receipt(self, key: Hashable, now_s: float, dispersion_s: float = math.nan) -> bool:
         """Take into account that the edge said at once that a payload arrived; False if it is not expected."""
         sent = self._under_way.get(key)
         if sent is None or sent.passed:
             return False
         self._receipts = True
-        self._arrived(sent, now_s, 0.0, HEARTBEAT_BYTES / self.rules.downlink_ratio)
+        self._arrived(sent, now_s, 0.0, HEARTBEAT_BYTES / self.rules.downlink_ratio, dispersion_s)
         return True
 
     def on_answer(
@@ -178,7 +178,7 @@ class LinkEstimator:
         Take an answer into account that came at ``now_s``; return False for one to something never sent.
 
         ``held_s`` is the time between the message's arrival at the edge and its answer's departure, and
-        ``dispersion_s`` that between the arrivals of a probe's lead and of what followed it, on the edge's clock.
+        ``dispersion_s`` that between the arrivals of its lead and of itself, on the edge's clock.
         """
         sent = self._under_way.pop(key, None)
         if sent is None:
@@ -248,10 +248,14 @@ class LinkEstimator:
         known = self._informed_s > -math.inf
         if not known:  # the round trip still holds the heartbeats' own bytes
             size = max(size - self._heartbeat_size, 1.0)
-        if sent.lead > 0 and 0 < dispersion_s <= arrived_s - sent.sent_s:
-            # Packet-pair dispersion (Dovrolis et al., INFOCOM 2001): pauses of this machine are not in it.
+        led = (sent.lead > 0 or sent.is_payload) and sent.size >= _LEAD_BYTES + _LED_BYTES
+        if led and 0 < dispersion_s <= arrived_s - sent.sent_s:
+            # Packet-pair dispersion (Dovrolis et al., INFOCOM 2001): pauses of this machine are not in it. In the rest
+            # of a payload's time they are: that is its round trip.
             self._rate.observe(dispersion_s, sent.size - sent.lead, _LED_JITTER_S)
             told = 1.0
+            if sent.is_payload and alone:
+                self._on_heartbeat(arrived_s - sent.sent_s - dispersion_s)
         else:
             self._rate.observe(arrived_s - start_s - self.rtt_s, size, self.jitter_s)
             # A short transfer tells less, so the next probe is due sooner.

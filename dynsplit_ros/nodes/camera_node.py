@@ -71,6 +71,7 @@ class CameraNode(Managed):
         self._model = self.split.model
         self._uplink = topics.Apart(self, 'uplink')
         self._activation = self._uplink.publisher(topics.ACTIVATION)
+        self._lead = self._uplink.publisher(topics.PROBE)
         self._publications = Publications(self, self.split)
         self._frame_timing = topics.FRAME_TIMING.publisher(self)
         self._robot_profile = topics.ROBOT_PROFILE.publisher(self)
@@ -133,7 +134,7 @@ class CameraNode(Managed):
             self._publications.close()
         if self._uplink is not None:
             self._uplink.close()
-        self._publications = self._uplink = self._activation = None
+        self._publications = self._uplink = self._activation = self._lead = None
 
     def diagnose(self) -> tuple[bytes, str, dict[str, object]]:
         """Tell what has become of the frames; a warning where the edge could not be used, an error for lost images."""
@@ -241,12 +242,14 @@ class CameraNode(Managed):
         return torch.stack(images)
 
     def send(self, frame: Frame, payload: Sequence[EncodedTensor]) -> None:
-        """Publish an activation."""
+        """Publish an activation, and before it what lets the edge time its arrival."""
         timing = frame.timing
-        self._activation.publish(msg.Activation(
+        activation = msg.Activation(
             header=frame.source[0].message.header, session=timing.session, sequence=timing.sequence,
             fingerprint=self.split.fingerprint, split_index=timing.split_index, codec=timing.codec,
-            patience_s=frame.patience_s, tensors=to_tensors(payload)))
+            patience_s=frame.patience_s, tensors=to_tensors(payload))
+        self._lead.publish(msg.Probe(session=timing.session, sequence=timing.sequence, is_lead=True))
+        self._activation.publish(activation)
 
     def deliver(self, frame: Frame, outputs: Outputs) -> None:
         """Publish the prediction of each image."""

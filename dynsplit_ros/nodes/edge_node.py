@@ -38,7 +38,7 @@ class RobotLink:
     def __init__(self, node: EdgeNode, namespace: str) -> None:
         self.namespace = namespace
         self.found_s = time.monotonic()
-        self._lead = (0, 0, 0.0)  # session and number of the probe that follows, and when its lead came
+        self._lead = (0, 0, 0.0)  # session and number of what follows a lead, and when that came
         self._node = node
 
         def name(topic: topics.Topic) -> str:
@@ -56,7 +56,7 @@ class RobotLink:
 
     def _on_activation(self, message: msg.Activation) -> None:
         arrived_s = time.monotonic()
-        self._acknowledge(msg.Receipt.ACTIVATION, message.session, message.sequence, arrived_s, math.nan)
+        self._acknowledge(msg.Receipt.ACTIVATION, message.session, message.sequence, arrived_s)
         self._node.edge.submit(Job(
             robot=self.namespace,
             source=(self, message.header, message.session, message.sequence),
@@ -70,15 +70,15 @@ class RobotLink:
         arrived_s = time.monotonic()
         if message.is_lead:
             self._lead = message.session, message.sequence, arrived_s
-            return
-        led = self._lead[:2] == (message.session, message.sequence)
-        self._acknowledge(msg.Receipt.PROBE, message.session, message.sequence, arrived_s,
-                          arrived_s - self._lead[2] if led else math.nan)
+        else:
+            self._acknowledge(msg.Receipt.PROBE, message.session, message.sequence, arrived_s)
 
-    def _acknowledge(self, kind: int, session: int, sequence: int, arrived_s: float, dispersion_s: float) -> None:
+    def _acknowledge(self, kind: int, session: int, sequence: int, arrived_s: float) -> None:
+        led = self._lead[:2] == (session, sequence)
         self.receipt.publish(msg.Receipt(kind=kind, session=session, sequence=sequence,
                                          fingerprint=self._node.split.fingerprint,
-                                         held_s=time.monotonic() - arrived_s, dispersion_s=dispersion_s))
+                                         held_s=time.monotonic() - arrived_s,
+                                         dispersion_s=arrived_s - self._lead[2] if led else math.nan))
 
     def close(self) -> None:
         """Give the topics back."""

@@ -150,7 +150,7 @@ class MonitorNode(Managed):
             if message.session == self._session:
                 self._monitor.on_probe_answer(message.sequence, now_s, message.held_s, message.dispersion_s)
         elif message.session == self._camera_session:
-            self._monitor.on_receipt(self._frame_offset + message.sequence, now_s)
+            self._monitor.on_receipt(self._frame_offset + message.sequence, now_s, message.dispersion_s)
         self._decide()
 
     def _on_edge_load(self, message: msg.EdgeLoad) -> None:

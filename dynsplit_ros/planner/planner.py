@@ -40,6 +40,8 @@ _SUMS: Array = np.array(
     ),
     dtype=np.float64,
 )
+#: Which of them have in them what the robot does with every image.
+_ON_ROBOT = [0, 3]
 #: An estimate of a machine's factor that is less sure than this is not measured, so it does not waver either.
 _FLUCTUATION = 0.03
 #: A wait for an answer is cut short no sooner than at this many times what was predicted.
@@ -94,6 +96,7 @@ class Outlook:
     logarithm of the link's rate, without what single transfers vary by. ``robot_factor`` and ``edge_factor``
     are how many times as long as profiled the machines take, and the two spreads the standard deviations of
     their natural logarithms; ``robot`` and ``edge`` hold, by split index, what head and tail take beyond that.
+    ``resize_s`` is what the robot spends on each image before its head.
     """
 
     now_s: float
@@ -108,6 +111,7 @@ class Outlook:
     edge_factor: float
     robot_spread: float
     edge_spread: float
+    resize_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -362,6 +366,8 @@ class Planner:
         np.multiply(self._tail, outlook.edge.take(self._index), out=parts[1])
         scales = np.array((robot, edge, robot, edge, outlook.queueing_s, outlook.rtt_s, bit_s, robot))
         sums: Array = (_SUMS * scales).dot(parts)
+        if outlook.resize_s > 0:
+            sums[_ON_ROBOT] += outlook.resize_s
         return sums
 
     def _bound(self, predicted: Array) -> Array:

@@ -152,6 +152,9 @@ _FRAME_RATE_HZ = 10.0
 _RATE_CHANGE = 1.1
 _Part = TypeVar('_Part', Rules, LinkRules)
 
+#: Weight of the newest image in the mean time of resizing, and a time that is a fault, in seconds.
+_RESIZE_WEIGHT = 0.1
+_LONGEST_RESIZE_S = 10.0
 #: Without news, what is believed is looked at again after this time, in seconds.
 _IDLE_S = 0.25
 
@@ -165,8 +168,8 @@ class FrameObservation:
     that came after that; the same frame was reported before). Instants are of the robot's monotonic clock:
     when the payload left, when its receipt came, when its answer came, when the robot gave up waiting; NaN
     where there is none. ``held_s`` is the edge's own duration from receiving to answering, with its parts
-    beside it; ``head_s``, ``encode_s`` and ``finish_s`` are the robot's. A head that had to share the robot
-    with another computation says nothing of its profile: give NaN for it. ``offered_hz`` is the measured rate of
+    beside it; ``resize_s``, ``head_s``, ``encode_s`` and ``finish_s`` are the robot's. A head that had to
+    share the robot with another computation says nothing of its profile: give NaN for it. ``offered_hz`` is the measured rate of
     frames offered, NaN where it is not known.
     """
 
@@ -188,6 +191,7 @@ class FrameObservation:
     head_s: float = math.nan
     encode_s: float = math.nan
     finish_s: float = math.nan
+    resize_s: float = math.nan
     offered_hz: float = math.nan
 
 
@@ -247,6 +251,7 @@ class Monitor:
         # Heads that run while a frame is finished beside them are slow for that time: three in a row are
         # believed.
         self._robot = ServiceTimes(0.5, confirmations=2)
+        self._resize_s = 0.0
         self._now_s = -math.inf
         self._last_frame = -1
         self._news = True
@@ -278,9 +283,9 @@ class Monitor:
         )
         self._link.on_sent(sequence, now_s, payload_bytes, service_s)
 
-    def on_receipt(self, sequence: int, now_s: float) -> None:
+    def on_receipt(self, sequence: int, now_s: float, dispersion_s: float = math.nan) -> None:
         """Note that the edge has said that a payload arrived; receipts may be lost, late or missing altogether."""
-        if math.isfinite(now_s) and self._link.on_receipt(sequence, now_s):
+        if math.isfinite(now_s) and self._link.on_receipt(sequence, now_s, dispersion_s):
             self._news = True
 
     def on_frame(self, frame: FrameObservation) -> None:
@@ -298,6 +303,8 @@ class Monitor:
             if now_s < seen_s < math.inf:
                 now_s = seen_s
         self._robot.observe(frame.split_index, frame.head_s, cut.head_s[batch], now_s)
+        if 0 <= frame.resize_s < _LONGEST_RESIZE_S and frame.outcome != 'late':
+            self._resize_s += _RESIZE_WEIGHT * (frame.resize_s - self._resize_s)
         if frame.outcome == 'fell_back':
             self._link.on_given_up(frame.sequence)
             arrived_s = self._link.passed_s(frame.sequence)
@@ -429,6 +436,7 @@ class Monitor:
             edge_factor=edge.factor,
             robot_spread=self._robot.spread,
             edge_spread=edge.spread,
+            resize_s=self._resize_s,
         )
 
     def _cut(self, split_index: int):  # type: ignore[no-untyped-def]

@@ -58,6 +58,32 @@ def test_a_step_up_is_recognised_within_seconds(policy) -> None:
     assert estimate_at(result, 12.0) > 10e6
 
 
+@pytest.mark.parametrize('rate_mbps', [1, 20, 100])
+@pytest.mark.parametrize('payload_bytes', [0, 40_000])
+def test_what_the_edge_times_tells_the_rate_though_the_robot_pauses(rate_mbps, payload_bytes) -> None:
+    monitor, rng, now_s, rate_bps = Monitor(PROFILE), np.random.default_rng(1), 0.0, rate_mbps * 1e6
+    while now_s < 20.0:
+        now_s += 0.02
+        probe = monitor.next_probe(now_s)
+        if probe is not None:
+            took_s = probe.payload_bytes * 8 / rate_bps
+            led_s = (probe.payload_bytes - probe.lead_bytes) * 8 / rate_bps if probe.lead_bytes else math.nan
+            now_s += took_s + 0.002 + rng.exponential(0.02)
+            monitor.on_probe_answer(probe.id, now_s, 0.0, led_s)
+        elif payload_bytes and rng.random() < 0.1:
+            sequence, took_s = round(now_s * 1000), payload_bytes * 8 / rate_bps
+            monitor.on_sent(sequence, now_s, 2, 'raw', payload_bytes)
+            now_s += took_s + 0.002 + rng.exponential(0.02)
+            monitor.on_receipt(sequence, now_s, took_s)
+            monitor.on_frame(FrameObservation(
+                sequence, 'answered', 2, 'raw', payload_bytes=payload_bytes, answer_bytes=4000, answered_s=now_s + 0.03,
+                held_s=0.02))
+            now_s += 0.03
+        monitor.tick(now_s)
+    assert monitor.link.throughput_bps == pytest.approx(rate_bps, rel=0.15)
+    assert monitor.link.jitter_s > 0.005
+
+
 def test_noise_is_not_taken_for_a_change() -> None:
     result = run(noisy(20e6, 0.2, 30.0, 1), '0', 30.0)
     assert all(0.6 < rate / 20e6 < 1.6 for time_s, rate in result.estimates if time_s > 5)
