@@ -169,8 +169,8 @@ class FrameObservation:
     when the payload left, when its receipt came, when its answer came, when the robot gave up waiting; NaN
     where there is none. ``held_s`` is the edge's own duration from receiving to answering, with its parts
     beside it; ``resize_s``, ``head_s``, ``encode_s`` and ``finish_s`` are the robot's. A head that had to
-    share the robot with another computation says nothing of its profile: give NaN for it. ``offered_hz`` is the measured rate of
-    frames offered, NaN where it is not known.
+    share the robot with another computation says nothing of its profile: give NaN for it. ``offered_hz`` is
+    the measured rate of frames offered, NaN where it is not known.
     """
 
     sequence: int
