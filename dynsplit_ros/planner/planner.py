@@ -96,7 +96,8 @@ class Outlook:
     logarithm of the link's rate, without what single transfers vary by. ``robot_factor`` and ``edge_factor``
     are how many times as long as profiled the machines take, and the two spreads the standard deviations of
     their natural logarithms; ``robot`` and ``edge`` hold, by split index, what head and tail take beyond that.
-    ``resize_s`` is what the robot spends on each image before its head.
+    ``resize_s`` is what the robot spends on each image before its head, ``publish_s`` what it spends on the frame
+    when that is done.
     """
 
     now_s: float
@@ -112,6 +113,7 @@ class Outlook:
     robot_spread: float
     edge_spread: float
     resize_s: float = 0.0
+    publish_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -297,7 +299,7 @@ class Planner:
         transfer = self._bits * np.interp((bound + more) * self._per_bit, x, capped)
         # Who cannot keep up finds, when ready for the next, that the newest image has aged.
         period_s = 1 / self.rules.frame_rate_hz
-        slowest = np.maximum(np.maximum(before, at_edge), self._bits * usual_s)
+        slowest = np.maximum(np.maximum(before + outlook.publish_s, at_edge), self._bits * usual_s)
         age = np.interp(slowest * (1 / period_s), _PERIODS, self._ages)
         age = np.maximum(age, np.interp(self._period_per_bit, x, _BEYOND) * self._link_age)
         latency = sure + transfer + age * period_s

@@ -152,9 +152,11 @@ _FRAME_RATE_HZ = 10.0
 _RATE_CHANGE = 1.1
 _Part = TypeVar('_Part', Rules, LinkRules)
 
-#: Weight of the newest image in the mean time of resizing, and a time that is a fault, in seconds.
-_RESIZE_WEIGHT = 0.1
-_LONGEST_RESIZE_S = 10.0
+#: Weight of the newest frame in the mean times of resizing and publishing, and a time that is a fault, in seconds.
+_NEWEST = 0.1
+_LONGEST_S = 10.0
+#: An image that waited longer than this for its head, in seconds, found the robot busy.
+_BUSY_S = 0.002
 #: Without news, what is believed is looked at again after this time, in seconds.
 _IDLE_S = 0.25
 
@@ -168,7 +170,7 @@ class FrameObservation:
     that came after that; the same frame was reported before). Instants are of the robot's monotonic clock:
     when the payload left, when its receipt came, when its answer came, when the robot gave up waiting; NaN
     where there is none. ``held_s`` is the edge's own duration from receiving to answering, with its parts
-    beside it; ``resize_s``, ``head_s``, ``encode_s`` and ``finish_s`` are the robot's. A head that had to
+    beside it; ``wait_s``, ``resize_s``, ``head_s``, ``encode_s`` and ``finish_s`` are the robot's. A head that had to
     share the robot with another computation says nothing of its profile: give NaN for it. ``offered_hz`` is
     the measured rate of frames offered, NaN where it is not known.
     """
@@ -191,6 +193,7 @@ class FrameObservation:
     head_s: float = math.nan
     encode_s: float = math.nan
     finish_s: float = math.nan
+    wait_s: float = math.nan
     resize_s: float = math.nan
     offered_hz: float = math.nan
 
@@ -251,7 +254,8 @@ class Monitor:
         # Heads that run while a frame is finished beside them are slow for that time: three in a row are
         # believed.
         self._robot = ServiceTimes(0.5, confirmations=2)
-        self._resize_s = 0.0
+        self._resize_s = self._publish_s = 0.0
+        self._last_local: tuple[int, float] | None = None
         self._now_s = -math.inf
         self._last_frame = -1
         self._news = True
@@ -303,8 +307,9 @@ class Monitor:
             if now_s < seen_s < math.inf:
                 now_s = seen_s
         self._robot.observe(frame.split_index, frame.head_s, cut.head_s[batch], now_s)
-        if 0 <= frame.resize_s < _LONGEST_RESIZE_S and frame.outcome != 'late':
-            self._resize_s += _RESIZE_WEIGHT * (frame.resize_s - self._resize_s)
+        if 0 <= frame.resize_s < _LONGEST_S and frame.outcome != 'late':
+            self._resize_s += _NEWEST * (frame.resize_s - self._resize_s)
+            self._observe_publishing(frame)
         if frame.outcome == 'fell_back':
             self._link.on_given_up(frame.sequence)
             arrived_s = self._link.passed_s(frame.sequence)
@@ -319,6 +324,14 @@ class Monitor:
                 self._load.on_answer(
                     frame.split_index, frame.queueing_s, frame.tail_s, cut.tail_s[batch], frame.answered_s
                 )
+
+    def _observe_publishing(self, frame: FrameObservation) -> None:
+        """Learn what the robot still does for a frame that is done, from local ones that followed without a pause."""
+        last, self._last_local = self._last_local, (frame.sequence, self._now_s) if frame.outcome == 'local' else None
+        if last is not None and last[0] + 1 == frame.sequence and frame.outcome == 'local' and frame.wait_s > _BUSY_S:
+            publish_s = self._now_s - last[1] - frame.resize_s - frame.head_s
+            if abs(publish_s) < _LONGEST_S:
+                self._publish_s = self._publish_s + _NEWEST * (publish_s - self._publish_s)
 
     def _expect(self, offered_hz: float) -> None:
         ratio = offered_hz / self._planner.rules.frame_rate_hz
@@ -437,6 +450,7 @@ class Monitor:
             robot_spread=self._robot.spread,
             edge_spread=edge.spread,
             resize_s=self._resize_s,
+            publish_s=max(0.0, self._publish_s),
         )
 
     def _cut(self, split_index: int):  # type: ignore[no-untyped-def]
