@@ -54,12 +54,13 @@ def test_the_two_sides_agree() -> None:
 
 
 @pytest.mark.parametrize('path', sorted(CONFIG.glob('fastdds_*.xml')), ids=lambda path: path.stem)
-def test_a_queue_in_shared_memory_holds_an_image(path: Path) -> None:
-    tags = {'size': '{*}maxMessageSize', 'capacity': '{*}port_queue_capacity', 'type': '{*}type'}
+def test_shared_memory_and_its_queue_hold_an_image(path: Path) -> None:
+    tags = {'size': '{*}maxMessageSize', 'segment': '{*}segment_size', 'capacity': '{*}port_queue_capacity', 'type': '{*}type'}
     transports = [{key: found.text for key, tag in tags.items() if (found := element.find(tag)) is not None}
                   for element in ElementTree.parse(path).iter('{http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles}'
                                                               'transport_descriptor')]
-    fragment_bytes = min((int(transport['size']) for transport in transports), default=65500)
+    fragment_bytes = min(int(transport.get('size', 65500)) for transport in transports)
     for transport in transports:
         if transport['type'] == 'SHM':
             assert int(transport.get('capacity', 512)) * fragment_bytes >= 1920 * 1080 * 3
+            assert int(transport.get('segment', 524288)) >= 1920 * 1080 * 3
