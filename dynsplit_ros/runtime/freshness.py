@@ -70,5 +70,5 @@ def mean_age(periods: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     if share <= 0:
         return np.where(periods >= 1, 0.5, 0.0)
     over = periods % 1
-    frames = (1 - share) / (share * periods + (1 - share) * over)
+    frames = (1 - share) / np.maximum(share * periods + (1 - share) * over, 1e-9)
     return np.where(periods >= 1, np.clip(over * (frames - 1) / 2, 0.0, 0.5), 0.0)
