@@ -231,6 +231,31 @@ def test_the_newest_image_replaces_one_that_waits(split) -> None:
     assert world.robot.counters().passed_over == 8
 
 
+def test_a_newer_image_is_waited_for_where_that_is_worth_it(split) -> None:
+    world = World(split)
+    world.robot._freshness.took(30.0, 1.0, time.monotonic() - 60.0)  # a wait of half a minute has been saved up
+    world.robot._freshness.took(30.0, 1.0, time.monotonic() - 30.0)
+    aged = time.monotonic() - 29.0  # the next image is due in a second, so the first is not worth its head any more
+    with world.robot._changed:  # the head thread looks afterwards
+        world.robot._clock = lambda: aged
+        world.robot.offer(1, 30.0)
+        world.robot._clock = time.monotonic
+    world.wait(lambda: world.robot._freshness._possible_s is not None)
+    world.robot.offer(2, 30.0)
+    world.wait(lambda: world.delivered)
+    world.close()
+    assert [source for _, source, *_ in world.delivered] == [2]
+    assert world.robot.counters().passed_over == 1
+
+
+@pytest.mark.parametrize('share', [-0.1, 1.5, float('nan')])
+def test_a_share_that_is_none_is_refused(split, share) -> None:
+    world = World(split)
+    with pytest.raises(DynsplitError, match='share'):
+        world.robot.on_order(Order(0, 'raw', 1.0, waiting_share=share))
+    world.close()
+
+
 def test_one_payload_on_the_link_at_a_time(split) -> None:
     world = World(split)
     world.robot.on_receipt = lambda *_: None  # the link stays full until the answer
