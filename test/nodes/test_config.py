@@ -55,7 +55,8 @@ def test_the_two_sides_agree() -> None:
 
 @pytest.mark.parametrize('path', sorted(CONFIG.glob('fastdds_*.xml')), ids=lambda path: path.stem)
 def test_shared_memory_and_its_queue_hold_an_image(path: Path) -> None:
-    tags = {'size': '{*}maxMessageSize', 'segment': '{*}segment_size', 'capacity': '{*}port_queue_capacity', 'type': '{*}type'}
+    tags = {'size': '{*}maxMessageSize', 'segment': '{*}segment_size', 'capacity': '{*}port_queue_capacity',
+            'type': '{*}type'}
     transports = [{key: found.text for key, tag in tags.items() if (found := element.find(tag)) is not None}
                   for element in ElementTree.parse(path).iter('{http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles}'
                                                               'transport_descriptor')]
