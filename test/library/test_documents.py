@@ -39,3 +39,13 @@ def test_commands_exist(page: Path) -> None:
     assert set(re.findall(r'\./run bench ([a-z]\w*)', text)) <= benches
     for path in re.findall(r'\b((?:test|examples|scripts|config|docs|launch)/[\w/.]+\.\w+)', text):
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_options_of_tools_exist(page: Path) -> None:
+    reference = (ROOT / 'docs' / 'reference.md').read_text()  # made from the tools' own parsers
+    for tool, rest in re.findall(r'(?:\./run|dynsplit_ros) (cuts|profile|simulate|advise|report|top|demo)\b([^`#|;)]*)',
+                                 page.read_text().replace('\\\n', ' ')):
+        section = re.search(rf'^### {tool}\n(.*?)^#', reference, re.DOTALL | re.MULTILINE)[1]
+        for option in re.findall(r'(?<!\S)--[a-z][a-z-]*', rest.partition('\n')[0]):
+            assert f'`{option}' in section, f'{tool} {option}'
