@@ -251,11 +251,15 @@ class LinkEstimator:
         led = (sent.lead > 0 or sent.is_payload) and sent.size >= _LEAD_BYTES + _LED_BYTES
         if led and 0 < dispersion_s <= arrived_s - sent.sent_s:
             # Packet-pair dispersion (Dovrolis et al., INFOCOM 2001): pauses of this machine are not in it. In the rest
-            # of a payload's time they are: that is its round trip.
-            self._rate.observe(dispersion_s, sent.size - sent.lead, _LED_JITTER_S)
-            told = 1.0
+            # of a payload's time they are: that is its round trip. Where that is unusually long, the edge itself may
+            # have paused, and have seen both at once.
+            rest_s = arrived_s - start_s - dispersion_s
+            sound = rest_s <= self.rtt_s + 3 * self.jitter_s
+            if sound:
+                self._rate.observe(dispersion_s, sent.size - sent.lead, _LED_JITTER_S)
+            told = float(sound)
             if sent.is_payload and alone:
-                self._on_heartbeat(arrived_s - sent.sent_s - dispersion_s)
+                self._on_heartbeat(rest_s)
         else:
             self._rate.observe(arrived_s - start_s - self.rtt_s, size, self.jitter_s)
             # A short transfer tells less, so the next probe is due sooner.
@@ -355,7 +359,10 @@ class LinkEstimator:
         # What is surely there, not what is hoped for: a quarter of the belief lies below.
         self._low_bps = self._rate.low_bps
         if self._tokens_s is not None and self.alive:
-            earned = _EARNED * self.rules.probe_share * self._low_bps / 8
+            # But a probe with a lead is large: from a belief so vague it would come too late to make it less so.
+            vague = self._needs_lead and self._rate.level_spread > _AMBIGUOUS
+            rate_bps = self._rate.median_bps if vague else self._low_bps
+            earned = _EARNED * self.rules.probe_share * rate_bps / 8
             self._tokens = min(
                 self._tokens + earned * (now_s - self._tokens_s),
                 max(_SAVED_S * earned, _LEAD_BYTES + _LED_BYTES if self._needs_lead else _FIRST_PROBE_BYTES),
