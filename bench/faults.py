@@ -45,6 +45,7 @@ class Faults:
     injected: Counter[str] = field(default_factory=Counter)
     resumed_s: dict[str, list[float]] = field(default_factory=dict)
     killed_sessions: set[int] = field(default_factory=set)
+    at_s: list[tuple[float, str]] = field(default_factory=list)  # when each was injected, and what
     split: int = 0
 
     def start(self) -> None:
@@ -94,10 +95,15 @@ class Faults:
         """Inject a fault at a random instant, heal it after a random time, and wait until splitting has resumed."""
         self.pin(split)
         time.sleep(self.chance.uniform(0.0, 0.2))
+        self.at_s.append((time.monotonic(), f'{kind} at split {split}'))
         healed_s = FAULTS[kind](self)
         self.injected[kind] += 1
         wait(lambda: math.isfinite(self.answered_after(healed_s(), split)), f'after {kind}, no answer at split {split}')
         self.resumed_s.setdefault(kind, []).append(self.answered_after(healed_s(), split) - healed_s())
+
+    def under_way(self, at_s: float) -> str:
+        """Return which fault was the latest at an instant."""
+        return next((what for since_s, what in reversed(self.at_s) if since_s <= at_s), 'none yet')
 
     def hold(self) -> None:
         """Let a fault last for a while."""
@@ -170,8 +176,8 @@ class Account:
     duplicated: int
     out_of_order: int
     wrong: int
-    worst_gap_s: float
-    worst_finish_s: float  # of a frame that fell back: from sending to its prediction, over its bound; at most 0
+    worst_gaps_s: list[tuple[float, str]]  # between predictions, and under which fault
+    worst_finishes_s: list[tuple[float, str]]  # of frames that fell back: from sending to prediction, over their bound
     states: Counter[int]
 
 
@@ -189,8 +195,9 @@ def account(faults: Faults) -> Account:
         lost += last - first + 1 - len(set(sequences) & set(range(first, last + 1)))
         duplicated += len(sequences) - len(set(sequences))
         out_of_order += sum(a > b for a, b in itertools.pairwise(sequences))
-    gaps = [b.at_s - a.at_s for a, b in itertools.pairwise(seen) if a.timing.session == b.timing.session]
-    over = [s.at_s - s.timing.sent_s - bound_s(faults, s.timing) for s in seen
+    gaps = [(b.at_s - a.at_s, faults.under_way(a.at_s)) for a, b in itertools.pairwise(seen)
+            if a.timing.session == b.timing.session]
+    over = [(s.at_s - s.timing.sent_s - bound_s(faults, s.timing), faults.under_way(s.timing.sent_s)) for s in seen
             if s.timing.state == msg.FrameTiming.FELL_BACK and math.isfinite(s.timing.sent_s)]
     return Account(
         accepted,
@@ -199,8 +206,8 @@ def account(faults: Faults) -> Account:
         duplicated,
         out_of_order,
         sum(not s.right for s in seen),
-        max(gaps, default=math.nan),
-        max(over, default=math.nan),
+        sorted(gaps, reverse=True)[:5],
+        sorted(over, reverse=True)[:5],
         Counter(s.timing.state for s in seen),
     )
 
@@ -273,13 +280,22 @@ def main(argv: list[str] | None = None) -> int:
     figures.add('predictions that differ from the whole model', result.wrong, 'frames', '== 0')
     figures.add('cameras that ended in order: accepted less delivered', undelivered, 'frames', '== 0')
     figures.add('late answers dropped by the last camera', last['late_answers'], 'answers')
-    figures.add('worst gap between predictions of one camera', result.worst_gap_s, 's')
-    figures.add('worst finishing of a lost frame over max(3 × predicted, 0.2 s)', result.worst_finish_s, 's', '<= 0')
+    figures.add('worst gap between predictions of one camera',
+                result.worst_gaps_s[0][0] if result.worst_gaps_s else math.nan, 's')
+    figures.add('worst finishing of a lost frame over max(3 × predicted, 0.2 s)',
+                result.worst_finishes_s[0][0] if result.worst_finishes_s else math.nan, 's', '<= 0')
     for kind, times_s in faults.resumed_s.items():
         back = kind.startswith(('edge', 'link'))
         figures.add(f'splitting again after {kind}, median', float(np.median(times_s)), 's')
         figures.add(f'splitting again after {kind}, worst', max(times_s), 's', '<= 2' if back else None)
-    figures.extra = {'seed': given.seed, 'rounds': given.rounds, 'resumed_s': faults.resumed_s, 'logs': str(folder)}
+    figures.extra = {
+        'seed': given.seed,
+        'rounds': given.rounds,
+        'resumed_s': faults.resumed_s,
+        'worst_gaps_s': result.worst_gaps_s,
+        'worst_finishes_s': result.worst_finishes_s,
+        'logs': str(folder),
+    }
     return figures.finish(given.json)
 
 
