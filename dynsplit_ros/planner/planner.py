@@ -427,7 +427,8 @@ class Planner:
             )
         elif best == current:
             self._missed_s, self._planned_s = 0.0, outlook.now_s
-            return current, False, f'{self._say(current)} is still best'
+            why = f'{self._say(current)} is still best' if outlook.alive else 'the edge does not answer'
+            return current, False, why
         else:
             gain = float(score[current] - score[best])
             # What a change of each belief by one standard deviation would change of the gain.
