@@ -65,7 +65,16 @@ def load(node: Shell, values: SimpleNamespace, images: int) -> tuple[SplitModel,
         most = max(images, min(getattr(values, 'max_batch', 1), most or BATCHES[-1]))
         profile = kept_profile(split, progress=lambda text: node.get_logger().info(text),
                                batches={images, most, *(size for size in BATCHES if size < most)})
+    _warm_up(split, images)
     return split, profile
+
+
+def _warm_up(split: SplitModel, images: int) -> None:
+    """Build and run what would otherwise be built and set up by the first frames, which would be late."""
+    for cut in split.cuts:
+        split.head(cut.index)
+        split.tail(cut.index)
+    split.head(split.local_index)(torch.zeros((images, 3, *split.model.input_size), dtype=torch.uint8))
 
 
 def unload() -> None:
