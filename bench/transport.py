@@ -3,12 +3,14 @@
 """
 How long activations take between two processes of one machine, beside plain TCP moving the same bytes.
 
+And beside a plain message of ROS 2 with these bytes, published and heard by rclpy alone: what the middleware takes.
 One way, from the tensor's bytes in one process to its bytes in the other, by the clock that both share; each message
 arrives in memory of its own.
 """
 
 from __future__ import annotations
 
+import array
 from collections.abc import Callable
 import os
 import socket
@@ -30,8 +32,9 @@ HEADER = struct.Struct('<qqq')
 
 
 def receive() -> None:
-    """Receive by both ways, in a process of its own; print the delay of each message in nanoseconds."""
+    """Receive by all ways, in a process of its own; print the delay of each message in nanoseconds."""
     import rclpy
+    from sensor_msgs.msg import CompressedImage
 
     from dynsplit_ros.messages.tensors import from_tensors
     from dynsplit_ros.nodes import topics
@@ -45,7 +48,14 @@ def receive() -> None:
         data = np.frombuffer(from_tensors(message.tensors)[0].data, np.uint8)
         print('dds', len(data), message.sequence, time.monotonic_ns() - message.session, flush=True)
 
+    def on_bare(message: object) -> None:
+        data = np.frombuffer(message.data, np.uint8)
+        now_ns = time.monotonic_ns()
+        sequence, sent_ns = map(int, message.format.split())
+        print('bare', len(data), sequence, now_ns - sent_ns, flush=True)
+
     topics.ACTIVATION.subscription(node, on_activation)
+    node.create_subscription(CompressedImage, 'bare', on_bare, topics.ACTIVATION.qos)
     server = socket.create_server(('127.0.0.1', 0))
     print('port', server.getsockname()[1], flush=True)
     keep_memory()
@@ -70,6 +80,7 @@ def receive_tcp(server: socket.socket) -> None:
 def measure() -> dict[tuple[str, int], list[float]]:
     """Return the delays in seconds by way and size."""
     import rclpy
+    from sensor_msgs.msg import CompressedImage
 
     from dynsplit_ros import msg
     from dynsplit_ros.codec import EncodedTensor
@@ -86,9 +97,10 @@ def measure() -> dict[tuple[str, int], list[float]]:
         rclpy.init()
         node = rclpy.create_node('bench_sender')
         publisher = topics.ACTIVATION.publisher(node)
+        bare_publisher = node.create_publisher(CompressedImage, 'bare', topics.ACTIVATION.qos)
         connection = socket.create_connection(('127.0.0.1', port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        while not publisher.get_subscription_count():
+        while not (publisher.get_subscription_count() and bare_publisher.get_subscription_count()):
             time.sleep(0.01)
         delays: dict[tuple[str, int], list[float]] = {}
         keep_memory()
@@ -102,7 +114,13 @@ def measure() -> dict[tuple[str, int], list[float]]:
             encoded = [EncodedTensor('activation', 'uint8', (len(data),), data.data)]
             publisher.publish(msg.Activation(session=sent_ns, sequence=sequence, tensors=to_tensors(encoded)))
 
-        ways: tuple[Callable[[int, np.ndarray], None], ...] = (tcp, dds)
+        def bare(sequence: int, data: np.ndarray) -> None:
+            sent_ns = time.monotonic_ns()
+            content = array.array('B')
+            content.frombytes(data.data)
+            bare_publisher.publish(CompressedImage(format=f'{sequence} {sent_ns}', data=content))
+
+        ways: tuple[Callable[[int, np.ndarray], None], ...] = (tcp, bare, dds)
         sequence = 0
         for size in SIZES:
             data = np.random.default_rng(size).integers(0, 256, size, np.uint8)
@@ -140,6 +158,7 @@ def main() -> int:
         figures.add(f'{size} bytes by plain TCP, median', tcp_s * 1e3, 'ms')
         figures.add(f'{size} bytes by plain TCP, slowest of {MESSAGES} over its median',
                     max(delays['tcp', size]) / tcp_s, 'times')
+        figures.add(f'{size} bytes as a plain message, median', float(np.median(delays['bare', size])) * 1e3, 'ms')
         figures.add(f'{size} bytes as an activation, median', dds_s * 1e3, 'ms')
         figures.add(f'{size} bytes as an activation, median over plain TCP', dds_s / tcp_s, 'times', '<= 4')
         figures.add(f'{size} bytes as an activation, slowest of {MESSAGES} over TCP median',
