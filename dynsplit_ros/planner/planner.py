@@ -28,20 +28,19 @@ _CAP: Array = np.tril(np.tile(_WEIGHTS, (len(_WEIGHTS), 1))) + np.diag(_BEYOND)
 _STAGE_SPREAD = 0.03
 
 _MIDDLE = len(_WEIGHTS) // 2
-#: What adds up from head, tail, encode, decode, queueing, round trip, bits on the link, and finishing on the robot.
+#: What adds up from head, tail, encode, decode, queueing, round trip, bits on the link, finishing on the robot, and
+#: resizing, which every image needs.
 _SUMS: Array = np.array(
     (
-        (1, 0, 1, 0, 0, 0, 0, 0),  # on the robot before sending
-        (0, 1, 0, 1, 1, 0, 0, 0),  # at the edge
-        (0, 1, 0, 1, 1, 1, 0, 0),  # the same with the round trip
-        (1, 1, 1, 1, 1, 1, 0, 0),  # everything but the bits
-        (0, 1, 0, 1, 1, 1, 1, 0),  # from sending to the answer
-        (0, -1, 0, -1, -1, -1, 0, 1),  # by how much finishing takes longer than edge and round trip
+        (1, 0, 1, 0, 0, 0, 0, 0, 1),  # on the robot before sending
+        (0, 1, 0, 1, 1, 0, 0, 0, 0),  # at the edge
+        (0, 1, 0, 1, 1, 1, 0, 0, 0),  # the same with the round trip
+        (1, 1, 1, 1, 1, 1, 0, 0, 1),  # everything but the bits
+        (0, 1, 0, 1, 1, 1, 1, 0, 0),  # from sending to the answer
+        (0, -1, 0, -1, -1, -1, 0, 1, 0),  # by how much finishing takes longer than edge and round trip
     ),
     dtype=np.float64,
 )
-#: Which of them have in them what the robot does with every image.
-_ON_ROBOT = [0, 3]
 #: An estimate of a machine's factor that is less sure than this is not measured, so it does not waver either.
 _FLUCTUATION = 0.03
 #: A wait for an answer is cut short no sooner than at this many times what was predicted.
@@ -272,6 +271,7 @@ class Planner:
                 self._sends,
                 self._bits,
                 self._finish,
+                np.ones(len(self.splits)),
             )
         )
 
@@ -366,10 +366,8 @@ class Planner:
         parts, robot, edge = self._parts, outlook.robot_factor, outlook.edge_factor
         np.multiply(self._head, outlook.robot.take(self._index), out=parts[0])
         np.multiply(self._tail, outlook.edge.take(self._index), out=parts[1])
-        scales = np.array((robot, edge, robot, edge, outlook.queueing_s, outlook.rtt_s, bit_s, robot))
+        scales = np.array((robot, edge, robot, edge, outlook.queueing_s, outlook.rtt_s, bit_s, robot, outlook.resize_s))
         sums: Array = (_SUMS * scales).dot(parts)
-        if outlook.resize_s > 0:
-            sums[_ON_ROBOT] += outlook.resize_s
         return sums
 
     def _bound(self, predicted: Array) -> Array:
