@@ -418,7 +418,11 @@ class Robot:
                 return
             timing.state = State.SENT
             timing.sent_s = self._clock()
-            frame.patience_s = min(order.fallback_after_s, MAX_PATIENCE_S)
+            # By then there may be a newer decision of how long to wait for this.
+            newest = self._order
+            if newest is None or (newest.split_index, newest.codec) != (order.split_index, order.codec):
+                newest = order
+            frame.patience_s = min(newest.fallback_after_s, MAX_PATIENCE_S)
             frame.deadline_s = timing.sent_s + frame.patience_s
             self._in_flight[timing.sequence] = frame
             self._changed.notify_all()

@@ -386,6 +386,9 @@ class World:
         batch = self._scenario.batch
         frame.payload_bytes = codec.payload_bytes[batch]
         frame.sent_s = self.now_s
+        newest = self._decision
+        if newest is not None and (newest.split_index, newest.codec) == (frame.split_index, frame.codec):
+            frame.fallback_after_s = newest.fallback_after_s
         self._head_busy = False
         self._in_flight[frame.sequence] = frame
         if not self._oracle:

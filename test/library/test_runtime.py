@@ -369,6 +369,20 @@ def test_an_answer_that_comes_too_late_tells_the_monitor_when(split) -> None:
     assert_right(world, 1)
 
 
+def test_a_payload_that_waited_for_the_link_goes_by_the_newest_bound(split) -> None:
+    world, full = World(split, lambda sequence: 'lose payload'), [True]
+    world.robot._link_is_full = lambda: full[0]
+    world.robot.on_order(Order(0, 'raw', 1000.0))
+    world.robot.offer(1)
+    world.wait(lambda: world.robot._ready_s)
+    full[0] = False
+    world.robot.on_order(Order(0, 'raw', 0.01))
+    world.wait(lambda: world.delivered)
+    world.close()
+    assert world.delivered[0][2] is State.FELL_BACK
+    assert_right(world, 1)
+
+
 def test_an_image_that_would_wait_too_long_is_done_here(split) -> None:
     world = World(split, lambda sequence: 'pass' if sequence == 1 else 'lose payload')
     world.robot.on_order(Order(0, 'raw', 60.0, local_if_wait_s=0.0))
