@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import math
 import secrets
 import threading
@@ -54,6 +54,12 @@ class Order:
     local_if_wait_s: float = math.inf
     predicted_s: float = math.inf
     waiting_share: float = 0.0
+    turn_of: Order | None = None  # the decision whose turn this local inference takes
+
+    def is_like(self, other: Order) -> bool:
+        """Whether both choose the same, turns aside."""
+        mine, its = self.turn_of or self, other.turn_of or other
+        return (mine.split_index, mine.codec) == (its.split_index, its.codec)
 
 
 @dataclass
@@ -324,7 +330,7 @@ class Robot:
         now_s, free_s = self._clock(), self._free_s(key)
         start_s = free_s - self._ready_s.get(key, math.inf)
         if start_s - now_s > order.local_if_wait_s:
-            return local, -math.inf
+            return replace(local, turn_of=order), -math.inf
         if self._link_is_full() and free_s <= now_s:
             return order, math.inf  # it should be free and is not: wait for it, or for another order
         return order, start_s
@@ -397,7 +403,9 @@ class Robot:
     def _overtakes(self, order: Order, started_s: float) -> bool:
         """Whether a newer order promises a whole latency below what the head begun under ``order`` still takes."""
         newer = self._order
-        if newer is None or newer is order or newer.split_index == self._split.local_index or self._lost_since(newer):
+        if newer is None or newer.is_like(order) or newer.split_index == self._split.local_index:
+            return False
+        if self._lost_since(newer):
             return False
         left_s = self._ready_s.get((order.split_index, order.codec), 0.0) - (self._clock() - started_s)
         return newer.predicted_s < left_s
@@ -420,7 +428,7 @@ class Robot:
             timing.sent_s = self._clock()
             # By then there may be a newer decision of how long to wait for this.
             newest = self._order
-            if newest is None or (newest.split_index, newest.codec) != (order.split_index, order.codec):
+            if newest is None or not newest.is_like(order):
                 newest = order
             frame.patience_s = min(newest.fallback_after_s, MAX_PATIENCE_S)
             frame.deadline_s = timing.sent_s + frame.patience_s

@@ -373,7 +373,8 @@ class World:
             return
         frame, order = self._heading
         left_s = self._ready.get((frame.split_index, frame.codec), 0.0) - (self.now_s - frame.taken_s)
-        if newer is not order and not self._lost_since(newer) and newer.predicted_s < left_s:
+        changed = order is None or (newer.split_index, newer.codec) != (order.split_index, order.codec)
+        if changed and not self._lost_since(newer) and newer.predicted_s < left_s:
             frame.restarted_s = self.now_s
             frame.split_index, frame.codec = newer.split_index, newer.codec
             frame.fallback_after_s = newer.fallback_after_s
