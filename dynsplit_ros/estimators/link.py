@@ -206,7 +206,7 @@ class LinkEstimator:
         self._hear(now_s)
 
     def _arrived(
-        self, sent: _Sent, back_s: float, held_s: float, answer_size: float, dispersion_s: float = math.nan
+        self, sent: _Sent, back_s: float, held_s: float, answer_size: float, dispersion_s: float
     ) -> None:
         """Learn from a message whose receipt or answer was back at ``back_s``."""
         now_s = self._hear(back_s)
@@ -337,7 +337,7 @@ class LinkEstimator:
         if heartbeat:
             self._heartbeat_s = now_s
             self.heartbeat_bytes += HEARTBEAT_BYTES
-            return self._probe(now_s, HEARTBEAT_BYTES)
+            return self._probe(now_s, HEARTBEAT_BYTES, 0)
         lead = _LEAD_BYTES if self._needs_lead else 0
         size = min(int(self._low_bps * (_LED_S if lead else self._airtime_s()) / 8), self._largest_probe)
         size = lead + max(size, _LED_BYTES if lead else 4 * HEARTBEAT_BYTES, _FIRST_PROBE_BYTES if self._credit else 0)
@@ -348,7 +348,7 @@ class LinkEstimator:
         self.probe_bytes += size
         return self._probe(now_s, size, lead)
 
-    def _probe(self, now_s: float, size: int, lead: int = 0) -> Probe:
+    def _probe(self, now_s: float, size: int, lead: int) -> Probe:
         self._tokens -= size
         self._probes += 1
         probe = Probe(self._probes, size, lead)

@@ -24,9 +24,7 @@ _WEIGHTS: Array = np.concatenate((np.zeros(1), np.diff(RATE_EDGES)[::-1]))
 _BEYOND: Array = 1 - np.cumsum(_WEIGHTS)
 #: Times this, they become the expected time capped at each of them: E[min(x, c)] = E[x; x <= c] + c P(x > c).
 _CAP: Array = np.tril(np.tile(_WEIGHTS, (len(_WEIGHTS), 1))) + np.diag(_BEYOND)
-#: Relative spread of a frame's slowest stage: whether it keeps up with the images is known no better.
-_STAGE_SPREAD = 0.03
-
+#: The median among them.
 _MIDDLE = len(_WEIGHTS) // 2
 #: What adds up from head, tail, encode, decode, queueing, round trip, bits on the link, finishing on the robot, and
 #: resizing, which every image needs.
@@ -50,6 +48,8 @@ _PATIENCE = 1.5
 _PATIENCE_S = 0.02
 #: Finishing a frame beside other work may take this many times as long as profiled.
 _FINISHING = 1.5
+#: Relative spread of a frame's slowest stage: whether it keeps up with the images is known no better.
+_STAGE_SPREAD = 0.03
 #: For how many periods of the images the slowest stage may be busy with a frame, where waiting is predicted.
 _PERIODS: Array = np.linspace(0.0, 20.0, 4001, dtype=np.float64)
 #: How old images are then on average, in periods, where the link's rate alone decides whether it keeps up.

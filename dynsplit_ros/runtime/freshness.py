@@ -34,9 +34,10 @@ class Freshness:
         """
         Return when to start on the newest image unless another comes before.
 
-        It arrived at ``arrived_s`` and could be started on at ``possible_s``; images come ``period_s`` apart (NaN:
-        nobody knows). All in seconds of one clock, which shows ``now_s``.
+        It arrived at ``arrived_s`` and could be started on at ``possible_s``, or now if that has passed; images come
+        ``period_s`` apart (NaN: nobody knows). All in seconds of one clock, which shows ``now_s``.
         """
+        possible_s = max(possible_s, now_s)
         if self._possible_s is None or now_s < self._possible_s:
             self._possible_s = possible_s
         age_s, wait_s = possible_s - arrived_s, arrived_s + period_s - possible_s

@@ -303,7 +303,7 @@ class Robot:
                     order, start_s = self._next_order()
                     now_s = self._clock()
                     if start_s < math.inf:
-                        start_s = self._freshness.start_s(arrived_s, max(start_s, now_s), period_s, now_s)
+                        start_s = self._freshness.start_s(arrived_s, start_s, period_s, now_s)
                     if start_s <= now_s:
                         self._waiting = None
                         self._freshness.took(period_s, self._order.waiting_share if self._order else 0.0, now_s)

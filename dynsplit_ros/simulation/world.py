@@ -180,7 +180,6 @@ class World:
         self._waiting: tuple[int, float] | None = None
         self._freshness = Freshness()
         self._period_s = 1 / scenario.frame_rate_hz
-        self._waiting_share = self._monitor.waiting_share
         self._head_busy = False
         self._heading: tuple[Frame, Decision | None] | None = None
         self._staged: tuple[Frame, Decision | None] | None = None
@@ -271,10 +270,10 @@ class World:
             image, arrived_s = self._waiting
             split, codec, fallback_s, start_s, order = self._current(image, arrived_s)
             if start_s < math.inf:
-                start_s = self._freshness.start_s(arrived_s, max(start_s, self.now_s), self._period_s, self.now_s)
+                start_s = self._freshness.start_s(arrived_s, start_s, self._period_s, self.now_s)
             if start_s <= self.now_s + 1e-9:
                 self._waiting = None
-                self._freshness.took(self._period_s, self._waiting_share, self.now_s)
+                self._freshness.took(self._period_s, self._monitor.waiting_share, self.now_s)
                 self._take(image, arrived_s, split, codec, fallback_s, order)
             else:
                 self._wake += 1
