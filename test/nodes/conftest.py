@@ -20,6 +20,7 @@ from domain_coordinator import domain_id  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402
+from rclpy.timer import Timer  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 import torch  # noqa: E402
 
@@ -136,6 +137,12 @@ def wait(happened: Callable[[], object], complaint: str, within_s: float = DEADL
     while not happened():
         assert time.monotonic() < deadline_s, f'{complaint} within {within_s:g} s'
         time.sleep(0.01)
+
+
+def destroy(node: Node, entity: object) -> None:
+    """Destroy a publisher or timer of a node that is spun: in its executor's thread, which may just be waiting for it."""
+    kind = 'timer' if isinstance(entity, Timer) else 'publisher'
+    wait(node.executor.create_task(getattr(node, f'destroy_{kind}'), entity).done, f'the {kind} was not destroyed')
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import signal
 
-from conftest import Observer, ROBOT, wait
+from conftest import destroy, Observer, ROBOT, wait
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -45,14 +45,14 @@ def test_a_camera_that_cannot_be_heard_is_named_with_the_fix(processes, ros, mod
     processes.start('camera', 'camera_node', ROBOT, {
         **model_parameters, f'qos_overrides.{topic}.subscription.reliability': 'reliable'})
     operator = ros(Operator())
-    operator.destroy_publisher(operator.images)
+    destroy(operator, operator.images)
     operator.images = operator.create_publisher(
         Image, 'image', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
     sentence = (f'nothing comes on {topic} from /{ROBOT}/observer, which offers reliability best_effort where reliable '
                 f'is requested; start this node with the parameter qos_overrides.{topic}.subscription.reliability: '
                 'best_effort')
     assert operator.says(f'/{ROBOT}/camera_node', DiagnosticStatus.ERROR, sentence)['publishers_not_heard'] == '1'
-    operator.destroy_publisher(operator.images)
+    destroy(operator, operator.images)
     operator.images = operator.create_publisher(Image, 'image', QoSProfile(depth=1))
     operator.settle()
     operator.says(f'/{ROBOT}/camera_node', DiagnosticStatus.STALE, 'no frame in the last second')
@@ -86,21 +86,21 @@ def test_each_level_has_its_cause(processes, ros, model_parameters) -> None:
     processes.send('edge', signal.SIGCONT)
     operator.says(camera, DiagnosticStatus.OK, 'split 1')
 
-    operator.destroy_timer(timer)
+    destroy(operator, timer)
     operator.says(camera, DiagnosticStatus.STALE, 'no frame in the last second')
     timer = operator.create_timer(0.1, lambda: operator.send(Image(encoding='rgb8')))
     operator.says(camera, DiagnosticStatus.ERROR, 'images are refused')
-    operator.destroy_timer(timer)
+    destroy(operator, timer)
     activations = topics.ACTIVATION.publisher(operator)
     timer = operator.create_timer(0.1, lambda: activations.publish(topics.ACTIVATION.type(fingerprint='f' * 64)))
     values = operator.says(edge, DiagnosticStatus.WARN, f'refusing activations of /{ROBOT}: another model')
     assert values['refused: another model'] == values[f'refused from /{ROBOT}'] != '0' and int(values['refused']) > 0
-    operator.destroy_timer(timer)
+    destroy(operator, timer)
 
 
 def test_a_topic_of_the_other_type_is_named_with_the_fix(processes, ros, model_parameters) -> None:
     operator = ros(Operator())
-    operator.destroy_publisher(operator.images)
+    destroy(operator, operator.images)
     operator.images = operator.create_publisher(CompressedImage, 'image', QoSProfile(depth=1))
     processes.start('camera', 'camera_node', ROBOT, model_parameters)
     operator.says(f'/{ROBOT}/camera_node', DiagnosticStatus.ERROR,

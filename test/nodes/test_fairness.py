@@ -7,7 +7,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from conftest import picture, wait
+from conftest import destroy, picture, wait
 import pytest
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -45,7 +45,7 @@ class Player(Node):
 
     def play(self, rate_hz: float) -> None:
         if self.timer is not None:
-            self.destroy_timer(self.timer)
+            destroy(self, self.timer)
         self.timer = self.create_timer(1 / rate_hz, self.send) if rate_hz else None
 
     def send(self) -> None:
@@ -129,7 +129,7 @@ def test_who_leaves_leaves_nothing_behind_and_may_come_back(processes, ros, mode
             leaves.send()
         wait(lambda: len(leaves.answers) > before, 'no answer')
         leaves.send()  # one may be under way
-        leaves.destroy_publisher(leaves.activations)
+        destroy(leaves, leaves.activations)
         log = processes.log('edge')
         wait(lambda: not stays.count_publishers('/robot1/tail_result'), 'the edge kept the topics of a robot that left')
         assert 'the robot in namespace /robot1 has left' in log.read_text()

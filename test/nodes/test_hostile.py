@@ -9,7 +9,7 @@ import math
 import random
 import time
 
-from conftest import expected_digest, Observer, picture, wait
+from conftest import destroy, expected_digest, Observer, picture, wait
 import psutil
 import pytest
 from rclpy.qos import QoSProfile
@@ -176,7 +176,7 @@ def test_the_robots_that_an_edge_serves_are_bounded(processes, ros, model_parame
     wait(lambda: sum(bool(publisher.get_subscription_count()) for publisher in publishers) == 2, 'no edge')
     wait(lambda: 'raise max_robots' in processes.log('edge').read_text(), 'the edge does not say so')
     left = next(robot for robot, publisher in zip(robots, publishers) if publisher.get_subscription_count())
-    left.destroy_publisher(publishers[robots.index(left)])
+    destroy(left, publishers[robots.index(left)])
     del publishers[robots.index(left)]
     wait(
         lambda: all(publisher.get_subscription_count() for publisher in publishers),

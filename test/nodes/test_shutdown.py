@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from conftest import Observer, picture, ROBOT, wait
+from conftest import destroy, Observer, picture, ROBOT, wait
 import numpy as np
 import psutil
 import pytest
@@ -121,7 +121,7 @@ def test_ten_times_too_many_images_cost_little_and_delay_nothing(processes, ros,
     wait(lambda: len(observer.predictions) >= before + 30, 'no predictions')
     took_s = time.monotonic() - started_s
     cpu = (sum(camera.cpu_times()[:2]) - cpu_s) / took_s
-    observer.destroy_timer(timer)
+    destroy(observer, timer)
     loaded = observer.predictions[before:]
     assert processes.stop('camera') == 0
     log = processes.log('camera').read_text()
