@@ -41,6 +41,9 @@ _IDLE_S = 0.2
 _EARNED = 0.93
 #: The budget of so many seconds is kept, so that the largest probe and the heartbeats can be paid.
 _SAVED_S = 2.0
+#: The longest pause between the edge's reports fades by this factor with each of them; two such pauses may be missed.
+_FADING = 0.95
+_PAUSES = 2.0
 #: Beyond this standard deviation of the rate's logarithm, more probes are worth their bytes at once.
 _AMBIGUOUS = 0.5
 
@@ -118,8 +121,8 @@ class LinkEstimator:
     ends half a round trip before its receipt comes back, or its answer, less the time that the edge held it.
     Only durations are subtracted from the robot's clock; the edge's clock is never looked at. Throughput
     probes keep to ``probe_share``, heartbeats included, and leave only while nothing else is under way. The
-    link counts as lost when a message is unanswered, and nothing at all was heard, for ``silence_s`` longer
-    than expected.
+    link counts as lost when nothing at all was heard for ``silence_s`` longer than expected: of a message that is
+    unanswered, or of the edge's reports, where they came regularly.
     """
 
     def __init__(self, rules: LinkRules) -> None:
@@ -133,6 +136,9 @@ class LinkEstimator:
         self.jitter_s = _GUESSED_RTT_S
         self.alive = False
         self._heard_s = -math.inf
+        self._reported_s = -math.inf
+        self._reports = 0  # in a row
+        self._pause_s = 0.0  # the longest between them, of late
         self._under_way: dict[Hashable, _Sent] = {}
         self._free_s = -math.inf
         self._receipts = False
@@ -201,9 +207,18 @@ class LinkEstimator:
         """Whether a payload that nobody waits for is, as far as is known, still on the link."""
         return any(sent.given_up and not sent.passed for sent in self._under_way.values())
 
-    def on_heard(self, now_s: float) -> None:
-        """Note that anything at all came from the edge."""
-        self._hear(now_s)
+    def on_report(self, now_s: float) -> None:
+        """Note that the edge reported of itself, as it does regularly."""
+        before_s = self._reported_s
+        self._reported_s = now_s = self._hear(now_s)
+        if self._reports > 0:
+            self._pause_s = max(min(now_s - before_s, self.rules.silence_s), _FADING * self._pause_s)
+        self._reports += 1
+
+    @property
+    def _reports_are_missing(self) -> bool:
+        patience_s = self.rules.silence_s + _PAUSES * self._pause_s
+        return self._reports > _SETTLED and self._now_s - self._reported_s > patience_s
 
     def _arrived(
         self, sent: _Sent, back_s: float, held_s: float, answer_size: float, dispersion_s: float
@@ -281,6 +296,8 @@ class LinkEstimator:
         now_s = self._clock(now_s)
         if not self.alive:
             self._credit = True
+        if self._reports_are_missing:  # and something else comes: then they tell nothing
+            self._reports = 0
         self.alive = True
         self._heard_s = now_s
         return now_s
@@ -328,10 +345,13 @@ class LinkEstimator:
         )
         if not (heartbeat or wanted):
             return None
-        if any(
-            not other.passed and now_s - other.sent_s < self._patience_s(other)
+        before = [
+            other
             for other in self._under_way.values()
-        ):
+            if not other.passed and now_s - other.sent_s < self._patience_s(other)
+        ]
+        # Behind what nobody waits for, a heartbeat tells when that is through.
+        if before and not (heartbeat and all(other.given_up for other in before)):
             return None
         self._earn(now_s)
         if heartbeat:
@@ -374,6 +394,8 @@ class LinkEstimator:
     def tick(self, now_s: float) -> None:
         """Let time pass: recognise a lost link, and let go of what will never be answered."""
         now_s = self._clock(now_s)
+        if self._reports_are_missing:
+            self.alive = False
         for key, sent in list(self._under_way.items()):
             if now_s - sent.sent_s > self._patience_s(sent):
                 if self._heard_s <= sent.sent_s:

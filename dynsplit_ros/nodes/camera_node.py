@@ -189,7 +189,7 @@ class CameraNode(Managed):
         try:
             self._robot.on_order(Order(message.split_index, message.codec, message.fallback_after_s,
                                        message.last_frame_session, message.last_frame, message.local_if_wait_s,
-                                       message.predicted_latency_s, message.waiting_share))
+                                       message.predicted_latency_s, message.waiting_share, message.degraded))
             self._decision = message
         except DynsplitError as error:
             self.tell('split', str(error), error=True)

@@ -36,7 +36,6 @@ class MonitorNode(Managed):
     """Feeds the monitor with what robot and edge say, and publishes its decisions."""
 
     _monitor: Monitor | None = None
-    _degraded = False
     _alone = ''  # why there is no monitor though both profiles are there
 
     def __init__(self) -> None:
@@ -188,10 +187,6 @@ class MonitorNode(Managed):
             return
         if decision.changed:
             self.get_logger().info(f'split {in_words(decision)}: {decision.reason}')
-        self._publish(decision)
-
-    def _publish(self, decision: Decision) -> None:
-        self._degraded = not self._monitor.link.alive
         self._split.publish(self._to_message(decision))
 
     def _to_message(self, decision: Decision) -> msg.SplitDecision:
@@ -204,7 +199,7 @@ class MonitorNode(Managed):
             split_name=decision.split_name,
             codec=decision.codec,
             reason=decision.reason,
-            degraded=self._degraded,
+            degraded=decision.degraded,
             predicted_latency_s=decision.predicted_s,
             fallback_after_s=decision.fallback_after_s,
             local_if_wait_s=decision.local_if_wait_s,
@@ -234,8 +229,6 @@ class MonitorNode(Managed):
         if self._monitor is None:
             return
         link, load = self._monitor.link, self._monitor.load
-        if self._degraded == link.alive and self._monitor.decision is not None:
-            self._publish(self._monitor.decision)  # it stays, but for another reason
         spread = math.exp(min(link.relative_uncertainty, 20.0))
         self._link_state.publish(msg.LinkState(
             header=self._header(), alive=link.alive, throughput_bps=link.throughput_bps,

@@ -206,7 +206,7 @@ class Decision:
     ``fallback_after_s`` is how long after sending the camera waits before it finishes a frame itself. An
     image that would have to wait for longer than ``local_if_wait_s`` until link and edge are free for it is
     better done by local inference at once, the choice for the others being what it is. ``last_frame`` is the
-    latest frame that was taken into account, -1 for none.
+    latest frame that was taken into account, -1 for none. ``degraded`` says that the edge is silent.
     """
 
     sequence: int
@@ -218,6 +218,7 @@ class Decision:
     fallback_after_s: float
     local_if_wait_s: float
     last_frame: int
+    degraded: bool
     changed: bool
     plan: Plan
 
@@ -363,7 +364,7 @@ class Monitor:
     def on_load(self, report: LoadReport, now_s: float) -> None:
         """Take the edge's report into account."""
         if math.isfinite(now_s):
-            self._link.on_heard(now_s)
+            self._link.on_report(now_s)
             if self._load.on_report(report, now_s):
                 self._news = True
 
@@ -382,17 +383,17 @@ class Monitor:
         if not math.isfinite(now_s):
             return None
         self._now_s = max(self._now_s, now_s)
-        alive = self._link.alive
         self._link.tick(now_s)
+        last, degraded = self._decision, not self._link.alive
+        turned = last is None or last.degraded != degraded
         waiting = self._link.overdue(now_s) is not None
-        if not (self._news or alive != self._link.alive or waiting or now_s - self._planned_s >= _IDLE_S):
+        if not (self._news or turned or waiting or now_s - self._planned_s >= _IDLE_S):
             return None
         plan = self._planner.plan(self._outlook(now_s))
         self._planned_s, self._news = now_s, False
-        last = self._decision
         if (
             last is not None
-            and not plan.changed
+            and not (plan.changed or turned)
             and last.last_frame == self._last_frame
             and (
                 abs(plan.predicted_s - last.predicted_s) <= 0.02 * last.predicted_s
@@ -411,6 +412,7 @@ class Monitor:
             plan.fallback_after_s,
             plan.local_if_wait_s,
             self._last_frame,
+            degraded,
             plan.changed,
             plan,
         )

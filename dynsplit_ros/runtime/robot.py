@@ -44,6 +44,7 @@ class Order:
     that would wait longer than ``local_if_wait_s`` for link and edge to be free is done here at once. ``last_frame`` is
     the latest frame (of ``last_frame_session``) that the decision takes into account. ``waiting_share`` (0..1) of the
     frame rate may be given up so that images are new.
+    ``degraded`` says that the edge is silent: what is under way is finished here.
     """
 
     split_index: int
@@ -54,6 +55,7 @@ class Order:
     local_if_wait_s: float = math.inf
     predicted_s: float = math.inf
     waiting_share: float = 0.0
+    degraded: bool = False
     turn_of: Order | None = None  # the decision whose turn this local inference takes
 
     def is_like(self, other: Order) -> bool:
@@ -194,6 +196,10 @@ class Robot:
             raise DynsplitError(f'the decision gives up {order.waiting_share} of the frame rate, but a share is 0 to 1')
         with self._changed:
             self._order = order
+            if order.degraded:
+                for sequence, frame in self._in_flight.items():
+                    if sequence not in self._overdue:
+                        self._give_up(frame, 'the edge is silent')
             self._changed.notify_all()
 
     def on_receipt(self, session: int, sequence: int) -> None:
@@ -443,7 +449,9 @@ class Robot:
         return unreceived >= self._max_on_link or len(self._in_flight) >= self._max_unanswered
 
     def _lost_since(self, order: Order) -> bool:
-        """Whether the edge has failed a frame that the order did not know of."""
+        """Whether the edge has failed a frame that the order did not know of, or is silent by now."""
+        if self._order is not None and self._order.degraded and not order.degraded:
+            return True
         return bool(self._distrusted) and (
             order.last_frame_session != self.session or order.last_frame < self._distrusted)
 

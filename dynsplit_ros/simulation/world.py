@@ -319,11 +319,11 @@ class World:
         return on_link >= 1 or len(self._in_flight) >= 3
 
     def _lost_since(self, order: Decision | None) -> bool:
-        return (
-            not self._oracle
-            and self._distrusted >= 0
-            and (order is None or order.last_frame < self._distrusted)
-        )
+        if self._oracle:
+            return False
+        if order is not None and not order.degraded and self._decision.degraded:
+            return True
+        return self._distrusted >= 0 and (order is None or order.last_frame < self._distrusted)
 
     def _take(
         self, image: int, arrived_s: float, split: int, codec: str, fallback_s: float, order: Decision | None
@@ -523,6 +523,9 @@ class World:
             if decision.changed:
                 self._changes.append(self.now_s)
             self._decision = decision
+            if decision.degraded:
+                for frame in [frame for frame in self._in_flight.values() if frame.sequence not in self._overdue]:
+                    self._give_up(frame)
             self._overtake()
             self._changed()
 

@@ -116,6 +116,36 @@ def test_silence_is_recognised_within_its_bound() -> None:
     assert wire.decisions[-1].split_index != PROFILE.local_index
 
 
+@pytest.mark.parametrize('regular', [True, False])
+def test_reports_that_stay_away_tell_that_the_edge_is_lost(regular) -> None:
+    """An answer may be due in ten seconds, but an edge that reports ten times a second is lost sooner."""
+    wire = Wire(Monitor(PROFILE, MonitorSettings(silence_s=0.5)))
+    wire.idle(3.0)
+    for _ in range(20 if regular else 3):
+        wire.idle(0.1)
+        wire.report()
+    if not regular:
+        wire.idle(3.0)  # heartbeats are answered all the while
+    wire.rate_bps = 1e5
+    for _ in range(3):
+        wire.frame()
+        if regular:
+            wire.report()
+    assert wire.monitor.link.alive
+    sent_s = wire.now_s
+    wire.monitor.on_sent(99, sent_s, 0, 'raw', 150_528)
+    for _ in range(20 if regular else 0):
+        wire.idle(0.1)
+        wire.report()
+    assert wire.monitor.link.alive
+    lost_s, wire.lost = wire.now_s, True
+    while wire.monitor.link.alive:
+        wire.idle(0.02)
+    silent_s = wire.now_s - lost_s
+    assert (0.5 < silent_s < 1.6) if regular else silent_s > 8.0
+    assert wire.decisions[-1].degraded and wire.decisions[-1].split_index == PROFILE.local_index
+
+
 def test_answers_to_what_was_never_sent_teach_nothing() -> None:
     wire = Wire(Monitor(PROFILE))
     wire.idle(3.0)

@@ -383,6 +383,23 @@ def test_a_payload_that_waited_for_the_link_goes_by_the_newest_bound(split) -> N
     assert_right(world, 1)
 
 
+@pytest.mark.parametrize('where', ['on the link', 'before the link'])
+def test_what_is_under_way_to_a_silent_edge_is_finished_here(split, where) -> None:
+    world, full = World(split, lambda sequence: 'lose payload'), [where == 'before the link']
+    world.robot._link_is_full = lambda: full[0]
+    world.robot.on_order(Order(0, 'raw', 1000.0))
+    world.robot.offer(1)
+    world.wait(lambda: world.robot._ready_s if full[0] else world.sent)
+    world.robot.on_order(Order(split.local_index, '', 1.0, degraded=True))
+    world.wait(lambda: world.delivered)
+    world.robot.offer(2)
+    world.wait(lambda: len(world.delivered) == 2)
+    world.close()
+    assert [state for *_, state, _ in world.delivered] == [State.FELL_BACK, State.LOCAL]
+    assert len(world.sent) == (not full[0])
+    assert_right(world, 2)
+
+
 def test_an_image_that_would_wait_too_long_is_done_here(split) -> None:
     world = World(split, lambda sequence: 'pass' if sequence == 1 else 'lose payload')
     world.robot.on_order(Order(0, 'raw', 60.0, local_if_wait_s=0.0))
