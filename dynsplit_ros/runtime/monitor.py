@@ -114,7 +114,8 @@ class MonitorSettings:
     )
     silence_s: float = _setting(
         0.5,
-        'The link counts as lost when an answer is overdue by this much and nothing else was heard.',
+        "The link counts as lost when an answer, or the edge's regular report, is overdue by this much and nothing "
+        'else was heard.',
         's',
         0.05,
         60.0,

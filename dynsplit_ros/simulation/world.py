@@ -321,7 +321,8 @@ class World:
     def _lost_since(self, order: Decision | None) -> bool:
         if self._oracle:
             return False
-        if order is not None and not order.degraded and self._decision.degraded:
+        newest = self._decision
+        if newest is not None and newest.degraded and order is not None and not order.degraded:
             return True
         return self._distrusted >= 0 and (order is None or order.last_frame < self._distrusted)
 

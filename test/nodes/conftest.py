@@ -140,7 +140,7 @@ def wait(happened: Callable[[], object], complaint: str, within_s: float = DEADL
 
 
 def destroy(node: Node, entity: object) -> None:
-    """Destroy a publisher or timer of a node that is spun: in its executor's thread, which may just be waiting for it."""
+    """Destroy a publisher or timer of a node that is spun: in its executor's thread, which may be waiting for it."""
     kind = 'timer' if isinstance(entity, Timer) else 'publisher'
     wait(node.executor.create_task(getattr(node, f'destroy_{kind}'), entity).done, f'the {kind} was not destroyed')
 
