@@ -270,7 +270,7 @@ def _cost(figures: Figures) -> None:
             sent_s = time.process_time()
             spent_all_s += sent_s - start_s
             monitor.on_sent(number, now_s, 0, 'raw', 50_000)
-            monitor.on_receipt(number, now_s + 0.03)
+            monitor.on_receipt(number, now_s + 0.03, 0.024)
             monitor.on_frame(FrameObservation(
                 number, 'answered', 0, 'raw', payload_bytes=50_000, answer_bytes=4000, sent_s=now_s,
                 received_s=now_s + 0.03, answered_s=now_s + 0.062 + 1e-4 * float(rng.random()), held_s=0.0301,

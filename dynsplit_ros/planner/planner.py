@@ -27,15 +27,17 @@ _CAP: Array = np.tril(np.tile(_WEIGHTS, (len(_WEIGHTS), 1))) + np.diag(_BEYOND)
 #: The median among them.
 _MIDDLE = len(_WEIGHTS) // 2
 #: What adds up from head, tail, encode, decode, queueing, round trip, bits on the link, finishing on the robot, and
-#: resizing, which every image needs.
+#: resizing and publishing, which every image needs.
 _SUMS: Array = np.array(
     (
-        (1, 0, 1, 0, 0, 0, 0, 0, 1),  # on the robot before sending
-        (0, 1, 0, 1, 1, 0, 0, 0, 0),  # at the edge
-        (0, 1, 0, 1, 1, 1, 0, 0, 0),  # the same with the round trip
-        (1, 1, 1, 1, 1, 1, 0, 0, 1),  # everything but the bits
-        (0, 1, 0, 1, 1, 1, 1, 0, 0),  # from sending to the answer
-        (0, -1, 0, -1, -1, -1, 0, 1, 0),  # by how much finishing takes longer than edge and round trip
+        (1, 0, 1, 0, 0, 0, 0, 0, 1, 0),  # on the robot before sending
+        (1, 0, 1, 0, 0, 0, 0, 0, 1, 1),  # on the robot altogether
+        (0, 1, 0, 1, 1, 0, 0, 0, 0, 0),  # at the edge
+        (0, 0, 0, 0, 0, 0, 1, 0, 0, 0),  # on the link
+        (0, 1, 0, 1, 1, 1, 0, 0, 0, 0),  # at the edge, with the round trip
+        (1, 1, 1, 1, 1, 1, 0, 0, 1, 0),  # everything but the link
+        (0, 1, 0, 1, 1, 1, 1, 0, 0, 0),  # from sending to the answer
+        (0, -1, 0, -1, -1, -1, 0, 1, 0, 0),  # by how much finishing takes longer than edge and round trip
     ),
     dtype=np.float64,
 )
@@ -165,13 +167,13 @@ class Plan:
     _planner: Planner = field(repr=False)
     _outlook: Outlook = field(repr=False)
     _latency_s: Array = field(repr=False)
-    _age: Array = field(repr=False)
+    _age_s: Array = field(repr=False)
     _allowed: Any = field(repr=False)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """The prediction for every choice; made when asked for."""
-        return self._planner.candidates(self._outlook, self._latency_s, self._age, self._allowed)
+        return self._planner.candidates(self._outlook, self._latency_s, self._age_s, self._allowed)
 
 
 @functools.lru_cache
@@ -242,7 +244,6 @@ class Planner:
         self._sends = (self._index != local).astype(np.float64)
         self._bits = (self.payload_bytes + self._answer_bytes) * 8 * self._sends
         self._per_bit = 1 / np.maximum(self._bits, 1e-9)
-        self._period_per_bit = self._per_bit / rules.frame_rate_hz
         allowed = (self._index >= rules.shallowest_split) | (self._sends == 0)
         if rules.pinned_split >= 0:
             allowed &= self._index == rules.pinned_split
@@ -253,9 +254,8 @@ class Planner:
             )
         self._allowed = allowed
         self._local_only = self._sends == 0
-        self._excluded = np.where(allowed, 0.0, np.inf)
-        self._ages = _ages(self.waiting_share)
-        self._link_age = _LINK_AGE if self.waiting_share else 0.5
+        self._excluded = None if allowed.all() else np.where(allowed, 0.0, np.inf)
+        self.expect(rules.frame_rate_hz)
         self._chosen: int | None = None
         self._missed_s = 0.0
         self._planned_s = 0.0
@@ -272,6 +272,7 @@ class Planner:
                 self._bits,
                 self._finish,
                 np.ones(len(self.splits)),
+                np.ones(len(self.splits)),
             )
         )
 
@@ -283,7 +284,11 @@ class Planner:
     def expect(self, frame_rate_hz: float) -> None:
         """Plan for another number of frames offered per second from now on."""
         self.rules = replace(self.rules, frame_rate_hz=frame_rate_hz)
-        self._period_per_bit = self._per_bit / frame_rate_hz
+        period_s = 1 / frame_rate_hz
+        self._period_per_bit = self._per_bit * period_s
+        self._stages_s = _PERIODS * period_s
+        self._ages_s = _ages(self.waiting_share) * period_s
+        self._link_ages_s = _BEYOND * ((_LINK_AGE if self.waiting_share else 0.5) * period_s)
 
     def plan(self, outlook: Outlook) -> Plan:
         """Predict every choice under the outlook, and choose."""
@@ -292,17 +297,22 @@ class Planner:
         np.divide(1.0, outlook.rates_bps[::-1], out=x[1:])
         capped = _CAP.dot(x)
         usual_s = float(x[_MIDDLE])
-        before, at_edge, fixed, sure, predicted, more = self._sums(outlook, usual_s)
+        before, on_robot, at_edge, on_link, fixed, sure, predicted, more = self._sums(outlook, usual_s)
         # Waiting is bounded: after a while the robot finishes the frame itself, and whichever is done first
         # counts.
         bound = self._bound(predicted)
-        transfer = self._bits * np.interp((bound + more) * self._per_bit, x, capped)
+        more += bound
+        more *= self._per_bit
+        transfer = np.interp(more, x, capped)
+        transfer *= self._bits
         # Who cannot keep up finds, when ready for the next, that the newest image has aged.
         period_s = 1 / self.rules.frame_rate_hz
-        slowest = np.maximum(np.maximum(before + outlook.publish_s, at_edge), self._bits * usual_s)
-        age = np.interp(slowest * (1 / period_s), _PERIODS, self._ages)
-        age = np.maximum(age, np.interp(self._period_per_bit, x, _BEYOND) * self._link_age)
-        latency = sure + transfer + age * period_s
+        slowest = np.maximum(on_robot, at_edge)
+        np.maximum(slowest, on_link, out=slowest)
+        age_s = np.interp(slowest, self._stages_s, self._ages_s)
+        np.maximum(age_s, np.interp(self._period_per_bit, x, self._link_ages_s), out=age_s)
+        latency = sure + transfer
+        latency += age_s
         allowed = self._allowed if outlook.alive else self._local_only
         score = latency
         if self.rules.objective != 'latency' or self.rules.bandwidth_bps > 0:
@@ -313,7 +323,10 @@ class Planner:
                 allowed = allowed & (
                     self.payload_bytes * 8 / np.maximum(stage, period_s) <= self.rules.bandwidth_bps
                 )
-        score = score + self._excluded if allowed is self._allowed else np.where(allowed, score, np.inf)
+        if allowed is not self._allowed:
+            score = np.where(allowed, score, np.inf)
+        elif self._excluded is not None:
+            score = score + self._excluded
         best = int(score.argmin())
         if not math.isfinite(score[best]):
             best = len(self.splits) - 1  # the budget allows nothing: the robot alone sends nothing
@@ -335,7 +348,7 @@ class Planner:
             allowed[-1]
             and slowest[chosen] > period_s
             and local_s < latency_s
-            and edge_s > float(self._bits[chosen]) * usual_s
+            and edge_s > float(on_link[chosen])
             and float(before[chosen]) < period_s / 2
         ):
             spare_s = max(0.0, local_s - latency_s + period_s / 2)
@@ -353,20 +366,22 @@ class Planner:
             self,
             outlook,
             latency,
-            age,
+            age_s,
             allowed,
         )
 
     def _sums(self, outlook: Outlook, bit_s: float) -> Array:
         """
-        Return the sums of :data:`_SUMS` in seconds for each choice, [6, choices], if a bit takes ``bit_s``.
+        Return the sums of :data:`_SUMS` in seconds for each choice, [8, choices], if a bit takes ``bit_s``.
 
         One product: for so few numbers, each call costs more than what it computes.
         """
         parts, robot, edge = self._parts, outlook.robot_factor, outlook.edge_factor
         np.multiply(self._head, outlook.robot.take(self._index), out=parts[0])
         np.multiply(self._tail, outlook.edge.take(self._index), out=parts[1])
-        scales = np.array((robot, edge, robot, edge, outlook.queueing_s, outlook.rtt_s, bit_s, robot, outlook.resize_s))
+        scales = np.array((
+            robot, edge, robot, edge, outlook.queueing_s, outlook.rtt_s, bit_s, robot, outlook.resize_s,
+            outlook.publish_s))
         sums: Array = (_SUMS * scales).dot(parts)
         return sums
 
@@ -374,26 +389,26 @@ class Planner:
         """Return the longest wait for an answer, by the predicted one."""
         if self.rules.fallback_s > 0:
             return np.full(len(predicted), self.rules.fallback_s)
-        return np.maximum(predicted * 3.0, 0.2)
+        bound: Array = predicted * 3.0
+        return np.maximum(bound, 0.2, out=bound)
 
     def candidates(
-        self, outlook: Outlook, latency_s: Array, age: Array, allowed: NDArray[np.bool_]
+        self, outlook: Outlook, latency_s: Array, age_s: Array, allowed: NDArray[np.bool_]
     ) -> tuple[Candidate, ...]:
         """Return the parts of each choice's predicted latency."""
-        before, at_edge, *_ = self._sums(outlook, 0.0)
         bit_s = float(_WEIGHTS[1:] @ (1 / outlook.rates_bps[::-1]))
-        period_s = 1 / self.rules.frame_rate_hz
+        before, _, at_edge, on_link, *_ = self._sums(outlook, bit_s)
         candidates = []
         for i, (split, codec) in enumerate(zip(self.splits, self.codecs)):
             sends = bool(self._sends[i])
-            stage_s = max(float(before[i]), float(at_edge[i]), float(self._bits[i]) * bit_s, 1e-9)
+            stage_s = max(float(before[i]), float(at_edge[i]), float(on_link[i]), 1e-9)
             candidates.append(
                 Candidate(
                     split_index=split,
                     split_name=self.names[split],
                     codec=codec,
                     payload_bytes=int(self.payload_bytes[i]),
-                    wait_s=period_s * float(age[i]),
+                    wait_s=float(age_s[i]),
                     head_s=float(self._head[i] * outlook.robot[split] * outlook.robot_factor),
                     encode_s=float(self._encode[i] * outlook.robot_factor),
                     transmit_s=float(self.payload_bytes[i]) * 8 * bit_s,

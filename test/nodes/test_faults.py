@@ -17,20 +17,28 @@ sys.path.append(str(Path(__file__).parents[2]))
 from bench.faults import account, FAULTS, Faults, settle  # noqa: E402
 from bench.rig import rig  # noqa: E402
 
-# One frame in some thousands has been unaccounted for around the restart of a camera, for a reason not yet found, so
-# this does not run unasked; `./run bench faults` reports the same with its figures.
-pytestmark = [pytest.mark.timeout(300), pytest.mark.skipif(
-    not os.environ.get('DYNSPLIT_FAULTS'), reason='set DYNSPLIT_FAULTS=1 for faults at random points')]
+# A camera that starts just when another was killed is sometimes matched with the publisher of images after a minute or
+# more, which is the middleware's doing, so that part does not run unasked; `./run bench faults` has it in any case.
+KINDS = {
+    'edge and link': sorted(kind for kind in FAULTS if not kind.startswith('camera')),
+    'camera': sorted(kind for kind in FAULTS if kind.startswith('camera')),
+}
 
 
-def test_no_fault_costs_a_frame(tmp_path) -> None:
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize('kinds', [
+    'edge and link',
+    pytest.param('camera', marks=pytest.mark.skipif(
+        not os.environ.get('DYNSPLIT_FAULTS'), reason='set DYNSPLIT_FAULTS=1 for cameras that are killed')),
+])
+def test_no_fault_costs_a_frame(tmp_path, kinds) -> None:
     chance = random.Random(0)
     with rig(tmp_path, 64) as made:
         faults = Faults(made, chance)
         try:
             faults.start()
             splits = list(range(made.split.local_index)) * len(FAULTS)
-            for kind, split in zip(chance.sample(sorted(FAULTS), len(FAULTS)), splits):
+            for kind, split in zip(chance.sample(KINDS[kinds], len(KINDS[kinds])), splits):
                 faults.inject(kind, split)
             last = settle(faults)
             made.processes.check()
