@@ -150,7 +150,7 @@ class LinkEstimator:
         self._receipts = False
         self._answered_s = -math.inf
         self._answer_size = 0.0
-        self._heartbeat_s = -math.inf
+        self._heartbeat_s = self._rest_s = -math.inf
         self._informed_s = -math.inf
         self._tokens = 0.0
         self._credit = True
@@ -279,7 +279,8 @@ class LinkEstimator:
             if sound:
                 self._rate.observe(dispersion_s, sent.size - sent.lead, _LED_JITTER_S)
             told = float(sound)
-            if sent.is_payload and alone:
+            if sent.is_payload and alone and now_s - self._rest_s >= self.rules.heartbeat_period_s:
+                self._rest_s = now_s  # as often as heartbeats, which leave only between payloads, would tell it
                 self._on_heartbeat(rest_s)
         else:
             self._rate.observe(arrived_s - start_s - self.rtt_s, size, self.jitter_s)

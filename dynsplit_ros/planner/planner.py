@@ -54,6 +54,7 @@ _FINISHING = 1.5
 _STAGE_SPREAD = 0.03
 #: For how many periods of the images the slowest stage may be busy with a frame, where waiting is predicted.
 _PERIODS: Array = np.linspace(0.0, 20.0, 4001, dtype=np.float64)
+_PER_PERIOD = (len(_PERIODS) - 1) / float(_PERIODS[-1])
 #: How old images are then on average, in periods, where the link's rate alone decides whether it keeps up.
 _LINK_AGE = 0.15
 #: Latencies' worth of frames that not changing may cost before it is done in spite of doubt.
@@ -286,7 +287,7 @@ class Planner:
         self.rules = replace(self.rules, frame_rate_hz=frame_rate_hz)
         period_s = 1 / frame_rate_hz
         self._period_per_bit = self._per_bit * period_s
-        self._stages_s = _PERIODS * period_s
+        self._per_stage_s = _PER_PERIOD / period_s
         self._ages_s = _ages(self.waiting_share) * period_s
         self._link_ages_s = _BEYOND * ((_LINK_AGE if self.waiting_share else 0.5) * period_s)
 
@@ -309,7 +310,7 @@ class Planner:
         period_s = 1 / self.rules.frame_rate_hz
         slowest = np.maximum(on_robot, at_edge)
         np.maximum(slowest, on_link, out=slowest)
-        age_s = np.interp(slowest, self._stages_s, self._ages_s)
+        age_s = self._ages_s.take((slowest * self._per_stage_s).astype(np.intp), mode='clip')
         np.maximum(age_s, np.interp(self._period_per_bit, x, self._link_ages_s), out=age_s)
         latency = sure + transfer
         latency += age_s
