@@ -32,7 +32,7 @@ _PROBE_JITTERS = 20.0
 _LEAD_BYTES = 3000
 #: The least that follows it, one frame; how long that is to take, and how well the edge times it, in seconds.
 _LED_BYTES = 1500
-_LED_S = 0.004
+_LED_S = 0.0025
 _LED_JITTER_S = 3e-4
 #: The belief is aged between transfers only when none was seen for this long, in seconds.
 _IDLE_S = 0.2
@@ -153,7 +153,9 @@ class LinkEstimator:
         self._heartbeat_s = self._rest_s = -math.inf
         self._informed_s = -math.inf
         self._tokens = 0.0
-        self._credit = True
+        self._credit = True  # for the first probe
+        self._led = False  # one with a lead has told something
+        self._untold = False  # the latest one with a lead did not
         self._tokens_s: float | None = None
         self._low_bps = 0.0
         self._probes = 0
@@ -277,7 +279,7 @@ class LinkEstimator:
             rest_s = arrived_s - start_s - dispersion_s
             sound = rest_s <= self.rtt_s + 3 * self.jitter_s
             if sound:
-                self._rate.observe(dispersion_s, sent.size - sent.lead, _LED_JITTER_S)
+                self._rate.observe(dispersion_s, sent.size - sent.lead, _LED_JITTER_S, hurried=True)
             told = float(sound)
             if sent.is_payload and alone and now_s - self._rest_s >= self.rules.heartbeat_period_s:
                 self._rest_s = now_s  # as often as heartbeats, which leave only between payloads, would tell it
@@ -286,6 +288,8 @@ class LinkEstimator:
             self._rate.observe(arrived_s - start_s - self.rtt_s, size, self.jitter_s)
             # A short transfer tells less, so the next probe is due sooner.
             told = min(1.0, size * 8 / self._rate.median_bps / self._airtime_s())
+        if sent.lead > 0:
+            self._led, self._untold = self._led or told > 0, told == 0
         self._informed_s = max(self._informed_s, now_s - (1 - told) * self.rules.probe_period_s)
         if not known and self._heartbeats:
             self._update_rtt()
@@ -302,7 +306,7 @@ class LinkEstimator:
     def _hear(self, now_s: float) -> float:
         now_s = self._clock(now_s)
         if not self.alive:
-            self._credit = True
+            self._credit, self._led = True, False
         if self._reports_are_missing:  # and something else comes: then they tell nothing
             self._reports = 0
         self.alive = True
@@ -349,6 +353,7 @@ class LinkEstimator:
         heartbeat = now_s - self._heartbeat_s >= hurry * self.rules.heartbeat_period_s
         wanted = (
             self._credit
+            or self._untold
             or now_s - self._informed_s >= self.rules.probe_period_s
             or self._rate.level_spread > _AMBIGUOUS
         )
@@ -370,7 +375,11 @@ class LinkEstimator:
         lead = _LEAD_BYTES if self._needs_lead else 0
         size = min(int(self._low_bps * (_LED_S if lead else self._airtime_s()) / 8), self._largest_probe)
         size = lead + max(size, _LED_BYTES if lead else 4 * HEARTBEAT_BYTES, _FIRST_PROBE_BYTES if self._credit else 0)
-        affordable = self._tokens >= (size if not self._credit else -size)  # the first one is on credit
+        # The first one is on credit, with a lead too: what that told without may be far too low. Later a second
+        # one with a lead is kept in hand: when the first told nothing, or a change, it follows at once.
+        kept = size if lead and not self._untold and self._rate.level_spread <= _AMBIGUOUS else 0
+        on_credit = self._credit or (lead > 0 and not self._led)
+        affordable = self._tokens >= (-2 * size if on_credit else size + kept)
         if not (len(self._heartbeats) >= _SETTLED and self.alive and affordable):
             return None
         self._credit = False
@@ -394,7 +403,7 @@ class LinkEstimator:
             earned = _EARNED * self.rules.probe_share * rate_bps / 8
             self._tokens = min(
                 self._tokens + earned * (now_s - self._tokens_s),
-                max(_SAVED_S * earned, _LEAD_BYTES + _LED_BYTES if self._needs_lead else _FIRST_PROBE_BYTES),
+                max(_SAVED_S * earned, 2 * (_LEAD_BYTES + _LED_BYTES) if self._needs_lead else _FIRST_PROBE_BYTES),
             )
         self._tokens_s = now_s
 

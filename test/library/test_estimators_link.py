@@ -84,6 +84,61 @@ def test_what_the_edge_times_tells_the_rate_though_the_robot_pauses(rate_mbps, p
     assert monitor.link.jitter_s > 0.005
 
 
+@pytest.mark.parametrize('rate_mbps', [5, 20, 100])
+@pytest.mark.parametrize('pause_s', [0.003, 0.02])
+def test_an_edge_that_pauses_is_not_taken_for_a_faster_link(rate_mbps, pause_s) -> None:
+    """It then sees a payload's lead and the payload at once, or nearly; two in a row are a faster link."""
+    monitor, rng, now_s = Monitor(PROFILE), np.random.default_rng(1), 0.0
+    believed_bps, payload_bytes = [], 60_000
+
+    def frame(number: int, rate_bps: float, paused_s: float) -> None:
+        nonlocal now_s
+        took_s = payload_bytes * 8 / rate_bps
+        monitor.on_sent(number, now_s, 2, 'raw', payload_bytes)
+        now_s += took_s + 0.002 + rng.exponential(pause_s / 2) + max(0.0, paused_s - took_s)
+        monitor.on_receipt(number, now_s, max(took_s - paused_s, 1e-4))
+        now_s += 0.02
+        monitor.on_frame(FrameObservation(number, 'answered', 2, 'raw', payload_bytes=payload_bytes, answer_bytes=4000,
+                                          answered_s=now_s, held_s=0.02))
+        monitor.tick(now_s)
+        believed_bps.append(monitor.link.throughput_bps)
+        for _ in range(5):
+            now_s += 0.02
+            probe = monitor.next_probe(now_s)
+            if probe is not None:
+                arrived_s = now_s + probe.payload_bytes * 8 / rate_bps + 0.002 + rng.exponential(pause_s / 2)
+                monitor.on_probe_answer(probe.id, arrived_s)
+            monitor.tick(now_s)
+
+    for number in range(200):
+        frame(number, 1e6 * rate_mbps, rng.exponential(pause_s) if number % 15 == 14 else 0.0)
+    ratios = np.array(believed_bps[15:]) / (1e6 * rate_mbps)
+    assert 0.6 < ratios.min() and ratios.max() < 1.7
+    for number in range(200, 204):
+        frame(number, 1e7 * rate_mbps, 0.0)
+    assert believed_bps[-1] / (1e7 * rate_mbps) == pytest.approx(1.0, rel=0.4)
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_a_robot_that_pauses_and_sends_nothing_finds_a_faster_link(seed) -> None:
+    monitor, rng, now_s, rate_bps = Monitor(PROFILE), np.random.default_rng(seed), 0.0, 5e6
+    changed_s = 15.0 + rng.uniform(0.0, 2.0)
+    while now_s < changed_s or (now_s < changed_s + 3.0 and monitor.link.throughput_bps < 14e6):
+        now_s += 0.02
+        rate_bps = 5e6 if now_s < changed_s else 20e6
+        probe = monitor.next_probe(now_s)
+        if probe is not None:
+            led_s = (probe.payload_bytes - probe.lead_bytes) * 8 / rate_bps if probe.lead_bytes else math.nan
+            back_s = now_s + probe.payload_bytes * 8 / rate_bps + 0.002 + rng.exponential(0.02)
+            monitor.on_probe_answer(probe.id, back_s, 0.0, led_s)
+            now_s = max(now_s, back_s)
+        monitor.tick(now_s)
+        assert now_s < 10.0 or now_s > changed_s or monitor.link.throughput_bps < 14e6
+    assert now_s < changed_s + 3.0
+    spent = monitor.link.heartbeat_bytes + monitor.link.probe_bytes
+    assert spent < 0.01 / 8 * (5e6 * changed_s + 20e6 * (now_s - changed_s)) + 10_000  # some are on credit
+
+
 def test_noise_is_not_taken_for_a_change() -> None:
     result = run(noisy(20e6, 0.2, 30.0, 1), '0', 30.0)
     assert all(0.6 < rate / 20e6 < 1.6 for time_s, rate in result.estimates if time_s > 5)
