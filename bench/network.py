@@ -257,7 +257,11 @@ def in_haste(figures: Figures, stage: Bench, where: str, index: int, cuts: Any, 
 
 
 def measure_system(figures: Figures, folder: Path, model: str, seconds: float, splits: list[int] | None) -> None:
-    """Step the rate under the dynamic system, every fixed split, full offloading and local inference."""
+    """
+    Step the rate under the dynamic system, every fixed split, full offloading and local inference.
+
+    The dynamic system runs first and last, since the machine's own speed drifts meanwhile; both runs count.
+    """
     from dynsplit_ros.model import load_model
     from dynsplit_ros.partition import SplitModel
 
@@ -265,8 +269,8 @@ def measure_system(figures: Figures, folder: Path, model: str, seconds: float, s
     parameters = {'model': model, 'weights': 'none', 'threads': 1}
     policies = {'dynamic': -1, **{('offloading' if i == 0 else 'local' if i == local else f'split {i}'): i
                                   for i in (range(local + 1) if splits is None else splits)}}
-    latencies: dict[str, list[list[float]]] = {}
-    for policy, pinned in policies.items():
+    latencies: dict[str, list[list[float]]] = {policy: [[] for _ in STEP_RATES_BPS] for policy in policies}
+    for policy, pinned in (*policies.items(), ('dynamic', -1)):
         with Testbed(STEP_RATES_BPS[-1], {'robot': 0.25, 'edge': 1.0}) as testbed, bench(
                 testbed, folder, transport='wired', model=parameters, monitor={'pinned_split': pinned}) as stage:
             testbed.set_rate(STEP_RATES_BPS[0])
@@ -282,8 +286,8 @@ def measure_system(figures: Figures, folder: Path, model: str, seconds: float, s
             ended_s = time.monotonic()
             time.sleep(1.0)
             bounds = [began_s for began_s, _ in steps] + [ended_s]
-            latencies[policy] = [[s.timing.latency_s for s in stage.seen if begin <= s.shown_s < end]
-                                 for begin, end in zip(bounds, bounds[1:])]
+            for run, begin, end in zip(latencies[policy], bounds, bounds[1:]):
+                run += [s.timing.latency_s for s in stage.seen if begin <= s.shown_s < end]
             if policy == 'dynamic':
                 report_changes(figures, stage, steps, bounds)
     for number, rate_bps in enumerate(STEP_RATES_BPS):
