@@ -121,7 +121,7 @@ def read_run(path: Path) -> Run:
     if not run.robots:
         raise DynsplitError(
             f'{path} holds no frame: record at least the topics prediction or frame_timing of a robot, '
-            'better all with ros2 bag record --all'
+            f'better all with ros2 bag record --all. {" ".join(run.notes[:3])}'.rstrip()
         )
     return run
 
@@ -200,7 +200,9 @@ class _Collector:
         if self._splits.get(robot.name) != choice:
             self._splits[robot.name] = choice
             robot.decisions.append(
-                Decision(time_s, choice[0], _text(message.split_name), choice[1], _text(message.reason, 400))
+                Decision(
+                    time_s, choice[0], _name(message.split_name, choice[1]), choice[1], _text(message.reason, 400)
+                )
             )
 
     def finish(self) -> None:
@@ -241,7 +243,7 @@ def _frame(time_s: float, timing: Any) -> Frame | None:
         int(timing.sequence),
         outcome,
         int(timing.split_index),
-        _text(timing.split_name),
+        _name(timing.split_name, timing.codec),
         _text(timing.codec),
         int(timing.payload_bytes),
         _number(timing.latency_s),
@@ -292,7 +294,7 @@ def _of_document(document: Mapping[str, Any], source: str) -> Run:
                 int(entry['sequence']),
                 entry['outcome'],
                 int(entry['split_index']),
-                _text(entry['split_name']),
+                _name(entry['split_name'], entry['codec']),
                 _text(entry['codec']),
                 int(entry['payload_bytes']),
                 _number(entry['latency_s']),
@@ -316,7 +318,7 @@ def _of_document(document: Mapping[str, Any], source: str) -> Run:
             Decision(
                 _number(entry['time_s']),
                 int(entry['split_index']),
-                _text(entry['split_name']),
+                _name(entry['split_name'], entry['codec']),
                 _text(entry['codec']),
                 _text(entry['reason'], 400),
             )
@@ -349,6 +351,11 @@ def _duration(value: object) -> float:
     """Return a duration in seconds, 0 where there is none."""
     seconds = _number(value)
     return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
+
+
+def _name(split_name: object, codec: object) -> str:
+    """Return the cut's name for a person: without a codec nothing is sent, whatever the model calls its end."""
+    return _text(split_name) if codec else 'local inference'
 
 
 def _text(value: object, most: int = 100) -> str:

@@ -446,3 +446,15 @@ def test_what_is_no_run_is_refused_in_one_line(
 def _file(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
+
+
+def test_local_inference_is_called_so(tmp_path) -> None:
+    document = demo()
+    for one in document['frames'] + document['decisions']:  # type: ignore[operator]
+        if one['split_index'] == 1:
+            one.update(split_name='output', codec='')
+    run = read_run(written(tmp_path, document))
+    assert {frame.split_name for frame in run.robots[0].frames} == {'cut 0', 'local inference', 'cut 2'}
+    assert run.robots[0].decisions[0].split_name == 'local inference'
+    page = make_page(run)
+    assert '<td>local inference</td>' in page and 'output</td>' not in page
