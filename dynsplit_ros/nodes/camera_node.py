@@ -144,7 +144,7 @@ class CameraNode(Managed):
         decision, last = self._decision, self._last
         values: dict[str, object] = {
             **vars(counters), 'replaced_in_batch': self._collector.replaced, 'offered_hz': self._collector.rate_hz,
-            **{state.name.lower(): self._states[state] for state in State}}
+            **{state.name.lower(): self._states[state] for state in (State.SENT, State.ANSWERED, State.LOCAL)}}
         if last is not None:
             values |= {'split': last.split_index, 'codec': last.codec, 'latency_s': last.latency_s}
         if counters.failed > before.failed:

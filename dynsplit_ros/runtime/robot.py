@@ -100,7 +100,11 @@ class Outside(Protocol):
 
 @dataclass(frozen=True)
 class Counters:
-    """What has happened since the start; each is a number of frames, images or messages."""
+    """
+    What has happened since the start; each is a number of frames, images or messages.
+
+    ``late_answers`` are those to frames that are done, or were never sent.
+    """
 
     accepted: int = 0
     delivered: int = 0

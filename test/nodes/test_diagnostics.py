@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+import re
 import signal
 
 from conftest import destroy, Observer, ROBOT, wait
@@ -95,6 +97,13 @@ def test_each_level_has_its_cause(processes, ros, model_parameters) -> None:
     values = operator.says(edge, DiagnosticStatus.WARN, f'refusing activations of /{ROBOT}: another model')
     assert values['refused: another model'] == values[f'refused from /{ROBOT}'] == values['refused'] != '0'
     destroy(operator, timer)
+
+    explained = (Path(__file__).parents[2] / 'docs' / 'troubleshooting.md').read_text()
+    heard = [status for node in (camera, monitor, edge) for status in operator.heard[node]]
+    names = {value.key for status in heard for value in status.values}
+    assert len(names) > 30
+    for name in names:
+        assert f'`{re.sub("(: | from ).*", lambda found: found[1] + "…", name)}`' in explained, name
 
 
 def test_a_topic_of_the_other_type_is_named_with_the_fix(processes, ros, model_parameters) -> None:
