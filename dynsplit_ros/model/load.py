@@ -179,9 +179,9 @@ def _from_torchvision(
 ) -> LoadedModel:
     task = next((task for task in _TASK_ROOMS if name in model_names(task)), None)
     if task is None:
-        close = difflib.get_close_matches(name, model_names(), n=4, cutoff=0.4)
+        close = ', '.join(difflib.get_close_matches(name, model_names(), n=4, cutoff=0.4))
         raise DynsplitError(
-            f'model {name!r} is not known; the closest names are {", ".join(close) or "none"}; give a name of'
+            f'model {name!r} is not known{"; the closest names are " if close else ""}{close}; give a name of'
             ' torchvision, package.module:factory, or the path of an exported program (.pt2)'
         )
     enumeration = zoo.get_model_weights(name)

@@ -262,8 +262,8 @@ def merge(robot: Profile, edge: Profile) -> SystemProfile:
     """
     if robot.fingerprint != edge.fingerprint:
         raise DynsplitError(
-            f"the robot's profile is of {robot.model!r} ({robot.fingerprint}) and the edge's of {edge.model!r} "
-            f'({edge.fingerprint}): profile the same model on both'
+            f"the robot's profile is of {robot.model!r} ({robot.fingerprint[:12]}) and the edge's of {edge.model!r} "
+            f'({edge.fingerprint[:12]}): profile the same model on both'
         )
     if [cut.name for cut in robot.cuts] != [cut.name for cut in edge.cuts]:
         raise DynsplitError(

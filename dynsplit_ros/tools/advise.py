@@ -12,17 +12,20 @@ import sys
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from dynsplit_ros.advice.conditions import Advice, Adviser, largest_gain, offloading_from_bps, pays_from_bps, Range
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.planner.planner import Candidate, Rules
 from dynsplit_ros.profile.profile import Profile, SystemProfile
-from dynsplit_ros.tools.model_options import split_model
+from dynsplit_ros.tools.model_options import picture, split_model
 from dynsplit_ros.tools.system_options import add_system_options, positive, set_threads, settings, system_profile
 
 LOWEST_MBPS, HIGHEST_MBPS = 0.1, 1000.0
+#: From this width of the terminal on, the advice is a table.
+WIDE = 120
 #: Link rates of the JSON's points, from the lowest to the highest.
 POINTS = 25
 
@@ -40,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         sentences = [f'Assumed: {sentence}.' for sentence in assumed]
         verdict = [sentence for load in ranges for sentence in _verdict(profile, ranges[load])]
         console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-        console.print(_table(adviser, ranges))
+        console.print(shown(adviser, ranges, console.width))
         console.print('\n'.join([*sentences, *verdict]), markup=False)
         written = [arguments.plot]
         from dynsplit_ros.advice.plot import plot_advice  # half a second that --help need not wait
@@ -83,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         help='server loads: how many times as long as profiled the edge takes (1 2 4 8)',
     )
     output = parser.add_argument_group('what is written')
-    output.add_argument('--plot', type=Path, default=Path('advice.png'), metavar='PNG', help='(advice.png)')
+    output.add_argument('--plot', type=picture, default=Path('advice.png'), metavar='PNG', help='(advice.png)')
     output.add_argument('--json', type=Path, metavar='OUT', help='write the advice to this file as well')
     return parser
 
@@ -99,34 +102,49 @@ def _measured(arguments: argparse.Namespace) -> Profile:
     return kept_profile(split, progress=lambda text: print(text, file=sys.stderr))
 
 
-def _table(adviser: Adviser, ranges: Mapping[float, Sequence[Range]]) -> Table:
-    profile, rules = adviser.profile, adviser.rules
-    table = Table(
-        title=f'{profile.model}, {rules.frame_rate_hz:g} images/s, round trip {1e3 * adviser.rtt_s:g} ms: what is '
-        'used at which link rate, and what that saves'
+def shown(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], width: int) -> RenderableType:
+    """Return what a terminal of this width shows: a table, or a paragraph for each row where a row has no room."""
+    title = (
+        f'{adviser.profile.model}, {adviser.rules.frame_rate_hz:g} images/s, round trip {1e3 * adviser.rtt_s:g} ms: '
+        'what is used at which link rate, and what that saves'
     )
+    if width < WIDE:
+        paragraphs: list[RenderableType] = [Text(title)]
+        for load, of_load in ranges.items():
+            paragraphs.append(Text(f'\nEdge slower × {load:g}', style='bold'))
+            for found in of_load:
+                row = _row(adviser, found)
+                rest = ', '.join(f'{name} {text}' for name, text in list(row.items())[2:] if text)
+                paragraphs.append(Text(f'{row["link Mbit/s"]} Mbit/s: {row["split"]}, {rest}'))
+        return Group(*paragraphs)
+    table = Table(title=title)
     table.add_column('edge slower', justify='right')
-    for name in ('link Mbit/s', 'split', 'codec', 'KiB', 'latency ms', 'than local', 'than offloading', 'frames/s'):
+    for name in _row(adviser, next(iter(ranges.values()))[0]):
         table.add_column(name, justify='left' if name in ('split', 'codec') else 'right', overflow='fold')
     for load, of_load in ranges.items():
         table.add_section()
         for number, found in enumerate(of_load):
-            first, last = found.first, found.last
-            sends = first.best.split_index != profile.local_index
-            table.add_row(
-                f'× {load:g}' if number == 0 else '',
-                f'{_number(first.rate_bps / 1e6)} – {_number(last.rate_bps / 1e6)}',
-                _name(profile, first.best),
-                first.best.codec,
-                f'{first.best.payload_bytes / 1024:.1f}' if sends else '',
-                _span(1e3 * first.best.latency_s, 1e3 * last.best.latency_s),
-                _span(-100 * first.gain_over_local, -100 * last.gain_over_local, '{:+.0f} %') if sends else '',
-                _span(-100 * first.gain_over_offloading, -100 * last.gain_over_offloading, '{:+.0f} %')
-                if first.best.split_index != 0
-                else '',
-                _span(_offered(adviser, first), _offered(adviser, last)),
-            )
+            table.add_row(f'× {load:g}' if number == 0 else '', *_row(adviser, found).values())
     return table
+
+
+def _row(adviser: Adviser, found: Range) -> dict[str, str]:
+    """Return what is said of a range of link rates, by the name of its column."""
+    profile, first, last = adviser.profile, found.first, found.last
+    sends = first.best.split_index != profile.local_index
+    offloads = first.best.split_index == 0
+    return {
+        'link Mbit/s': f'{_number(first.rate_bps / 1e6)} – {_number(last.rate_bps / 1e6)}',
+        'split': _name(profile, first.best),
+        'codec': first.best.codec,
+        'KiB': f'{first.best.payload_bytes / 1024:.1f}' if sends else '',
+        'latency ms': _span(1e3 * first.best.latency_s, 1e3 * last.best.latency_s),
+        'than local': _span(-100 * first.gain_over_local, -100 * last.gain_over_local, '{:+.0f} %') if sends else '',
+        'than offloading': ''
+        if offloads
+        else _span(-100 * first.gain_over_offloading, -100 * last.gain_over_offloading, '{:+.0f} %'),
+        'frames/s': _span(_offered(adviser, first), _offered(adviser, last)),
+    }
 
 
 def _name(profile: SystemProfile, candidate: Candidate) -> str:

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
-from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
 from dynsplit_ros.model.load import TASKS
 from dynsplit_ros.partition import SplitModel
@@ -33,7 +33,7 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     parser.add_argument('--seed', type=int, default=0, help='of the weights that are drawn (0)')
     parser.add_argument(
         '--kwargs',
-        type=json.loads,
+        type=json_object,
         default={},
         metavar='JSON',
         help='keyword arguments of the builder or factory',
@@ -58,12 +58,27 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
 
 def split_model(arguments: argparse.Namespace, device: str = 'cpu', **options: Any) -> SplitModel:
     """Return the model that the command line names, split."""
-    if not isinstance(arguments.kwargs, dict):
-        raise DynsplitError(
-            f'--kwargs {arguments.kwargs!r} was given, but it takes a JSON object of arguments'
-        )
     model = load_model(
         arguments.model, arguments.weights, arguments.input_size, seed=arguments.seed, kwargs=arguments.kwargs,
         task=arguments.task, mean=arguments.mean, std=arguments.std
     )
     return SplitModel(model, device, cut=not arguments.whole, leaves=arguments.leaf, **options)
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Return the JSON object that a text stands for; for argparse."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a JSON object, such as {{"num_classes": 10}}')
+    return value
+
+
+def picture(text: str) -> Path:
+    """Return the path of a file that a plot can be drawn into; for argparse."""
+    path = Path(text)
+    if path.suffix.lower() not in ('.png', '.svg', '.pdf'):
+        raise argparse.ArgumentTypeError(f'{text!r} does not end in .png, .svg or .pdf')
+    return path

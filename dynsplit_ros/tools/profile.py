@@ -20,7 +20,7 @@ from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.measure import measure
 from dynsplit_ros.profile.plot import plot_profile
 from dynsplit_ros.profile.profile import Profile
-from dynsplit_ros.tools.model_options import add_model_options, split_model
+from dynsplit_ros.tools.model_options import add_model_options, picture, split_model
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--output', type=Path, metavar='YAML', help='where the profile goes (MODEL.profile.yaml)'
     )
-    parser.add_argument('--plot', type=Path, metavar='PNG', help='draw the profile into this file')
+    parser.add_argument('--plot', type=picture, metavar='PNG', help='draw the profile into this file')
     parser.add_argument('--batch', type=int, nargs='+', default=[1], metavar='N', help='batch sizes (1)')
     parser.add_argument('--codec', nargs='+', metavar='NAME', help='codecs; all that fit')
     parser.add_argument(

@@ -103,6 +103,8 @@ def set_threads(arguments: argparse.Namespace) -> None:
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what the command line sets of the planner's rules, which are among the monitor's settings."""
+    if not 0 <= arguments.bandwidth < math.inf:
+        raise DynsplitError(f'--bandwidth {arguments.bandwidth:g} was given, but it is at least 0, which sets no bound')
     values: dict[str, Any] = {
         'objective': arguments.objective,
         'shallowest_split': arguments.shallowest_split,

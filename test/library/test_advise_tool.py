@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import StringIO
 import json
 
 import pytest
+from rich.console import Console
 from worlds import DATA, measured, system
 
 from dynsplit_ros.advice.conditions import Adviser, offloading_from_bps, pays_from_bps
@@ -16,7 +18,7 @@ from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
 from dynsplit_ros.runtime.monitor import MonitorSettings
 from dynsplit_ros.simulation.trace import constant
 from dynsplit_ros.simulation.world import Scenario, simulate
-from dynsplit_ros.tools.advise import main
+from dynsplit_ros.tools.advise import main, shown
 
 EDGE = ['--edge-profile', str(DATA / 'efficientnet_b0.yaml')]
 
@@ -141,12 +143,43 @@ def test_both_profiles_are_used(tmp_path) -> None:
         ([*EDGE, '--shallowest-split', '99'], 'shallowest_split'),
         (['no_such_model'], 'no_such_model'),
         (['alexnet', '--threads', '0'], '--threads'),
+        ([*EDGE, '--bandwidth', '-1'], '--bandwidth'),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(arguments, message, tmp_path, capsys) -> None:
     assert main([*arguments, '--plot', str(tmp_path / 'plot.png')]) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith('advise: ') and message in error and '\n' not in error
+
+
+@pytest.mark.parametrize(
+    'option, value, message',
+    [
+        ('--rate', '0', 'not a positive number'),
+        ('--plot', 'plot.xyz', 'does not end in .png'),
+        ('--kwargs', '[1]', 'not a JSON object'),
+        ('--kwargs', '{', 'not a JSON object'),
+    ],
+)
+def test_what_an_option_cannot_be_is_refused_before_anything_is_done(option, value, message, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main([*EDGE, option, value])
+    assert message in capsys.readouterr().err
+
+
+def test_a_narrow_terminal_gets_the_same_without_a_table() -> None:
+    asked = adviser()
+    ranges = {1.0: asked.ranges(1e6, 1e9, 1.0)}
+    consoles = {width: Console(width=width, file=StringIO(), highlight=False) for width in (40, 140)}
+    for width, console in consoles.items():
+        console.print(shown(asked, ranges, width))
+    narrow, wide = (console.file.getvalue() for console in consoles.values())  # type: ignore[attr-defined]
+    assert '│' in wide and '│' not in narrow
+    assert all(len(line) <= 40 for line in narrow.splitlines())
+    words = ' '.join(narrow.split())
+    for found in ranges[1.0]:
+        name = 'full offloading' if found.first.best.split_index == 0 else str(found.first.best.split_index)
+        assert name in words and found.first.best.codec in words
 
 
 def test_profiles_of_different_models_are_refused(tmp_path, capsys) -> None:
