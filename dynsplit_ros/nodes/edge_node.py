@@ -83,8 +83,10 @@ class RobotLink:
     def close(self) -> None:
         """Give the topics back."""
         for subscription in self._subscriptions:
+            self._node.forget(subscription.topic_name)
             self._node.destroy_subscription(subscription)
         for publisher in (self.receipt, self.tail_result, self.edge_load, self.edge_profile):
+            self._node.forget(publisher.topic_name)
             self._node.destroy_publisher(publisher)
 
 

@@ -39,6 +39,8 @@ from dynsplit_ros.transport import defaults, keep_memory
 
 #: Seconds between two reports of the same kind of fault.
 THROTTLE_S = 5.0
+#: Where rclpy keeps the parameters that override a topic's quality of service.
+_OVERRIDES = 'qos_overrides'
 
 
 def descriptor(parameter: Parameter, *, read_only: bool) -> ParameterDescriptor:
@@ -145,6 +147,18 @@ class Shell(Node):
                                 f'{kind}{" " + parameter.allowed if parameter.allowed else ""}') from error
         return parameter.check(_plain(declared.value))
 
+    def declare_parameter(self, name: str, value: Any = None, descriptor: ParameterDescriptor | None = None,
+                          *arguments: Any, **options: Any) -> rclpy.parameter.Parameter:
+        """Declare a parameter, as rclpy does; those that override a quality of service so that :meth:`forget` can."""
+        if descriptor is not None and name.startswith(f'{_OVERRIDES}.'):
+            descriptor.read_only = False  # else rclpy would never let go of it; `_checked` refuses a change
+        return super().declare_parameter(name, value, descriptor, *arguments, **options)
+
+    def forget(self, topic: str) -> None:
+        """Undeclare what overrides the quality of service of a topic that is used no more: names may be without end."""
+        for name in self.get_parameters_by_prefix(f'{_OVERRIDES}.{topic}'):
+            self.undeclare_parameter(f'{_OVERRIDES}.{topic}.{name}')
+
     def set_parameters_atomically(self, parameter_list: list[rclpy.parameter.Parameter]) -> SetParametersResult:
         """Set parameters together; refuse with our own sentence, before rclpy does with one that names none."""
         try:
@@ -156,6 +170,8 @@ class Shell(Node):
     def _checked(self, change: rclpy.parameter.Parameter) -> rclpy.parameter.Parameter:
         declaration = self._declarations.get(change.name)
         if declaration is None:
+            if change.name.startswith(f'{_OVERRIDES}.'):
+                raise DynsplitError(f'parameter {change.name!r} is read once; start the node with it')
             return change
         value = declaration.check(_plain(change.value))
         remedy = '' if declaration.dynamic else self.remedy()

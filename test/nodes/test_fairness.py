@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
-from conftest import destroy, picture, wait
+from conftest import DEADLINE_S, destroy, picture, wait
 import pytest
+from rcl_interfaces.srv import ListParameters, SetParameters
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
 from dynsplit_ros import msg
@@ -121,6 +124,14 @@ def test_a_flooding_robot_costs_the_others_no_more_than_the_run_they_wait_for(
     assert all(len(share) >= 0.7 * fair for share in shares)
 
 
+def ask(node: Node, kind: Any, name: str, request: Any) -> Any:
+    client = node.create_client(kind, name)
+    assert client.wait_for_service(DEADLINE_S), name
+    future = client.call_async(request)
+    wait(future.done, f'{name} did not answer')
+    return future.result()
+
+
 def test_who_leaves_leaves_nothing_behind_and_may_come_back(processes, ros, model_parameters, split) -> None:
     stays, leaves = start(processes, ros, model_parameters, split, 2)
     for _ in range(2):
@@ -136,6 +147,11 @@ def test_who_leaves_leaves_nothing_behind_and_may_come_back(processes, ros, mode
         wait(lambda: not stays.count_subscribers('/robot1/activation') + stays.count_subscribers('/robot1/probe'),
              'the edge kept its subscriptions to a robot that left')
         assert not stays.count_publishers('/robot1/edge_load') + stays.count_publishers('/robot1/receipt')
+        names = ask(stays, ListParameters, '/edge/edge_node/list_parameters', ListParameters.Request()).result.names
+        assert any('./robot0/' in name for name in names) and not any('./robot1/' in name for name in names)
+        kept = Parameter('qos_overrides./robot0/receipt.publisher.depth', value=3).to_parameter_msg()
+        request = SetParameters.Request(parameters=[kept])
+        assert 'read once' in ask(stays, SetParameters, '/edge/edge_node/set_parameters', request).results[0].reason
         before = len(stays.answers)
         stays.send()
         wait(lambda: len(stays.answers) > before, 'who stayed is no longer served')
