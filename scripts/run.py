@@ -144,7 +144,7 @@ def make_environment(with_ros: bool) -> None:
     run_logged('packages', [str(PYTHON), '-m', 'pip', 'install', '--disable-pip-version-check', *requirements])
     if not with_ros:
         mend_cmake_files()
-    check = 'import rclpy, torch, torchvision, cv_bridge, blosc2, safetensors, cv2, matplotlib, rich, skimage'
+    check = 'import rclpy, torch, torchvision, blosc2, safetensors, cv2, matplotlib, rich, skimage'
     run_logged('check of the packages', [str(PYTHON), '-c', check])
     stamp.write_text(wanted)
 

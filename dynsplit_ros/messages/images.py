@@ -7,65 +7,79 @@ from __future__ import annotations
 import array
 import sys
 
-from cv_bridge import CvBridge
+import cv2
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
 from dynsplit_ros.errors import DynsplitError
 
-_bridge = CvBridge()
+#: Channels of each kind of pixels in sensor_msgs/image_encodings.hpp that has colours or grey, and how OpenCV makes RGB
+#: of them: as cv_bridge does, of which the Python package index has but a part. OpenCV names a Bayer pattern otherwise.
+_KINDS = {
+    'rgb': (3, None), 'bgr': (3, cv2.COLOR_BGR2RGB), 'rgba': (4, cv2.COLOR_RGBA2RGB), 'bgra': (4, cv2.COLOR_BGRA2RGB),
+    'mono': (1, cv2.COLOR_GRAY2RGB),
+    'bayer_rggb': (1, cv2.COLOR_BayerBG2RGB), 'bayer_bggr': (1, cv2.COLOR_BayerRG2RGB),
+    'bayer_gbrg': (1, cv2.COLOR_BayerGR2RGB), 'bayer_grbg': (1, cv2.COLOR_BayerGB2RGB),
+}
+_UYVY, _YUYV = (np.uint8, 2, cv2.COLOR_YUV2RGB_UYVY), (np.uint8, 2, cv2.COLOR_YUV2RGB_YUYV)
+#: Type and number of a pixel's elements, and how RGB is made of them, by encoding.
+_ENCODINGS = {
+    **{f'{kind}{8 * np.dtype(dtype).itemsize}': (dtype, *how) for kind, how in _KINDS.items()
+       for dtype in (np.uint8, np.uint16)},
+    'yuv422': _UYVY, 'uyvy': _UYVY, 'yuv422_yuy2': _YUYV, 'yuyv': _YUYV,
+}
 
 
 def to_rgb(message: Image | CompressedImage) -> np.ndarray:
     """
     Return a camera message as uint8 [height, width, 3], RGB, contiguous.
 
-    Takes every encoding that cv_bridge converts, rows with padding (``step``) included. Raises DynsplitError for an
-    image without pixels, with bytes missing, or in an encoding that cv_bridge refuses.
+    Takes every encoding of colours or grey that cv_bridge converts, 16 bits scaled to 8, rows with padding (``step``)
+    included. Raises DynsplitError for an image without pixels, with bytes missing, or in another encoding.
     """
-    if isinstance(message, CompressedImage):
+    compressed = isinstance(message, CompressedImage)
+    if compressed:
+        what = f'the compressed image of format {message.format!r} and {len(message.data)} bytes'
         if not message.data:
             raise DynsplitError(f'the compressed image ({message.format!r}) has no bytes; check what publishes it')
-        what = f'the compressed image of format {message.format!r} and {len(message.data)} bytes'
     else:
         what = f'the image of {message.width}x{message.height} pixels in encoding {message.encoding!r}'
-        if not message.width or not message.height:
-            raise DynsplitError(f'{what} has no pixels; check what publishes it')
     try:
-        if isinstance(message, CompressedImage):
-            image = _bridge.compressed_imgmsg_to_cv2(message, 'rgb8')
-        else:
-            image = _bridge.imgmsg_to_cv2(_without_padding(message, what), 'rgb8')
-    except DynsplitError:
-        raise
-    except Exception as error:  # cv_bridge raises its own error, OpenCV's, numpy's, KeyError, … depending on the fault
-        reason = ' '.join(str(error).split())[:200]
-        raise DynsplitError(f'cv_bridge cannot convert {what} to rgb8 ({reason}); publish an encoding of '
-                            'sensor_msgs/image_encodings.hpp that has colours or grey') from error
-    if image is None or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        image = _decoded(message) if compressed else _converted(message, what)
+    except cv2.error as error:
+        raise DynsplitError(f'{what} could not be converted to RGB ({" ".join(str(error).split())[:200]}); check what '
+                            'publishes it') from error
+    if image is None:
         raise DynsplitError(f'{what} could not be decoded; check what publishes it')
     return np.ascontiguousarray(image)
 
 
-def _without_padding(message: Image, what: str) -> Image:
-    """Return the message with rows that follow each other without a gap; cv_bridge's Python port needs them so."""
-    try:
-        dtype, channels = _bridge.encoding_to_dtype_with_channels(message.encoding)
-    except Exception as error:
-        raise DynsplitError(f'{what}: cv_bridge does not know this encoding; publish one of '
-                            'sensor_msgs/image_encodings.hpp') from error
-    row = message.width * channels * np.dtype(dtype).itemsize
+def _decoded(message: CompressedImage) -> np.ndarray | None:
+    """Return the pixels of a JPEG or PNG file as they are stored, None where it is neither."""
+    data = np.frombuffer(message.data, np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _converted(message: Image, what: str) -> np.ndarray:
+    """Return the pixels of an image as RGB."""
+    if not message.width or not message.height:
+        raise DynsplitError(f'{what} has no pixels; check what publishes it')
+    if message.encoding not in _ENCODINGS:
+        raise DynsplitError(f'{what}: this encoding is not known; publish one of {", ".join(_ENCODINGS)}')
+    kind, channels, code = _ENCODINGS[message.encoding]
+    dtype = np.dtype(kind).newbyteorder('>' if message.is_bigendian else '<')
+    row = message.width * channels * dtype.itemsize
     if message.step < row or len(message.data) < message.step * (message.height - 1) + row:
         raise DynsplitError(f'{what} has step {message.step} and {len(message.data)} bytes, but needs at least '
                             f'{row} bytes in each row; check what publishes it')
-    if message.step == row and len(message.data) == row * message.height:
-        return message
-    data = np.frombuffer(message.data, np.uint8)
-    rows = np.lib.stride_tricks.as_strided(data, (message.height, row), (message.step, 1))
-    packed = Image(header=message.header, height=message.height, width=message.width, encoding=message.encoding,
-                   is_bigendian=message.is_bigendian, step=row)
-    packed.data = array.array('B', rows.tobytes())
-    return packed
+    rows = np.lib.stride_tricks.as_strided(
+        np.frombuffer(message.data, np.uint8), (message.height, row), (message.step, 1))
+    image = np.ascontiguousarray(rows).view(dtype).astype(kind, copy=False)
+    image = image.reshape(message.height, message.width, *((channels,) if channels > 1 else ()))
+    if code is not None:
+        image = cv2.cvtColor(image, code)
+    return image if image.dtype == np.uint8 else np.rint(image * np.float32(255 / 65535)).astype(np.uint8)
 
 
 def from_rgb(image: np.ndarray) -> Image:
