@@ -39,7 +39,11 @@ class LoadReport:
 
 @dataclass
 class LoadEstimate:
-    """What is believed of the edge; ``fresh`` is whether anything was heard from it lately."""
+    """
+    What is believed of the edge; the fields are those of :class:`LoadReport`.
+
+    ``fresh`` is whether anything was heard from it lately.
+    """
 
     queueing_s: float = 0.0
     slowdown: float = 1.0

@@ -223,7 +223,8 @@ class SplitModel:
         Return the function from an image, uint8 [N, 3, H, W], to the tensors that the cut sends.
 
         ``cut`` is a split index or any of :attr:`positions`. At :attr:`local_index` it returns the model's
-        outputs. Given a function ``stop`` too, it raises Interrupted soon after that returns True.
+        outputs. Given a function ``stop`` too, it raises Interrupted soon after that returns True. A cut or an
+        image that does not fit the model raises DynsplitError.
         """
         to = self._position(cut)
         part = self._part(0, to)
@@ -247,7 +248,7 @@ class SplitModel:
         Return the function from the tensors that the cut sends to the model's outputs; it changes none of them.
 
         At :attr:`local_index` it returns the outputs that it is given. Given a function ``stop`` too, it raises
-        Interrupted soon after that returns True.
+        Interrupted soon after that returns True. A cut or tensors that do not fit the model raise DynsplitError.
         """
         start = self._position(cut)
         if start == len(self.positions):

@@ -30,7 +30,7 @@ _MODULE = 'module'
 
 
 class UntraceableError(DynsplitError):
-    """A module's code cannot be followed symbolically."""
+    """A module's code cannot be followed symbolically; the message names the place in it, and what to do."""
 
 
 class _Pipeline(nn.Module):

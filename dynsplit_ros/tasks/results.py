@@ -48,6 +48,7 @@ class Result:
     """
     What was predicted for one image; entries belong together by position.
 
+    ``class_ids`` are places in the model's labels; ``scores`` go from 0 to 1 (of a segmentation, shares of the image).
     ``boxes_px`` holds x_min, y_min, x_max, y_max of each object in pixels of the source image, one after the other;
     ``masks`` one for each object, where the model gives them; ``keypoints_px`` x and y of each keypoint of each object,
     with one entry of ``keypoint_scores`` for each. ``label_image`` is the class of each pixel of the source image,
@@ -96,7 +97,7 @@ def check_outputs(task: str, outputs: Mapping[str, Tensor]) -> None:
 def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *, placement: Placement, top_k: int,
               min_score: float = 0.0) -> Result:
     """
-    Return what the outputs of one image (batch 1) say.
+    Return what the outputs of one image (batch 1, on the CPU) say; their shapes are those of torchvision's models.
 
     ``placement`` tells where the source image lies in the network's input. Classification: the ``top_k`` best classes
     with their softmax. Detection: all objects of at least ``min_score``, best first. Segmentation: the classes that are
