@@ -3,8 +3,8 @@
 """
 Set up what is missing and run one command of the package. Standard library only, since nothing else is there yet.
 
-The set-up has three steps, each done once and repeated only when its inputs change: a virtual environment in ``.venv``
-(with ROS 2 from the package index where none is sourced), a colcon build in ``.build``, and nothing else. A step that
+The set-up has two steps, each done once and repeated only when its inputs change: a virtual environment in ``.venv``
+(with ROS 2 from the package index where none is sourced), and a colcon build in ``.build``. A step that
 was interrupted left no stamp behind, so it is made again from the start.
 """
 
