@@ -177,7 +177,7 @@ EDGE = MODEL + (
 #: frames have.
 MONITOR = (AUTOSTART, *(
     Parameter(setting.name,
-              list(setting.default) if isinstance(setting.default, tuple) else setting.default,  # type: ignore[arg-type]
+              list(default) if isinstance(default := setting.default, tuple) else default,  # type: ignore[arg-type]
               setting.metadata['description'], setting.metadata['unit'], setting.metadata['minimum'],
               setting.metadata['maximum'], setting.metadata['choices'], dynamic=True)
     for setting in fields(MonitorSettings) if setting.name != 'batch'))

@@ -37,8 +37,8 @@ _OPERATOR = re.compile(
     rf'torch\.ops\.(aten|torchvision|prims)\.(?!from_file)\w+\.\w+|_operator\.({_ARITHMETIC})|torch\.sym_\w+'
 )
 _SYMBOL_WORD = re.compile(
-    r"[su]\d+|'[su]\d+'|\d+|Symbol|Integer|Add|Mul|Pow|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|IntTrueDiv|Eq|Ne|Lt|Le|Gt|Ge"
-    r'|And|Or|Not|True|False|positive|nonnegative|negative|integer|zero'
+    r"[su]\d+|'[su]\d+'|\d+|Symbol|Integer|Add|Mul|Pow|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|IntTrueDiv|Eq|Ne"
+    r'|Lt|Le|Gt|Ge|And|Or|Not|True|False|positive|nonnegative|negative|integer|zero'
 )
 _SYMBOL_MARKS = re.compile(r'[\s(),=*+\-/<>%&|~]+')
 _PLAIN_TEXT = re.compile(r'[\w.+\- ,>:]*')

@@ -53,4 +53,4 @@ def test_ament_flake8(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
     main = pytest.importorskip('ament_flake8.main', reason='ament_flake8 is not installed')
     config = tmp_path / 'flake8.ini'
     config.write_text(FLAKE8)
-    assert main.main(['--config', str(config), *FOLDERS]) == 0, capfd.readouterr().out[-5000:]
+    assert main.main(['--config', str(config), *FOLDERS]) == 0, ''.join(capfd.readouterr())[-5000:]
