@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 _NEW = 0.1
 #: A newer image is waited for until it is late by this share of a period.
 _PUNCTUAL = 0.1
+#: A head may start early by this share of the time between sending and answer, where no newer image comes before: how
+#: long the edge takes varies, and an edge that waits for a payload costs more than a payload that waits for the edge.
+EARLY = 0.02
 
 
 class Freshness:

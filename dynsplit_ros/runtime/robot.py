@@ -25,7 +25,7 @@ from dynsplit_ros.codec import CODECS, encode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import Interrupted, SplitModel
 from dynsplit_ros.runtime.frame import EdgeTimes, FrameTiming, State, Status
-from dynsplit_ros.runtime.freshness import Freshness
+from dynsplit_ros.runtime.freshness import EARLY, Freshness
 
 Outputs = dict[str, Tensor]
 
@@ -310,7 +310,7 @@ class Robot:
                 # While a frame is finished here, a head beside it would slow down what is already late.
                 if self._waiting is not None and not self._overdue:
                     source, arrived_s, period_s = self._waiting
-                    order, start_s = self._next_order()
+                    order, start_s = self._next_order(arrived_s + period_s)
                     now_s = self._clock()
                     if start_s < math.inf:
                         start_s = self._freshness.start_s(arrived_s, start_s, period_s, now_s)
@@ -322,13 +322,14 @@ class Robot:
                 self._changed.wait(wait_s)
         return None
 
-    def _next_order(self) -> tuple[Order, float]:
+    def _next_order(self, newer_s: float) -> tuple[Order, float]:
         """
         Return the order to follow for the next image and the instant to start on it.
 
         Local inference without an order, and after a frame that the edge did not answer until the monitor has taken
         that frame into account: the next frames do not wait for it to notice. The start is so that the payload is ready
-        when link and edge are free; an image that would wait too long for that is done here at once.
+        when link and edge are free, or just before unless a newer image, due at ``newer_s``, comes first; an image that
+        would wait too long for that is done here at once.
         """
         local = Order(self._split.local_index, '', 0.0)
         order = self._order
@@ -339,6 +340,8 @@ class Robot:
             return order, -math.inf
         now_s, free_s = self._clock(), self._free_s(key)
         start_s = free_s - self._ready_s.get(key, math.inf)
+        if newer_s > start_s:
+            start_s -= EARLY * self._answer_s.get(key, 0.0)
         if start_s - now_s > order.local_if_wait_s:
             return replace(local, turn_of=order), -math.inf
         if self._link_is_full() and free_s <= now_s:
