@@ -256,7 +256,7 @@ def _cost(figures: Figures) -> None:
     edge = Profile('thirty cuts', '0', 'cpu', 1, cuts, 4000)
     profile = merge(edge.scaled(SLOWDOWN), edge)
     planning, together, everything = [], [], []
-    for _ in range(7):
+    for _ in range(25):
         monitor = Monitor(profile, MonitorSettings(codecs=codecs))
         frames, spent_s, spent_all_s, deciding_s = 300, 0.0, 0.0, 0.0
         for number in range(frames):
@@ -267,13 +267,14 @@ def _cost(figures: Figures) -> None:
                 monitor.tick(now_s + tick / 50 - 0.1)
                 if probe is not None:
                     monitor.on_probe_answer(probe.id, now_s + tick / 50 - 0.095)
+            late_s = 1e-4 * float(rng.random())
             sent_s = time.process_time()
             spent_all_s += sent_s - start_s
             monitor.on_sent(number, now_s, 0, 'raw', 50_000)
             monitor.on_receipt(number, now_s + 0.03, 0.024)
             monitor.on_frame(FrameObservation(
                 number, 'answered', 0, 'raw', payload_bytes=50_000, answer_bytes=4000, sent_s=now_s,
-                received_s=now_s + 0.03, answered_s=now_s + 0.062 + 1e-4 * float(rng.random()), held_s=0.0301,
+                received_s=now_s + 0.03, answered_s=now_s + 0.062 + late_s, held_s=0.0301,
                 queueing_s=0.0, decode_s=1e-4, tail_s=0.03, head_s=1e-6, encode_s=8e-4))
             frame_s = time.process_time()
             monitor.tick(now_s + 0.063)

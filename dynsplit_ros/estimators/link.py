@@ -34,6 +34,8 @@ _LEAD_BYTES = 3000
 _LED_BYTES = 1500
 _LED_S = 0.0025
 _LED_JITTER_S = 3e-4
+#: How likely it is that the edge paused meanwhile, and saw a message and its lead at once.
+_HURRIED = 0.03
 #: The belief is aged between transfers only when none was seen for this long, in seconds.
 _IDLE_S = 0.2
 #: Of its budget, a probe may spend this: the rate may have fallen before that is noticed.
@@ -154,8 +156,7 @@ class LinkEstimator:
         self._informed_s = -math.inf
         self._tokens = 0.0
         self._credit = True  # for the first probe
-        self._led = False  # one with a lead has told something
-        self._untold = False  # the latest one with a lead did not
+        self._led = False  # one with a lead has been answered
         self._tokens_s: float | None = None
         self._low_bps = 0.0
         self._probes = 0
@@ -274,13 +275,10 @@ class LinkEstimator:
         led = (sent.lead > 0 or sent.is_payload) and sent.size >= _LEAD_BYTES + _LED_BYTES
         if led and 0 < dispersion_s <= arrived_s - sent.sent_s:
             # Packet-pair dispersion (Dovrolis et al., INFOCOM 2001): pauses of this machine are not in it. In the rest
-            # of a payload's time they are: that is its round trip. Where that is unusually long, the edge itself may
-            # have paused, and have seen both at once.
+            # of a payload's time they are: that is its round trip.
+            self._rate.observe(dispersion_s, sent.size - sent.lead, _LED_JITTER_S, _HURRIED)
             rest_s = arrived_s - start_s - dispersion_s
-            sound = rest_s <= self.rtt_s + 3 * self.jitter_s
-            if sound:
-                self._rate.observe(dispersion_s, sent.size - sent.lead, _LED_JITTER_S, hurried=True)
-            told = float(sound)
+            told = 1.0
             if sent.is_payload and alone and now_s - self._rest_s >= self.rules.heartbeat_period_s:
                 self._rest_s = now_s  # as often as heartbeats, which leave only between payloads, would tell it
                 self._on_heartbeat(rest_s)
@@ -288,8 +286,7 @@ class LinkEstimator:
             self._rate.observe(arrived_s - start_s - self.rtt_s, size, self.jitter_s)
             # A short transfer tells less, so the next probe is due sooner.
             told = min(1.0, size * 8 / self._rate.median_bps / self._airtime_s())
-        if sent.lead > 0:
-            self._led, self._untold = self._led or told > 0, told == 0
+        self._led = self._led or sent.lead > 0
         self._informed_s = max(self._informed_s, now_s - (1 - told) * self.rules.probe_period_s)
         if not known and self._heartbeats:
             self._update_rtt()
@@ -353,7 +350,6 @@ class LinkEstimator:
         heartbeat = now_s - self._heartbeat_s >= hurry * self.rules.heartbeat_period_s
         wanted = (
             self._credit
-            or self._untold
             or now_s - self._informed_s >= self.rules.probe_period_s
             or self._rate.level_spread > _AMBIGUOUS
         )
@@ -376,8 +372,8 @@ class LinkEstimator:
         size = min(int(self._low_bps * (_LED_S if lead else self._airtime_s()) / 8), self._largest_probe)
         size = lead + max(size, _LED_BYTES if lead else 4 * HEARTBEAT_BYTES, _FIRST_PROBE_BYTES if self._credit else 0)
         # The first one is on credit, with a lead too: what that told without may be far too low. Later a second
-        # one with a lead is kept in hand: when the first told nothing, or a change, it follows at once.
-        kept = size if lead and not self._untold and self._rate.level_spread <= _AMBIGUOUS else 0
+        # one with a lead is kept in hand: when the first tells a change, it follows at once.
+        kept = size if lead and self._rate.level_spread <= _AMBIGUOUS else 0
         on_credit = self._credit or (lead > 0 and not self._led)
         affordable = self._tokens >= (-2 * size if on_credit else size + kept)
         if not (len(self._heartbeats) >= _SETTLED and self.alive and affordable):

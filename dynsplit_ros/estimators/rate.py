@@ -30,9 +30,8 @@ _REGIME_CHANGES_PER_S = 0.05
 #: Share of transfers that something other than the link held up: a pause of a process, a lost packet sent
 #: again.
 _HELD_UP = 0.01
-_HELD_UP_DENSITY = _HELD_UP / (4 * math.log(10)) * math.sqrt(2 * math.pi)
-#: The same of a receiver that saw beginning and end of a transfer at once, having paused for longer than it took.
-_AT_ONCE_DENSITY = _HELD_UP * math.sqrt(2 * math.pi)
+#: A delay of unknown size: its logarithm is spread evenly over four decades, from one jitter on.
+_DELAY_DENSITY = math.sqrt(2 * math.pi) / (4 * math.log(10))
 #: Times, in jitters, are cut to this, so that single precision holds their squares.
 _LONGEST = 1e12
 #: After this many seconds nothing more is forgotten.
@@ -120,15 +119,15 @@ class RateFilter:
         spectrum *= decay
         self._p, self._cumulated = mix.dot(spectrum).dot(_BASIS), None
 
-    def observe(self, transfer_s: float, size_bytes: float, jitter_s: float, hurried: bool = False) -> None:
+    def observe(self, transfer_s: float, size_bytes: float, jitter_s: float, hurried: float = 0.0) -> None:
         """
         Take into account that ``size_bytes`` took ``transfer_s``, known to ``jitter_s`` (> 0).
 
         The spread is relative to the geometric mean of the expected and the measured time: for long transfers
         this is a normal distribution of the logarithm, for short ones of the time itself, so a transfer too
         short to tell says no more than that the link is not slow. Something may hold a transfer up, but
-        nothing makes it faster than the link, unless it may have been ``hurried``: timed by a receiver that
-        perhaps paused and saw its beginning late.
+        nothing makes it faster than the link, but with the probability ``hurried`` (0..1) it was timed by a
+        receiver that had paused, and saw its beginning late.
         """
         # In units of the jitter, which keeps single precision away from its limits.
         transfer, size = min(transfer_s / jitter_s, _LONGEST), size_bytes / jitter_s
@@ -140,17 +139,16 @@ class RateFilter:
         likelihood = squared * -0.5 / variance
         np.exp(likelihood, out=likelihood)
         likelihood /= np.sqrt(variance, out=variance)
-        # A delay of unknown size: its logarithm is spread evenly over four decades, here from one jitter on.
         squared += 1.0
         if hurried:
             np.abs(late, out=late)
         else:
             np.maximum(late, 0.0, out=late)
-        late *= _HELD_UP_DENSITY
+        late *= max(_HELD_UP, hurried) * _DELAY_DENSITY
         late /= squared
         likelihood += late
-        if hurried:
-            likelihood += _AT_ONCE_DENSITY * math.exp(-(transfer**2) / 2)
+        if hurried:  # whoever paused for longer than it took saw beginning and end at once
+            likelihood += hurried * math.sqrt(2 * math.pi) * math.exp(-(transfer**2) / 2)
         likelihood *= self._p
         self._set(likelihood)
 

@@ -34,7 +34,6 @@ _SUMS: Array = np.array(
         (1, 0, 1, 0, 0, 0, 0, 0, 1, 1),  # on the robot altogether
         (0, 1, 0, 1, 1, 0, 0, 0, 0, 0),  # at the edge
         (0, 0, 0, 0, 0, 0, 1, 0, 0, 0),  # on the link
-        (0, 1, 0, 1, 1, 1, 0, 0, 0, 0),  # at the edge, with the round trip
         (1, 1, 1, 1, 1, 1, 0, 0, 1, 0),  # everything but the link
         (0, 1, 0, 1, 1, 1, 1, 0, 0, 0),  # from sending to the answer
         (0, -1, 0, -1, -1, -1, 0, 1, 0, 0),  # by how much finishing takes longer than edge and round trip
@@ -298,7 +297,7 @@ class Planner:
         np.divide(1.0, outlook.rates_bps[::-1], out=x[1:])
         capped = _CAP.dot(x)
         usual_s = float(x[_MIDDLE])
-        before, on_robot, at_edge, on_link, fixed, sure, predicted, more = self._sums(outlook, usual_s)
+        before, on_robot, at_edge, on_link, sure, predicted, more = self._sums(outlook, usual_s)
         # Waiting is bounded: after a while the robot finishes the frame itself, and whichever is done first
         # counts.
         bound = self._bound(predicted)
@@ -332,9 +331,10 @@ class Planner:
         if not math.isfinite(score[best]):
             best = len(self.splits) - 1  # the budget allows nothing: the robot alone sends nothing
         chosen, changed, why = self._choose(best, score, before, at_edge, usual_s, outlook)
+        fixed_s = float(at_edge[chosen]) + outlook.rtt_s * float(self._sends[chosen])
         fallback_s = self._fallback_s(
             chosen,
-            float(fixed[chosen]),
+            fixed_s,
             float(predicted[chosen]),
             float(self._finish[chosen]) * outlook.robot_factor,
             float(bound[chosen]),
@@ -360,7 +360,7 @@ class Planner:
             self.codecs[chosen],
             why,
             latency_s,
-            float(fixed[chosen] + transfer[chosen]),
+            fixed_s + float(transfer[chosen]),
             fallback_s,
             spare_s,
             changed,
@@ -373,7 +373,7 @@ class Planner:
 
     def _sums(self, outlook: Outlook, bit_s: float) -> Array:
         """
-        Return the sums of :data:`_SUMS` in seconds for each choice, [8, choices], if a bit takes ``bit_s``.
+        Return the sums of :data:`_SUMS` in seconds for each choice, [7, choices], if a bit takes ``bit_s``.
 
         One product: for so few numbers, each call costs more than what it computes.
         """

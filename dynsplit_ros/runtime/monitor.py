@@ -387,8 +387,8 @@ class Monitor:
         self._link.tick(now_s)
         last, degraded = self._decision, not self._link.alive
         turned = last is None or last.degraded != degraded
-        waiting = self._link.overdue(now_s) is not None
-        if not (self._news or turned or waiting or now_s - self._planned_s >= _IDLE_S):
+        idle = not (self._news or turned or now_s - self._planned_s >= _IDLE_S)
+        if idle and self._link.overdue(now_s) is None:
             return None
         plan = self._planner.plan(self._outlook(now_s))
         self._planned_s, self._news = now_s, False
