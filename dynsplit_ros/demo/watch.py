@@ -125,7 +125,7 @@ def facts(watch: Watch) -> dict[str, str]:
         'reason': split.reason if split else '',
         'throughput': (f'{link.throughput_bps / 1e6:.3g} Mbit/s' if link.alive else 'link lost') if link else '',
         'round trip': f'{link.round_trip_s * 1e3:.1f} ms' if link else '',
-        'edge': (f'{load.utilisation:.0%} busy, {load.robots} robot{"s" * (load.robots != 1)}' if load else '')
+        'edge': (f'{load.utilisation:.0%} busy, {load.robots} robot{"s" * (load.robots != 1)} sending' if load else '')
         + (f', queue {link.edge_queueing_s * 1e3:.1f} ms' if link and load else ''),
         'latency': f'{last.latency_s * 1e3:.0f} ms, median {(watch.median_s or 0.0) * 1e3:.0f} ms' if last else '',
         'frames': f'{watch.rate_hz(time.monotonic()):.1f}/s: '

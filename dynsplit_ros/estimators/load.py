@@ -25,7 +25,7 @@ class LoadReport:
     ``session`` names the run of the edge (another one after a restart) and ``sequence`` counts its reports.
     ``utilisation`` is the busy share of its time (0..1), ``queue_length`` the frames waiting, ``queueing_s``
     the delay that a frame arriving now would see, ``slowdown`` how many times as long as profiled its tails
-    take, and ``robots`` how many robots it serves.
+    take, and ``robots`` how many robots sent it something lately.
     """
 
     session: int
