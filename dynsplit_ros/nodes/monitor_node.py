@@ -186,7 +186,7 @@ class MonitorNode(Managed):
         if decision is None:
             return
         if decision.changed:
-            self.get_logger().info(f'split {in_words(decision)}: {decision.reason}')
+            self.get_logger().info(decision.reason)
         self._split.publish(self._to_message(decision))
 
     def _to_message(self, decision: Decision) -> msg.SplitDecision:
