@@ -29,6 +29,7 @@ import rclpy.parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
+from rclpy.timer import Timer
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from std_msgs.msg import Header
 
@@ -120,6 +121,16 @@ class Shell(Node):
         options.setdefault('event_callbacks', SubscriptionEventCallbacks(incompatible_qos=note))
         subscription = super().create_subscription(msg_type, topic, *arguments, **options)
         return subscription
+
+    def destroy_subscription(self, subscription: Subscription) -> bool:
+        """Destroy it, as rclpy does; what an executor already has in hand for it goes nowhere."""
+        subscription.callback = lambda message: None
+        return super().destroy_subscription(subscription)
+
+    def destroy_timer(self, timer: Timer) -> bool:
+        """Destroy it, as rclpy does; should an executor have it in hand, nothing happens."""
+        timer.callback = lambda: None
+        return super().destroy_timer(timer)
 
     def _mismatches(self) -> list[str]:
         """Return a sentence for each publisher that a subscription cannot hear at present; log it when it is new."""

@@ -202,7 +202,11 @@ def test_cleanup_releases_the_model(tmp_path, model_parameters, make) -> None:
             held = [weakref.ref(part) for part in (node.split, node.split.model.module, next(
                 node.split.model.module.parameters()))]
             assert all(part() is not None for part in held)
+            active = [*node.subscriptions, *node.timers]
             node.trigger_deactivate()
+            for entity in set(active) - {*node.subscriptions, *node.timers}:  # an executor may have them in hand
+                entity.callback(*([entity.msg_type()] if hasattr(entity, 'msg_type') else []))
+            del active, entity
             node.trigger_cleanup()
             assert node.state == 'unconfigured'
             assert all(part() is None for part in held), 'something still refers to the model'
