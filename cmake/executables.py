@@ -17,15 +17,19 @@ import setuptools  # noqa: F401
 from distutils.core import run_setup  # isort: skip
 
 SCRIPT = """#!{python}
+import os
 import signal
 import sys
 
 if __name__ == '__main__':  # not where multiprocessing loads this file once more
-    try:
-        from {module} import {function}
+    # Ctrl-C while modules are still being loaded: some take an exception that is raised there for a fault of theirs.
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit({interrupted}))
+    from {module} import {function}
 
+    signal.signal(signal.SIGINT, before)
+    try:
         code = {function}()
-    except KeyboardInterrupt:  # Ctrl-C while modules are still being loaded
+    except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         code = {interrupted}
     sys.exit(code)

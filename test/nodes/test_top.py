@@ -75,7 +75,7 @@ def test_top_shows_a_running_system(system: Callable[..., System]) -> None:
     with in_a_terminal(40, 24) as (process, read):
         deadline_s = time.monotonic() + 90
         # It counts what it has seen itself, so frames go on while it looks.
-        while not re.search(r'[1-9]\d* answered', read()):
+        while not (re.search(r'[1-9]\d* answered', read()) and 'busy' in read()):
             assert time.monotonic() < deadline_s, read()
             running.observer.send_and_wait()
         process.send_signal(signal.SIGINT)
