@@ -31,8 +31,8 @@ def table(document: dict[str, Any]) -> str:
     versions = ', '.join(f'{name} {value}' for name, value in facts.items())
     barred = [row for row in document['figures'] if row['bar'] is not None]
     missed = sum(not row['holds'] for row in barred)
-    verdict = f'All {len(barred)} bars met' if barred else 'Measured'
-    verdict = f'**{missed} of {len(barred)} bars missed**' if missed else verdict
+    met = f'All {len(barred)} bars met' if barred else 'Measured'
+    verdict = f'**{missed} of {len(barred)} bars missed**' if missed else met
     return (f'{verdict}, by `{command}` on {when}: {cores} cores of {processor}, {memory_gib} GiB; {versions}.\n\n'
             + '\n'.join(rows))
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 import math
+import statistics
 
 from dynsplit_ros.estimators.rate import RateFilter
 
@@ -114,13 +115,6 @@ class LinkRules:
     downlink_ratio: float
 
 
-def _median(values: list[float]) -> float:
-    """Return what the standard library's does, in a third of its time."""
-    values = sorted(values)
-    half = len(values) // 2
-    return values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
-
-
 class LinkEstimator:
     """
     Follows each message from sending to arrival on a link that carries one after the other.
@@ -128,7 +122,8 @@ class LinkEstimator:
     A message's transfer starts when it is sent or when the one before it is through, whichever is later, and
     ends half a round trip before its receipt comes back, or its answer, less the time that the edge held it.
     Only durations are subtracted from the robot's clock; the edge's clock is never looked at. Throughput
-    probes keep to ``probe_share``, heartbeats included, and leave only while nothing else is under way. The
+    probes keep to ``probe_share``, heartbeats included, and leave only while nothing else is under way, but for
+    a heartbeat behind a payload that nobody waits for. The
     link counts as lost when nothing at all was heard for ``silence_s`` longer than expected: of a message that is
     unanswered, or of the edge's reports, where they came regularly.
     """
@@ -322,9 +317,9 @@ class LinkEstimator:
         known = self._informed_s > -math.inf
         now_s = self._heartbeat_size * 8 / self._rate.median_bps if known else 0.0
         rtts = [total - (now_s if own != own else own) for total, own in self._heartbeats]  # NaN is not itself
-        middle = _median(rtts)
+        middle = statistics.median(rtts)
         # 1.4826 makes the median deviation that of a normal distribution.
-        self.jitter_s = max(1.4826 * _median([abs(rtt - middle) for rtt in rtts]), _LEAST_JITTER_S)
+        self.jitter_s = max(1.4826 * statistics.median([abs(rtt - middle) for rtt in rtts]), _LEAST_JITTER_S)
         limit_s = 3 * self.jitter_s
         near = [rtt for rtt in rtts if abs(rtt - middle) <= limit_s]
         self.rtt_s = max(0.0, sum(near) / len(near))

@@ -30,8 +30,10 @@ _REGIME_CHANGES_PER_S = 0.05
 #: Share of transfers that something other than the link held up: a pause of a process, a lost packet sent
 #: again.
 _HELD_UP = 0.01
+#: Densities are times this, so that the standard normal distribution's largest is 1.
+_PER_DENSITY = math.sqrt(2 * math.pi)
 #: A delay of unknown size: its logarithm is spread evenly over four decades, from one jitter on.
-_DELAY_DENSITY = math.sqrt(2 * math.pi) / (4 * math.log(10))
+_DELAY_DENSITY = _PER_DENSITY / (4 * math.log(10))
 #: Times, in jitters, are cut to this, so that single precision holds their squares.
 _LONGEST = 1e12
 #: After this many seconds nothing more is forgotten.
@@ -148,7 +150,7 @@ class RateFilter:
         late /= squared
         likelihood += late
         if hurried:  # whoever paused for longer than it took saw beginning and end at once
-            likelihood += hurried * math.sqrt(2 * math.pi) * math.exp(-(transfer**2) / 2)
+            likelihood += hurried * _PER_DENSITY * math.exp(-(transfer**2) / 2)
         likelihood *= self._p
         self._set(likelihood)
 

@@ -25,7 +25,7 @@ from dynsplit_ros.codec import CODECS, encode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import Interrupted, SplitModel
 from dynsplit_ros.runtime.frame import EdgeTimes, FrameTiming, State, Status
-from dynsplit_ros.runtime.freshness import EARLY, Freshness
+from dynsplit_ros.runtime.freshness import early_s, Freshness
 
 Outputs = dict[str, Tensor]
 
@@ -43,8 +43,8 @@ class Order:
     ``predicted_s`` is the latency that it expects of them. ``fallback_after_s`` bounds the wait for an answer; an image
     that would wait longer than ``local_if_wait_s`` for link and edge to be free is done here at once. ``last_frame`` is
     the latest frame (of ``last_frame_session``) that the decision takes into account. ``waiting_share`` (0..1) of the
-    frame rate may be given up so that images are new.
-    ``degraded`` says that the edge is silent: what is under way is finished here.
+    frame rate may be given up so that images are new. ``degraded`` says that the edge is silent: what is under way is
+    finished here.
     """
 
     split_index: int
@@ -339,9 +339,7 @@ class Robot:
         if not self._in_flight:
             return order, -math.inf
         now_s, free_s = self._clock(), self._free_s(key)
-        start_s = free_s - self._ready_s.get(key, math.inf)
-        if newer_s > start_s:
-            start_s -= EARLY * self._answer_s.get(key, 0.0)
+        start_s = early_s(free_s - self._ready_s.get(key, math.inf), self._answer_s.get(key, 0.0), newer_s)
         if start_s - now_s > order.local_if_wait_s:
             return replace(local, turn_of=order), -math.inf
         if self._link_is_full() and free_s <= now_s:

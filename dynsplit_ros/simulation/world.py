@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynsplit_ros.profile.profile import SystemProfile
-from dynsplit_ros.runtime.freshness import EARLY, Freshness
+from dynsplit_ros.runtime.freshness import early_s, Freshness
 from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport, Monitor, MonitorSettings
 from dynsplit_ros.simulation.trace import constant, Trace
 
@@ -293,9 +293,9 @@ class World:
         start_s = self.now_s
         if order.split_index != local and self._in_flight:
             slot_s = self._slot_free_s(key)
-            start_s = slot_s - self._ready.get(key, math.inf)
-            if arrived_s + self._period_s > start_s:
-                start_s -= EARLY * self._answer.get(key, 0.0)
+            start_s = early_s(
+                slot_s - self._ready.get(key, math.inf), self._answer.get(key, 0.0), arrived_s + self._period_s
+            )
             if start_s - self.now_s > order.local_if_wait_s:
                 return local, '', 0.0, self.now_s, order
             if self._link_full() and slot_s <= self.now_s:
