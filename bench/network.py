@@ -25,14 +25,18 @@ from typing import Any
 import numpy as np
 
 from bench.figures import argument_parser, Figures
+from bench.setting import Setter
 from bench.spinning import Spinning
 from bench.testbed import Testbed
 
 ROBOT = 'robot1'
 LINK_RATES_BPS = (5e6, 20e6, 100e6)
 STEP_RATES_BPS = (1e6, 5e6, 20e6, 100e6, 5e6)
-FRAMES = 8
+FRAMES = 15
 OFFERED = 200
+RATE_HZ = 10.0
+#: How long the dynamic system has the rate before a step, in seconds.
+SETTLING_S = 5.0
 
 
 def identity() -> Any:
@@ -73,7 +77,6 @@ class Bench:
         self.seen: list[Seen] = []
         self.profiles: dict[str, Any] = {}
         self.receipts: dict[int, float] = {}
-        self.decisions: list[tuple[float, int]] = []
         self.loads = 0
         self._number = 0
         os.environ |= environment(transport)
@@ -96,9 +99,7 @@ class Bench:
         topics.ROBOT_PROFILE.subscription(node, lambda message: self.profiles.__setitem__('robot', message))
         topics.EDGE_PROFILE.subscription(node, lambda message: self.profiles.__setitem__('edge', message))
         topics.EDGE_LOAD.subscription(node, lambda message: setattr(self, 'loads', self.loads + 1))
-        if monitor is not None:
-            topics.SPLIT.subscription(node, lambda message: self.decisions.append(
-                (time.monotonic(), message.split_index)))
+        self._setter = Setter(node)
         self._spinning = Spinning(node)
 
     def _on_prediction(self, message: Any) -> None:
@@ -158,14 +159,32 @@ class Bench:
         self.wait(lambda: any(seen.shown_s == shown_s for seen in self.seen[-3:]), 'a prediction', 30.0)
         return next(seen for seen in self.seen[-3:] if seen.shown_s == shown_s)
 
-    def play(self, rate_hz: float, until: Callable[[], object]) -> None:
-        """Offer images at a rate until something has happened."""
-        next_s = time.monotonic()
+    def play(self, rate_hz: float, until: Callable[[], object], within_s: float = 180.0) -> None:
+        """Offer images at a rate until something has happened, and fail when a process ends or it takes too long."""
+        began_s = next_s = time.monotonic()
         while not until():
             self.processes.check()
+            if time.monotonic() > began_s + within_s:
+                raise RuntimeError(f'frames did not come as expected within {within_s:g} s; '
+                                   f'logs: {self.processes.folder}')
             self.show()
             next_s += 1 / rate_hz
             time.sleep(max(0.0, next_s - time.monotonic()))
+
+    def watch(self, seconds: float) -> list[Seen]:
+        """Offer 10 images/s for some seconds; return the predictions of those that were shown meanwhile."""
+        began_s = time.monotonic()
+        self.play(RATE_HZ, lambda: time.monotonic() - began_s >= seconds)
+        ended_s = time.monotonic()
+        self.play(RATE_HZ, lambda: self.seen and self.seen[-1].shown_s >= ended_s)  # what is under way comes in order
+        return [seen for seen in self.seen if began_s <= seen.shown_s < ended_s]
+
+    def pin(self, split_index: int) -> None:
+        """Have the monitor use one split, and wait until frames do; -1 has it choose."""
+        self._setter.set(f'/{ROBOT}/monitor_node', pinned_split=split_index)
+        pinned_s = time.monotonic()
+        self.play(RATE_HZ, lambda: self.seen[-1].shown_s > pinned_s
+                  and split_index in (-1, self.seen[-1].timing.split_index))
 
     def settle(self, split_index: int) -> None:
         """Show images one by one until the split is in use, and three more, so that what is first is done."""
@@ -258,53 +277,54 @@ def in_haste(figures: Figures, stage: Bench, where: str, index: int, cuts: Any, 
 
 def measure_system(figures: Figures, folder: Path, model: str, seconds: float, splits: list[int] | None) -> None:
     """
-    Step the rate under the dynamic system, every fixed split, full offloading and local inference.
+    Step the rate under the dynamic system; beside it, every fixed split, full offloading and local inference.
 
-    The dynamic system runs first and last, since the machine's own speed drifts meanwhile; both runs count.
+    The machine's own speed drifts by a third within minutes, so all choices take turns at each rate, in one system
+    whose split is pinned meanwhile, in mirrored order. The dynamic system first has the rate before, then the step.
     """
     from dynsplit_ros.model import load_model
     from dynsplit_ros.partition import SplitModel
 
     local = SplitModel(load_model(model, weights='none')).local_index
-    parameters = {'model': model, 'weights': 'none', 'threads': 1}
-    policies = {'dynamic': -1, **{('offloading' if i == 0 else 'local' if i == local else f'split {i}'): i
-                                  for i in (range(local + 1) if splits is None else splits)}}
-    latencies: dict[str, list[list[float]]] = {policy: [[] for _ in STEP_RATES_BPS] for policy in policies}
-    for policy, pinned in (*policies.items(), ('dynamic', -1)):
-        with Testbed(STEP_RATES_BPS[-1], {'robot': 0.25, 'edge': 1.0}) as testbed, bench(
-                testbed, folder, transport='wired', model=parameters, monitor={'pinned_split': pinned}) as stage:
-            testbed.set_rate(STEP_RATES_BPS[0])
-            stage.play(10.0, warmed(stage, 5.0))
-            stage.seen.clear()
-            stage.decisions.clear()
-            steps = []
-            for rate_bps in STEP_RATES_BPS:
+    fixed = {('offloading' if i == 0 else 'local' if i == local else f'split {i}'): i
+             for i in (range(local + 1) if splits is None else splits)}
+    latencies: dict[str, list[list[float]]] = {policy: [[] for _ in STEP_RATES_BPS] for policy in ('dynamic', *fixed)}
+    with Testbed(STEP_RATES_BPS[-1], {'robot': 0.25, 'edge': 1.0}) as testbed, bench(
+            testbed, folder, transport='wired', model={'model': model, 'weights': 'none', 'threads': 1},
+            monitor={'pinned_split': -1}) as stage:
+        stage.play(RATE_HZ, warmed(stage, 5.0))
+        for number, rate_bps in enumerate(STEP_RATES_BPS):
+            where = f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s'
+            # The policies' latencies at this rate; two halves, so that what drifts meets all alike.
+            runs = {policy: of_steps[number] for policy, of_steps in latencies.items()}
+            used: list[tuple[int, float]] = []
+
+            def step(before_bps: float = STEP_RATES_BPS[number - 1], rate_bps: float = rate_bps,
+                     runs: dict[str, list[float]] = runs, used: list[tuple[int, float]] = used) -> None:
+                stage.pin(-1)
+                testbed.set_rate(before_bps)
+                stage.watch(SETTLING_S)
                 testbed.set_rate(rate_bps)
                 began_s = time.monotonic()
-                steps.append((began_s, rate_bps))
-                stage.play(10.0, lambda: time.monotonic() - began_s >= seconds)
-            ended_s = time.monotonic()
-            time.sleep(1.0)
-            bounds = [began_s for began_s, _ in steps] + [ended_s]
-            for run, begin, end in zip(latencies[policy], bounds, bounds[1:]):
-                run += [s.timing.latency_s for s in stage.seen if begin <= s.shown_s < end]
-            if policy == 'dynamic':
-                report_changes(figures, stage, steps, bounds)
-    for number, rate_bps in enumerate(STEP_RATES_BPS):
-        means = {policy: float(np.mean(runs[number])) if runs[number] else float('inf')
-                 for policy, runs in latencies.items()}
-        best = min((policy for policy in means if policy != 'dynamic'), key=lambda policy: means[policy])
-        for policy, mean_s in means.items():
-            figures.add(f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: {policy}', mean_s * 1e3, 'ms')
-        figures.add(
-            f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: dynamic over the best fixed choice ({best})',
-            means['dynamic'] / means[best],
-            'times',
-            '<= 1.10',
-        )
+                seen = stage.watch(seconds)
+                runs['dynamic'] += [s.timing.latency_s for s in seen]
+                settled = statistics.mode(s.timing.split_index for s in seen)
+                used.append((settled, next(s.shown_s for s in seen if s.timing.split_index == settled) - began_s))
+
+            step()
+            for policy in (*fixed, *reversed(fixed)):
+                stage.pin(fixed[policy])
+                runs[policy] += [s.timing.latency_s for s in stage.watch(seconds / 2)]
+            step()
+            for policy, run in runs.items():
+                figures.add(f'{where}: {policy}', float(np.mean(run)) * 1e3, 'ms')
+            best = min(fixed, key=lambda policy: np.mean(runs[policy]))
+            figures.add(f'{where}: dynamic over the best fixed choice ({best})',
+                        float(np.mean(runs['dynamic']) / np.mean(runs[best])), 'times', '<= 1.10')
+            for again, (settled, after_s) in zip(('', ', again'), used):
+                figures.add(f'{where}: split {settled} in use after{again}', after_s, 's', '<= 1')
     # A fixed split that is slow answers fewer frames in a slow step: each step counts alike.
-    overall = {policy: float(np.mean([np.mean(run) if run else np.inf for run in runs]))
-               for policy, runs in latencies.items()}
+    overall = {policy: float(np.mean([np.mean(run) for run in runs])) for policy, runs in latencies.items()}
     for policy, mean_s in overall.items():
         figures.add(f'whole run: {policy}', mean_s * 1e3, 'ms')
         if policy != 'dynamic':
@@ -319,20 +339,6 @@ def warmed(stage: Bench, seconds: float) -> Callable[[], object]:
     return happened
 
 
-def report_changes(figures: Figures, stage: Bench, steps: list[tuple[float, float]], bounds: list[float]) -> None:
-    """Tell how long after each step the split in use for the most of it was first used."""
-    for number, (began_s, rate_bps) in enumerate(steps):
-        used = [(s.shown_s, s.timing.split_index) for s in stage.seen if began_s <= s.shown_s < bounds[number + 1]]
-        settled = statistics.mode(index for _, index in used)
-        first_s = next(shown_s for shown_s, index in used if index == settled)
-        figures.add(
-            f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s: split {settled} in use after',
-            first_s - began_s,
-            's',
-            '<= 1' if number else None,
-        )
-
-
 def measure_cpu(figures: Figures, folder: Path, seconds: float) -> None:
     """Run the nodes at 10 frames/s with a model that does nothing and read their CPU time."""
     import psutil
@@ -343,12 +349,12 @@ def measure_cpu(figures: Figures, folder: Path, seconds: float) -> None:
     )
     with Testbed(100e6) as testbed, bench(
             testbed, folder, transport='wired', model=parameters, monitor={'pinned_split': 0}) as stage:
-        stage.play(10.0, warmed(stage, 3.0))
+        stage.play(RATE_HZ, warmed(stage, 3.0))
         nodes = {name: psutil.Process(stage.processes.pid(name)) for name in ('camera', 'edge', 'monitor')}
         before = {name: sum(process.cpu_times()[:2]) for name, process in nodes.items()}
         stage.seen.clear()
         began_s = time.monotonic()
-        stage.play(10.0, lambda: time.monotonic() - began_s >= seconds)
+        stage.play(RATE_HZ, lambda: time.monotonic() - began_s >= seconds)
         spent_s = time.monotonic() - began_s
         figures.add('frames/s with a model that does nothing', len(stage.seen) / spent_s, '1/s')
         for name, process in nodes.items():

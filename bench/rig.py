@@ -16,16 +16,15 @@ from typing import Any
 
 from domain_coordinator import domain_id
 import numpy as np
-from rcl_interfaces.srv import SetParameters
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 import torch
 
+from bench.setting import DEADLINE_S, Setter
 from dynsplit_ros import msg
 from dynsplit_ros.demo.processes import Processes
 from dynsplit_ros.errors import DynsplitError
@@ -39,7 +38,6 @@ from dynsplit_ros.tasks import output_digest
 ROBOT = 'robot1'
 #: Pictures that are shown in turn; the stamp's nanoseconds carry the picture's number.
 PICTURES = 32
-DEADLINE_S = 90.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Player(Node):
         self.create_subscription(msg.Prediction, topics.PREDICTION.name, self._on_prediction, deep)
         self.create_subscription(msg.FrameTiming, topics.FRAME_TIMING.name, self._on_timing, deep)
         topics.SPLIT.subscription(self, lambda message: self.decisions.append((time.monotonic(), message)))
-        self._clients_by_node: dict[str, Any] = {}
+        self._setter = Setter(self)
         self._timer: Any = None
 
     def play(self, rate_hz: float) -> None:
@@ -97,23 +95,7 @@ class Player(Node):
 
     def set(self, node: str, **values: object) -> None:
         """Set parameters of one of the robot's nodes; raise DynsplitError where that is refused."""
-        name = f'/{ROBOT}/{node}/set_parameters'
-        client = self._clients_by_node.setdefault(node, self.create_client(SetParameters, name))
-        request = SetParameters.Request(
-            parameters=[Parameter(key, value=value).to_parameter_msg() for key, value in values.items()])
-        deadline_s = time.monotonic() + DEADLINE_S
-        while True:  # a node that was killed seems to offer its service for a while, and takes the request with it
-            future = client.call_async(request)
-            with contextlib.suppress(DynsplitError):
-                wait(future.done, '', 1.0)
-            if future.done():
-                break
-            client.remove_pending_request(future)
-            if time.monotonic() > deadline_s:
-                raise DynsplitError(f'{node} does not take its parameters; read its log')
-        for result in future.result().results:
-            if not result.successful:
-                raise DynsplitError(f'{node} refused {values}: {result.reason}')
+        self._setter.set(f'/{ROBOT}/{node}', **values)
 
 
 def wait(happened: Callable[[], object], complaint: str, within_s: float = DEADLINE_S) -> None:

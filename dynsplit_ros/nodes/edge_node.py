@@ -45,10 +45,10 @@ class RobotLink:
             return f'{namespace.rstrip("/")}/{topic.name}'
 
         self.receipt = topics.RECEIPT.publisher(node, name(topics.RECEIPT))
-        self.tail_result = topics.TAIL_RESULT.publisher(node, name(topics.TAIL_RESULT))
+        self.tail_result = node.downlink.publisher(topics.TAIL_RESULT, name(topics.TAIL_RESULT))
         self.edge_load = topics.EDGE_LOAD.publisher(node, name(topics.EDGE_LOAD))
         self.edge_profile = topics.EDGE_PROFILE.publisher(node, name(topics.EDGE_PROFILE))
-        self.edge_profile.publish(node.profile_message)
+        self._announced = False
         self._subscriptions = [
             topics.ACTIVATION.subscription(node, self._on_activation, name(topics.ACTIVATION)),
             topics.PROBE.subscription(node, self._on_probe, name(topics.PROBE)),
@@ -80,14 +80,21 @@ class RobotLink:
                                          held_s=time.monotonic() - arrived_s,
                                          dispersion_s=arrived_s - self._lead[2] if led else math.nan))
 
+    def announce(self) -> None:
+        """Tell the robot once of this edge, as soon as it can hear answers: the first ones would be lost before."""
+        if not self._announced and self.tail_result.get_subscription_count() > 0:
+            self._announced = True
+            self.edge_profile.publish(self._node.profile_message)
+
     def close(self) -> None:
         """Give the topics back."""
         for subscription in self._subscriptions:
             self._node.forget(subscription.topic_name)
             self._node.destroy_subscription(subscription)
-        for publisher in (self.receipt, self.tail_result, self.edge_load, self.edge_profile):
+        for owner, publisher in ((self._node.downlink, self.tail_result), *(
+                (self._node, publisher) for publisher in (self.receipt, self.edge_load, self.edge_profile))):
             self._node.forget(publisher.topic_name)
-            self._node.destroy_publisher(publisher)
+            owner.destroy_publisher(publisher)
 
 
 class EdgeNode(Managed):
@@ -95,6 +102,7 @@ class EdgeNode(Managed):
 
     split: SplitModel
     edge: Edge | None = None
+    downlink: topics.Apart | None = None
 
     def __init__(self) -> None:
         super().__init__('edge_node', EDGE)
@@ -106,6 +114,7 @@ class EdgeNode(Managed):
         self.split, self._profile = load(self, values, values.batch)
         self.profile_message = to_profile(self._profile.scaled(values.emulate_slowdown) if values.emulate_slowdown > 1
                                           else self._profile, values.batch)
+        self.downlink = topics.Apart(self, 'downlink')
 
     def activate(self) -> None:
         """Serve robots."""
@@ -131,8 +140,19 @@ class EdgeNode(Managed):
 
     def cleanup(self) -> None:
         """Give the model's memory back."""
+        self._withdraw()
         self.split = self._profile = None
         unload()
+
+    def close(self) -> None:
+        """Leave."""
+        super().close()
+        self._withdraw()
+
+    def _withdraw(self) -> None:
+        if self.downlink is not None:
+            self.downlink.close()
+        self.downlink = None
 
     def _discover(self) -> None:
         suffix = '/' + topics.ACTIVATION.name
@@ -158,6 +178,8 @@ class EdgeNode(Managed):
                 self.get_logger().info(f'the robot in namespace {namespace} has left')
                 self._links.pop(namespace).close()
                 self.edge.forget(namespace)
+        for link in self._links.values():
+            link.announce()
 
     def diagnose(self) -> tuple[bytes, str, dict[str, object]]:
         """Tell how busy the edge is, and whose activations it refuses; a failing tail is an error."""

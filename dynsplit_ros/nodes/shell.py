@@ -36,7 +36,7 @@ from std_msgs.msg import Header
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.nodes.security import check_security
 from dynsplit_ros.parameters import Parameter, Value
-from dynsplit_ros.transport import defaults, keep_memory
+from dynsplit_ros.transport import defaults, keep_memory, small_messages
 
 #: Seconds between two reports of the same kind of fault.
 THROTTLE_S = 5.0
@@ -99,7 +99,8 @@ class Shell(Node):
     fixed_for_good = True
 
     def __init__(self, name: str, parameters: tuple[Parameter, ...]) -> None:
-        super().__init__(name)
+        with small_messages():  # large ones have participants of their own: topics.Apart
+            super().__init__(name)
         self._declarations = {parameter.name: parameter for parameter in parameters}
         self._told: dict[str, tuple[float, int]] = {}
         self._telling = threading.Lock()

@@ -64,7 +64,7 @@ class Apart:
     A DDS participant of its own beside a node's, for publishers of large messages.
 
     A message that waits for a slow link otherwise holds up all that its participant publishes: predictions came 0.2 s
-    late while an activation of 0.5 s was on its way.
+    late while an activation of 0.5 s was on its way. And a node's own participant sends in the publishing thread.
     """
 
     def __init__(self, node: Node, suffix: str) -> None:
@@ -74,13 +74,17 @@ class Apart:
         self._node = Node(f'{node.get_name()}_{suffix}', namespace=node.get_namespace(), context=self._context,
                           use_global_arguments=False, enable_rosout=False, start_parameter_services=False)
 
-    def publisher(self, topic: Topic) -> Publisher:
+    def publisher(self, topic: Topic, name: str | None = None) -> Publisher:
         """Create a publisher under the name and with the quality of service that it would have on the node."""
         # Made there first: its remappings apply, and its parameters may override the quality of service.
-        publisher = topic.publisher(self._beside)
-        name, qos = publisher.topic_name, publisher.qos_profile
+        publisher = topic.publisher(self._beside, name)
+        full_name, qos = publisher.topic_name, publisher.qos_profile
         self._beside.destroy_publisher(publisher)
-        return self._node.create_publisher(topic.type, name, qos)
+        return self._node.create_publisher(topic.type, full_name, qos)
+
+    def destroy_publisher(self, publisher: Publisher) -> None:
+        """Give a publisher back."""
+        self._node.destroy_publisher(publisher)
 
     def close(self) -> None:
         """Leave."""

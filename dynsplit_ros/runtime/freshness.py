@@ -13,19 +13,6 @@ from numpy.typing import NDArray
 _NEW = 0.1
 #: A newer image is waited for until it is late by this share of a period.
 _PUNCTUAL = 0.1
-#: A head may start early by this share of the time between sending and answer, where no newer image comes before: how
-#: long the edge takes varies, and an edge that waits for a payload costs more than a payload that waits for the edge.
-_EARLY = 0.02
-
-
-def early_s(start_s: float, answer_s: float, newer_s: float) -> float:
-    """
-    Return when to start a head rather than at ``start_s``, when its payload would just find link and edge free.
-
-    ``answer_s`` is the time between sending and answer, and ``newer_s`` when a newer image is due, all in seconds (NaN:
-    nobody knows).
-    """
-    return start_s - _EARLY * answer_s if newer_s > start_s else start_s
 
 
 class Freshness:

@@ -25,7 +25,8 @@ from dynsplit_ros.codec import CODECS, encode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import Interrupted, SplitModel
 from dynsplit_ros.runtime.frame import EdgeTimes, FrameTiming, State, Status
-from dynsplit_ros.runtime.freshness import early_s, Freshness
+from dynsplit_ros.runtime.freshness import Freshness
+from dynsplit_ros.runtime.pace import Pace
 
 Outputs = dict[str, Tensor]
 
@@ -155,11 +156,7 @@ class Robot:
         self._finished: OrderedDict[int, FrameTiming] = OrderedDict()  # the latest that were, for late answers
         self._counts = dict.fromkeys(Counters.__dataclass_fields__, 0)
         self._closing = False
-        # Last durations by (split, codec): until ready (to be sent, or, for local inference, altogether), until
-        # received, until answered.
-        self._ready_s: dict[tuple[int, str], float] = {}
-        self._transfer_s: dict[tuple[int, str], float] = {}
-        self._answer_s: dict[tuple[int, str], float] = {}
+        self._pace = Pace()
 
         self._delivering = threading.RLock()  # guards the two below; taken before _changed, never while holding it
         self._done: dict[int, tuple[Frame, Outputs | None]] = {}
@@ -213,7 +210,7 @@ class Robot:
             if frame is not None and math.isnan(frame.timing.received_s):
                 timing = frame.timing
                 timing.received_s = self._clock()
-                self._transfer_s[timing.split_index, timing.codec] = timing.received_s - timing.sent_s
+                self._pace.on_received((timing.split_index, timing.codec), timing.received_s - timing.sent_s)
                 self._changed.notify_all()
 
     def on_answer(self, session: int, sequence: int, status: Status, reason: str, outputs: Outputs,
@@ -244,7 +241,7 @@ class Robot:
                 timing.transfer_s = max(0.0, now_s - timing.sent_s - times.held_s)
             if frame is not None and status is Status.OK:
                 timing.state = State.ANSWERED
-                self._answer_s[timing.split_index, timing.codec] = now_s - timing.sent_s
+                self._pace.on_answered(timing.split_index, now_s - timing.sent_s, times.held_s)
                 self._in_flight.pop(sequence, None)
                 self._overdue.pop(sequence, None)
             elif frame is not None and sequence in self._in_flight:
@@ -338,24 +335,13 @@ class Robot:
         key = (order.split_index, order.codec)
         if not self._in_flight:
             return order, -math.inf
-        now_s, free_s = self._clock(), self._free_s(key)
-        start_s = early_s(free_s - self._ready_s.get(key, math.inf), self._answer_s.get(key, 0.0), newer_s)
+        now_s, free_s = self._clock(), self._pace.free_s(key, [frame.timing for frame in self._in_flight.values()])
+        start_s = self._pace.start_s(key, free_s, newer_s)
         if start_s - now_s > order.local_if_wait_s:
             return replace(local, turn_of=order), -math.inf
         if self._link_is_full() and free_s <= now_s:
             return order, math.inf  # it should be free and is not: wait for it, or for another order
         return order, start_s
-
-    def _free_s(self, key: tuple[int, str]) -> float:
-        """Return when, by the last durations, a payload may leave and find the edge free when it arrives."""
-        free_s = -math.inf
-        for frame in self._in_flight.values():
-            own = (frame.timing.split_index, frame.timing.codec)
-            if math.isnan(frame.timing.received_s):
-                free_s = max(free_s, frame.timing.sent_s + self._transfer_s.get(own, 0.0))
-            free_s = max(free_s, frame.timing.sent_s + self._answer_s.get(own, 0.0)
-                         - self._transfer_s.get(key, math.inf))
-        return free_s
 
     def _accept(self, source: Any, arrived_s: float, order: Order) -> None:
         """Run the head of one image and see its payload off, or finish it here."""
@@ -387,7 +373,7 @@ class Robot:
         timing.head_s = self._clock() - head_started_s
         if order.split_index == self._split.local_index:
             with self._changed:
-                self._ready_s[order.split_index, order.codec] = self._clock() - started_s
+                self._pace.on_ready((order.split_index, order.codec), self._clock() - started_s)
             self._complete(frame, frame.kept)
             return
         try:
@@ -418,7 +404,7 @@ class Robot:
             return False
         if self._lost_since(newer):
             return False
-        left_s = self._ready_s.get((order.split_index, order.codec), 0.0) - (self._clock() - started_s)
+        left_s = self._pace.left_s((order.split_index, order.codec), self._clock() - started_s)
         return newer.predicted_s < left_s
 
     def _see_off(self, frame: Frame, payload: Sequence[EncodedTensor], order: Order, started_s: float) -> None:
@@ -426,7 +412,7 @@ class Robot:
         timing = frame.timing
         ready_s = self._clock()
         with self._changed:
-            self._ready_s[timing.split_index, timing.codec] = ready_s - started_s
+            self._pace.on_ready((timing.split_index, timing.codec), ready_s - started_s)
             while self._link_is_full() and not self._closing and not self._lost_since(order):
                 self._changed.wait()
             timing.link_wait_s = self._clock() - ready_s

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynsplit_ros.profile.profile import SystemProfile
-from dynsplit_ros.runtime.freshness import early_s, Freshness
+from dynsplit_ros.runtime.freshness import Freshness
 from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport, Monitor, MonitorSettings
+from dynsplit_ros.runtime.pace import Pace
 from dynsplit_ros.simulation.trace import constant, Trace
 
 #: How often the monitor looks at the clock, as its node's timer does.
@@ -192,9 +193,7 @@ class World:
         self._sequence = -1
         self._next = 0
         self._done: dict[int, Frame] = {}
-        self._ready: dict[tuple[int, str], float] = {}
-        self._transfer: dict[tuple[int, str], float] = {}
-        self._answer: dict[tuple[int, str], float] = {}
+        self._pace = Pace()
         self._decision: Decision | None = None
         self._wake = 0
         # Processor shared by head and finish threads: remaining work of each
@@ -292,10 +291,8 @@ class World:
         key = (order.split_index, order.codec)
         start_s = self.now_s
         if order.split_index != local and self._in_flight:
-            slot_s = self._slot_free_s(key)
-            start_s = early_s(
-                slot_s - self._ready.get(key, math.inf), self._answer.get(key, 0.0), arrived_s + self._period_s
-            )
+            slot_s = self._pace.free_s(key, self._in_flight.values())
+            start_s = self._pace.start_s(key, slot_s, arrived_s + self._period_s)
             if start_s - self.now_s > order.local_if_wait_s:
                 return local, '', 0.0, self.now_s, order
             if self._link_full() and slot_s <= self.now_s:
@@ -303,18 +300,6 @@ class World:
                     math.inf
                 )  # the link should be free and is not: wait for it, or for the decision to change
         return *key, order.fallback_after_s, start_s, order
-
-    def _slot_free_s(self, key: tuple[int, str]) -> float:
-        """When a payload of this split and codec may leave, to find link and edge free: by the last durations."""
-        free_s = -math.inf
-        for frame in self._in_flight.values():
-            own = (frame.split_index, frame.codec)
-            if math.isnan(frame.received_s):
-                free_s = max(free_s, frame.sent_s + self._transfer.get(own, 0.0))
-            free_s = max(
-                free_s, frame.sent_s + self._answer.get(own, 0.0) - self._transfer.get(key, math.inf)
-            )
-        return free_s
 
     def _link_full(self) -> bool:
         on_link = sum(math.isnan(frame.received_s) for frame in self._in_flight.values())
@@ -354,7 +339,8 @@ class World:
 
         def done() -> None:
             self._heading = None
-            spent_s = self._ready[key] = self.now_s - started_s
+            spent_s = self.now_s - started_s
+            self._pace.on_ready(key, spent_s)
             if spent_s <= 1.001 * (head_s + encode_s):  # else the finish thread ran beside it
                 frame.head_s, frame.encode_s = head_s, encode_s
             if split == self._profile.local_index:
@@ -374,7 +360,7 @@ class World:
         if self._heading is None or newer is None or newer.split_index == self._profile.local_index:
             return
         frame, order = self._heading
-        left_s = self._ready.get((frame.split_index, frame.codec), 0.0) - (self.now_s - frame.taken_s)
+        left_s = self._pace.left_s((frame.split_index, frame.codec), self.now_s - frame.taken_s)
         changed = order is None or (newer.split_index, newer.codec) != (order.split_index, order.codec)
         if changed and not self._lost_since(newer) and newer.predicted_s < left_s:
             frame.restarted_s = self.now_s
@@ -612,7 +598,7 @@ class World:
     def _on_receipt(self, frame: Frame) -> None:
         if self._in_flight.get(frame.sequence) is frame:
             frame.received_s = self.now_s
-            self._transfer[frame.split_index, frame.codec] = self.now_s - frame.sent_s
+            self._pace.on_received((frame.split_index, frame.codec), self.now_s - frame.sent_s)
         if not self._oracle:
             self._monitor.on_receipt(frame.sequence, self.now_s)
             self._think()
@@ -652,7 +638,7 @@ class World:
         if math.isnan(frame.given_up_s):
             frame.waited_s = self.now_s - frame.sent_s
         frame.outcome = 'answered'
-        self._answer[frame.split_index, frame.codec] = self.now_s - frame.sent_s
+        self._pace.on_answered(frame.split_index, self.now_s - frame.sent_s, frame.held_s)
         self._complete(frame)
         self._changed()
 

@@ -341,7 +341,7 @@ def test_a_slow_head_is_given_up_for_a_decision_that_promises_more(split, promis
         return run
 
     world.robot._split = SlowSplit(split, head=slow_head)
-    world.robot._ready_s[split.local_index, ''] = 60.0  # what local inference took the last time
+    world.robot._pace.on_ready((split.local_index, ''), 60.0)  # what local inference took the last time
     world.robot.offer(1)
     assert running.wait(DEADLINE_S)
     world.robot.on_order(Order(1, 'raw', 60.0, predicted_s=promised_s))
@@ -374,7 +374,7 @@ def test_a_payload_that_waited_for_the_link_goes_by_the_newest_bound(split) -> N
     world.robot._link_is_full = lambda: full[0]
     world.robot.on_order(Order(0, 'raw', 1000.0))
     world.robot.offer(1)
-    world.wait(lambda: world.robot._ready_s)
+    world.wait(lambda: world.robot._pace._ready_s)
     full[0] = False
     world.robot.on_order(Order(0, 'raw', 0.01))
     world.wait(lambda: world.delivered)
@@ -389,7 +389,7 @@ def test_what_is_under_way_to_a_silent_edge_is_finished_here(split, where) -> No
     world.robot._link_is_full = lambda: full[0]
     world.robot.on_order(Order(0, 'raw', 1000.0))
     world.robot.offer(1)
-    world.wait(lambda: world.robot._ready_s if full[0] else world.sent)
+    world.wait(lambda: world.robot._pace._ready_s if full[0] else world.sent)
     world.robot.on_order(Order(split.local_index, '', 1.0, degraded=True))
     world.wait(lambda: world.delivered)
     world.robot.offer(2)
@@ -405,7 +405,7 @@ def test_an_image_that_would_wait_too_long_is_done_here(split) -> None:
     world.robot.on_order(Order(0, 'raw', 60.0, local_if_wait_s=0.0))
     world.robot.offer(1)
     world.wait(lambda: world.delivered)
-    world.robot._transfer_s[0, 'raw'] = world.robot._answer_s[0, 'raw'] = 60.0  # what it took the last time
+    world.robot._pace.on_received((0, 'raw'), 60.0)  # what it took the last time
     world.robot.offer(2)
     world.wait(lambda: len(world.sent) == 2)
     world.robot.offer(3)

@@ -1,0 +1,93 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""When to start on an image so that its payload finds link and edge just free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import math
+
+import numpy as np
+import pytest
+
+from dynsplit_ros.runtime.pace import Pace
+
+KEY, OTHER = (0, 'raw'), (3, 'blosc2')
+
+
+@dataclass
+class UnderWay:
+    sent_s: float
+    received_s: float = math.nan
+    split_index: int = 0
+    codec: str = 'raw'
+
+
+def pace(transfer_s: float = 0.01, held_s: float = 0.1, ready_s: float = 0.005) -> Pace:
+    known = Pace()
+    for key in (KEY, OTHER):
+        known.on_ready(key, ready_s)
+        known.on_received(key, transfer_s)
+        known.on_answered(key[0], transfer_s + held_s + 0.03, held_s)
+    return known
+
+
+@pytest.mark.parametrize(('transfer_s', 'held_s', 'free_s'), [(0.01, 0.1, 5.1), (0.2, 0.01, 5.2)])
+def test_a_payload_leaves_when_the_link_is_free_and_finds_the_edge_free(transfer_s, held_s, free_s) -> None:
+    known = pace(transfer_s, held_s)
+    assert known.free_s(KEY, [UnderWay(5.0)]) == pytest.approx(free_s)
+    # However long the answer then takes on its way back, the edge is free by then.
+    known.on_answered(0, transfer_s + held_s + 9.0, held_s)
+    assert known.free_s(KEY, [UnderWay(5.0)]) == pytest.approx(free_s)
+
+
+def test_a_receipt_tells_more_than_the_last_transfer() -> None:
+    assert pace().free_s(KEY, [UnderWay(5.0, 5.05)]) == pytest.approx(5.05 + 0.1 - 0.01)
+
+
+def test_the_last_of_several_under_way_counts_and_each_as_its_own_choice() -> None:
+    known = pace()
+    assert known.free_s(KEY, [UnderWay(5.0), UnderWay(5.02, split_index=3, codec='blosc2')]) == pytest.approx(5.12)
+    assert known.free_s(OTHER, []) == -math.inf
+
+
+def test_a_choice_never_made_starts_at_once() -> None:
+    assert pace().free_s((1, 'raw'), [UnderWay(5.0, 5.01)]) == -math.inf
+    assert pace().start_s((1, 'raw'), 5.0, math.nan) == -math.inf
+    assert pace().left_s((1, 'raw'), 0.5) < 0
+
+
+@pytest.mark.parametrize(('spread', 'early_s'), [(0.0, 0.0), (0.03, 0.0015 * math.sqrt(2 / math.pi)), (0.3, 0.005)])
+def test_a_head_starts_early_by_what_the_edge_wavers_within_bounds(spread, early_s) -> None:
+    known, rng, early = pace(), np.random.default_rng(0), []
+    for number in range(2000):
+        known.on_answered(0, 9.0, 0.1 * (1 + spread * float(rng.standard_normal())))
+        if number > 100:
+            early.append(6.0 - 0.005 - known.start_s(KEY, 6.0, 7.0))
+    assert np.mean(early) == pytest.approx(early_s, rel=0.15, abs=1e-9)
+
+
+def test_how_long_the_edge_takes_is_averaged_but_followed() -> None:
+    known, rng = pace(), np.random.default_rng(0)
+    for held_s in (0.1, 0.3):
+        predicted = []
+        for number in range(500):
+            known.on_answered(0, 9.0, held_s * math.exp(0.1 * float(rng.standard_normal())))
+            if number >= 8:
+                predicted.append(known.free_s(KEY, [UnderWay(5.0, 5.01)]) - 5.0)
+        assert predicted[0] == pytest.approx(held_s, rel=0.15)
+        assert np.std(predicted) < 0.06 * held_s
+
+
+@pytest.mark.parametrize('newer_s', [5.9, math.nan])
+def test_not_early_where_a_newer_image_comes_before(newer_s) -> None:
+    assert pace().start_s(KEY, 6.0, newer_s) == pytest.approx(6.0 - 0.005)
+
+
+@pytest.mark.parametrize('held_s', [math.nan, math.inf, -1.0, 1e9])
+def test_what_cannot_be_is_bounded_by_when_the_answer_came(held_s) -> None:
+    known = pace()
+    for _ in range(100):
+        known.on_answered(0, 0.2, held_s)
+    assert 5.0 <= known.free_s(KEY, [UnderWay(5.0)]) <= 5.2 + 1e-9
+    assert math.isfinite(known.start_s(KEY, 6.0, 7.0))
