@@ -27,6 +27,8 @@ LARGEST_PROBE_BYTES = 262144
 HEARTBEAT_BYTES = 32
 #: So many heartbeats' worth of receipts and load reports may come between an answer and what waited behind it.
 _BETWEEN = 6
+#: Receipts that are kept for payloads of which nobody has told yet.
+_EARLY_RECEIPTS = 4
 #: A probe takes this many times what the round trip varies by: it then tells the rate to a twentieth.
 _PROBE_JITTERS = 20.0
 #: What goes ahead of a probe that the edge times: two frames, which shapers and radios let through at once.
@@ -87,13 +89,18 @@ class LinkEstimate:
 
 @dataclass
 class _Sent:
-    """A message on its way: when it left, its bytes in both directions, how long the edge should need for it."""
+    """
+    A message on its way: when it left, its bytes in both directions, how long the edge should need for it.
+
+    ``confirms`` is whether it is a probe that follows one which told of a change.
+    """
 
     sent_s: float
     size: float
     service_s: float
     is_payload: bool
     lead: int = 0
+    confirms: bool = False
     passed: bool = False
     given_up: bool = False
     passed_s: float = 0.0
@@ -143,6 +150,7 @@ class LinkEstimator:
         self._reports = 0  # in a row
         self._pause_s = 0.0  # the longest between them, of late
         self._under_way: dict[Hashable, _Sent] = {}
+        self._early: dict[Hashable, tuple[float, float]] = {}
         self._free_s = -math.inf
         self._receipts = False
         self._answered_s = -math.inf
@@ -152,6 +160,7 @@ class LinkEstimator:
         self._tokens = 0.0
         self._credit = True  # for the first probe
         self._led = False  # one with a lead has been answered
+        self._doubted = False  # it told of a change, which the one in hand is to confirm
         self._tokens_s: float | None = None
         self._low_bps = 0.0
         self._probes = 0
@@ -166,15 +175,25 @@ class LinkEstimator:
 
     # What was sent and what came back
 
-    def on_sent(self, key: Hashable, now_s: float, payload_bytes: int, service_s: float) -> None:
-        """Note a payload; ``service_s`` is how long the edge is expected to hold it."""
+    def on_sent(self, key: Hashable, now_s: float, payload_bytes: int, service_s: float) -> bool:
+        """
+        Note a payload that left at ``now_s``; return whether its receipt had come already.
+
+        ``service_s`` is how long the edge is expected to hold it.
+        """
         self._clock(now_s)
         self.payload_bytes += payload_bytes
         self._under_way[key] = _Sent(now_s, payload_bytes, service_s, True)
+        early = self._early.pop(key, None)
+        return early is not None and self.on_receipt(key, *early)
 
     def on_receipt(self, key: Hashable, now_s: float, dispersion_s: float = math.nan) -> bool:
         """Take into account that the edge said at once that a payload arrived; False if it is not expected."""
         sent = self._under_way.get(key)
+        if sent is None:  # a robot tells of what it sent when that has left; the receipt may have overtaken it
+            self._early[key] = now_s, dispersion_s
+            if len(self._early) > _EARLY_RECEIPTS:
+                del self._early[next(iter(self._early))]
         if sent is None or sent.passed:
             return False
         self._receipts = True
@@ -271,6 +290,10 @@ class LinkEstimator:
         if led and 0 < dispersion_s <= arrived_s - sent.sent_s:
             # Packet-pair dispersion (Dovrolis et al., INFOCOM 2001): pauses of this machine are not in it. In the rest
             # of a payload's time they are: that is its round trip.
+            if not sent.is_payload:
+                told_bps = 8 * (sent.size - sent.lead) / dispersion_s
+                change = abs(math.log(told_bps / self._rate.median_bps))
+                self._doubted = change > _AMBIGUOUS and not sent.confirms
             self._rate.observe(dispersion_s, sent.size - sent.lead, _LED_JITTER_S, _HURRIED)
             rest_s = arrived_s - start_s - dispersion_s
             told = 1.0
@@ -345,6 +368,7 @@ class LinkEstimator:
         heartbeat = now_s - self._heartbeat_s >= hurry * self.rules.heartbeat_period_s
         wanted = (
             self._credit
+            or self._doubted
             or now_s - self._informed_s >= self.rules.probe_period_s
             or self._rate.level_spread > _AMBIGUOUS
         )
@@ -368,14 +392,16 @@ class LinkEstimator:
         size = lead + max(size, _LED_BYTES if lead else 4 * HEARTBEAT_BYTES, _FIRST_PROBE_BYTES if self._credit else 0)
         # The first one is on credit, with a lead too: what that told without may be far too low. Later a second
         # one with a lead is kept in hand: when the first tells a change, it follows at once.
-        kept = size if lead and self._rate.level_spread <= _AMBIGUOUS else 0
+        kept = size if lead and not self._doubted and self._rate.level_spread <= _AMBIGUOUS else 0
         on_credit = self._credit or (lead > 0 and not self._led)
         affordable = self._tokens >= (-2 * size if on_credit else size + kept)
         if not (len(self._heartbeats) >= _SETTLED and self.alive and affordable):
             return None
         self._credit = False
         self.probe_bytes += size
-        return self._probe(now_s, size, lead)
+        probe = self._probe(now_s, size, lead)
+        self._under_way['probe', probe.id].confirms, self._doubted = self._doubted, False
+        return probe
 
     def _probe(self, now_s: float, size: int, lead: int) -> Probe:
         self._tokens -= size

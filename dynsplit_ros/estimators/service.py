@@ -16,9 +16,13 @@ SHORTEST_S = 5e-4
 _NOISE = 0.08
 _CUT = 0.10
 _DRIFT = 0.15
+#: A process pauses now and then for about this long, in seconds: what takes no longer tells little of the machine.
+_PAUSE_S = 1e-3
 #: An innovation beyond this many standard deviations is an outlier if it stays alone, a change if the next
 #: agrees.
 _SURPRISE = 3.5
+#: Nor is a machine likely to be slower than it was believed to be by more than this many times its spread.
+_UNLIKELY = 2.0
 #: Without measurements, the machine is thought to return to its profile with this time constant, in seconds:
 #: at first, and at most. It doubles each time a measurement after some forgetting shows that nothing had
 #: changed.
@@ -92,7 +96,7 @@ class ServiceTimes:
         self._variance = min(self._spread**2, self._variance + _DRIFT**2 * elapsed_s)
         mean, variance = self._cuts.get(cut, (0.0, _CUT**2)) if cut is not None else (0.0, 0.0)
         innovation = math.log(measured_s / profiled_s) - self._log - mean
-        total = self._variance + variance + _NOISE**2
+        total = self._variance + variance + _NOISE**2 + (_PAUSE_S / profiled_s) ** 2
         if innovation**2 > _SURPRISE**2 * total:
             self._surprises = self._surprises + 1 if self._surprise * innovation > 0 else 1
             self._surprise = innovation
@@ -115,9 +119,16 @@ class ServiceTimes:
         self._variance *= 1 - self._variance / total
 
     def observe_longer(self, cut: int, elapsed_s: float, profiled_s: float, now_s: float) -> None:
-        """Take into account that something is not done after ``elapsed_s``: it is news only if it should have been."""
-        if elapsed_s > profiled_s * self.factor_of(cut):
-            self._surprise, self._surprises = math.inf, self._confirmations  # a bound needs no second opinion
+        """
+        Take into account that something is not done after ``elapsed_s``: it is news only if it should have been.
+
+        A bound needs no second opinion, unless a pause, or an answer that was sent again, is likelier than a machine that
+        slow: one tail of a millisecond that was silent for 0.2 s would have the edge avoided for minutes.
+        """
+        expected_s = profiled_s * self.factor_of(cut)
+        if elapsed_s > expected_s:
+            if elapsed_s < expected_s * math.exp(_UNLIKELY * self._spread):
+                self._surprise, self._surprises = math.inf, self._confirmations
             self.observe(cut, elapsed_s, profiled_s, now_s)
 
     def forget(self, now_s: float) -> None:

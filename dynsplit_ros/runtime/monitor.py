@@ -287,7 +287,8 @@ class Monitor:
         service_s = self._load.queueing_s + cut.tail_s[self.settings.batch] * self._load.times.factor_of(
             split_index
         )
-        self._link.on_sent(sequence, now_s, payload_bytes, service_s)
+        if self._link.on_sent(sequence, now_s, payload_bytes, service_s):
+            self._news = True
 
     def on_receipt(self, sequence: int, now_s: float, dispersion_s: float = math.nan) -> None:
         """Note that the edge has said that a payload arrived; receipts may be lost, late or missing altogether."""

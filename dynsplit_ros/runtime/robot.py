@@ -432,8 +432,9 @@ class Robot:
             self._in_flight[timing.sequence] = frame
             self._changed.notify_all()
             sent = FrameTiming(**vars(timing))  # the frame itself may be answered while this is published
-        self._outside.report(sent)
+        # First of all the payload: the report wakes the monitor, which takes the processor from what is being sent.
         self._outside.send(frame, payload)
+        self._outside.report(sent)
 
     def _link_is_full(self) -> bool:
         unreceived = sum(math.isnan(frame.timing.received_s) for frame in self._in_flight.values())
