@@ -124,8 +124,8 @@ def measure() -> dict[tuple[str, int], list[float]]:
         sequence = 0
         for size in SIZES:
             data = np.random.default_rng(size).integers(0, 256, size, np.uint8)
-            for way in ways:
-                for number in range(WARM_UP + MESSAGES):
+            for number in range(WARM_UP + MESSAGES):
+                for way in ways:  # in turn, so that what else the machine does meets all alike
                     sequence += 1
                     time.sleep(PERIOD_S)
                     way(sequence, data)

@@ -122,8 +122,8 @@ class ServiceTimes:
         """
         Take into account that something is not done after ``elapsed_s``: it is news only if it should have been.
 
-        A bound needs no second opinion, unless a pause, or an answer that was sent again, is likelier than a machine that
-        slow: one tail of a millisecond that was silent for 0.2 s would have the edge avoided for minutes.
+        A bound needs no second opinion, unless a pause, or an answer that was sent again, is likelier than a machine
+        that slow: one tail of a millisecond that was silent for 0.2 s would have the edge avoided for minutes.
         """
         expected_s = profiled_s * self.factor_of(cut)
         if elapsed_s > expected_s:

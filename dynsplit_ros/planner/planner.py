@@ -152,7 +152,7 @@ class Plan:
     ``predicted_s`` is the expected latency of a frame from its image's arrival, ``after_send_s`` the part of
     it after its payload left, ``fallback_after_s`` how long after sending the robot waits for the answer, and
     ``local_if_wait_s`` says that an image which would wait longer than this for link and edge is better done
-    here at once.
+    here at once. ``settled`` says that nothing else was predicted to be better.
     """
 
     split_index: int
@@ -164,6 +164,7 @@ class Plan:
     fallback_after_s: float
     local_if_wait_s: float
     changed: bool
+    settled: bool
     _planner: Planner = field(repr=False)
     _outlook: Outlook = field(repr=False)
     _latency_s: Array = field(repr=False)
@@ -290,6 +291,10 @@ class Planner:
         self._ages_s = _ages(self.waiting_share) * period_s
         self._link_ages_s = _BEYOND * ((_LINK_AGE if self.waiting_share else 0.5) * period_s)
 
+    def stay(self, now_s: float) -> None:
+        """Note that the choice in force is the best at ``now_s`` as well, so nothing is missed by it."""
+        self._missed_s, self._planned_s = 0.0, now_s
+
     def plan(self, outlook: Outlook) -> Plan:
         """Predict every choice under the outlook, and choose."""
         # Of a bit's time on the link: x ascends, and capped is E[min(x, c)] at each c of x; both begin at 0.
@@ -364,6 +369,7 @@ class Planner:
             fallback_s,
             spare_s,
             changed,
+            chosen == best,
             self,
             outlook,
             latency,
@@ -440,7 +446,7 @@ class Planner:
                 )
             )
         elif best == current:
-            self._missed_s, self._planned_s = 0.0, outlook.now_s
+            self.stay(outlook.now_s)
             why = f'{self._say(current)} is still best' if outlook.alive else 'the edge does not answer'
             return current, False, why
         else:
@@ -463,7 +469,7 @@ class Planner:
                 return current, False, f'{self._say(best)} would gain {what}'
             why = f'{gain * 1e3:.1f} ms less than {self._say(current)}'
         self._chosen = best
-        self._missed_s, self._planned_s = 0.0, outlook.now_s
+        self.stay(outlook.now_s)
         return (
             best,
             best != current,

@@ -160,6 +160,8 @@ _LONGEST_S = 10.0
 _BUSY_S = 0.002
 #: Without news, what is believed is looked at again after this time, in seconds.
 _IDLE_S = 0.25
+#: The best choice stays it while no belief moves by more than this share, and no time by this share of the latency.
+_MOVED = 0.01
 
 
 @dataclass
@@ -261,9 +263,11 @@ class Monitor:
         self._now_s = -math.inf
         self._last_frame = -1
         self._news = True
+        self._unforeseen = True  # something that only a new decision can answer
+        self._believed: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # where the best was chosen
         self._decision: Decision | None = None
         self._decisions = 0
-        self._planned_s = -math.inf
+        self._looked_s = -math.inf
 
     def reconfigure(self, settings: MonitorSettings) -> None:
         """
@@ -275,7 +279,7 @@ class Monitor:
         self._link.rules = _part(LinkRules, settings)
         self._load.stale_after_s = settings.report_timeout_s
         self.settings = settings
-        self._news = True
+        self._unforeseen = True
 
     # What happens
 
@@ -304,6 +308,10 @@ class Monitor:
         if frame.outcome != 'late':
             self._last_frame = max(self._last_frame, frame.sequence)
         self._news = True
+        # After one that the edge failed, the camera trusts only a decision that knows of it.
+        decided = self._decision is not None and frame.split_index == self._decision.split_index
+        if not decided or frame.outcome not in ('answered', 'local') or math.isfinite(frame.given_up_s):
+            self._unforeseen = True
         self._expect(frame.offered_hz)
         now_s = self._now_s
         for seen_s in (frame.sent_s, frame.answered_s):
@@ -341,6 +349,7 @@ class Monitor:
         if self.settings.frame_rate_hz == 0 and 0.01 <= offered_hz <= 1000.0:
             if not 1 / _RATE_CHANGE < ratio < _RATE_CHANGE:
                 self._planner.expect(offered_hz)
+                self._unforeseen = True
 
     @property
     def waiting_share(self) -> float:
@@ -388,15 +397,19 @@ class Monitor:
         self._link.tick(now_s)
         last, degraded = self._decision, not self._link.alive
         turned = last is None or last.degraded != degraded
-        idle = not (self._news or turned or now_s - self._planned_s >= _IDLE_S)
-        if idle and self._link.overdue(now_s) is None:
+        overdue = self._link.overdue(now_s) is not None
+        if not (self._news or self._unforeseen or turned or overdue or now_s - self._looked_s >= _IDLE_S):
+            return None
+        self._looked_s, self._news = now_s, False
+        if not (self._unforeseen or turned or overdue or self._moved(now_s)):
+            self._planner.stay(now_s)
             return None
         plan = self._planner.plan(self._outlook(now_s))
-        self._planned_s, self._news = now_s, False
+        self._believed = self._beliefs(now_s, plan.split_index) if plan.settled else None
+        unforeseen, self._unforeseen = self._unforeseen, False
         if (
             last is not None
-            and not (plan.changed or turned)
-            and last.last_frame == self._last_frame
+            and not (plan.changed or turned or unforeseen)
             and (
                 abs(plan.predicted_s - last.predicted_s) <= 0.02 * last.predicted_s
                 and abs(plan.fallback_after_s - last.fallback_after_s) <= 0.1 * last.fallback_after_s
@@ -434,6 +447,31 @@ class Monitor:
     def load(self) -> LoadEstimate:
         """What is believed of the edge at the latest tick."""
         return self._load.estimate(self._now_s)
+
+    def _moved(self, now_s: float) -> bool:
+        """Whether so much else is believed than when the best was chosen that another choice may be better by now."""
+        if self._believed is None or self._decision is None:
+            return True
+        latency_s = self._decision.predicted_s
+        (shares, times), (shares_before, times_before) = (
+            self._beliefs(now_s, self._decision.split_index), self._believed)
+        for now, before in zip(shares, shares_before):
+            if abs(now - before) > _MOVED * before:
+                return True
+        for now, before in zip(times, times_before):
+            if abs(now - before) > _MOVED * latency_s:
+                return True
+        return False
+
+    def _beliefs(self, now_s: float, split: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return what a choice of ``split`` rests on: numbers that count by their share, and times in seconds."""
+        load, rate = self._load.estimate(now_s), self._link.belief(now_s)
+        self._robot.forget(now_s)
+        return (
+            (rate.median_bps, 1 + rate.level_spread, self._robot.factor_of(split), self._robot.factor,
+             self._load.times.factor_of(split), load.slowdown, float(self._link.blocked)),
+            (self._link.rtt_s, load.queueing_s, self._resize_s, self._publish_s),
+        )
 
     def _outlook(self, now_s: float) -> Outlook:
         load = self._load.estimate(now_s)

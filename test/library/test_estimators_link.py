@@ -248,3 +248,51 @@ def test_impossible_accounts_of_the_edge_teach_nothing(held_s) -> None:
         wire.tick()
     assert np.isfinite([candidate.latency_s for candidate in wire.decisions[-1].candidates]).all()
     assert np.isfinite(wire.monitor.link.throughput_bps)
+
+
+def test_a_receipt_that_overtakes_the_word_of_what_was_sent_counts() -> None:
+    """The camera tells of a payload once that has left."""
+    told, overtaken = (Wire(Monitor(PROFILE), rate_bps=20e6) for _ in range(2))
+    for wire in (told, overtaken):
+        wire.idle(2.0)
+        for number in range(20):
+            sent_s, received_s = wire.now_s, wire.now_s + 0.0602 + wire.rtt_s
+            tell = [lambda: wire.monitor.on_sent(number, sent_s, 0, 'raw', 150_528),
+                    lambda: wire.monitor.on_receipt(number, received_s, 0.0602)]
+            for say in tell if wire is told else reversed(tell):
+                say()
+            wire.now_s = received_s
+            wire.tick()
+            wire.idle(0.04)
+    assert overtaken.monitor.link.throughput_bps == pytest.approx(told.monitor.link.throughput_bps, rel=1e-9)
+    assert overtaken.monitor.link.throughput_bps == pytest.approx(20e6, rel=0.05)
+
+
+def test_receipts_of_payloads_that_nobody_sent_take_no_room() -> None:
+    monitor = Monitor(PROFILE)
+    for number in range(10_000):
+        monitor.on_receipt(number, number / 100, 0.01)
+    assert len(monitor._link._early) <= 8
+
+
+def test_a_probe_that_tells_of_a_change_is_confirmed_at_once() -> None:
+    """Where the round trip wavers, probes are rare; the one kept in hand follows at the next look at the clock."""
+    monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
+    rate_bps, told, confirmed = 5e6, 0.0, []
+    for number in range(1500):
+        now_s = number * 0.02
+        monitor.tick(now_s)
+        probe = monitor.next_probe(now_s)
+        if probe is None:
+            continue
+        if probe.lead_bytes:
+            if told:
+                confirmed.append(now_s - told)
+            surprising = now_s > 20.0 and rate_bps == 5e6
+            rate_bps = 50e6 if surprising else rate_bps
+            told = now_s if surprising else 0.0
+        rest_s = (probe.payload_bytes - probe.lead_bytes) * 8 / rate_bps
+        monitor.on_probe_answer(probe.id, now_s + rest_s + 0.003 + float(rng.exponential(0.01)), 0.0,
+                                rest_s if probe.lead_bytes else float('nan'))
+    assert len(confirmed) == 1 and confirmed[0] <= 0.021
+    assert monitor.link.throughput_bps == pytest.approx(50e6, rel=0.2)

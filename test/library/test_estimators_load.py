@@ -111,3 +111,31 @@ def test_an_edge_that_becomes_slow_is_left() -> None:
     late = [frame for frame in fast.frames if frame.arrived_s > 12]
     local = sum(frame.split_index == PROFILE.local_index for frame in late)
     assert local > 0.8 * len(late)
+
+
+def test_a_pause_of_a_short_tail_says_little_of_the_edge_and_the_same_of_a_long_one_much() -> None:
+    for profiled_s, most, least in ((0.0008, 1.3, 1.0), (0.1, 3.1, 2.5)):
+        load = LoadEstimator()
+        for number in range(20):
+            load.on_answer(4, 0.0, profiled_s, profiled_s, number / 10)
+        for number in range(20, 24):
+            load.on_answer(4, 0.0, 3 * profiled_s, profiled_s, number / 10)
+        assert least <= load.times.factor_of(4) <= most
+
+
+def test_one_silence_of_a_short_tail_is_a_pause_two_are_a_slow_edge() -> None:
+    load = LoadEstimator()
+    for number in range(20):
+        load.on_answer(4, 0.0, 0.001, 0.001, number / 10)
+    load.on_silence(4, 0.2, 0.001, 2.1)
+    assert load.times.factor_of(0) < 2
+    load.on_silence(4, 0.2, 0.001, 2.5)
+    assert load.times.factor_of(0) > 20
+
+
+def test_one_silence_that_a_slow_edge_explains_is_believed() -> None:
+    load = LoadEstimator()
+    for number in range(20):
+        load.on_answer(0, 0.0, 0.05, 0.05, number / 10)
+    load.on_silence(0, 0.3, 0.05, 2.1)
+    assert load.times.factor_of(0) > 4

@@ -111,7 +111,9 @@ def test_decisions_are_counted_and_say_which_frame_they_know_of() -> None:
     wire = Wire(Monitor(PROFILE))
     wire.idle(2.0)
     for _ in range(10):
-        wire.frame()
+        frame = wire.frame()
+        frame.outcome = 'fell_back'
+        wire.monitor.on_frame(frame)
         wire.idle(0.1)
     numbers = [decision.sequence for decision in wire.decisions]
     assert numbers == sorted(set(numbers))

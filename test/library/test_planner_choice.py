@@ -180,3 +180,86 @@ def test_predictions_are_numbers_at_every_rate() -> None:
             assert np.isfinite([c.latency_s for c in decision.candidates]).all()
             assert np.isfinite([decision.predicted_s, decision.fallback_after_s]).all()
             assert not np.isnan(decision.local_if_wait_s)
+
+
+def plans(monitor: Monitor, monkeypatch) -> list[float]:
+    """Return the instants of all plans that the monitor makes from now on."""
+    made: list[float] = []
+    plan = monitor._planner.plan
+    monkeypatch.setattr(monitor._planner, 'plan', lambda outlook: made.append(outlook.now_s) or plan(outlook))
+    return made
+
+
+def settled(monkeypatch, **settings) -> tuple[Wire, list[float]]:
+    """Return a wire on which the best choice has long been made, and the plans from then on."""
+    wire = Wire(Monitor(PROFILE, MonitorSettings(frame_rate_hz=10.0, **settings)), rate_bps=100e6)
+    wire.idle(1.0)
+    for _ in range(60):
+        wire.frame()
+        wire.idle(0.06)
+    return wire, plans(wire.monitor, monkeypatch)
+
+
+def test_where_nothing_moves_nothing_is_planned_anew(monkeypatch) -> None:
+    wire, made = settled(monkeypatch)
+    wire.decisions.clear()
+    for _ in range(50):
+        wire.frame()
+        wire.idle(0.06)
+    assert len(made) < 10 and not wire.decisions
+    assert wire.monitor.decision.split_index == 0
+
+
+@pytest.mark.parametrize('what', ['rate', 'round trip', 'edge', 'queue', 'head', 'silence'])
+def test_a_belief_that_moves_is_planned_for(monkeypatch, what) -> None:
+    wire, made = settled(monkeypatch)
+    if what == 'rate':
+        wire.rate_bps /= 3
+    elif what == 'round trip':
+        wire.rtt_s += 0.02
+    elif what == 'silence':
+        wire.lost = True
+    for _ in range(12):
+        if what == 'silence':
+            wire.idle(0.1)
+            continue
+        if what == 'queue':
+            wire.report(queueing_s=0.05)
+        frame = wire.frame(held_s=0.08 if what == 'edge' else 0.022)
+        if what == 'head':
+            frame.sequence, frame.outcome, frame.split_index = frame.sequence + 1000, 'local', LOCAL
+            frame.head_s = 2 * PROFILE.cuts[LOCAL].head_s[1]
+            wire.monitor.on_frame(frame)
+            wire.tick()
+        wire.idle(0.06)
+    assert made and wire.decisions
+
+
+@pytest.mark.parametrize('outcome', ['fell_back', 'given up', 'local', 'another split'])
+def test_a_frame_that_went_another_way_is_always_answered_by_a_decision_that_knows_it(monkeypatch, outcome) -> None:
+    """The camera goes on alone after a frame that the edge failed, until a decision takes it into account."""
+    wire, _ = settled(monkeypatch)
+    frame = wire.frame()
+    wire.decisions.clear()
+    frame.sequence += 1
+    if outcome == 'given up':
+        frame.given_up_s = wire.now_s
+    elif outcome == 'another split':
+        frame.split_index = 3
+    else:
+        frame.outcome = outcome
+    if outcome == 'local':
+        frame.split_index = LOCAL
+    wire.monitor.on_frame(frame)
+    wire.tick()
+    assert [decision.last_frame for decision in wire.decisions] == [frame.sequence]
+
+
+def test_what_is_not_missed_does_not_add_up_while_nothing_is_planned(monkeypatch) -> None:
+    wire, _ = settled(monkeypatch)
+    planner = wire.monitor._planner
+    for _ in range(30):
+        wire.idle(0.1)
+        wire.frame()
+    assert planner._missed_s == 0.0
+    assert wire.now_s - planner._planned_s < 0.3
