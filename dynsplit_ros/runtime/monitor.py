@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields, replace
 import math
 from typing import Any, TypeVar
 
+import numpy as np
+
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.link import LinkEstimate, LinkEstimator, LinkRules, Probe
 from dynsplit_ros.estimators.load import LoadEstimate, LoadEstimator, LoadReport
@@ -151,6 +153,7 @@ class MonitorSettings:
 _FRAME_RATE_HZ = 10.0
 #: A measured rate is followed when it differs from the one planned for by this factor.
 _RATE_CHANGE = 1.1
+_NO_RATES = np.zeros(0)
 _Part = TypeVar('_Part', Rules, LinkRules)
 
 #: Weight of the newest frame in the mean times of resizing and publishing, and a time that is a fault, in seconds.
@@ -239,6 +242,16 @@ def _planner(profile: SystemProfile, settings: MonitorSettings, measured_hz: flo
 def _part(kind: type[_Part], settings: MonitorSettings) -> _Part:
     """Return the settings that ``kind`` has fields for."""
     return kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})
+
+
+def _beliefs(rate_bps: float, outlook: Outlook, split: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return what a choice of ``split`` rests on: numbers that count by their share, and times in seconds."""
+    robot, edge = outlook.robot_factor, outlook.edge_factor
+    return (
+        (rate_bps, 1 + outlook.rate_spread, float(outlook.alive), robot, edge,
+         robot * float(outlook.robot[split]), edge * float(outlook.edge[split])),
+        (outlook.rtt_s, outlook.queueing_s, outlook.resize_s, outlook.publish_s),
+    )
 
 
 class Monitor:
@@ -401,11 +414,14 @@ class Monitor:
         if not (self._news or self._unforeseen or turned or overdue or now_s - self._looked_s >= _IDLE_S):
             return None
         self._looked_s, self._news = now_s, False
-        if not (self._unforeseen or turned or overdue or self._moved(now_s)):
+        rate = self._link.belief(now_s)
+        outlook = self._outlook(now_s, rate.level_spread)
+        if not (self._unforeseen or turned or overdue or self._moved(rate.median_bps, outlook)):
             self._planner.stay(now_s)
             return None
-        plan = self._planner.plan(self._outlook(now_s))
-        self._believed = self._beliefs(now_s, plan.split_index) if plan.settled else None
+        outlook.rates_bps = rate.next_transfer_bps()
+        plan = self._planner.plan(outlook)
+        self._believed = _beliefs(rate.median_bps, outlook, plan.split_index) if plan.settled else None
         unforeseen, self._unforeseen = self._unforeseen, False
         if (
             last is not None
@@ -448,13 +464,13 @@ class Monitor:
         """What is believed of the edge at the latest tick."""
         return self._load.estimate(self._now_s)
 
-    def _moved(self, now_s: float) -> bool:
+    def _moved(self, rate_bps: float, outlook: Outlook) -> bool:
         """Whether so much else is believed than when the best was chosen that another choice may be better by now."""
         if self._believed is None or self._decision is None:
             return True
         latency_s = self._decision.predicted_s
-        (shares, times), (shares_before, times_before) = (
-            self._beliefs(now_s, self._decision.split_index), self._believed)
+        shares, times = _beliefs(rate_bps, outlook, self._decision.split_index)
+        shares_before, times_before = self._believed
         for now, before in zip(shares, shares_before):
             if abs(now - before) > _MOVED * before:
                 return True
@@ -463,30 +479,19 @@ class Monitor:
                 return True
         return False
 
-    def _beliefs(self, now_s: float, split: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return what a choice of ``split`` rests on: numbers that count by their share, and times in seconds."""
-        load, rate = self._load.estimate(now_s), self._link.belief(now_s)
-        self._robot.forget(now_s)
-        return (
-            (rate.median_bps, 1 + rate.level_spread, self._robot.factor_of(split), self._robot.factor,
-             self._load.times.factor_of(split), load.slowdown, float(self._link.blocked)),
-            (self._link.rtt_s, load.queueing_s, self._resize_s, self._publish_s),
-        )
-
-    def _outlook(self, now_s: float) -> Outlook:
-        load = self._load.estimate(now_s)
-        rate = self._link.belief(now_s)
-        edge = self._load.times
+    def _outlook(self, now_s: float, rate_spread: float) -> Outlook:
+        """Return what is believed but the rates of the next transfer, which take long and may not be wanted."""
+        load, edge, cuts = self._load.estimate(now_s), self._load.times, len(self.profile.cuts)
         self._robot.forget(now_s)
         return Outlook(
             now_s=now_s,
-            rates_bps=rate.next_transfer_bps(),
-            rate_spread=rate.level_spread,
+            rates_bps=_NO_RATES,
+            rate_spread=rate_spread,
             rtt_s=self._link.rtt_s,
             alive=self._link.alive and not self._link.blocked,
             queueing_s=load.queueing_s,
-            robot=self._robot.cut_factors(len(self.profile.cuts)),
-            edge=edge.cut_factors(len(self.profile.cuts)),
+            robot=self._robot.cut_factors(cuts),
+            edge=edge.cut_factors(cuts),
             robot_factor=self._robot.factor,
             edge_factor=edge.factor,
             robot_spread=self._robot.spread,
