@@ -202,7 +202,7 @@ class World:
         self._work_version = 0
         # Edge's report
         self._reports = 0
-        self._period: list[tuple[float, float, float]] = []
+        self._period: list[tuple[float, float, float, bool]] = []  # start, wait, tail; whether another robot's
         # Results
         self._frames: list[Frame] = []
         self._passed_over = 0
@@ -570,7 +570,7 @@ class World:
             slowdown = self._scenario.slowdown.at(start_s)
             free_s = start_s + self._scenario.others_s * slowdown
             if note:
-                self._period.append((start_s, start_s - arrived_s, self._scenario.others_s * slowdown))
+                self._period.append((start_s, start_s - arrived_s, self._scenario.others_s * slowdown, True))
             first += 1
         return first, free_s
 
@@ -586,7 +586,7 @@ class World:
         noise = self._noise[frame.image][2] * slowdown
         decode_s, tail_s = cut.codecs[frame.codec].decode_s[batch] * noise, cut.tail_s[batch] * noise
         self._edge_free_s = start_s + decode_s + tail_s
-        self._period.append((start_s, start_s - arrived_s, tail_s))
+        self._period.append((start_s, start_s - arrived_s, tail_s, False))
 
         def answer() -> None:
             times = (self.now_s - arrived_s, start_s - arrived_s, decode_s, tail_s)
@@ -647,15 +647,16 @@ class World:
         since_s = self.now_s - _REPORT_PERIOD_S
         jobs = [job for job in self._period if job[0] <= self.now_s]
         self._period = [job for job in self._period if job[0] > self.now_s]
-        busy_s = sum(job[2] for job in jobs)
-        waits = [job[1] for job in jobs] + [max(0.0, self._edge_free_s - self.now_s)] * bool(self._period)
+        busy_s = sum(tail_s for _, _, tail_s, _ in jobs)
+        # As the edge itself has it: only others' frames count, each while it is before one that comes meanwhile.
+        others_s2 = sum(tail_s * (wait_s + tail_s / 2) for _, wait_s, tail_s, other in jobs if other)
         self._reports += 1
         report = LoadReport(
             session=1,
             sequence=self._reports,
             utilisation=min(1.0, busy_s / (self.now_s - since_s)),
             queue_length=len(self._period),
-            queueing_s=float(np.mean(waits)) if waits else 0.0,
+            queueing_s=others_s2 / _REPORT_PERIOD_S,
             slowdown=self._scenario.slowdown.at(self.now_s) if jobs else 1.0,
         )
         arrives_s = self._transmit_back(
