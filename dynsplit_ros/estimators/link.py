@@ -37,6 +37,8 @@ _LEAD_BYTES = 3000
 _LED_BYTES = 1500
 _LED_S = 0.0025
 _LED_JITTER_S = 3e-4
+#: So much later than its lead a probe may leave, in seconds, or by a quarter of the dispersion.
+_LED_GAP_S = 1e-3
 #: How likely it is that the edge paused meanwhile, and saw a message and its lead at once.
 _HURRIED = 0.03
 #: The belief is aged between transfers only when none was seen for this long, in seconds.
@@ -92,7 +94,8 @@ class _Sent:
     """
     A message on its way: when it left, its bytes in both directions, how long the edge should need for it.
 
-    ``confirms`` is whether it is a probe that follows one which told of a change.
+    ``confirms`` is whether it is a probe that follows one which told of a change, ``gap_s`` how long this machine took
+    from its lead to it.
     """
 
     sent_s: float
@@ -101,6 +104,7 @@ class _Sent:
     is_payload: bool
     lead: int = 0
     confirms: bool = False
+    gap_s: float = 0.0
     passed: bool = False
     given_up: bool = False
     passed_s: float = 0.0
@@ -220,6 +224,11 @@ class LinkEstimator:
             self._answered_s, self._answer_size = now_s, answer_size
         return True
 
+    def on_gap(self, key: Hashable, gap_s: float) -> None:
+        """Note how long this machine took to send a probe after its lead."""
+        if key in self._under_way:
+            self._under_way[key].gap_s = gap_s
+
     def on_given_up(self, key: Hashable) -> None:
         """Note that nobody waits for a message any more; it is on the link all the same."""
         if key in self._under_way:
@@ -287,6 +296,8 @@ class LinkEstimator:
         if not known:  # the round trip still holds the heartbeats' own bytes
             size = max(size - self._heartbeat_size, 1.0)
         led = (sent.lead > 0 or sent.is_payload) and sent.size >= _LEAD_BYTES + _LED_BYTES
+        if sent.gap_s > max(_LED_GAP_S, dispersion_s / 4):
+            return  # this machine paused between lead and probe: neither of its times tells of the link
         if led and 0 < dispersion_s <= arrived_s - sent.sent_s:
             # Packet-pair dispersion (Dovrolis et al., INFOCOM 2001): pauses of this machine are not in it. In the rest
             # of a payload's time they are: that is its round trip.
@@ -414,9 +425,11 @@ class LinkEstimator:
         # What is surely there, not what is hoped for: a quarter of the belief lies below.
         self._low_bps = self._rate.low_bps
         if self._tokens_s is not None and self.alive:
-            # But a probe with a lead is large: from a belief so vague it would come too late to make it less so.
-            vague = self._needs_lead and self._rate.level_spread > _AMBIGUOUS
-            rate_bps = self._rate.median_bps if vague else self._low_bps
+            # But a probe with a lead is large: the vaguer the belief, the later it would come to make it less so.
+            rate_bps = self._low_bps
+            if self._needs_lead:
+                vague = self._rate.level_spread > _AMBIGUOUS
+                rate_bps = self._rate.median_bps if vague else math.sqrt(rate_bps * self._rate.median_bps)
             earned = _EARNED * self.rules.probe_share * rate_bps / 8
             self._tokens = min(
                 self._tokens + earned * (now_s - self._tokens_s),

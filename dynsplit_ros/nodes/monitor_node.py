@@ -176,9 +176,11 @@ class MonitorNode(Managed):
             lead, message = (msg.Probe(session=self._session, sequence=probe.id, padding=array.array('B', bytes(size)))
                              for size in (probe.lead_bytes, probe.payload_bytes - probe.lead_bytes))
             lead.is_lead = True
+            began_s = time.monotonic()
             if probe.lead_bytes:
                 self._lead.publish(lead)
             self._probe.publish(message)
+            self._monitor.on_probe_sent(probe.id, time.monotonic() - began_s)
         self._decide()
 
     def _decide(self) -> None:

@@ -385,6 +385,10 @@ class Monitor:
         ):
             self._news = True
 
+    def on_probe_sent(self, probe_id: int, gap_s: float) -> None:
+        """Note how long it took to send a probe with its lead, in seconds of the robot's clock."""
+        self._link.on_gap(('probe', probe_id), gap_s)
+
     def on_load(self, report: LoadReport, now_s: float) -> None:
         """Take the edge's report into account."""
         if math.isfinite(now_s):

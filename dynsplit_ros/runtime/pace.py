@@ -15,6 +15,8 @@ _NEWEST_HELD, _NEWEST_OFF = 0.3, 0.1
 #: A head starts early by this share of what that is off, but by no more than this share of the edge's time: an edge
 #: that waits for a payload costs more than a payload that waits for the edge.
 _EARLY, _MOST_EARLY = 0.5, 0.05
+#: The same where nothing of the frame rate may be given up.
+_EARLY_FOR_RATE, _MOST_EARLY_FOR_RATE = 1.5, 0.15
 
 
 class UnderWay(Protocol):
@@ -72,13 +74,17 @@ class Pace:
             free_s = max(free_s, received_s + held_s - self._transfer_s.get(key, math.inf))
         return free_s
 
-    def start_s(self, key: Key, free_s: float, newer_s: float) -> float:
+    def start_s(self, key: Key, free_s: float, newer_s: float, waiting_share: float) -> float:
         """
         Return when to start on an image whose payload may leave at ``free_s``.
 
-        A little early, unless a newer image, due at ``newer_s`` (NaN: nobody knows), comes before.
+        A little early, unless a newer image, due at ``newer_s`` (NaN: nobody knows), comes before; more so where no
+        ``waiting_share`` of the frame rate may be given up.
         """
         start_s = free_s - self._ready_s.get(key, math.inf)
         if not newer_s > start_s:
             return start_s
-        return start_s - min(_EARLY * self._off_s.get(key[0], 0.0), _MOST_EARLY * self._held_s.get(key[0], 0.0))
+        off_s, held_s = self._off_s.get(key[0], 0.0), self._held_s.get(key[0], 0.0)
+        if waiting_share > 0:
+            return start_s - min(_EARLY * off_s, _MOST_EARLY * held_s)
+        return start_s - min(_EARLY_FOR_RATE * off_s, _MOST_EARLY_FOR_RATE * held_s)

@@ -336,7 +336,7 @@ class Robot:
         if not self._in_flight:
             return order, -math.inf
         now_s, free_s = self._clock(), self._pace.free_s(key, [frame.timing for frame in self._in_flight.values()])
-        start_s = self._pace.start_s(key, free_s, newer_s)
+        start_s = self._pace.start_s(key, free_s, newer_s, order.waiting_share)
         if start_s - now_s > order.local_if_wait_s:
             return replace(local, turn_of=order), -math.inf
         if self._link_is_full() and free_s <= now_s:

@@ -292,7 +292,7 @@ class World:
         start_s = self.now_s
         if order.split_index != local and self._in_flight:
             slot_s = self._pace.free_s(key, self._in_flight.values())
-            start_s = self._pace.start_s(key, slot_s, arrived_s + self._period_s)
+            start_s = self._pace.start_s(key, slot_s, arrived_s + self._period_s, self._monitor.waiting_share)
             if start_s - self.now_s > order.local_if_wait_s:
                 return local, '', 0.0, self.now_s, order
             if self._link_full() and slot_s <= self.now_s:

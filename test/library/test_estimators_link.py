@@ -296,3 +296,20 @@ def test_a_probe_that_tells_of_a_change_is_confirmed_at_once() -> None:
                                 rest_s if probe.lead_bytes else float('nan'))
     assert len(confirmed) == 1 and confirmed[0] <= 0.021
     assert monitor.link.throughput_bps == pytest.approx(50e6, rel=0.2)
+
+
+@pytest.mark.parametrize('gap_s', [0.0003, 0.02])
+def test_a_pause_between_a_lead_and_its_probe_is_not_the_links(gap_s) -> None:
+    monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
+    for number in range(1500):
+        now_s = number * 0.02
+        monitor.tick(now_s)
+        probe = monitor.next_probe(now_s)
+        if probe is None:
+            continue
+        paused_s = gap_s if now_s > 20.0 else 0.0003
+        monitor.on_probe_sent(probe.id, paused_s)
+        rest_s = (probe.payload_bytes - probe.lead_bytes) * 8 / 5e6 + (paused_s if paused_s > 0.001 else 0.0)
+        monitor.on_probe_answer(probe.id, now_s + rest_s + 0.003 + float(rng.exponential(0.01)), 0.0,
+                                rest_s if probe.lead_bytes else math.nan)
+    assert monitor.link.throughput_bps == pytest.approx(5e6, rel=0.1)

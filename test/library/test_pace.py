@@ -53,7 +53,7 @@ def test_the_last_of_several_under_way_counts_and_each_as_its_own_choice() -> No
 
 def test_a_choice_never_made_starts_at_once() -> None:
     assert pace().free_s((1, 'raw'), [UnderWay(5.0, 5.01)]) == -math.inf
-    assert pace().start_s((1, 'raw'), 5.0, math.nan) == -math.inf
+    assert pace().start_s((1, 'raw'), 5.0, math.nan, 0.08) == -math.inf
     assert pace().left_s((1, 'raw'), 0.5) < 0
 
 
@@ -63,7 +63,7 @@ def test_a_head_starts_early_by_what_the_edge_wavers_within_bounds(spread, early
     for number in range(2000):
         known.on_answered(0, 9.0, 0.1 * (1 + spread * float(rng.standard_normal())))
         if number > 100:
-            early.append(6.0 - 0.005 - known.start_s(KEY, 6.0, 7.0))
+            early.append(6.0 - 0.005 - known.start_s(KEY, 6.0, 7.0, 0.08))
     assert np.mean(early) == pytest.approx(early_s, rel=0.15, abs=1e-9)
 
 
@@ -79,9 +79,17 @@ def test_how_long_the_edge_takes_is_averaged_but_followed() -> None:
         assert np.std(predicted) < 0.06 * held_s
 
 
+def test_more_so_where_nothing_of_the_frame_rate_may_be_given_up() -> None:
+    known = pace()
+    for held_s in (0.1, 0.104, 0.1, 0.104):
+        known.on_answered(0, 9.0, held_s)
+    early_s = [6.0 - 0.005 - known.start_s(KEY, 6.0, 7.0, share) for share in (0.0, 0.08)]
+    assert early_s[0] == pytest.approx(3 * early_s[1]) and early_s[1] > 0
+
+
 @pytest.mark.parametrize('newer_s', [5.9, math.nan])
 def test_not_early_where_a_newer_image_comes_before(newer_s) -> None:
-    assert pace().start_s(KEY, 6.0, newer_s) == pytest.approx(6.0 - 0.005)
+    assert pace().start_s(KEY, 6.0, newer_s, 0.08) == pytest.approx(6.0 - 0.005)
 
 
 @pytest.mark.parametrize('held_s', [math.nan, math.inf, -1.0, 1e9])
@@ -90,4 +98,4 @@ def test_what_cannot_be_is_bounded_by_when_the_answer_came(held_s) -> None:
     for _ in range(100):
         known.on_answered(0, 0.2, held_s)
     assert 5.0 <= known.free_s(KEY, [UnderWay(5.0)]) <= 5.2 + 1e-9
-    assert math.isfinite(known.start_s(KEY, 6.0, 7.0))
+    assert math.isfinite(known.start_s(KEY, 6.0, 7.0, 0.08))
