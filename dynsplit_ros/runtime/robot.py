@@ -241,7 +241,7 @@ class Robot:
                 timing.transfer_s = max(0.0, now_s - timing.sent_s - times.held_s)
             if frame is not None and status is Status.OK:
                 timing.state = State.ANSWERED
-                self._pace.on_answered(timing.split_index, now_s - timing.sent_s, times.held_s)
+                self._pace.on_answered(timing, now_s, times.held_s)
                 self._in_flight.pop(sequence, None)
                 self._overdue.pop(sequence, None)
             elif frame is not None and sequence in self._in_flight:

@@ -638,7 +638,7 @@ class World:
         if math.isnan(frame.given_up_s):
             frame.waited_s = self.now_s - frame.sent_s
         frame.outcome = 'answered'
-        self._pace.on_answered(frame.split_index, self.now_s - frame.sent_s, frame.held_s)
+        self._pace.on_answered(frame, self.now_s, frame.held_s)
         self._complete(frame)
         self._changed()
 
