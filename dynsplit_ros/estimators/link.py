@@ -37,8 +37,10 @@ _LEAD_BYTES = 3000
 _LED_BYTES = 1500
 _LED_S = 0.0025
 _LED_JITTER_S = 3e-4
-#: So much later than its lead a probe may leave, in seconds, or by a quarter of the dispersion.
+#: So much later than its lead a probe may leave, in seconds, or by a quarter of the dispersion, or, on a machine that
+#: is always slow to send, by so many times the least.
 _LED_GAP_S = 1e-3
+_USUAL_GAPS = 3.0
 #: How likely it is that the edge paused meanwhile, and saw a message and its lead at once.
 _HURRIED = 0.03
 #: The belief is aged between transfers only when none was seen for this long, in seconds.
@@ -164,6 +166,7 @@ class LinkEstimator:
         self._tokens = 0.0
         self._credit = True  # for the first probe
         self._led = False  # one with a lead has been answered
+        self._least_gap_s = math.inf  # between a lead and its probe
         self._doubted = False  # it told of a change, which the one in hand is to confirm
         self._tokens_s: float | None = None
         self._low_bps = 0.0
@@ -226,8 +229,10 @@ class LinkEstimator:
 
     def on_gap(self, key: Hashable, gap_s: float) -> None:
         """Note how long this machine took to send a probe after its lead."""
-        if key in self._under_way:
-            self._under_way[key].gap_s = gap_s
+        sent = self._under_way.get(key)
+        if sent is not None and sent.lead > 0 and gap_s >= 0:
+            sent.gap_s = gap_s
+            self._least_gap_s = min(self._least_gap_s, gap_s)
 
     def on_given_up(self, key: Hashable) -> None:
         """Note that nobody waits for a message any more; it is on the link all the same."""
@@ -296,7 +301,7 @@ class LinkEstimator:
         if not known:  # the round trip still holds the heartbeats' own bytes
             size = max(size - self._heartbeat_size, 1.0)
         led = (sent.lead > 0 or sent.is_payload) and sent.size >= _LEAD_BYTES + _LED_BYTES
-        if sent.gap_s > max(_LED_GAP_S, dispersion_s / 4):
+        if sent.gap_s > max(_LED_GAP_S, dispersion_s / 4, _USUAL_GAPS * self._least_gap_s):
             return  # this machine paused between lead and probe: neither of its times tells of the link
         if led and 0 < dispersion_s <= arrived_s - sent.sent_s:
             # Packet-pair dispersion (Dovrolis et al., INFOCOM 2001): pauses of this machine are not in it. In the rest

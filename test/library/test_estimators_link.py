@@ -275,25 +275,34 @@ def test_receipts_of_payloads_that_nobody_sent_take_no_room() -> None:
     assert len(monitor._link._early) <= 8
 
 
-def test_a_probe_that_tells_of_a_change_is_confirmed_at_once() -> None:
-    """Where the round trip wavers, probes are rare; the one kept in hand follows at the next look at the clock."""
-    monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
-    rate_bps, told, confirmed = 5e6, 0.0, []
+def probes(monitor: Monitor):
+    """Look at the clock 1500 times, every 0.02 s, and give each probe with the instant it leaves."""
     for number in range(1500):
         now_s = number * 0.02
         monitor.tick(now_s)
         probe = monitor.next_probe(now_s)
-        if probe is None:
-            continue
+        if probe is not None:
+            yield now_s, probe
+
+
+def answer(monitor: Monitor, now_s: float, probe, rest_s: float, rng) -> None:
+    """Answer a probe that came so long after its lead, over a way that wavers."""
+    back_s = now_s + rest_s + 0.003 + float(rng.exponential(0.01))
+    monitor.on_probe_answer(probe.id, back_s, 0.0, rest_s if probe.lead_bytes else math.nan)
+
+
+def test_a_probe_that_tells_of_a_change_is_confirmed_at_once() -> None:
+    """Where the round trip wavers, probes are rare; the one kept in hand follows at the next look at the clock."""
+    monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
+    rate_bps, told, confirmed = 5e6, 0.0, []
+    for now_s, probe in probes(monitor):
         if probe.lead_bytes:
             if told:
                 confirmed.append(now_s - told)
             surprising = now_s > 20.0 and rate_bps == 5e6
             rate_bps = 50e6 if surprising else rate_bps
             told = now_s if surprising else 0.0
-        rest_s = (probe.payload_bytes - probe.lead_bytes) * 8 / rate_bps
-        monitor.on_probe_answer(probe.id, now_s + rest_s + 0.003 + float(rng.exponential(0.01)), 0.0,
-                                rest_s if probe.lead_bytes else float('nan'))
+        answer(monitor, now_s, probe, (probe.payload_bytes - probe.lead_bytes) * 8 / rate_bps, rng)
     assert len(confirmed) == 1 and confirmed[0] <= 0.021
     assert monitor.link.throughput_bps == pytest.approx(50e6, rel=0.2)
 
@@ -301,15 +310,17 @@ def test_a_probe_that_tells_of_a_change_is_confirmed_at_once() -> None:
 @pytest.mark.parametrize('gap_s', [0.0003, 0.02])
 def test_a_pause_between_a_lead_and_its_probe_is_not_the_links(gap_s) -> None:
     monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
-    for number in range(1500):
-        now_s = number * 0.02
-        monitor.tick(now_s)
-        probe = monitor.next_probe(now_s)
-        if probe is None:
-            continue
+    for now_s, probe in probes(monitor):
         paused_s = gap_s if now_s > 20.0 else 0.0003
         monitor.on_probe_sent(probe.id, paused_s)
         rest_s = (probe.payload_bytes - probe.lead_bytes) * 8 / 5e6 + (paused_s if paused_s > 0.001 else 0.0)
-        monitor.on_probe_answer(probe.id, now_s + rest_s + 0.003 + float(rng.exponential(0.01)), 0.0,
-                                rest_s if probe.lead_bytes else math.nan)
+        answer(monitor, now_s, probe, rest_s, rng)
+    assert monitor.link.throughput_bps == pytest.approx(5e6, rel=0.1)
+
+
+def test_a_machine_that_is_always_slow_to_send_learns_the_rate_all_the_same() -> None:
+    monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
+    for now_s, probe in probes(monitor):
+        monitor.on_probe_sent(probe.id, 0.002 * (1 + 0.2 * float(rng.random())))
+        answer(monitor, now_s, probe, (probe.payload_bytes - probe.lead_bytes) * 8 / 5e6, rng)
     assert monitor.link.throughput_bps == pytest.approx(5e6, rel=0.1)
