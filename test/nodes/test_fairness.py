@@ -36,6 +36,8 @@ class Player(Node):
         super().__init__('player', namespace=f'/{name}')
         self.activations = self.create_publisher(msg.Activation, topics.ACTIVATION.name, QoSProfile(depth=5))
         self.create_subscription(msg.TailResult, topics.TAIL_RESULT.name, self._on_result, QoSProfile(depth=1000))
+        self.edges: list[msg.Profile] = []
+        topics.EDGE_PROFILE.subscription(self, self.edges.append)
         payload = encode('raw', split.head(index)(split.model.resize(picture(1)).unsqueeze(0)))
         self.message = msg.Activation(session=1, fingerprint=split.fingerprint, split_index=index, codec='raw',
                                       patience_s=5.0, tensors=to_tensors(payload))
@@ -44,7 +46,8 @@ class Player(Node):
         self.timer = None
 
     def ready(self) -> bool:
-        return bool(self.activations.get_subscription_count() and self.count_publishers(topics.TAIL_RESULT.name))
+        """Tell whether both ways are open: an edge tells a robot of itself once that can hear its answers."""
+        return bool(self.activations.get_subscription_count() and self.edges)
 
     def play(self, rate_hz: float) -> None:
         if self.timer is not None:
@@ -155,6 +158,7 @@ def test_who_leaves_leaves_nothing_behind_and_may_come_back(processes, ros, mode
         before = len(stays.answers)
         stays.send()
         wait(lambda: len(stays.answers) > before, 'who stayed is no longer served')
+        leaves.edges.clear()
         leaves.activations = leaves.create_publisher(msg.Activation, topics.ACTIVATION.name, QoSProfile(depth=5))
         wait(leaves.ready, 'who came back was not found')
     assert 'Traceback' not in log.read_text()
