@@ -37,6 +37,11 @@ _LEAD_BYTES = 3000
 _LED_BYTES = 1500
 _LED_S = 0.0025
 _LED_JITTER_S = 3e-4
+#: So many longer ones confirm what one has told of a change. So many bytes are kept in hand for them; while there are
+#: fewer, this share of what is earned is saved.
+_CONFIRMATIONS = 2
+_IN_HAND_BYTES = 18_000
+_SAVED = 0.1
 #: So much later than its lead a probe may leave, in seconds, or by a quarter of the dispersion, or, on a machine that
 #: is always slow to send, by so many times the least.
 _LED_GAP_S = 1e-3
@@ -166,10 +171,14 @@ class LinkEstimator:
         self._tokens = 0.0
         self._credit = True  # for the first probe
         self._led = False  # one with a lead has been answered
+        self._led_s = -math.inf  # when the last of them left
         self._least_gap_s = math.inf  # between a lead and its probe
-        self._doubted = False  # it told of a change, which the one in hand is to confirm
+        self._doubted_bps = 0.0  # to which rate one told of a change, 0 if it did not
+        self._confirmations = 0  # of that, still to be sent
+        self._spoiled = False  # one has told nothing
         self._tokens_s: float | None = None
         self._low_bps = 0.0
+        self._earned = 0.0  # bytes per second
         self._probes = 0
         self._largest_probe = LARGEST_PROBE_BYTES
         self.payload_bytes = 0
@@ -302,14 +311,17 @@ class LinkEstimator:
             size = max(size - self._heartbeat_size, 1.0)
         led = (sent.lead > 0 or sent.is_payload) and sent.size >= _LEAD_BYTES + _LED_BYTES
         if sent.gap_s > max(_LED_GAP_S, dispersion_s / 4, _USUAL_GAPS * self._least_gap_s):
-            return  # this machine paused between lead and probe: neither of its times tells of the link
+            # This machine paused between lead and probe: neither of its times tells of the link; the next may.
+            self._spoiled = not sent.confirms
+            self._confirmations += sent.confirms
+            return
         if led and 0 < dispersion_s <= arrived_s - sent.sent_s:
             # Packet-pair dispersion (Dovrolis et al., INFOCOM 2001): pauses of this machine are not in it. In the rest
             # of a payload's time they are: that is its round trip.
             if not sent.is_payload:
                 told_bps = 8 * (sent.size - sent.lead) / dispersion_s
-                change = abs(math.log(told_bps / self._rate.median_bps))
-                self._doubted = change > _AMBIGUOUS and not sent.confirms
+                if not sent.confirms and abs(math.log(told_bps / self._rate.median_bps)) > _AMBIGUOUS:
+                    self._doubted_bps, self._confirmations = told_bps, _CONFIRMATIONS
             self._rate.observe(dispersion_s, sent.size - sent.lead, _LED_JITTER_S, _HURRIED)
             rest_s = arrived_s - start_s - dispersion_s
             told = 1.0
@@ -384,7 +396,8 @@ class LinkEstimator:
         heartbeat = now_s - self._heartbeat_s >= hurry * self.rules.heartbeat_period_s
         wanted = (
             self._credit
-            or self._doubted
+            or self._confirmations
+            or self._spoiled
             or now_s - self._informed_s >= self.rules.probe_period_s
             or self._rate.level_spread > _AMBIGUOUS
         )
@@ -404,19 +417,26 @@ class LinkEstimator:
             self.heartbeat_bytes += HEARTBEAT_BYTES
             return self._probe(now_s, HEARTBEAT_BYTES, 0)
         lead = _LEAD_BYTES if self._needs_lead else 0
-        size = min(int(self._low_bps * (_LED_S if lead else self._airtime_s()) / 8), self._largest_probe)
+        confirms = lead > 0 and self._confirmations > 0
+        rate_bps = self._doubted_bps if confirms else self._low_bps
+        size = min(int(rate_bps * (_LED_S if lead else self._airtime_s()) / 8), self._largest_probe)
+        if confirms:
+            size = min(size, int(self._tokens / self._confirmations) - lead)
         size = lead + max(size, _LED_BYTES if lead else 4 * HEARTBEAT_BYTES, _FIRST_PROBE_BYTES if self._credit else 0)
-        # The first one is on credit, with a lead too: what that told without may be far too low. Later a second
-        # one with a lead is kept in hand: when the first tells a change, it follows at once.
-        kept = size if lead and not self._doubted and self._rate.level_spread <= _AMBIGUOUS else 0
+        # The first one is on credit, with a lead too: what that told without may be far too low.
         on_credit = self._credit or (lead > 0 and not self._led)
-        affordable = self._tokens >= (-2 * size if on_credit else size + kept)
+        affordable = self._tokens >= (-2 * size if on_credit else size)
+        if lead and not (on_credit or confirms or self._spoiled or self._rate.level_spread > _AMBIGUOUS):
+            saves = self._tokens < size + _IN_HAND_BYTES
+            affordable &= not saves or (now_s - self._led_s) * self._earned >= (1 + _SAVED) * size
         if not (len(self._heartbeats) >= _SETTLED and self.alive and affordable):
             return None
-        self._credit = False
+        self._credit = self._spoiled = False
         self.probe_bytes += size
         probe = self._probe(now_s, size, lead)
-        self._under_way['probe', probe.id].confirms, self._doubted = self._doubted, False
+        self._under_way['probe', probe.id].confirms = confirms
+        self._confirmations = self._confirmations - 1 if confirms else 0
+        self._led_s = now_s if lead else self._led_s
         return probe
 
     def _probe(self, now_s: float, size: int, lead: int) -> Probe:
@@ -435,10 +455,10 @@ class LinkEstimator:
             if self._needs_lead:
                 vague = self._rate.level_spread > _AMBIGUOUS
                 rate_bps = self._rate.median_bps if vague else math.sqrt(rate_bps * self._rate.median_bps)
-            earned = _EARNED * self.rules.probe_share * rate_bps / 8
+            self._earned = _EARNED * self.rules.probe_share * rate_bps / 8
+            least = _LEAD_BYTES + _LED_BYTES + _IN_HAND_BYTES if self._needs_lead else _FIRST_PROBE_BYTES
             self._tokens = min(
-                self._tokens + earned * (now_s - self._tokens_s),
-                max(_SAVED_S * earned, 2 * (_LEAD_BYTES + _LED_BYTES) if self._needs_lead else _FIRST_PROBE_BYTES),
+                self._tokens + self._earned * (now_s - self._tokens_s), max(_SAVED_S * self._earned, least)
             )
         self._tokens_s = now_s
 
