@@ -173,7 +173,7 @@ class LinkEstimator:
         self._led = False  # one with a lead has been answered
         self._led_s = -math.inf  # when the last of them left
         self._least_gap_s = math.inf  # between a lead and its probe
-        self._doubted_bps = 0.0  # to which rate one told of a change, 0 if it did not
+        self._doubted_bps = 0.0  # to which rate one told of a change
         self._confirmations = 0  # of that, still to be sent
         self._spoiled = False  # one has told nothing
         self._tokens_s: float | None = None
@@ -318,7 +318,9 @@ class LinkEstimator:
         if led and 0 < dispersion_s <= arrived_s - sent.sent_s:
             # Packet-pair dispersion (Dovrolis et al., INFOCOM 2001): pauses of this machine are not in it. In the rest
             # of a payload's time they are: that is its round trip.
-            if not sent.is_payload:
+            if sent.is_payload:
+                self._confirmations, self._spoiled = 0, False  # it tells more than they would
+            else:
                 told_bps = 8 * (sent.size - sent.lead) / dispersion_s
                 if not sent.confirms and abs(math.log(told_bps / self._rate.median_bps)) > _AMBIGUOUS:
                     self._doubted_bps, self._confirmations = told_bps, _CONFIRMATIONS

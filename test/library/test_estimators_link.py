@@ -318,6 +318,21 @@ def test_a_pause_between_a_lead_and_its_probe_is_not_the_links(gap_s) -> None:
     assert monitor.link.throughput_bps == pytest.approx(5e6, rel=0.1)
 
 
+def test_a_probe_that_this_machine_spoiled_is_followed_by_another_at_once() -> None:
+    monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
+    spoiled_s, followed_s = math.inf, []
+    for now_s, probe in probes(monitor):
+        if probe.lead_bytes and now_s > spoiled_s:
+            followed_s.append(now_s - spoiled_s)
+        spoils = probe.lead_bytes > 0 and now_s > 25.0 and spoiled_s == math.inf
+        spoiled_s = now_s if spoils else spoiled_s
+        monitor.on_probe_sent(probe.id, 0.02 if spoils else 0.0003)
+        rest_s = (probe.payload_bytes - probe.lead_bytes) * 8 / 5e6 + (0.02 if spoils else 0.0)
+        answer(monitor, now_s, probe, rest_s, rng)
+    assert followed_s[0] <= 0.081 and followed_s[1] - followed_s[0] > 0.5  # once the spoiled one is back
+    assert monitor.link.throughput_bps == pytest.approx(5e6, rel=0.1)
+
+
 def test_a_machine_that_is_always_slow_to_send_learns_the_rate_all_the_same() -> None:
     monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
     for now_s, probe in probes(monitor):
