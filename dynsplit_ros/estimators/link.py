@@ -453,10 +453,7 @@ class LinkEstimator:
         self._low_bps = self._rate.low_bps
         if self._tokens_s is not None and self.alive:
             # But a probe with a lead is large: the vaguer the belief, the later it would come to make it less so.
-            rate_bps = self._low_bps
-            if self._needs_lead:
-                vague = self._rate.level_spread > _AMBIGUOUS
-                rate_bps = self._rate.median_bps if vague else math.sqrt(rate_bps * self._rate.median_bps)
+            rate_bps = self._rate.median_bps if self._needs_lead else self._low_bps
             self._earned = _EARNED * self.rules.probe_share * rate_bps / 8
             least = _LEAD_BYTES + _LED_BYTES + _IN_HAND_BYTES if self._needs_lead else _FIRST_PROBE_BYTES
             self._tokens = min(
