@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import array
+import io
+import struct
 import sys
 
 import cv2
 import numpy as np
+from PIL import Image as ImageFile
 from sensor_msgs.msg import CompressedImage, Image
 
 from dynsplit_ros.errors import DynsplitError
@@ -28,6 +31,9 @@ _ENCODINGS = {
        for dtype in (np.uint8, np.uint16)},
     'yuv422': _UYVY, 'uyvy': _UYVY, 'yuv422_yuy2': _YUYV, 'yuyv': _YUYV,
 }
+#: A compressed image may claim any size; one with more pixels than this is refused.
+MOST_PIXELS = 2**26
+_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 
 
 def to_rgb(message: Image | CompressedImage) -> np.ndarray:
@@ -57,8 +63,31 @@ def to_rgb(message: Image | CompressedImage) -> np.ndarray:
 def _decoded(message: CompressedImage) -> np.ndarray | None:
     """Return the pixels of a JPEG or PNG file as they are stored, None where it is neither."""
     data = np.frombuffer(message.data, np.uint8)
+    # OpenCV allocates what a file claims, gigabytes for a few bytes, before it looks whether that much is there.
+    try:
+        with ImageFile.open(io.BytesIO(data), formats=('JPEG', 'PNG')) as header:
+            pixels = header.width * header.height
+    except ImageFile.DecompressionBombError:
+        pixels = MOST_PIXELS + 1
+    except (OSError, ValueError, SyntaxError, EOFError):
+        return None
+    if pixels > MOST_PIXELS:
+        raise DynsplitError(f'a compressed image of {len(data)} bytes claims more than {MOST_PIXELS} pixels, which no '
+                            'camera has; check what publishes it')
+    if not _chunks_fit(data.data):
+        return None
     image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _chunks_fit(data: memoryview) -> bool:
+    """Tell whether each chunk of a PNG lies within it; True for what is no PNG."""
+    position = len(_PNG_SIGNATURE)
+    if bytes(data[:position]) != _PNG_SIGNATURE:
+        return True
+    while position + 12 <= len(data):
+        position += 12 + struct.unpack_from('>I', data, position)[0]
+    return position == len(data)
 
 
 def _converted(message: Image, what: str) -> np.ndarray:

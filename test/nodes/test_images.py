@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import array
+import resource
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -101,6 +104,36 @@ def test_compressed() -> None:
     grey = cv2.imencode('.png', RGB[:, :, 0])[1].tobytes()
     message = CompressedImage(format='mono8; png compressed', data=grey)
     assert np.array_equal(to_rgb(message), np.dstack([RGB[:, :, 0]] * 3))
+
+
+def claiming(extension: str, width: int, height: int) -> CompressedImage:
+    """Return a file of a few bytes that claims so many pixels."""
+    data = cv2.imencode(extension, RGB)[1].tobytes()
+    if extension == '.png':
+        ihdr = b'IHDR' + struct.pack('>II', width, height) + data[24:29]
+        data = data[:12] + ihdr + struct.pack('>I', zlib.crc32(ihdr)) + data[33:]
+    else:
+        place = data.index(b'\xff\xc0') + 5
+        data = data[:place] + struct.pack('>HH', height, width) + data[place + 4:]
+    return CompressedImage(format=extension, data=data)
+
+
+@pytest.mark.parametrize('extension', ['.png', '.jpg'])
+def test_a_compressed_image_has_no_more_memory_allocated_than_a_cameras(extension) -> None:
+    assert to_rgb(claiming(extension, RGB.shape[1], RGB.shape[0])).shape == RGB.shape
+    for side in (9000, 32000):
+        with pytest.raises(DynsplitError, match='claims more than 67108864 pixels'):
+            to_rgb(claiming(extension, side, side))
+
+
+def test_a_png_whose_chunk_claims_more_than_came_is_refused_at_once() -> None:
+    png = cv2.imencode('.png', RGB)[1].tobytes()
+    place = png.index(b'IDAT') - 4
+    longer = png[:place] + struct.pack('>I', 2**31 - 1) + png[place + 4:]
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DynsplitError, match='could not be decoded'):
+        to_rgb(CompressedImage(format='png', data=longer))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 100_000
 
 
 @pytest.mark.parametrize('message, sentence', [
