@@ -88,7 +88,8 @@ def start(processes, ros, parameters, rig: Rig, camera: dict[str, object], edge:
     """Start a robot with batches and an edge."""
     ros(rig)
     processes.start('edge', 'edge_node', 'edge', {**parameters, **edge})
-    processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': 1})
+    # Patient: who has what answered is tested here, and a busy machine may pause for longer than an answer takes.
+    processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': 1, 'fallback_s': 20.0})
     processes.start('camera', 'camera_node', ROBOT, {**parameters, **camera})
     wait(lambda: all(publisher.get_subscription_count() for publisher in rig.cameras), 'the camera hears not all')
     wait(lambda: rig.decisions and rig.count_publishers('prediction'), 'no decision')
