@@ -31,7 +31,7 @@ _JPEG_SETTINGS = [
 ]
 # Run lengths: 5 % smaller and 20 % faster than the default strategy; level 6 takes 4 times as long for 1 %.
 _PNG_SETTINGS = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
-_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _READ = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 #: What a picture may be larger than its pixels: headers, tables, chunk frames.
 _OVERHEAD_BYTES = 4096
@@ -118,7 +118,7 @@ def _check_png(data: memoryview, width: int, height: int) -> None:
     Format: W3C, PNG specification, third edition, section 5 (datastream structure).
     """
     header = struct.pack('>I4sIIBBBBB', 13, b'IHDR', width, height, 8, 2, 0, 0, 0)
-    start = _PNG_SIGNATURE + header
+    start = PNG_SIGNATURE + header
     if bytes(data[: len(start)]) != start:
         raise DynsplitError(f'the PNG header is not that of {width} x {height} pixels of 8-bit RGB')
     position = len(start) + 4

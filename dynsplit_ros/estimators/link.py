@@ -41,7 +41,7 @@ _LED_JITTER_S = 3e-4
 #: fewer, this share of what is earned is saved.
 _CONFIRMATIONS = 2
 _IN_HAND_BYTES = 18_000
-_SAVED = 0.1
+_SAVING = 0.1
 #: So much later than its lead a probe may leave, in seconds, or by a quarter of the dispersion, or, on a machine that
 #: is always slow to send, by so many times the least.
 _LED_GAP_S = 1e-3
@@ -430,7 +430,7 @@ class LinkEstimator:
         affordable = self._tokens >= (-2 * size if on_credit else size)
         if lead and not (on_credit or confirms or self._spoiled or self._rate.level_spread > _AMBIGUOUS):
             saves = self._tokens < size + _IN_HAND_BYTES
-            affordable &= not saves or (now_s - self._led_s) * self._earned >= (1 + _SAVED) * size
+            affordable &= not saves or (now_s - self._led_s) * self._earned >= (1 + _SAVING) * size
         if not (len(self._heartbeats) >= _SETTLED and self.alive and affordable):
             return None
         self._credit = self._spoiled = False

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image as ImageFile
 from sensor_msgs.msg import CompressedImage, Image
 
+from dynsplit_ros.codec.image import PNG_SIGNATURE
 from dynsplit_ros.errors import DynsplitError
 
 #: Channels of each kind of pixels in sensor_msgs/image_encodings.hpp that has colours or grey, and how OpenCV makes RGB
@@ -33,7 +34,6 @@ _ENCODINGS = {
 }
 #: A compressed image may claim any size; one with more pixels than this is refused.
 MOST_PIXELS = 2**26
-_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 
 
 def to_rgb(message: Image | CompressedImage) -> np.ndarray:
@@ -82,8 +82,8 @@ def _decoded(message: CompressedImage) -> np.ndarray | None:
 
 def _chunks_fit(data: memoryview) -> bool:
     """Tell whether each chunk of a PNG lies within it; True for what is no PNG."""
-    position = len(_PNG_SIGNATURE)
-    if bytes(data[:position]) != _PNG_SIGNATURE:
+    position = len(PNG_SIGNATURE)
+    if bytes(data[:position]) != PNG_SIGNATURE:
         return True
     while position + 12 <= len(data):
         position += 12 + struct.unpack_from('>I', data, position)[0]
