@@ -33,15 +33,19 @@ _EARLY_RECEIPTS = 4
 _PROBE_JITTERS = 20.0
 #: What goes ahead of a probe that the edge times: two frames, which shapers and radios let through at once.
 _LEAD_BYTES = 3000
-#: The least that follows it, one frame; how long that is to take, and how well the edge times it, in seconds.
-_LED_BYTES = 1500
-_LED_S = 0.0025
+#: The least that follows it; how long that is to take, and how well the edge times it, in seconds. Just enough to tell
+#: that the rate has changed: the lead costs most of it, and the shorter it is, the sooner the next one can be paid.
+_LED_BYTES = 800
+_LED_S = 0.0013
 _LED_JITTER_S = 3e-4
-#: So many longer ones confirm what one has told of a change. So many bytes are kept in hand for them; while there are
-#: fewer, this share of what is earned is saved.
+#: So many longer ones confirm what one has told of a change; how long they are to take, in seconds. So many bytes are
+#: kept in hand for them; while there are fewer, this share of what is earned is saved.
 _CONFIRMATIONS = 2
+_CONFIRMING_S = 0.0025
 _IN_HAND_BYTES = 18_000
 _SAVING = 0.1
+#: Of a shorter payload too much passes at once for its own dispersion to tell the rate.
+_TIMED_BYTES = 4500
 #: So much later than its lead a probe may leave, in seconds, or by a quarter of the dispersion, or, on a machine that
 #: is always slow to send, by so many times the least.
 _LED_GAP_S = 1e-3
@@ -309,7 +313,7 @@ class LinkEstimator:
         known = self._informed_s > -math.inf
         if not known:  # the round trip still holds the heartbeats' own bytes
             size = max(size - self._heartbeat_size, 1.0)
-        led = (sent.lead > 0 or sent.is_payload) and sent.size >= _LEAD_BYTES + _LED_BYTES
+        led = sent.lead > 0 or (sent.is_payload and sent.size >= _TIMED_BYTES)
         if sent.gap_s > max(_LED_GAP_S, dispersion_s / 4, _USUAL_GAPS * self._least_gap_s):
             # This machine paused between lead and probe: neither of its times tells of the link; the next may.
             self._spoiled = not sent.confirms
@@ -421,7 +425,8 @@ class LinkEstimator:
         lead = _LEAD_BYTES if self._needs_lead else 0
         confirms = lead > 0 and self._confirmations > 0
         rate_bps = self._doubted_bps if confirms else self._low_bps
-        size = min(int(rate_bps * (_LED_S if lead else self._airtime_s()) / 8), self._largest_probe)
+        airtime_s = _CONFIRMING_S if confirms else _LED_S if lead else self._airtime_s()
+        size = min(int(rate_bps * airtime_s / 8), self._largest_probe)
         if confirms:
             size = min(size, int(self._tokens / self._confirmations) - lead)
         size = lead + max(size, _LED_BYTES if lead else 4 * HEARTBEAT_BYTES, _FIRST_PROBE_BYTES if self._credit else 0)

@@ -28,6 +28,8 @@ from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport,
 
 TICK_S = 0.02
 LINK_STATE_PERIOD_S = 0.1
+#: What RTPS, UDP, IP and Ethernet add to a probe's padding: its size is what the link carries.
+HEADER_BYTES = 128
 SILENT = 'the edge is silent'
 OUTCOMES = {State.ANSWERED: 'answered', State.LOCAL: 'local', State.FELL_BACK: 'fell_back', State.LATE: 'late'}
 
@@ -174,7 +176,8 @@ class MonitorNode(Managed):
         probe = self._monitor.next_probe(time.monotonic())
         if probe is not None:
             lead, message = (msg.Probe(session=self._session, sequence=probe.id, padding=array.array('B', bytes(size)))
-                             for size in (probe.lead_bytes, probe.payload_bytes - probe.lead_bytes))
+                             for size in (probe.lead_bytes,
+                                          max(0, probe.payload_bytes - probe.lead_bytes - HEADER_BYTES)))
             lead.is_lead = True
             began_s = time.monotonic()
             if probe.lead_bytes:
