@@ -4,65 +4,35 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 import math
-import statistics
 
+from dynsplit_ros.estimators.probing import LinkRules, ProbePlan, Probing
 from dynsplit_ros.estimators.rate import RateFilter
+from dynsplit_ros.estimators.round_trip import RoundTrip
 
-#: Before the first heartbeat is answered, the round trip is guessed, and known no better than the guess, in
-#: seconds.
-_GUESSED_RTT_S = 0.005
-#: No clock, scheduler and middleware together time a message better than this, in seconds.
-_LEAST_JITTER_S = 2e-4
-#: Heartbeats that the round trip is taken from, and the fewest that tell how it varies.
-_KEPT = 25
-_SETTLED = 3
-#: What may be sent to learn the rate when nothing is known of it: one packet's worth.
-_FIRST_PROBE_BYTES = 600
-LARGEST_PROBE_BYTES = 262144
 #: Also what a receipt, or the answer to a probe, is taken to measure.
 HEARTBEAT_BYTES = 32
+#: While the round trip is hardly known, heartbeats come in this share of their period.
+_HURRY = 0.2
 #: So many heartbeats' worth of receipts and load reports may come between an answer and what waited behind it.
 _BETWEEN = 6
 #: Receipts that are kept for payloads of which nobody has told yet.
 _EARLY_RECEIPTS = 4
-#: A probe takes this many times what the round trip varies by: it then tells the rate to a twentieth.
-_PROBE_JITTERS = 20.0
-#: What goes ahead of a probe that the edge times: two frames, which shapers and radios let through at once.
-_LEAD_BYTES = 3000
-#: The least that follows it; how long that is to take, and how well the edge times it, in seconds. Just enough to tell
-#: that the rate has changed: the lead costs most of it, and the shorter it is, the sooner the next one can be paid.
-_LED_BYTES = 800
-_LED_S = 0.0013
+#: How well the edge times what follows a lead, in seconds; of a shorter payload than so many bytes too much passes at
+#: once for its own dispersion to tell the rate.
 _LED_JITTER_S = 3e-4
-#: So many longer ones confirm what one has told of a change; how long they are to take, in seconds. So many bytes are
-#: kept in hand for them; while there are fewer, this share of what is earned is saved.
-_CONFIRMATIONS = 2
-_CONFIRMING_S = 0.0025
-_IN_HAND_BYTES = 18_000
-_SAVING = 0.1
-#: Of a shorter payload too much passes at once for its own dispersion to tell the rate.
 _TIMED_BYTES = 4500
-#: So much later than its lead a probe may leave, in seconds, or by a quarter of the dispersion, or, on a machine that
-#: is always slow to send, by so many times the least.
-_LED_GAP_S = 1e-3
-_USUAL_GAPS = 3.0
 #: How likely it is that the edge paused meanwhile, and saw a message and its lead at once.
 _HURRIED = 0.03
 #: The belief is aged between transfers only when none was seen for this long, in seconds.
 _IDLE_S = 0.2
-#: Of its budget, a probe may spend this: the rate may have fallen before that is noticed.
-_EARNED = 0.93
-#: The budget of so many seconds is kept, so that the largest probe and the heartbeats can be paid.
-_SAVED_S = 2.0
-#: The longest pause between the edge's reports fades by this factor with each of them; two such pauses may be missed.
+#: The longest pause between the edge's reports fades by this factor with each of them; two such pauses may be missed,
+#: once so many reports have come in a row.
 _FADING = 0.95
 _PAUSES = 2.0
-#: Beyond this standard deviation of the rate's logarithm, more probes are worth their bytes at once.
-_AMBIGUOUS = 0.5
+_REGULAR = 3
 
 
 @dataclass(frozen=True)
@@ -121,22 +91,6 @@ class _Sent:
     passed_s: float = 0.0
 
 
-@dataclass(frozen=True)
-class LinkRules:
-    """
-    How a link is looked after.
-
-    Seconds between heartbeats and between probes, the share (0..1) of the estimated rate that both may take, after how
-    many seconds of silence the link counts as lost, and the answers' rate over the payloads' rate.
-    """
-
-    heartbeat_period_s: float
-    probe_period_s: float
-    probe_share: float
-    silence_s: float
-    downlink_ratio: float
-
-
 class LinkEstimator:
     """
     Follows each message from sending to arrival on a link that carries one after the other.
@@ -145,9 +99,9 @@ class LinkEstimator:
     ends half a round trip before its receipt comes back, or its answer, less the time that the edge held it.
     Only durations are subtracted from the robot's clock; the edge's clock is never looked at. Throughput
     probes keep to ``probe_share``, heartbeats included, and leave only while nothing else is under way, but for
-    a heartbeat behind a payload that nobody waits for. The
-    link counts as lost when nothing at all was heard for ``silence_s`` longer than expected: of a message that is
-    unanswered, or of the edge's reports, where they came regularly.
+    a heartbeat behind a payload that nobody waits for. The link counts as lost when nothing at all was heard for
+    ``silence_s`` longer than expected: of a message that is unanswered, or of the edge's reports, where they came
+    regularly.
     """
 
     def __init__(self, rules: LinkRules) -> None:
@@ -156,9 +110,8 @@ class LinkEstimator:
         self._rate = RateFilter()
         self._rate_s: float | None = None
         self._now_s = -math.inf
-        self._heartbeats: deque[tuple[float, float]] = deque(maxlen=_KEPT)
-        self.rtt_s = _GUESSED_RTT_S
-        self.jitter_s = _GUESSED_RTT_S
+        self._round_trip = RoundTrip()
+        self._probing = Probing(self._rate, self._round_trip)
         self.alive = False
         self._heard_s = -math.inf
         self._reported_s = -math.inf
@@ -172,22 +125,15 @@ class LinkEstimator:
         self._answer_size = 0.0
         self._heartbeat_s = self._rest_s = -math.inf
         self._informed_s = -math.inf
-        self._tokens = 0.0
-        self._credit = True  # for the first probe
-        self._led = False  # one with a lead has been answered
-        self._led_s = -math.inf  # when the last of them left
-        self._least_gap_s = math.inf  # between a lead and its probe
-        self._doubted_bps = 0.0  # to which rate one told of a change
-        self._confirmations = 0  # of that, still to be sent
-        self._spoiled = False  # one has told nothing
-        self._tokens_s: float | None = None
-        self._low_bps = 0.0
-        self._earned = 0.0  # bytes per second
         self._probes = 0
-        self._largest_probe = LARGEST_PROBE_BYTES
         self.payload_bytes = 0
         self.heartbeat_bytes = 0
         self.probe_bytes = 0
+
+    @property
+    def rtt_s(self) -> float:
+        """Round trip of an empty message, in seconds."""
+        return self._round_trip.rtt_s
 
     @property
     def _heartbeat_size(self) -> float:
@@ -245,7 +191,7 @@ class LinkEstimator:
         sent = self._under_way.get(key)
         if sent is not None and sent.lead > 0 and gap_s >= 0:
             sent.gap_s = gap_s
-            self._least_gap_s = min(self._least_gap_s, gap_s)
+            self._probing.on_gap(gap_s)
 
     def on_given_up(self, key: Hashable) -> None:
         """Note that nobody waits for a message any more; it is on the link all the same."""
@@ -268,7 +214,7 @@ class LinkEstimator:
     @property
     def _reports_are_missing(self) -> bool:
         patience_s = self.rules.silence_s + _PAUSES * self._pause_s
-        return self._reports > _SETTLED and self._now_s - self._reported_s > patience_s
+        return self._reports > _REGULAR and self._now_s - self._reported_s > patience_s
 
     def _arrived(
         self, sent: _Sent, back_s: float, held_s: float, answer_size: float, dispersion_s: float
@@ -289,7 +235,7 @@ class LinkEstimator:
                 self._rate.observe_longer(
                     sent.sent_s - max(other.sent_s, self._free_s) - self.rtt_s,
                     other.size,
-                    self.jitter_s + 0.25 * other.service_s,
+                    self._round_trip.jitter_s + 0.25 * other.service_s,
                 )
             other.passed, other.passed_s = True, now_s
         sent.passed, sent.passed_s = True, now_s
@@ -307,27 +253,23 @@ class LinkEstimator:
         if overtaken:
             return
         if not sent.is_payload:
-            self._largest_probe = min(max(self._largest_probe, 2 * int(sent.size)), LARGEST_PROBE_BYTES)
+            self._probing.on_through(sent.size)
         self._advance(now_s)
         size = sent.size + answer_size
         known = self._informed_s > -math.inf
         if not known:  # the round trip still holds the heartbeats' own bytes
             size = max(size - self._heartbeat_size, 1.0)
         led = sent.lead > 0 or (sent.is_payload and sent.size >= _TIMED_BYTES)
-        if sent.gap_s > max(_LED_GAP_S, dispersion_s / 4, _USUAL_GAPS * self._least_gap_s):
-            # This machine paused between lead and probe: neither of its times tells of the link; the next may.
-            self._spoiled = not sent.confirms
-            self._confirmations += sent.confirms
+        if self._probing.paused(sent.gap_s, dispersion_s):
+            self._probing.on_spoiled(confirms=sent.confirms)
             return
         if led and 0 < dispersion_s <= arrived_s - sent.sent_s:
             # Packet-pair dispersion (Dovrolis et al., INFOCOM 2001): pauses of this machine are not in it. In the rest
             # of a payload's time they are: that is its round trip.
             if sent.is_payload:
-                self._confirmations, self._spoiled = 0, False  # it tells more than they would
+                self._probing.on_payload()
             else:
-                told_bps = 8 * (sent.size - sent.lead) / dispersion_s
-                if not sent.confirms and abs(math.log(told_bps / self._rate.median_bps)) > _AMBIGUOUS:
-                    self._doubted_bps, self._confirmations = told_bps, _CONFIRMATIONS
+                self._probing.on_dispersion(8 * (sent.size - sent.lead) / dispersion_s, confirms=sent.confirms)
             self._rate.observe(dispersion_s, sent.size - sent.lead, _LED_JITTER_S, _HURRIED)
             rest_s = arrived_s - start_s - dispersion_s
             told = 1.0
@@ -335,13 +277,14 @@ class LinkEstimator:
                 self._rest_s = now_s  # as often as heartbeats, which leave only between payloads, would tell it
                 self._on_heartbeat(rest_s)
         else:
-            self._rate.observe(arrived_s - start_s - self.rtt_s, size, self.jitter_s)
+            self._rate.observe(arrived_s - start_s - self.rtt_s, size, self._round_trip.jitter_s)
             # A short transfer tells less, so the next probe is due sooner.
-            told = min(1.0, size * 8 / self._rate.median_bps / self._airtime_s())
-        self._led = self._led or sent.lead > 0
+            told = min(1.0, size * 8 / self._rate.median_bps / self._probing.airtime_s(self.rules))
+        if sent.lead > 0:
+            self._probing.on_led()
         self._informed_s = max(self._informed_s, now_s - (1 - told) * self.rules.probe_period_s)
-        if not known and self._heartbeats:
-            self._update_rtt()
+        if not known:
+            self._round_trip.update(self._heartbeat_own_s)
 
     def _behind_an_answer(self, back_s: float) -> bool:
         behind_s = back_s - self._answered_s
@@ -349,13 +292,13 @@ class LinkEstimator:
             return False
         bit_s = 1 / self._rate.median_bps
         small_s = HEARTBEAT_BYTES * 8 / self.rules.downlink_ratio * bit_s
-        between_s = _BETWEEN * small_s + 3 * self.jitter_s
-        return self._answer_size * 8 * bit_s > self.jitter_s and behind_s <= between_s
+        between_s = _BETWEEN * small_s + 3 * self._round_trip.jitter_s
+        return self._answer_size * 8 * bit_s > self._round_trip.jitter_s and behind_s <= between_s
 
     def _hear(self, now_s: float) -> float:
         now_s = self._clock(now_s)
         if not self.alive:
-            self._credit, self._led = True, False
+            self._probing.begin()
         if self._reports_are_missing:  # and something else comes: then they tell nothing
             self._reports = 0
         self.alive = True
@@ -363,50 +306,22 @@ class LinkEstimator:
         return now_s
 
     def _on_heartbeat(self, total_s: float) -> None:
-        """Learn the round trip: the mean of the latest, less what the heartbeat's bytes took, without outliers."""
         # While nothing is known of the rate, neither is the share that the bytes have in it.
         known = self._informed_s > -math.inf
-        own_s = self._heartbeat_size * 8 / self._rate.median_bps if known else math.nan
-        self._heartbeats.append((total_s, own_s))
-        self._update_rtt()
-
-    def _update_rtt(self) -> None:
-        known = self._informed_s > -math.inf
-        now_s = self._heartbeat_size * 8 / self._rate.median_bps if known else 0.0
-        rtts = [total - (now_s if own != own else own) for total, own in self._heartbeats]  # NaN is not itself
-        middle = statistics.median(rtts)
-        # 1.4826 makes the median deviation that of a normal distribution.
-        self.jitter_s = max(1.4826 * statistics.median([abs(rtt - middle) for rtt in rtts]), _LEAST_JITTER_S)
-        limit_s = 3 * self.jitter_s
-        near = [rtt for rtt in rtts if abs(rtt - middle) <= limit_s]
-        self.rtt_s = max(0.0, sum(near) / len(near))
-        if len(self._heartbeats) < _SETTLED:
-            self.jitter_s = max(self.jitter_s, self.rtt_s / 4)
-
-    def _airtime_s(self) -> float:
-        """How long a transfer must take to tell the rate to a twentieth, within what a second earns."""
-        share = self.rules.probe_share
-        return min(max(_PROBE_JITTERS * self.jitter_s, share * self.rules.probe_period_s), share)
+        self._round_trip.observe(total_s, self._heartbeat_own_s if known else math.nan)
 
     @property
-    def _needs_lead(self) -> bool:
-        """Whether this machine times messages so badly that what a second earns does not tell the rate."""
-        return _PROBE_JITTERS * self.jitter_s > self.rules.probe_share and not self._credit
+    def _heartbeat_own_s(self) -> float:
+        return self._heartbeat_size * 8 / self._rate.median_bps
 
     # Heartbeats and probes
 
     def next_probe(self, now_s: float) -> Probe | None:
         """Return the probe to send now, if one is due; it counts as sent."""
         now_s = self._clock(now_s)
-        hurry = 0.2 if len(self._heartbeats) < _KEPT // 2 else 1.0
+        hurry = _HURRY if self._round_trip.young else 1.0
         heartbeat = now_s - self._heartbeat_s >= hurry * self.rules.heartbeat_period_s
-        wanted = (
-            self._credit
-            or self._confirmations
-            or self._spoiled
-            or now_s - self._informed_s >= self.rules.probe_period_s
-            or self._rate.level_spread > _AMBIGUOUS
-        )
+        wanted = self._probing.wanted(now_s - self._informed_s, self.rules)
         if not (heartbeat or wanted):
             return None
         before = [
@@ -417,54 +332,25 @@ class LinkEstimator:
         # Behind what nobody waits for, a heartbeat tells when that is through.
         if before and not (heartbeat and all(other.given_up for other in before)):
             return None
-        self._earn(now_s)
+        self._probing.earn(now_s, self.rules, alive=self.alive)
         if heartbeat:
             self._heartbeat_s = now_s
             self.heartbeat_bytes += HEARTBEAT_BYTES
-            return self._probe(now_s, HEARTBEAT_BYTES, 0)
-        lead = _LEAD_BYTES if self._needs_lead else 0
-        confirms = lead > 0 and self._confirmations > 0
-        rate_bps = self._doubted_bps if confirms else self._low_bps
-        airtime_s = _CONFIRMING_S if confirms else _LED_S if lead else self._airtime_s()
-        size = min(int(rate_bps * airtime_s / 8), self._largest_probe)
-        if confirms:
-            size = min(size, int(self._tokens / self._confirmations) - lead)
-        size = lead + max(size, _LED_BYTES if lead else 4 * HEARTBEAT_BYTES, _FIRST_PROBE_BYTES if self._credit else 0)
-        # The first one is on credit, with a lead too: what that told without may be far too low.
-        on_credit = self._credit or (lead > 0 and not self._led)
-        affordable = self._tokens >= (-2 * size if on_credit else size)
-        if lead and not (on_credit or confirms or self._spoiled or self._rate.level_spread > _AMBIGUOUS):
-            saves = self._tokens < size + _IN_HAND_BYTES
-            affordable &= not saves or (now_s - self._led_s) * self._earned >= (1 + _SAVING) * size
-        if not (len(self._heartbeats) >= _SETTLED and self.alive and affordable):
+            return self._probe(now_s, ProbePlan(HEARTBEAT_BYTES))
+        if not (self._round_trip.settled and self.alive):
             return None
-        self._credit = self._spoiled = False
-        self.probe_bytes += size
-        probe = self._probe(now_s, size, lead)
-        self._under_way['probe', probe.id].confirms = confirms
-        self._confirmations = self._confirmations - 1 if confirms else 0
-        self._led_s = now_s if lead else self._led_s
-        return probe
+        plan = self._probing.choose(now_s, self.rules)
+        if plan is None:
+            return None
+        self.probe_bytes += plan.size
+        return self._probe(now_s, plan)
 
-    def _probe(self, now_s: float, size: int, lead: int) -> Probe:
-        self._tokens -= size
+    def _probe(self, now_s: float, plan: ProbePlan) -> Probe:
+        self._probing.pay(plan.size)
         self._probes += 1
-        probe = Probe(self._probes, size, lead)
-        self._under_way['probe', probe.id] = _Sent(now_s, size, 0.0, False, lead)
+        probe = Probe(self._probes, plan.size, plan.lead)
+        self._under_way['probe', probe.id] = _Sent(now_s, plan.size, 0.0, False, plan.lead, plan.confirms)
         return probe
-
-    def _earn(self, now_s: float) -> None:
-        # What is surely there, not what is hoped for: a quarter of the belief lies below.
-        self._low_bps = self._rate.low_bps
-        if self._tokens_s is not None and self.alive:
-            # But a probe with a lead is large: the vaguer the belief, the later it would come to make it less so.
-            rate_bps = self._rate.median_bps if self._needs_lead else self._low_bps
-            self._earned = _EARNED * self.rules.probe_share * rate_bps / 8
-            least = _LEAD_BYTES + _LED_BYTES + _IN_HAND_BYTES if self._needs_lead else _FIRST_PROBE_BYTES
-            self._tokens = min(
-                self._tokens + self._earned * (now_s - self._tokens_s), max(_SAVED_S * self._earned, least)
-            )
-        self._tokens_s = now_s
 
     # What is believed
 
@@ -479,9 +365,8 @@ class LinkEstimator:
                     self.alive = False
                 if sent.passed or not sent.is_payload:
                     del self._under_way[key]
-                if not (sent.passed or sent.is_payload) and sent.size > _FIRST_PROBE_BYTES:
-                    # Nothing sends a probe again: perhaps one so large does not fit through some buffer.
-                    self._largest_probe = max(int(sent.size) // 2, _FIRST_PROBE_BYTES)
+                if not (sent.passed or sent.is_payload):
+                    self._probing.on_lost(sent.size)
 
     def _patience_s(self, sent: _Sent) -> float:
         return self.rules.silence_s + self.rtt_s + sent.service_s + sent.size * 8 / self._rate.median_bps
@@ -497,7 +382,7 @@ class LinkEstimator:
         sent, elapsed_s = overdue
         rate = self._rate.copy()
         rate.elapse(max(0.0, now_s - (self._rate_s if self._rate_s is not None else now_s)))
-        rate.observe_longer(elapsed_s, sent.size, self.jitter_s)
+        rate.observe_longer(elapsed_s, sent.size, self._round_trip.jitter_s)
         return rate
 
     def overdue(self, now_s: float) -> tuple[_Sent, float] | None:
@@ -529,7 +414,7 @@ class LinkEstimator:
             throughput_bps=rate.median_bps,
             relative_uncertainty=rate.relative_uncertainty,
             rtt_s=self.rtt_s,
-            jitter_s=self.jitter_s,
+            jitter_s=self._round_trip.jitter_s,
             alive=self.alive,
             silence_s=now_s - self._heard_s,
             payload_bytes=self.payload_bytes,

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import array
 import io
-import struct
 import sys
 
 import cv2
@@ -14,7 +13,7 @@ import numpy as np
 from PIL import Image as ImageFile
 from sensor_msgs.msg import CompressedImage, Image
 
-from dynsplit_ros.codec.image import PNG_SIGNATURE
+from dynsplit_ros.codec.image import is_png, png_chunks
 from dynsplit_ros.errors import DynsplitError
 
 #: Channels of each kind of pixels in sensor_msgs/image_encodings.hpp that has colours or grey, and how OpenCV makes RGB
@@ -74,20 +73,20 @@ def _decoded(message: CompressedImage) -> np.ndarray | None:
     if pixels > MOST_PIXELS:
         raise DynsplitError(f'a compressed image of {len(data)} bytes claims more than {MOST_PIXELS} pixels, which no '
                             'camera has; check what publishes it')
-    if not _chunks_fit(data.data):
+    if is_png(data.data) and not _is_whole(data.data):
         return None
     image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _chunks_fit(data: memoryview) -> bool:
-    """Tell whether each chunk of a PNG lies within it; True for what is no PNG."""
-    position = len(PNG_SIGNATURE)
-    if bytes(data[:position]) != PNG_SIGNATURE:
-        return True
-    while position + 12 <= len(data):
-        position += 12 + struct.unpack_from('>I', data, position)[0]
-    return position == len(data)
+def _is_whole(png: memoryview) -> bool:
+    """Tell whether each chunk of a PNG lies within it."""
+    try:
+        for _ in png_chunks(png):
+            pass
+    except DynsplitError:
+        return False
+    return True
 
 
 def _converted(message: Image, what: str) -> np.ndarray:

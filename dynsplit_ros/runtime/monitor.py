@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.estimators.link import LinkEstimate, LinkEstimator, LinkRules, Probe
+from dynsplit_ros.estimators.link import LinkEstimate, LinkEstimator, Probe
 from dynsplit_ros.estimators.load import LoadEstimate, LoadEstimator, LoadReport
+from dynsplit_ros.estimators.probing import LinkRules
 from dynsplit_ros.estimators.service import ServiceTimes
 from dynsplit_ros.planner.planner import Candidate, Outlook, Plan, Planner, Rules
 from dynsplit_ros.profile.profile import SystemProfile

@@ -1,0 +1,196 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Which throughput probe to send next, and what a share of the link's rate pays for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import math
+
+from dynsplit_ros.estimators.rate import RateFilter
+from dynsplit_ros.estimators.round_trip import RoundTrip
+
+#: What may be sent to learn the rate when nothing is known of it: one packet's worth.
+_FIRST_BYTES = 600
+_LARGEST_BYTES = 262144
+#: The least otherwise.
+_LEAST_BYTES = 128
+#: A probe takes this many times what the round trip varies by: it then tells the rate to a twentieth.
+_JITTERS = 20.0
+#: What goes ahead of a probe that the edge times: two frames, which shapers and radios let through at once.
+_LEAD_BYTES = 3000
+#: The least that follows it; how long that is to take, in seconds. Just enough to tell that the rate has changed: the
+#: lead costs most of it, and the shorter it is, the sooner the next one can be paid.
+_LED_BYTES = 800
+_LED_S = 0.0013
+#: So many longer ones confirm what one has told of a change; how long they are to take, in seconds. So many bytes are
+#: kept in hand for them; while there are fewer, this share of what is earned is saved.
+_CONFIRMATIONS = 2
+_CONFIRMING_S = 0.0025
+_IN_HAND_BYTES = 18_000
+_SAVING = 0.1
+#: So much later than its lead a probe may leave, in seconds, or by a quarter of the dispersion, or, on a machine that
+#: is always slow to send, by so many times the least.
+_GAP_S = 1e-3
+_USUAL_GAPS = 3.0
+#: Of its budget, a probe may spend this: the rate may have fallen before that is noticed.
+_EARNED = 0.93
+#: The budget of so many seconds is kept, so that the largest probe and the heartbeats can be paid.
+_SAVED_S = 2.0
+#: Beyond this standard deviation of the rate's logarithm, more probes are worth their bytes at once.
+_AMBIGUOUS = 0.5
+
+
+@dataclass(frozen=True)
+class LinkRules:
+    """
+    How a link is looked after.
+
+    Seconds between heartbeats and between probes, the share (0..1) of the estimated rate that both may take, after how
+    many seconds of silence the link counts as lost, and the answers' rate over the payloads' rate.
+    """
+
+    heartbeat_period_s: float
+    probe_period_s: float
+    probe_share: float
+    silence_s: float
+    downlink_ratio: float
+
+
+@dataclass(frozen=True)
+class ProbePlan:
+    """A probe to send: all its bytes, those of them in its lead, whether it confirms what another told of a change."""
+
+    size: int
+    lead: int = 0
+    confirms: bool = False
+
+
+class Probing:
+    """
+    Decides on probes and keeps their budget, heartbeats included.
+
+    The first one is on credit. Where the round trip varies so much that what a second earns does not tell the rate,
+    probes have a lead, and the edge times them. One that tells of a change is followed at once by longer ones, which
+    are paid from what was saved.
+    """
+
+    def __init__(self, rate: RateFilter, round_trip: RoundTrip) -> None:
+        self._rate = rate
+        self._round_trip = round_trip
+        self._tokens = 0.0
+        self._tokens_s: float | None = None
+        self._earned = 0.0  # bytes per second
+        self._low_bps = 0.0
+        self._largest = _LARGEST_BYTES
+        self._credit = True  # for the first probe
+        self._led = False  # one with a lead has been answered
+        self._led_s = -math.inf  # when the last of them left
+        self._least_gap_s = math.inf  # between a lead and its probe
+        self._doubted_bps = 0.0  # to which rate one told of a change
+        self._confirmations = 0  # of that, still to be sent
+        self._spoiled = False  # one has told nothing
+
+    def begin(self) -> None:
+        """Note that the link is there, again perhaps: the next probe is on credit."""
+        self._credit, self._led = True, False
+
+    # What came of them
+
+    def on_through(self, size: float) -> None:
+        """Note that a probe of ``size`` bytes got through."""
+        self._largest = min(max(self._largest, 2 * int(size)), _LARGEST_BYTES)
+
+    def on_lost(self, size: float) -> None:
+        """Note that one did not; nothing sends it again, and perhaps it is too large for some buffer."""
+        if size > _FIRST_BYTES:
+            self._largest = max(int(size) // 2, _FIRST_BYTES)
+
+    def on_gap(self, gap_s: float) -> None:
+        """Note how long this machine took from a lead to its probe."""
+        self._least_gap_s = min(self._least_gap_s, gap_s)
+
+    def paused(self, gap_s: float, dispersion_s: float) -> bool:
+        """Whether this machine paused between lead and probe, so that neither of its times tells of the link."""
+        return gap_s > max(_GAP_S, dispersion_s / 4, _USUAL_GAPS * self._least_gap_s)
+
+    def on_spoiled(self, *, confirms: bool) -> None:
+        """Note a probe that told nothing, for such a pause: the next may."""
+        self._spoiled = not confirms
+        self._confirmations += confirms
+
+    def on_dispersion(self, told_bps: float, *, confirms: bool) -> None:
+        """Note what a probe with a lead told, before it is believed: a change is to be confirmed."""
+        if not confirms and abs(math.log(told_bps / self._rate.median_bps)) > _AMBIGUOUS:
+            self._doubted_bps, self._confirmations = told_bps, _CONFIRMATIONS
+
+    def on_payload(self) -> None:
+        """Note that a payload told the rate: more than what is still to be confirmed would."""
+        self._confirmations, self._spoiled = 0, False
+
+    def on_led(self) -> None:
+        """Note that a probe with a lead told something."""
+        self._led = True
+
+    # What comes next
+
+    def wanted(self, quiet_s: float, rules: LinkRules) -> bool:
+        """Whether a probe is due, if nothing told of the rate for ``quiet_s`` seconds."""
+        return (
+            self._credit
+            or self._confirmations > 0
+            or self._spoiled
+            or quiet_s >= rules.probe_period_s
+            or self._rate.level_spread > _AMBIGUOUS
+        )
+
+    def airtime_s(self, rules: LinkRules) -> float:
+        """How long a transfer must take to tell the rate to a twentieth, within what a second earns."""
+        share = rules.probe_share
+        return min(max(_JITTERS * self._round_trip.jitter_s, share * rules.probe_period_s), share)
+
+    def _needs_lead(self, rules: LinkRules) -> bool:
+        """Whether this machine times messages so badly that what a second earns does not tell the rate."""
+        return _JITTERS * self._round_trip.jitter_s > rules.probe_share and not self._credit
+
+    def earn(self, now_s: float, rules: LinkRules, *, alive: bool) -> None:
+        """Add to the budget what the time since the last call has brought."""
+        # What is surely there, not what is hoped for: a quarter of the belief lies below.
+        self._low_bps = self._rate.low_bps
+        if self._tokens_s is not None and alive:
+            # But a probe with a lead is large: the vaguer the belief, the later it would come to make it less so.
+            needs_lead = self._needs_lead(rules)
+            rate_bps = self._rate.median_bps if needs_lead else self._low_bps
+            self._earned = _EARNED * rules.probe_share * rate_bps / 8
+            least = _LEAD_BYTES + _LED_BYTES + _IN_HAND_BYTES if needs_lead else _FIRST_BYTES
+            self._tokens = min(
+                self._tokens + self._earned * (now_s - self._tokens_s), max(_SAVED_S * self._earned, least)
+            )
+        self._tokens_s = now_s
+
+    def pay(self, size: int) -> None:
+        """Take from the budget what a heartbeat or probe costs, in bytes."""
+        self._tokens -= size
+
+    def choose(self, now_s: float, rules: LinkRules) -> ProbePlan | None:
+        """Return the probe to send now, as far as it can be paid; it counts as sent, but is not paid yet."""
+        lead = _LEAD_BYTES if self._needs_lead(rules) else 0
+        confirms = lead > 0 and self._confirmations > 0
+        rate_bps = self._doubted_bps if confirms else self._low_bps
+        airtime_s = _CONFIRMING_S if confirms else _LED_S if lead else self.airtime_s(rules)
+        size = min(int(rate_bps * airtime_s / 8), self._largest)
+        if confirms:
+            size = min(size, int(self._tokens / self._confirmations) - lead)
+        size = lead + max(size, _LED_BYTES if lead else _LEAST_BYTES, _FIRST_BYTES if self._credit else 0)
+        # The first one is on credit, with a lead too: what that told without may be far too low.
+        on_credit = self._credit or (lead > 0 and not self._led)
+        affordable = self._tokens >= (-2 * size if on_credit else size)
+        if lead and not (on_credit or confirms or self._spoiled or self._rate.level_spread > _AMBIGUOUS):
+            saves = self._tokens < size + _IN_HAND_BYTES
+            affordable &= not saves or (now_s - self._led_s) * self._earned >= (1 + _SAVING) * size
+        if not affordable:
+            return None
+        self._credit = self._spoiled = False
+        self._confirmations = self._confirmations - 1 if confirms else 0
+        self._led_s = now_s if lead else self._led_s
+        return ProbePlan(size, lead, confirms)
