@@ -180,11 +180,12 @@ class Plan:
 @functools.lru_cache
 def _ages(waiting_share: float) -> Array:
     """Return :func:`mean_age` at each of :data:`_PERIODS`, as stages that vary by :data:`_STAGE_SPREAD` see it."""
+    exact = mean_age(_PERIODS, waiting_share)
     ages = np.zeros(len(_PERIODS))
     deviations = np.linspace(-3, 3, 61)
     weights = np.exp(-(deviations**2) / 2)
     for deviation, weight in zip(deviations, weights / weights.sum()):
-        ages += weight * mean_age(_PERIODS * (1 + _STAGE_SPREAD * deviation), waiting_share)
+        ages += weight * np.interp(_PERIODS * (1 + _STAGE_SPREAD * deviation), _PERIODS, exact)
     return ages
 
 

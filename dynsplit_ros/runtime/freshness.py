@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 _NEW = 0.1
 #: A newer image is waited for until it is late by this share of a period.
 _PUNCTUAL = 0.1
+#: Frames that are played through to tell how old images are on average, and those before, which do not count.
+_PLAYED = 200
+_SETTLING = 50
 
 
 class Freshness:
@@ -62,14 +65,20 @@ def mean_age(periods: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     """
     Return how old images are on average when their head starts, in periods.
 
-    ``periods`` (>= 0) is for how many the slowest stage is busy with a frame; up to one, images are new. Beyond,
-    each frame starts ``e`` later on its image than the one before, ``e`` being what is over a whole number of periods:
-    on average half a period, or less where ``share`` of the time goes into waiting for new images. That pays, after n
-    frames, for the wait of 1 - n e when share x n x periods + share (1 - n e) = 1 - n e; the mean of 0, e, … (n - 1) e
-    is (n - 1) e / 2.
+    ``periods`` (>= 0) is for how many the slowest stage is busy with a frame; up to one, images are new. Beyond, it is
+    half a period, or less where ``share`` of the time goes into waiting: what :class:`Freshness` then comes to, played
+    through for many frames of each of ``periods`` at once.
     """
     if share <= 0:
         return np.where(periods >= 1, 0.5, 0.0)
-    over = periods % 1
-    frames = (1 - share) / np.maximum(share * periods + (1 - share) * over, 1e-9)
-    return np.where(periods >= 1, np.clip(over * (frames - 1) / 2, 0.0, 0.5), 0.0)
+    age, saved, total = np.zeros_like(periods), np.zeros_like(periods), np.zeros_like(periods)
+    for number in range(-_SETTLING, _PLAYED):
+        if number >= 0:
+            total += age
+        saved = np.minimum(saved + share * periods, 1.0)
+        age = (age + periods) % 1
+        wait = 1 - age
+        waits = (age > _NEW) & (wait <= saved)
+        saved -= np.where(waits, (1 - share) * wait, 0.0)
+        age[waits] = 0.0
+    return np.where(periods >= 1, total / _PLAYED, 0.0)
