@@ -87,7 +87,7 @@ class Probing:
         self._led = False  # one with a lead has been answered
         self._led_s = -math.inf  # when the last of them left
         self._least_gap_s = math.inf  # between a lead and its probe
-        self._doubted_bps = 0.0  # to which rate one told of a change
+        self._believed_bps = self._told_bps = 0.0  # from and to which rate one told of a change
         self._confirmations = 0  # of that, still to be sent
         self._spoiled = False  # one has told nothing
 
@@ -120,9 +120,13 @@ class Probing:
         self._confirmations += confirms
 
     def on_dispersion(self, told_bps: float, *, confirms: bool) -> None:
-        """Note what a probe with a lead told, before it is believed: a change is to be confirmed."""
-        if not confirms and abs(math.log(told_bps / self._rate.median_bps)) > _AMBIGUOUS:
-            self._doubted_bps, self._confirmations = told_bps, _CONFIRMATIONS
+        """Note what a probe with a lead told, before it is believed: a change is to be confirmed, or was none."""
+        changed = abs(math.log(told_bps / (self._believed_bps if confirms else self._rate.median_bps))) > _AMBIGUOUS
+        if not confirms and changed:
+            self._believed_bps, self._told_bps = self._rate.median_bps, told_bps
+            self._confirmations = _CONFIRMATIONS
+        elif not changed:
+            self._confirmations = 0
 
     def on_payload(self) -> None:
         """Note that a payload told the rate: more than what is still to be confirmed would."""
@@ -176,7 +180,7 @@ class Probing:
         """Return the probe to send now, as far as it can be paid; it counts as sent, but is not paid yet."""
         lead = _LEAD_BYTES if self._needs_lead(rules) else 0
         confirms = lead > 0 and self._confirmations > 0
-        rate_bps = self._doubted_bps if confirms else self._low_bps
+        rate_bps = self._told_bps if confirms else self._low_bps
         airtime_s = _CONFIRMING_S if confirms else _LED_S if lead else self.airtime_s(rules)
         size = min(int(rate_bps * airtime_s / 8), self._largest)
         if confirms:

@@ -307,6 +307,21 @@ def test_a_probe_that_tells_of_a_change_is_confirmed_at_once() -> None:
     assert monitor.link.throughput_bps == pytest.approx(50e6, rel=0.2)
 
 
+def test_one_that_was_mistaken_costs_one_longer_probe() -> None:
+    """What the first confirmation denies, a second need not deny again: the bytes are wanted for a true change."""
+    monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
+    mistaken_s, sizes = math.inf, []
+    for now_s, probe in probes(monitor):
+        rest_s = (probe.payload_bytes - probe.lead_bytes) * 8 / 5e6
+        if probe.lead_bytes and now_s > 25.0:
+            sizes.append(probe.payload_bytes)
+            if mistaken_s == math.inf:
+                mistaken_s, rest_s = now_s, rest_s / 3
+        answer(monitor, now_s, probe, rest_s, rng)
+    assert len(sizes) > 3 and sum(size > 1.2 * sizes[0] for size in sizes) == 1
+    assert monitor.link.throughput_bps == pytest.approx(5e6, rel=0.1)
+
+
 @pytest.mark.parametrize('gap_s', [0.0003, 0.02])
 def test_a_pause_between_a_lead_and_its_probe_is_not_the_links(gap_s) -> None:
     monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
