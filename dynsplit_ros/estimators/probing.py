@@ -182,7 +182,7 @@ class Probing:
         confirms = lead > 0 and self._confirmations > 0
         rate_bps = self._told_bps if confirms else self._low_bps
         airtime_s = _CONFIRMING_S if confirms else _LED_S if lead else self.airtime_s(rules)
-        size = min(int(rate_bps * airtime_s / 8), self._largest)
+        size = int(min(rate_bps * airtime_s / 8, self._largest))  # an edge may have told of any rate, even an infinite
         if confirms:
             size = min(size, int(self._tokens / self._confirmations) - lead)
         size = lead + max(size, _LED_BYTES if lead else _LEAST_BYTES, _FIRST_BYTES if self._credit else 0)

@@ -307,6 +307,18 @@ def test_a_probe_that_tells_of_a_change_is_confirmed_at_once() -> None:
     assert monitor.link.throughput_bps == pytest.approx(50e6, rel=0.2)
 
 
+@pytest.mark.parametrize('dispersion_s', [5e-324, 1e-300, 1e300, math.inf, -1.0, 0.0])
+def test_an_edge_may_tell_any_dispersion(dispersion_s) -> None:
+    monitor, rng, told = Monitor(PROFILE), np.random.default_rng(0), 0
+    for now_s, probe in probes(monitor):
+        if probe.lead_bytes and now_s > 20.0:
+            told += 1
+            monitor.on_probe_answer(probe.id, now_s + 0.01, 0.0, dispersion_s)
+        else:
+            answer(monitor, now_s, probe, (probe.payload_bytes - probe.lead_bytes) * 8 / 5e6, rng)
+    assert told > 3 and 0 < monitor.link.throughput_bps < math.inf
+
+
 def test_one_that_was_mistaken_costs_one_longer_probe() -> None:
     """What the first confirmation denies, a second need not deny again: the bytes are wanted for a true change."""
     monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
