@@ -81,7 +81,6 @@ class Probing:
         self._tokens = 0.0
         self._tokens_s: float | None = None
         self._earned = 0.0  # bytes per second
-        self._low_bps = 0.0
         self._largest = _LARGEST_BYTES
         self._credit = True  # for the first probe
         self._led = False  # one with a lead has been answered
@@ -121,12 +120,11 @@ class Probing:
 
     def on_dispersion(self, told_bps: float, *, confirms: bool) -> None:
         """Note what a probe with a lead told, before it is believed: a change is to be confirmed, or was none."""
-        changed = abs(math.log(told_bps / (self._believed_bps if confirms else self._rate.median_bps))) > _AMBIGUOUS
-        if not confirms and changed:
-            self._believed_bps, self._told_bps = self._rate.median_bps, told_bps
-            self._confirmations = _CONFIRMATIONS
-        elif not changed:
+        believed_bps = self._believed_bps if confirms else self._rate.median_bps
+        if abs(math.log(told_bps / believed_bps)) <= _AMBIGUOUS:
             self._confirmations = 0
+        elif not confirms:
+            self._believed_bps, self._told_bps, self._confirmations = believed_bps, told_bps, _CONFIRMATIONS
 
     def on_payload(self) -> None:
         """Note that a payload told the rate: more than what is still to be confirmed would."""
@@ -159,12 +157,11 @@ class Probing:
 
     def earn(self, now_s: float, rules: LinkRules, *, alive: bool) -> None:
         """Add to the budget what the time since the last call has brought."""
-        # What is surely there, not what is hoped for: a quarter of the belief lies below.
-        self._low_bps = self._rate.low_bps
         if self._tokens_s is not None and alive:
-            # But a probe with a lead is large: the vaguer the belief, the later it would come to make it less so.
+            # What is surely there, not what is hoped for: a quarter of the belief lies below. But a probe with a lead
+            # is large: the vaguer the belief, the later it would come to make it less so.
             needs_lead = self._needs_lead(rules)
-            rate_bps = self._rate.median_bps if needs_lead else self._low_bps
+            rate_bps = self._rate.median_bps if needs_lead else self._rate.low_bps
             self._earned = _EARNED * rules.probe_share * rate_bps / 8
             least = _LEAD_BYTES + _LED_BYTES + _IN_HAND_BYTES if needs_lead else _FIRST_BYTES
             self._tokens = min(
@@ -180,7 +177,7 @@ class Probing:
         """Return the probe to send now, as far as it can be paid; it counts as sent, but is not paid yet."""
         lead = _LEAD_BYTES if self._needs_lead(rules) else 0
         confirms = lead > 0 and self._confirmations > 0
-        rate_bps = self._told_bps if confirms else self._low_bps
+        rate_bps = self._told_bps if confirms else self._rate.low_bps
         airtime_s = _CONFIRMING_S if confirms else _LED_S if lead else self.airtime_s(rules)
         size = int(min(rate_bps * airtime_s / 8, self._largest))  # an edge may have told of any rate, even an infinite
         if confirms:
