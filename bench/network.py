@@ -304,6 +304,7 @@ def measure_system(figures: Figures, folder: Path, model: str, seconds: float, s
     fixed = {('offloading' if i == 0 else 'local' if i == local else f'split {i}'): i
              for i in (range(local + 1) if splits is None else splits)}
     latencies: dict[str, list[list[float]]] = {policy: [[] for _ in STEP_RATES_BPS] for policy in ('dynamic', *fixed)}
+    steps_seen: dict[str, list[list[tuple[float, int, float]]]] = {}
     with Testbed(STEP_RATES_BPS[-1], {'robot': 0.25, 'edge': 1.0}) as testbed, bench(
             testbed, folder, transport='wired', model={'model': model, 'weights': 'none', 'threads': 1},
             monitor={'pinned_split': -1}) as stage:
@@ -322,6 +323,7 @@ def measure_system(figures: Figures, folder: Path, model: str, seconds: float, s
             mean_s = {policy: np.mean(runs[policy]) for policy in fixed}
             contenders = [policy for policy in fixed if mean_s[policy] <= CONTENDING * min(mean_s.values())]
             used: list[tuple[int, float]] = []
+            after_step: list[list[tuple[float, int, float]]] = steps_seen.setdefault(where, [])
             turn(contenders, seconds * 3 / 4)
             for _ in range(STEPS):
                 stage.pin(-1)
@@ -331,6 +333,7 @@ def measure_system(figures: Figures, folder: Path, model: str, seconds: float, s
                 began_s = time.monotonic()
                 seen = stage.watch(seconds)
                 runs['dynamic'] += [s.timing.latency_s for s in seen]
+                after_step.append([(s.shown_s - began_s, s.timing.split_index, s.timing.latency_s) for s in seen])
                 settled = statistics.mode(s.timing.split_index for s in seen)
                 used.append((settled, next(s.shown_s for s in seen if s.timing.split_index == settled) - began_s))
                 turn(contenders, seconds * 3 / 4)
@@ -348,6 +351,8 @@ def measure_system(figures: Figures, folder: Path, model: str, seconds: float, s
         if policy != 'dynamic':
             figures.add(f'whole run: dynamic over {policy}', overall['dynamic'] / overall_s, 'times', '< 1')
     figures.extra['latencies_s'] = latencies
+    #: Of each step, each time: when an image was shown after it (s), the split of its frame, and its latency (s).
+    figures.extra['after_steps'] = steps_seen
 
 
 def warmed(stage: Bench, seconds: float) -> Callable[[], object]:

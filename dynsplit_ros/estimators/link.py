@@ -141,15 +141,19 @@ class LinkEstimator:
 
     # What was sent and what came back
 
-    def on_sent(self, key: Hashable, now_s: float, payload_bytes: int, service_s: float) -> bool:
+    def on_sent(
+        self, key: Hashable, now_s: float, payload_bytes: int, service_s: float, gap_s: float = 0.0
+    ) -> bool:
         """
         Note a payload that left at ``now_s``; return whether its receipt had come already.
 
-        ``service_s`` is how long the edge is expected to hold it.
+        ``service_s`` is how long the edge is expected to hold it, and ``gap_s`` how long this machine took to send it
+        after its lead.
         """
         self._clock(now_s)
         self.payload_bytes += payload_bytes
-        self._under_way[key] = _Sent(now_s, payload_bytes, service_s, True)
+        gap_s = gap_s if 0 <= gap_s < math.inf else 0.0
+        self._under_way[key] = _Sent(now_s, payload_bytes, service_s, True, gap_s=gap_s)
         early = self._early.pop(key, None)
         return early is not None and self.on_receipt(key, *early)
 
@@ -260,24 +264,26 @@ class LinkEstimator:
         if not known:  # the round trip still holds the heartbeats' own bytes
             size = max(size - self._heartbeat_size, 1.0)
         led = sent.lead > 0 or (sent.is_payload and sent.size >= _TIMED_BYTES)
-        if self._probing.paused(sent.gap_s, dispersion_s):
+        paused = self._probing.paused(sent.gap_s, dispersion_s)
+        if paused and sent.lead > 0:
             self._probing.on_spoiled(confirms=sent.confirms)
             return
+        vague_s = sent.gap_s if paused else 0.0  # a payload is no probe to be repeated: it tells what it can
         if led and 0 < dispersion_s <= arrived_s - sent.sent_s:
             # Packet-pair dispersion (Dovrolis et al., INFOCOM 2001): pauses of this machine are not in it. In the rest
             # of a payload's time they are: that is its round trip.
             if sent.is_payload:
                 self._probing.on_payload()
             else:
-                self._probing.on_dispersion(8 * (sent.size - sent.lead) / dispersion_s, confirms=sent.confirms)
-            self._rate.observe(dispersion_s, sent.size - sent.lead, _LED_JITTER_S, _HURRIED)
+                self._probing.on_dispersion(8 * (sent.size - sent.lead) / dispersion_s, now_s, confirms=sent.confirms)
+            self._rate.observe(dispersion_s, sent.size - sent.lead, _LED_JITTER_S + vague_s, _HURRIED)
             rest_s = arrived_s - start_s - dispersion_s
             told = 1.0
             if sent.is_payload and alone and now_s - self._rest_s >= self.rules.heartbeat_period_s:
                 self._rest_s = now_s  # as often as heartbeats, which leave only between payloads, would tell it
                 self._on_heartbeat(rest_s)
         else:
-            self._rate.observe(arrived_s - start_s - self.rtt_s, size, self._round_trip.jitter_s)
+            self._rate.observe(arrived_s - start_s - self.rtt_s, size, self._round_trip.jitter_s + vague_s)
             # A short transfer tells less, so the next probe is due sooner.
             told = min(1.0, size * 8 / self._rate.median_bps / self._probing.airtime_s(self.rules))
         if sent.lead > 0:
@@ -370,6 +376,12 @@ class LinkEstimator:
 
     def _patience_s(self, sent: _Sent) -> float:
         return self.rules.silence_s + self.rtt_s + sent.service_s + sent.size * 8 / self._rate.median_bps
+
+    @property
+    def confirms_rise(self) -> bool:
+        """Whether a probe told of a faster link just now and the next ones are about to tell by how much."""
+        under_way = any(sent.confirms and not sent.passed for sent in self._under_way.values())
+        return self._probing.confirms_rise(self._now_s, under_way=under_way)
 
     def belief(self, now_s: float) -> RateFilter:
         """Return the rate as believed at ``now_s``, with what the unanswered payload says of it."""

@@ -26,6 +26,8 @@ _LED_S = 0.0013
 #: So many longer ones confirm what one has told of a change; how long they are to take, in seconds. So many bytes are
 #: kept in hand for them; while there are fewer, this share of what is earned is saved.
 _CONFIRMATIONS = 2
+#: What they are to tell is waited for no longer than this, in seconds.
+_CONFIRMED_S = 0.15
 _CONFIRMING_S = 0.0025
 _IN_HAND_BYTES = 18_000
 _SAVING = 0.1
@@ -87,6 +89,7 @@ class Probing:
         self._led_s = -math.inf  # when the last of them left
         self._least_gap_s = math.inf  # between a lead and its probe
         self._believed_bps = self._told_bps = 0.0  # from and to which rate one told of a change
+        self._told_s = -math.inf  # and when
         self._confirmations = 0  # of that, still to be sent
         self._spoiled = False  # one has told nothing
 
@@ -110,21 +113,28 @@ class Probing:
         self._least_gap_s = min(self._least_gap_s, gap_s)
 
     def paused(self, gap_s: float, dispersion_s: float) -> bool:
-        """Whether this machine paused between lead and probe, so that neither of its times tells of the link."""
-        return gap_s > max(_GAP_S, dispersion_s / 4, _USUAL_GAPS * self._least_gap_s)
+        """Whether this machine paused after a lead, so that what follows it does not tell of the link alone."""
+        usual_s = _USUAL_GAPS * self._least_gap_s if self._least_gap_s < math.inf else 0.0
+        return gap_s > max(_GAP_S, dispersion_s / 4, usual_s)
 
     def on_spoiled(self, *, confirms: bool) -> None:
         """Note a probe that told nothing, for such a pause: the next may."""
         self._spoiled = not confirms
         self._confirmations += confirms
 
-    def on_dispersion(self, told_bps: float, *, confirms: bool) -> None:
+    def on_dispersion(self, told_bps: float, now_s: float, *, confirms: bool) -> None:
         """Note what a probe with a lead told, before it is believed: a change is to be confirmed, or was none."""
         believed_bps = self._believed_bps if confirms else self._rate.median_bps
         if abs(math.log(told_bps / believed_bps)) <= _AMBIGUOUS:
             self._confirmations = 0
         elif not confirms:
-            self._believed_bps, self._told_bps, self._confirmations = believed_bps, told_bps, _CONFIRMATIONS
+            self._believed_bps, self._told_bps, self._told_s = believed_bps, told_bps, now_s
+            self._confirmations = _CONFIRMATIONS
+
+    def confirms_rise(self, now_s: float, *, under_way: bool) -> bool:
+        """Whether a faster link is still to be confirmed, by a probe yet to be sent or one that is ``under_way``."""
+        rise = self._told_bps > self._believed_bps
+        return rise and (self._confirmations > 0 or under_way) and now_s - self._told_s < _CONFIRMED_S
 
     def on_payload(self) -> None:
         """Note that a payload told the rate: more than what is still to be confirmed would."""

@@ -134,7 +134,8 @@ class MonitorNode(Managed):
             return
         number = self._frame_offset + timing.sequence
         if timing.state is State.SENT:
-            self._monitor.on_sent(number, timing.sent_s, timing.split_index, timing.codec, timing.payload_bytes)
+            self._monitor.on_sent(number, timing.sent_s, timing.split_index, timing.codec, timing.payload_bytes,
+                                  timing.send_s)
         else:
             self._fallbacks += timing.state is State.FELL_BACK
             values = {field.name: getattr(timing, field.name) for field in fields(FrameObservation)

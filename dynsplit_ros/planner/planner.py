@@ -42,6 +42,9 @@ _SUMS: Array = np.array(
 )
 #: An estimate of a machine's factor that is less sure than this is not measured, so it does not waver either.
 _FLUCTUATION = 0.03
+#: The same of the link's rate. Less sure than this it is right after a change, where the expected latencies weigh the
+#: doubt and waiting for more would cost frames.
+_LINK_FLUCTUATION = 0.15
 #: A wait for an answer is cut short no sooner than at this many times what was predicted.
 _PATIENCE = 1.5
 #: Nor sooner than this after what was predicted, in seconds: schedulers pause, and a frame given up is work
@@ -454,7 +457,7 @@ class Planner:
             gain = float(score[current] - score[best])
             # What a change of each belief by one standard deviation would change of the gain.
             spread = math.hypot(
-                outlook.rate_spread * usual_s * float(self._bits[current] - self._bits[best]),
+                min(outlook.rate_spread, _LINK_FLUCTUATION) * usual_s * float(self._bits[current] - self._bits[best]),
                 min(outlook.robot_spread, _FLUCTUATION) * float(before[current] - before[best]),
                 min(outlook.edge_spread, _FLUCTUATION) * float(at_edge[current] - at_edge[best]),
             )

@@ -58,6 +58,7 @@ class FrameTiming:
     head_s: float = 0.0
     encode_s: float = 0.0
     link_wait_s: float = 0.0
+    send_s: float = 0.0
     transfer_s: float = 0.0
     held_s: float = 0.0
     queueing_s: float = 0.0

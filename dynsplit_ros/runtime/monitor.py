@@ -297,15 +297,17 @@ class Monitor:
 
     # What happens
 
-    def on_sent(self, sequence: int, now_s: float, split_index: int, codec: str, payload_bytes: int) -> None:
-        """Note that the camera has just handed a payload to the link."""
+    def on_sent(
+        self, sequence: int, now_s: float, split_index: int, codec: str, payload_bytes: int, gap_s: float = 0.0
+    ) -> None:
+        """Note that the camera began at ``now_s`` to hand a payload to the link, and was done ``gap_s`` later."""
         cut = self._cut(split_index)
         if cut is None or not (math.isfinite(now_s) and payload_bytes > 0):
             return
         service_s = self._load.queueing_s + cut.tail_s[self.settings.batch] * self._load.times.factor_of(
             split_index
         )
-        if self._link.on_sent(sequence, now_s, payload_bytes, service_s):
+        if self._link.on_sent(sequence, now_s, payload_bytes, service_s, gap_s):
             self._news = True
 
     def on_receipt(self, sequence: int, now_s: float, dispersion_s: float = math.nan) -> None:
@@ -418,6 +420,8 @@ class Monitor:
         overdue = self._link.overdue(now_s) is not None
         if not (self._news or self._unforeseen or turned or overdue or now_s - self._looked_s >= _IDLE_S):
             return None
+        if self._link.confirms_rise and not (self._unforeseen or turned or overdue):
+            return None  # what is best depends on how much faster it is, and that is known in a moment
         self._looked_s, self._news = now_s, False
         rate = self._link.belief(now_s)
         outlook = self._outlook(now_s, rate.level_spread)

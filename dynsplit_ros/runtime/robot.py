@@ -434,6 +434,7 @@ class Robot:
             sent = FrameTiming(**vars(timing))  # the frame itself may be answered while this is published
         # First of all the payload: the report wakes the monitor, which takes the processor from what is being sent.
         self._outside.send(frame, payload)
+        timing.send_s = sent.send_s = self._clock() - sent.sent_s
         self._outside.report(sent)
 
     def _link_is_full(self) -> bool:

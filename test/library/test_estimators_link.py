@@ -366,3 +366,34 @@ def test_a_machine_that_is_always_slow_to_send_learns_the_rate_all_the_same() ->
         monitor.on_probe_sent(probe.id, 0.002 * (1 + 0.2 * float(rng.random())))
         answer(monitor, now_s, probe, (probe.payload_bytes - probe.lead_bytes) * 8 / 5e6, rng)
     assert monitor.link.throughput_bps == pytest.approx(5e6, rel=0.1)
+
+
+@pytest.mark.parametrize('payload_bytes', [3400, 12_000])
+def test_a_pause_while_a_payload_is_sent_is_not_the_links(payload_bytes) -> None:
+    monitor, rng, frames = Monitor(PROFILE), np.random.default_rng(0), 0
+    for now_s, probe in probes(monitor):
+        answer(monitor, now_s, probe, (probe.payload_bytes - probe.lead_bytes) * 8 / 20e6, rng)
+        if now_s > 25.0 and frames < 5:
+            frames += 1
+            took_s = max(payload_bytes * 8 / 20e6, 0.02)
+            monitor.on_sent(frames, now_s, 2, 'raw', payload_bytes, gap_s=0.02)
+            monitor.on_receipt(frames, now_s + 0.003 + took_s, took_s)
+            assert monitor.link.throughput_bps == pytest.approx(20e6, rel=0.25)
+    assert frames == 5
+
+
+def test_a_choice_waits_until_it_is_known_how_much_faster_the_link_is() -> None:
+    """What one probe tells is doubtful, and in doubt a smaller payload would be chosen than a moment later."""
+    monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
+    rate_bps, told, splits = 5e6, 0, []
+    for now_s, probe in probes(monitor):
+        told += bool(probe.lead_bytes) and now_s > 25.0
+        rate_bps = 20e6 if told else rate_bps
+        rest_s = (probe.payload_bytes - probe.lead_bytes) * 8 / rate_bps
+        monitor.on_probe_answer(probe.id, now_s + rest_s + 0.003 + float(rng.exponential(0.01)), 0.0,
+                                rest_s if probe.lead_bytes else math.nan)
+        monitor.tick(now_s + 0.019)
+        if told <= 3 and now_s > 25.0:
+            splits.append((told, monitor.decision.split_index))
+    assert {split for number, split in splits if number < 3} == {PROFILE.local_index}
+    assert splits[-1] == (3, 0)

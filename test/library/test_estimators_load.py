@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from worlds import system, Wire
 
 from dynsplit_ros.estimators.load import LoadEstimator, LoadReport
+from dynsplit_ros.estimators.service import ServiceTimes
 from dynsplit_ros.runtime.monitor import Monitor
 from dynsplit_ros.simulation.trace import constant, steps
 from dynsplit_ros.simulation.world import Scenario, simulate
@@ -139,3 +141,40 @@ def test_one_silence_that_a_slow_edge_explains_is_believed() -> None:
         load.on_answer(0, 0.0, 0.05, 0.05, number / 10)
     load.on_silence(0, 0.3, 0.05, 2.1)
     assert load.times.factor_of(0) > 4
+
+
+def test_a_silence_that_the_answer_denies_is_forgotten_at_once() -> None:
+    load = LoadEstimator()
+    for number in range(20):
+        load.on_answer(0, 0.0, 0.05, 0.05, number / 10)
+    load.on_silence(0, 0.3, 0.05, 2.1)
+    load.on_answer(0, 0.0, 0.05, 0.05, 2.2)
+    assert load.times.factor_of(0) < 1.3
+
+
+def test_how_two_cuts_compare_is_learned_from_changes_between_them() -> None:
+    """The machine's own speed drifts meanwhile, and is all that what is measured of one cut changes of the other."""
+    times, rng, now_s, machine = ServiceTimes(0.5), np.random.default_rng(0), 0.0, 0.0
+    for turn in range(20):
+        for _ in range(15):
+            now_s, machine = now_s + 0.1, machine + 0.03 * rng.standard_normal()
+            own, cut = ((0.0, 6), (0.35, 2))[turn % 2]
+            times.observe(cut, 0.1 * math.exp(machine + own + 0.08 * rng.standard_normal()), 0.1, now_s)
+    assert math.log(times.factor_of(2) / times.factor_of(6)) == pytest.approx(0.35, abs=0.06)
+    for _ in range(30):
+        now_s += 0.1
+        times.observe(6, 0.2, 0.1, now_s)
+    assert times.factor_of(6) == pytest.approx(2.0, rel=0.05)
+    assert times.factor_of(2) == pytest.approx(2.0 * math.exp(0.35), rel=0.1)
+
+
+@pytest.mark.parametrize('noise, most', [(0.02, 0.02), (0.25, 0.11)])
+def test_times_that_vary_are_averaged_and_steady_ones_followed(noise, most) -> None:
+    times, rng, seen = ServiceTimes(0.5, confirmations=2), np.random.default_rng(0), []
+    for number in range(400):
+        times.observe(3, 0.1 * math.exp(noise * rng.standard_normal()), 0.1, number / 10)
+        seen.append(math.log(times.factor_of(3)))
+    assert np.std(seen[100:]) < most
+    for number in range(400, 412):
+        times.observe(3, 0.2 * math.exp(noise * rng.standard_normal()), 0.1, number / 10)
+    assert times.factor_of(3) > 1.7
