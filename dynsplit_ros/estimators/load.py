@@ -25,7 +25,7 @@ class LoadReport:
     ``session`` names the run of the edge (another one after a restart) and ``sequence`` counts its reports.
     ``utilisation`` is the busy share of its time (0..1), ``queue_length`` the frames waiting, ``queueing_s``
     the delay that a frame arriving now would see, ``slowdown`` how many times as long as profiled its tails
-    take, and ``robots`` how many robots sent it something lately.
+    take, ``robots`` how many robots sent it something lately, and ``period_s`` the seconds that it speaks of.
     """
 
     session: int
@@ -35,6 +35,7 @@ class LoadReport:
     queueing_s: float
     slowdown: float
     robots: int = 1
+    period_s: float = 1.0
 
 
 @dataclass
@@ -78,6 +79,7 @@ class LoadEstimator:
             and 0 <= report.utilisation <= 1.001
             and 0 < report.slowdown < math.inf
             and report.queue_length >= 0
+            and 0 < report.period_s <= _LONGEST_S
         )
         if not possible:
             return False
@@ -86,8 +88,9 @@ class LoadEstimator:
             self.queueing_s = report.queueing_s
         self._session, self._sequence = report.session, report.sequence
         self._utilisation, self._robots = min(1.0, report.utilisation), report.robots
-        if report.utilisation > 0:  # where nothing ran, nothing was slow
-            self.times.observe(None, report.slowdown, 1.0, now_s)
+        # Where nothing ran, nothing was slow, and where little ran, a pause may have made it look so.
+        busy_s = report.utilisation * report.period_s
+        self.times.observe(None, busy_s, busy_s / report.slowdown, now_s)
         self._queue(report.queueing_s, now_s)
         return True
 

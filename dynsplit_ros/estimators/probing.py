@@ -19,6 +19,10 @@ _LEAST_BYTES = 128
 _JITTERS = 20.0
 #: What goes ahead of a probe that the edge times: two frames, which shapers and radios let through at once.
 _LEAD_BYTES = 3000
+#: Once round trips wavered by so many times what needs a lead, one goes ahead for so long, in seconds: they waver by
+#: turns.
+_MUCH = 2.0
+_LEADS_S = 60.0
 #: The least that follows it; how long that is to take, in seconds. Just enough to tell that the rate has changed: the
 #: lead costs most of it, and the shorter it is, the sooner the next one can be paid.
 _LED_BYTES = 800
@@ -85,6 +89,7 @@ class Probing:
         self._earned = 0.0  # bytes per second
         self._largest = _LARGEST_BYTES
         self._credit = True  # for the first probe
+        self._leads_until_s = -math.inf
         self._led = False  # one with a lead has been answered
         self._led_s = -math.inf  # when the last of them left
         self._least_gap_s = math.inf  # between a lead and its probe
@@ -161,16 +166,19 @@ class Probing:
         share = rules.probe_share
         return min(max(_JITTERS * self._round_trip.jitter_s, share * rules.probe_period_s), share)
 
-    def _needs_lead(self, rules: LinkRules) -> bool:
-        """Whether this machine times messages so badly that what a second earns does not tell the rate."""
-        return _JITTERS * self._round_trip.jitter_s > rules.probe_share and not self._credit
+    def _needs_lead(self, now_s: float, rules: LinkRules) -> bool:
+        """Whether this machine lately timed messages so badly that what a second earns does not tell the rate."""
+        wavers = _JITTERS * self._round_trip.jitter_s / rules.probe_share if rules.probe_share > 0 else 0.0
+        if wavers > _MUCH and not self._round_trip.young:
+            self._leads_until_s = now_s + _LEADS_S
+        return (wavers > 1.0 or now_s < self._leads_until_s) and not self._credit
 
     def earn(self, now_s: float, rules: LinkRules, *, alive: bool) -> None:
         """Add to the budget what the time since the last call has brought."""
         if self._tokens_s is not None and alive:
             # What is surely there, not what is hoped for: a quarter of the belief lies below. But a probe with a lead
             # is large: the vaguer the belief, the later it would come to make it less so.
-            needs_lead = self._needs_lead(rules)
+            needs_lead = self._needs_lead(now_s, rules)
             rate_bps = self._rate.median_bps if needs_lead else self._rate.low_bps
             self._earned = _EARNED * rules.probe_share * rate_bps / 8
             least = _LEAD_BYTES + _LED_BYTES + _IN_HAND_BYTES if needs_lead else _FIRST_BYTES
@@ -185,7 +193,7 @@ class Probing:
 
     def choose(self, now_s: float, rules: LinkRules) -> ProbePlan | None:
         """Return the probe to send now, as far as it can be paid; it counts as sent, but is not paid yet."""
-        lead = _LEAD_BYTES if self._needs_lead(rules) else 0
+        lead = _LEAD_BYTES if self._needs_lead(now_s, rules) else 0
         confirms = lead > 0 and self._confirmations > 0
         rate_bps = self._told_bps if confirms else self._rate.low_bps
         airtime_s = _CONFIRMING_S if confirms else _LED_S if lead else self.airtime_s(rules)

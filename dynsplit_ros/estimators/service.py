@@ -122,7 +122,7 @@ class ServiceTimes:
             shared, total = self._shared(row, varies)
         self._surprise, self._surprises = 0.0, 0
         if self._remembered is not None:
-            same = abs(self._logs.item(0) + innovation - self._remembered) < _SURPRISE * _NOISE
+            same = (self._logs.item(0) + innovation - self._remembered) ** 2 < _SURPRISE**2 * varies
             self._forgetting_s = min(2 * self._forgetting_s, _LONGEST_FORGETTING_S) if same else _FORGETTING_S
             self._remembered = None
         self._logs += shared * (innovation / total)
@@ -160,9 +160,9 @@ class ServiceTimes:
         if cut is not None:
             if self._last is not None and self._last[0] == cut:
                 squared = min((measured - self._last[1]) ** 2 / 2, _LARGEST * self._noise)
-                self._noise += _NEWEST * (squared - self._noise)
+                self._noise = min(max(self._noise + _NEWEST * (squared - self._noise), _NOISE**2), _LOUDEST**2)
             self._last = cut, measured
-        return min(max(self._noise, _NOISE**2), _LOUDEST**2)
+        return self._noise
 
     def _shared(self, row: int, varies: float) -> tuple[NDArray[np.float64], float]:
         """Return the covariance of the state with a measurement, and the variance of that."""

@@ -160,7 +160,7 @@ class MonitorNode(Managed):
             return
         self._monitor.on_load(LoadReport(
             message.session, message.sequence, message.utilisation, message.queue_length, message.queueing_s,
-            message.slowdown, message.robots), time.monotonic())
+            message.slowdown, message.robots, message.period_s), time.monotonic())
         self._decide()
 
     def _is_ours(self, fingerprint: str) -> bool:

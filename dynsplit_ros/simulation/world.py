@@ -658,6 +658,7 @@ class World:
             queue_length=len(self._period),
             queueing_s=others_s2 / _REPORT_PERIOD_S,
             slowdown=self._scenario.slowdown.at(self.now_s) if jobs else 1.0,
+            period_s=_REPORT_PERIOD_S,
         )
         arrives_s = self._transmit_back(
             _REPORT_BYTES, float(self._rng.exponential(self._scenario.jitter_s / 2 + 1e-12))

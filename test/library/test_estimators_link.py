@@ -397,3 +397,16 @@ def test_a_choice_waits_until_it_is_known_how_much_faster_the_link_is() -> None:
             splits.append((told, monitor.decision.split_index))
     assert {split for number, split in splits if number < 3} == {PROFILE.local_index}
     assert splits[-1] == (3, 0)
+
+
+def test_a_machine_that_is_stopped_until_its_next_slice_does_not_take_a_slow_link_for_a_fast_one() -> None:
+    """Most round trips then end with the same slice, and so does what took a part of it on the link."""
+    monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
+    for now_s, probe in probes(monitor):
+        stopped_s = 0.0 if rng.random() < 0.2 else 0.0097
+        rest_s = (probe.payload_bytes - probe.lead_bytes) * 8 / 5e6
+        took_s = max(probe.payload_bytes * 8 / 5e6 + 0.0005, stopped_s)
+        monitor.on_probe_answer(probe.id, now_s + took_s, 0.0, rest_s if probe.lead_bytes else math.nan)
+        if now_s > 5.0:
+            monitor.tick(now_s + 0.019)
+            assert monitor.link.throughput_bps < 10e6

@@ -35,33 +35,44 @@ class Wire:
         self.reports = 0
         self.lost = False
         self.decisions: list[Decision] = []
+        self.answers: list[tuple[float, int]] = []  # to probes, and when they will be there
 
     def idle(self, seconds: float) -> None:
         """Let time pass; heartbeats and probes are answered unless the link is lost."""
         end_s = self.now_s + seconds
         while self.now_s < end_s:
             self.now_s += 0.02
+            self.answer()
             self.tick()
             probe = self.monitor.next_probe(self.now_s)
             if probe is not None and not self.lost:
-                self.monitor.on_probe_answer(
-                    probe.id, self.now_s + (probe.payload_bytes + 32) * 8 / self.rate_bps + self.rtt_s)
-                self.tick()
+                took_s = (probe.payload_bytes + 32) * 8 / self.rate_bps + self.rtt_s
+                self.answers.append((self.now_s + took_s, probe.id))
+
+    def answer(self) -> None:
+        """Have the answers to probes come whose time has come."""
+        while self.answers and self.answers[0][0] <= self.now_s:
+            at_s, probe_id = self.answers.pop(0)
+            self.monitor.on_probe_answer(probe_id, at_s)
+            self.tick()
 
     def frame(self, split: int = 0, payload_bytes: int = 150_528, held_s: float = 0.022,
               offered_hz: float = math.nan) -> FrameObservation:
         """Send a frame, and have it answered."""
         self.sequence += 1
         self.monitor.on_sent(self.sequence, self.now_s, split, 'raw', payload_bytes)
-        received_s = self.now_s + (payload_bytes + 32) * 8 / self.rate_bps + self.rtt_s
+        sent_s = self.now_s
+        self.now_s = received_s = sent_s + (payload_bytes + 32) * 8 / self.rate_bps + self.rtt_s
+        self.answer()
         self.monitor.on_receipt(self.sequence, received_s)
         answered_s = received_s + held_s + 4000 * 8 / self.rate_bps
         frame = FrameObservation(
-            self.sequence, 'answered', split, 'raw', payload_bytes=payload_bytes, answer_bytes=4000, sent_s=self.now_s,
+            self.sequence, 'answered', split, 'raw', payload_bytes=payload_bytes, answer_bytes=4000, sent_s=sent_s,
             received_s=received_s, answered_s=answered_s, held_s=held_s, queueing_s=0.0, decode_s=0.0, tail_s=held_s,
             offered_hz=offered_hz)
-        self.monitor.on_frame(frame)
         self.now_s = answered_s
+        self.answer()
+        self.monitor.on_frame(frame)
         self.tick()
         return frame
 
