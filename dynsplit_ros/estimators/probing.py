@@ -30,11 +30,11 @@ _LED_S = 0.0013
 #: So many longer ones confirm what one has told of a change; how long they are to take, in seconds. So many bytes are
 #: kept in hand for them; while there are fewer, this share of what is earned is saved.
 _CONFIRMATIONS = 2
-#: What they are to tell is waited for no longer than this, in seconds.
-_CONFIRMED_S = 0.15
 _CONFIRMING_S = 0.0025
 _IN_HAND_BYTES = 18_000
 _SAVING = 0.1
+#: A choice waits no longer than this for what they are to tell, in seconds.
+_CONFIRMED_S = 0.15
 #: So much later than its lead a probe may leave, in seconds, or by a quarter of the dispersion, or, on a machine that
 #: is always slow to send, by so many times the least.
 _GAP_S = 1e-3
@@ -168,10 +168,10 @@ class Probing:
 
     def _needs_lead(self, now_s: float, rules: LinkRules) -> bool:
         """Whether this machine lately timed messages so badly that what a second earns does not tell the rate."""
-        wavers = _JITTERS * self._round_trip.jitter_s / rules.probe_share if rules.probe_share > 0 else 0.0
-        if wavers > _MUCH and not self._round_trip.young:
+        told_in_s = _JITTERS * self._round_trip.jitter_s
+        if told_in_s > _MUCH * rules.probe_share and not self._round_trip.young:
             self._leads_until_s = now_s + _LEADS_S
-        return (wavers > 1.0 or now_s < self._leads_until_s) and not self._credit
+        return (told_in_s > rules.probe_share or now_s < self._leads_until_s) and not self._credit
 
     def earn(self, now_s: float, rules: LinkRules, *, alive: bool) -> None:
         """Add to the budget what the time since the last call has brought."""
