@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 import ctypes
+import faulthandler
 import gc
 import os
 from pathlib import Path
@@ -19,6 +20,8 @@ from dynsplit_ros.errors import DynsplitError
 TRANSPORTS = ('default', 'one_machine', 'wired', 'wireless')
 #: Whether a participant of Fast DDS sends in the publishing thread or in one of its own; read when it is made.
 _PUBLICATION_MODE = 'RMW_FASTRTPS_PUBLICATION_MODE'
+#: Longest time in which a process leaves DDS, in seconds; it takes less than one.
+LEAVE_S = 10.0
 
 
 def environment(transport: str, discovery_server: str = '') -> dict[str, str]:
@@ -83,3 +86,18 @@ def keep_memory() -> None:
         mallopt(mmap_threshold, 32 << 20)
         mallopt(trim_threshold, 256 << 20)
         mallopt(top_pad, 16 << 20)
+
+
+@contextmanager
+def leaving() -> Iterator[None]:
+    """
+    Have the process end, with its stacks on stderr and exit code 1, should leaving DDS here take more than LEAVE_S.
+
+    Fast DDS can wait for ever for a process that was killed while it received through shared memory (its issue 6485),
+    and rclpy then waits without letting any other thread of Python's run, or a signal be handled.
+    """
+    faulthandler.dump_traceback_later(LEAVE_S, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()

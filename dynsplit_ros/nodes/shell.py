@@ -36,7 +36,7 @@ from std_msgs.msg import Header
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.nodes.security import check_security
 from dynsplit_ros.parameters import Parameter, Value
-from dynsplit_ros.transport import defaults, keep_memory, small_messages
+from dynsplit_ros.transport import defaults, keep_memory, leaving, small_messages
 
 #: Seconds between two reports of the same kind of fault.
 THROTTLE_S = 5.0
@@ -308,13 +308,16 @@ def run(make_node: Callable[[], Shell], args: list[str] | None = None) -> NoRetu
         code = 1
     finally:
         _spinning.set()  # a second signal must not interrupt the end
-        if node is not None:
-            node.close()
-            node.destroy_node()
-        rclpy.try_shutdown()
-        node = executor = None
-        gc.unfreeze()
-        gc.collect()  # the middleware says goodbye when nothing holds the node any more; else others miss it much later
+        with leaving():
+            if node is not None:
+                node.close()
+                node.destroy_node()
+            rclpy.try_shutdown()
+            # The middleware says goodbye when nothing holds the node any more; else others miss it much later, and its
+            # shared memory stays behind.
+            node = executor = None
+            gc.unfreeze()
+            gc.collect()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
     # With torch loaded, the interpreter's own end takes a second or more, in which there is nothing left to save.

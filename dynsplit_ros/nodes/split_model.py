@@ -92,7 +92,8 @@ def _forward_log(node: Shell) -> None:
     """Have the library's warnings on the node's log, and so on /rosout."""
     library = logging.getLogger('dynsplit_ros')
     library.handlers = [handler := logging.Handler(logging.WARNING)]
-    handler.emit = lambda record: node.get_logger().warning(record.getMessage())  # type: ignore[method-assign]
+    log = node.get_logger()  # not the node: what the handler holds lives as long as the process
+    handler.emit = lambda record: log.warning(record.getMessage())  # type: ignore[method-assign]
     library.propagate = False
 
 

@@ -74,13 +74,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def demonstrate(given: argparse.Namespace) -> int:
     """Set the stage, play the script, check and report."""
-    import rclpy  # here, so that --help answers at once
-    from rclpy.executors import SingleThreadedExecutor
-    from rclpy.signals import SignalHandlerOptions
-    import torch
+    import torch  # here, so that --help answers at once
 
     from dynsplit_ros.demo.processes import Processes
-    from dynsplit_ros.demo.recorder import Recorder
     from dynsplit_ros.model import load_model
     from dynsplit_ros.partition import SplitModel
     from dynsplit_ros.profile.kept import kept_profile
@@ -93,13 +89,7 @@ def demonstrate(given: argparse.Namespace) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     kept_profile(split, progress=lambda text: console.print(text, markup=False)).save(profile_path)
 
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    recorder = Recorder(ROBOT)
-    executor = SingleThreadedExecutor()
-    executor.add_node(recorder)
-    listener = threading.Thread(target=executor.spin, name='recorder', daemon=True)
-    listener.start()
-    try:
+    with recording() as recorder:
         with Processes(given.out / 'logs') as processes:
             stage = Stage(given, processes, profile_path)
             stage.set_up()
@@ -113,25 +103,46 @@ def demonstrate(given: argparse.Namespace) -> int:
             play(given, stage, recorder, started_s)
             processes.stop('source')
             wait_for(recorder.settled, 10.0, None, processes)
+        frames = recorder.frames
+        for frame in frames:
+            frame['time_s'] -= started_s
+        for decision in recorder.decisions:
+            decision['time_s'] -= started_s
+        mismatches = check(split, frames)
+        report = {'summary': summarise(frames, recorder.watch.counters.get('accepted', 0), mismatches),
+                  'model': given.model, 'slowdown': given.slowdown, 'seconds': given.seconds,
+                  'steps': [{'name': step.name, 'start_s': start_s, 'end_s': end_s, 'rate_mbps': step.rate_mbps,
+                             'other_robot': step.other_robot} for step, start_s, end_s in timeline(given.seconds)],
+                  'cuts': [{'index': cut.index, 'name': cut.name, 'bytes': cut.nbytes} for cut in split.cuts],
+                  'decisions': recorder.decisions,
+                  'frames': frames}
+        return tell(report, given.out, given.json or given.out / 'demo.json')
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[Any]:
+    """Listen to the robot with a thread of its own; leave DDS at the end."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    from dynsplit_ros.demo.recorder import Recorder
+    from dynsplit_ros.transport import leaving
+
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    recorder = Recorder(ROBOT)
+    executor = SingleThreadedExecutor()
+    executor.add_node(recorder)
+    listener = threading.Thread(target=executor.spin, name='recorder', daemon=True)
+    listener.start()
+    try:
+        yield recorder
     finally:
-        executor.shutdown()
-        listener.join(5.0)
-        recorder.destroy_node()
-        rclpy.try_shutdown()
-    frames = recorder.frames
-    for frame in frames:
-        frame['time_s'] -= started_s
-    for decision in recorder.decisions:
-        decision['time_s'] -= started_s
-    mismatches = check(split, frames)
-    report = {'summary': summarise(frames, recorder.watch.counters.get('accepted', 0), mismatches),
-              'model': given.model, 'slowdown': given.slowdown, 'seconds': given.seconds,
-              'steps': [{'name': step.name, 'start_s': start_s, 'end_s': end_s, 'rate_mbps': step.rate_mbps,
-                         'other_robot': step.other_robot} for step, start_s, end_s in timeline(given.seconds)],
-              'cuts': [{'index': cut.index, 'name': cut.name, 'bytes': cut.nbytes} for cut in split.cuts],
-              'decisions': recorder.decisions,
-              'frames': frames}
-    return tell(report, given.out, given.json or given.out / 'demo.json')
+        with leaving():
+            executor.shutdown()
+            listener.join(5.0)
+            recorder.destroy_node()
+            rclpy.try_shutdown()
 
 
 def timeline(seconds: float) -> Iterator[tuple[Step, float, float]]:

@@ -49,6 +49,7 @@ def watch(given: argparse.Namespace, console: Console) -> int:
     from rclpy.signals import SignalHandlerOptions
 
     from dynsplit_ros.nodes.shell import make_executor
+    from dynsplit_ros.transport import leaving
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -77,9 +78,10 @@ def watch(given: argparse.Namespace, console: Console) -> int:
                         for line in lines(robots.seen, now_s):
                             print(line, flush=True)
     finally:
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
+        with leaving():
+            executor.shutdown()
+            node.destroy_node()
+            rclpy.try_shutdown()
 
 
 class Robots:

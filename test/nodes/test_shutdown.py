@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 import re
 import signal
 import subprocess
@@ -80,6 +81,46 @@ def test_a_signal_at_any_time_ends_a_node_without_a_traceback(
         early = not log or code == -number
         assert early or (code == 0 and 'Traceback' not in log), (code, log)
         assert took_s < BAR_S
+
+
+@pytest.mark.parametrize('executable', [module for module, _ in NODES])
+def test_an_ended_node_leaves_no_shared_memory_behind(processes, model_parameters, executable) -> None:
+    """Who sends to what is left of it may wait for ever, and each restart would take some 10 MB more."""
+    loads = executable in ('camera_node', 'edge_node')
+    processes.start(executable, executable, ROBOT, model_parameters if loads else {'use_sim_time': False})
+    if loads:
+        ready = {'camera_node': 'waiting for images', 'edge_node': 'serving'}[executable]
+        wait(lambda: ready in processes.log(executable).read_text(), 'the node does not work')
+
+    def taken() -> set[str]:
+        """Return the files that the node has locked to say that a segment or a port is its own."""
+        return {file.path for file in psutil.Process(processes.pid(executable)).open_files()
+                if file.path.startswith('/dev/shm/fastrtps_') and file.path.endswith('_el')}
+
+    wait(lambda: len(taken()) >= 2, 'the node has no shared memory')
+    own = taken()
+    assert processes.stop(executable) == 0
+    assert [path for path in sorted(own) if Path(path).exists()] == []
+
+
+def test_a_node_whose_end_hangs_is_ended() -> None:
+    """What hangs in the middleware lets neither Python's threads run nor a signal be handled."""
+    script = """
+import ctypes, os, signal, sys
+sys.path[:1] = []
+from dynsplit_ros import transport
+from dynsplit_ros.nodes import image_source, shell
+transport.LEAVE_S = 1.0
+class Hanging(image_source.ImageSource):
+    def start(self):
+        os.kill(os.getpid(), signal.SIGINT)
+    def destroy_node(self):
+        ctypes.PyDLL(None).sleep(600)
+shell.run(Hanging)
+"""
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert 'in destroy_node' in done.stderr, 'it does not tell where it hung'
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
