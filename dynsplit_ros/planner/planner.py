@@ -45,6 +45,11 @@ _FLUCTUATION = 0.03
 #: The same of the link's rate. Less sure than this it is right after a change, where the expected latencies weigh the
 #: doubt and waiting for more would cost frames.
 _LINK_FLUCTUATION = 0.15
+#: A link whose rate is surer than this is steady: what it will carry next is foreseen. One that varies may become
+#: faster at any moment, and then the robot should not be busy.
+_STEADY = 0.1
+#: Taking turns has to gain this factor: how the frames fall between the images is foreseen no better.
+_TURNS = 1.02
 #: A wait for an answer is cut short no sooner than at this many times what was predicted.
 _PATIENCE = 1.5
 #: Nor sooner than this after what was predicted, in seconds: schedulers pause, and a frame given up is work
@@ -181,9 +186,9 @@ class Plan:
 
 
 @functools.lru_cache
-def _ages(waiting_share: float) -> Array:
+def _ages(waiting_share: float, turns: bool) -> Array:
     """Return :func:`mean_age` at each of :data:`_PERIODS`, as stages that vary by :data:`_STAGE_SPREAD` see it."""
-    exact = mean_age(_PERIODS, waiting_share)
+    exact = mean_age(_PERIODS, waiting_share, turns)
     ages = np.zeros(len(_PERIODS))
     deviations = np.linspace(-3, 3, 61)
     weights = np.exp(-(deviations**2) / 2)
@@ -292,7 +297,8 @@ class Planner:
         period_s = 1 / frame_rate_hz
         self._period_per_bit = self._per_bit * period_s
         self._per_stage_s = _PER_PERIOD / period_s
-        self._ages_s = _ages(self.waiting_share) * period_s
+        self._ages_s = _ages(self.waiting_share, False) * period_s
+        self._turn_ages_s = _ages(self.waiting_share, True) * period_s
         self._link_ages_s = _BEYOND * ((_LINK_AGE if self.waiting_share else 0.5) * period_s)
 
     def stay(self, now_s: float) -> None:
@@ -320,10 +326,17 @@ class Planner:
         np.maximum(slowest, on_link, out=slowest)
         age_s = self._ages_s.take((slowest * self._per_stage_s).astype(np.intp), mode='clip')
         np.maximum(age_s, np.interp(self._period_per_bit, x, self._link_ages_s), out=age_s)
-        latency = sure + transfer
-        latency += age_s
+        fresh = sure + transfer
+        latency = fresh + age_s
         allowed = self._allowed if outlook.alive else self._local_only
-        score = latency
+        expected = latency
+        local_s, steady = float(fresh[-1]), outlook.rate_spread < _STEADY
+        if allowed[-1] and self.rules.objective == 'latency' and steady:
+            # In turns: the robot does the next image alone, begun when it arrives, while the link is busy.
+            age = float(self._turn_ages_s[min(int(float(before[-1]) * self._per_stage_s), len(_PERIODS) - 1)])
+            in_turns = (fresh + (local_s + age)) * (_TURNS / 2)
+            expected = np.where((before < period_s) & (on_link > at_edge), np.minimum(latency, in_turns), latency)
+        score = expected
         if self.rules.objective != 'latency' or self.rules.bandwidth_bps > 0:
             stage = np.maximum(slowest, self._bits * float(capped[-1]))
             if self.rules.objective != 'latency':
@@ -349,17 +362,18 @@ class Planner:
             float(bound[chosen]),
             capped,
         )
-        # Taking turns with local inference pays only where that, begun at once, beats the waiting that it
-        # saves; and where the edge is the slowest stage: a link may become faster at any moment, and then the
-        # robot should not be busy.
+        # An image that would wait for longer than this is done here at once: in turns, where that beats half of the
+        # waiting; else where it beats the waiting that it saves.
         spare_s = math.inf
-        local_s, latency_s, edge_s = float(before[-1]), float(latency[chosen]), float(at_edge[chosen])
-        if (
+        latency_s = float(latency[chosen])
+        if expected[chosen] < latency_s:
+            spare_s = max(0.0, local_s - float(fresh[chosen])) / 2
+        elif (
             allowed[-1]
             and slowest[chosen] > period_s
             and local_s < latency_s
-            and edge_s > float(on_link[chosen])
-            and float(before[chosen]) < period_s / 2
+            and (steady or at_edge[chosen] > on_link[chosen])
+            and before[chosen] < period_s / 2
         ):
             spare_s = max(0.0, local_s - latency_s + period_s / 2)
         index = self.splits[chosen]

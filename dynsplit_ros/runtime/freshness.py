@@ -61,24 +61,28 @@ class Freshness:
         self._taken_s, self._possible_s = now_s, None
 
 
-def mean_age(periods: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+def mean_age(periods: NDArray[np.float64], share: float, turns: bool = False) -> NDArray[np.float64]:
     """
     Return how old images are on average when their head starts, in periods.
 
     ``periods`` (>= 0) is for how many the slowest stage is busy with a frame; up to one, images are new. Beyond, it is
     half a period, or less where ``share`` of the time goes into waiting: what :class:`Freshness` then comes to, played
-    through for many frames of each of ``periods`` at once.
+    through for many frames of each of ``periods`` at once. With ``turns`` every other frame is one that leaves the
+    robot at once, so that the next one is begun when its image arrives and keeps the robot busy for ``periods``: how
+    old the former images are.
     """
-    if share <= 0:
-        return np.where(periods >= 1, 0.5, 0.0)
     age, saved, total = np.zeros_like(periods), np.zeros_like(periods), np.zeros_like(periods)
     for number in range(-_SETTLING, _PLAYED):
         if number >= 0:
             total += age
+        if turns:
+            saved += share * (1 - age)
+            age = np.zeros_like(periods)
         saved = np.minimum(saved + share * periods, 1.0)
         age = (age + periods) % 1
         wait = 1 - age
         waits = (age > _NEW) & (wait <= saved)
         saved -= np.where(waits, (1 - share) * wait, 0.0)
         age[waits] = 0.0
-    return np.where(periods >= 1, total / _PLAYED, 0.0)
+    mean = total / _PLAYED if share > 0 or turns else 0.5
+    return np.where(periods >= 1, mean, 0.0)

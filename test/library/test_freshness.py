@@ -50,6 +50,25 @@ def test_without_a_share_nothing_is_waited_for(periods) -> None:
     assert rate == pytest.approx(1.0, abs=1e-3)
 
 
+@pytest.mark.parametrize('share', [0.0, 0.08])
+@pytest.mark.parametrize('periods', [0.9, 1.2, 1.5, 1.9, 2.1, 2.54, 3.5])
+def test_images_of_every_other_frame_are_as_old_as_predicted(periods, share) -> None:
+    fresh, ages, now_s = Freshness(), [], 0.0
+    for _ in range(1000):
+        arrived_s = math.floor(now_s / PERIOD_S + 1e-9) * PERIOD_S
+        start_s = fresh.start_s(arrived_s, now_s, PERIOD_S, now_s)
+        if start_s > now_s:  # a newer image comes first
+            now_s = arrived_s = arrived_s + PERIOD_S
+        fresh.took(PERIOD_S, share, now_s)
+        ages.append(now_s - arrived_s)
+        now_s = arrived_s + PERIOD_S  # sent at once; the next image is begun when it arrives
+        fresh.start_s(now_s, now_s, PERIOD_S, now_s)
+        fresh.took(PERIOD_S, share, now_s)
+        now_s += max(1.0, periods) * PERIOD_S
+    age = float(np.mean(ages)) / PERIOD_S
+    assert age == pytest.approx(float(mean_age(np.array([periods]), share, turns=True)[0]), abs=0.02)
+
+
 def test_a_robot_that_just_keeps_up_passes_over_next_to_nothing() -> None:
     age, rate = play(0.95, 0.08, jitter=0.02)
     assert rate > 0.99 and age < 0.02

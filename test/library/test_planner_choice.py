@@ -87,6 +87,18 @@ def test_the_frame_rate_objective_weighs_the_slowest_stage() -> None:
     assert rates[decision.split_index, decision.codec] >= 0.9 * max(rates.values())
 
 
+@pytest.mark.parametrize('name, rate_bps, load', [
+    ('mobilenet_v2', 8.25e6, 1.0), ('efficientnet_b0', 7.18e6, 2.0)])
+def test_robot_and_steady_link_take_turns_where_that_pays(name, rate_bps, load) -> None:
+    profile = system(name)
+    scenario = Scenario(constant(rate_bps, 30.0), 30.0, slowdown=constant(load, 30.0), seed=1)
+    dynamic, oracle = (simulate(profile, scenario, policy) for policy in ('dynamic', 'oracle'))
+    assert dynamic.mean_s(5.0) <= 1.03 * oracle.mean_s(5.0)
+    late = [frame for frame in dynamic.frames if frame.arrived_s > 5]
+    turns = sum(frame.split_index == profile.local_index for frame in late) / len(late)
+    assert 0.3 < turns < 0.6, 'every other image is done by the robot'
+
+
 @pytest.mark.parametrize('rate_mbps', [4, 6, 8, 10, 30])
 def test_noise_on_a_constant_link_makes_nobody_flap(rate_mbps) -> None:
     result = simulate(PROFILE, Scenario(noisy(1e6 * rate_mbps, 0.2, 65.0, 7), 65.0, seed=7))
