@@ -362,8 +362,8 @@ class Planner:
             float(bound[chosen]),
             capped,
         )
-        # An image that would wait for longer than this is done here at once: in turns, where that beats half of the
-        # waiting; else where it beats the waiting that it saves.
+        # An image that would wait for longer than this is done here at once: in turns, than half of what one that is
+        # sent at once is faster by; else, where local inference, begun at once, beats the waiting that it saves.
         spare_s = math.inf
         latency_s = float(latency[chosen])
         if expected[chosen] < latency_s:

@@ -71,6 +71,8 @@ def mean_age(periods: NDArray[np.float64], share: float, turns: bool = False) ->
     robot at once, so that the next one is begun when its image arrives and keeps the robot busy for ``periods``: how
     old the former images are.
     """
+    if share <= 0 and not turns:
+        return np.where(periods >= 1, 0.5, 0.0)
     age, saved, total = np.zeros_like(periods), np.zeros_like(periods), np.zeros_like(periods)
     for number in range(-_SETTLING, _PLAYED):
         if number >= 0:
@@ -84,5 +86,4 @@ def mean_age(periods: NDArray[np.float64], share: float, turns: bool = False) ->
         waits = (age > _NEW) & (wait <= saved)
         saved -= np.where(waits, (1 - share) * wait, 0.0)
         age[waits] = 0.0
-    mean = total / _PLAYED if share > 0 or turns else 0.5
-    return np.where(periods >= 1, mean, 0.0)
+    return np.where(periods >= 1, total / _PLAYED, 0.0)
