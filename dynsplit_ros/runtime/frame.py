@@ -56,6 +56,7 @@ class FrameTiming:
     wait_s: float = 0.0
     resize_s: float = 0.0
     head_s: float = 0.0
+    finishing_s: float = 0.0
     encode_s: float = 0.0
     link_wait_s: float = 0.0
     send_s: float = 0.0

@@ -162,6 +162,8 @@ _NEWEST = 0.1
 _LONGEST_S = 10.0
 #: An image that waited longer than this for its head, in seconds, found the robot busy.
 _BUSY_S = 0.002
+#: A head that shared the robot for more than this share of its time was slowed down.
+_BESIDE = 0.001
 #: Without news, what is believed is looked at again after this time, in seconds.
 _IDLE_S = 0.25
 #: The best choice stays it while no belief moves by more than this share, and no time by this share of the latency.
@@ -177,9 +179,9 @@ class FrameObservation:
     that came after that; the same frame was reported before). Instants are of the robot's monotonic clock:
     when the payload left, when its receipt came, when its answer came, when the robot gave up waiting; NaN
     where there is none. ``held_s`` is the edge's own duration from receiving to answering, with its parts
-    beside it; ``wait_s``, ``resize_s``, ``head_s``, ``encode_s`` and ``finish_s`` are the robot's. A head that had to
-    share the robot with another computation says nothing of its profile: give NaN for it. ``offered_hz`` is
-    the measured rate of frames offered, NaN where it is not known.
+    beside it; ``wait_s``, ``resize_s``, ``head_s``, ``encode_s`` and ``finish_s`` are the robot's, and for
+    ``finishing_s`` of ``head_s`` it was finishing another frame as well: such a head says nothing of its profile.
+    ``offered_hz`` is the measured rate of frames offered, NaN where it is not known.
     """
 
     sequence: int
@@ -198,6 +200,7 @@ class FrameObservation:
     decode_s: float = math.nan
     tail_s: float = math.nan
     head_s: float = math.nan
+    finishing_s: float = 0.0
     encode_s: float = math.nan
     finish_s: float = math.nan
     wait_s: float = math.nan
@@ -269,8 +272,7 @@ class Monitor:
         self._load = LoadEstimator(settings.report_timeout_s)
         self._planner = _planner(profile, settings)
         self.settings = settings
-        # Heads that run while a frame is finished beside them are slow for that time: three in a row are
-        # believed.
+        # What else the robot does now and then slows a head down: three such in a row are believed.
         self._robot = ServiceTimes(0.5, confirmations=2)
         self._resize_s = self._publish_s = 0.0
         self._last_local: tuple[int, float] | None = None
@@ -333,7 +335,8 @@ class Monitor:
         for seen_s in (frame.sent_s, frame.answered_s):
             if now_s < seen_s < math.inf:
                 now_s = seen_s
-        self._robot.observe(frame.split_index, frame.head_s, cut.head_s[batch], now_s)
+        if frame.finishing_s <= _BESIDE * frame.head_s:
+            self._robot.observe(frame.split_index, frame.head_s, cut.head_s[batch], now_s)
         if 0 <= frame.resize_s < _LONGEST_S and frame.outcome != 'late':
             self._resize_s += _NEWEST * (frame.resize_s - self._resize_s)
             self._observe_publishing(frame)

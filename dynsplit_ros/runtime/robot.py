@@ -157,6 +157,8 @@ class Robot:
         self._counts = dict.fromkeys(Counters.__dataclass_fields__, 0)
         self._closing = False
         self._pace = Pace()
+        self._finished_s = 0.0  # how long the finish thread has computed in all, up to what it began …
+        self._finishing_since_s: float | None = None  # … at this instant, if it is at something
 
         self._delivering = threading.RLock()  # guards the two below; taken before _changed, never while holding it
         self._done: dict[int, tuple[Frame, Outputs | None]] = {}
@@ -356,13 +358,14 @@ class Robot:
             timing.sequence = self._sequence
             self._counts['accepted'] += 1
         frame = Frame(source, arrived_s, timing)
-        head_started_s = self._clock()
+        head_started_s, finishing_s = self._clock(), self._finishing()
         try:
             try:
                 frame.kept = self._run_head(image, order, head_started_s, lambda: self._overtakes(order, started_s))
             except Interrupted:
                 order = self._order or order
-                started_s = head_started_s = self._clock()
+                started_s, finishing_s = self._clock(), self._finishing()
+                head_started_s = started_s
                 timing.split_index, timing.codec = order.split_index, order.codec
                 timing.split_name = self._split.cuts[order.split_index].name
                 timing.wait_s = started_s - arrived_s - timing.resize_s
@@ -371,6 +374,7 @@ class Robot:
             self._complete(frame, None)  # the frames behind it must not wait for this one
             raise
         timing.head_s = self._clock() - head_started_s
+        timing.finishing_s = self._finishing() - finishing_s
         if order.split_index == self._split.local_index:
             with self._changed:
                 self._pace.on_ready((order.split_index, order.codec), self._clock() - started_s)
@@ -470,7 +474,8 @@ class Robot:
         while (frame := self._next_to_finish()) is not None:
             timing = frame.timing
             outputs = None
-            started_s = self._clock()
+            with self._changed:
+                started_s = self._finishing_since_s = self._clock()
 
             def answered(sequence: int = timing.sequence) -> bool:
                 return sequence not in self._overdue
@@ -483,6 +488,9 @@ class Robot:
             except Exception as error:  # A thread that dies would stop perception for good.
                 if not answered():  # by then there is nothing left to finish it from
                     self._outside.fault(f'a frame could not be finished ({type(error).__name__}: {error})')
+            finally:
+                with self._changed:
+                    self._finished_s, self._finishing_since_s = self._finishing(), None
             finish_s = self._clock() - started_s
             with self._changed:
                 if self._overdue.pop(timing.sequence, None) is None:
@@ -498,6 +506,12 @@ class Robot:
                         self._finished.popitem(last=False)
                 self._changed.notify_all()
             self._complete(frame, outputs)
+
+    def _finishing(self) -> float:
+        """Return how long the finish thread has computed so far, in seconds."""
+        with self._changed:
+            since_s = self._finishing_since_s
+            return self._finished_s + (self._clock() - since_s if since_s is not None else 0.0)
 
     def _next_to_finish(self) -> Frame | None:
         """Wait for a frame that is to be finished here, the oldest first; None to end."""

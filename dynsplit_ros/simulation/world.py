@@ -68,6 +68,7 @@ class Frame:
     restarted_s: float = math.nan
     payload_bytes: int = 0
     head_s: float = math.nan
+    finishing_s: float = 0.0
     encode_s: float = math.nan
     sent_s: float = math.nan
     received_s: float = math.nan
@@ -341,8 +342,8 @@ class World:
             self._heading = None
             spent_s = self.now_s - started_s
             self._pace.on_ready(key, spent_s)
-            if spent_s <= 1.001 * (head_s + encode_s):  # else the finish thread ran beside it
-                frame.head_s, frame.encode_s = head_s, encode_s
+            frame.head_s, frame.encode_s = spent_s - encode_s, encode_s
+            frame.finishing_s = 2 * (spent_s - head_s - encode_s)  # two at once go at half speed
             if split == self._profile.local_index:
                 self._head_busy = False
                 frame.outcome = 'local'
@@ -454,6 +455,7 @@ class World:
                         decode_s=ready.decode_s,
                         tail_s=ready.tail_s,
                         head_s=ready.head_s,
+                        finishing_s=ready.finishing_s,
                         encode_s=ready.encode_s,
                         finish_s=ready.finish_s,
                     )

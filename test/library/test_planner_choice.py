@@ -12,7 +12,7 @@ import pytest
 from worlds import MODELS, system, Wire
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings
+from dynsplit_ros.runtime.monitor import FrameObservation, Monitor, MonitorSettings
 from dynsplit_ros.simulation.trace import constant, markov, noisy
 from dynsplit_ros.simulation.world import Scenario, simulate
 
@@ -245,6 +245,17 @@ def test_a_belief_that_moves_is_planned_for(monkeypatch, what) -> None:
             wire.tick()
         wire.idle(0.06)
     assert made and wire.decisions
+
+
+@pytest.mark.parametrize('finishing_s, factor', [(0.1, 1.0), (0.0, 2.0)])
+def test_a_head_that_shared_the_robot_says_nothing_of_it(finishing_s, factor) -> None:
+    """An answer did not come: its frame is finished while the next head runs, and both take twice as long."""
+    monitor = Monitor(PROFILE)
+    head_s = PROFILE.cuts[LOCAL].head_s[1]
+    for sequence in range(1, 40):
+        monitor.on_frame(FrameObservation(sequence, 'local', LOCAL, '', head_s=2 * head_s, finishing_s=finishing_s))
+        monitor.tick(sequence * 0.1)
+    assert monitor._robot.factor_of(LOCAL) == pytest.approx(factor, rel=0.02)
 
 
 @pytest.mark.parametrize('outcome', ['fell_back', 'given up', 'local', 'another split'])

@@ -355,6 +355,43 @@ def test_a_slow_head_is_given_up_for_a_decision_that_promises_more(split, promis
     assert_right(world, 1)
 
 
+def test_a_head_says_for_how_long_another_frame_was_finished_beside_it(split) -> None:
+    world = World(split, lambda sequence: 'lose payload')
+    running, finished = threading.Event(), threading.Event()
+
+    def slow_head(index):
+        def run(image, stop):
+            if world.sent:
+                running.set()
+                assert finished.wait(DEADLINE_S)
+            return split.head(index)(image, stop)
+        return run
+
+    def tail(index):
+        def run(tensors, stop):
+            outputs = split.tail(index)(tensors, stop)
+            finished.set()
+            return outputs
+        return run
+
+    world.robot._split = SlowSplit(split, head=slow_head, tail=tail)
+    world.robot.on_order(Order(0, 'raw', 60.0))
+    world.robot.offer(1)
+    world.wait(lambda: world.sent)
+    world.robot.on_receipt(world.robot.session, 1)
+    world.robot.offer(2)
+    assert running.wait(DEADLINE_S)
+    world.robot.on_order(Order(split.local_index, '', 1.0, degraded=True))
+    world.wait(lambda: len(world.delivered) == 2)
+    world.robot.offer(3)
+    world.wait(lambda: len(world.delivered) == 3)
+    world.close()
+    assert_right(world, 3)
+    first, second, third = (report for report in world.reports if report.state is not State.SENT)
+    assert 0 < second.finishing_s <= second.head_s and first.finish_s >= second.finishing_s
+    assert first.finishing_s == 0 == third.finishing_s
+
+
 def test_an_answer_that_comes_too_late_tells_the_monitor_when(split) -> None:
     world = World(split, lambda sequence: 'hold answer back')
     world.robot.on_order(Order(0, 'raw', 0.01))
