@@ -51,7 +51,12 @@ _SHARES = np.concatenate((_LEVEL_SHARES, RATE_SHARES))
 
 _LOG_GRID: Array = np.linspace(math.log(LOWEST_BPS), math.log(HIGHEST_BPS), _SIZE, dtype=np.float64)
 _STEP = float(_LOG_GRID[1] - _LOG_GRID[0])
+#: By this share of what a transfer's rate is off the believed one, the grid follows it: a steady link is known better
+#: than to a step, once the grid lies on its rate. A transfer tells that if it takes so many jitters.
+_FOLLOWING = 0.1
+_CLEAR = 10.0
 _EDGES: Array = _LOG_GRID + _STEP / 2
+_CELLS = np.arange(_SIZE)
 _S_PER_BYTE = (8 / np.exp(_LOG_GRID)).astype(np.float32)
 _VARIANCE_PER_BYTE = np.outer(_SPREAD**2, _S_PER_BYTE).astype(np.float32)
 _OWN_VARIANCE = np.repeat(_SPREAD**2, _SIZE).astype(np.float32)
@@ -93,13 +98,11 @@ class RateFilter:
     behaviours side by side are the interacting multiple models of Blom and Bar-Shalom (1988).
     """
 
-    #: The rates of the grid, ascending, bit/s, [160].
-    grid_bps: Array = np.exp(_LOG_GRID)
-
     def __init__(self) -> None:
         self._p: Singles = np.full((len(_SPREAD), _SIZE), 1 / (len(_SPREAD) * _SIZE), np.float32)
         self._cumulated: Singles | None = None
         self._quantiles_of: Singles | None = None
+        self._offset = 0.0  # of the grid, in natural logarithms
         self._level_log: list[float] = []
         self._next_log: Array = _NORMALS
 
@@ -132,7 +135,7 @@ class RateFilter:
         receiver that had paused, and saw its beginning late.
         """
         # In units of the jitter, which keeps single precision away from its limits.
-        transfer, size = min(transfer_s / jitter_s, _LONGEST), size_bytes / jitter_s
+        transfer, size = min(transfer_s / jitter_s, _LONGEST), size_bytes * math.exp(-self._offset) / jitter_s
         late = _S_PER_BYTE * -size
         late += transfer
         variance = _VARIANCE_PER_BYTE * (size * max(transfer, 1.0))
@@ -153,10 +156,13 @@ class RateFilter:
             likelihood += hurried * _PER_DENSITY * math.exp(-(transfer**2) / 2)
         likelihood *= self._p
         self._set(likelihood)
+        if transfer > _CLEAR:
+            self._follow(math.log(size_bytes * 8 / transfer_s) - self._level()[2])
 
     def observe_longer(self, elapsed_s: float, size_bytes: float, jitter_s: float) -> None:
         """Take into account that ``size_bytes`` have taken more than ``elapsed_s`` and are still not through."""
-        size, transfer = size_bytes / jitter_s, min(elapsed_s / jitter_s, _LONGEST)
+        size = size_bytes * math.exp(-self._offset) / jitter_s
+        transfer = min(elapsed_s / jitter_s, _LONGEST)
         elapsed = max(transfer, 1.0)
         deviation = np.sqrt(_VARIANCE_PER_BYTE * (size * elapsed) + 1)
         # The logistic approximation of the normal distribution (Bowling et al. 2009), good to 0.01.
@@ -216,10 +222,20 @@ class RateFilter:
     def _level(self) -> list[float]:
         if self._cumulated is None or self._cumulated is not self._quantiles_of:
             self._quantiles_of = self.below
-            quantiles = np.interp(_SHARES, self._quantiles_of, _EDGES)
+            quantiles = np.interp(_SHARES, self._quantiles_of, _EDGES) + self._offset
             self._level_log = quantiles[: len(_LEVEL_SHARES)].tolist()
             self._next_log = quantiles[len(_LEVEL_SHARES) :]
         return self._level_log
+
+    def _follow(self, off: float) -> None:
+        """Move the grid towards the rate of a transfer that was ``off`` (natural logarithm) the believed one."""
+        if max(abs(off), self.level_spread) < _STEP and _LOG_GRID[1] < self._level()[2] < _LOG_GRID[-2]:
+            self._offset += _FOLLOWING * off
+            steps = round(self._offset / _STEP)  # -1, 0 or 1
+            if steps:
+                self._offset -= steps * _STEP
+                self._p, self._cumulated = self._p.take(_CELLS - steps, axis=1, mode='clip'), None
+            self._quantiles_of = None  # they have moved
 
     @staticmethod
     def _sums(p: Singles) -> Singles:

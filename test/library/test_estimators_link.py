@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from worlds import system, Wire
 
+from dynsplit_ros.estimators.rate import RateFilter
 from dynsplit_ros.runtime.monitor import FrameObservation, Monitor, MonitorSettings
 from dynsplit_ros.simulation.trace import constant, noisy, steps
 from dynsplit_ros.simulation.world import Scenario, simulate
@@ -31,6 +32,28 @@ def test_throughput_is_known_after_ten_frames_whatever_is_sent(rate_mbps, policy
     result = run(constant(1e6 * rate_mbps, 60), policy, 60.0 if rate_mbps < 1 else 20.0)
     estimated = estimate_at(result, result.frames[9].delivered_s)
     assert estimated == pytest.approx(1e6 * rate_mbps, rel=0.2)
+
+
+@pytest.mark.parametrize('noise, mean_off', [(0.0, 0.005), (0.03, 0.022)])
+def test_a_steady_link_is_known_better_than_to_a_step_of_the_grid(noise, mean_off) -> None:
+    """Rates of one step of the grid, 7.8 %, and a little more."""
+    chance, jitter_s = np.random.default_rng(0), 5e-4
+    for rate_bps in np.geomspace(9.5e6, 10.5e6, 15).tolist():
+        belief, off = RateFilter(), []
+        for _ in range(200):
+            belief.elapse(0.1)
+            belief.observe(8 * 60_000 / rate_bps * math.exp(chance.normal(0, noise)), 60_000, jitter_s)
+            off.append(math.log(belief.median_bps / rate_bps))
+        assert abs(np.mean(off[50:])) < mean_off
+
+
+@pytest.mark.parametrize('rate_bps', [1.0, 1.9e4, 5.2e9])
+def test_a_rate_beyond_what_is_thought_of_is_taken_for_the_nearest(rate_bps) -> None:
+    belief = RateFilter()
+    for _ in range(300):
+        belief.elapse(0.1)
+        belief.observe(8e9 / rate_bps, 1e9, 1e-6)
+    assert belief.median_bps == pytest.approx(min(max(rate_bps, 2e4), 5e9), rel=0.1)
 
 
 @pytest.mark.parametrize('rtt_s', [0.001, 0.02, 0.1])
