@@ -378,6 +378,11 @@ class LinkEstimator:
         return self.rules.silence_s + self.rtt_s + sent.service_s + sent.size * 8 / self._rate.median_bps
 
     @property
+    def rate_spread(self) -> float:
+        """Standard deviation of the natural logarithm of the rate, without what single transfers vary by."""
+        return self._rate.level_spread
+
+    @property
     def confirms_rise(self) -> bool:
         """Whether a probe told of a faster link just now and the next ones are about to tell by how much."""
         under_way = any(sent.confirms and not sent.passed for sent in self._under_way.values())

@@ -45,6 +45,8 @@ _FLUCTUATION = 0.03
 #: The same of the link's rate. Less sure than this it is right after a change, where the expected latencies weigh the
 #: doubt and waiting for more would cost frames.
 _LINK_FLUCTUATION = 0.15
+#: How frames of one choice fell short of the prediction makes that of another one less by this share at most.
+_MOST_OFF = 0.5
 #: A link whose rate is surer than this is steady: what it will carry next is foreseen. One that varies may become
 #: faster at any moment, and then the robot should not be busy.
 _STEADY = 0.1
@@ -106,7 +108,8 @@ class Outlook:
     are how many times as long as profiled the machines take, and the two spreads the standard deviations of
     their natural logarithms; ``robot`` and ``edge`` hold, by split index, what head and tail take beyond that.
     ``resize_s`` is what the robot spends on each image before its head, ``publish_s`` what it spends on the frame
-    when that is done.
+    when that is done. ``sent_off_s`` and ``local_off_s`` are by how much frames that were sent, and local ones, have
+    lately taken longer than predicted without them.
     """
 
     now_s: float
@@ -123,6 +126,8 @@ class Outlook:
     edge_spread: float
     resize_s: float = 0.0
     publish_s: float = 0.0
+    sent_off_s: float = 0.0
+    local_off_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -327,6 +332,9 @@ class Planner:
         age_s = self._ages_s.take((slowest * self._per_stage_s).astype(np.intp), mode='clip')
         np.maximum(age_s, np.interp(self._period_per_bit, x, self._link_ages_s), out=age_s)
         fresh = sure + transfer
+        off_s = self._sends * (outlook.sent_off_s - outlook.local_off_s)
+        off_s += outlook.local_off_s
+        fresh += np.maximum(off_s, fresh * -_MOST_OFF)
         latency = fresh + age_s
         allowed = self._allowed if outlook.alive else self._local_only
         expected = latency

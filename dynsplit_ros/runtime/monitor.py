@@ -162,6 +162,13 @@ _NEWEST = 0.1
 _LONGEST_S = 10.0
 #: An image that waited longer than this for its head, in seconds, found the robot busy.
 _BUSY_S = 0.002
+#: Weight of the newest frame in by how much frames take longer than predicted, the most that one counts as a share of
+#: the prediction, and what is kept of what is known of the others, sent or not, with each frame: half after 35 s.
+_NEWEST_OFF = 0.05
+_MOST_OFF = 0.25
+_KEPT_OFF = 0.998
+#: A rate that is known worse than this, as a standard deviation of its logarithm, explains that itself.
+_STEADY = 0.1
 #: A head that shared the robot for more than this share of its time was slowed down.
 _BESIDE = 0.001
 #: Without news, what is believed is looked at again after this time, in seconds.
@@ -179,9 +186,10 @@ class FrameObservation:
     that came after that; the same frame was reported before). Instants are of the robot's monotonic clock:
     when the payload left, when its receipt came, when its answer came, when the robot gave up waiting; NaN
     where there is none. ``held_s`` is the edge's own duration from receiving to answering, with its parts
-    beside it; ``wait_s``, ``resize_s``, ``head_s``, ``encode_s`` and ``finish_s`` are the robot's, and for
-    ``finishing_s`` of ``head_s`` it was finishing another frame as well: such a head says nothing of its profile.
-    ``offered_hz`` is the measured rate of frames offered, NaN where it is not known.
+    beside it; ``wait_s``, ``resize_s``, ``head_s``, ``encode_s`` and ``finish_s`` are the robot's, and
+    ``latency_s`` is from the image's arrival to its prediction. For ``finishing_s`` of ``head_s`` the robot was
+    finishing another frame as well: such a head says nothing of its profile. ``offered_hz`` is the measured rate of
+    frames offered, NaN where it is not known.
     """
 
     sequence: int
@@ -205,6 +213,7 @@ class FrameObservation:
     finish_s: float = math.nan
     wait_s: float = math.nan
     resize_s: float = math.nan
+    latency_s: float = math.nan
     offered_hz: float = math.nan
 
 
@@ -254,7 +263,8 @@ def _beliefs(rate_bps: float, outlook: Outlook, split: int) -> tuple[tuple[float
     return (
         (rate_bps, 1 + outlook.rate_spread, float(outlook.alive), robot, edge,
          robot * float(outlook.robot[split]), edge * float(outlook.edge[split])),
-        (outlook.rtt_s, outlook.queueing_s, outlook.resize_s, outlook.publish_s),
+        (outlook.rtt_s, outlook.queueing_s, outlook.resize_s, outlook.publish_s, outlook.sent_off_s,
+         outlook.local_off_s),
     )
 
 
@@ -275,6 +285,7 @@ class Monitor:
         # What else the robot does now and then slows a head down: three such in a row are believed.
         self._robot = ServiceTimes(0.5, confirmations=2)
         self._resize_s = self._publish_s = 0.0
+        self._sent_off_s = self._local_off_s = 0.0
         self._last_local: tuple[int, float] | None = None
         self._now_s = -math.inf
         self._last_frame = -1
@@ -335,6 +346,7 @@ class Monitor:
         for seen_s in (frame.sent_s, frame.answered_s):
             if now_s < seen_s < math.inf:
                 now_s = seen_s
+        self._compare(frame)
         if frame.finishing_s <= _BESIDE * frame.head_s:
             self._robot.observe(frame.split_index, frame.head_s, cut.head_s[batch], now_s)
         if 0 <= frame.resize_s < _LONGEST_S and frame.outcome != 'late':
@@ -354,6 +366,28 @@ class Monitor:
                 self._load.on_answer(
                     frame.split_index, frame.queueing_s, frame.tail_s, cut.tail_s[batch], frame.answered_s
                 )
+
+    def _compare(self, frame: FrameObservation) -> None:
+        """
+        Learn by how much frames take longer than predicted, for those that are sent and for local ones.
+
+        The parts are measured where nothing else happens; on a small robot, who sends and receives also computes, and
+        how images wait follows from more than means. What is chosen is thus predicted without bias in the long run, and
+        a choice that only seems the best does not stay.
+        """
+        decided = self._decision
+        if decided is None or (frame.split_index, frame.codec) != (decided.split_index, decided.codec):
+            return
+        if not (0 < frame.latency_s < _LONGEST_S and frame.outcome in ('answered', 'local')):
+            return
+        most_s = _MOST_OFF * decided.predicted_s
+        step_s = _NEWEST_OFF * min(max(frame.latency_s - decided.predicted_s, -most_s), most_s)
+        if frame.outcome == 'local':
+            self._local_off_s += step_s
+            self._sent_off_s *= _KEPT_OFF
+        elif decided.local_if_wait_s == math.inf and self._link.rate_spread < _STEADY:  # in turns, images are newer
+            self._sent_off_s += step_s
+            self._local_off_s *= _KEPT_OFF
 
     def _observe_publishing(self, frame: FrameObservation) -> None:
         """Learn what the robot still does for a frame that is done, from local ones that followed without a pause."""
@@ -510,6 +544,8 @@ class Monitor:
             edge_spread=edge.spread,
             resize_s=self._resize_s,
             publish_s=max(0.0, self._publish_s),
+            sent_off_s=self._sent_off_s,
+            local_off_s=self._local_off_s,
         )
 
     def _cut(self, split_index: int):  # type: ignore[no-untyped-def]

@@ -458,6 +458,7 @@ class World:
                         finishing_s=ready.finishing_s,
                         encode_s=ready.encode_s,
                         finish_s=ready.finish_s,
+                        latency_s=ready.latency_s,
                     )
                 )
         self._think()

@@ -258,6 +258,37 @@ def test_a_head_that_shared_the_robot_says_nothing_of_it(finishing_s, factor) ->
     assert monitor._robot.factor_of(LOCAL) == pytest.approx(factor, rel=0.02)
 
 
+def test_a_choice_that_takes_longer_than_predicted_does_not_stay() -> None:
+    """By each part's measure this split is the best for ever; what frames took says that it is not."""
+    wire = Wire(Monitor(PROFILE, MonitorSettings(codecs=('raw',), frame_rate_hz=10.0)), rate_bps=100e6)
+    wire.idle(1.0)
+
+    def play(frames: int, latency_s: float) -> set[int]:
+        used = set()
+        for _ in range(frames):
+            wire.frame(latency_s=latency_s)
+            wire.idle(0.06)
+            used.add(wire.monitor.decision.split_index)
+        return used
+
+    play(10, math.nan)
+    predicted_s = wire.monitor.decision.predicted_s
+    assert play(60, predicted_s) == {0}
+    assert LOCAL in play(300, 2 * PROFILE.cuts[LOCAL].head_s[1])
+
+
+def test_what_frames_take_corrects_the_prediction_of_what_is_like_them() -> None:
+    monitor, sequence = Monitor(PROFILE), 0
+    head_s = PROFILE.cuts[LOCAL].head_s[1]
+    for latency_s in (1.5 * head_s, 1.1 * head_s):
+        for _ in range(300):
+            sequence += 1
+            monitor.on_frame(FrameObservation(sequence, 'local', LOCAL, '', head_s=head_s, latency_s=latency_s))
+            monitor.tick(sequence * 0.1)
+        assert monitor.decision.predicted_s == pytest.approx(latency_s, rel=0.03)
+        assert monitor._outlook(sequence * 0.1, 0.05).sent_off_s == 0
+
+
 @pytest.mark.parametrize('outcome', ['fell_back', 'given up', 'local', 'another split'])
 def test_a_frame_that_went_another_way_is_always_answered_by_a_decision_that_knows_it(monkeypatch, outcome) -> None:
     """The camera goes on alone after a frame that the edge failed, until a decision takes it into account."""

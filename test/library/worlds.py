@@ -57,7 +57,7 @@ class Wire:
             self.tick()
 
     def frame(self, split: int = 0, payload_bytes: int = 150_528, held_s: float = 0.022,
-              offered_hz: float = math.nan) -> FrameObservation:
+              offered_hz: float = math.nan, latency_s: float = math.nan) -> FrameObservation:
         """Send a frame, and have it answered."""
         self.sequence += 1
         self.monitor.on_sent(self.sequence, self.now_s, split, 'raw', payload_bytes)
@@ -69,7 +69,7 @@ class Wire:
         frame = FrameObservation(
             self.sequence, 'answered', split, 'raw', payload_bytes=payload_bytes, answer_bytes=4000, sent_s=sent_s,
             received_s=received_s, answered_s=answered_s, held_s=held_s, queueing_s=0.0, decode_s=0.0, tail_s=held_s,
-            offered_hz=offered_hz)
+            offered_hz=offered_hz, latency_s=latency_s)
         self.now_s = answered_s
         self.answer()
         self.monitor.on_frame(frame)
