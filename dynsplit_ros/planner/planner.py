@@ -44,7 +44,7 @@ _SUMS: Array = np.array(
 _FLUCTUATION = 0.03
 #: The same of the link's rate. Less sure than this it is right after a change, where the expected latencies weigh the
 #: doubt and waiting for more would cost frames.
-_LINK_FLUCTUATION = 0.15
+_LINK_FLUCTUATION = 0.10
 #: How frames of one choice fell short of the prediction makes that of another one less by this share at most.
 _MOST_OFF = 0.5
 #: A link whose rate is surer than this is steady: what it will carry next is foreseen. One that varies may become
