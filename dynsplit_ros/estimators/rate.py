@@ -157,7 +157,7 @@ class RateFilter:
         likelihood *= self._p
         self._set(likelihood)
         if transfer > _CLEAR:
-            self._follow(math.log(size_bytes * 8 / transfer_s) - self._level()[2])
+            self._follow(math.log(size_bytes * 8 / transfer_s) - self._offset - self._level()[2])
 
     def observe_longer(self, elapsed_s: float, size_bytes: float, jitter_s: float) -> None:
         """Take into account that ``size_bytes`` have taken more than ``elapsed_s`` and are still not through."""
@@ -188,17 +188,17 @@ class RateFilter:
         spread = self.level_spread
         own = float(_OWN_VARIANCE.dot(self._p.ravel()))
         wider = math.sqrt(spread**2 + own) - spread
-        return np.asarray(np.exp(self._next_log + wider * _NORMALS))
+        return np.asarray(np.exp(self._next_log + (self._offset + wider * _NORMALS)))
 
     @property
     def median_bps(self) -> float:
         """The rate that is as likely exceeded as not."""
-        return math.exp(self._level()[2])
+        return math.exp(self._level()[2] + self._offset)
 
     @property
     def low_bps(self) -> float:
         """The rate that is exceeded with a probability of three quarters."""
-        return math.exp(self._level()[1])
+        return math.exp(self._level()[1] + self._offset)
 
     @property
     def level_spread(self) -> float:
@@ -220,9 +220,10 @@ class RateFilter:
         return weights
 
     def _level(self) -> list[float]:
+        """Return the quantiles of :data:`_LEVEL_SHARES`, where the grid was laid: without its offset."""
         if self._cumulated is None or self._cumulated is not self._quantiles_of:
             self._quantiles_of = self.below
-            quantiles = np.interp(_SHARES, self._quantiles_of, _EDGES) + self._offset
+            quantiles = np.interp(_SHARES, self._quantiles_of, _EDGES)
             self._level_log = quantiles[: len(_LEVEL_SHARES)].tolist()
             self._next_log = quantiles[len(_LEVEL_SHARES) :]
         return self._level_log
@@ -235,7 +236,6 @@ class RateFilter:
             if steps:
                 self._offset -= steps * _STEP
                 self._p, self._cumulated = self._p.take(_CELLS - steps, axis=1, mode='clip'), None
-            self._quantiles_of = None  # they have moved
 
     @staticmethod
     def _sums(p: Singles) -> Singles:

@@ -46,10 +46,10 @@ _FLUCTUATION = 0.03
 #: doubt and waiting for more would cost frames.
 _LINK_FLUCTUATION = 0.10
 #: How frames of one choice fell short of the prediction makes that of another one less by this share at most.
-_MOST_OFF = 0.5
+_MOST_FASTER = 0.5
 #: A link whose rate is surer than this is steady: what it will carry next is foreseen. One that varies may become
 #: faster at any moment, and then the robot should not be busy.
-_STEADY = 0.1
+STEADY = 0.1
 #: Taking turns has to gain this factor: how the frames fall between the images is foreseen no better.
 _TURNS = 1.02
 #: A wait for an answer is cut short no sooner than at this many times what was predicted.
@@ -334,11 +334,11 @@ class Planner:
         fresh = sure + transfer
         off_s = self._sends * (outlook.sent_off_s - outlook.local_off_s)
         off_s += outlook.local_off_s
-        fresh += np.maximum(off_s, fresh * -_MOST_OFF)
+        fresh += np.maximum(off_s, fresh * -_MOST_FASTER)
         latency = fresh + age_s
         allowed = self._allowed if outlook.alive else self._local_only
         expected = latency
-        local_s, steady = float(fresh[-1]), outlook.rate_spread < _STEADY
+        local_s, steady = float(fresh[-1]), outlook.rate_spread < STEADY
         if allowed[-1] and self.rules.objective == 'latency' and steady:
             # In turns: the robot does the next image alone, begun when it arrives, while the link is busy.
             age = float(self._turn_ages_s[min(int(float(before[-1]) * self._per_stage_s), len(_PERIODS) - 1)])

@@ -15,7 +15,7 @@ from dynsplit_ros.estimators.link import LinkEstimate, LinkEstimator, Probe
 from dynsplit_ros.estimators.load import LoadEstimate, LoadEstimator, LoadReport
 from dynsplit_ros.estimators.probing import LinkRules
 from dynsplit_ros.estimators.service import ServiceTimes
-from dynsplit_ros.planner.planner import Candidate, Outlook, Plan, Planner, Rules
+from dynsplit_ros.planner.planner import Candidate, Outlook, Plan, Planner, Rules, STEADY
 from dynsplit_ros.profile.profile import SystemProfile
 
 __all__ = [
@@ -167,8 +167,6 @@ _BUSY_S = 0.002
 _NEWEST_OFF = 0.05
 _MOST_OFF = 0.25
 _KEPT_OFF = 0.998
-#: A rate that is known worse than this, as a standard deviation of its logarithm, explains that itself.
-_STEADY = 0.1
 #: A head that shared the robot for more than this share of its time was slowed down.
 _BESIDE = 0.001
 #: Without news, what is believed is looked at again after this time, in seconds.
@@ -385,7 +383,7 @@ class Monitor:
         if frame.outcome == 'local':
             self._local_off_s += step_s
             self._sent_off_s *= _KEPT_OFF
-        elif decided.local_if_wait_s == math.inf and self._link.rate_spread < _STEADY:  # in turns, images are newer
+        elif decided.local_if_wait_s == math.inf and self._link.rate_spread < STEADY:  # in turns, images are newer
             self._sent_off_s += step_s
             self._local_off_s *= _KEPT_OFF
 
