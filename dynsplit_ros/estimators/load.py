@@ -68,7 +68,7 @@ class LoadEstimator:
         self._robots = 0
         self._session: int | None = None
         self._sequence = -1
-        self._news_s = -math.inf
+        self._news_s = self._answered_s = -math.inf
 
     def on_report(self, report: LoadReport, now_s: float) -> bool:
         """Take a report into account; return whether it was (not if it is late, repeated or impossible)."""
@@ -88,9 +88,12 @@ class LoadEstimator:
             self.queueing_s = report.queueing_s
         self._session, self._sequence = report.session, report.sequence
         self._utilisation, self._robots = min(1.0, report.utilisation), report.robots
-        # Where nothing ran, nothing was slow, and where little ran, a pause may have made it look so.
-        busy_s = report.utilisation * report.period_s
-        self.times.observe(None, busy_s, busy_s / report.slowdown, now_s)
+        # Of a period with answers it repeats what they have told, and does not say of which cut that was: taken for the
+        # machine's, it would deny the cut's own factor. Where nothing ran, nothing was slow, and where little ran, a
+        # pause may have made it look so.
+        if now_s - self._answered_s > report.period_s:
+            busy_s = report.utilisation * report.period_s
+            self.times.observe(None, busy_s, busy_s / report.slowdown, now_s)
         self._queue(report.queueing_s, now_s)
         return True
 
@@ -98,6 +101,7 @@ class LoadEstimator:
         """Take into account what the edge says of one frame: seconds waited, seconds of the tail, and its profile."""
         if math.isfinite(tail_s):
             self.times.observe(cut, tail_s, profiled_s, now_s)
+            self._answered_s = max(self._answered_s, now_s)
         if 0 <= queueing_s <= _LONGEST_S:
             self._queue(queueing_s, now_s)
 

@@ -157,6 +157,7 @@ class Edge:
         self._closing = False
         self._counts: Counter[str] = Counter()
         self._reports = 0
+        self._ended_slowdown = 1.0  # of the tails that ended last
         self._reported_s = clock()
         self._busy_since: float | None = None  # since when busy time is not yet booked
         self._taken_s = 0.0  # when the frame now being served was taken …
@@ -233,6 +234,8 @@ class Edge:
             if self._busy_since is not None:  # the part so far of a tail that is still running
                 self._busy_s += now_s - self._busy_since
                 self._busy_since = now_s
+            if self._expected_s > 0:
+                self._ended_slowdown = self._tail_s / self._expected_s
             self._reports += 1
             load = Load(
                 session=self.session,
@@ -241,7 +244,7 @@ class Edge:
                 utilisation=min(1.0, self._busy_s / period_s),
                 queue_length=sum(len(line.jobs) for line in self._lines.values()),
                 queueing_s={robot: line.others_s2 / period_s for robot, line in self._lines.items()},
-                slowdown=self._tail_s / self._expected_s if self._expected_s > 0 else 1.0,
+                slowdown=self._ended_slowdown if self._busy_s > 0 else 1.0,
                 robots=sum(now_s - line.heard_s < ROBOT_GONE_S for line in self._lines.values()),
                 frame_rate_hz=self._answered / period_s,
                 refused_total=self._counts['refused'],

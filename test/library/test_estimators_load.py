@@ -190,3 +190,21 @@ def test_a_report_of_next_to_nothing_says_next_to_nothing_of_the_edge() -> None:
         for number in range(4):
             load.on_report(report(number, utilisation=utilisation, slowdown=6.6, period_s=0.2), 2 + number / 5)
         assert least <= load.times.factor_of(0) <= most
+
+
+def test_reports_of_what_was_answered_do_not_deny_how_two_cuts_compare() -> None:
+    """They repeat the answers' times without the cut: taken for the machine's, its tails changed at each switch."""
+    load, now_s, rng = LoadEstimator(), 0.0, np.random.default_rng(0)
+    profiled_s, true_s = {0: 0.027, 2: 0.0095}, {0: 0.017, 2: 0.010}
+    for turn in range(6):
+        cut, other = ((2, 0), (0, 2))[turn % 2]
+        for number in range(60):
+            now_s += 0.1
+            load.on_answer(cut, 0.0, true_s[cut] * math.exp(0.06 * rng.standard_normal()), profiled_s[cut], now_s)
+            if number % 2:
+                load.on_report(report(turn * 100 + number, utilisation=true_s[cut] / 0.1, period_s=0.2,
+                                      slowdown=true_s[cut] / profiled_s[cut]), now_s + 0.01)
+    assert profiled_s[other] * load.times.factor_of(other) == pytest.approx(true_s[other], rel=0.15)
+    for number in range(10):  # without answers, they are all that is known
+        load.on_report(report(1000 + number, period_s=0.2, slowdown=5.0), now_s + 0.3 + number / 5)
+    assert load.times.factor == pytest.approx(5.0, rel=0.1)

@@ -595,6 +595,38 @@ def test_load_reports(split) -> None:
     assert busy.frame_rate_hz == pytest.approx(2.0) and busy.robots == 1
 
 
+def test_a_tail_that_still_runs_does_not_make_the_edge_look_fast(split, monkeypatch) -> None:
+    now, answers, tail = [100.0], Answers(), split.tail
+    began, may_end = threading.Event(), threading.Event()
+
+    def take_long() -> None:
+        now[0] += 0.3
+
+    def still_run() -> None:
+        began.set()
+        assert may_end.wait(DEADLINE_S)
+
+    edge = Edge(split, answers, profile=profile_that_says(split, {1: 0.1}), clock=lambda: now[0])
+    for number, first in ((1, take_long), (2, still_run)):
+        monkeypatch.setattr(split, 'tail', lambda index, first=first: lambda tensors: first() or tail(index)(tensors))
+        edge.submit(job(split, 'a', number))
+        if number == 1:
+            answers.wait(1)
+            assert edge.load().slowdown == pytest.approx(3.0)
+    assert began.wait(DEADLINE_S)
+    now[0] += 0.2
+    during = edge.load()
+    may_end.set()
+    answers.wait(2)
+    edge.close()
+    edge.load()
+    now[0] += 0.2
+    idle = edge.load()
+    assert [status for _, status, *_ in answers.all] == [Status.OK] * 2
+    assert (during.utilisation, during.slowdown) == (pytest.approx(1.0), pytest.approx(3.0))
+    assert (idle.utilisation, idle.slowdown) == (0.0, 1.0)
+
+
 # ---- frames that share a run of the tail -------------------------------------------------------------------------
 
 
