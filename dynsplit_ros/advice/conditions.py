@@ -84,6 +84,7 @@ class Adviser:
                 queueing_s=0.0,
                 robot=np.ones(cuts),
                 edge=np.ones(cuts),
+                off_s=np.zeros(cuts),
                 robot_factor=1.0,
                 edge_factor=slowdown,
                 robot_spread=0.0,

@@ -42,9 +42,12 @@ _SUMS: Array = np.array(
 )
 #: An estimate of a machine's factor that is less sure than this is not measured, so it does not waver either.
 _FLUCTUATION = 0.03
-#: The same of the link's rate. Less sure than this it is right after a change, where the expected latencies weigh the
-#: doubt and waiting for more would cost frames.
+#: The same of the link's rate. Where it is less sure than this, the expected latencies weigh the doubt, and waiting for
+#: more would cost frames.
 _LINK_FLUCTUATION = 0.10
+#: A rate that moved this far (natural logarithm) since the choice in force was last the best does not waver: it has
+#: changed.
+_CHANGE = 0.5
 #: How frames of one choice fell short of the prediction makes that of another one less by this share at most.
 _MOST_FASTER = 0.5
 #: A link whose rate is surer than this is steady: what it will carry next is foreseen. One that varies may become
@@ -108,8 +111,8 @@ class Outlook:
     are how many times as long as profiled the machines take, and the two spreads the standard deviations of
     their natural logarithms; ``robot`` and ``edge`` hold, by split index, what head and tail take beyond that.
     ``resize_s`` is what the robot spends on each image before its head, ``publish_s`` what it spends on the frame
-    when that is done. ``sent_off_s`` and ``local_off_s`` are by how much frames that were sent, and local ones, have
-    lately taken longer than predicted without them.
+    when that is done. ``off_s`` is, by split index, by how much frames have lately taken longer than predicted
+    without it.
     """
 
     now_s: float
@@ -120,14 +123,13 @@ class Outlook:
     queueing_s: float
     robot: Array
     edge: Array
+    off_s: Array
     robot_factor: float
     edge_factor: float
     robot_spread: float
     edge_spread: float
     resize_s: float = 0.0
     publish_s: float = 0.0
-    sent_off_s: float = 0.0
-    local_off_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -274,6 +276,7 @@ class Planner:
         self._chosen: int | None = None
         self._missed_s = 0.0
         self._planned_s = 0.0
+        self._usual_s = math.inf  # a bit's time on the link when the choice in force was last the best
         self._bit_s = np.zeros(len(RATE_EDGES))
         # What predictions are sums of, in the order of the columns of _SUMS; head and tail are corrected for each cut.
         self._parts = np.array(
@@ -332,9 +335,7 @@ class Planner:
         age_s = self._ages_s.take((slowest * self._per_stage_s).astype(np.intp), mode='clip')
         np.maximum(age_s, np.interp(self._period_per_bit, x, self._link_ages_s), out=age_s)
         fresh = sure + transfer
-        off_s = self._sends * (outlook.sent_off_s - outlook.local_off_s)
-        off_s += outlook.local_off_s
-        fresh += np.maximum(off_s, fresh * -_MOST_FASTER)
+        fresh += np.maximum(outlook.off_s.take(self._index), fresh * -_MOST_FASTER)
         latency = fresh + age_s
         allowed = self._allowed if outlook.alive else self._local_only
         expected = latency
@@ -473,13 +474,16 @@ class Planner:
             )
         elif best == current:
             self.stay(outlook.now_s)
+            self._usual_s = usual_s
             why = f'{self._say(current)} is still best' if outlook.alive else 'the edge does not answer'
             return current, False, why
         else:
             gain = float(score[current] - score[best])
             # What a change of each belief by one standard deviation would change of the gain.
+            changed = abs(math.log(usual_s / self._usual_s)) > _CHANGE
+            bit_s = 0.0 if changed else min(outlook.rate_spread, _LINK_FLUCTUATION) * usual_s
             spread = math.hypot(
-                min(outlook.rate_spread, _LINK_FLUCTUATION) * usual_s * float(self._bits[current] - self._bits[best]),
+                bit_s * float(self._bits[current] - self._bits[best]),
                 min(outlook.robot_spread, _FLUCTUATION) * float(before[current] - before[best]),
                 min(outlook.edge_spread, _FLUCTUATION) * float(at_edge[current] - at_edge[best]),
             )
@@ -494,7 +498,7 @@ class Planner:
                 what = f'{gain * 1e3:.1f} ms, but {needed * 1e3:.1f} ms are needed to change'
                 return current, False, f'{self._say(best)} would gain {what}'
             why = f'{gain * 1e3:.1f} ms less than {self._say(current)}'
-        self._chosen = best
+        self._chosen, self._usual_s = best, usual_s
         self.stay(outlook.now_s)
         return (
             best,

@@ -162,11 +162,13 @@ _NEWEST = 0.1
 _LONGEST_S = 10.0
 #: An image that waited longer than this for its head, in seconds, found the robot busy.
 _BUSY_S = 0.002
-#: Weight of the newest frame in by how much frames take longer than predicted, the most that one counts as a share of
-#: the prediction, and what is kept of what is known of the others, sent or not, with each frame: half after 35 s.
-_NEWEST_OFF = 0.05
+#: Weight of the newest frame in by how much frames take longer than predicted, how much of it holds for all that are
+#: sent if it was, the most that one counts as a share of the prediction, and what is kept with each frame: half after
+#: seven hundred.
+_NEWEST_OFF = 0.1
+_SHARED_OFF = 0.5
 _MOST_OFF = 0.25
-_KEPT_OFF = 0.998
+_KEPT_OFF = 0.999
 #: A head that shared the robot for more than this share of its time was slowed down.
 _BESIDE = 0.001
 #: Without news, what is believed is looked at again after this time, in seconds.
@@ -261,8 +263,8 @@ def _beliefs(rate_bps: float, outlook: Outlook, split: int) -> tuple[tuple[float
     return (
         (rate_bps, 1 + outlook.rate_spread, float(outlook.alive), robot, edge,
          robot * float(outlook.robot[split]), edge * float(outlook.edge[split])),
-        (outlook.rtt_s, outlook.queueing_s, outlook.resize_s, outlook.publish_s, outlook.sent_off_s,
-         outlook.local_off_s),
+        (outlook.rtt_s, outlook.queueing_s, outlook.resize_s, outlook.publish_s, float(outlook.off_s[split]),
+         float(outlook.off_s[0]), float(outlook.off_s[-1])),
     )
 
 
@@ -283,7 +285,7 @@ class Monitor:
         # What else the robot does now and then slows a head down: three such in a row are believed.
         self._robot = ServiceTimes(0.5, confirmations=2)
         self._resize_s = self._publish_s = 0.0
-        self._sent_off_s = self._local_off_s = 0.0
+        self._off_s = np.zeros(len(profile.cuts))
         self._last_local: tuple[int, float] | None = None
         self._now_s = -math.inf
         self._last_frame = -1
@@ -367,7 +369,7 @@ class Monitor:
 
     def _compare(self, frame: FrameObservation) -> None:
         """
-        Learn by how much frames take longer than predicted, for those that are sent and for local ones.
+        Learn by how much frames take longer than predicted, split by split, and together for those that are sent.
 
         The parts are measured where nothing else happens; on a small robot, who sends and receives also computes, and
         how images wait follows from more than means. What is chosen is thus predicted without bias in the long run, and
@@ -380,12 +382,13 @@ class Monitor:
             return
         most_s = _MOST_OFF * decided.predicted_s
         step_s = _NEWEST_OFF * min(max(frame.latency_s - decided.predicted_s, -most_s), most_s)
-        if frame.outcome == 'local':
-            self._local_off_s += step_s
-            self._sent_off_s *= _KEPT_OFF
-        elif decided.local_if_wait_s == math.inf and self._link.rate_spread < STEADY:  # in turns, images are newer
-            self._sent_off_s += step_s
-            self._local_off_s *= _KEPT_OFF
+        if frame.outcome == 'answered':
+            if decided.local_if_wait_s < math.inf or self._link.rate_spread >= STEADY:  # in turns, images are newer
+                return
+            self._off_s[:-1] += _SHARED_OFF * step_s
+            step_s *= 1 - _SHARED_OFF
+        self._off_s *= _KEPT_OFF
+        self._off_s[frame.split_index] += step_s
 
     def _observe_publishing(self, frame: FrameObservation) -> None:
         """Learn what the robot still does for a frame that is done, from local ones that followed without a pause."""
@@ -542,8 +545,7 @@ class Monitor:
             edge_spread=edge.spread,
             resize_s=self._resize_s,
             publish_s=max(0.0, self._publish_s),
-            sent_off_s=self._sent_off_s,
-            local_off_s=self._local_off_s,
+            off_s=self._off_s.copy(),
         )
 
     def _cut(self, split_index: int):  # type: ignore[no-untyped-def]
