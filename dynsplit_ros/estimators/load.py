@@ -91,7 +91,7 @@ class LoadEstimator:
         # Of a period with answers it repeats what they have told, and does not say of which cut that was: taken for the
         # machine's, it would deny the cut's own factor. Where nothing ran, nothing was slow, and where little ran, a
         # pause may have made it look so.
-        if now_s - self._answered_s > report.period_s:
+        if not 0 <= now_s - self._answered_s <= report.period_s:
             busy_s = report.utilisation * report.period_s
             self.times.observe(None, busy_s, busy_s / report.slowdown, now_s)
         self._queue(report.queueing_s, now_s)
@@ -101,7 +101,7 @@ class LoadEstimator:
         """Take into account what the edge says of one frame: seconds waited, seconds of the tail, and its profile."""
         if math.isfinite(tail_s):
             self.times.observe(cut, tail_s, profiled_s, now_s)
-            self._answered_s = max(self._answered_s, now_s)
+            self._answered_s = now_s
         if 0 <= queueing_s <= _LONGEST_S:
             self._queue(queueing_s, now_s)
 

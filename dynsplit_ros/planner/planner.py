@@ -480,7 +480,7 @@ class Planner:
         else:
             gain = float(score[current] - score[best])
             # What a change of each belief by one standard deviation would change of the gain.
-            changed = abs(math.log(usual_s / self._usual_s)) > _CHANGE
+            changed = abs(math.log(usual_s / self._usual_s)) > _CHANGE  # the rate
             bit_s = 0.0 if changed else min(outlook.rate_spread, _LINK_FLUCTUATION) * usual_s
             spread = math.hypot(
                 bit_s * float(self._bits[current] - self._bits[best]),

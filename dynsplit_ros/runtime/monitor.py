@@ -162,11 +162,10 @@ _NEWEST = 0.1
 _LONGEST_S = 10.0
 #: An image that waited longer than this for its head, in seconds, found the robot busy.
 _BUSY_S = 0.002
-#: Weight of the newest frame in by how much frames take longer than predicted, how much of it holds for all that are
-#: sent if it was, the most that one counts as a share of the prediction, and what is kept with each frame: half after
-#: seven hundred.
-_NEWEST_OFF = 0.1
-_SHARED_OFF = 0.5
+#: Weight of the newest frame in by how much frames of its split take longer than predicted, and, if it was sent, in by
+#: how much all those do; the most that one counts as a share of the prediction, and what is kept with each frame: half
+#: after seven hundred.
+_NEWEST_OFF = 0.05
 _MOST_OFF = 0.25
 _KEPT_OFF = 0.999
 #: A head that shared the robot for more than this share of its time was slowed down.
@@ -385,8 +384,7 @@ class Monitor:
         if frame.outcome == 'answered':
             if decided.local_if_wait_s < math.inf or self._link.rate_spread >= STEADY:  # in turns, images are newer
                 return
-            self._off_s[:-1] += _SHARED_OFF * step_s
-            step_s *= 1 - _SHARED_OFF
+            self._off_s[:-1] += step_s
         self._off_s *= _KEPT_OFF
         self._off_s[frame.split_index] += step_s
 

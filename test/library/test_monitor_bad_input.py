@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 import math
 import random
 
@@ -17,6 +18,8 @@ from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport,
 
 PROFILE = system()
 LOCAL = PROFILE.local_index
+#: Of a frame's observation, all that comes after its name, outcome, way and sizes.
+FRAME_TIMES = len(fields(FrameObservation)) - 7
 
 times = st.one_of(st.floats(0, 1e3), st.floats(), st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 0.0, 1e300]))
 counts = st.one_of(st.integers(-2, 50), st.sampled_from([2**31, 2**64, -(2**63)]))
@@ -26,7 +29,7 @@ events = st.one_of(
     st.tuples(st.just('sent'), counts, times, counts, codecs, sizes),
     st.tuples(st.just('receipt'), counts, times),
     st.tuples(st.just('frame'), counts, st.sampled_from(['answered', 'local', 'fell_back', 'late', 'eaten']), counts,
-              codecs, counts, sizes, sizes, st.lists(times, min_size=11, max_size=11)),
+              codecs, counts, sizes, sizes, st.lists(times, min_size=FRAME_TIMES, max_size=FRAME_TIMES)),
     st.tuples(st.just('probe'), counts, times, times),
     st.tuples(st.just('load'), counts, counts, times, counts, times, times),
     st.tuples(st.just('tick'), times),
