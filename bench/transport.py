@@ -36,10 +36,10 @@ def receive() -> None:
     import rclpy
     from sensor_msgs.msg import CompressedImage
 
+    from dynsplit_ros.memory import keep_memory
     from dynsplit_ros.messages.tensors import from_tensors
     from dynsplit_ros.nodes import topics
     from dynsplit_ros.nodes.shell import make_executor
-    from dynsplit_ros.transport import keep_memory
 
     rclpy.init()
     node = rclpy.create_node('bench_receiver')
@@ -84,9 +84,9 @@ def measure() -> dict[tuple[str, int], list[float]]:
 
     from dynsplit_ros import msg
     from dynsplit_ros.codec import EncodedTensor
+    from dynsplit_ros.memory import keep_memory
     from dynsplit_ros.messages.tensors import to_tensors
     from dynsplit_ros.nodes import topics
-    from dynsplit_ros.transport import keep_memory
 
     receiver = subprocess.Popen([sys.executable, '-c', 'import sys; sys.path[:] = sys.argv[1].split(":"); '
                                  'from bench.transport import receive; receive()', ':'.join(sys.path)],

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-import ctypes
 import faulthandler
-import gc
 import os
 from pathlib import Path
 
@@ -69,23 +67,6 @@ def small_messages() -> Iterator[None]:
     finally:
         if mode is not None:
             os.environ[_PUBLICATION_MODE] = mode
-
-
-def keep_memory() -> None:
-    """
-    Let this process keep freed memory and spare its collector what is loaded for good; call it once all is set up.
-
-    The C library returns each large block to the kernel and gets it back page by page with the next message: that is
-    half of the time which 600 kB take between two processes. Without glibc only the collector is told.
-    """
-    gc.collect()
-    gc.freeze()
-    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
-    if mallopt is not None:
-        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # the names' numbers in malloc.h
-        mallopt(mmap_threshold, 32 << 20)
-        mallopt(trim_threshold, 256 << 20)
-        mallopt(top_pad, 16 << 20)
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallba
 import rclpy.parameter
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.memory import keep_memory
 from dynsplit_ros.nodes.shell import interruptible, Shell
 from dynsplit_ros.parameters import Parameter, Value
-from dynsplit_ros.transport import keep_memory
 
 #: Longest time in which a node that is told to end finishes what is under way.
 END_S = 1.0

@@ -34,9 +34,10 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from std_msgs.msg import Header
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.memory import keep_memory
 from dynsplit_ros.nodes.security import check_security
 from dynsplit_ros.parameters import Parameter, Value
-from dynsplit_ros.transport import defaults, keep_memory, leaving, small_messages
+from dynsplit_ros.transport import defaults, leaving, small_messages
 
 #: Seconds between two reports of the same kind of fault.
 THROTTLE_S = 5.0

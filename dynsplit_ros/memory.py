@@ -1,0 +1,31 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""What a process keeps of the memory that it has freed: tensors and messages come again with the next frame."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+
+
+def keep_freed() -> None:
+    """
+    Let this process keep freed memory.
+
+    The C library returns each large block to the kernel and gets it back page by page with the next frame: that is half
+    of the time which 600 kB take between two processes, and a quarter to a third of an inference of MobileNetV2 (2300
+    page faults each). Without glibc nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    if mallopt is not None:
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # the names' numbers in malloc.h
+        mallopt(mmap_threshold, 32 << 20)
+        mallopt(trim_threshold, 256 << 20)
+        mallopt(top_pad, 16 << 20)
+
+
+def keep_memory() -> None:
+    """Keep freed memory, and spare the collector what is loaded for good; to be called once all is set up."""
+    gc.collect()
+    gc.freeze()
+    keep_freed()
