@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What a process keeps of the memory that it has freed: tensors and messages come again with the next frame."""
+"""What a process keeps of the memory that it has freed, for tensors and messages come again with the next frame."""
 
 from __future__ import annotations
 
@@ -29,3 +29,12 @@ def keep_memory() -> None:
     gc.collect()
     gc.freeze()
     keep_freed()
+
+
+def give_back() -> None:
+    """Give back the memory of what nothing refers to any more, kept or not; without glibc only to the C library."""
+    gc.unfreeze()
+    gc.collect()
+    malloc_trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+    if malloc_trim is not None:
+        malloc_trim(0)

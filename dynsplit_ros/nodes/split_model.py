@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import logging
 import time
@@ -15,6 +13,7 @@ from typing import Any
 import torch
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.memory import give_back
 from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes.shell import Shell
 from dynsplit_ros.partition import SplitModel
@@ -79,13 +78,9 @@ def _warm_up(split: SplitModel, images: int) -> None:
 
 def unload() -> None:
     """Give back the memory, the device's too, of models that nothing refers to any more."""
-    gc.unfreeze()
-    gc.collect()
+    give_back()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    malloc_trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
-    if malloc_trim is not None:
-        malloc_trim(0)
 
 
 def _forward_log(node: Shell) -> None:
