@@ -18,6 +18,8 @@ HEARTBEAT_BYTES = 32
 _HURRY = 0.2
 #: So many heartbeats' worth of receipts and load reports may come between an answer and what waited behind it.
 _BETWEEN = 6
+#: So long, in seconds, after an edge is heard first its rate is waited for, if it takes that.
+_FIRST_S = 1.0
 #: Receipts that are kept for payloads of which nobody has told yet.
 _EARLY_RECEIPTS = 4
 #: How well the edge times what follows a lead, in seconds; of a shorter payload than so many bytes too much passes at
@@ -114,6 +116,7 @@ class LinkEstimator:
         self._probing = Probing(self._rate, self._round_trip)
         self.alive = False
         self._heard_s = -math.inf
+        self._first_heard_s = math.inf
         self._reported_s = -math.inf
         self._reports = 0  # in a row
         self._pause_s = 0.0  # the longest between them, of late
@@ -309,6 +312,7 @@ class LinkEstimator:
             self._reports = 0
         self.alive = True
         self._heard_s = now_s
+        self._first_heard_s = min(self._first_heard_s, now_s)
         return now_s
 
     def _on_heartbeat(self, total_s: float) -> None:
@@ -381,6 +385,11 @@ class LinkEstimator:
     def rate_spread(self) -> float:
         """Standard deviation of the natural logarithm of the rate, without what single transfers vary by."""
         return self._rate.level_spread
+
+    @property
+    def rate_awaited(self) -> bool:
+        """Whether an edge was just heard for the first time, and nothing has told of the rate to it yet."""
+        return self._informed_s == -math.inf and 0 <= self._now_s - self._first_heard_s < _FIRST_S
 
     @property
     def confirms_rise(self) -> bool:

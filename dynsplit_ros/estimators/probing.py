@@ -40,7 +40,7 @@ _CONFIRMED_S = 0.15
 _GAP_S = 1e-3
 _USUAL_GAPS = 3.0
 #: Of its budget, a probe may spend this: the rate may have fallen before that is noticed.
-_EARNED = 0.93
+_EARNED = 0.85
 #: The budget of so many seconds is kept, so that the largest probe and the heartbeats can be paid.
 _SAVED_S = 2.0
 #: Beyond this standard deviation of the rate's logarithm, more probes are worth their bytes at once.
