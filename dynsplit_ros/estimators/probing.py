@@ -39,8 +39,10 @@ _CONFIRMED_S = 0.15
 #: is always slow to send, by so many times the least.
 _GAP_S = 1e-3
 _USUAL_GAPS = 3.0
-#: Of its budget, a probe may spend this: the rate may have fallen before that is noticed.
+#: Of its budget, a probe may spend this: the rate may have fallen before that is noticed. One with a lead may spend
+#: more: it cannot be smaller, and what it would tell of is not to wait.
 _EARNED = 0.85
+_EARNED_LED = 0.95
 #: The budget of so many seconds is kept, so that the largest probe and the heartbeats can be paid.
 _SAVED_S = 2.0
 #: Beyond this standard deviation of the rate's logarithm, more probes are worth their bytes at once.
@@ -179,8 +181,10 @@ class Probing:
             # What is surely there, not what is hoped for: a quarter of the belief lies below. But a probe with a lead
             # is large: the vaguer the belief, the later it would come to make it less so.
             needs_lead = self._needs_lead(now_s, rules)
-            rate_bps = self._rate.median_bps if needs_lead else self._rate.low_bps
-            self._earned = _EARNED * rules.probe_share * rate_bps / 8
+            rate_bps = _EARNED * self._rate.low_bps
+            if needs_lead:
+                rate_bps = _EARNED_LED * math.sqrt(self._rate.low_bps * self._rate.median_bps)
+            self._earned = rules.probe_share * rate_bps / 8
             least = _LEAD_BYTES + _LED_BYTES + _IN_HAND_BYTES if needs_lead else _FIRST_BYTES
             self._tokens = min(
                 self._tokens + self._earned * (now_s - self._tokens_s), max(_SAVED_S * self._earned, least)

@@ -331,8 +331,8 @@ def probes(monitor: Monitor):
 
 
 def answer(monitor: Monitor, now_s: float, probe, rest_s: float, rng) -> None:
-    """Answer a probe that came so long after its lead, over a way that wavers."""
-    back_s = now_s + rest_s + 0.003 + float(rng.exponential(0.01))
+    """Answer a probe that came so long after its lead, over a way that wavers, before the next look at the clock."""
+    back_s = now_s + rest_s + 0.003 + min(float(rng.exponential(0.01)), 0.01)
     monitor.on_probe_answer(probe.id, back_s, 0.0, rest_s if probe.lead_bytes else math.nan)
 
 
