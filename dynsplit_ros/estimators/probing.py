@@ -179,7 +179,8 @@ class Probing:
         """Add to the budget what the time since the last call has brought."""
         if self._tokens_s is not None and alive:
             # What is surely there, not what is hoped for: a quarter of the belief lies below. But a probe with a lead
-            # is large: the vaguer the belief, the later it would come to make it less so.
+            # is large: the vaguer the belief, the later it would come to make it less so: there,
+            # half-way to the median.
             needs_lead = self._needs_lead(now_s, rules)
             rate_bps = _EARNED * self._rate.low_bps
             if needs_lead:

@@ -456,8 +456,8 @@ class Monitor:
         overdue = self._link.overdue(now_s) is not None
         if not (self._news or self._unforeseen or turned or overdue or now_s - self._looked_s >= _IDLE_S):
             return None
-        if self._link.rate_awaited and self._link.alive:
-            return None  # a payload on a guess may take a slow link for seconds, and a probe is about to tell
+        if self._link.rate_awaited and self._link.alive and last is not None:
+            return None  # a probe is about to tell
         if self._link.confirms_rise and not (self._unforeseen or turned or overdue):
             return None  # what is best depends on how much faster it is, and that is known in a moment
         self._looked_s, self._news = now_s, False
@@ -535,7 +535,8 @@ class Monitor:
             rates_bps=_NO_RATES,
             rate_spread=rate_spread,
             rtt_s=self._link.rtt_s,
-            alive=self._link.alive and not self._link.blocked,
+            # On a guess of its rate, a payload may take a slow link for seconds.
+            alive=self._link.alive and not (self._link.blocked or self._link.rate_awaited),
             queueing_s=load.queueing_s,
             robot=self._robot.cut_factors(cuts),
             edge=edge.cut_factors(cuts),

@@ -53,7 +53,14 @@ def test_a_rate_that_no_probe_tells_is_not_waited_for_long() -> None:
         if probe is not None and probe.payload_bytes <= HEARTBEAT_BYTES:
             monitor.on_probe_answer(probe.id, now_s + 0.001)
     unheard_s, waited_s = decided_s[:2]
-    assert unheard_s == 0.0 and 1.0 <= waited_s < 1.1 and not monitor.decision.degraded
+    assert unheard_s == 0.0 and 1.0 <= waited_s < 1.1
+
+
+def test_an_edge_that_is_heard_before_anything_was_decided_is_sent_nothing_yet() -> None:
+    monitor = Monitor(PROFILE)
+    monitor.on_probe_answer(monitor.next_probe(0.0).id, 0.001)
+    decision = monitor.tick(0.01)
+    assert monitor.link.alive and decision.split_index == PROFILE.local_index and not decision.degraded
 
 
 @pytest.mark.parametrize('noise, mean_off', [(0.0, 0.005), (0.03, 0.022)])
