@@ -388,8 +388,8 @@ class LinkEstimator:
 
     @property
     def rate_awaited(self) -> bool:
-        """Whether an edge was just heard for the first time, and nothing has told of the rate to it yet."""
-        return self._informed_s == -math.inf and 0 <= self._now_s - self._first_heard_s < _FIRST_S
+        """Whether an edge that answers was just heard for the first time, and nothing has told of the rate yet."""
+        return self.alive and self._informed_s == -math.inf and self._now_s - self._first_heard_s < _FIRST_S
 
     @property
     def confirms_rise(self) -> bool:

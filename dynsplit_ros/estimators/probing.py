@@ -179,12 +179,12 @@ class Probing:
         """Add to the budget what the time since the last call has brought."""
         if self._tokens_s is not None and alive:
             # What is surely there, not what is hoped for: a quarter of the belief lies below. But a probe with a lead
-            # is large: the vaguer the belief, the later it would come to make it less so: there,
-            # half-way to the median.
+            # is large, and the vaguer the belief, the later it would come to make it less so: half-way to the median.
             needs_lead = self._needs_lead(now_s, rules)
-            rate_bps = _EARNED * self._rate.low_bps
             if needs_lead:
                 rate_bps = _EARNED_LED * math.sqrt(self._rate.low_bps * self._rate.median_bps)
+            else:
+                rate_bps = _EARNED * self._rate.low_bps
             self._earned = rules.probe_share * rate_bps / 8
             least = _LEAD_BYTES + _LED_BYTES + _IN_HAND_BYTES if needs_lead else _FIRST_BYTES
             self._tokens = min(

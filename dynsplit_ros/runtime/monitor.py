@@ -456,7 +456,7 @@ class Monitor:
         overdue = self._link.overdue(now_s) is not None
         if not (self._news or self._unforeseen or turned or overdue or now_s - self._looked_s >= _IDLE_S):
             return None
-        if self._link.rate_awaited and self._link.alive and last is not None:
+        if self._link.rate_awaited and last is not None:
             return None  # a probe is about to tell
         if self._link.confirms_rise and not (self._unforeseen or turned or overdue):
             return None  # what is best depends on how much faster it is, and that is known in a moment

@@ -138,8 +138,7 @@ def test_a_camera_that_ends_finishes_what_the_edge_owes_it(system, split, number
     )
     started_s = time.monotonic()
     assert running.processes.stop('camera', number=number) == 0
-    # The edge may be frozen at any point, in the midst of the shared memory too: once in 32 ends it took 3.2 s.
-    assert time.monotonic() - started_s < BAR_S + 3.0
+    assert time.monotonic() - started_s < BAR_S
     wait(lambda: not running.observer.count_publishers('prediction'), 'the others were not told that it left', 2.0)
     running.processes.send('edge', signal.SIGCONT)
     log = running.processes.log('camera').read_text()
