@@ -7,7 +7,7 @@ from __future__ import annotations
 from itertools import groupby
 import time
 
-from conftest import Observer, picture, ROBOT, wait
+from conftest import Observer, PATIENT, picture, ROBOT, wait
 import pytest
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
@@ -88,8 +88,7 @@ def start(processes, ros, parameters, rig: Rig, camera: dict[str, object], edge:
     """Start a robot with batches and an edge."""
     ros(rig)
     processes.start('edge', 'edge_node', 'edge', {**parameters, **edge})
-    # Patient: who has what answered is tested here, and a busy machine may pause for longer than an answer takes.
-    processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': 1, 'fallback_s': 20.0})
+    processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': 1, **PATIENT})
     processes.start('camera', 'camera_node', ROBOT, {**parameters, **camera})
     wait(lambda: all(publisher.get_subscription_count() for publisher in rig.cameras), 'the camera hears not all')
     wait(lambda: rig.decisions and rig.count_publishers('prediction'), 'no decision')
