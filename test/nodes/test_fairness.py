@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
 
-from conftest import DEADLINE_S, destroy, picture, wait
+from conftest import ask, destroy, picture, set_parameter, wait
 import pytest
-from rcl_interfaces.srv import ListParameters, SetParameters
+from rcl_interfaces.srv import ListParameters
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
 from dynsplit_ros import msg
@@ -127,14 +125,6 @@ def test_a_flooding_robot_costs_the_others_no_more_than_the_run_they_wait_for(
     assert all(len(share) >= 0.7 * fair for share in shares)
 
 
-def ask(node: Node, kind: Any, name: str, request: Any) -> Any:
-    client = node.create_client(kind, name)
-    assert client.wait_for_service(DEADLINE_S), name
-    future = client.call_async(request)
-    wait(future.done, f'{name} did not answer')
-    return future.result()
-
-
 def test_who_leaves_leaves_nothing_behind_and_may_come_back(processes, ros, model_parameters, split) -> None:
     stays, leaves = start(processes, ros, model_parameters, split, 2)
     for _ in range(2):
@@ -150,11 +140,11 @@ def test_who_leaves_leaves_nothing_behind_and_may_come_back(processes, ros, mode
         wait(lambda: not stays.count_subscribers('/robot1/activation') + stays.count_subscribers('/robot1/probe'),
              'the edge kept its subscriptions to a robot that left')
         assert not stays.count_publishers('/robot1/edge_load') + stays.count_publishers('/robot1/receipt')
-        names = ask(stays, ListParameters, '/edge/edge_node/list_parameters', ListParameters.Request()).result.names
+        client = stays.create_client(ListParameters, '/edge/edge_node/list_parameters')
+        names = ask(client, ListParameters.Request()).result.names
         assert any('./robot0/' in name for name in names) and not any('./robot1/' in name for name in names)
-        kept = Parameter('qos_overrides./robot0/receipt.publisher.depth', value=3).to_parameter_msg()
-        request = SetParameters.Request(parameters=[kept])
-        assert 'read once' in ask(stays, SetParameters, '/edge/edge_node/set_parameters', request).results[0].reason
+        kept = 'qos_overrides./robot0/receipt.publisher.depth'
+        assert 'read once' in set_parameter(stays, '/edge/edge_node', kept, 3).reason
         before = len(stays.answers)
         stays.send()
         wait(lambda: len(stays.answers) > before, 'who stayed is no longer served')

@@ -8,13 +8,11 @@ import signal
 import time
 import weakref
 
-from conftest import Observer, ROBOT, wait
+from conftest import ask, Observer, ROBOT, set_parameter, wait
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 import pytest
-from rcl_interfaces.srv import SetParameters
 import rclpy
-from rclpy.parameter import Parameter
 from test_system import assert_right
 import yaml
 
@@ -26,38 +24,35 @@ from dynsplit_ros.partition import SplitModel
 
 pytestmark = pytest.mark.timeout(180)
 BY_HAND = {'autostart': False}
+NO_TRANSITION = ChangeState.Request(transition=Transition(id=255))
 
 
 class Manager:
     """Drives one managed node by its services."""
 
     def __init__(self, observer: Observer, node: str) -> None:
-        self.clients = {name: observer.create_client(kind, f'/{node}/{name}') for name, kind in (
-            ('change_state', ChangeState), ('get_state', GetState), ('set_parameters', SetParameters))}
-        assert all(client.wait_for_service(60) for client in self.clients.values()), f'{node} is not there'
-
-    def call(self, name: str, request: object) -> object:
-        """Return a service's response."""
-        future = self.clients[name].call_async(request)
-        wait(future.done, f'no answer to {name}')
-        return future.result()
+        self.observer, self.node = observer, f'/{node}'
+        self.change = observer.create_client(ChangeState, f'{self.node}/change_state')
+        self.get = observer.create_client(GetState, f'{self.node}/get_state')
+        # A transition must not be asked for twice: the way of its response is proven with one that does not exist.
+        assert not ask(self.change, NO_TRANSITION).success
 
     def set(self, *transitions: str) -> bool:
         """Go through transitions, as ``ros2 lifecycle set`` does; return whether the last succeeded."""
         for name in transitions:
-            response = self.call('change_state', ChangeState.Request(transition=Transition(
+            future = self.change.call_async(ChangeState.Request(transition=Transition(
                 id=getattr(Transition, f'TRANSITION_{name.upper()}'))))
-        return response.success
+            wait(future.done, f'{self.node} does not answer to {name}')
+        return future.result().success
 
     @property
     def state(self) -> str:
         """The node's state."""
-        return self.call('get_state', GetState.Request()).current_state.label
+        return ask(self.get, GetState.Request()).current_state.label
 
     def parameter(self, name: str, value: object) -> str:
         """Set a parameter; return the reason why it was refused, empty where it was not."""
-        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-        return self.call('set_parameters', request).results[0].reason
+        return set_parameter(self.observer, self.node, name, value).reason
 
 
 def test_a_system_driven_by_hand(processes, ros, model_parameters, split) -> None:
@@ -148,9 +143,9 @@ def test_transitions_that_are_none_take_no_node_down(processes, ros) -> None:
     processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': -1})
     monitor = Manager(observer, f'{ROBOT}/monitor_node')
     wait(lambda: monitor.state == 'active', 'it did not activate itself')
-    for transition in (Transition(id=Transition.TRANSITION_CONFIGURE), Transition(id=255), Transition(label='no such'),
-                       Transition(id=Transition.TRANSITION_ON_CONFIGURE_SUCCESS)):
-        assert not monitor.call('change_state', ChangeState.Request(transition=transition)).success
+    for transition in (Transition(id=Transition.TRANSITION_CONFIGURE), NO_TRANSITION.transition,
+                       Transition(label='no such'), Transition(id=Transition.TRANSITION_ON_CONFIGURE_SUCCESS)):
+        assert not ask(monitor.change, ChangeState.Request(transition=transition)).success
         assert monitor.state == 'active'
     assert 'not possible in state active' in processes.log('monitor').read_text()
     assert monitor.set('active_shutdown') and monitor.state == 'finalized'
@@ -178,7 +173,7 @@ def test_a_signal_interrupts_configuring(processes, ros, model_parameters) -> No
     processes.start('camera', 'camera_node', ROBOT, large)
     camera = Manager(observer, f'{ROBOT}/camera_node')
     configure = Transition(id=Transition.TRANSITION_CONFIGURE)
-    camera.clients['change_state'].call_async(ChangeState.Request(transition=configure))
+    camera.change.call_async(ChangeState.Request(transition=configure))
     time.sleep(0.5)  # into the loading, which takes seconds; the end must be the same at any time
     processes.send('camera', signal.SIGINT)
     started_s = time.monotonic()

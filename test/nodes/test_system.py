@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 import re
@@ -13,12 +14,11 @@ import sys
 import time
 
 from ament_index_python.packages import get_package_prefix
-from conftest import expected_digest, Observer, PATIENT, picture, ROBOT, System, wait
+from conftest import ask, expected_digest, Observer, PATIENT, picture, ROBOT, set_parameter, System, wait
 import numpy as np
 import pytest
 from rcl_interfaces.msg import ParameterType
-from rcl_interfaces.srv import DescribeParameters, SetParameters
-from rclpy.parameter import Parameter
+from rcl_interfaces.srv import DescribeParameters
 from sensor_msgs.msg import CompressedImage, Image
 
 from dynsplit_ros import msg
@@ -264,22 +264,12 @@ def test_parameters_explain_themselves_and_refuse_what_is_wrong(processes, ros, 
     processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': -1})
     observer = ros(Observer())
     describe = observer.create_client(DescribeParameters, f'/{ROBOT}/monitor_node/describe_parameters')
-    change = observer.create_client(SetParameters, f'/{ROBOT}/monitor_node/set_parameters')
-    assert describe.wait_for_service(30) and change.wait_for_service(30)
-
-    def call(client, request):
-        future = client.call_async(request)
-        wait(future.done, 'no answer')
-        return future.result()
-
-    described = call(describe, DescribeParameters.Request(names=['silence_s', 'objective'])).descriptors
+    described = ask(describe, DescribeParameters.Request(names=['silence_s', 'objective'])).descriptors
     assert described[0].type == ParameterType.PARAMETER_DOUBLE and 'Unit: s' in described[0].description
     assert described[0].floating_point_range[0].from_value > 0
     assert "'frame_rate'" in described[1].description
 
-    def set_to(name, value):
-        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-        return call(change, request).results[0]
+    set_to = functools.partial(set_parameter, observer, f'/{ROBOT}/monitor_node')
 
     assert set_to('objective', 'frame_rate').successful
     refused = set_to('objective', 'beauty')
@@ -293,24 +283,14 @@ def test_parameters_explain_themselves_and_refuse_what_is_wrong(processes, ros, 
 
 def test_a_codec_that_no_profile_has_is_refused(system) -> None:
     running = system(monitor={'pinned_split': 0})
-    change = running.observer.create_client(SetParameters, f'/{ROBOT}/monitor_node/set_parameters')
-    assert change.wait_for_service(30)
-    future = change.call_async(SetParameters.Request(
-        parameters=[Parameter('codecs', value=['raw', 'zip']).to_parameter_msg()]))
-    wait(future.done, 'no answer')
-    result = future.result().results[0]
+    result = set_parameter(running.observer, f'/{ROBOT}/monitor_node', 'codecs', ['raw', 'zip'])
     assert not result.successful and "'zip'" in result.reason and 'blosc2' in result.reason
     running.wait_for_edge()
 
 
 def test_a_parameter_that_is_read_once_says_so(processes, ros) -> None:
     processes.start('source', 'image_source', ROBOT, {'rate_hz': 5.0})
-    observer = ros(Observer())
-    change = observer.create_client(SetParameters, f'/{ROBOT}/image_source/set_parameters')
-    assert change.wait_for_service(30)
-    future = change.call_async(SetParameters.Request(parameters=[Parameter('rate_hz', value=7.0).to_parameter_msg()]))
-    wait(future.done, 'no answer')
-    result = future.result().results[0]
+    result = set_parameter(ros(Observer()), f'/{ROBOT}/image_source', 'rate_hz', 7.0)
     assert not result.successful and 'start the node with it' in result.reason
 
 
