@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from bench.figures import argument_parser, Figures
-from bench.spinning import Spinning
 from bench.testbed import Testbed
 
 ROBOT = 'robot1'
@@ -94,6 +93,8 @@ class Camera:
 
         from dynsplit_ros import msg
         from dynsplit_ros.messages.images import from_rgb
+        from dynsplit_ros.nodes.shell import make_executor
+        from dynsplit_ros.nodes.spinning import Spinning
         from dynsplit_ros.sources import Panorama
 
         self._from_rgb, self._source = from_rgb, Panorama(WIDTH, HEIGHT)
@@ -103,7 +104,8 @@ class Camera:
         node.create_subscription(msg.Prediction, 'prediction', self._on_prediction, QoSProfile(depth=100))
         self.shown_s: dict[int, float] = {}
         self.seen: dict[int, tuple[float, Any]] = {}  # by stamp in ns: when the first prediction came, and it
-        self._spinning = Spinning(node)
+        self._spinning = Spinning(make_executor())
+        self._spinning.add(node)
 
     def _on_prediction(self, message: Any) -> None:
         stamp = message.header.stamp

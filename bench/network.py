@@ -26,7 +26,6 @@ import numpy as np
 
 from bench.figures import argument_parser, Figures
 from bench.setting import Setter
-from bench.spinning import Spinning
 from bench.testbed import CPU_PERIOD_US, Testbed
 
 ROBOT = 'robot1'
@@ -75,6 +74,8 @@ class Bench:
         from dynsplit_ros.demo.processes import Processes
         from dynsplit_ros.messages.images import from_rgb
         from dynsplit_ros.nodes import topics
+        from dynsplit_ros.nodes.shell import make_executor
+        from dynsplit_ros.nodes.spinning import Spinning
         from dynsplit_ros.transport import environment
 
         self.seen: list[Seen] = []
@@ -104,7 +105,8 @@ class Bench:
         topics.EDGE_PROFILE.subscription(node, lambda message: self.profiles.__setitem__('edge', message))
         topics.EDGE_LOAD.subscription(node, lambda message: setattr(self, 'loads', self.loads + 1))
         self._setter = Setter(node)
-        self._spinning = Spinning(node)
+        self._spinning = Spinning(make_executor())
+        self._spinning.add(node)
 
     def _on_prediction(self, message: Any) -> None:
         stamp = message.header.stamp

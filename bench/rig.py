@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import os
 from pathlib import Path
 import re
-import threading
 import time
 from typing import Any
 
@@ -31,6 +30,7 @@ from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes import topics
+from dynsplit_ros.nodes.spinning import Spinning
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.kept import kept_profile
 from dynsplit_ros.tasks import output_digest
@@ -156,16 +156,11 @@ def rig(folder: Path, input_size: int) -> Iterator[Rig]:
     """Give a rig on a domain of its own, its player being spun; end all processes afterwards."""
     with domain_id() as domain, _environment(ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST'):
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-        made = Rig(folder, input_size)
-        executor = SingleThreadedExecutor()
-        executor.add_node(made.player)
-        thread = threading.Thread(target=executor.spin, name='player', daemon=True)
-        thread.start()
+        spinning = Spinning(SingleThreadedExecutor())
         try:
+            made = Rig(folder, input_size)
+            spinning.add(made.player)
             with made.processes:
                 yield made
         finally:
-            executor.shutdown()
-            thread.join(5.0)
-            made.player.destroy_node()
-            rclpy.try_shutdown()
+            spinning.close()

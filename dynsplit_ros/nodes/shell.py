@@ -43,6 +43,8 @@ from dynsplit_ros.transport import defaults, leaving, small_messages
 THROTTLE_S = 5.0
 #: Where rclpy keeps the parameters that override a topic's quality of service.
 _OVERRIDES = 'qos_overrides'
+#: What the middleware calls a publisher's node until it is told its name, a moment after it hears of the publisher.
+_UNNAMED = '_NODE_NAME_UNKNOWN_'
 
 
 def descriptor(parameter: Parameter, *, read_only: bool) -> ParameterDescriptor:
@@ -140,12 +142,13 @@ class Shell(Node):
         for topic, (subscription, told) in list(self._mismatched.items()):
             found = mismatches(topic, subscription.qos_profile, self.get_publishers_info_by_topic(topic)) if (
                 subscription in self.subscriptions) else []
-            if found and not told:
-                self.tell(f'quality of service of {topic}', found[-1])
+            named = [sentence for sentence in found if _UNNAMED not in sentence]
+            if named and not told:
+                self.tell(f'quality of service of {topic}', named[-1])
                 self._mismatched[topic] = subscription, True
             if not found:
                 del self._mismatched[topic]
-            sentences += found
+            sentences += named
         return sentences
 
     def _declare(self, parameter: Parameter, *, ignore_override: bool = False) -> Value:

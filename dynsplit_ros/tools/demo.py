@@ -13,7 +13,6 @@ import os
 from pathlib import Path
 import signal
 import sys
-import threading
 import time
 from typing import Any
 
@@ -127,22 +126,14 @@ def recording() -> Iterator[Any]:
     from rclpy.signals import SignalHandlerOptions
 
     from dynsplit_ros.demo.recorder import Recorder
-    from dynsplit_ros.transport import leaving
+    from dynsplit_ros.nodes.spinning import Spinning
 
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    recorder = Recorder(ROBOT)
-    executor = SingleThreadedExecutor()
-    executor.add_node(recorder)
-    listener = threading.Thread(target=executor.spin, name='recorder', daemon=True)
-    listener.start()
+    spinning = Spinning(SingleThreadedExecutor())
     try:
-        yield recorder
+        yield spinning.add(Recorder(ROBOT))
     finally:
-        with leaving():
-            executor.shutdown()
-            listener.join(5.0)
-            recorder.destroy_node()
-            rclpy.try_shutdown()
+        spinning.close()
 
 
 def timeline(seconds: float) -> Iterator[tuple[Step, float, float]]:

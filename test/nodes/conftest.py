@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import os
 from pathlib import Path
-import threading
 import time
 from typing import Any
 
@@ -35,6 +34,7 @@ from dynsplit_ros.demo.processes import Processes  # noqa: E402
 from dynsplit_ros.messages.images import from_rgb  # noqa: E402
 from dynsplit_ros.model import load_model  # noqa: E402
 from dynsplit_ros.nodes import topics  # noqa: E402
+from dynsplit_ros.nodes.spinning import Spinning  # noqa: E402
 from dynsplit_ros.partition import SplitModel  # noqa: E402
 from dynsplit_ros.profile.kept import kept_profile  # noqa: E402
 from dynsplit_ros.tasks import output_digest  # noqa: E402
@@ -186,22 +186,9 @@ def destroy(node: Node, entity: object) -> None:
 def ros() -> Iterator[Callable[[Node], Node]]:
     """Return a function that has a node spun until the test ends."""
     rclpy.init()
-    executor = SingleThreadedExecutor()
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    nodes = []
-
-    def add(node: Node) -> Node:
-        nodes.append(node)
-        executor.add_node(node)
-        return node
-
-    thread.start()
-    yield add
-    executor.shutdown()
-    thread.join(5)
-    for node in nodes:
-        node.destroy_node()
-    rclpy.shutdown()
+    spinning = Spinning(SingleThreadedExecutor())
+    yield spinning.add
+    spinning.close()
 
 
 @pytest.fixture

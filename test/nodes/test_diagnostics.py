@@ -12,9 +12,11 @@ from conftest import destroy, Observer, ROBOT, wait
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage, Image
 
 from dynsplit_ros.nodes import topics
+from dynsplit_ros.nodes.shell import Shell
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -60,6 +62,33 @@ def test_a_camera_that_cannot_be_heard_is_named_with_the_fix(processes, ros, mod
     operator.settle()
     operator.says(f'/{ROBOT}/camera_node', DiagnosticStatus.STALE, 'no frame in the last second')
     assert processes.log('camera').read_text().count(sentence) == 1
+
+
+def test_a_publisher_is_told_of_when_its_node_is_known(ros, monkeypatch) -> None:
+    listener = ros(Shell('listener', ()))
+    infos, told = listener.get_publishers_info_by_topic, []
+
+    def unnamed(topic: str) -> list[TopicEndpointInfo]:
+        found = infos(topic)
+        for info in found:
+            info.node_namespace, info.node_name = '_NODE_NAMESPACE_UNKNOWN_', '_NODE_NAME_UNKNOWN_'
+        asked.append(len(found))
+        return found
+
+    asked: list[int] = []
+    monkeypatch.setattr(listener, 'tell', lambda kind, text: told.append(text))
+    monkeypatch.setattr(listener, 'get_publishers_info_by_topic', unnamed)
+    operator = ros(Operator())
+    listener.create_subscription(Image, operator.images.topic_name, print, QoSProfile(depth=1))
+    destroy(operator, operator.images)
+    operator.images = operator.create_publisher(
+        Image, 'image', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+    wait(lambda: asked.count(1) > 1, 'the publisher is not looked at again')
+    assert not told
+    operator.says('/listener', DiagnosticStatus.OK, 'running')
+    monkeypatch.setattr(listener, 'get_publishers_info_by_topic', infos)
+    wait(lambda: told, 'nothing was told')
+    assert len(told) == 1 and f'from /{ROBOT}/observer,' in told[0]
 
 
 def test_each_level_has_its_cause(processes, ros, model_parameters) -> None:

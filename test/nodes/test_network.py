@@ -9,6 +9,7 @@ import json
 import os
 from pathlib import Path
 import signal
+import statistics
 import subprocess
 import sys
 
@@ -60,6 +61,12 @@ def testbed() -> Iterator[Testbed]:
 
 
 def test_the_link_carries_what_its_rate_says(testbed: Testbed) -> None:
+    rates_bps = [measured_bps(testbed) for _ in range(3)]  # a machine's pause makes one seem slower or faster
+    assert 17e6 < statistics.median(rates_bps) < 21e6, rates_bps  # headers take 4.5 %
+
+
+def measured_bps(testbed: Testbed) -> float:
+    """Return the rate at which TCP carried 2.5 MB from the robot's side to the edge's, in bit/s."""
     receive = ('import socket, time; s = socket.create_server(("10.93.0.2", 9000)); print("up", flush=True)\n'
                'c, _ = s.accept(); n = 0; began = None\n'
                'while data := c.recv(65536):\n    began = began or time.monotonic(); n += len(data)\n'
@@ -70,8 +77,7 @@ def test_the_link_carries_what_its_rate_says(testbed: Testbed) -> None:
         assert edge.stdout is not None and edge.stdout.readline() == 'up\n'
         subprocess.run([sys.executable, '-c', 'import socket; s = socket.create_connection(("10.93.0.2", 9000)); '
                         's.sendall(bytes(2_500_000))'], check=True)
-        rate_bps = float(edge.stdout.readline())
-    assert 17e6 < rate_bps < 21e6  # headers take 4.5 %
+        return float(edge.stdout.readline())
 
 
 def test_nodes_on_the_link_keep_up_with_the_camera(tmp_path: Path) -> None:
