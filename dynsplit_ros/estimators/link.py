@@ -288,7 +288,8 @@ class LinkEstimator:
         else:
             self._rate.observe(arrived_s - start_s - self.rtt_s, size, self._round_trip.jitter_s + vague_s)
             # A short transfer tells less, so the next probe is due sooner.
-            told = min(1.0, size * 8 / self._rate.median_bps / self._probing.airtime_s(self.rules))
+            transfer_s, airtime_s = size * 8 / self._rate.median_bps, self._probing.airtime_s(self.rules)
+            told = transfer_s / airtime_s if transfer_s < airtime_s else 1.0
         if sent.lead > 0:
             self._probing.on_led()
         self._informed_s = max(self._informed_s, now_s - (1 - told) * self.rules.probe_period_s)

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from worlds import MODELS, system
@@ -107,6 +109,18 @@ def test_a_link_that_never_is_leaves_the_robot_alone() -> None:
     run = simulate(PROFILE, Scenario(constant(0.0, 5), 5.0))
     assert {frame.outcome for frame in run.frames} == {'local'}
     assert run.payload_bytes == 0
+
+
+@pytest.mark.parametrize('name, value', [
+    (setting.name, setting.metadata[end]) for setting in fields(MonitorSettings) for end in ('minimum', 'maximum')
+    if setting.metadata[end] is not None and setting.name != 'batch'])  # this profile is of one image
+def test_a_setting_at_either_end_of_what_is_allowed_loses_no_frame(name, value) -> None:
+    link = Trace([0.0, 4.0, 5.0, 7.0], [20e6, 2e6, 0.0, 50e6], 'outage')
+    scenario = Scenario(link, 12.0, others_hz=constant(3.0, 12.0), seed=6)
+    value = min(int(value), LOCAL) if name.endswith('_split') else value
+    run = simulate(PROFILE, scenario, settings=MonitorSettings(**{name: value}))
+    assert len(run.frames) + run.passed_over == int(scenario.duration_s * scenario.frame_rate_hz) + 1
+    assert all(frame.latency_s < (70 if name in ('silence_s', 'fallback_s') else 10) for frame in run.frames)
 
 
 def test_many_runs_at_once_are_those_one_after_the_other() -> None:
