@@ -21,6 +21,9 @@ FORMAT = 1
 MOST_BYTES = 2**32 - 1
 MOST_S = 1e6
 
+#: A spread of the whole model's time above this share of it says more about the machine's other work than about it.
+_DOUBTFUL = 0.5
+
 Seconds = Mapping[int, float]
 """Seconds by batch size."""
 
@@ -122,6 +125,16 @@ class Profile:
     def batches(self) -> tuple[int, ...]:
         """The batch sizes that every cut was measured for, ascending."""
         return tuple(sorted(self.cuts[0].head_s))
+
+    @property
+    def doubt(self) -> str:
+        """A sentence where the whole model's time varied so much that the machine was busy meanwhile; else empty."""
+        whole = self.cuts[-1]
+        median_s, spread_s = whole.head_s[1], whole.head_spread_s.get(1, 0.0)
+        if spread_s <= _DOUBTFUL * median_s:
+            return ''
+        return (f'this machine was busy with something else while it was profiled: the whole model took '
+                f'{1e3 * median_s:.1f} ± {1e3 * spread_s:.1f} ms')
 
     def scaled(self, factor: float) -> Profile:
         """Return the profile of an emulated machine that takes ``factor`` (> 0) times as long for everything."""

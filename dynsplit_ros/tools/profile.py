@@ -85,6 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.plot is not None:
         plot_profile(profile, arguments.plot)
     _print_table(profile)
+    if profile.doubt:
+        print(f'profile: {profile.doubt}; measure again while it is idle', file=sys.stderr)
     print(f'written to {output}' + (f' and {arguments.plot}' if arguments.plot else ''))
     return 0
 
