@@ -24,7 +24,7 @@ PLAIN = FuncFormatter(lambda value, _: f'{value:g}')
 
 def draw(report: dict[str, Any], path: Path) -> None:
     """Write the plot of a demonstration's report as PNG."""
-    frames = report['frames']
+    frames, summary = report['frames'], report['summary']
     time_s = np.array([frame['time_s'] for frame in frames])
     figure, (rate, split, latency) = plt.subplots(
         3, 1, figsize=(11, 8), sharex=True, constrained_layout=True, height_ratios=(1, 1, 1.3))
@@ -32,9 +32,10 @@ def draw(report: dict[str, Any], path: Path) -> None:
     def series(name: str) -> np.ndarray:
         return np.array([np.nan if frame[name] is None else frame[name] for frame in frames], dtype=float)
 
-    true = series('rate_true_bps') / 1e6
     estimated = np.where([frame['link_alive'] for frame in frames], series('rate_estimated_bps') / 1e6, np.nan)
-    rate.step(time_s, true, where='post', color='black', lw=1.2, label='true rate (0: dead)')
+    changes = [*report['rates'], {**report['rates'][-1], 'time_s': report['seconds']}]
+    rate.step([change['time_s'] for change in changes], [change['rate_bps'] / 1e6 for change in changes], where='post',
+              color='black', lw=1.2, label='true rate (0: dead)')
     rate.plot(time_s, estimated, '.', ms=4, color='#ff7f0e', label='estimated')
     rate.set_yscale('symlog', linthresh=1)
     rate.set_ylim(bottom=-0.1)
@@ -69,8 +70,10 @@ def draw(report: dict[str, Any], path: Path) -> None:
         rate.text((step['start_s'] + step['end_s']) / 2, 1.02, step['name'], transform=rate.get_xaxis_transform(),
                   ha='center', fontsize=9)
     rate.set_title(f'{report["model"]}, robot {report["slowdown"]:g} times slower than the edge: '
-                   f'{report["summary"]["frames_accepted"]} frames, {report["summary"]["frames_lost"]} lost, '
-                   f'{report["summary"]["mismatches"]} differing from the whole model', pad=22, fontsize=11)
+                   f'{summary["frames_accepted"]} frames, {summary["frames_lost"]} lost, '
+                   f'{summary["mismatches"]} differing from the whole model\n'
+                   f'{summary["images_passed_over"]} images were passed over for newer ones while the robot was busy',
+                   pad=22, fontsize=11)
     latency.set_xlim(0, report['seconds'])
     figure.savefig(path, dpi=110)
     plt.close(figure)

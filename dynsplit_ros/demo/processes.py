@@ -29,6 +29,7 @@ class Processes:
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._started: set[str] = set()
 
     def start(self, name: str, executable: str, namespace: str, parameters: Mapping[str, object],
               remappings: Sequence[tuple[str, str]] = (), env: Mapping[str, str] | None = None,
@@ -47,7 +48,9 @@ class Processes:
         ]
         for old, new in remappings:
             command += ['-r', f'{old}:={new}']
-        with self.log(name).open('ab') as log:
+        mode = 'ab' if name in self._started else 'wb'  # a log that another run left in the folder ends
+        self._started.add(name)
+        with self.log(name).open(mode) as log:
             # A session of its own, so that Ctrl-C at the terminal reaches the demonstration alone, which ends the rest.
             self._running[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                                    env={**os.environ, **(env or {})}, start_new_session=True)

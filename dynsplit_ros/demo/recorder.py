@@ -21,19 +21,27 @@ PARTS = ('wait_s', 'resize_s', 'head_s', 'encode_s', 'link_wait_s', 'transfer_s'
 
 
 class Recorder(Node):
-    """Subscribes to one robot's topics; keeps every prediction and every change of the split, and watches the rest."""
+    """
+    Subscribes to one robot's topics; keeps every prediction and every change of the split, and watches the rest.
 
-    def __init__(self, namespace: str) -> None:
+    Of the other robot it only watches whether it is ready: ``other``.
+    """
+
+    def __init__(self, namespace: str, other: str) -> None:
         super().__init__('recorder', namespace=f'/{namespace}')
         self.frames: list[dict[str, Any]] = []
         self.decisions: list[dict[str, Any]] = []
         self.true_rate_bps = math.nan
+        self.rates: list[dict[str, float]] = []  # when the emulated link's rate changed, and to what
         self.watch = Watch(self, namespace, self._on_split)
+        self.other = Watch(self, other)
         # Deeper than the publisher's, so that no prediction is missed while a table is drawn.
         self.create_subscription(msg.Prediction, 'prediction', self._on_prediction, QoSProfile(depth=1000))
         self.create_subscription(Float64, 'emulated_rate_bps', self._on_rate, 10)
 
     def _on_rate(self, message: Float64) -> None:
+        if message.data != self.true_rate_bps:
+            self.rates.append({'time_s': time.monotonic(), 'rate_bps': message.data})
         self.true_rate_bps = message.data
 
     def _on_prediction(self, message: msg.Prediction) -> None:
