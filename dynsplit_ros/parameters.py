@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 import math
-from typing import Union
+from typing import Any, Union
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.runtime.monitor import MonitorSettings
@@ -46,12 +46,12 @@ class Parameter:
 
     def check(self, value: Value) -> Value:
         """Return the value, an int made a float where one is wanted; raise DynsplitError for one not allowed."""
-        if isinstance(self.default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if type(value) is not type(self.default):
+        if _kind(self.default).endswith('float'):
+            value = [_as_float(entry) for entry in value] if isinstance(value, list) else _as_float(value)
+        if _kind(value) != _kind(self.default) and not (value == [] and isinstance(self.default, list)):
             raise DynsplitError(
-                f'parameter {self.name!r} is {value!r}, of type {type(value).__name__}, but must be of type '
-                f'{type(self.default).__name__}{", " + self.allowed if self.allowed else ""}')
+                f'parameter {self.name!r} is {value!r}, of type {_kind(value)}, but must be of type '
+                f'{_kind(self.default)}{", " + self.allowed if self.allowed else ""}')
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, (int, float)) and not isinstance(number, bool):
                 fits = math.isfinite(number) and (self.minimum is None or number >= self.minimum) and (
@@ -61,6 +61,18 @@ class Parameter:
             if not fits:
                 raise DynsplitError(f'parameter {self.name!r} is {value!r}, but must be {self.allowed or "finite"}')
         return value
+
+
+def _kind(value: object) -> str:
+    """Return the name of a value's type, of a list with that of its entries."""
+    if not isinstance(value, list):
+        return type(value).__name__
+    return 'list of ' + ' and '.join(sorted({type(entry).__name__ for entry in value}))
+
+
+def _as_float(value: Any) -> Any:
+    """Return an int as a float, anything else as it is."""
+    return float(value) if type(value) is int else value
 
 
 AUTOSTART = Parameter('autostart', True, 'Whether the node configures and activates itself at its start; if not, '

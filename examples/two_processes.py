@@ -26,6 +26,8 @@ def receive(link: Connection, specs: tuple[TensorSpec, ...]) -> dict[str, torch.
                              for spec in specs], specs)
 
 
+if sys.argv[1:] != ['edge'] and not (len(sys.argv) == 3 and sys.argv[1] == 'robot' and sys.argv[2].isdigit()):
+    sys.exit(__doc__.strip())
 split = SplitModel(load_model('mobilenet_v2', weights='none', input_size=(96, 96)))
 if sys.argv[1] == 'edge':
     with Listener(('localhost', 0)) as listener:

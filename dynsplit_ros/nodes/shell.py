@@ -22,7 +22,6 @@ import rclpy
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 import rclpy.parameter
@@ -153,14 +152,14 @@ class Shell(Node):
 
     def _declare(self, parameter: Parameter, *, ignore_override: bool = False) -> Value:
         read_only = self.fixed_for_good and not parameter.dynamic
-        try:
-            declared = self.declare_parameter(
-                parameter.name, parameter.default, descriptor(parameter, read_only=read_only),
-                ignore_override=ignore_override)
-        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-            kind = type(parameter.default).__name__
-            raise DynsplitError(f'parameter {parameter.name!r} cannot be set: {str(error).rstrip(".")}; allowed is a '
-                                f'{kind}{" " + parameter.allowed if parameter.allowed else ""}') from error
+        given = self._parameter_overrides
+        if parameter.name in given and not ignore_override:  # before rclpy, which takes no 3 for a 3.0, sees it
+            value = parameter.check(_plain(given[parameter.name].value))
+            given[parameter.name] = rclpy.parameter.Parameter(
+                parameter.name, rclpy.parameter.Parameter.Type.from_parameter_value(parameter.default), value)
+        declared = self.declare_parameter(
+            parameter.name, parameter.default, descriptor(parameter, read_only=read_only),
+            ignore_override=ignore_override)
         return parameter.check(_plain(declared.value))
 
     def declare_parameter(self, name: str, value: Any = None, descriptor: ParameterDescriptor | None = None,

@@ -57,7 +57,7 @@ def load(node: Shell, values: SimpleNamespace, images: int) -> tuple[SplitModel,
         if images not in profile.batches:
             raise DynsplitError(
                 f'the profile {values.profile} is for batches of {", ".join(map(str, profile.batches))}, '
-                f'but a frame has {images} images; profile with --batches 1 {images}, or leave profile empty'
+                f'but a frame has {images} images; profile with --batch 1 {images}, or leave profile empty'
             )
     else:
         # An edge that may join frames must know what that gains.

@@ -301,12 +301,13 @@ def trace(
             else 'its code'
         )
         place = own_name(tracer.failed_in or '')
+        leaf = 'name the submodule or its type as a leaf (--leaf, parameter leaves), which keeps it whole, or '
         submodule = pipeline.get_submodule(tracer.failed_in) if tracer.failed_in else model.module
         raise UntraceableError(
             f'{model.name} cannot be cut: the operation {where} in submodule'
             f' {place or "(the model itself)"!r} of type {type(submodule).__name__} cannot be traced'
-            f' ({" ".join(str(error).split())}); name the submodule or its type as a leaf, which keeps it'
-            ' whole, or give a program saved with torch.export, or ask for the whole-model split, which'
-            ' leaves full offloading and local inference'
+            f' ({" ".join(str(error).split())}); {leaf if place else ""}give a program saved with'
+            ' torch.export, or ask for the whole-model split (--whole, parameter cut: false), which leaves'
+            ' full offloading and local inference'
         ) from error
     return pipeline, graph, tracer.names

@@ -463,15 +463,14 @@ class Planner:
     ) -> tuple[int, bool, str]:
         current = self._chosen
         if current is None or not math.isfinite(score[current]):
-            why = (
-                'first choice'
-                if current is None
-                else (
-                    'the edge does not answer'
-                    if not outlook.alive
-                    else f'{self._say(current)} is not allowed now'
-                )
-            )
+            if current is None:
+                why = 'first choice by these settings'
+            elif not outlook.alive:
+                why = 'the edge does not answer'
+            elif self.rules.pinned_split >= 0:
+                why = 'pinned, and the edge answers'
+            else:
+                why = f'{self._say(current)} is not allowed now'
         elif best == current:
             self.stay(outlook.now_s)
             self._usual_s = usual_s

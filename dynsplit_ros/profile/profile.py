@@ -203,8 +203,10 @@ class Profile:
         try:
             document = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            reason = ' '.join(str(error).split())
-            raise DynsplitError(f'cannot read the profile {path}: {reason}') from error
+            reason = (isinstance(error, OSError) and error.strerror) or ' '.join(str(error).split())
+            raise DynsplitError(
+                f'the profile {path} cannot be read ({reason}): name a file that the profile command wrote'
+            ) from error
         return cls.from_document(document, f'the profile {path}')
 
     @classmethod

@@ -25,7 +25,8 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     parser.add_argument(
         '--weights',
         default='none',
-        help="none (drawn from the seed), default, an entry of torchvision's, or a path",
+        help='none: drawn from the seed (this, unless told; the nodes take default), default, an entry of '
+        "torchvision's, or a path",
     )
     parser.add_argument(
         '--input-size', type=int, nargs=2, metavar=('H', 'W'), help="rows and columns; the model's own"

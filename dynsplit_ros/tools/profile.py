@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _read(split: SplitModel, path: Path) -> torch.Tensor:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None  # else OpenCV has a warning too
     if image is None:
         raise DynsplitError(f'image {str(path)!r} was given, but it cannot be read; give a PNG or JPEG file')
     return split.model.resize(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
