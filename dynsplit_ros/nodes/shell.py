@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+import difflib
 import gc
 import os
 import signal
@@ -40,6 +41,9 @@ from dynsplit_ros.transport import defaults, leaving, small_messages
 
 #: Seconds between two reports of the same kind of fault.
 THROTTLE_S = 5.0
+#: How alike a name that is none must be to a parameter's, from 0 to 1, to be taken for it: treads for threads (0.92).
+#: Names of our nodes that are not the same are at most 0.77 like each other.
+_MISTYPED = 0.8
 #: Where rclpy keeps the parameters that override a topic's quality of service.
 _OVERRIDES = 'qos_overrides'
 #: What the middleware calls a publisher's node until it is told its name, a moment after it hears of the publisher.
@@ -108,6 +112,10 @@ class Shell(Node):
         self._telling = threading.Lock()
         self._mismatched: dict[str, tuple[Subscription, bool]] = {}
         self.values = SimpleNamespace(**{p.name: self._declare(p) for p in parameters})
+        for name in set(self._parameter_overrides) - set(self._declarations):  # a file may be for several nodes
+            for meant in difflib.get_close_matches(name, self._declarations, 1, _MISTYPED):
+                self.get_logger().warning(f'there is no parameter {name!r}; {meant!r} was meant, perhaps, and is '
+                                          f'{getattr(self.values, meant)!r}')
         self.add_on_set_parameters_callback(self._change)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self.every(1.0, self._publish_diagnostics)

@@ -263,6 +263,15 @@ def test_a_configuration_that_cannot_be_used_ends_with_one_sentence(
     assert sentence in log and 'Traceback' not in log, log
 
 
+def test_a_mistyped_parameter_is_named_and_another_node_s_is_not(processes, ros) -> None:
+    processes.start('monitor', 'monitor_node', ROBOT, {'pined_split': 1, 'max_batch': 4, 'probe_share': 0})
+    observer = ros(Observer())
+    assert set_parameter(observer, f'/{ROBOT}/monitor_node', 'objective', 'frame_rate').successful
+    log = processes.log('monitor').read_text()
+    assert "there is no parameter 'pined_split'; 'pinned_split' was meant, perhaps, and is -1" in log
+    assert log.count('there is no parameter') == 1
+
+
 def test_parameters_explain_themselves_and_refuse_what_is_wrong(processes, ros, model_parameters) -> None:
     processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': -1})
     observer = ros(Observer())
