@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from dynsplit_ros.errors import DynsplitError
@@ -24,22 +23,13 @@ class Setter:
         from rcl_interfaces.srv import SetParameters  # a benchmark chooses its DDS domain before ROS is loaded
         from rclpy.parameter import Parameter
 
+        from dynsplit_ros.nodes.spinning import ask
+
         if target not in self._clients:
             self._clients[target] = self._node.create_client(SetParameters, f'{target}/set_parameters')
         client = self._clients[target]
         request = SetParameters.Request(
             parameters=[Parameter(key, value=value).to_parameter_msg() for key, value in values.items()])
-        deadline_s = time.monotonic() + DEADLINE_S
-        while True:  # a node that was killed seems to offer its service for a while, and takes the request with it
-            future = client.call_async(request)
-            patience_s = time.monotonic() + 1.0
-            while not future.done() and time.monotonic() < patience_s:
-                time.sleep(0.005)
-            if future.done():
-                break
-            client.remove_pending_request(future)
-            if time.monotonic() > deadline_s:
-                raise DynsplitError(f'{target} does not take its parameters; read its log')
-        for result in future.result().results:
+        for result in ask(client, request, DEADLINE_S).results:
             if not result.successful:
                 raise DynsplitError(f'{target} refused {values}: {result.reason}')

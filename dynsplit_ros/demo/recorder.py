@@ -24,14 +24,13 @@ class Recorder(Node):
     """
     Subscribes to one robot's topics; keeps every prediction and every change of the split, and watches the rest.
 
-    Of the other robot it only watches whether it is ready: ``other``.
+    Of the other robot it watches, in ``other``, whether it is ready and how many frames it does.
     """
 
     def __init__(self, namespace: str, other: str) -> None:
         super().__init__('recorder', namespace=f'/{namespace}')
         self.frames: list[dict[str, Any]] = []
         self.decisions: list[dict[str, Any]] = []
-        self.true_rate_bps = math.nan
         self.rates: list[dict[str, float]] = []  # when the emulated link's rate changed, and to what
         self.watch = Watch(self, namespace, self._on_split)
         self.other = Watch(self, other)
@@ -40,9 +39,8 @@ class Recorder(Node):
         self.create_subscription(Float64, 'emulated_rate_bps', self._on_rate, 10)
 
     def _on_rate(self, message: Float64) -> None:
-        if message.data != self.true_rate_bps:
+        if not self.rates or message.data != self.rates[-1]['rate_bps']:
             self.rates.append({'time_s': time.monotonic(), 'rate_bps': message.data})
-        self.true_rate_bps = message.data
 
     def _on_prediction(self, message: msg.Prediction) -> None:
         timing, link, load = message.timing, self.watch.link, self.watch.load
@@ -58,7 +56,7 @@ class Recorder(Node):
             'payload_bytes': timing.payload_bytes,
             'latency_s': timing.latency_s,
             'parts_s': {part.removesuffix('_s'): getattr(timing, part) for part in PARTS},
-            'rate_true_bps': self.true_rate_bps,
+            'rate_true_bps': self.rates[-1]['rate_bps'] if self.rates else math.nan,
             'rate_estimated_bps': link.throughput_bps if link else math.nan,
             'link_alive': link.alive if link else False,
             'round_trip_s': link.round_trip_s if link else math.nan,

@@ -168,7 +168,7 @@ class Shell(Node):
         declared = self.declare_parameter(
             parameter.name, parameter.default, descriptor(parameter, read_only=read_only),
             ignore_override=ignore_override)
-        return parameter.check(_plain(declared.value))
+        return _plain(declared.value)
 
     def declare_parameter(self, name: str, value: Any = None, descriptor: ParameterDescriptor | None = None,
                           *arguments: Any, **options: Any) -> rclpy.parameter.Parameter:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 import os
 from pathlib import Path
 import time
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +18,10 @@ from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from domain_coordinator import domain_id  # noqa: E402
 from rcl_interfaces.msg import SetParametersResult  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
-from rclpy.client import Client  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402
-from rclpy.task import Future  # noqa: E402
 from rclpy.timer import Timer  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 import torch  # noqa: E402
@@ -34,7 +31,7 @@ from dynsplit_ros.demo.processes import Processes  # noqa: E402
 from dynsplit_ros.messages.images import from_rgb  # noqa: E402
 from dynsplit_ros.model import load_model  # noqa: E402
 from dynsplit_ros.nodes import topics  # noqa: E402
-from dynsplit_ros.nodes.spinning import Spinning  # noqa: E402
+from dynsplit_ros.nodes.spinning import ask, Spinning  # noqa: E402
 from dynsplit_ros.partition import SplitModel  # noqa: E402
 from dynsplit_ros.profile.kept import kept_profile  # noqa: E402
 from dynsplit_ros.tasks import output_digest  # noqa: E402
@@ -150,30 +147,11 @@ def wait(happened: Callable[[], object], complaint: str, within_s: float = DEADL
         time.sleep(0.01)
 
 
-def ask(client: Client, request: Any) -> Any:
-    """
-    Return a service's response to a request that may be carried out twice.
-
-    A server sends no response while it has not found where its client receives them (rmw waits 0.1 s, and logs "client
-    will not receive response"), which a client cannot see: what is not answered for 2 s is asked again.
-    """
-    assert client.wait_for_service(DEADLINE_S), f'{client.srv_name} is not there'
-    asked_s = time.monotonic()
-    futures: list[Future] = []
-
-    def answered() -> bool:
-        if time.monotonic() > asked_s + 2.0 * len(futures):
-            futures.append(client.call_async(request))
-        return any(future.done() for future in futures)
-
-    wait(answered, f'no answer from {client.srv_name}')
-    return next(future.result() for future in futures if future.done())
-
-
 def set_parameter(node: Node, target: str, name: str, value: object) -> SetParametersResult:
     """Set a parameter of the node with this full name."""
     client = node.create_client(SetParameters, f'{target}/set_parameters')
-    return ask(client, SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])).results[0]
+    return ask(client, SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()]),
+               DEADLINE_S).results[0]
 
 
 def destroy(node: Node, entity: object) -> None:

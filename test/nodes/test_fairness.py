@@ -7,7 +7,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from conftest import ask, destroy, picture, set_parameter, wait
+from conftest import DEADLINE_S, destroy, picture, set_parameter, wait
 import pytest
 from rcl_interfaces.srv import ListParameters
 from rclpy.node import Node
@@ -17,6 +17,7 @@ from dynsplit_ros import msg
 from dynsplit_ros.codec import encode
 from dynsplit_ros.messages.tensors import to_tensors
 from dynsplit_ros.nodes import topics
+from dynsplit_ros.nodes.spinning import ask
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.profile import Profile
 
@@ -141,7 +142,7 @@ def test_who_leaves_leaves_nothing_behind_and_may_come_back(processes, ros, mode
              'the edge kept its subscriptions to a robot that left')
         assert not stays.count_publishers('/robot1/edge_load') + stays.count_publishers('/robot1/receipt')
         client = stays.create_client(ListParameters, '/edge/edge_node/list_parameters')
-        names = ask(client, ListParameters.Request()).result.names
+        names = ask(client, ListParameters.Request(), DEADLINE_S).result.names
         assert any('./robot0/' in name for name in names) and not any('./robot1/' in name for name in names)
         kept = 'qos_overrides./robot0/receipt.publisher.depth'
         assert 'read once' in set_parameter(stays, '/edge/edge_node', kept, 3).reason

@@ -8,7 +8,7 @@ import signal
 import time
 import weakref
 
-from conftest import ask, Observer, ROBOT, set_parameter, wait
+from conftest import DEADLINE_S, Observer, ROBOT, set_parameter, wait
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 import pytest
@@ -20,6 +20,7 @@ from dynsplit_ros import msg
 from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes.camera_node import CameraNode
 from dynsplit_ros.nodes.edge_node import EdgeNode
+from dynsplit_ros.nodes.spinning import ask
 from dynsplit_ros.partition import SplitModel
 
 pytestmark = pytest.mark.timeout(180)
@@ -35,7 +36,7 @@ class Manager:
         self.change = observer.create_client(ChangeState, f'{self.node}/change_state')
         self.get = observer.create_client(GetState, f'{self.node}/get_state')
         # A transition must not be asked for twice: the way of its response is proven with one that does not exist.
-        assert not ask(self.change, NO_TRANSITION).success
+        assert not ask(self.change, NO_TRANSITION, DEADLINE_S).success
 
     def set(self, *transitions: str) -> bool:
         """Go through transitions, as ``ros2 lifecycle set`` does; return whether the last succeeded."""
@@ -48,7 +49,7 @@ class Manager:
     @property
     def state(self) -> str:
         """The node's state."""
-        return ask(self.get, GetState.Request()).current_state.label
+        return ask(self.get, GetState.Request(), DEADLINE_S).current_state.label
 
     def parameter(self, name: str, value: object) -> str:
         """Set a parameter; return the reason why it was refused, empty where it was not."""
@@ -145,7 +146,7 @@ def test_transitions_that_are_none_take_no_node_down(processes, ros) -> None:
     wait(lambda: monitor.state == 'active', 'it did not activate itself')
     for transition in (Transition(id=Transition.TRANSITION_CONFIGURE), NO_TRANSITION.transition,
                        Transition(label='no such'), Transition(id=Transition.TRANSITION_ON_CONFIGURE_SUCCESS)):
-        assert not ask(monitor.change, ChangeState.Request(transition=transition)).success
+        assert not ask(monitor.change, ChangeState.Request(transition=transition), DEADLINE_S).success
         assert monitor.state == 'active'
     assert 'not possible in state active' in processes.log('monitor').read_text()
     assert monitor.set('active_shutdown') and monitor.state == 'finalized'

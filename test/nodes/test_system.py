@@ -14,7 +14,7 @@ import sys
 import time
 
 from ament_index_python.packages import get_package_prefix
-from conftest import ask, expected_digest, Observer, PATIENT, picture, ROBOT, set_parameter, System, wait
+from conftest import DEADLINE_S, expected_digest, Observer, PATIENT, picture, ROBOT, set_parameter, System, wait
 import numpy as np
 import pytest
 from rcl_interfaces.msg import ParameterType
@@ -27,6 +27,7 @@ from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.messages.tensors import to_tensors
 from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes import topics
+from dynsplit_ros.nodes.spinning import ask
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.measure import measure
 
@@ -276,7 +277,7 @@ def test_parameters_explain_themselves_and_refuse_what_is_wrong(processes, ros, 
     processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': -1})
     observer = ros(Observer())
     describe = observer.create_client(DescribeParameters, f'/{ROBOT}/monitor_node/describe_parameters')
-    described = ask(describe, DescribeParameters.Request(names=['silence_s', 'objective'])).descriptors
+    described = ask(describe, DescribeParameters.Request(names=['silence_s', 'objective']), DEADLINE_S).descriptors
     assert described[0].type == ParameterType.PARAMETER_DOUBLE and 'Unit: s' in described[0].description
     assert described[0].floating_point_range[0].from_value > 0
     assert "'frame_rate'" in described[1].description
