@@ -25,7 +25,9 @@ import time
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / '.venv'
+#: A virtual environment that the user names is used as it is: several checkouts can share one.
+SHARED_VENV = os.environ.get('DYNSPLIT_VENV', '')
+VENV = Path(SHARED_VENV).absolute() if SHARED_VENV else ROOT / '.venv'
 BUILD = ROOT / '.build'
 INSTALL = BUILD / 'install'
 PYTHON = VENV / 'bin' / 'python'
@@ -231,7 +233,11 @@ def set_up() -> None:
     """Bring the environment and the build up to date."""
     with only_one():
         (BUILD / 'setup.log').unlink(missing_ok=True)
-        make_environment(with_ros=ros_is_sourced())
+        if not SHARED_VENV:
+            make_environment(with_ros=ros_is_sourced())
+        elif not (VENV / 'complete').is_file():
+            fail(f'DYNSPLIT_VENV names {SHARED_VENV}, which ./run setup has not made or not finished; '
+                 'name the .venv of a checkout where ./run setup has ended, or unset the variable')
         build()
 
 

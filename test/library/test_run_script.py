@@ -113,3 +113,14 @@ def test_help_lists_the_commands_and_is_no_error(arguments) -> None:
         [sys.executable, str(ROOT / 'scripts' / 'run.py'), *arguments], capture_output=True, text=True
     )
     assert result.returncode == 0 and 'usage: ./run COMMAND' in result.stdout and result.stderr == ''
+
+
+def test_a_shared_environment_is_used_and_never_changed(run, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(run, 'SHARED_VENV', str(run.VENV))
+    monkeypatch.setattr(run, 'build', lambda: None)
+    with pytest.raises(SystemExit, match='DYNSPLIT_VENV names .*; name the .venv of a checkout'):
+        run.set_up()
+    run.VENV.mkdir()
+    (run.VENV / 'complete').write_text('made for another checkout')
+    run.set_up()
+    assert run.steps == []
