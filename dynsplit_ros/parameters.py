@@ -145,16 +145,9 @@ CAMERA = MODEL + (
         'min_score', 0.3, 'Detected objects that score less are left out.', minimum=0.0, maximum=1.0, dynamic=True
     ),
     Parameter(
-        'max_on_link',
-        1,
-        "Payloads that may be between robot and edge at a time; more than one fills a slow link's queue.",
-        minimum=1,
-        maximum=8,
-    ),
-    Parameter(
         'max_unanswered',
         3,
-        'Frames that may wait for their answer at a time, those on the link included.',
+        'Most frames that may wait for their answers at a time. One payload at a time is on its way to the edge.',
         minimum=1,
         maximum=16,
     ),

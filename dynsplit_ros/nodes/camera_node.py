@@ -24,9 +24,10 @@ from dynsplit_ros.messages.images import to_rgb
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
 from dynsplit_ros.messages.timing import in_words, to_profile, to_timing
 from dynsplit_ros.nodes import topics
-from dynsplit_ros.nodes.managed import Managed
+from dynsplit_ros.nodes.managed import END_S, Managed
 from dynsplit_ros.nodes.publications import Publications
 from dynsplit_ros.nodes.shell import run
+from dynsplit_ros.nodes.spinning import receive
 from dynsplit_ros.nodes.split_model import load, unload
 from dynsplit_ros.parameters import CAMERA
 from dynsplit_ros.partition import SplitModel
@@ -89,7 +90,7 @@ class CameraNode(Managed):
         """Accept images."""
         values = self.values
         self._collector = Collector[Shot](len(self._topics), self._images, values.batch_timeout_s)
-        self._robot = Robot(self.split, self, max_on_link=values.max_on_link, max_unanswered=values.max_unanswered,
+        self._robot = Robot(self.split, self, max_unanswered=values.max_unanswered,
                             slowdown=values.emulate_slowdown)
         self._left_out = 0  # images that could not be used, of batches that could
         self._counters_before = self._robot.counters()
@@ -99,7 +100,7 @@ class CameraNode(Managed):
         self._refusal = self._why_fell_back = ''
         topics.SPLIT.subscription(self, self._on_split)
         topics.RECEIPT.subscription(self, self._on_receipt)
-        topics.TAIL_RESULT.subscription(self, self._on_tail_result)
+        self._answers = topics.TAIL_RESULT.subscription(self, self._on_tail_result)
         for number, name in enumerate(values.image_topics):
             self.create_subscription(
                 CompressedImage if values.compressed else Image, name,
@@ -111,8 +112,10 @@ class CameraNode(Managed):
         self.get_logger().info(f'waiting for images on {", ".join(self._topics)}')
 
     def deactivate(self, within_s: float) -> None:
-        """Finish the accepted frames."""
+        """Finish the accepted frames: wait a moment for the answers to those that were sent, and do the rest here."""
         if self._robot is not None:
+            self._robot.stop()
+            receive(self._answers, lambda: self._robot.busy, min(within_s, END_S) / 2)
             self._robot.close(within_s)
             self.get_logger().info(', '.join(f'{name} {value}' for name, value in vars(self._robot.counters()).items()))
             self._robot = None

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import threading
 import time
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ import rclpy
 from rclpy.client import Client
 from rclpy.executors import Executor
 from rclpy.node import Node
+from rclpy.subscription import Subscription
 from rclpy.task import Future
 
 from dynsplit_ros.errors import DynsplitError
@@ -20,6 +22,8 @@ from dynsplit_ros.transport import leaving
 NodeT = TypeVar('NodeT', bound=Node)
 #: Seconds after which a request that was not answered is sent again.
 _AGAIN_S = 2.0
+#: Seconds between two looks for a message; it delays the message by as much.
+_LOOK_S = 0.002
 
 
 def ask(client: Client, request: Any, within_s: float) -> Any:
@@ -43,6 +47,22 @@ def ask(client: Client, request: Any, within_s: float) -> Any:
     for future in futures:
         client.remove_pending_request(future)
     return answer
+
+
+def receive(subscription: Subscription, wanted: Callable[[], bool], within_s: float) -> None:
+    """
+    Hand a subscription's messages to its callback while ``wanted()``, for at most ``within_s`` seconds.
+
+    For a callback, which keeps the executor from doing it, and for the end of a node, after which nothing spins.
+    """
+    deadline_s = time.monotonic() + within_s
+    while wanted() and time.monotonic() < deadline_s:
+        with subscription.handle:
+            taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+        if taken is None:
+            time.sleep(_LOOK_S)
+        else:
+            subscription.callback(taken[0])
 
 
 class Spinning:

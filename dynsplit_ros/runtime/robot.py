@@ -120,11 +120,12 @@ class Robot:
     """
     Runs heads for the newest images and answers for every accepted frame.
 
-    ``max_on_link`` payloads may be between robot and edge (sent, no receipt yet) and ``max_unanswered`` frames may be
-    without their answer; a frame that is ready sooner waits. The next head starts just early enough to be ready when
-    the link is free, so that it sees the newest image, and now and then waits for a newer one (:class:`Freshness`). A
-    head that would still take longer than all of what a new decision promises is given up for that. ``slowdown`` > 1
-    emulates a slower robot by sleeping after each computation; it is for demonstrations alone.
+    One payload at a time may be between robot and edge (sent, no receipt yet), because the ``activation`` topic keeps
+    only the newest. At most ``max_unanswered`` frames may be without their answer. A frame that is ready sooner waits.
+    The next head starts just early enough to be ready when the link is free, so that it sees the newest image, and now
+    and then waits for a newer one (:class:`Freshness`). A head that would still take longer than all of what a new
+    decision promises is given up for that. ``slowdown`` > 1 emulates a slower robot by sleeping after each computation;
+    it is for demonstrations only.
     """
 
     def __init__(
@@ -132,7 +133,6 @@ class Robot:
         split: SplitModel,
         outside: Outside,
         *,
-        max_on_link: int = 1,
         max_unanswered: int = 3,
         slowdown: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
@@ -140,7 +140,6 @@ class Robot:
         self.session = secrets.randbits(63) | 1
         self._split = split
         self._outside = outside
-        self._max_on_link = max_on_link
         self._max_unanswered = max_unanswered
         self._slowdown = slowdown
         self._clock = clock
@@ -274,15 +273,26 @@ class Robot:
         with self._changed:
             return Counters(**self._counts)
 
-    def close(self, within_s: float = 1.0) -> None:
-        """Accept nothing more, finish what is under way within about ``within_s`` seconds, and end the threads."""
+    def stop(self) -> None:
+        """Accept no image and send no payload any more; frames that were sent go on waiting for their answers."""
         with self._changed:
             self._closing = True
             self._counts['passed_over'] += self._waiting is not None
             self._waiting = None
-            deadline_s = self._clock() + min(within_s, 1.0) / 2
-            for frame in self._in_flight.values():
-                frame.deadline_s = min(frame.deadline_s, deadline_s)
+            self._changed.notify_all()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an accepted frame may still be unfinished; becomes false some time after :meth:`stop`."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def close(self, within_s: float = 1.0) -> None:
+        """Stop, finish at once each frame whose answer has not come, within about ``within_s``, and end the threads."""
+        self.stop()
+        with self._changed:
+            for sequence, frame in self._in_flight.items():
+                if sequence not in self._overdue:
+                    self._give_up(frame, 'the camera ends')
             self._changed.notify_all()
         for thread in self._threads:
             thread.join(min(within_s, threading.TIMEOUT_MAX))
@@ -442,8 +452,8 @@ class Robot:
         self._outside.report(sent)
 
     def _link_is_full(self) -> bool:
-        unreceived = sum(math.isnan(frame.timing.received_s) for frame in self._in_flight.values())
-        return unreceived >= self._max_on_link or len(self._in_flight) >= self._max_unanswered
+        on_link = any(math.isnan(frame.timing.received_s) for frame in self._in_flight.values())
+        return on_link or len(self._in_flight) >= self._max_unanswered
 
     def _lost_since(self, order: Order) -> bool:
         """Whether the edge has failed a frame that the order did not know of, or is silent by now."""

@@ -274,6 +274,30 @@ def test_one_payload_on_the_link_at_a_time(split) -> None:
     assert second.sent_s >= first.answered_s
 
 
+def test_a_robot_that_stops_takes_the_answers_to_what_it_sent(split) -> None:
+    world = World(split, lambda sequence: 'hold answer back')
+    world.robot.on_order(Order(0, 'raw', 60.0))
+    world.robot.offer(1)
+    world.wait(lambda: world.held_back)
+    world.robot.stop()
+    world.robot.offer(2)  # it is not accepted any more
+    assert world.robot.busy
+    world.robot.on_answer(*world.held_back[0])
+    world.wait(lambda: not world.robot.busy)
+    world.close()
+    assert [(source, state) for _, source, state, _ in world.delivered] == [(1, State.ANSWERED)]
+
+
+def test_a_robot_that_is_closed_finishes_a_frame_at_once(split) -> None:
+    world = World(split, lambda sequence: 'lose answer', clock=lambda: 0.0)  # no deadline comes
+    world.robot.on_order(Order(0, 'raw', 60.0))
+    world.robot.offer(1)
+    world.wait(lambda: world.sent)
+    world.close()
+    assert [state for *_, state, _ in world.delivered] == [State.FELL_BACK]
+    assert_right(world, 1)
+
+
 def test_an_answer_may_still_be_faster_than_finishing_here(split) -> None:
     world = World(split, lambda sequence: 'hold answer back')
     tail = split.tail

@@ -8,20 +8,28 @@ import signal
 import time
 import weakref
 
-from conftest import DEADLINE_S, Observer, ROBOT, set_parameter, wait
+from conftest import DEADLINE_S, Observer, picture, ROBOT, set_parameter, wait
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 import pytest
 import rclpy
+from rclpy.duration import Duration
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 from test_system import assert_right
 import yaml
 
 from dynsplit_ros import msg
+from dynsplit_ros.codec import encode_answer
+from dynsplit_ros.messages.images import from_rgb
+from dynsplit_ros.messages.tensors import to_tensors
 from dynsplit_ros.model import load_model
+from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.camera_node import CameraNode
 from dynsplit_ros.nodes.edge_node import EdgeNode
-from dynsplit_ros.nodes.spinning import ask
+from dynsplit_ros.nodes.spinning import ask, Spinning
 from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.runtime.robot import Order
 
 pytestmark = pytest.mark.timeout(180)
 BY_HAND = {'autostart': False}
@@ -166,6 +174,40 @@ def test_deactivating_finishes_what_was_accepted(system, split) -> None:
     assert running.observer.predictions[-1].timing.state == msg.FrameTiming.FELL_BACK
     running.processes.send('edge', signal.SIGCONT)
     assert_right(split, running.observer)
+
+
+@pytest.mark.parametrize('end', ['trigger_deactivate', 'close'])
+def test_an_answer_that_came_is_taken_though_nothing_spins_the_camera(tmp_path, model_parameters, split, end) -> None:
+    path = tmp_path / 'parameters.yaml'
+    path.write_text(yaml.safe_dump({'/**': {'ros__parameters': model_parameters}}))
+    rclpy.init(args=['--ros-args', '--params-file', str(path)])
+    camera, spinning = CameraNode(), Spinning(SingleThreadedExecutor())
+    try:
+        peer = spinning.add(Node('edge'))
+        activations: list[msg.Activation] = []
+        timings: list[msg.FrameTiming] = []
+        topics.ACTIVATION.subscription(peer, activations.append)
+        topics.FRAME_TIMING.subscription(peer, timings.append)
+        answers = topics.TAIL_RESULT.publisher(peer)
+        camera.start()
+        wait(answers.get_subscription_count, 'the camera does not listen')
+        for publisher in (camera._activation, camera._frame_timing):
+            wait(publisher.get_subscription_count, 'the camera does not find the edge')
+        camera._robot.on_order(Order(0, 'raw', 60.0))
+        camera._on_image(0, from_rgb(picture(1)))
+        wait(lambda: activations, 'no frame is under way')
+        codec, encoded = encode_answer(split.whole(split.model.resize(picture(1)).unsqueeze(0)))
+        answers.publish(msg.TailResult(
+            session=activations[0].session, sequence=activations[0].sequence, fingerprint=split.fingerprint,
+            codec=codec, outputs=to_tensors(encoded)))
+        assert answers.wait_for_all_acked(Duration(seconds=DEADLINE_S))
+        getattr(camera, end)()
+        wait(lambda: timings and timings[-1].state != msg.FrameTiming.SENT, 'the frame was lost')
+        assert timings[-1].state == msg.FrameTiming.ANSWERED
+    finally:
+        camera.close()
+        camera.destroy_node()
+        spinning.close()
 
 
 def test_a_signal_interrupts_configuring(processes, ros, model_parameters) -> None:
