@@ -276,7 +276,7 @@ def main() -> int:
     from dynsplit_ros.advice.conditions import Adviser
     from dynsplit_ros.model import load_model
     from dynsplit_ros.partition import SplitModel
-    from dynsplit_ros.planner.planner import Rules
+    from dynsplit_ros.planner import PlannerConstraints
     from dynsplit_ros.profile.kept import kept_profile
     from dynsplit_ros.profile.profile import merge
 
@@ -285,7 +285,7 @@ def main() -> int:
     split = SplitModel(load_model(given.model, weights='none'))
     edge = kept_profile(split, progress=lambda text: None)
     profile = merge(edge.scaled(SLOWDOWN), edge)
-    advice = Adviser(profile, Rules(frame_rate_hz=RATE_HZ), rtt_s=0.002).at(STEPS_MBPS[0] * 1e6, 1.0)
+    advice = Adviser(profile, PlannerConstraints(frame_rate_hz=RATE_HZ), rtt_s=0.002).at(STEPS_MBPS[0] * 1e6, 1.0)
     fixed = advice.best.split_index
     alternatives: dict[str, int | None] = {
         'local inference': None,

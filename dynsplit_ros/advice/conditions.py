@@ -11,7 +11,7 @@ import numpy as np
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.rate import RATE_SHARES
-from dynsplit_ros.planner.planner import Candidate, Outlook, Planner, Rules
+from dynsplit_ros.planner import Candidate, Planner, PlannerConstraints, SystemEstimate
 from dynsplit_ros.profile.profile import SystemProfile
 
 #: Rates that are looked at between the lowest and the highest; a choice that holds for less than this is not found.
@@ -55,18 +55,18 @@ class Adviser:
     """
     The planner's choices for a robot with an edge on a link whose rate and round trip are known and steady.
 
-    ``rules`` are what the monitor would be given, its ``frame_rate_hz`` the images offered per second; ``rtt_s`` is the
-    round trip of an empty message in seconds. Raises DynsplitError for what the planner refuses.
+    ``constraints`` are what the monitor would be given, its ``frame_rate_hz`` the images offered per second; ``rtt_s``
+    is the round trip of an empty message in seconds. Raises DynsplitError for what the planner refuses.
     """
 
-    def __init__(self, profile: SystemProfile, rules: Rules, rtt_s: float, batch: int = 1) -> None:
+    def __init__(self, profile: SystemProfile, constraints: PlannerConstraints, rtt_s: float, batch: int = 1) -> None:
         self.profile = profile
-        self.rules = rules
+        self.constraints = constraints
         self.rtt_s = rtt_s
         self.batch = batch
-        if not any(name in rules.codecs for name in profile.cuts[0].codecs):
+        if not any(name in constraints.codecs for name in profile.cuts[0].codecs):
             raise DynsplitError(
-                f'none of the codecs {", ".join(rules.codecs)} was measured for the image (split 0); name '
+                f'none of the codecs {", ".join(constraints.codecs)} was measured for the image (split 0); name '
                 f'one of {", ".join(profile.cuts[0].codecs)}'
             )
 
@@ -74,8 +74,8 @@ class Adviser:
         """Return the choice at a link rate (bit/s, > 0) with an edge ``slowdown`` (> 0) times as slow as profiled."""
         cuts = len(self.profile.cuts)
         # A new planner each time: one that has chosen before holds on to its choice.
-        plan = Planner(self.profile, self.rules, self.batch).plan(
-            Outlook(
+        plan = Planner(self.profile, self.constraints, self.batch).plan(
+            SystemEstimate(
                 now_s=0.0,
                 rates_bps=np.full(len(RATE_SHARES), rate_bps),
                 rate_spread=0.0,
@@ -84,7 +84,7 @@ class Adviser:
                 queueing_s=0.0,
                 robot=np.ones(cuts),
                 edge=np.ones(cuts),
-                off_s=np.zeros(cuts),
+                residual_s=np.zeros(cuts),
                 robot_factor=1.0,
                 edge_factor=slowdown,
                 robot_spread=0.0,

@@ -64,7 +64,7 @@ def plot_advice(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], path:
     latency.legend(loc='upper right', fontsize='small')
     edge = 'as profiled' if loads[0] == 1 else f'{loads[0]:g} times as slow as profiled'
     latency.set_title(
-        f'{profile.model}, {adviser.rules.frame_rate_hz:g} images/s, round trip {1e3 * adviser.rtt_s:g} ms, '
+        f'{profile.model}, {adviser.constraints.frame_rate_hz:g} images/s, round trip {1e3 * adviser.rtt_s:g} ms, '
         f'edge {edge}',
         fontsize='medium',
     )

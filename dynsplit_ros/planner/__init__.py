@@ -1,3 +1,9 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The predicted latency of each choice, and the choice."""
+"""The predicted latency of each choice of split and codec, and the choice."""
+
+from dynsplit_ros.planner.constraints import PlannerConstraints
+from dynsplit_ros.planner.latency import SystemEstimate
+from dynsplit_ros.planner.planner import Candidate, Plan, Planner, STEADY
+
+__all__ = ['Candidate', 'Plan', 'Planner', 'PlannerConstraints', 'STEADY', 'SystemEstimate']

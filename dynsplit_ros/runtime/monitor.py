@@ -15,7 +15,7 @@ from dynsplit_ros.estimators.link import LinkEstimate, LinkEstimator, Probe
 from dynsplit_ros.estimators.load import LoadEstimate, LoadEstimator, LoadReport
 from dynsplit_ros.estimators.probing import LinkRules
 from dynsplit_ros.estimators.service import ServiceTimes
-from dynsplit_ros.planner.planner import Candidate, Outlook, Plan, Planner, Rules, STEADY
+from dynsplit_ros.planner import Candidate, Plan, Planner, PlannerConstraints, STEADY, SystemEstimate
 from dynsplit_ros.profile.profile import SystemProfile
 
 __all__ = [
@@ -155,7 +155,7 @@ _FRAME_RATE_HZ = 10.0
 #: A measured rate is followed when it differs from the one planned for by this factor.
 _RATE_CHANGE = 1.1
 _NO_RATES = np.zeros(0)
-_Part = TypeVar('_Part', Rules, LinkRules)
+_Part = TypeVar('_Part', PlannerConstraints, LinkRules)
 
 #: Weight of the newest frame in the mean times of resizing and publishing, and a time that is a fault, in seconds.
 _NEWEST = 0.1
@@ -165,9 +165,9 @@ _BUSY_S = 0.002
 #: Weight of the newest frame in by how much frames of its split take longer than predicted, and, if it was sent, in by
 #: how much all those do; the most that one counts as a share of the prediction, and what is kept with each frame: half
 #: after seven hundred.
-_NEWEST_OFF = 0.05
-_MOST_OFF = 0.25
-_KEPT_OFF = 0.999
+_NEWEST_RESIDUAL = 0.05
+_MOST_RESIDUAL = 0.25
+_KEPT_RESIDUAL = 0.999
 #: A head that shared the robot for more than this share of its time was slowed down.
 _BESIDE = 0.001
 #: Without news, what is believed is looked at again after this time, in seconds.
@@ -247,7 +247,7 @@ class Decision:
 
 
 def _planner(profile: SystemProfile, settings: MonitorSettings, measured_hz: float = _FRAME_RATE_HZ) -> Planner:
-    rules = _part(Rules, replace(settings, frame_rate_hz=settings.frame_rate_hz or measured_hz))
+    rules = _part(PlannerConstraints, replace(settings, frame_rate_hz=settings.frame_rate_hz or measured_hz))
     return Planner(profile, rules, settings.batch, settings.downlink_ratio)
 
 
@@ -256,14 +256,14 @@ def _part(kind: type[_Part], settings: MonitorSettings) -> _Part:
     return kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})
 
 
-def _beliefs(rate_bps: float, outlook: Outlook, split: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _beliefs(rate_bps: float, estimate: SystemEstimate, split: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return what a choice of ``split`` rests on: numbers that count by their share, and times in seconds."""
-    robot, edge = outlook.robot_factor, outlook.edge_factor
+    robot, edge = estimate.robot_factor, estimate.edge_factor
     return (
-        (rate_bps, 1 + outlook.rate_spread, float(outlook.alive), robot, edge,
-         robot * float(outlook.robot[split]), edge * float(outlook.edge[split])),
-        (outlook.rtt_s, outlook.queueing_s, outlook.resize_s, outlook.publish_s, float(outlook.off_s[split]),
-         float(outlook.off_s[0]), float(outlook.off_s[-1])),
+        (rate_bps, 1 + estimate.rate_spread, float(estimate.alive), robot, edge,
+         robot * float(estimate.robot[split]), edge * float(estimate.edge[split])),
+        (estimate.rtt_s, estimate.queueing_s, estimate.resize_s, estimate.publish_s, float(estimate.residual_s[split]),
+         float(estimate.residual_s[0]), float(estimate.residual_s[-1])),
     )
 
 
@@ -284,7 +284,7 @@ class Monitor:
         # What else the robot does now and then slows a head down: three such in a row are believed.
         self._robot = ServiceTimes(0.5, confirmations=2)
         self._resize_s = self._publish_s = 0.0
-        self._off_s = np.zeros(len(profile.cuts))
+        self._residual_s = np.zeros(len(profile.cuts))
         self._last_local: tuple[int, float] | None = None
         self._now_s = -math.inf
         self._last_frame = -1
@@ -379,14 +379,14 @@ class Monitor:
             return
         if not (0 < frame.latency_s < _LONGEST_S and frame.outcome in ('answered', 'local')):
             return
-        most_s = _MOST_OFF * decided.predicted_s
-        step_s = _NEWEST_OFF * min(max(frame.latency_s - decided.predicted_s, -most_s), most_s)
+        most_s = _MOST_RESIDUAL * decided.predicted_s
+        step_s = _NEWEST_RESIDUAL * min(max(frame.latency_s - decided.predicted_s, -most_s), most_s)
         if frame.outcome == 'answered':
             if decided.local_if_wait_s < math.inf or self._link.rate_spread >= STEADY:  # in turns, images are newer
                 return
-            self._off_s[:-1] += step_s
-        self._off_s *= _KEPT_OFF
-        self._off_s[frame.split_index] += step_s
+            self._residual_s[:-1] += step_s
+        self._residual_s *= _KEPT_RESIDUAL
+        self._residual_s[frame.split_index] += step_s
 
     def _observe_publishing(self, frame: FrameObservation) -> None:
         """Learn what the robot still does for a frame that is done, from local ones that followed without a pause."""
@@ -397,10 +397,10 @@ class Monitor:
                 self._publish_s = self._publish_s + _NEWEST * (publish_s - self._publish_s)
 
     def _expect(self, offered_hz: float) -> None:
-        ratio = offered_hz / self._planner.rules.frame_rate_hz
+        ratio = offered_hz / self._planner.constraints.frame_rate_hz
         if self.settings.frame_rate_hz == 0 and 0.01 <= offered_hz <= 1000.0:
             if not 1 / _RATE_CHANGE < ratio < _RATE_CHANGE:
-                self._planner.expect(offered_hz)
+                self._planner.set_frame_rate(offered_hz)
                 self._unforeseen = True
 
     @property
@@ -411,7 +411,7 @@ class Monitor:
     @property
     def frame_rate_hz(self) -> float:
         """Frames offered per second that are planned for."""
-        return self._planner.rules.frame_rate_hz
+        return self._planner.constraints.frame_rate_hz
 
     def on_probe_answer(
         self, probe_id: int, now_s: float, held_s: float = 0.0, dispersion_s: float = math.nan
@@ -462,13 +462,13 @@ class Monitor:
             return None  # what is best depends on how much faster it is, and that is known in a moment
         self._looked_s, self._news = now_s, False
         rate = self._link.belief(now_s)
-        outlook = self._outlook(now_s, rate.level_spread)
-        if not (self._unforeseen or turned or overdue or self._moved(rate.median_bps, outlook)):
-            self._planner.stay(now_s)
+        estimate = self._estimate_system(now_s, rate.level_spread)
+        if not (self._unforeseen or turned or overdue or self._moved(rate.median_bps, estimate)):
+            self._planner.hysteresis.confirm(now_s)
             return None
-        outlook.rates_bps = rate.next_transfer_bps()
-        plan = self._planner.plan(outlook)
-        self._believed = _beliefs(rate.median_bps, outlook, plan.split_index) if plan.settled else None
+        estimate.rates_bps = rate.next_transfer_bps()
+        plan = self._planner.plan(estimate)
+        self._believed = _beliefs(rate.median_bps, estimate, plan.split_index) if plan.settled else None
         unforeseen, self._unforeseen = self._unforeseen, False
         if (
             last is not None
@@ -511,12 +511,12 @@ class Monitor:
         """What is believed of the edge at the latest tick."""
         return self._load.estimate(self._now_s)
 
-    def _moved(self, rate_bps: float, outlook: Outlook) -> bool:
+    def _moved(self, rate_bps: float, estimate: SystemEstimate) -> bool:
         """Whether so much else is believed than when the best was chosen that another choice may be better by now."""
         if self._believed is None or self._decision is None:
             return True
         latency_s = self._decision.predicted_s
-        shares, times = _beliefs(rate_bps, outlook, self._decision.split_index)
+        shares, times = _beliefs(rate_bps, estimate, self._decision.split_index)
         shares_before, times_before = self._believed
         for now, before in zip(shares, shares_before):
             if abs(now - before) > _MOVED * before:
@@ -526,11 +526,11 @@ class Monitor:
                 return True
         return False
 
-    def _outlook(self, now_s: float, rate_spread: float) -> Outlook:
+    def _estimate_system(self, now_s: float, rate_spread: float) -> SystemEstimate:
         """Return what is believed but the rates of the next transfer, which take long and may not be wanted."""
         load, edge, cuts = self._load.estimate(now_s), self._load.times, len(self.profile.cuts)
         self._robot.forget(now_s)
-        return Outlook(
+        return SystemEstimate(
             now_s=now_s,
             rates_bps=_NO_RATES,
             rate_spread=rate_spread,
@@ -546,7 +546,7 @@ class Monitor:
             edge_spread=edge.spread,
             resize_s=self._resize_s,
             publish_s=max(0.0, self._publish_s),
-            off_s=self._off_s.copy(),
+            residual_s=self._residual_s.copy(),
         )
 
     def _cut(self, split_index: int):  # type: ignore[no-untyped-def]

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from dynsplit_ros.advice.conditions import Advice, Adviser, largest_gain, offloading_from_bps, pays_from_bps, Range
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.planner.planner import Candidate, Rules
+from dynsplit_ros.planner import Candidate, PlannerConstraints
 from dynsplit_ros.profile.profile import Profile, SystemProfile
 from dynsplit_ros.tools.model_options import picture, split_model
 from dynsplit_ros.tools.system_options import add_system_options, positive, set_threads, settings, system_profile
@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         profile, assumed = system_profile(arguments, lambda: _measured(arguments))
-        adviser = Adviser(profile, Rules(frame_rate_hz=arguments.rate, **settings(arguments)), arguments.round_trip)
+        constraints = PlannerConstraints(frame_rate_hz=arguments.rate, **settings(arguments))
+        adviser = Adviser(profile, constraints, arguments.round_trip)
         low, high = arguments.link
         if not low < high:
             raise DynsplitError(f'--link {low:g} {high:g} was given, but the first rate must be the lower one')
@@ -105,8 +106,8 @@ def _measured(arguments: argparse.Namespace) -> Profile:
 def shown(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], width: int) -> RenderableType:
     """Return what a terminal of this width shows: a table, or a paragraph for each row where a row has no room."""
     title = (
-        f'{adviser.profile.model}, {adviser.rules.frame_rate_hz:g} images/s, round trip {1e3 * adviser.rtt_s:g} ms: '
-        'what is used at which link rate, and what that saves'
+        f'{adviser.profile.model}, {adviser.constraints.frame_rate_hz:g} images/s, '
+        f'round trip {1e3 * adviser.rtt_s:g} ms: what is used at which link rate, and what that saves'
     )
     if width < WIDE:
         paragraphs: list[RenderableType] = [Text(title)]
@@ -155,7 +156,7 @@ def _name(profile: SystemProfile, candidate: Candidate) -> str:
 
 def _offered(adviser: Adviser, advice: Advice) -> float:
     """Return the frames per second that are kept up: no more than are offered."""
-    return min(advice.best.frame_rate_hz, adviser.rules.frame_rate_hz)
+    return min(advice.best.frame_rate_hz, adviser.constraints.frame_rate_hz)
 
 
 def _number(value: float) -> str:
@@ -206,9 +207,9 @@ def _document(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], assumed
         'model': profile.model,
         'fingerprint': profile.fingerprint,
         'assumed': list(assumed),
-        'frame_rate_hz': adviser.rules.frame_rate_hz,
+        'frame_rate_hz': adviser.constraints.frame_rate_hz,
         'round_trip_s': adviser.rtt_s,
-        'objective': adviser.rules.objective,
+        'objective': adviser.constraints.objective,
         'loads': [
             {
                 'slowdown': load,

@@ -13,7 +13,7 @@ from rich.console import Console
 from worlds import DATA, measured, system
 
 from dynsplit_ros.advice.conditions import Adviser, offloading_from_bps, pays_from_bps
-from dynsplit_ros.planner.planner import Rules
+from dynsplit_ros.planner import PlannerConstraints
 from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
 from dynsplit_ros.runtime.monitor import MonitorSettings
 from dynsplit_ros.simulation.trace import constant
@@ -24,7 +24,7 @@ EDGE = ['--edge-profile', str(DATA / 'efficientnet_b0.yaml')]
 
 
 def adviser(profile: SystemProfile | None = None, **rules: object) -> Adviser:
-    return Adviser(profile or system(), Rules(**{'frame_rate_hz': 2.0, **rules}), rtt_s=0.004)  # type: ignore[arg-type]
+    return Adviser(profile or system(), PlannerConstraints(**{'frame_rate_hz': 2.0, **rules}), rtt_s=0.004)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize('rate_bps, slowdown', [(2e6, 1.0), (15e6, 1.0), (100e6, 2.0)])

@@ -13,7 +13,7 @@ from worlds import MODELS, system, Wire
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.rate import RATE_SHARES
-from dynsplit_ros.planner.planner import Outlook, Planner, Rules
+from dynsplit_ros.planner import Planner, PlannerConstraints, SystemEstimate
 from dynsplit_ros.runtime.monitor import FrameObservation, Monitor, MonitorSettings
 from dynsplit_ros.simulation.trace import constant, markov, noisy
 from dynsplit_ros.simulation.world import Scenario, simulate
@@ -200,7 +200,7 @@ def plans(monitor: Monitor, monkeypatch) -> list[float]:
     """Return the instants of all plans that the monitor makes from now on."""
     made: list[float] = []
     plan = monitor._planner.plan
-    monkeypatch.setattr(monitor._planner, 'plan', lambda outlook: made.append(outlook.now_s) or plan(outlook))
+    monkeypatch.setattr(monitor._planner, 'plan', lambda estimate: made.append(estimate.now_s) or plan(estimate))
     return made
 
 
@@ -288,7 +288,7 @@ def test_what_frames_take_corrects_the_prediction_of_what_is_like_them() -> None
             monitor.on_frame(FrameObservation(sequence, 'local', LOCAL, '', head_s=head_s, latency_s=latency_s))
             monitor.tick(sequence * 0.1)
         assert monitor.decision.predicted_s == pytest.approx(latency_s, rel=0.03)
-        assert not monitor._outlook(sequence * 0.1, 0.05).off_s[:LOCAL].any()
+        assert not monitor._estimate_system(sequence * 0.1, 0.05).residual_s[:LOCAL].any()
 
 
 def test_what_frames_take_corrects_their_own_split_most_and_local_inference_not_at_all() -> None:
@@ -302,28 +302,28 @@ def test_what_frames_take_corrects_their_own_split_most_and_local_inference_not_
         wire.frame(latency_s=latency_s)
         wire.idle(0.06)
     assert wire.monitor.decision.predicted_s == pytest.approx(latency_s, rel=0.02)
-    off_s = wire.monitor._outlook(wire.now_s, 0.05).off_s
-    assert 0.01 * latency_s < off_s[1] == off_s[2] < 0.6 * off_s[0] and off_s[LOCAL] == 0
+    residual_s = wire.monitor._estimate_system(wire.now_s, 0.05).residual_s
+    assert 0.01 * latency_s < residual_s[1] == residual_s[2] < 0.6 * residual_s[0] and residual_s[LOCAL] == 0
 
 
 def test_a_rate_that_has_changed_is_followed_at_once_and_one_that_wavers_is_not() -> None:
-    def outlook(rate_bps: float, now_s: float) -> Outlook:
+    def estimate(rate_bps: float, now_s: float) -> SystemEstimate:
         cuts = len(PROFILE.cuts)
-        return Outlook(now_s=now_s, rates_bps=np.full(len(RATE_SHARES), rate_bps), rate_spread=0.1, rtt_s=0.01,
-                       alive=True, queueing_s=0.0, robot=np.ones(cuts), edge=np.ones(cuts), off_s=np.zeros(cuts),
+        return SystemEstimate(now_s=now_s, rates_bps=np.full(len(RATE_SHARES), rate_bps), rate_spread=0.1, rtt_s=0.01,
+                       alive=True, queueing_s=0.0, robot=np.ones(cuts), edge=np.ones(cuts), residual_s=np.zeros(cuts),
                        robot_factor=1.0, edge_factor=1.0, robot_spread=0.0, edge_spread=0.0)
 
     def planner() -> Planner:
-        return Planner(PROFILE, Rules(codecs=('raw',)))
+        return Planner(PROFILE, PlannerConstraints(codecs=('raw',)))
 
     rates = np.geomspace(1e6, 100e6, 300)
-    chosen = [planner().plan(outlook(rate_bps, 0.0)).split_index for rate_bps in rates]
+    chosen = [planner().plan(estimate(rate_bps, 0.0)).split_index for rate_bps in rates]
     # The least rate at which something is sent, and a little more: it gains, but less than doubt about the rate asks.
     rate_bps = 1.02 * rates[next(index for index, split in enumerate(chosen) if split != LOCAL)]
     for before_bps, follows in ((rate_bps / 4, True), (rate_bps / 1.1, False)):
         moved = planner()
-        assert moved.plan(outlook(before_bps, 0.0)).split_index == LOCAL
-        assert (moved.plan(outlook(rate_bps, 0.1)).split_index != LOCAL) is follows
+        assert moved.plan(estimate(before_bps, 0.0)).split_index == LOCAL
+        assert (moved.plan(estimate(rate_bps, 0.1)).split_index != LOCAL) is follows
 
 
 @pytest.mark.parametrize('outcome', ['fell_back', 'given up', 'local', 'another split'])
@@ -352,5 +352,5 @@ def test_what_is_not_missed_does_not_add_up_while_nothing_is_planned(monkeypatch
     for _ in range(30):
         wire.idle(0.1)
         wire.frame()
-    assert planner._missed_s == 0.0
-    assert wire.now_s - planner._planned_s < 0.3
+    assert planner.hysteresis.missed_s == 0.0
+    assert wire.now_s - planner.hysteresis.looked_s < 0.3

@@ -1,0 +1,100 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""The choices of split and codec, with what the profiles say of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.planner.constraints import PlannerConstraints
+from dynsplit_ros.profile.profile import SystemProfile
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+class Choices:
+    """
+    A table with one row for each choice; local inference is the last one.
+
+    Columns are arrays of shape [choices]: ``split`` (split index), ``is_local`` and its opposite ``sends``,
+    ``payload_bytes``, ``bits`` (payload and answer; the answer's bits are divided by ``downlink_ratio``),
+    ``answer_bits``, and the profiled times in seconds ``head_s``, ``encode_s``, ``decode_s``, ``tail_s`` and
+    ``finish_s`` (the tail on the robot). ``allowed`` says what the constraints permit while the edge answers.
+    ``codecs`` and ``names`` (of the splits) are lists of the same length. Raises DynsplitError when the constraints do
+    not fit the profile.
+    """
+
+    def __init__(
+        self, profile: SystemProfile, constraints: PlannerConstraints, batch: int, downlink_ratio: float
+    ) -> None:
+        _check(profile, constraints, batch)
+        local = profile.cuts[-1]
+        rows = [
+            (cut, name, codec)
+            for cut in profile.cuts[:-1]
+            for name, codec in cut.codecs.items()
+            if name in constraints.codecs
+        ]
+        self.codecs = [name for _, name, _ in rows] + ['']
+        self.names = [cut.name for cut, _, _ in rows] + [local.name]
+        self.split = np.array([cut.index for cut, _, _ in rows] + [local.index])
+        self.is_local: Flags = self.split == local.index
+        self.sends: Flags = np.logical_not(self.is_local)
+        self.payload_bytes = _column([codec.payload_bytes[batch] for _, _, codec in rows] + [0])
+        self.answer_bits = 8 * profile.answer_bytes * batch / downlink_ratio * self.sends
+        self.bits = 8 * self.payload_bytes + self.answer_bits
+        self.head_s = _column([cut.head_s[batch] for cut, _, _ in rows] + [local.head_s[batch]])
+        self.encode_s = _column([codec.encode_s[batch] for _, _, codec in rows] + [0.0])
+        self.decode_s = _column([codec.decode_s[batch] for _, _, codec in rows] + [0.0])
+        self.tail_s = _column([cut.tail_s[batch] for cut, _, _ in rows] + [0.0])
+        self.finish_s = _column([cut.finish_s[batch] for cut, _, _ in rows] + [0.0])
+
+        self.allowed: Flags = (self.split >= constraints.shallowest_split) | self.is_local
+        if constraints.pinned_split >= 0:
+            self.allowed &= self.split == constraints.pinned_split
+        if not self.allowed.any():
+            raise DynsplitError(
+                f'no choice is left: pinned_split {constraints.pinned_split}, shallowest_split '
+                f'{constraints.shallowest_split}, codecs {list(constraints.codecs)}; allow another split or codec'
+            )
+
+    def __len__(self) -> int:
+        return len(self.codecs)
+
+    @property
+    def local(self) -> int:
+        """Row of local inference."""
+        return len(self) - 1
+
+    def describe(self, choice: int) -> str:
+        """Return a choice in words."""
+        if choice == self.local:
+            return 'local inference'
+        return f'split {self.split[choice]} ({self.names[choice]}, {self.codecs[choice]})'
+
+
+def _column(values: Sequence[float]) -> Array:
+    return np.array(values, dtype=np.float64)
+
+
+def _check(profile: SystemProfile, constraints: PlannerConstraints, batch: int) -> None:
+    """Raise DynsplitError when the constraints name what the profile does not have."""
+    if batch not in profile.batches:
+        raise DynsplitError(
+            f'batch {batch} was not profiled, only {list(profile.batches)}: profile it, or use one of these'
+        )
+    if constraints.objective not in ('latency', 'frame_rate'):
+        raise DynsplitError(f"the objective {constraints.objective!r} is not known: use 'latency' or 'frame_rate'")
+    for name, index in (
+        ('shallowest_split', constraints.shallowest_split),
+        ('pinned_split', max(constraints.pinned_split, 0)),
+    ):
+        if not 0 <= index <= profile.local_index:
+            raise DynsplitError(
+                f'{name} is {index}, but {profile.model!r} has the splits 0 to {profile.local_index}; name one of these'
+            )

@@ -1,0 +1,34 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""What the planner may choose, and what it optimises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PlannerConstraints:
+    """
+    The user's limits on the choice of split and codec.
+
+    ``objective`` is 'latency' (of one frame) or 'frame_rate' (the slowest stage decides). ``codecs`` names the codecs
+    that may be chosen, ``shallowest_split`` the least split index whose activation may leave the robot,
+    ``pinned_split`` the only split that may be used (-1: any). ``bandwidth_bps`` limits what is sent on average
+    (bit/s, 0: no limit) at ``frame_rate_hz`` images offered per second.
+
+    A change of choice must gain more than ``switching_cost`` (share of the predicted latency) plus ``confidence``
+    standard deviations of the gain. ``fallback_s`` (s) replaces the default answer timeout (0: keep the default).
+    ``waiting_share`` (0 to 1) is the share of the frame rate that the camera may give up to start on newer images.
+    """
+
+    objective: str = 'latency'
+    codecs: tuple[str, ...] = ('raw', 'blosc2')
+    shallowest_split: int = 0
+    pinned_split: int = -1
+    bandwidth_bps: float = 0.0
+    frame_rate_hz: float = 10.0
+    switching_cost: float = 0.01
+    confidence: float = 3.5
+    fallback_s: float = 0.0
+    waiting_share: float = 0.08
