@@ -138,7 +138,7 @@ class Planner:
         )
 
     def _allowed(self, prediction: Prediction, estimate: SystemEstimate) -> Flags:
-        """Return which choices are possible now: only local inference without an edge, else what the bandwidth allows."""
+        """Return which choices are possible now: without an edge only local inference, else those within the limits."""
         choices = self._choices
         if not estimate.alive:
             return choices.is_local
