@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from worlds import system, Wire
 
-from dynsplit_ros.estimators.link import HEARTBEAT_BYTES
+from dynsplit_ros.estimators.link import HEARTBEAT_BYTES, LinkEstimator
+from dynsplit_ros.estimators.probing import LinkRules
 from dynsplit_ros.estimators.rate import RateFilter
 from dynsplit_ros.runtime.monitor import FrameObservation, Monitor, MonitorSettings
 from dynsplit_ros.simulation.trace import constant, noisy, steps
@@ -463,3 +464,65 @@ def test_a_machine_that_is_stopped_until_its_next_slice_does_not_take_a_slow_lin
         if now_s > 5.0:
             monitor.tick(now_s + 0.019)
             assert monitor.link.throughput_bps < 10e6
+
+
+def settled_link(rtt_s: float = 0.004, rate_bps: float = 20e6) -> tuple[LinkEstimator, float]:
+    """Return an estimator that knows a link well, and the time."""
+    settings = MonitorSettings()
+    link = LinkEstimator(LinkRules(**{name: getattr(settings, name) for name in LinkRules.__dataclass_fields__}))
+    now_s = 0.0
+    while now_s < 20.0:
+        now_s += 0.05
+        probe = link.next_probe(now_s)
+        if probe is not None:
+            link.on_answer(('probe', probe.id), now_s + rtt_s + (probe.payload_bytes + 32) * 8 / rate_bps, 0.0, 0)
+    assert link.rtt_s == pytest.approx(rtt_s, rel=0.1)
+    return link, now_s
+
+
+def test_a_heartbeat_that_waited_behind_an_answer_says_nothing_of_the_round_trip() -> None:
+    link, now_s = settled_link()
+    before_s = link.rtt_s
+    for number in range(40):  # each answer of 250 kB holds the downlink for 0.1 s, and the heartbeat comes behind it
+        link.on_sent(number, now_s, 1000, 0.0)
+        heartbeat = None
+        while heartbeat is None or heartbeat.payload_bytes > HEARTBEAT_BYTES:
+            now_s += 0.05
+            link.on_receipt(number, now_s)
+            heartbeat = link.next_probe(now_s)
+        answered_s = now_s + 0.1
+        link.on_answer(number, answered_s, 0.0, 250_000)
+        link.on_answer(('probe', heartbeat.id), answered_s + 32 * 8 / 20e6, 0.0, 0)
+        now_s = answered_s + 0.3
+    assert link.rtt_s == pytest.approx(before_s, rel=0.5)
+
+
+def test_probes_that_are_lost_become_smaller_until_they_get_through() -> None:
+    """A buffer on the way drops every message of more than 20 kB."""
+    link, now_s = settled_link(rate_bps=1e9)
+    sizes = []
+    while now_s < 120.0:
+        now_s += 0.05
+        link.tick(now_s)
+        probe = link.next_probe(now_s)
+        if probe is None:
+            continue
+        sizes += [probe.payload_bytes] if probe.payload_bytes > HEARTBEAT_BYTES else []
+        if probe.payload_bytes <= 20_000:
+            took_s = 0.004 + (probe.payload_bytes + 32) * 8 / 1e9
+            link.on_answer(('probe', probe.id), now_s + took_s, 0.0, 0)
+    assert max(sizes[:3]) > 20_000
+    late = sizes[len(sizes) // 2:]
+    assert sum(size <= 20_000 for size in late) >= len(late) / 3
+
+
+def test_the_round_trip_is_followed_while_payloads_leave_no_room_for_heartbeats() -> None:
+    link, now_s = settled_link(rtt_s=0.004)
+    for number in range(60):  # the next payload leaves with the receipt of the one before
+        dispersion_s = 0.2
+        link.on_sent(number, now_s, 500_000, 0.0)
+        assert link.next_probe(now_s + 0.1) is None
+        now_s += dispersion_s + 0.024
+        link.on_receipt(number, now_s, dispersion_s)
+        link.on_answer(number, now_s, 0.0, 100)
+    assert link.rtt_s == pytest.approx(0.024, rel=0.1)

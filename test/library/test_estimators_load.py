@@ -208,3 +208,46 @@ def test_reports_of_what_was_answered_do_not_deny_how_two_cuts_compare() -> None
     for number in range(10):  # without answers, they are all that is known
         load.on_report(report(1000 + number, period_s=0.2, slowdown=5.0), now_s + 0.3 + number / 5)
     assert load.times.factor == pytest.approx(5.0, rel=0.1)
+
+
+def test_a_restarted_edge_that_has_run_nothing_is_taken_to_be_as_profiled() -> None:
+    load = LoadEstimator()
+    for number in range(20):
+        load.on_report(report(number, slowdown=8.0, queueing_s=2.0), number / 10)
+    assert load.estimate(2.0).slowdown > 4
+    load.on_report(report(0, session=2, slowdown=1.0, utilisation=0.0, queueing_s=0.0), 2.0)
+    restarted = load.estimate(2.0)
+    assert restarted.slowdown == 1.0 and restarted.queueing_s == 0.0
+
+
+def test_a_cut_that_was_slow_half_an_hour_ago_is_tried_again() -> None:
+    times, now_s = ServiceTimes(0.5), 0.0
+    for turn in range(20):
+        for _ in range(15):
+            now_s += 0.1
+            cut, measured_s = ((6, 0.1), (2, 0.15))[turn % 2]
+            times.observe(cut, measured_s, 0.1, now_s)
+    assert times.factor_of(2) / times.factor_of(6) > 1.4
+    for _ in range(600):  # half an hour in which only the other cut is used
+        now_s += 3.0
+        times.observe(6, 0.1, 0.1, now_s)
+    assert times.factor_of(2) / times.factor_of(6) < 1.05
+
+
+def test_a_slow_machine_that_stayed_slow_is_forgotten_more_slowly_the_next_time() -> None:
+    times, now_s = ServiceTimes(0.5), 0.0
+    left_after_a_minute = []
+    for _ in range(3):
+        for _ in range(20):
+            now_s += 0.1
+            times.observe(0, 0.4, 0.1, now_s)
+        assert times.factor_of(0) == pytest.approx(4.0, rel=0.05)
+        before = math.log(times.factor)
+        for _ in range(60):
+            now_s += 1.0
+            times.forget(now_s)
+        left_after_a_minute.append(math.log(times.factor) / before)
+    first, second, third = left_after_a_minute
+    assert first == pytest.approx(math.exp(-1), abs=0.02)
+    assert second == pytest.approx(math.exp(-1 / 2), abs=0.02)
+    assert third == pytest.approx(math.exp(-1 / 4), abs=0.02)
