@@ -1,0 +1,236 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""The latency model's terms, the hysteresis and the answer timeout, each on numbers that can be checked by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+import math
+
+import numpy as np
+import pytest
+from worlds import system
+
+from dynsplit_ros.estimators.rate import RATE_SHARES
+from dynsplit_ros.planner import Planner, PlannerConstraints, SystemEstimate
+from dynsplit_ros.planner.latency import BitTime
+
+PROFILE = system()
+CUTS = len(PROFILE.cuts)
+LOCAL = PROFILE.local_index
+RAW = PlannerConstraints(codecs=('raw',))
+#: So few images that every stage keeps up and images are new.
+RARE = PlannerConstraints(codecs=('raw',), frame_rate_hz=0.5)
+
+
+def estimate(rate_bps: float = 20e6, **values) -> SystemEstimate:
+    known = {
+        'now_s': 0.0, 'rates_bps': np.full(len(RATE_SHARES), rate_bps), 'rate_spread': 0.2, 'rtt_s': 0.01,
+        'alive': True, 'queueing_s': 0.0, 'robot': np.ones(CUTS), 'edge': np.ones(CUTS), 'residual_s': np.zeros(CUTS),
+        'robot_factor': 1.0, 'edge_factor': 1.0, 'robot_spread': 0.0, 'edge_spread': 0.0}
+    return SystemEstimate(**{**known, **values})
+
+
+def candidate(planner: Planner, split: int, **values):
+    return next(c for c in planner.plan(estimate(**values)).candidates if c.split_index == split)
+
+
+def near(rate_bps: float, ratio: float) -> np.ndarray:
+    """Return rates that are either ``rate_bps`` or ``ratio`` times as fast, with equal probability."""
+    return np.where(np.arange(len(RATE_SHARES)) < len(RATE_SHARES) // 2, rate_bps, ratio * rate_bps)
+
+
+def test_a_capped_mean_is_that_of_the_distribution() -> None:
+    bit_time = BitTime(near(1e6, 4.0))
+    slow_s, fast_s = 1e-6, 0.25e-6
+    assert bit_time.mean_s == pytest.approx((slow_s + fast_s) / 2, rel=0.02)
+    assert float(bit_time.capped_mean_s(np.array(1.0))) == pytest.approx(bit_time.mean_s)
+    assert float(bit_time.capped_mean_s(np.array(fast_s))) == pytest.approx(fast_s)
+    assert float(bit_time.capped_mean_s(np.array(-1.0))) == 0.0
+    assert float(bit_time.share_beyond(np.array(slow_s))) == pytest.approx(0.0, abs=1e-12)
+    assert float(bit_time.share_beyond(np.array(0.0))) == 1.0
+
+
+def test_each_term_moves_the_latency_by_what_it_is() -> None:
+    planner, split = Planner(PROFILE, RARE), 2
+    cut = PROFILE.cuts[split]
+    before = candidate(planner, split)
+
+    def difference(**values) -> float:
+        return candidate(planner, split, **values).latency_s - before.latency_s
+
+    assert difference(rtt_s=0.03) == pytest.approx(0.02)
+    assert difference(queueing_s=0.02) == pytest.approx(0.02)
+    assert difference(resize_s=0.003) == pytest.approx(0.003)
+    assert difference(edge_factor=2.0) == pytest.approx(cut.tail_s[1] + cut.codecs['raw'].decode_s[1])
+    assert difference(edge=np.full(CUTS, 2.0)) == pytest.approx(cut.tail_s[1])
+    assert difference(robot_factor=1.1) == pytest.approx(0.1 * (cut.head_s[1] + cut.codecs['raw'].encode_s[1]))
+    assert difference(robot=np.full(CUTS, 1.1)) == pytest.approx(0.1 * cut.head_s[1])
+    assert difference(residual_s=np.full(CUTS, 0.015)) == pytest.approx(0.015)
+    bits = 8 * (cut.codecs['raw'].payload_bytes[1] + PROFILE.answer_bytes)
+    assert difference(rate_bps=10e6) == pytest.approx(bits * (1 / 10e6 - 1 / 20e6))
+
+
+def test_a_slower_downlink_makes_only_the_answer_longer() -> None:
+    slow, fast = (candidate(Planner(PROFILE, RARE, downlink_ratio=ratio), 1) for ratio in (0.5, 1.0))
+    assert slow.answer_s == pytest.approx(2 * fast.answer_s)
+    assert slow.latency_s - fast.latency_s == pytest.approx(fast.answer_s)
+    assert slow.transmit_s == fast.transmit_s
+
+
+def test_a_residual_takes_at_most_half_of_a_prediction() -> None:
+    planner = Planner(PROFILE, RAW)
+    before = candidate(planner, 1)
+    without_age_s = before.latency_s - before.wait_s
+    after = candidate(planner, 1, residual_s=np.full(CUTS, -100.0))
+    assert after.latency_s - after.wait_s == pytest.approx(without_age_s / 2)
+
+
+def test_images_are_new_while_every_stage_keeps_up_and_half_a_period_old_beyond() -> None:
+    for waiting_share, old_s in ((0.0, 0.05), (0.08, None)):
+        planner = Planner(PROFILE, replace(RAW, frame_rate_hz=10.0, waiting_share=waiting_share))
+        assert candidate(planner, 0, rate_bps=1e9).wait_s == pytest.approx(0.0, abs=1e-6)
+        age_s = candidate(planner, LOCAL).wait_s
+        assert age_s == pytest.approx(old_s, rel=0.1) if old_s else 0 < age_s < 0.03
+
+
+def test_publishing_counts_for_whether_the_robot_keeps_up_and_not_for_the_latency() -> None:
+    planner = Planner(PROFILE, replace(RAW, frame_rate_hz=4.0, waiting_share=0.0))
+    local_s = PROFILE.cuts[LOCAL].head_s[1]
+    idle, busy = (candidate(planner, LOCAL, publish_s=publish_s) for publish_s in (0.0, 0.3 - local_s))
+    assert idle.wait_s == pytest.approx(0.0, abs=1e-3)
+    assert busy.wait_s == pytest.approx(0.125, rel=0.1)
+    assert busy.latency_s - busy.wait_s == pytest.approx(idle.latency_s - idle.wait_s)
+
+
+def test_a_link_that_is_sometimes_slow_makes_images_old() -> None:
+    planner = Planner(PROFILE, replace(RAW, frame_rate_hz=10.0, waiting_share=0.0))
+    bits = 8 * PROFILE.cuts[0].codecs['raw'].payload_bytes[1]
+    rates_bps = near(bits / 0.3, 15.0)  # 0.3 s or 0.02 s for a frame
+    assert candidate(planner, 0, rates_bps=rates_bps).wait_s == pytest.approx(0.5 * 0.05, rel=0.2)
+
+
+def test_the_expected_wait_is_bounded_by_the_answer_timeout_and_the_finish() -> None:
+    constraints = replace(RAW, fallback_s=0.2, waiting_share=0.0, frame_rate_hz=0.1)
+    cut = PROFILE.cuts[0]
+    dead = candidate(Planner(PROFILE, constraints), 0, rate_bps=1e3)
+    assert dead.latency_s - dead.wait_s == pytest.approx(cut.head_s[1] + cut.codecs['raw'].encode_s[1]
+                                                         + 0.2 + cut.finish_s[1], rel=0.02)
+
+
+@pytest.mark.parametrize('alive, rate_bps', [(False, 1e9), (True, 1e9)])
+def test_without_an_edge_only_local_inference_is_allowed(alive, rate_bps) -> None:
+    plan = Planner(PROFILE, RAW).plan(estimate(rate_bps, alive=alive))
+    assert (plan.split_index == LOCAL) is not alive
+    assert [c.split_index for c in plan.candidates if c.allowed] == (list(range(CUTS)) if alive else [LOCAL])
+
+
+def test_the_answer_timeout_leaves_a_usual_answer_time_and_ends_before_the_bound() -> None:
+    for rate_bps in (5e6, 20e6, 200e6):
+        plan = Planner(PROFILE, replace(RAW, pinned_split=0)).plan(estimate(rate_bps))
+        chosen = plan.candidates[0]
+        wait_s = (chosen.transmit_s + chosen.rtt_s + chosen.queueing_s + chosen.decode_s + chosen.tail_s
+                  + chosen.answer_s)
+        longest_s = max(3 * wait_s, 0.2)
+        assert 1.5 * wait_s < plan.fallback_after_s <= max(longest_s, 1.5 * wait_s + 0.02)
+
+
+def test_a_set_answer_timeout_is_taken_as_it_is() -> None:
+    assert Planner(PROFILE, replace(RAW, fallback_s=0.7)).plan(estimate(100e6)).fallback_after_s == 0.7
+
+
+def turning_point(planner: Planner, low_bps: float, high_bps: float) -> float:
+    """Return the rate from which on a new planner sends."""
+    while high_bps / low_bps > 1.0005:
+        middle_bps = math.sqrt(low_bps * high_bps)
+        sends = Planner(PROFILE, planner.constraints).plan(estimate(middle_bps)).split_index != LOCAL
+        low_bps, high_bps = (low_bps, middle_bps) if sends else (middle_bps, high_bps)
+    return high_bps
+
+
+@pytest.mark.parametrize('spread, doubt', [
+    ({'rate_spread': 0.0}, 'none'), ({'rate_spread': 0.1}, 'the rate'), ({'robot_spread': 0.03}, 'the robot'),
+    ({'edge_spread': 0.03}, 'the edge')])
+def test_a_change_must_gain_more_than_the_doubt(spread, doubt) -> None:
+    constraints = replace(RARE, switching_cost=0.0)
+    rate_bps = 1.01 * turning_point(Planner(PROFILE, constraints), 1e6, 100e6)
+    values = {'rate_spread': 0.0, **spread}
+
+    def changes(since_s: float) -> bool:
+        planner = Planner(PROFILE, constraints)
+        assert planner.plan(estimate(rate_bps / 1.2, **values)).split_index == LOCAL
+        return planner.plan(estimate(rate_bps, now_s=since_s, **values)).changed
+
+    assert changes(0.01) is (doubt == 'none')
+
+
+def test_doubt_beyond_a_fluctuation_does_not_delay_a_change() -> None:
+    """A machine that is hardly known (1.0) is not waited for longer than one that fluctuates by 3 %."""
+    rate_bps = 1.5 * turning_point(Planner(PROFILE, RARE), 1e6, 100e6)
+    for spread in (0.03, 1.0):
+        planner = Planner(PROFILE, RARE)
+        planner.plan(estimate(rate_bps / 1.6))
+        doubt = {'robot_spread': spread, 'edge_spread': spread, 'rate_spread': spread}
+        assert planner.plan(estimate(rate_bps, now_s=0.01, **doubt)).changed
+
+
+def test_the_switching_cost_is_a_share_of_the_latency() -> None:
+    rate_bps = 1.05 * turning_point(Planner(PROFILE, RARE), 1e6, 100e6)
+    for switching_cost, changed in ((0.0, True), (0.2, False)):
+        planner = Planner(PROFILE, replace(RARE, switching_cost=switching_cost))
+        planner.plan(estimate(rate_bps / 1.2, rate_spread=0.0))
+        assert planner.plan(estimate(rate_bps, now_s=0.01, rate_spread=0.0)).changed is changed
+
+
+def test_missed_gains_add_up_to_a_change() -> None:
+    rate_bps = 1.06 * turning_point(Planner(PROFILE, RARE), 1e6, 100e6)
+    planner = Planner(PROFILE, RARE)
+    planner.plan(estimate(rate_bps / 1.2, rate_spread=0.1))
+    changed_s = next((now_s for now_s in np.arange(0.5, 300.0, 0.5)
+                      if planner.plan(estimate(rate_bps, now_s=float(now_s), rate_spread=0.1)).changed), math.inf)
+    assert 10.0 < changed_s < 200.0
+
+
+def test_a_look_after_a_long_time_counts_one_second_of_missed_gains() -> None:
+    rate_bps = 1.06 * turning_point(Planner(PROFILE, RARE), 1e6, 100e6)
+    planner = Planner(PROFILE, RARE)
+    planner.plan(estimate(rate_bps / 1.2, rate_spread=0.1))
+    assert not planner.plan(estimate(rate_bps, now_s=1000.0, rate_spread=0.1)).changed
+
+
+def test_what_was_missed_is_forgotten_when_the_choice_in_force_is_the_best_again() -> None:
+    rate_bps = 1.06 * turning_point(Planner(PROFILE, RARE), 1e6, 100e6)
+    planner = Planner(PROFILE, RARE)
+    planner.plan(estimate(rate_bps / 1.2, rate_spread=0.1))
+    planner.plan(estimate(rate_bps, now_s=0.5, rate_spread=0.1))
+    assert planner.hysteresis.missed_s > 0
+    planner.plan(estimate(rate_bps / 1.2, now_s=0.6, rate_spread=0.1))
+    assert planner.hysteresis.missed_s == 0
+
+
+def test_a_frame_rate_that_is_set_later_is_planned_for() -> None:
+    planner = Planner(PROFILE, replace(RAW, bandwidth_bps=4e6))
+    rates = []
+    for frame_rate_hz in (2.0, 40.0):
+        planner.set_frame_rate(frame_rate_hz)
+        plan = planner.plan(estimate(100e6))
+        chosen = next(c for c in plan.candidates if (c.split_index, c.codec) == (plan.split_index, plan.codec))
+        rates.append(chosen.payload_bytes)
+    assert rates[1] < rates[0] <= 4e6 / 8 / 2
+
+
+def test_the_frame_rate_objective_takes_the_least_slowest_stage() -> None:
+    plan = Planner(PROFILE, replace(RAW, objective='frame_rate')).plan(estimate(12e6))
+    chosen = next(c for c in plan.candidates if c.split_index == plan.split_index)
+    assert chosen.frame_rate_hz == pytest.approx(max(c.frame_rate_hz for c in plan.candidates))
+
+
+def test_images_that_wait_are_done_by_the_robot_only_where_that_is_foreseen() -> None:
+    def waits(**values) -> float:
+        planner = Planner(PROFILE, replace(RAW, frame_rate_hz=10.0))
+        return planner.plan(estimate(**values)).local_if_wait_s
+
+    slow_edge = {'rate_bps': 1e9, 'edge_factor': 7.6}
+    assert waits(**slow_edge, rate_spread=0.05) < math.inf
+    assert waits(**slow_edge, rate_spread=0.5) < math.inf, 'the edge is the slowest stage'
+    assert waits(rate_bps=1e9, rate_spread=0.05) == math.inf, 'every stage keeps up'
