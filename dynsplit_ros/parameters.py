@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+import json
 import math
 from typing import Any, Union
 
@@ -21,6 +23,8 @@ class Parameter:
 
     ``minimum`` and ``maximum`` bound a number or each element of a list of numbers; ``choices`` lists the texts that
     are allowed. ``dynamic`` parameters may change while the node runs; the others are read when it is configured.
+    ``locked`` is for what names code, a file, a host or a port, or starts a program: only the command line and the
+    parameter file set it, for any peer of the ROS domain can set the others.
     """
 
     name: str
@@ -31,6 +35,7 @@ class Parameter:
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     dynamic: bool = False
+    locked: bool = False
 
     @property
     def allowed(self) -> str:
@@ -75,28 +80,36 @@ def _as_float(value: Any) -> Any:
     return float(value) if type(value) is int else value
 
 
+REMOTE_CONTROL = Parameter('remote_control', True, 'Whether other nodes may read and set parameters and change the '
+                           "lifecycle state through ROS 2's standard services; if not, the node offers none of these.",
+                           locked=True)
 AUTOSTART = Parameter('autostart', True, 'Whether the node configures and activates itself at its start; if not, '
                       'others drive it: ros2 lifecycle set.')
 
 MODEL = (
+    REMOTE_CONTROL,
     AUTOSTART,
+    Parameter('allowed_models', [''], 'Models that the parameter model may be set to while the node runs: names, or '
+              'JSON objects with the parameters that belong to the model, such as \'{"model": "alexnet", "weights": '
+              '"none"}\'. [\'\'] allows only the model of the start. Nothing is downloaded for them.', locked=True),
     Parameter('model', 'mobilenet_v2', 'The network: a torchvision model by name, package.module:factory, or a .pt2 '
-              'file saved with torch.export. Must be the same on robot and edge.'),
+              'file saved with torch.export. Must be the same on robot and edge.', locked=True),
     Parameter('weights', 'default', "Its weights: 'default' or a name from torchvision's enumeration of them, 'none' "
               'for seeded ones whose predictions mean nothing, or the path of a state dict (.pt, .pth, .safetensors). '
-              'Must be the same on robot and edge.'),
+              'Must be the same on robot and edge.', locked=True),
     Parameter('model_arguments', '', "Keyword arguments of the model's builder or factory, as a JSON object. Must be "
-              'the same on robot and edge.'),
+              'the same on robot and edge.', locked=True),
     Parameter('task', '', 'What a model of your own does; empty takes classification for it. Must be the same on '
               'robot and edge.',
               choices=('', 'classification', 'segmentation', 'detection', 'other')),
-    Parameter('labels', [''], "The classes' names in the order of the outputs; [''] takes the model's own."),
+    Parameter('labels', [''], "The classes' names in the order of the outputs; [''] takes the model's own.",
+              locked=True),
     Parameter('mean', [0.0, 0.0, 0.0], "Mean of each channel of the image scaled to 0 to 1, with std; std of 0 takes "
               "the model's own. Must be the same on robot and edge.", minimum=-1000.0, maximum=1000.0),
     Parameter('std', [0.0, 0.0, 0.0], 'Standard deviation of each channel, as mean. Must be the same on robot and '
               'edge.', minimum=0.0, maximum=1000.0),
     Parameter('leaves', [''], 'Class names or paths of submodules whose code cannot be traced and is kept whole. Must '
-              'be the same on robot and edge.'),
+              'be the same on robot and edge.', locked=True),
     Parameter('cut', True, 'Whether the model is cut; without, only full offloading and local inference remain, and '
               'any module will do. Must be the same on robot and edge.'),
     Parameter('input_size', [0, 0], "Height and width that an image is resized to; [0, 0] takes the model's own. "
@@ -110,9 +123,9 @@ MODEL = (
     Parameter('autocast', '', 'Type that this side computes in where torch finds it safe; results then differ.',
               choices=('', 'bfloat16', 'float16')),
     Parameter('compile', False, 'Compile heads and tails of this side with torch.compile; results may then differ in '
-              'the last bits.'),
+              'the last bits.', locked=True),
     Parameter('profile', '', "Profile of the model on this machine, as the 'profile' tool writes it; empty: this "
-              'machine is measured at the start and the result is kept for the next one.'),
+              'machine is measured at the start and the result is kept for the next one.', locked=True),
 )
 
 CAMERA = MODEL + (
@@ -180,7 +193,7 @@ EDGE = MODEL + (
 
 #: The monitor's settings declare themselves; all of them may change while it runs. The camera says how many images its
 #: frames have.
-MONITOR = (AUTOSTART, *(
+MONITOR = (REMOTE_CONTROL, AUTOSTART, *(
     Parameter(setting.name,
               list(default) if isinstance(default := setting.default, tuple) else default,  # type: ignore[arg-type]
               setting.metadata['description'], setting.metadata['unit'], setting.metadata['minimum'],
@@ -188,8 +201,9 @@ MONITOR = (AUTOSTART, *(
     for setting in fields(MonitorSettings) if setting.name != 'batch'))
 
 SOURCE = (
+    REMOTE_CONTROL,
     Parameter('path', '', 'What to play: an image file, a folder of them, a video file or the number of a webcam; '
-              'empty pans across a photograph that scikit-image brings.'),
+              'empty pans across a photograph that scikit-image brings.', locked=True),
     Parameter('rate_hz', 10.0, 'Images per second.', '1/s', 0.01, 1000.0),
     Parameter('width', 640, 'Width of the images.', 'pixels', 1, 8192),
     Parameter('height', 480, 'Height of the images.', 'pixels', 1, 8192),
@@ -197,6 +211,7 @@ SOURCE = (
 )
 
 LINK_EMULATOR = (
+    REMOTE_CONTROL,
     Parameter('rates_mbps', [100.0], 'For demonstrations: rate of the emulated uplink in each step of the script; 0 '
               'carries nothing.', 'Mbit/s', 0.0, 100000.0, dynamic=True),
     Parameter('durations_s', [3600.0], 'How long each step lasts; the last one lasts for ever.', 's', 0.01, 1e6),
@@ -204,3 +219,48 @@ LINK_EMULATOR = (
     Parameter('queue_bytes', 2_000_000, 'Bytes that may wait for the uplink; what comes on top is lost.', 'bytes',
               1000, 1_000_000_000),
 )
+
+#: What an entry of allowed_models may say: all that describes the model.
+_OF_A_MODEL = {parameter.name: parameter for parameter in MODEL
+               if parameter not in (REMOTE_CONTROL, AUTOSTART) and parameter.name != 'allowed_models'}
+
+
+def allowed_models(values: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
+    """
+    Return, by model, the parameters that a node takes when its parameter ``model`` is set to that model.
+
+    ``values`` are those that the node was started with; their model comes first and takes them back. Another model has
+    what its entry of ``allowed_models`` says, and otherwise the defaults of locked parameters: the weights or the
+    profile of the first model would not fit it. Raises DynsplitError for an entry that cannot be used.
+    """
+    started = str(values['model'])
+    entries: dict[str, dict[str, Any]] = {started: {'model': started}}
+    for text in values['allowed_models']:  # type: ignore[union-attr]
+        entry = _entry(str(text)) if text else entries[started]
+        if entries.setdefault(entry['model'], entry) != entry:
+            raise DynsplitError(f"parameter 'allowed_models' has {text!r}, but {entry['model']!r} is there already, or "
+                                'the model of the start; list each model once')
+    first = {name: values[name] for name, parameter in _OF_A_MODEL.items()
+             if parameter.locked or any(name in entry for entry in entries.values())}
+    defaults = {name: parameter.default for name, parameter in _OF_A_MODEL.items() if parameter.locked}
+    return {model: {**first, **(defaults if number else {}), **entry}
+            for number, (model, entry) in enumerate(entries.items())}
+
+
+def _entry(text: str) -> dict[str, Any]:
+    """Return the parameters that an entry of allowed_models names, checked."""
+    if not text.lstrip().startswith('{'):
+        return {'model': text}
+    try:
+        entry = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DynsplitError(f"parameter 'allowed_models' has {text!r}, which is no JSON ({error}); give a name, or an "
+                            'object such as {"model": "alexnet", "weights": "none"}') from error
+    unknown = sorted(entry.keys() - _OF_A_MODEL.keys())
+    if 'model' not in entry or unknown:
+        raise DynsplitError(f"parameter 'allowed_models' has {text!r}, "
+                            + (f'but there is no {unknown[0]!r} in it' if unknown else 'which names no model')
+                            + f"; an entry has 'model' and any of {', '.join(sorted(_OF_A_MODEL.keys() - {'model'}))}")
+    if isinstance(entry.get('model_arguments'), dict):  # JSON in JSON is hard to write
+        entry['model_arguments'] = json.dumps(entry['model_arguments'])
+    return {name: _OF_A_MODEL[name].check(value) for name, value in entry.items()}

@@ -67,7 +67,7 @@ def parameter_tables() -> str:
         rows = [f'### {node}', '', '| parameter | default | allowed | meaning |', '| --- | --- | --- | --- |']
         for parameter in declared:
             allowed = parameter.allowed or type(parameter.default).__name__
-            when = ' May change while the node runs.' if parameter.dynamic else ''
+            when = ' May change while the node runs.' if parameter.dynamic else ' Locked.' if parameter.locked else ''
             rows.append(f'| `{parameter.name}` | `{parameter.default!r}` | {allowed} | {parameter.description}{when} |')
         parts.append('\n'.join(rows))
     return '\n\n'.join(parts)

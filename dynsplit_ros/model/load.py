@@ -124,6 +124,7 @@ def load_model(
     labels: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    download: bool = True,
 ) -> LoadedModel:
     """
     Load a model.
@@ -141,6 +142,7 @@ def load_model(
     :param labels: the classes' names in the order of the outputs; ``None`` for the weights' own.
     :param mean: per channel, of the image scaled to [0, 1]; ``None`` for the model's own.
     :param std: per channel, as ``mean``.
+    :param download: whether torchvision's weights may be downloaded; without, they must be on this machine.
     :raises DynsplitError: when any of them cannot be used.
     """
     size = None if input_size is None else _checked_size(input_size)
@@ -156,7 +158,7 @@ def load_model(
     elif name.endswith('.pt2'):
         model = _from_export(Path(name), weights, size, options, task or 'classification')
     else:
-        model = _from_torchvision(name, weights, size, seed, options)
+        model = _from_torchvision(name, weights, size, seed, options, download)
     if mean is not None:
         model.normalise = Normalise(mean, std)
     if labels is not None:
@@ -175,7 +177,7 @@ def _checked_size(input_size: Sequence[int]) -> tuple[int, int]:
 
 
 def _from_torchvision(
-    name: str, weights: str, size: tuple[int, int] | None, seed: int, options: dict[str, Any]
+    name: str, weights: str, size: tuple[int, int] | None, seed: int, options: dict[str, Any], download: bool
 ) -> LoadedModel:
     task = next((task for task in _TASK_ROOMS if name in model_names(task)), None)
     if task is None:
@@ -186,6 +188,13 @@ def _from_torchvision(
         )
     enumeration = zoo.get_model_weights(name)
     entry = _weights_entry(name, enumeration, weights)
+    if entry is not None and not download:
+        file = Path(torch.hub.get_dir()) / 'checkpoints' / entry.url.rpartition('/')[2]
+        if not file.is_file():
+            raise DynsplitError(
+                f'the weights {entry} of {name} are not on this machine ({file}), and a running node downloads none;'
+                f' download them with ./run profile {name} --weights {weights}, or start the node with this model'
+            )
     described = entry or enumeration.DEFAULT
     preset = described.transforms()
 

@@ -37,10 +37,14 @@ class Managed(LifecycleNodeMixin, Shell):
         self._unusable: dict[str, DynsplitError] = {}
         self._failure: Exception | None = None
         Shell.__init__(self, name, parameters)
-        LifecycleNodeMixin.__init__(self)
-        # The mixin's own callback lets a transition that is impossible from here end the node.
-        self._transition = self._service_change_state.callback
-        self._service_change_state.callback = self._on_change_state
+        LifecycleNodeMixin.__init__(self, enable_communication_interface=self.values.remote_control)
+        if self.values.remote_control:
+            # The mixin's own callback lets a transition that is impossible from here end the node.
+            self._transition = self._service_change_state.callback
+            self._service_change_state.callback = self._on_change_state
+        elif not self.values.autostart:
+            raise DynsplitError("parameters 'autostart' and 'remote_control' are both false, so nothing could ever "
+                                'activate the node; set one of them to true')
         self._before_configure = self._before_activate = self._entities()
 
     # ---- what a subclass defines -----------------------------------------------------------------------------------
@@ -186,10 +190,15 @@ class Managed(LifecycleNodeMixin, Shell):
         try:
             return super()._declare(parameter, ignore_override=ignore_override)
         except DynsplitError as error:  # told when the node is configured, unless it has another value by then
+            if parameter.locked:
+                raise
             self._unusable[parameter.name] = error
             if self.has_parameter(parameter.name):
                 self.undeclare_parameter(parameter.name)
             return super()._declare(parameter, ignore_override=True)
+
+    def _has(self, change: rclpy.parameter.Parameter) -> bool:
+        return change.name not in self._unusable and super()._has(change)
 
     def _change(self, changes: list[rclpy.parameter.Parameter]) -> SetParametersResult:
         result = super()._change(changes)

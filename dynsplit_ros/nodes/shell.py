@@ -26,7 +26,9 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 import rclpy.parameter
+from rclpy.parameter_service import ParameterService
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.service import Service
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
@@ -36,7 +38,7 @@ from std_msgs.msg import Header
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.memory import keep_memory
 from dynsplit_ros.nodes.security import check_security
-from dynsplit_ros.parameters import Parameter, Value
+from dynsplit_ros.parameters import allowed_models, Parameter, Value
 from dynsplit_ros.transport import defaults, leaving, small_messages
 
 #: Seconds between two reports of the same kind of fault.
@@ -106,7 +108,7 @@ class Shell(Node):
 
     def __init__(self, name: str, parameters: tuple[Parameter, ...]) -> None:
         with small_messages():  # large ones have participants of their own: topics.Apart
-            super().__init__(name)
+            super().__init__(name, start_parameter_services=False)
         self._declarations = {parameter.name: parameter for parameter in parameters}
         self._told: dict[str, tuple[float, int]] = {}
         self._telling = threading.Lock()
@@ -116,7 +118,12 @@ class Shell(Node):
             for meant in difflib.get_close_matches(name, self._declarations, 1, _MISTYPED):
                 self.get_logger().warning(f'there is no parameter {name!r}; {meant!r} was meant, perhaps, and is '
                                           f'{getattr(self.values, meant)!r}')
+        self.models = allowed_models(vars(self.values)) if hasattr(self.values, 'allowed_models') else {}
+        if len(self.models) > 1:
+            self.describe_parameter('model').read_only = False
         self.add_on_set_parameters_callback(self._change)
+        if self.values.remote_control:
+            self._parameter_service = ParameterService(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self.every(1.0, self._publish_diagnostics)
 
@@ -132,6 +139,17 @@ class Shell(Node):
         options.setdefault('event_callbacks', SubscriptionEventCallbacks(incompatible_qos=note))
         subscription = super().create_subscription(msg_type, topic, *arguments, **options)
         return subscription
+
+    def create_service(self, srv_type: Any, srv_name: str, callback: Callable[..., Any], **options: Any) -> Service:
+        """Create a service that survives every request; rclpy's own raises for a parameter of a type that is none."""
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return callback(request, response)
+            except Exception as error:
+                self.tell(srv_name, f'a request to {srv_name} cannot be carried out: {" ".join(str(error).split())}')
+                return srv_type.Response()
+
+        return super().create_service(srv_type, srv_name, answer, **options)
 
     def destroy_subscription(self, subscription: Subscription) -> bool:
         """Destroy it, as rclpy does; what an executor already has in hand for it goes nowhere."""
@@ -159,12 +177,11 @@ class Shell(Node):
         return sentences
 
     def _declare(self, parameter: Parameter, *, ignore_override: bool = False) -> Value:
-        read_only = self.fixed_for_good and not parameter.dynamic
+        read_only = parameter.locked or self.fixed_for_good and not parameter.dynamic
         given = self._parameter_overrides
         if parameter.name in given and not ignore_override:  # before rclpy, which takes no 3 for a 3.0, sees it
             value = parameter.check(_plain(given[parameter.name].value))
-            given[parameter.name] = rclpy.parameter.Parameter(
-                parameter.name, rclpy.parameter.Parameter.Type.from_parameter_value(parameter.default), value)
+            given[parameter.name] = _parameter(parameter, value)
         declared = self.declare_parameter(
             parameter.name, parameter.default, descriptor(parameter, read_only=read_only),
             ignore_override=ignore_override)
@@ -183,25 +200,64 @@ class Shell(Node):
             self.undeclare_parameter(f'{_OVERRIDES}.{topic}.{name}')
 
     def set_parameters_atomically(self, parameter_list: list[rclpy.parameter.Parameter]) -> SetParametersResult:
-        """Set parameters together; refuse with our own sentence, before rclpy does with one that names none."""
+        """
+        Set parameters together, as any peer may ask; a value that a parameter has already is no change.
+
+        Refuses with our own sentence, before rclpy does with one that does not name what is allowed.
+        """
         try:
-            changes = [self._checked(change) for change in parameter_list]
+            changes = [checked for change in parameter_list if not self._has(change) for checked in
+                       self._checked(change)]
         except DynsplitError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        return super().set_parameters_atomically(changes)
+        if not changes:
+            return SetParametersResult(successful=True)
+        locked = [self.describe_parameter(change.name) for change in changes
+                  if change.name in self._declarations and self._declarations[change.name].locked]
+        before = [descriptor.read_only for descriptor in locked]
+        try:
+            for descriptor in locked:  # `_checked` lets them change with the model alone
+                descriptor.read_only = False
+            return super().set_parameters_atomically(changes)
+        finally:
+            for descriptor, read_only in zip(locked, before):
+                descriptor.read_only = read_only
 
-    def _checked(self, change: rclpy.parameter.Parameter) -> rclpy.parameter.Parameter:
+    def _has(self, change: rclpy.parameter.Parameter) -> bool:
+        """Whether a parameter has this value; ``ros2 param load`` sends some texts as numbers and numbers as texts."""
+        if not self.has_parameter(change.name):
+            return False
+        own, value = (_plain(parameter.value) for parameter in (self.get_parameter(change.name), change))
+        return str(own) == str(value) or own == value and isinstance(own, bool) == isinstance(value, bool)
+
+    def _checked(self, change: rclpy.parameter.Parameter) -> list[rclpy.parameter.Parameter]:
+        """Return a change as it may be made, with those that it brings; raise DynsplitError to refuse it."""
         declaration = self._declarations.get(change.name)
+        if not self.has_parameter(change.name):
+            close = difflib.get_close_matches(change.name[:100], self._declarations, 1)
+            raise DynsplitError(f'there is no parameter {change.name[:100]!r}'
+                                + (f'; did you mean {close[0]!r}?' if close else ''))
         if declaration is None:
             if change.name.startswith(f'{_OVERRIDES}.'):
                 raise DynsplitError(f'parameter {change.name!r} is read once; start the node with it')
-            return change
+            return [change]
         value = declaration.check(_plain(change.value))
+        own = getattr(self.values, change.name)
+        changes = {change.name: value}
+        if declaration.locked:
+            if change.name != 'model':
+                raise DynsplitError(f'parameter {change.name!r} stays {own!r}, for no other node may change it; to '
+                                    f'have {value!r}, start the node with it')
+            if value not in self.models:
+                raise DynsplitError(f"parameter 'model' stays {own!r}, for {value!r} is not one of "
+                                    f'{", ".join(map(repr, self.models))}; name it in allowed_models and start the '
+                                    'node with that')
+            changes = self.models[value]
         remedy = '' if declaration.dynamic else self.remedy()
         if remedy:
-            raise DynsplitError(f'parameter {change.name!r} stays {getattr(self.values, change.name)!r}, for it is '
-                                f'read once; to have {value!r}, {remedy}')
-        return rclpy.parameter.Parameter(change.name, value=value)
+            raise DynsplitError(f'parameter {change.name!r} stays {own!r}, for it is read once; to have {value!r}, '
+                                f'{remedy}')
+        return [_parameter(self._declarations[name], value) for name, value in changes.items()]
 
     def _change(self, changes: list[rclpy.parameter.Parameter]) -> SetParametersResult:
         values = SimpleNamespace(**vars(self.values))
@@ -262,6 +318,12 @@ class Shell(Node):
 
     def close(self) -> None:
         """End what runs beside the executor."""
+
+
+def _parameter(declaration: Parameter, value: Value) -> rclpy.parameter.Parameter:
+    """Return a parameter as rclpy has it; the default tells the type, for an empty list does not."""
+    return rclpy.parameter.Parameter(
+        declaration.name, rclpy.parameter.Parameter.Type.from_parameter_value(declaration.default), value)
 
 
 def _plain(value: object) -> Value:

@@ -35,7 +35,8 @@ def load(node: Shell, values: SimpleNamespace, images: int) -> tuple[SplitModel,
         values.model, weights=values.weights, seed=values.seed, kwargs=_arguments(values.model_arguments),
         input_size=tuple(values.input_size) if any(values.input_size) else None, task=values.task or None,
         labels=None if values.labels == [''] else values.labels,
-        mean=None if own_scale else values.mean, std=None if own_scale else values.std)
+        mean=None if own_scale else values.mean, std=None if own_scale else values.std,
+        download=values.model == next(iter(node.models)))  # the model of the start: no peer has chosen it
     split = SplitModel(model, device=values.device, cut=values.cut, leaves=[leaf for leaf in values.leaves if leaf],
                        channels_last=values.channels_last, autocast=values.autocast or None, compile=values.compile)
     node.get_logger().info(f'{values.model}: {split.local_index - 1} natural bottlenecks, fingerprint '

@@ -1,0 +1,60 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Which parameters a peer may set, and which models it may choose."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.parameters import allowed_models, CAMERA, EDGE, LINK_EMULATOR, MODEL, MONITOR, SOURCE
+
+#: Texts that name neither code nor a file, a host or a port: torch's devices, topics, the registry's codecs, a frame.
+HARMLESS = {'device', 'image_topics', 'codecs', 'frame_id'}
+STARTED = {parameter.name: parameter.default for parameter in MODEL} | {
+    'model': 'my_package:net', 'weights': '/mine.pth', 'profile': '/mine.yaml', 'labels': ['cat', 'dog'],
+    'model_arguments': '{"width": 3}', 'input_size': [64, 64]}
+
+
+@pytest.mark.parametrize('parameters', [CAMERA, EDGE, MONITOR, SOURCE, LINK_EMULATOR])
+def test_every_free_text_is_locked_or_known_to_be_harmless(parameters) -> None:
+    for parameter in parameters:
+        first = parameter.default[0] if isinstance(parameter.default, list) else parameter.default
+        if isinstance(first, str) and not parameter.choices and not parameter.locked:
+            assert parameter.name in HARMLESS, f'may a stranger set {parameter.name}? lock it, or list it here'
+        assert not (parameter.locked and parameter.dynamic)
+
+
+def test_without_a_list_only_the_model_of_the_start_is_allowed() -> None:
+    assert list(allowed_models(STARTED)) == ['my_package:net']
+    assert allowed_models({**STARTED, 'allowed_models': []}) == allowed_models(STARTED)
+
+
+def test_each_model_brings_what_belongs_to_it() -> None:
+    models = allowed_models({**STARTED, 'allowed_models': [
+        'alexnet', 'my_package:net',
+        json.dumps({'model': 'resnet50', 'weights': 'none', 'model_arguments': {'num_classes': 7}, 'std': [1, 1, 1]})]})
+    assert list(models) == ['my_package:net', 'alexnet', 'resnet50']
+    own = models['my_package:net']
+    assert own == {name: STARTED[name] for name in own}
+    assert {'weights', 'profile', 'labels', 'leaves', 'std'} <= set(own)
+    assert models['alexnet'] == own | {'model': 'alexnet', 'weights': 'default', 'profile': '', 'labels': [''],
+                                       'model_arguments': ''}
+    assert models['resnet50'] == models['alexnet'] | {
+        'model': 'resnet50', 'weights': 'none', 'model_arguments': '{"num_classes": 7}', 'std': [1.0, 1.0, 1.0]}
+    assert 'input_size' not in own, 'what no entry names stays as it is'
+
+
+@pytest.mark.parametrize(('entry', 'sentence'), [
+    ('{"model": ', 'is no JSON'), ('{' * 10_000, 'is no JSON'), ('{}', 'names no model'),
+    ('{"model": "alexnet", "weigths": "none"}', "no 'weigths'"), ('{"model": "alexnet", "seed": "1"}', 'of type int'),
+    ('{"model": null}', 'of type str'), ('{"model": ["alexnet"]}', 'of type str'),
+    ('{"model": "alexnet", "autostart": true}', "no 'autostart'"),
+    ('{"model": "my_package:net", "weights": "none"}', 'once'),
+])
+def test_an_entry_that_cannot_be_used_is_refused_with_one_sentence(entry, sentence) -> None:
+    with pytest.raises(DynsplitError, match=sentence) as error:
+        allowed_models({**STARTED, 'allowed_models': [entry]})
+    assert '\n' not in str(error.value)
