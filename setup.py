@@ -1,19 +1,23 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Name the package's executables, once.
+Name the package's programs, once.
 
-CMake reads the entry points from here (``cmake/executables.py``), since a package that generates messages is built by
-ament_cmake; ``pip install .`` on a machine without ROS installs the library half and the same commands. The version
-stands in package.xml alone.
+ament_cmake builds a package that generates messages, and its CMake file reads the entry points from here
+(``cmake/executables.py``). On a machine without ROS, ``pip install .`` installs the library and the program
+``dynsplit``. The version is in package.xml alone.
 """
 
 from pathlib import Path
+import sys
 from xml.etree import ElementTree
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+from dynsplit_ros.tools.dynsplit import TOOLS  # noqa: E402
+
 PACKAGE = ElementTree.parse(HERE / 'package.xml').getroot()
 
 setup(
@@ -28,19 +32,16 @@ setup(
                       'pyyaml', 'matplotlib', 'rich'],
     extras_require={'demo': ['scikit-image']},
     entry_points={
-        'console_scripts': [
+        # On the PATH, with pip as with colcon.
+        'console_scripts': ['dynsplit = dynsplit_ros.tools.dynsplit:main'],
+        # For `ros2 run dynsplit_ros NAME`; pip makes no programs of these.
+        'dynsplit_ros.executables': [
             'camera_node = dynsplit_ros.nodes.camera_node:main',
             'edge_node = dynsplit_ros.nodes.edge_node:main',
             'monitor_node = dynsplit_ros.nodes.monitor_node:main',
             'image_source = dynsplit_ros.nodes.image_source:main',
             'link_emulator = dynsplit_ros.nodes.link_emulator:main',
-            'cuts = dynsplit_ros.tools.cuts:main',
-            'profile = dynsplit_ros.tools.profile:main',
-            'simulate = dynsplit_ros.tools.simulate:main',
-            'advise = dynsplit_ros.tools.advise:main',
-            'report = dynsplit_ros.tools.report:main',
-            'top = dynsplit_ros.tools.top:main',
-            'demo = dynsplit_ros.tools.demo:main',
+            *(f'{tool} = dynsplit_ros.tools.{tool}:main' for tool in TOOLS),
         ],
     },
 )

@@ -7,7 +7,12 @@ The public names of the library stand here. Each is imported when it is first us
 the generated messages in ``dynsplit_ros.msg`` do not bring torch with them.
 """
 
+from pkgutil import extend_path
 from typing import TYPE_CHECKING
+
+# Python finds the source folder first in a program that is started in the repository's root. The generated messages are
+# only in the built package, a folder of the same name further on in sys.path.
+__path__ = extend_path(__path__, __name__)
 
 #: The public names, by the module below this package that each comes from.
 PUBLIC = {

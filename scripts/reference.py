@@ -16,7 +16,6 @@ import contextlib
 import importlib
 import inspect
 from pathlib import Path
-import re
 import sys
 from unittest import mock
 
@@ -25,6 +24,7 @@ from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 import dynsplit_ros
 from dynsplit_ros import parameters
 from dynsplit_ros.nodes import topics
+from dynsplit_ros.tools.dynsplit import TOOLS
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = '<!-- made by scripts/reference.py -->', '<!-- end -->'
@@ -82,10 +82,10 @@ def message_tables() -> str:
 
 
 def tool_tables() -> str:
-    """Return the command line of each tool that setup.py names."""
+    """Return the command line of each tool."""
     parts = []
-    for name, module in re.findall(r"'(\w+) = (dynsplit_ros\.tools\.\w+):main'", (ROOT / 'setup.py').read_text()):
-        parser = command_line(importlib.import_module(module).main)
+    for name in TOOLS:
+        parser = command_line(importlib.import_module(f'dynsplit_ros.tools.{name}').main)
         description = ' '.join(str(parser.description).split())
         rows = [f'### {name}', '', description, '', '| argument | meaning |', '| --- | --- |']
         for action in parser._actions:
@@ -178,7 +178,7 @@ def main() -> int:
                         f"## Topics\n\nIn the robot's namespace.\n\n{topic_table()}\n\n"
                         f'## Parameters\n\n{parameter_tables()}\n\n## Messages\n\n{message_tables()}\n\n'
                         f'## Codecs\n\n{codec_table()}\n\n'
-                        '## Tools\n\nEach is `./run NAME` or `ros2 run dynsplit_ros NAME`.\n\n'
+                        '## Tools\n\nEach is `./run NAME`, `ros2 run dynsplit_ros NAME` or `dynsplit NAME`.\n\n'
                         f'{tool_tables()}\n\n'
                         '## Library\n\n`from dynsplit_ros import NAME` for each of these; ROS is not needed. Each '
                         f'stands here as the code declares and explains it.\n\n{library_outline()}\n',

@@ -34,20 +34,14 @@ PYTHON = VENV / 'bin' / 'python'
 REQUIREMENTS = ROOT / 'requirements.txt'
 REQUIREMENTS_ROS = ROOT / 'requirements-ros.txt'
 
-#: Command of ./run -> console script of setup.py that does it.
-TOOLS = ('cuts', 'profile', 'advise', 'simulate', 'report', 'top', 'demo')
+sys.path.insert(0, str(ROOT))
+from dynsplit_ros.tools.dynsplit import TOOLS  # noqa: E402
 
-USAGE = """\
+TOOL_LINES = ''.join(f'  {name:17} {what}\n' for name, what in TOOLS.items())
+USAGE = f"""\
 usage: ./run COMMAND [ARGUMENT ...]
 
-  demo              camera, edge and monitor on this machine with an emulated link, 60 s; a table, a plot, a JSON
-  test              all tests; arguments go to pytest
-  cuts MODEL        the cuts of a model: where it can be split, and what would be sent
-  profile MODEL     how long each part takes on this machine
-  advise MODEL      which splits would be used in which conditions, and what that would gain
-  simulate          estimators and planner on a link trace, against every fixed choice and the best in hindsight
-  top               what every robot on the network is doing, live
-  report RUN        one HTML page of a recorded run, or of a demo's JSON
+{TOOL_LINES}  test              all tests; arguments go to pytest
   bench NAME        a benchmark of bench/, for example: ./run bench policy --json OUT
   exec PROGRAM ...  any program in the set-up environment, for example: ./run exec python my_script.py
   setup             only the set-up
@@ -185,7 +179,9 @@ def environment() -> dict[str, str]:
     prepend('LD_LIBRARY_PATH', INSTALL / 'lib')
     prepend('PYTHONPATH', INSTALL / 'lib' / version / 'site-packages', *(
         [VENV / 'lib' / version / 'site-packages'] if ros_is_sourced() else []))
-    prepend('PATH', VENV / 'bin', INSTALL / 'lib' / 'dynsplit_ros')
+    prepend('PATH', VENV / 'bin', INSTALL / 'bin')
+    # The nodes by their names, behind the system's programs: one of the tools is called top.
+    env['PATH'] += os.pathsep + str(INSTALL / 'lib' / 'dynsplit_ros')
     # The wheels' own start-up hook does this by executing Python twice; what is set here spares it where it can be.
     env.pop('_ROS_WHEELS_BOOTSTRAP_COMPLETE', None)
     return env

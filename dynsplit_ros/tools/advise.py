@@ -64,7 +64,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='advise',
         description=__doc__,
         epilog='Latencies are what the planner predicts on a steady link; simulate shows a link that changes.',
     )

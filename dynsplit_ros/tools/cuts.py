@@ -9,14 +9,16 @@ from collections.abc import Sequence
 import json
 from pathlib import Path
 import sys
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.partition import Cut, SplitModel
 from dynsplit_ros.tools.model_options import add_model_options, split_model
+
+if TYPE_CHECKING:
+    from dynsplit_ros.partition import Cut, SplitModel
 
 
 def describe(cut: Cut) -> dict[str, Any]:
@@ -38,7 +40,7 @@ def describe(cut: Cut) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """List the cuts of the model that ``argv`` names."""
-    parser = argparse.ArgumentParser(prog='cuts', description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     add_model_options(parser)
     parser.add_argument(
         '--all', action='store_true', help='every position of the graph, not only those that are choices'

@@ -35,7 +35,7 @@ console = Console()
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    result = argparse.ArgumentParser(prog='demo', description=__doc__)
+    result = argparse.ArgumentParser(description=__doc__)
     result.add_argument('--seconds', type=float, default=60.0, help='length of the script, at least 10 (default: 60)')
     result.add_argument('--json', type=Path, metavar='OUT', help='write summary and frames here (default: in --out)')
     result.add_argument('--out', type=Path, default=Path('out/demo'), help='folder of plot, JSON and logs '

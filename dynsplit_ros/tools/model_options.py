@@ -7,11 +7,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
-from dynsplit_ros.model import load_model
-from dynsplit_ros.model.load import TASKS
-from dynsplit_ros.partition import SplitModel
+if TYPE_CHECKING:
+    from dynsplit_ros.partition import SplitModel
 
 
 def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -39,7 +38,9 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
         metavar='JSON',
         help='keyword arguments of the builder or factory',
     )
-    parser.add_argument('--task', choices=TASKS, help='of a model of your own (classification)')
+    parser.add_argument(
+        '--task', help='of a model of your own: classification (this, unless given), segmentation, detection, other'
+    )
     for name in ('mean', 'std'):
         parser.add_argument(
             f'--{name}', type=float, nargs=3, metavar=('R', 'G', 'B'),
@@ -59,6 +60,9 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
 
 def split_model(arguments: argparse.Namespace, device: str = 'cpu', **options: Any) -> SplitModel:
     """Return the model that the command line names, split."""
+    from dynsplit_ros.model import load_model  # here, so that --help answers at once
+    from dynsplit_ros.partition import SplitModel
+
     model = load_model(
         arguments.model, arguments.weights, arguments.input_size, seed=arguments.seed, kwargs=arguments.kwargs,
         task=arguments.task, mean=arguments.mean, std=arguments.std

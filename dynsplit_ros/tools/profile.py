@@ -7,25 +7,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 import sys
+from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-import torch
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.profile.measure import measure
-from dynsplit_ros.profile.plot import plot_profile
 from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.tools.model_options import add_model_options, picture, split_model
+
+if TYPE_CHECKING:
+    import torch
+
+    from dynsplit_ros.partition import SplitModel
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure the profile that ``argv`` asks for, write it, and print it."""
-    parser = argparse.ArgumentParser(prog='profile', description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     add_model_options(parser)
     parser.add_argument(
         '--output', type=Path, metavar='YAML', help='where the profile goes (MODEL.profile.yaml)'
@@ -46,6 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--autocast', choices=['bfloat16', 'float16'], help='compute in this type; not exact')
     parser.add_argument('--compile', action='store_true', help='use torch.compile; not exact')
     arguments = parser.parse_args(argv)
+    import torch  # here, so that --help answers at once
+
+    from dynsplit_ros.profile.measure import measure
+
     console = Console(stderr=True)
     try:
         if arguments.threads is not None:
@@ -83,6 +87,8 @@ def main(argv: list[str] | None = None) -> int:
     output = arguments.output or Path(f'{Path(arguments.model).stem.replace(":", ".")}.profile.yaml')
     profile.save(output)
     if arguments.plot is not None:
+        from dynsplit_ros.profile.plot import plot_profile
+
         plot_profile(profile, arguments.plot)
     _print_table(profile)
     if profile.doubt:
@@ -92,6 +98,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _read(split: SplitModel, path: Path) -> torch.Tensor:
+    import cv2
+    import numpy as np
+
     image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None  # else OpenCV has a warning too
     if image is None:
         raise DynsplitError(f'image {str(path)!r} was given, but it cannot be read; give a PNG or JPEG file')

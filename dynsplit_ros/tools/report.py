@@ -17,7 +17,6 @@ from dynsplit_ros.report.run import read_run
 def main(argv: list[str] | None = None) -> int:
     """Write the page of the run that ``argv`` names."""
     parser = argparse.ArgumentParser(
-        prog='report',
         description=__doc__,
         epilog='To record a run: ros2 bag record --topics /robot1/prediction /robot1/link_state /robot1/edge_load '
         '/robot1/split (or --all, which also keeps the images and payloads)',

@@ -24,7 +24,6 @@ from dynsplit_ros.profile.profile import Profile, SystemProfile
 from dynsplit_ros.runtime.monitor import MonitorSettings
 from dynsplit_ros.simulation import trace as traces
 from dynsplit_ros.simulation.compare import Job, run_all, summarise, Summary
-from dynsplit_ros.simulation.plot import plot_over_time, plot_sweep, policy_label
 from dynsplit_ros.simulation.trace import load_trace, Trace
 from dynsplit_ros.simulation.world import Run, Scenario
 from dynsplit_ros.tools.model_options import split_model
@@ -75,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='simulate', description=__doc__, conflict_handler='resolve')
+    parser = argparse.ArgumentParser(description=__doc__, conflict_handler='resolve')
     add_system_options(parser)
     world = parser.add_argument_group('what changes meanwhile')
     link = world.add_mutually_exclusive_group()
@@ -245,6 +244,8 @@ def _over_time(profile: SystemProfile, scenario: Scenario, settings: MonitorSett
     paths = [arguments.output / name for name in ('policies.csv', 'frames.csv', 'time.png')]
     _write(paths[0], rows)
     _write(paths[1], frames)
+    from dynsplit_ros.simulation.plot import plot_over_time  # matplotlib takes half a second
+
     # Of the fixed splits, those that a person would ask for: the ends, and the best.
     fixed = [policy for policy in policies if policy.isdigit()]
     best = min(fixed, key=lambda policy: (math.isnan(summaries[policy].mean_s), summaries[policy].mean_s))
@@ -255,6 +256,8 @@ def _over_time(profile: SystemProfile, scenario: Scenario, settings: MonitorSett
 
 
 def _print_table(profile: SystemProfile, scenario: Scenario, summaries: dict[str, Summary], objective: str) -> None:
+    from dynsplit_ros.simulation.plot import policy_label
+
     oracle_s = summaries['oracle'].mean_s
     fixed = [summary.mean_s for policy, summary in summaries.items() if policy.isdigit()]
     best_s = min((mean_s for mean_s in fixed if not math.isnan(mean_s)), default=math.nan)
@@ -319,6 +322,8 @@ def _sweep(figure: str, profile: SystemProfile, scenario: Scenario, settings: Mo
         means[batch][policy].append(mean_s)
     paths = [arguments.output / f'{figure}.csv', arguments.output / f'{figure}.png']
     _write(paths[0], rows)
+    from dynsplit_ros.simulation.plot import plot_sweep
+
     plot_sweep(profile, means, points, label, title, paths[1])
     return paths
 

@@ -26,7 +26,7 @@ LOOK_S = 1.0
 
 def main(argv: list[str] | None = None) -> int:
     """Watch until Ctrl-C."""
-    parser = argparse.ArgumentParser(prog='top', description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--robot', action='append', metavar='NAMESPACE', help='only this robot; may be repeated')
     parser.add_argument(
         '--period', type=float, metavar='SECONDS', help='of refreshing (0.5; 5 where it is no terminal)'

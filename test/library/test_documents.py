@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from dynsplit_ros.tools.dynsplit import TOOLS
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')])
 
@@ -30,10 +32,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_commands_exist(page: Path) -> None:
     text = page.read_text()
-    commands = set(re.findall(r"'(\w+) = ", (ROOT / 'setup.py').read_text()))
-    tools = re.search(r'^TOOLS = \((.*)\)$', (ROOT / 'scripts' / 'run.py').read_text(), re.MULTILINE)[1]
-    runs = {'setup', 'test', 'bench', 'exec', *re.findall(r"'(\w+)'", tools)}
-    assert set(re.findall(r'\./run ([a-z]\w*)', text)) <= runs
+    commands = {*re.findall(r"'(\w+) = ", (ROOT / 'setup.py').read_text()), *TOOLS}
+    assert set(re.findall(r'\./run ([a-z]\w*)', text)) <= {'setup', 'test', 'bench', 'exec', *TOOLS}
+    assert set(re.findall(r'(?m)\bdynsplit ([a-z]\w*)', text)) <= {*TOOLS}
     assert set(re.findall(r'ros2 run dynsplit_ros ([a-z]\w*)', text)) <= commands
     benches = {path.stem for path in (ROOT / 'bench').glob('*.py')}
     assert set(re.findall(r'\./run bench ([a-z]\w*)', text)) <= benches
@@ -44,7 +45,7 @@ def test_commands_exist(page: Path) -> None:
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_options_of_tools_exist(page: Path) -> None:
     reference = (ROOT / 'docs' / 'reference.md').read_text()  # made from the tools' own parsers
-    for tool, rest in re.findall(r'(?:\./run|dynsplit_ros) (cuts|profile|simulate|advise|report|top|demo)\b([^`#|;)]*)',
+    for tool, rest in re.findall(rf'(?:\./run|dynsplit_ros|dynsplit) ({"|".join(TOOLS)})\b([^`#|;)]*)',
                                  page.read_text().replace('\\\n', ' ')):
         section = re.search(rf'^### {tool}\n(.*?)^#', reference, re.DOTALL | re.MULTILINE)[1]
         for option in re.findall(r'(?<!\S)--[a-z][a-z-]*', rest.partition('\n')[0]):

@@ -28,6 +28,9 @@ def test_plain_build(tmp_path) -> None:
     for name in ('camera_node', 'edge_node', 'monitor_node', 'image_source', 'cuts', 'profile', 'simulate'):
         program = prefix / 'lib' / 'dynsplit_ros' / name
         assert os.access(program, os.X_OK) and not program.is_symlink()
+        # A virtual environment's Python at the build is the nodes' Python.
+        assert program.read_text().startswith(f'#!{sys.executable}\n')
+    assert os.access(prefix / 'bin' / 'dynsplit', os.X_OK)
     share = prefix / 'share' / 'dynsplit_ros'
     for name in ('launch/robot.launch.py', 'launch/edge.launch.py', 'config/robot.yaml', 'config/edge.yaml',
                  'msg/Activation.msg', 'package.xml'):
@@ -51,3 +54,25 @@ def test_a_tool_may_start_processes_that_load_its_program_once_more(tmp_path) ->
         [program, '--edge-profile', str(ROOT / 'test' / 'data' / 'resnet50.yaml'), '--seconds', '5', '--workers', '2',
          '--output', str(tmp_path)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and (tmp_path / 'policies.csv').is_file(), done.stderr
+
+
+@pytest.mark.parametrize('arguments', [
+    ['-c', 'import dynsplit_ros.msg'], ['-'], ['-m', 'timeit', '-n1', 'import dynsplit_ros.msg'],
+], ids=['code', 'standard input', 'module'])
+def test_a_program_in_the_repository_finds_the_messages(arguments) -> None:
+    # Python finds the source folder before the built package there.
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT, input='import dynsplit_ros.msg\n', capture_output=True, text=True, timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_executable_names_the_package_that_its_python_lacks(tmp_path) -> None:
+    (tmp_path / 'torch.py').write_text('raise ModuleNotFoundError("No module named torch", name="torch")\n')
+    program = Path(get_package_prefix('dynsplit_ros')) / 'lib' / 'dynsplit_ros' / 'cuts'
+    path = os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])
+    done = subprocess.run([program, 'alexnet'], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, 'PYTHONPATH': path})
+    assert done.returncode == 1 and done.stderr.count('\n') == 1
+    assert done.stderr.startswith(f"cuts: Python package 'torch' is not installed for {sys.executable}; README.md")
