@@ -170,7 +170,7 @@ def run(name: str, pinned: int | None, folder: Path, model: dict[str, object], s
                 'edge',
                 'camera_node',
                 ROBOT,
-                {**model, 'compressed': True, reliable: 'reliable'},
+                {**model, reliable: 'reliable'},
                 (('image', 'image/compressed'),),
             )
             code = (
@@ -295,7 +295,7 @@ def main() -> int:
         f'fixed split {fixed}': fixed,
         'dynamic split': -1,
     }
-    model = {'model': given.model, 'weights': 'none', 'threads': 1}
+    model = {'model': given.model, 'weights': 'none', 'threads': 1, 'output_digest': True}
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix='dynsplit-alternatives-') as name:
         for alternative, pinned in alternatives.items():

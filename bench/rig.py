@@ -117,7 +117,7 @@ class Rig:
         profile = folder / 'profile.yaml'
         kept_profile(self.split, progress=lambda text: None).save(profile)
         self.parameters = {'model': 'mobilenet_v2', 'weights': 'none', 'input_size': [input_size] * 2, 'threads': 1,
-                           'profile': str(profile)}
+                           'profile': str(profile), 'output_digest': True}
         self.processes = Processes(folder)
         self.player = Player(self.split)
 

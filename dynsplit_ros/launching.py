@@ -22,7 +22,7 @@ DESCRIPTIONS = {
     'device': "Where this side's part runs: cpu, cuda, cuda:1, ... Empty: as in params_file.",
     'namespace': "The nodes' namespace; the edge finds robots by their topics, whatever their namespace.",
     'params_file': "A YAML file with the nodes' parameters.",
-    'image_topic': 'The camera topic: sensor_msgs/Image; CompressedImage if parameter compressed is true.',
+    'image_topic': 'The camera topic, of sensor_msgs/Image or CompressedImage.',
     'source': 'Whether to play a photograph as the camera topic, for those without a camera.',
     'transport': 'The network between robot and edge, for Fast DDS: one_machine, wired, wireless; default: as it is.',
     'discovery_server': 'HOST:PORT of a Fast DDS discovery server, for networks without multicast. Empty: none.',

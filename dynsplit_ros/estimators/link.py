@@ -215,7 +215,7 @@ class LinkEstimator:
         before_s = self._reported_s
         self._reported_s = now_s = self._hear(now_s)
         if self._reports > 0:
-            self._pause_s = max(min(now_s - before_s, self.rules.silence_s), _FADING * self._pause_s)
+            self._pause_s = max(now_s - before_s, _FADING * self._pause_s)
         self._reports += 1
 
     @property

@@ -13,6 +13,7 @@ import time
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 import torch
 from torch import Tensor
@@ -36,6 +37,13 @@ from dynsplit_ros.runtime.frame import EdgeTimes, FrameTiming, State, Status
 from dynsplit_ros.runtime.robot import Frame, Order, Outputs, Robot
 from dynsplit_ros.tasks import check_outputs
 from dynsplit_ros.tensors import of_image
+
+#: The messages that a camera topic may carry, by their names; the first is taken where a topic carries both.
+IMAGE_TYPES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': CompressedImage}
+#: How image_transport ends the name of a topic of compressed images.
+COMPRESSED_SUFFIX = '/compressed'
+#: How often, in seconds, the types of the publishers are looked at; images of another type are not heard for as long.
+TYPES_PERIOD_S = 0.25
 
 
 @dataclass(eq=False)
@@ -101,11 +109,9 @@ class CameraNode(Managed):
         topics.SPLIT.subscription(self, self._on_split)
         topics.RECEIPT.subscription(self, self._on_receipt)
         self._answers = topics.TAIL_RESULT.subscription(self, self._on_tail_result)
-        for number, name in enumerate(values.image_topics):
-            self.create_subscription(
-                CompressedImage if values.compressed else Image, name,
-                partial(self._on_image, number), qos_profile_sensor_data,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        self._cameras: list[Subscription | None] = [None] * len(self._topics)
+        self._follow_types()
+        self.every(TYPES_PERIOD_S, self._follow_types)
         if self._images > 1:
             self.every(max(0.01, values.batch_timeout_s / 8),
                        lambda: self._offer(self._collector.due(time.monotonic())))
@@ -156,7 +162,7 @@ class CameraNode(Managed):
             return DiagnosticStatus.ERROR, f'images are refused: {self._refusal}', values
         if counters.delivered == before.delivered and counters.accepted == counters.delivered + counters.failed:
             return (DiagnosticStatus.ERROR, wrong, values) if (wrong := self._wrong_type()) else (
-                DiagnosticStatus.STALE, 'no frame in the last second', values)
+                DiagnosticStatus.WARN, 'no frame in the last second', values)
         if counters.fell_back > before.fell_back:
             return DiagnosticStatus.WARN, f'frames are finished on the robot: {self._why_fell_back}', values
         if decision is None:
@@ -166,15 +172,35 @@ class CameraNode(Managed):
         return DiagnosticStatus.OK, f'split {in_words(decision)}', values
 
     def _wrong_type(self) -> str:
-        """Return what to do where an image topic carries messages of another type; empty where none does."""
-        compressed = self.values.compressed
-        other = f'sensor_msgs/msg/{"Image" if compressed else "CompressedImage"}'
+        """Return what to do where an image topic carries no images; empty where each has some, or no publisher."""
         for topic in self._topics:
-            if any(publisher.topic_type == other for publisher in self.get_publishers_info_by_topic(topic)):
-                return f'{topic} carries {other}; set the parameter compressed to {str(not compressed).lower()}'
+            types = self._types(topic)
+            if types and types.isdisjoint(IMAGE_TYPES):
+                return (f'{topic} carries {", ".join(sorted(types))}, but must carry {" or ".join(IMAGE_TYPES)}; name '
+                        'the topic of the images (launch argument image_topic)')
         return ''
 
+    def _types(self, topic: str) -> set[str]:
+        """Return the names of the types that a topic's publishers have."""
+        return {publisher.topic_type for publisher in self.get_publishers_info_by_topic(topic)}
+
     # ---- what comes in -------------------------------------------------------------------------------------------
+
+    def _follow_types(self) -> None:
+        """Subscribe to each image topic with the type of its publishers; while there is none, its name decides."""
+        for number, topic in enumerate(self._topics):
+            types, camera = self._types(topic), self._cameras[number]
+            offered = [kind for name, kind in IMAGE_TYPES.items() if name in types]
+            if camera is None:
+                named = CompressedImage if topic.endswith(COMPRESSED_SUFFIX) else Image
+                self._cameras[number] = self.create_subscription(
+                    offered[0] if offered else named, self.values.image_topics[number],
+                    partial(self._on_image, number), qos_profile_sensor_data,
+                    qos_overriding_options=QoSOverridingOptions.with_default_policies())
+            elif offered and camera.msg_type not in offered:
+                # The middleware has one type for a topic: the next subscription follows when this one has gone.
+                self.destroy_subscription(camera)
+                self._cameras[number] = None
 
     def _on_image(self, camera: int, message: Image | CompressedImage) -> None:
         now_s = time.monotonic()

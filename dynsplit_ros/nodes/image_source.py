@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
@@ -24,6 +25,7 @@ class ImageSource(Shell):
         super().__init__('image_source', SOURCE)
         values = self.values
         self._source = open_source(values.path, values.width, values.height)
+        self._failure = ''  # why the latest image could not be had
         self._publisher = self.create_publisher(Image, 'image_raw', qos_profile_sensor_data,
                                                 qos_overriding_options=QoSOverridingOptions.with_default_policies())
         self.create_timer(1 / values.rate_hz, self._publish)
@@ -34,12 +36,20 @@ class ImageSource(Shell):
         try:
             image = self._source.at(stamp.nanoseconds)
         except DynsplitError as error:
-            self.tell('source', str(error), error=True)
+            self._failure = str(error)
+            self.tell('source', self._failure, error=True)
             return
+        self._failure = ''
         message = from_rgb(image)
         message.header.stamp = stamp.to_msg()
         message.header.frame_id = self.values.frame_id
         self._publisher.publish(message)
+
+    def diagnose(self) -> tuple[bytes, str, dict[str, object]]:
+        """Tell what is played, or why nothing is."""
+        if self._failure:
+            return DiagnosticStatus.ERROR, self._failure, {}
+        return DiagnosticStatus.OK, f'playing {self._source.name}', {}
 
     def close(self) -> None:
         """Give the webcam or the file back."""

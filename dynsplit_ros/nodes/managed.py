@@ -175,7 +175,7 @@ class Managed(LifecycleNodeMixin, Shell):
     def status(self) -> tuple[bytes, str, dict[str, object]]:
         """Return what the diagnostics show: how an active node is, or that this one is not active."""
         if self.state != 'active':
-            return DiagnosticStatus.STALE, f'the node is {self.state} (ros2 lifecycle)', {'state': self.state}
+            return DiagnosticStatus.WARN, f'the node is {self.state} (ros2 lifecycle)', {'state': self.state}
         level, words, values = super().status()
         return level, words, {'state': self.state, **values}
 

@@ -55,6 +55,7 @@ class MonitorNode(Managed):
         self._last_frame = 0
         self._fallbacks = 0
         self._ignored = 0
+        self._decisions = 0
 
         self._split = topics.SPLIT.publisher(self)
         self._link_state = topics.LINK_STATE.publisher(self)
@@ -78,8 +79,10 @@ class MonitorNode(Managed):
 
     def _on_profile(self, side: str, message: msg.Profile) -> None:
         try:
-            profile = from_profile(message, f"the {side}'s profile")
-            self._profiles[side], self._images[side] = profile, max(1, message.images)
+            profile, images = from_profile(message, f"the {side}'s profile"), max(1, message.images)
+            if self._monitor is not None and (profile, images) == (self._profiles[side], self._images[side]):
+                return  # it came again, as from an edge whose DDS lease had run out: what is believed still holds
+            self._profiles[side], self._images[side] = profile, images
             self._start()
         except DynsplitError as error:
             self.tell(f'{side} profile', str(error), error=True)
@@ -193,13 +196,12 @@ class MonitorNode(Managed):
             return
         if decision.changed:
             self.get_logger().info(decision.reason)
-        self._split.publish(self._to_message(decision))
+        self._publish(self._to_message(decision))
 
     def _to_message(self, decision: Decision) -> msg.SplitDecision:
         known = decision.last_frame > self._frame_offset
         return msg.SplitDecision(
             header=self._header(),
-            sequence=decision.sequence,
             fingerprint=self._profiles['robot'].fingerprint,
             split_index=decision.split_index,
             split_name=decision.split_name,
@@ -226,10 +228,16 @@ class MonitorNode(Managed):
 
     def _publish_local(self, reason: str, robot: Profile) -> None:
         local = robot.cuts[robot.local_index]
-        self._split.publish(msg.SplitDecision(
+        self._publish(msg.SplitDecision(
             header=self._header(), fingerprint=robot.fingerprint, split_index=local.index, split_name=local.name,
             reason=reason, degraded=True, predicted_latency_s=local.head_s[robot.batches[0]],
             last_frame_session=self._camera_session, last_frame=self._last_frame))
+
+    def _publish(self, message: msg.SplitDecision) -> None:
+        """Publish a decision under the next number; numbers go on when another profile begins another monitor."""
+        self._decisions += 1
+        message.sequence = self._decisions
+        self._split.publish(message)
 
     def _publish_link_state(self) -> None:
         if self._monitor is None:
@@ -269,7 +277,7 @@ class MonitorNode(Managed):
         values |= {'frame_rate_hz': self._monitor.frame_rate_hz, **asdict(link),
                    **{f'edge_{name}': value for name, value in asdict(load).items()}}
         if decision is not None:
-            values |= {'split': decision.split_index, 'codec': decision.codec, 'decisions': decision.sequence,
+            values |= {'split': decision.split_index, 'codec': decision.codec, 'decisions': self._decisions,
                        'predicted_latency_s': decision.predicted_s, 'fallback_after_s': decision.fallback_after_s,
                        'reason': decision.reason}
         if not link.alive:

@@ -105,7 +105,8 @@ class Publications:
         header, values = source.header, self._node.values
         result = interpret(self._model.task, outputs, self._model.labels, placement=self._model.resize.placement(*size),
                            top_k=values.top_k, min_score=values.min_score)
-        self._prediction.publish(to_prediction(header, size, self._model, self._fingerprint, result, outputs, timing))
+        self._prediction.publish(to_prediction(header, size, self._model, self._fingerprint, result, outputs, timing,
+                                               digest=values.output_digest))
         try:
             self._publish_beside(source, result, timing)
         except Exception as error:  # The frame has its prediction.

@@ -291,7 +291,7 @@ class Shell(Node):
         level, words, values = self.status()
         unheard = self._mismatches()
         if unheard:
-            level = DiagnosticStatus.ERROR if level == DiagnosticStatus.STALE else max(level, DiagnosticStatus.WARN)
+            level = DiagnosticStatus.WARN if level == DiagnosticStatus.OK else DiagnosticStatus.ERROR
             words, values['publishers_not_heard'] = unheard[0], len(unheard)
         status = DiagnosticStatus(
             level=level, name=self.get_fully_qualified_name(), message=words, hardware_id=self.get_namespace(),

@@ -176,7 +176,7 @@ class Stage:
             'durations_s': [float(end_s - start_s) for _, start_s, end_s in steps]})
         self._processes.start('monitor', 'monitor_node', ROBOT, {}, REMAPPINGS)
         self._processes.start('camera', 'camera_node', ROBOT,
-                              {**self._model, 'emulate_slowdown': float(self._given.slowdown)},
+                              {**self._model, 'emulate_slowdown': float(self._given.slowdown), 'output_digest': True},
                               [*REMAPPINGS, ('image', 'image_raw')])
         # As fast as this machine and next to the edge; it sends every image.
         self._processes.start('other monitor', 'monitor_node', OTHER_ROBOT, {'pinned_split': 0, 'probe_share': 0.0})

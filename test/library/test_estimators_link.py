@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 import math
 
 import numpy as np
@@ -13,11 +14,13 @@ from worlds import system, Wire
 from dynsplit_ros.estimators.link import HEARTBEAT_BYTES, LinkEstimator
 from dynsplit_ros.estimators.probing import LinkRules
 from dynsplit_ros.estimators.rate import RateFilter
+from dynsplit_ros.parameters import EDGE
 from dynsplit_ros.runtime.monitor import FrameObservation, Monitor, MonitorSettings
 from dynsplit_ros.simulation.trace import constant, noisy, steps
 from dynsplit_ros.simulation.world import Scenario, simulate
 
 PROFILE = system()
+LOAD_PERIOD = next(parameter for parameter in EDGE if parameter.name == 'load_period_s')
 
 
 def run(link, policy='dynamic', seconds=20.0, **values):
@@ -55,6 +58,49 @@ def test_a_rate_that_no_probe_tells_is_not_waited_for_long() -> None:
             monitor.on_probe_answer(probe.id, now_s + 0.001)
     unheard_s, waited_s = decided_s[:2]
     assert unheard_s == 0.0 and 1.0 <= waited_s < 1.1
+
+
+def times_lost(settings: MonitorSettings, load_period_s: float, seconds: float) -> int:
+    """Return in how many ticks a perfect link is believed to be lost, after the first five seconds."""
+    wire, due_s, lost = Wire(Monitor(PROFILE, settings)), 0.0, 0
+    while wire.now_s < seconds:
+        wire.idle(0.02)
+        if wire.now_s >= due_s:
+            wire.report(period_s=load_period_s)
+            due_s += load_period_s
+        lost += wire.now_s > 5.0 and not wire.monitor.link.alive
+    return lost
+
+
+@pytest.mark.parametrize('load_period_s', [LOAD_PERIOD.minimum, 0.2, 1.0, 1.6, 2.0, 5.0, LOAD_PERIOD.maximum])
+def test_a_perfect_link_is_never_lost_however_seldom_the_edge_reports(load_period_s) -> None:
+    assert times_lost(MonitorSettings(), load_period_s, 120.0) == 0
+
+
+@pytest.mark.parametrize('name, value', [
+    (setting.name, setting.metadata[end]) for setting in fields(MonitorSettings) for end in ('minimum', 'maximum')
+    if setting.metadata[end] is not None and setting.name != 'batch'])  # this profile is of one image
+def test_a_perfect_link_is_never_lost_at_either_end_of_a_setting(name, value) -> None:
+    value = min(int(value), PROFILE.local_index) if name.endswith('_split') else value
+    for load_period_s in (0.2, LOAD_PERIOD.maximum):
+        assert times_lost(MonitorSettings(**{name: value}), load_period_s, 35.0) == 0
+
+
+def test_an_edge_that_comes_back_after_a_while_is_missed_as_soon_as_before() -> None:
+    """The time that it was away is no pause between its reports."""
+    wire = Wire(Monitor(PROFILE))
+    missed_s = []
+    for _ in range(2):
+        for _ in range(50):
+            wire.idle(0.2)
+            wire.report(period_s=0.2)
+        wire.lost, began_s = True, wire.now_s
+        while wire.monitor.link.alive:
+            wire.idle(0.02)
+        missed_s.append(wire.now_s - began_s)
+        wire.idle(30.0)
+        wire.lost = False
+    assert max(missed_s) < 1.5
 
 
 def test_an_edge_that_is_heard_before_anything_was_decided_is_sent_nothing_yet() -> None:

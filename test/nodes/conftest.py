@@ -63,7 +63,8 @@ def model_parameters(split: SplitModel, tmp_path_factory: pytest.TempPathFactory
     """Return the parameters that give a node that model and a profile of it."""
     path = tmp_path_factory.mktemp('profile') / 'profile.yaml'
     kept_profile(split, progress=lambda text: None).save(path)
-    return {'model': 'mobilenet_v2', 'weights': 'none', 'input_size': [64, 64], 'threads': 1, 'profile': str(path)}
+    return {'model': 'mobilenet_v2', 'weights': 'none', 'input_size': [64, 64], 'threads': 1, 'profile': str(path),
+            'output_digest': True}
 
 
 class Observer(Node):
@@ -186,7 +187,7 @@ class System:
         self.processes = processes
         self.parameters = parameters
         self.monitor_parameters = monitor or {'pinned_split': -1}
-        self.camera_parameters = {**parameters, **(camera or {})}
+        self.camera_parameters = {'output_digest': True, **parameters, **(camera or {})}
         self.observer = ros(Observer())
         self.start_edge()
         self.start_monitor()

@@ -89,7 +89,7 @@ def start(processes, ros, parameters, rig: Rig, camera: dict[str, object], edge:
     ros(rig)
     processes.start('edge', 'edge_node', 'edge', {**parameters, **edge})
     processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': 1, **PATIENT})
-    processes.start('camera', 'camera_node', ROBOT, {**parameters, **camera})
+    processes.start('camera', 'camera_node', ROBOT, {**parameters, 'output_digest': True, **camera})
     wait(lambda: all(publisher.get_subscription_count() for publisher in rig.cameras), 'the camera hears not all')
     wait(lambda: rig.decisions and rig.count_publishers('prediction'), 'no decision')
     return rig

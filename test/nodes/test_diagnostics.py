@@ -9,11 +9,13 @@ import re
 import signal
 
 from conftest import destroy, Observer, ROBOT, wait
+import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+import numpy as np
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import Image
 
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.shell import Shell
@@ -60,7 +62,7 @@ def test_a_camera_that_cannot_be_heard_is_named_with_the_fix(processes, ros, mod
     destroy(operator, operator.images)
     operator.images = operator.create_publisher(Image, 'image', QoSProfile(depth=1))
     operator.settle()
-    operator.says(f'/{ROBOT}/camera_node', DiagnosticStatus.STALE, 'no frame in the last second')
+    operator.says(f'/{ROBOT}/camera_node', DiagnosticStatus.WARN, 'no frame in the last second')
     assert processes.log('camera').read_text().count(sentence) == 1
 
 
@@ -117,7 +119,7 @@ def test_each_level_has_its_cause(processes, ros, model_parameters) -> None:
     operator.says(camera, DiagnosticStatus.OK, 'split 1')
 
     destroy(operator, timer)
-    operator.says(camera, DiagnosticStatus.STALE, 'no frame in the last second')
+    operator.says(camera, DiagnosticStatus.WARN, 'no frame in the last second')
     timer = operator.create_timer(0.1, lambda: operator.send(Image(encoding='rgb8')))
     operator.says(camera, DiagnosticStatus.ERROR, 'images are refused')
     destroy(operator, timer)
@@ -135,10 +137,27 @@ def test_each_level_has_its_cause(processes, ros, model_parameters) -> None:
         assert f'`{re.sub("(: | from ).*", lambda found: found[1] + "…", name)}`' in explained, name
 
 
-def test_a_topic_of_the_other_type_is_named_with_the_fix(processes, ros, model_parameters) -> None:
+def test_a_topic_that_carries_no_images_is_named(processes, ros, model_parameters) -> None:
     operator = ros(Operator())
     destroy(operator, operator.images)
-    operator.images = operator.create_publisher(CompressedImage, 'image', QoSProfile(depth=1))
+    operator.images = operator.create_publisher(DiagnosticArray, 'image', QoSProfile(depth=1))
     processes.start('camera', 'camera_node', ROBOT, model_parameters)
     operator.says(f'/{ROBOT}/camera_node', DiagnosticStatus.ERROR,
-                  f'/{ROBOT}/image carries sensor_msgs/msg/CompressedImage; set the parameter compressed to true')
+                  f'/{ROBOT}/image carries diagnostic_msgs/msg/DiagnosticArray, but must carry sensor_msgs/msg/Image '
+                  'or sensor_msgs/msg/CompressedImage')
+
+
+@pytest.mark.parametrize('executable', ['camera_node', 'edge_node', 'monitor_node'])
+def test_a_node_that_is_not_active_says_so_with_a_warning(processes, ros, executable) -> None:
+    processes.start('node', executable, ROBOT, {'autostart': False})
+    ros(Operator()).says(f'/{ROBOT}/{executable}', DiagnosticStatus.WARN, 'the node is unconfigured')
+
+
+def test_a_source_that_cannot_be_played_is_an_error(processes, ros, tmp_path) -> None:
+    picture_file = tmp_path / 'picture.png'
+    picture_file.write_bytes(b'no picture')
+    processes.start('source', 'image_source', ROBOT, {'path': str(picture_file)})
+    operator = ros(Operator())
+    operator.says(f'/{ROBOT}/image_source', DiagnosticStatus.ERROR, f'{picture_file} cannot be read')
+    cv2.imwrite(str(picture_file), np.zeros((8, 8, 3), np.uint8))
+    operator.says(f'/{ROBOT}/image_source', DiagnosticStatus.OK, f'playing {picture_file}')

@@ -20,7 +20,7 @@ import torch
 
 from dynsplit_ros.codec import decode
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.messages import vision
+from dynsplit_ros.messages import predictions, vision
 from dynsplit_ros.messages.images import from_rgb, to_rgb
 from dynsplit_ros.messages.tensors import from_tensors
 from dynsplit_ros.model import load_model
@@ -44,7 +44,7 @@ class Publisher(Node):
 
     def __init__(self) -> None:
         super().__init__('publisher', namespace='/robot1')
-        self.values = SimpleNamespace(top_k=2, min_score=0.5)
+        self.values = SimpleNamespace(top_k=2, min_score=0.5, output_digest=True)
         self.told: list[str] = []
 
     def tell(self, kind: str, text: str, *, error: bool = False) -> None:
@@ -120,6 +120,15 @@ def test_a_detection_carries_everything(scene) -> None:
         whole = np.zeros((48, 80), np.uint8)
         whole[mask.y:mask.y + mask.height, mask.x:mask.x + mask.width] = pixels
         assert np.array_equal(whole, 255 * np.kron(values.numpy() > 0.5, np.ones((4, 4), np.uint8)))
+
+
+def test_the_outputs_digest_costs_nothing_unless_it_is_wanted(scene, monkeypatch) -> None:
+    detector = scene('detection')
+    detector.node.values.output_digest = False
+    monkeypatch.setattr(predictions, 'output_digest', None)
+    detector.publish(OBJECTS)
+    wait(lambda: detector.predictions, 'no prediction')
+    assert detector.predictions[0].output_digest == 0 and list(detector.predictions[0].class_ids) == [1, 2]
 
 
 def test_an_object_without_a_pixel_has_an_empty_mask(scene) -> None:

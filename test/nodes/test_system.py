@@ -14,11 +14,24 @@ import sys
 import time
 
 from ament_index_python.packages import get_package_prefix
-from conftest import DEADLINE_S, expected_digest, Observer, PATIENT, picture, ROBOT, set_parameter, System, wait
+from conftest import (
+    DEADLINE_S,
+    destroy,
+    expected_digest,
+    Observer,
+    PATIENT,
+    picture,
+    ROBOT,
+    set_parameter,
+    System,
+    wait,
+)
+import cv2
 import numpy as np
 import pytest
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
 from dynsplit_ros import msg
@@ -107,13 +120,45 @@ def test_bad_images_are_refused_and_the_next_goes_through(system, split) -> None
     assert 'has no pixels' in log
 
 
-def test_compressed_images(processes, ros, model_parameters, split) -> None:
-    processes.start('camera', 'camera_node', ROBOT, {**model_parameters, 'compressed': True})
+def test_images_are_taken_as_their_publisher_sends_them(processes, ros, model_parameters, split) -> None:
+    """Also when it starts after the camera node, and when another one with another type takes its place."""
+    processes.start('camera', 'camera_node', ROBOT, model_parameters)
+    observer = ros(Observer())
+    destroy(observer, observer.images)
+    wait(lambda: observer.count_publishers('prediction'), 'no camera')
+    encoded = cv2.imencode('.png', picture(2)[:, :, ::-1])[1].tobytes()
+    for kind, image in ((CompressedImage, CompressedImage(format='png', data=encoded)), (Image, from_rgb(picture(2))),
+                        (CompressedImage, CompressedImage(format='png', data=encoded))):
+        observer.images = observer.create_publisher(kind, 'image', QoSProfile(depth=10))
+        del observer.predictions[:]
+        wait(observer.images.get_subscription_count, f'the camera does not listen to {kind.__name__}')
+        timer = observer.create_timer(0.1, lambda: observer.send(image))
+        wait(lambda: observer.predictions, f'no prediction for {kind.__name__}')
+        destroy(observer, timer)
+        assert observer.predictions[0].output_digest == expected_digest(split, 2)
+        destroy(observer, observer.images)
+
+
+def test_a_topic_without_a_publisher_goes_by_its_name(processes, ros, model_parameters, split) -> None:
+    names = ['front/image_raw', 'back/image_raw/compressed']
+    processes.start('camera', 'camera_node', ROBOT, {
+        **model_parameters, 'profile': '', 'image_topics': names, 'batch_timeout_s': 0.1})
+    observer = ros(Observer())
+
+    def types() -> list[set[str]]:
+        return [{one.topic_type for one in observer.get_subscriptions_info_by_topic(f'/{ROBOT}/{name}')}
+                for name in names]
+
+    wait(lambda: all(types()), 'the camera does not listen')
+    assert types() == [{'sensor_msgs/msg/Image'}, {'sensor_msgs/msg/CompressedImage'}]
+
+
+def test_a_compressed_image_that_cannot_be_read_is_passed_over(processes, ros, model_parameters, split) -> None:
+    processes.start('camera', 'camera_node', ROBOT, model_parameters)
     observer = ros(Observer(image_type=CompressedImage))
     wait(lambda: observer.images.get_subscription_count() and observer.count_publishers('prediction'), 'no camera')
-    import cv2
     encoded = cv2.imencode('.png', picture(2)[:, :, ::-1])[1].tobytes()
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + DEADLINE_S
     while not observer.predictions:  # until both ways are open
         assert time.monotonic() < deadline_s, 'no prediction for a compressed image'
         observer.send(CompressedImage(format='png', data=b'no image at all'))
