@@ -210,12 +210,17 @@ class LinkEstimator:
         """Whether a payload that nobody waits for is, as far as is known, still on the link."""
         return any(sent.given_up and not sent.passed for sent in self._under_way.values())
 
-    def on_report(self, now_s: float) -> None:
-        """Note that the edge reported of itself, as it does regularly."""
+    def on_report(self, now_s: float, period_s: float = math.inf) -> None:
+        """
+        Note that the edge reported of itself, as it does every ``period_s`` seconds.
+
+        A longer pause than that was the link's, and is no reason to wait as long for the next report.
+        """
         before_s = self._reported_s
         self._reported_s = now_s = self._hear(now_s)
         if self._reports > 0:
-            self._pause_s = max(now_s - before_s, _FADING * self._pause_s)
+            pause_s = min(now_s - before_s, max(self.rules.silence_s, period_s))
+            self._pause_s = max(pause_s, _FADING * self._pause_s)
         self._reports += 1
 
     @property

@@ -431,7 +431,7 @@ class Monitor:
     def on_load(self, report: LoadReport, now_s: float) -> None:
         """Take the edge's report into account."""
         if math.isfinite(now_s):
-            self._link.on_report(now_s)
+            self._link.on_report(now_s, report.period_s)
             if self._load.on_report(report, now_s):
                 self._news = True
 
