@@ -14,7 +14,7 @@ A cut sends what depends on the image alone. So every node is one of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 import operator
 from typing import Any
 
@@ -53,7 +53,6 @@ class Value:
     stride_of_two: tuple[int, ...] | None = None
     mutates: frozenset[int] = frozenset()
     macs: int = 0
-    zeros: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def layout(self) -> tuple[Any, ...]:
@@ -102,10 +101,6 @@ class Value:
                 return 1 + (size - one) // (two - one)
         return 1
 
-    def zeros_at(self, position: int) -> int:
-        """Bytes of exact zeros that the value holds after the node at ``position``."""
-        return next(nbytes for at, nbytes in reversed(self.zeros) if at <= position) if self.zeros else 0
-
 
 @dataclass(frozen=True)
 class Live:
@@ -123,14 +118,11 @@ class Live:
 class Analysis:
     """The nodes of a graph in order, their values, and what is alive after each."""
 
-    def __init__(
-        self, root: nn.Module, graph: fx.Graph, image: torch.Tensor, batched: bool, count_below: int
-    ) -> None:
+    def __init__(self, root: nn.Module, graph: fx.Graph, image: torch.Tensor, batched: bool) -> None:
         """
         Run ``graph`` once on ``image``, uint8 [1, 3, H, W], on the CPU.
 
         :param batched: whether the module takes larger batches; learnt from shapes alone, without computing.
-        :param count_below: exact zeros are counted in tensors of fewer bytes than this.
         """
         self.graph = graph
         _unpack_at_once(graph)
@@ -139,7 +131,7 @@ class Analysis:
         self.index = {node: position for position, node in enumerate(self.nodes)}
         self.values: dict[fx.Node, Value] = {}
 
-        recorder = _Recorder(root, graph, count_below)
+        recorder = _Recorder(root, graph)
         with torch.no_grad():
             self.output = recorder.record(image)
         self.values = recorder.values
@@ -151,6 +143,7 @@ class Analysis:
         self._classify()
         self._drop_unused()
         self._follow_lifetimes()
+        self._find_rectified(root)
 
     def _learn_batch(self, root: nn.Module, graph: fx.Graph, image: torch.Tensor) -> None:
         seen = _Shapes(root, graph, self.values).run_with(image, 2)
@@ -249,6 +242,21 @@ class Analysis:
                 self.last_write[storage] = self.index[node]
             if value.kind == 'data':
                 self.origin.setdefault(value.storage, node)
+
+    def _find_rectified(self, root: nn.Module) -> None:
+        """Note, for each storage, where it is written, and whether a rectifier writes it there."""
+        self._writes: dict[int, list[tuple[int, bool]]] = {}
+        for node in self.nodes:
+            value = self.values[node]
+            written = value.mutates if value.storage in self._writes else value.mutates | {value.storage}
+            for storage in written:
+                self._writes.setdefault(storage, []).append((self.index[node], _rectifies(node, root)))
+
+    def rectified_bytes(self, node: fx.Node, position: int) -> int:
+        """Return the bytes of the node's tensor if a rectifier was the last to write it up to ``position``, else 0."""
+        value = self.values[node]
+        last = [rectified for at, rectified in self._writes[value.storage] if at <= position][-1]
+        return value.nbytes if last else 0
 
     def _output_nodes(self) -> list[fx.Node]:
         nodes: list[fx.Node] = []
@@ -389,6 +397,26 @@ def _reads_sizes(node: fx.Node) -> bool:
     return name.split('.')[0] in _SHAPE_READERS
 
 
+#: Modules, functions, methods and aten operators that make whatever is negative an exact zero.
+_RECTIFIERS = {'relu', 'relu6', 'hardswish'}
+#: Those that do so when their lower bound is 0, by the name of that bound.
+_BOUNDED = {'hardtanh': 'min_val', 'clamp': 'min', 'clamp_min': 'min'}
+
+
+def _rectifies(node: fx.Node, root: nn.Module) -> bool:
+    """Return whether a node is a rectifier; its type and arguments tell, not its values."""
+    if node.op == 'call_module':
+        module = root.get_submodule(str(node.target))
+        name, given = type(module).__name__.lower(), getattr(module, 'min_val', None)
+    elif node.op in ('call_function', 'call_method'):
+        target = node.target if isinstance(node.target, str) else getattr(node.target, '__name__', '')
+        name = target.split('.')[0].rstrip('_')  # 'relu.default' of an exported program, 'relu_'
+        given = node.args[1] if len(node.args) > 1 else node.kwargs.get(_BOUNDED.get(name, ''))
+    else:
+        return False
+    return name in _RECTIFIERS or (name in _BOUNDED and type(given) in (int, float) and given == 0)
+
+
 def _is_literal(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return all(_is_literal(item) for item in value)
@@ -398,13 +426,11 @@ def _is_literal(value: Any) -> bool:
 class _Recorder(fx.Interpreter):
     """Run a graph on real tensors, and note each node's value; values are let go after their last use."""
 
-    def __init__(self, root: nn.Module, graph: fx.Graph, count_below: int) -> None:
+    def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
         super().__init__(root, garbage_collect_values=True, graph=graph)
         self.values: dict[fx.Node, Value] = {}
-        self._count_below = count_below
         self._macs = _MultiplyAdds()
         self._held: dict[int, tuple[int, StorageWeakRef]] = {}
-        self._position = -1
 
     def record(self, image: torch.Tensor) -> Any:
         with self._macs:
@@ -413,7 +439,6 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         if n.op == 'output':
             return super().run_node(n)
-        self._position += 1
         inputs = [
             (tensor, tensor._version, tensor.shape)
             for arg in n.all_input_nodes
@@ -432,10 +457,6 @@ class _Recorder(fx.Interpreter):
                 if self.values[node].storage in mutated or self.values[node].storage == value.storage:
                     self.values[node].kind = 'opaque'  # its shape was changed in place
             value.kind = 'opaque'
-        self._count(n, result)
-        for node, held in self.env.items():
-            if mutated and self.values[node].storage in mutated:
-                self._count(node, held)
         return result
 
     def _describe(self, result: Any) -> Value:
@@ -459,11 +480,6 @@ class _Recorder(fx.Interpreter):
         # The weak reference keeps the address from another storage's use; the memory itself is freed.
         reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
         return self._held.setdefault(storage._cdata, (len(self._held), reference))[0]
-
-    def _count(self, node: fx.Node, tensor: Any) -> None:
-        if isinstance(tensor, torch.Tensor) and tensor.numel() * tensor.element_size() < self._count_below:
-            zeros = tensor.numel() - int(torch.count_nonzero(tensor))
-            self.values[node].zeros.append((self._position, zeros * tensor.element_size()))
 
 
 class _Shapes(fx.Interpreter):

@@ -25,11 +25,6 @@ from dynsplit_ros.tensors import TensorSpec
 Tensors = dict[str, torch.Tensor]
 Stop = Callable[[], bool]
 
-#: Among neighbours of equal bytes, the first stands for all whose share of zeros is within this of the
-#: largest: zeros are what a codec shrinks, and the margin keeps the choice from hanging on a processor's last
-#: bits.
-ZERO_SHARE_MARGIN = 0.05
-
 _AUTOCAST = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
@@ -42,7 +37,6 @@ class Cut:
     positions from the image (0). ``tensors`` are those of a batch of one; ``macs_before`` is the share (0 to
     1) of the whole model's multiply-adds. ``natural`` tells a natural bottleneck: fewer bytes than the 8-bit
     image and than every earlier position; ``natural_float`` the same against the image in float32.
-    ``zero_share`` is the share of exact zeros.
     """
 
     index: int | None
@@ -52,7 +46,6 @@ class Cut:
     macs_before: float
     natural: bool = False
     natural_float: bool = False
-    zero_share: float = 0.0
 
     @property
     def nbytes(self) -> int:
@@ -111,9 +104,7 @@ class SplitModel:
         image = seeded_image(model.input_size)
         before = _versions(model)
         self._root, graph, names = trace(model, cut, leaves)
-        self._analysis = Analysis(
-            self._root, graph, image, model.max_batch != 1, count_below=4 * image.numel() if cut else 0
-        )
+        self._analysis = Analysis(self._root, graph, image, model.max_batch != 1)
         if before != _versions(model):
             raise DynsplitError(
                 f'{model.name} changes its own parameters or buffers when it runs, so two machines would'
@@ -152,23 +143,18 @@ class SplitModel:
             macs += sum(analysis.values[passed].macs for passed in analysis.nodes[done : at + 1])
             done = at + 1
             tensors = tuple(analysis.spec(sent, names[sent]) for sent in live.sent)
-            nbytes = sum(spec.nbytes for spec in tensors)
-            zeros = sum(analysis.values[sent].zeros_at(at) for sent in live.sent)
-            cuts.append(
-                Cut(
-                    None,
-                    len(cuts),
-                    names[node],
-                    tensors,
-                    macs / total,
-                    zero_share=zeros / nbytes if nbytes else 0.0,
-                )
-            )
+            cuts.append(Cut(None, len(cuts), names[node], tensors, macs / total))
             self._lives.append((at, live))
         return tuple(cuts)
 
     def _mark_candidates(self, choose: bool) -> None:
-        """Find the natural bottlenecks by both definitions and number the choices."""
+        """
+        Find the natural bottlenecks by both definitions and number the choices.
+
+        Among neighbours of equal bytes, the first of those with the most bytes behind a rectifier stands for all:
+        a rectifier's zeros are what a codec shrinks. Robot and edge must choose the same, so nothing here depends on
+        computed values, whose last bits differ between processors.
+        """
         image_bytes = self.positions[0].nbytes
         cuts = list(self.positions)
         for field, limit in (('natural', image_bytes), ('natural_float', 4 * image_bytes)):
@@ -182,8 +168,7 @@ class SplitModel:
                 behind = first
                 while behind < len(cuts) and cuts[behind].nbytes == nbytes:
                     behind += 1
-                enough = max(cut.zero_share for cut in cuts[first:behind]) - ZERO_SHARE_MARGIN
-                chosen = next(at for at in range(first, behind) if cuts[at].zero_share >= enough)
+                chosen = max(range(first, behind), key=self._rectified_bytes)  # the first of several
                 cuts[chosen] = replace(cuts[chosen], **{field: True})  # type: ignore[arg-type]
                 first = behind
         chosen_positions = [0] + [cut.position for cut in cuts if cut.natural]
@@ -195,6 +180,10 @@ class SplitModel:
         end = Cut(self.local_index, len(cuts), 'output', (), 1.0)
         #: The choices, by split index.
         self.cuts: tuple[Cut, ...] = (*(cuts[position] for position in chosen_positions), end)
+
+    def _rectified_bytes(self, position: int) -> int:
+        at, live = self._lives[position]
+        return sum(self._analysis.rectified_bytes(node, at) for node in live.sent)
 
     def _output_specs(self) -> tuple[TensorSpec, ...] | None:
         """Describe the outputs for a batch of one; ``None`` for a detector, whose outputs' shapes follow the image."""
@@ -212,6 +201,15 @@ class SplitModel:
         """Hexadecimal digest of architecture, weights, input size and cuts, the same on both sides and over time."""
         with self._lock:
             return fingerprint(self.model, self._root, self._analysis, self.positions, self.cuts)
+
+    @property
+    def options(self) -> dict[str, str]:
+        """How this model computes, besides its device: all that the constructor was told and that changes the times."""
+        return {
+            'precision': self._autocast or 'float32',
+            'channels_last': 'yes' if self._channels_last else 'no',
+            'engine': 'torch.compile' if self._compile else 'torch',
+        }
 
     def whole(self, image: torch.Tensor) -> Tensors:
         """Return the outputs of the unchanged module for ``image``, uint8 [N, 3, H, W]."""

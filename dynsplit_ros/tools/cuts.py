@@ -34,7 +34,6 @@ def describe(cut: Cut) -> dict[str, Any]:
         'macs_before': cut.macs_before,
         'natural': cut.natural,
         'natural_float': cut.natural_float,
-        'zero_share': cut.zero_share,
     }
 
 
@@ -71,7 +70,7 @@ def _print_table(split: SplitModel, cuts: Sequence[Cut]) -> None:
     table = Table(title=f'{split.model.name} at {height}×{width}, fingerprint {split.fingerprint[:16]}')
     for name, justify in (
         ('index', 'right'), ('cut', 'left'), ('tensors', 'left'), ('KiB', 'right'), ('MACs before', 'right'),
-        ('zeros', 'right'), ('natural', 'left'),
+        ('natural', 'left'),
     ):  # fmt: skip
         table.add_column(name, justify=justify, overflow='fold')  # type: ignore[arg-type]
     for cut in cuts:
@@ -83,7 +82,6 @@ def _print_table(split: SplitModel, cuts: Sequence[Cut]) -> None:
             tensors or 'nothing',
             f'{cut.nbytes / 1024:.1f}',
             f'{100 * cut.macs_before:.1f} %',
-            f'{100 * cut.zero_share:.0f} %',
             natural,
         )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
