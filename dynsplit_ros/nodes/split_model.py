@@ -17,7 +17,7 @@ from dynsplit_ros.memory import give_back
 from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes.shell import Shell
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.profile.kept import kept_profile
+from dynsplit_ros.profile.kept import differences, kept_profile
 from dynsplit_ros.profile.profile import Profile
 
 #: Numbers of frames that an edge measures, as far as it may join them; between them it interpolates.
@@ -60,6 +60,9 @@ def load(node: Shell, values: SimpleNamespace, images: int) -> tuple[SplitModel,
                 f'the profile {values.profile} is for batches of {", ".join(map(str, profile.batches))}, '
                 f'but a frame has {images} images; profile with --batch 1 {images}, or leave profile empty'
             )
+        if others := differences(profile, split):
+            node.get_logger().warning(f'the profile {values.profile} was measured with {others}; its times may be '
+                                      'wrong here: profile on this machine, or leave profile empty')
     else:
         # An edge that may join frames must know what that gains.
         most = max(images, min(getattr(values, 'max_batch', 1), most or BATCHES[-1]))

@@ -4,17 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 from pathlib import Path
 
-import torch
-
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.profile.measure import measure
+from dynsplit_ros.profile.measure import conditions, measure
 from dynsplit_ros.profile.profile import Profile
 
 #: Enough for a first choice, which what is measured while running corrects; the profile tool takes its time.
@@ -23,40 +23,55 @@ REPEATS = 7
 
 def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Collection[int] = (1,)) -> Profile:
     """
-    Return the profile of ``split`` on this machine for these batch sizes, measuring it where none is kept.
+    Return the profile of ``split`` under the present conditions for these batch sizes; measure it if none is kept.
 
-    Kept by fingerprint, device and threads in ``$XDG_CACHE_HOME/dynsplit_ros`` (``~/.cache`` by default); one that
-    cannot be read is measured again, one that cannot be written is done without. Who starts at the same time measures
-    one after the other, for beside each other they would find this machine far too slow, and keep that. ``progress``
-    takes a few words.
+    The files are in ``$XDG_CACHE_HOME/dynsplit_ros`` (``~/.cache`` by default). A file's name holds the model's
+    fingerprint and a digest of :func:`conditions`, so machines that share a home folder do not share profiles. A file
+    that cannot be read, or that was measured under other conditions, is measured again; a folder that cannot be
+    written is done without. Processes that start at the same time on one machine measure one after the other, because
+    each would slow the others down. ``progress`` takes a sentence; one of them names the file.
     """
+    now = conditions(split)
     folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'dynsplit_ros'
-    path = folder / f'{split.fingerprint[:24]}_{split.device}_{torch.get_num_threads()}.yaml'.replace(':', '-')
-    profile = _load(path, split)
+    path = folder / f'{split.fingerprint[:24]}_{_digest(now)}.yaml'
+    profile = _load(path, split, now)
     if profile is None or not set(batches) <= set(profile.batches):
-        with _alone(folder / 'profiling.lock', progress):
-            profile = _load(path, split)  # who was waited for may have measured just this
+        with _alone(folder / f'profiling_{_digest({key: now[key] for key in ("host", "machine")})}.lock', progress):
+            profile = _load(path, split, now)  # the process that held the lock may have measured just this
             if profile is None or not set(batches) <= set(profile.batches):
-                progress('profiling this machine for the first start with this model, device and number of threads, '
-                         'in a few seconds for a small model and a minute or more for a large one …')
+                progress('profiling this model on this machine, because no kept profile has its processor, versions '
+                         'and settings; it takes a few seconds for a small model, a minute or more for a large one')
                 # Another node on this machine may need the batches that are there.
                 needed = {*batches, *(profile.batches if profile else ())}
                 profile = measure(split, sorted(needed), repeats=REPEATS, warm_up=2)
                 _keep(profile, path, progress)
     else:
-        progress(f'this machine was profiled before: {path}')
+        progress(f'using the profile that this machine measured before: {path}')
     if profile.doubt:
         progress(f'{profile.doubt}; to have it measured again, delete {path}')
     return profile
 
 
-def _load(path: Path, split: SplitModel) -> Profile | None:
-    """Return what is kept there for this model, if it can be read."""
+def differences(profile: Profile, split: SplitModel) -> str:
+    """Say which conditions of ``profile`` are not those of ``split`` here; return an empty text if all are."""
+    return ', '.join(
+        f'{key} {profile.measured[key]!r} (here {value!r})'
+        for key, value in conditions(split).items()
+        if key in profile.measured and profile.measured[key] != value
+    )
+
+
+def _digest(values: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _load(path: Path, split: SplitModel, now: Mapping[str, str]) -> Profile | None:
+    """Return what is kept there if it can be read and is of this model under these conditions."""
     try:
         kept = Profile.load(path)
     except DynsplitError:
         return None
-    return kept if kept.fingerprint == split.fingerprint else None
+    return kept if kept.fingerprint == split.fingerprint and now.items() <= kept.measured.items() else None
 
 
 def _keep(profile: Profile, path: Path, progress: Callable[[str], None]) -> None:

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+import hashlib
 import importlib.metadata
+import os
 import platform
 import time
 from typing import Any
@@ -27,7 +29,7 @@ from dynsplit_ros.codec import CODECS, decode, encode, encode_answer, usable_cod
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.memory import keep_freed
 from dynsplit_ros.partition import Cut, SplitModel
-from dynsplit_ros.profile.profile import CodecProfile, CutProfile, Profile
+from dynsplit_ros.profile.profile import CodecProfile, CutProfile, FORMAT, Profile
 
 #: Called with what is being measured and the share (0 to 1) of the work that is done.
 Progress = Callable[[str, float], None]
@@ -112,23 +114,44 @@ def measure(
     )
 
 
-def this_machine(split: SplitModel) -> dict[str, str]:
-    """Return, for a person, on what machine and with which versions a profile was measured."""
-    device = torch.cuda.get_device_name(split.device) if split.device.type == 'cuda' else processor()
+def conditions(split: SplitModel) -> dict[str, str]:
+    """
+    Return all that decides, besides the model itself, how long ``split`` takes in this process.
+
+    This is the only list of it. Two profiles whose conditions are equal are interchangeable; the kept profile is
+    looked for by it.
+    """
+    cuda = split.device.type == 'cuda'
     return {
         'host': platform.node(),
-        'processor': device,
-        'system': platform.platform(),
+        'machine': _machine(),
+        'processor': processor(),
+        'cores': f'{len(os.sched_getaffinity(0))} of {os.cpu_count()}',
+        'quota': _read_line('/sys/fs/cgroup/cpu.max') or 'none',
+        'instructions': torch.backends.cpu.get_cpu_capability(),
+        'threads': str(torch.get_num_threads()),
+        'device': f'{split.device} ({torch.cuda.get_device_name(split.device)})' if cuda else str(split.device),
+        **split.options,
         'python': platform.python_version(),
-        'torch': torch.__version__,
-        'torchvision': importlib.metadata.version('torchvision'),
+        'torch': torch.__version__,  # with the CUDA version that it was built for
+        **{name: importlib.metadata.version(name) for name in ('torchvision', 'numpy', 'blosc2')},
+        'codecs': ' '.join(CODECS),
+        'format': str(FORMAT),
+    }
+
+
+def this_machine(split: SplitModel) -> dict[str, str]:
+    """Return under which conditions a profile is measured now, and for a person when and of what."""
+    return {
+        **conditions(split),
+        'system': platform.platform(),
         'input_size': '{}x{}'.format(*split.model.input_size),
         'when': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
     }
 
 
 def processor() -> str:
-    """Return the name of this machine's processor."""
+    """Return the name of this machine's processor; on ARM, where it has none, that of the board."""
     try:
         with open('/proc/cpuinfo', encoding='utf-8') as lines:
             for line in lines:
@@ -136,7 +159,25 @@ def processor() -> str:
                     return line.partition(':')[2].strip()
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    return _read_line('/proc/device-tree/model') or platform.processor() or platform.machine()
+
+
+def _machine() -> str:
+    """
+    Return what tells this machine from another of the same host name.
+
+    /etc/machine-id must not be shown in a network, and profiles are sent, so it is hashed (see machine-id(5)).
+    """
+    return hashlib.sha256(b'dynsplit_ros' + _read_line('/etc/machine-id').encode()).hexdigest()[:12]
+
+
+def _read_line(path: str) -> str:
+    """Return the first line of a small file of the system; empty where there is none."""
+    try:
+        with open(path, encoding='utf-8', errors='replace') as file:
+            return file.readline(1000).strip('\0\n ')
+    except OSError:
+        return ''
 
 
 def _frames(split: SplitModel, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
