@@ -17,6 +17,15 @@ from dynsplit_ros.profile.measure import conditions
 from dynsplit_ros.profile.profile import Profile
 
 
+@pytest.fixture(scope='module', autouse=True)
+def one_thread():
+    """On a busy machine, threads that wait for each other make a measurement last minutes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope='module')
 def split() -> SplitModel:
     return SplitModel(load_model('squeezenet1_1', input_size=(64, 64)))
