@@ -353,7 +353,7 @@ class Monitor:
             self._observe_publishing(frame)
         if frame.outcome == 'fell_back':
             self._link.on_given_up(frame.sequence)
-            arrived_s = self._link.passed_s(frame.sequence)
+            arrived_s = self._link.arrived_s(frame.sequence)
             if arrived_s is not None:
                 waited_s = frame.given_up_s - arrived_s
                 self._load.on_silence(frame.split_index, waited_s, cut.tail_s[batch], now_s)
