@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""How busy the edge is: queueing delay, slowdown and utilisation, from its reports and its answers."""
+"""Queueing delay, slowdown and utilisation of the edge, from its load reports and its answers."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import math
 
 from dynsplit_ros.estimators.service import ServiceTimes
 
-#: Weight of the newest statement about the queue: half, so that a burst shows within a few of them.
+#: Weight of the newest queueing delay in the estimate: a burst shows within a few values.
 _NEWEST = 0.5
-#: Before it is heard, an edge may well be three times as slow as profiled, or as fast (natural logarithm).
+#: Standard deviation (natural logarithm) of the slowdown of an edge that was never measured: a factor of three.
 _SPREAD = 1.1
-#: Longer queueing than this is a fault of the report, in seconds.
+#: A report with a longer queueing delay, in seconds, is wrong and is ignored.
 _LONGEST_S = 60.0
 
 
 @dataclass(frozen=True)
 class LoadReport:
     """
-    What an edge says about itself.
+    A load report of an edge over ``period_s`` seconds.
 
-    ``session`` names the run of the edge (another one after a restart) and ``sequence`` counts its reports.
-    ``utilisation`` is the busy share of its time (0..1), ``queue_length`` the frames waiting, ``queueing_s``
-    the delay that a frame arriving now would see, ``slowdown`` how many times as long as profiled its tails
-    take, ``robots`` how many robots sent it something lately, and ``period_s`` the seconds that it speaks of.
+    ``session`` identifies the run of the edge (it changes with a restart) and ``sequence`` counts its reports.
+    ``utilisation`` is the busy share of its time (0 to 1), ``queue_length`` the number of waiting frames,
+    ``queueing_s`` the queueing delay of a frame that arrives now, ``slowdown`` the measured over the profiled time of
+    its tails, and ``robots`` the number of robots that sent something lately.
     """
 
     session: int
@@ -41,9 +41,9 @@ class LoadReport:
 @dataclass
 class LoadEstimate:
     """
-    What is believed of the edge; the fields are those of :class:`LoadReport`.
+    The estimate of the edge's load; the fields are those of :class:`LoadReport`.
 
-    ``fresh`` is whether anything was heard from it lately.
+    ``fresh`` says whether a report or an answer came lately.
     """
 
     queueing_s: float = 0.0
@@ -55,9 +55,9 @@ class LoadEstimate:
 
 class LoadEstimator:
     """
-    The edge's load; statements older than ``stale_after_s`` (1 s, may be set) are no longer believed.
+    Estimates the edge's load; reports and answers older than ``stale_after_s`` (1 s, may be set) are stale.
 
-    ``times`` corrects its profile, and ``queueing_s`` is the queueing delay as it was last believed.
+    ``times`` corrects the edge's profile, and ``queueing_s`` is the latest estimate of the queueing delay.
     """
 
     def __init__(self, stale_after_s: float = 1.0) -> None:
@@ -71,7 +71,7 @@ class LoadEstimator:
         self._news_s = self._answered_s = -math.inf
 
     def on_report(self, report: LoadReport, now_s: float) -> bool:
-        """Take a report into account; return whether it was (not if it is late, repeated or impossible)."""
+        """Take a report; return False and ignore it when it is late, repeated or impossible."""
         if report.session == self._session and report.sequence <= self._sequence:
             return False
         possible = (
@@ -88,9 +88,9 @@ class LoadEstimator:
             self.queueing_s = report.queueing_s
         self._session, self._sequence = report.session, report.sequence
         self._utilisation, self._robots = min(1.0, report.utilisation), report.robots
-        # Of a period with answers it repeats what they have told, and does not say of which cut that was: taken for the
-        # machine's, it would deny the cut's own factor. Where nothing ran, nothing was slow, and where little ran, a
-        # pause may have made it look so.
+        # In a period with answers, the report repeats their times without the cuts. Taken as the machine's factor, they
+        # would replace what the answers taught about each cut. A period with little work counts little: one pause of
+        # the scheduler can make it look slow.
         if not 0 <= now_s - self._answered_s <= report.period_s:
             busy_s = report.utilisation * report.period_s
             self.times.observe(None, busy_s, busy_s / report.slowdown, now_s)
@@ -98,7 +98,7 @@ class LoadEstimator:
         return True
 
     def on_answer(self, cut: int, queueing_s: float, tail_s: float, profiled_s: float, now_s: float) -> None:
-        """Take into account what the edge says of one frame: seconds waited, seconds of the tail, and its profile."""
+        """Take an answered frame: its queueing delay, its tail, and the profiled time of that tail, in seconds."""
         if math.isfinite(tail_s):
             self.times.observe(cut, tail_s, profiled_s, now_s)
             self._answered_s = now_s
@@ -106,11 +106,11 @@ class LoadEstimator:
             self._queue(queueing_s, now_s)
 
     def on_silence(self, cut: int, waited_s: float, profiled_s: float, now_s: float) -> None:
-        """Take into account that a frame arrived at the edge ``waited_s`` ago and is not answered."""
+        """Note that a frame arrived at the edge ``waited_s`` ago and has no answer."""
         self.times.observe_longer(cut, waited_s - self.queueing_s, profiled_s, now_s)
 
     def estimate(self, now_s: float) -> LoadEstimate:
-        """Return what is believed at ``now_s`` (seconds of the robot's monotonic clock)."""
+        """Return the estimate at ``now_s`` (seconds of the robot's monotonic clock)."""
         self.times.forget(now_s)
         if now_s - self._news_s > self.stale_after_s:
             return LoadEstimate(slowdown=self.times.factor)

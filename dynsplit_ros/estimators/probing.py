@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Which throughput probe to send next, and what a share of the link's rate pays for."""
+"""Which throughput probe to send next, within a budget that is a share of the link's rate."""
 
 from __future__ import annotations
 
@@ -10,52 +10,50 @@ import math
 from dynsplit_ros.estimators.rate import RateFilter
 from dynsplit_ros.estimators.round_trip import RoundTrip
 
-#: What may be sent to learn the rate when nothing is known of it: one packet's worth.
+#: Size of the first probe, when the rate is unknown (one packet), of the largest, and of the smallest, in bytes.
 _FIRST_BYTES = 600
 _LARGEST_BYTES = 262144
-#: The least otherwise.
 _LEAST_BYTES = 128
-#: A probe takes this many times what the round trip varies by: it then tells the rate to a twentieth.
+#: Transfer time of a probe in standard deviations of the round trip: it then measures the rate to 5 %.
 _JITTERS = 20.0
-#: What goes ahead of a probe that the edge times: two frames, which shapers and radios let through at once.
+#: Bytes of a lead: two network frames, which use up the burst that shapers and radios let through at once.
 _LEAD_BYTES = 3000
-#: Once round trips wavered by so many times what needs a lead, one goes ahead for so long, in seconds: they waver by
-#: turns.
+#: A jitter of this many times the limit makes probes keep their lead for the next seconds: jitter comes and goes.
 _MUCH = 2.0
 _LEADS_S = 60.0
-#: The least that follows it; how long that is to take, in seconds. Just enough to tell that the rate has changed: the
-#: lead costs most of it, and the shorter it is, the sooner the next one can be paid.
+#: Least bytes behind a lead, and their transfer time in seconds: just long enough to detect a change of rate. A longer
+#: probe costs more budget, so the next one comes later.
 _LED_BYTES = 800
 _LED_S = 0.0013
-#: So many longer ones confirm what one has told of a change; how long they are to take, in seconds. So many bytes are
-#: kept in hand for them; while there are fewer, this share of what is earned is saved.
+#: This many longer probes, of this transfer time in seconds, confirm a change of rate. This many bytes of the budget
+#: are reserved for them; while the reserve is not full, this share of the income is saved.
 _CONFIRMATIONS = 2
 _CONFIRMING_S = 0.0025
-_IN_HAND_BYTES = 18_000
+_RESERVE_BYTES = 18_000
 _SAVING = 0.1
-#: A choice waits no longer than this for what they are to tell, in seconds.
+#: Longest time, in seconds, for which a decision waits for confirming probes.
 _CONFIRMED_S = 0.15
-#: So much later than its lead a probe may leave, in seconds, or by a quarter of the dispersion, or, on a machine that
-#: is always slow to send, by so many times the least.
+#: A probe that leaves this many seconds after its lead, and a quarter of the dispersion, was delayed by this machine;
+#: on a machine that is always slow to send, the limit is this many times its least delay.
 _GAP_S = 1e-3
 _USUAL_GAPS = 3.0
-#: Of its budget, a probe may spend this: the rate may have fallen before that is noticed. One with a lead may spend
-#: more: it cannot be smaller, and what it would tell of is not to wait.
+#: Share of the income that probes may spend, since the rate may have fallen unnoticed; a probe with a lead may spend
+#: more, since it cannot be smaller.
 _EARNED = 0.85
 _EARNED_LED = 0.95
-#: The budget of so many seconds is kept, so that the largest probe and the heartbeats can be paid.
+#: Largest budget, in seconds of income: enough for the largest probe and the heartbeats.
 _SAVED_S = 2.0
-#: Beyond this standard deviation of the rate's logarithm, more probes are worth their bytes at once.
+#: With a larger standard deviation of the rate's logarithm, the next probe is due at once.
 _AMBIGUOUS = 0.5
 
 
 @dataclass(frozen=True)
 class LinkRules:
     """
-    How a link is looked after.
+    The user's settings for the link estimator.
 
-    Seconds between heartbeats and between probes, the share (0..1) of the estimated rate that both may take, after how
-    many seconds of silence the link counts as lost, and the answers' rate over the payloads' rate.
+    Seconds between heartbeats and between probes, the share (0 to 1) of the estimated rate that both may take, the
+    silence in seconds after which the link counts as lost, and the downlink's over the uplink's rate.
     """
 
     heartbeat_period_s: float
@@ -67,7 +65,7 @@ class LinkRules:
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """A probe to send: all its bytes, those of them in its lead, whether it confirms what another told of a change."""
+    """A probe to send: its bytes, the bytes of its lead among them, and whether it confirms a change of rate."""
 
     size: int
     lead: int = 0
@@ -78,9 +76,9 @@ class Probing:
     """
     Decides on probes and keeps their budget, heartbeats included.
 
-    The first one is on credit. Where the round trip varies so much that what a second earns does not tell the rate,
-    probes have a lead, and the edge times them. One that tells of a change is followed at once by longer ones, which
-    are paid from what was saved.
+    The first probe is on credit. With so much jitter that a second's income does not measure the rate, probes have a
+    lead, and the edge measures their dispersion. A probe that shows a change is followed at once by longer ones, paid
+    from the reserve.
     """
 
     def __init__(self, rate: RateFilter, round_trip: RoundTrip) -> None:
@@ -90,47 +88,47 @@ class Probing:
         self._tokens_s: float | None = None
         self._earned = 0.0  # bytes per second
         self._largest = _LARGEST_BYTES
-        self._credit = True  # for the first probe
+        self._credit = True  # the next probe may be on credit
         self._leads_until_s = -math.inf
-        self._led = False  # one with a lead has been answered
-        self._led_s = -math.inf  # when the last of them left
-        self._least_gap_s = math.inf  # between a lead and its probe
-        self._believed_bps = self._told_bps = 0.0  # from and to which rate one told of a change
-        self._told_s = -math.inf  # and when
-        self._confirmations = 0  # of that, still to be sent
-        self._spoiled = False  # one has told nothing
+        self._led = False  # a probe with a lead was answered
+        self._led_s = -math.inf  # when the last probe with a lead left
+        self._least_gap_s = math.inf  # least time between a lead and its probe on this machine
+        self._believed_bps = self._told_bps = 0.0  # rates before and after the change that a probe showed
+        self._told_s = -math.inf  # when it showed it
+        self._confirmations = 0  # confirming probes still to be sent
+        self._spoiled = False  # the last probe was delayed by this machine and measured nothing
 
     def begin(self) -> None:
-        """Note that the link is there, again perhaps: the next probe is on credit."""
+        """Note that the link is up (again): the next probe is on credit."""
         self._credit, self._led = True, False
 
-    # What came of them
+    # ---- results of probes -----------------------------------------------------------------------------------------
 
     def on_through(self, size: float) -> None:
-        """Note that a probe of ``size`` bytes got through."""
+        """Note that a probe of ``size`` bytes arrived."""
         self._largest = min(max(self._largest, 2 * int(size)), _LARGEST_BYTES)
 
     def on_lost(self, size: float) -> None:
-        """Note that one did not; nothing sends it again, and perhaps it is too large for some buffer."""
+        """Note that a probe was lost: probes are best effort, and this one may be too large for a buffer on the way."""
         if size > _FIRST_BYTES:
             self._largest = max(int(size) // 2, _FIRST_BYTES)
 
     def on_gap(self, gap_s: float) -> None:
-        """Note how long this machine took from a lead to its probe."""
+        """Note the time that this machine took between a lead and its probe."""
         self._least_gap_s = min(self._least_gap_s, gap_s)
 
     def paused(self, gap_s: float, dispersion_s: float) -> bool:
-        """Whether this machine paused after a lead, so that what follows it does not tell of the link alone."""
+        """Whether this machine paused between lead and probe, so that the dispersion is not only the link's."""
         usual_s = _USUAL_GAPS * self._least_gap_s if self._least_gap_s < math.inf else 0.0
         return gap_s > max(_GAP_S, dispersion_s / 4, usual_s)
 
     def on_spoiled(self, *, confirms: bool) -> None:
-        """Note a probe that told nothing, for such a pause: the next may."""
+        """Note a probe that measured nothing because of such a pause: the next one is due at once."""
         self._spoiled = not confirms
         self._confirmations += confirms
 
     def on_dispersion(self, told_bps: float, now_s: float, *, confirms: bool) -> None:
-        """Note what a probe with a lead told, before it is believed: a change is to be confirmed, or was none."""
+        """Note the rate that a probe with a lead measured, before the filter gets it: a change needs confirmation."""
         believed_bps = self._believed_bps if confirms else self._rate.median_bps
         if abs(math.log(told_bps / believed_bps)) <= _AMBIGUOUS:
             self._confirmations = 0
@@ -139,22 +137,22 @@ class Probing:
             self._confirmations = _CONFIRMATIONS
 
     def confirms_rise(self, now_s: float, *, under_way: bool) -> bool:
-        """Whether a faster link is still to be confirmed, by a probe yet to be sent or one that is ``under_way``."""
+        """Whether a faster link waits for confirmation by a probe that is ``under_way`` or still to be sent."""
         rise = self._told_bps > self._believed_bps
         return rise and (self._confirmations > 0 or under_way) and now_s - self._told_s < _CONFIRMED_S
 
     def on_payload(self) -> None:
-        """Note that a payload told the rate: more than what is still to be confirmed would."""
+        """Note that a payload measured the rate, which makes confirming probes unnecessary."""
         self._confirmations, self._spoiled = 0, False
 
     def on_led(self) -> None:
-        """Note that a probe with a lead told something."""
+        """Note that a probe with a lead measured the rate."""
         self._led = True
 
-    # What comes next
+    # ---- the next probe --------------------------------------------------------------------------------------------
 
     def wanted(self, quiet_s: float, rules: LinkRules) -> bool:
-        """Whether a probe is due, if nothing told of the rate for ``quiet_s`` seconds."""
+        """Whether a probe is due when no transfer measured the rate for ``quiet_s`` seconds."""
         return (
             self._credit
             or self._confirmations > 0
@@ -164,53 +162,55 @@ class Probing:
         )
 
     def airtime_s(self, rules: LinkRules) -> float:
-        """How long a transfer must take to tell the rate to a twentieth, within what a second earns."""
+        """Transfer time of a probe that measures the rate to 5 %, within one second's income."""
         share = rules.probe_share
         return min(max(_JITTERS * self._round_trip.jitter_s, share * rules.probe_period_s), share)
 
     def _needs_lead(self, now_s: float, rules: LinkRules) -> bool:
-        """Whether this machine lately timed messages so badly that what a second earns does not tell the rate."""
+        """Whether the jitter is, or was lately, so large that one second's income does not measure the rate."""
         told_in_s = _JITTERS * self._round_trip.jitter_s
         if told_in_s > _MUCH * rules.probe_share and not self._round_trip.young:
             self._leads_until_s = now_s + _LEADS_S
         return (told_in_s > rules.probe_share or now_s < self._leads_until_s) and not self._credit
 
     def earn(self, now_s: float, rules: LinkRules, *, alive: bool) -> None:
-        """Add to the budget what the time since the last call has brought."""
+        """Add the income since the last call to the budget."""
         if self._tokens_s is not None and alive:
-            # What is surely there, not what is hoped for: a quarter of the belief lies below. But a probe with a lead
-            # is large, and the vaguer the belief, the later it would come to make it less so: half-way to the median.
+            # The income follows the lower quartile of the rate, so that probes keep their share if the rate is lower
+            # than the median. A probe with a lead is large and would come late with a vague estimate: half-way to the
+            # median.
             needs_lead = self._needs_lead(now_s, rules)
             if needs_lead:
                 rate_bps = _EARNED_LED * math.sqrt(self._rate.low_bps * self._rate.median_bps)
             else:
                 rate_bps = _EARNED * self._rate.low_bps
             self._earned = rules.probe_share * rate_bps / 8
-            least = _LEAD_BYTES + _LED_BYTES + _IN_HAND_BYTES if needs_lead else _FIRST_BYTES
+            least = _LEAD_BYTES + _LED_BYTES + _RESERVE_BYTES if needs_lead else _FIRST_BYTES
             self._tokens = min(
                 self._tokens + self._earned * (now_s - self._tokens_s), max(_SAVED_S * self._earned, least)
             )
         self._tokens_s = now_s
 
     def pay(self, size: int) -> None:
-        """Take from the budget what a heartbeat or probe costs, in bytes."""
+        """Take the bytes of a heartbeat or probe from the budget."""
         self._tokens -= size
 
     def choose(self, now_s: float, rules: LinkRules) -> ProbePlan | None:
-        """Return the probe to send now, as far as it can be paid; it counts as sent, but is not paid yet."""
+        """Return the probe to send now if the budget allows one; it counts as sent, :meth:`pay` follows."""
         lead = _LEAD_BYTES if self._needs_lead(now_s, rules) else 0
         confirms = lead > 0 and self._confirmations > 0
         rate_bps = self._told_bps if confirms else self._rate.low_bps
         airtime_s = _CONFIRMING_S if confirms else _LED_S if lead else self.airtime_s(rules)
-        size = int(min(rate_bps * airtime_s / 8, self._largest))  # an edge may have told of any rate, even an infinite
+        size = int(min(rate_bps * airtime_s / 8, self._largest))  # an edge can claim any rate, even an infinite one
         if confirms:
             size = min(size, int(self._tokens / self._confirmations) - lead)
         size = lead + max(size, _LED_BYTES if lead else _LEAST_BYTES, _FIRST_BYTES if self._credit else 0)
-        # The first one is on credit, with a lead too: what that told without may be far too low.
+        # The first probe is on credit; so is the first one with a lead, since the rate measured without may be far too
+        # low.
         on_credit = self._credit or (lead > 0 and not self._led)
         affordable = self._tokens >= (-2 * size if on_credit else size)
         if lead and not (on_credit or confirms or self._spoiled or self._rate.level_spread > _AMBIGUOUS):
-            saves = self._tokens < size + _IN_HAND_BYTES
+            saves = self._tokens < size + _RESERVE_BYTES
             affordable &= not saves or (now_s - self._led_s) * self._earned >= (1 + _SAVING) * size
         if not affordable:
             return None

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What is believed about the link's rate: a Bayesian filter over a grid of rates, fed with transfer times."""
+"""The distribution of the link's rate: a Bayesian filter over a grid of rates, fed with transfer times."""
 
 from __future__ import annotations
 
@@ -18,41 +18,38 @@ LOWEST_BPS = 2e4
 HIGHEST_BPS = 5e9
 _SIZE = 160
 
-#: How a link may behave, from a cable to a cell's edge: relative spread of what single transfers see, drift
-#: of the level (natural logarithm, per square root of a second), and how often per second it becomes anything
-#: else at once. Which of these holds is inferred from the transfers, so that neither averaging nor reacting
-#: is tuned to a link.
+#: Three models of a link, from a cable to a cell's edge: relative standard deviation of single transfers, drift of the
+#: rate (natural logarithm, per square root of a second), and jumps to any other rate per second. The filter infers from
+#: the transfers which model holds, so no constant favours one kind of link.
 _SPREAD = np.array([0.05, 0.18, 0.45])
 _DRIFT = np.array([0.02, 0.12, 0.70])
 _JUMPS_PER_S = np.array([0.02, 0.03, 0.10])
-#: How often per second a link changes between these behaviours.
+#: Changes between these models per second.
 _REGIME_CHANGES_PER_S = 0.05
-#: Share of transfers that something other than the link held up: a pause of a process, a lost packet sent
-#: again.
+#: Share of transfers that something other than the link delays: a pause of a process, a packet that is sent again.
 _HELD_UP = 0.01
-#: Densities are times this, so that the standard normal distribution's largest is 1.
+#: Densities are scaled by this, so that the maximum of the standard normal density is 1.
 _PER_DENSITY = math.sqrt(2 * math.pi)
-#: A delay of unknown size: its logarithm is spread evenly over four decades, from one jitter on.
+#: Density of a delay of unknown size: its logarithm is uniform over four decades from one jitter on.
 _DELAY_DENSITY = _PER_DENSITY / (4 * math.log(10))
-#: Times, in jitters, are cut to this, so that single precision holds their squares.
+#: Largest time in units of the jitter: single precision holds its square.
 _LONGEST = 1e12
-#: After this many seconds nothing more is forgotten.
-_LONGEST_S = 1e6
+#: Longest time that passes in one step, in seconds; the distribution is uniform by then.
+_LONGEST_STEP_S = 1e6
 RATE_EDGES = np.array([0, 1, 4, 10, 20, 35, 50, 65, 80, 90, 96, 99, 100]) / 100
-#: The next transfer is described by the rates below which these shares of the probability lie: parts that are
-#: finer where rates are rare, each by its middle.
+#: Quantile levels of the rate of the next transfer: the middles of intervals that are finer in the tails.
 RATE_SHARES: Array = (RATE_EDGES[1:] + RATE_EDGES[:-1]) / 2
-#: The standard normal distribution's quantiles of these shares.
+#: Quantiles of the standard normal distribution at these levels.
 _NORMALS: Array = np.array([NormalDist().inv_cdf(share) for share in RATE_SHARES])
-#: Where the level is read: the ends of the middle two thirds, the lower quartile, the median.
+#: Quantile levels of the link's rate: the ends of the middle two thirds, the lower quartile, the median.
 _LEVEL_SHARES = np.array([0.1587, 0.25, 0.5, 0.8413])
 _SHARES = np.concatenate((_LEVEL_SHARES, RATE_SHARES))
 
 
 _LOG_GRID: Array = np.linspace(math.log(LOWEST_BPS), math.log(HIGHEST_BPS), _SIZE, dtype=np.float64)
 _STEP = float(_LOG_GRID[1] - _LOG_GRID[0])
-#: By this share of what a transfer's rate is off the believed one, the grid follows it: a steady link is known better
-#: than to a step, once the grid lies on its rate. A transfer tells that if it takes so many jitters.
+#: The grid moves by this share of the difference between a transfer's rate and the estimate, so that the rate of a
+#: steady link is known better than to one step. Only transfers of more than this many jitters move it.
 _FOLLOWING = 0.1
 _CLEAR = 10.0
 _EDGES: Array = _LOG_GRID + _STEP / 2
@@ -60,10 +57,9 @@ _CELLS = np.arange(_SIZE)
 _S_PER_BYTE = (8 / np.exp(_LOG_GRID)).astype(np.float32)
 _VARIANCE_PER_BYTE = np.outer(_SPREAD**2, _S_PER_BYTE).astype(np.float32)
 _OWN_VARIANCE = np.repeat(_SPREAD**2, _SIZE).astype(np.float32)
-_EVERY_BEHAVIOUR = np.ones(len(_SPREAD), np.float32)
-# Diffusion with reflecting ends is diagonal in the cosine basis: any elapsed time is one product there. At
-# this size a product with the basis is faster than a fast transform, and single precision is enough for a
-# belief.
+_EVERY_MODEL = np.ones(len(_SPREAD), np.float32)
+# Diffusion with reflecting ends is diagonal in the cosine basis, so any elapsed time is one product there. At this size
+# a product with the basis is faster than a fast transform. Single precision is enough for a distribution.
 _COSINES = math.sqrt(2 / _SIZE) * np.cos(np.pi * np.outer(np.arange(_SIZE), np.arange(_SIZE) + 0.5) / _SIZE)
 _COSINES[0] /= math.sqrt(2)
 _BASIS = _COSINES.astype(np.float32)
@@ -74,10 +70,10 @@ _DIFFUSION = np.outer(_DRIFT**2 / 2, (2 - 2 * np.cos(np.pi * np.arange(_SIZE) / 
 @functools.lru_cache(maxsize=1024)
 def _passage(twentieths: int) -> tuple[Singles, Singles]:
     """
-    Return what exp(``twentieths`` / 20) seconds do: the decay of each behaviour's spectrum [3, 160], and their mixing.
+    Return the effect of exp(``twentieths`` / 20) seconds: the decay of each model's spectrum [3, 160], and the mixing.
 
-    What jumps is even over the rates, which the spectrum's first value is: that does not decay. The mixing [3, 3]
-    comes after.
+    Jumps make the distribution uniform, which is the first value of the spectrum: it does not decay. The mixing [3, 3]
+    of the models follows the decay.
     """
     elapsed_s = math.exp(twentieths / 20)
     decay = np.exp(-(_DIFFUSION + _JUMPS_PER_S[:, None]) * elapsed_s)
@@ -89,13 +85,13 @@ def _passage(twentieths: int) -> tuple[Singles, Singles]:
 
 class RateFilter:
     """
-    The probability of each rate on a logarithmic grid, under each of three behaviours of the link.
+    The probability of each rate on a logarithmic grid, under each of three models of the link.
 
-    Between observations the probability diffuses and, with a small chance per second, jumps anywhere: a
-    change of rate is then a hypothesis like any other, and wins as soon as it explains a transfer better than
-    noise does. The idea of forecasting a cellular link this way is from Winstein, Sivaraman and Balakrishnan,
-    "Stochastic Forecasts Achieve High Throughput and Low Delay over Cellular Networks" (NSDI 2013); the
-    behaviours side by side are the interacting multiple models of Blom and Bar-Shalom (1988).
+    Between observations the probability diffuses and, with a small probability per second, jumps to any rate. A change
+    of rate is therefore one of the hypotheses, and it wins as soon as it explains a transfer better than noise does.
+    The filter over rates follows Winstein, Sivaraman and Balakrishnan, "Stochastic Forecasts Achieve High Throughput
+    and Low Delay over Cellular Networks" (NSDI 2013); the parallel models are the interacting multiple models of Blom
+    and Bar-Shalom (1988).
     """
 
     def __init__(self) -> None:
@@ -107,18 +103,17 @@ class RateFilter:
         self._next_log: Array = _NORMALS
 
     def copy(self) -> RateFilter:
-        """Return a filter with the same belief, to ask 'what if' without changing this one."""
+        """Return a filter with the same distribution, for a question that must not change this one."""
         other = RateFilter.__new__(RateFilter)
-        other.__dict__ = dict(self.__dict__)  # nothing in it is changed in place
+        other.__dict__ = dict(self.__dict__)  # no array is changed in place
         return other
 
     def elapse(self, elapsed_s: float) -> None:
-        """Let ``elapsed_s`` (>= 0) go by without an observation."""
+        """Let ``elapsed_s`` (>= 0) pass without an observation."""
         if elapsed_s <= 0:
             return
-        # To a twentieth: how much is forgotten need not be known better, and each length is prepared but
-        # once.
-        decay, mix = _passage(round(math.log(min(max(elapsed_s, 1e-3), _LONGEST_S)) * 20))
+        # The time is rounded to a twentieth of its logarithm, so that each step is prepared only once.
+        decay, mix = _passage(round(math.log(min(max(elapsed_s, 1e-3), _LONGEST_STEP_S)) * 20))
         # For arrays this small, dot takes half the time of @.
         spectrum = self._p.dot(_TO_SPECTRUM)
         spectrum *= decay
@@ -126,15 +121,15 @@ class RateFilter:
 
     def observe(self, transfer_s: float, size_bytes: float, jitter_s: float, hurried: float = 0.0) -> None:
         """
-        Take into account that ``size_bytes`` took ``transfer_s``, known to ``jitter_s`` (> 0).
+        Take a transfer of ``size_bytes`` that took ``transfer_s`` with a standard deviation of ``jitter_s`` (> 0).
 
-        The spread is relative to the geometric mean of the expected and the measured time: for long transfers
-        this is a normal distribution of the logarithm, for short ones of the time itself, so a transfer too
-        short to tell says no more than that the link is not slow. Something may hold a transfer up, but
-        nothing makes it faster than the link, but with the probability ``hurried`` (0..1) it was timed by a
-        receiver that had paused, and saw its beginning late.
+        The relative spread refers to the geometric mean of the expected and the measured time. For long transfers this
+        is a normal distribution of the logarithm, for short ones of the time itself, so a transfer that is too short to
+        measure the rate only says that the link is not slow. A transfer can be delayed, and nothing makes it faster
+        than the link, except that with the probability ``hurried`` (0 to 1) the receiver had paused and saw its
+        beginning late.
         """
-        # In units of the jitter, which keeps single precision away from its limits.
+        # Times are in units of the jitter, which keeps single precision away from its limits.
         transfer, size = min(transfer_s / jitter_s, _LONGEST), size_bytes * math.exp(-self._offset) / jitter_s
         late = _S_PER_BYTE * -size
         late += transfer
@@ -152,7 +147,7 @@ class RateFilter:
         late *= max(_HELD_UP, hurried) * _DELAY_DENSITY
         late /= squared
         likelihood += late
-        if hurried:  # whoever paused for longer than it took saw beginning and end at once
+        if hurried:  # a receiver that paused for longer saw beginning and end at once
             likelihood += hurried * _PER_DENSITY * math.exp(-(transfer**2) / 2)
         likelihood *= self._p
         self._set(likelihood)
@@ -160,7 +155,7 @@ class RateFilter:
             self._follow(math.log(size_bytes * 8 / transfer_s) - self._offset - self._level()[2])
 
     def observe_longer(self, elapsed_s: float, size_bytes: float, jitter_s: float) -> None:
-        """Take into account that ``size_bytes`` have taken more than ``elapsed_s`` and are still not through."""
+        """Take a transfer of ``size_bytes`` that has taken ``elapsed_s`` and has not ended."""
         size = size_bytes * math.exp(-self._offset) / jitter_s
         transfer = min(elapsed_s / jitter_s, _LONGEST)
         elapsed = max(transfer, 1.0)
@@ -173,7 +168,7 @@ class RateFilter:
 
     @property
     def below(self) -> Singles:
-        """The probability that the rate is at most each of the grid's, [160]."""
+        """Cumulative distribution of the rate on the grid, [160]."""
         if self._cumulated is None:
             self._cumulated = self._sums(self._p)
             self._cumulated /= self._cumulated[-1]
@@ -181,9 +176,9 @@ class RateFilter:
 
     def next_transfer_bps(self) -> Array:
         """
-        Rates that the next transfer will see, below which :data:`RATE_SHARES` of the probability lie.
+        Return the quantiles of the rate of the next transfer at :data:`RATE_SHARES`, in bit/s.
 
-        A transfer's own spread widens the level's by as much as if both were normal.
+        The spread of single transfers widens that of the link's rate as if both were normal.
         """
         spread = self.level_spread
         own = float(_OWN_VARIANCE.dot(self._p.ravel()))
@@ -192,17 +187,17 @@ class RateFilter:
 
     @property
     def median_bps(self) -> float:
-        """The rate that is as likely exceeded as not."""
+        """Median of the link's rate, in bit/s."""
         return math.exp(self._level()[2] + self._offset)
 
     @property
     def low_bps(self) -> float:
-        """The rate that is exceeded with a probability of three quarters."""
+        """Lower quartile of the link's rate, in bit/s."""
         return math.exp(self._level()[1] + self._offset)
 
     @property
     def level_spread(self) -> float:
-        """Half the width, on the natural logarithm, of the middle two thirds: the spread apart from rare jumps."""
+        """Standard deviation of the rate's natural logarithm without rare jumps: half of the middle two thirds."""
         level = self._level()
         return (level[3] - level[0]) / 2
 
@@ -215,12 +210,12 @@ class RateFilter:
 
     @property
     def regimes(self) -> Array:
-        """Probability of each behaviour, from steady to wild."""
+        """Probability of each model, from steady to wild."""
         weights: Array = self._p.sum(axis=1)
         return weights
 
     def _level(self) -> list[float]:
-        """Return the quantiles of :data:`_LEVEL_SHARES`, where the grid was laid: without its offset."""
+        """Return the logarithms of the quantiles at :data:`_LEVEL_SHARES`, without the offset of the grid."""
         if self._cumulated is None or self._cumulated is not self._quantiles_of:
             self._quantiles_of = self.below
             quantiles = np.interp(_SHARES, self._quantiles_of, _EDGES)
@@ -229,7 +224,7 @@ class RateFilter:
         return self._level_log
 
     def _follow(self, off: float) -> None:
-        """Move the grid towards the rate of a transfer that was ``off`` (natural logarithm) the believed one."""
+        """Move the grid towards a transfer's rate, which differs by ``off`` (natural logarithm) from the estimate."""
         if max(abs(off), self.level_spread) < _STEP and _LOG_GRID[1] < self._level()[2] < _LOG_GRID[-2]:
             self._offset += _FOLLOWING * off
             steps = round(self._offset / _STEP)  # -1, 0 or 1
@@ -239,7 +234,7 @@ class RateFilter:
 
     @staticmethod
     def _sums(p: Singles) -> Singles:
-        sums: Singles = _EVERY_BEHAVIOUR.dot(p).cumsum()
+        sums: Singles = _EVERY_MODEL.dot(p).cumsum()
         return sums
 
     def _set(self, p: Singles) -> None:
@@ -247,8 +242,8 @@ class RateFilter:
         total = float(sums[-1])
         if total > 1e-30:
             p *= 1 / total
-            np.maximum(p, 1e-15, out=p)  # nothing is impossible; and numbers near zero are slow
+            np.maximum(p, 1e-15, out=p)  # no rate is impossible, and computing with denormal numbers is slow
             sums /= total
             self._p, self._cumulated = p, sums
-        else:  # nothing on the grid explains this: know nothing rather than something wrong
+        else:  # no rate on the grid explains this: start again with a uniform distribution
             self._p, self._cumulated = np.full_like(p, 1 / p.size), None

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""How a machine's times compare with its profile: one factor for the machine, one more for each cut."""
+"""Correction of a machine's profile by measured times: one factor for the machine, one more for each cut."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-#: Measured times below this say more about the clock than about the machine, in seconds.
+#: Profiled times below this, in seconds, are not compared: the clock's error would dominate.
 SHORTEST_S = 5e-4
-#: Standard deviations, all of natural logarithms: of one measurement, at least and at most; of a cut's own factor,
-#: before it is known; and of the machine's drift, per square root of a second.
+#: Standard deviations of natural logarithms: of one measurement, at least and at most; of a cut's own factor before its
+#: first measurement; and of the machine's drift per square root of a second. Smaller noise makes the estimate follow
+#: single outliers, smaller drift makes it follow a real change too late.
 _NOISE = 0.08
 _LOUDEST = 0.3
 _CUT = 0.2
 _DRIFT = 0.15
-#: Weight of the newest difference in the variance of measurements, as long as it is no more than so many times that.
+#: Weight of the newest squared difference in the variance of measurements; a difference counts with at most the second
+#: number times that variance.
 _NEWEST = 0.05
 _LARGEST = 9.0
-#: A cut's own factor is thought to return to its profile with this time constant, in seconds.
+#: A cut's own factor returns to 1 with this time constant, in seconds: a cut that was slow once is tried again.
 _CUT_FORGETTING_S = 600.0
-#: That takes effect every so many seconds.
+#: Interval at which this return is computed, in seconds.
 _AGING_S = 1.0
-#: A process pauses now and then for about this long, in seconds: what takes no longer tells little of the machine.
+#: Usual pause of a process, in seconds. A shorter computation says little about the machine, so its noise is larger.
 _PAUSE_S = 1e-3
-#: An innovation beyond this many standard deviations is an outlier if it stays alone, a change if the next
-#: agrees.
+#: An innovation beyond this many standard deviations is an outlier unless the next one has the same sign.
 _SURPRISE = 3.5
-#: Nor is a machine likely to be slower than it was believed to be by more than this many times its spread.
+#: A silence longer than this many standard deviations of the machine's factor needs confirmation: a pause is likelier.
 _UNLIKELY = 2.0
-#: Without measurements, the machine is thought to return to its profile with this time constant, in seconds:
-#: at first, and at most. It doubles each time a measurement after some forgetting shows that nothing had
-#: changed.
+#: Without measurements the machine's factor returns to 1 with this time constant, in seconds: at first, and at most. It
+#: doubles each time a measurement after some forgetting shows that the machine had not changed.
 _FORGETTING_S = 60.0
 _LONGEST_FORGETTING_S = 600.0
-#: A measurement this many times too long or too short is a fault, not a time.
+#: A measurement that differs from the profile by this factor is wrong and is ignored.
 _ABSURD = 1e3
 
 
@@ -44,25 +44,24 @@ class ServiceTimes:
     """
     Correction of profiled times by measured ones.
 
-    The logarithm of measured over profiled time is the machine's factor (throttled, shared) plus the cut's own (what
-    the profile got wrong about it, and what else the machine does for frames that are split there), and noise. A
-    Kalman filter estimates all of them jointly: a measurement of one cut moves the prediction of every cut, and a
-    change of cut tells how the two compare, since the machine is the same before and after it. How much measurements
-    vary is told by the differences of those that follow each other: where a machine's time is dealt out in slices,
-    more than their mean does.
+    The logarithm of measured over profiled time is the sum of the machine's factor (throttled, shared), the cut's own
+    factor (the profile's error for this cut) and noise. A Kalman filter estimates all factors jointly: a measurement of
+    one cut changes the prediction of every cut, and a change of cut shows how both compare, since the machine is the
+    same before and after it. The variance of the noise comes from the differences between consecutive measurements of
+    one cut.
     """
 
     def __init__(self, spread: float, confirmations: int = 1) -> None:
         """
-        Start at the profile, ``spread`` being the standard deviation of the logarithm of the machine's factor.
+        Start at the profile; ``spread`` is the standard deviation of the logarithm of the machine's factor.
 
-        An outlier is believed when ``confirmations`` more follow it in the same direction.
+        An outlier counts once ``confirmations`` more follow it with the same sign.
         """
         self._confirmations = confirmations
         self._surprises = 0
         self._spread = spread
-        # The logarithms of the machine's factor and of the own ones of the cuts that were measured, and their
-        # covariance.
+        # State of the Kalman filter: the logarithms of the machine's factor (first) and of the measured cuts' own
+        # factors.
         self._rows: dict[int, int] = {}
         self._logs: NDArray[np.float64] = np.zeros(1)
         self._covariance: NDArray[np.float64] = np.full((1, 1), spread**2)
@@ -74,7 +73,7 @@ class ServiceTimes:
         self._forgetting_s = _FORGETTING_S
         self._forgotten_s = -math.inf
         self._remembered: float | None = None
-        self._surprise = 0.0  # the last innovation that was too large to believe at once
+        self._surprise = 0.0  # the last innovation that was taken for an outlier
 
     @property
     def spread(self) -> float:
@@ -83,11 +82,11 @@ class ServiceTimes:
 
     @property
     def factor(self) -> float:
-        """Times as long as profiled, for the machine as a whole."""
+        """Measured over profiled time of the machine as a whole."""
         return math.exp(self._logs.item(0))
 
     def cut_factors(self, count: int) -> NDArray[np.float64]:
-        """Return how many times as long as the machine's factor says, for the cuts 0 to ``count`` - 1."""
+        """Return the own factors of the cuts 0 to ``count`` - 1, beyond the machine's factor."""
         if self._own is None or len(self._own) != count:
             self._own = np.ones(count)
             for cut, row in self._rows.items():
@@ -95,15 +94,15 @@ class ServiceTimes:
         return self._own
 
     def factor_of(self, cut: int) -> float:
-        """Return how many times as long as profiled, for one cut."""
+        """Return measured over profiled time of one cut."""
         row = self._rows.get(cut)
         return math.exp(self._logs.item(0) + self._logs.item(row)) if row else self.factor
 
     def observe(self, cut: int | None, measured_s: float, profiled_s: float, now_s: float) -> None:
         """
-        Take a measured time into account; ``cut`` None is a statement about the machine as a whole.
+        Take a measured time; with ``cut`` None it is of the machine as a whole.
 
-        Times too short to mean anything, and impossible ones, are passed over.
+        Too short and impossible times are ignored.
         """
         if not (SHORTEST_S <= profiled_s and profiled_s / _ABSURD < measured_s < profiled_s * _ABSURD):
             return
@@ -127,10 +126,10 @@ class ServiceTimes:
             self._remembered = None
         self._logs += shared * (innovation / total)
         self._covariance -= shared[:, None] * (shared / total)
-        self._own = None  # who asked before keeps what was true then
+        self._own = None  # arrays that were returned before stay as they are
 
     def _row(self, cut: int) -> int:
-        """Return where a cut's own factor is in the state, from the first measurement on."""
+        """Return the row of a cut's own factor in the state; make one for its first measurement."""
         row = self._rows.get(cut)
         if row is None:
             row = self._rows[cut] = len(self._logs)
@@ -140,7 +139,7 @@ class ServiceTimes:
         return row
 
     def _pass(self, now_s: float) -> None:
-        """Let time pass: the machine drifts, no further than its spread, and what is known of the cuts ages."""
+        """Let time pass: the machine's variance grows up to its spread, and the cuts' own factors return to 1."""
         elapsed_s = 0.0 if self._updated_s is None else max(0.0, now_s - self._updated_s)
         self._updated_s = now_s
         covariance = self._covariance
@@ -156,7 +155,7 @@ class ServiceTimes:
             covariance.flat[len(covariance) + 1::len(covariance) + 1] += (1 - kept**2) * _CUT**2
 
     def _varies(self, cut: int | None, measured: float) -> float:
-        """Return the variance of measurements, by what the last two of the same cut differ too."""
+        """Return the variance of measurements, updated by the difference of the last two of the same cut."""
         if cut is not None:
             if self._last is not None and self._last[0] == cut:
                 squared = min((measured - self._last[1]) ** 2 / 2, _LARGEST * self._noise)
@@ -165,7 +164,7 @@ class ServiceTimes:
         return self._noise
 
     def _shared(self, row: int, varies: float) -> tuple[NDArray[np.float64], float]:
-        """Return the covariance of the state with a measurement, and the variance of that."""
+        """Return the covariance of the state with a measurement, and the variance of the measurement."""
         if not row:
             return self._covariance[0].copy(), self._covariance.item(0) + varies
         shared = self._covariance[0] + self._covariance[row]
@@ -173,21 +172,21 @@ class ServiceTimes:
 
     def observe_longer(self, cut: int, elapsed_s: float, profiled_s: float, now_s: float) -> None:
         """
-        Take into account that something is not done after ``elapsed_s``: it is news only if it should have been.
+        Note that a computation is not done after ``elapsed_s``; ignored while it is within the prediction.
 
-        A bound needs no second opinion, unless a pause, or an answer that was sent again, is likelier than a machine
-        that slow: one tail of a millisecond that was silent for 0.2 s would have the edge avoided for minutes.
+        One such bound counts at once, unless a pause is likelier than a machine that slow. Otherwise a silence of 0.2 s
+        after a tail of one millisecond would have the edge avoided for minutes.
         """
         expected_s = profiled_s * self.factor_of(cut)
         if elapsed_s > expected_s:
             if elapsed_s < expected_s * math.exp(_UNLIKELY * self._spread):
                 self._surprise, self._surprises = math.inf, self._confirmations
             self.observe(cut, elapsed_s, profiled_s, now_s)
-            if self._surprises == 0:  # believed; the next measurement, perhaps of this very frame, may deny it at once
+            if self._surprises == 0:  # it counted; the next measurement, perhaps of this frame, may correct it at once
                 self._surprise, self._surprises = -math.inf, self._confirmations
 
     def forget(self, now_s: float) -> None:
-        """Return towards the profile when nothing was measured for long, so that what has passed is tried again."""
+        """Move the machine's factor towards 1 while nothing is measured: a machine that was slow is tried again."""
         if self._updated_s is not None and now_s > self._forgotten_s:
             since_s = max(self._updated_s, self._forgotten_s)
             kept = math.exp(-max(0.0, now_s - since_s) / self._forgetting_s)
