@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What splitting costs: time of head plus tail against the whole module, memory, and the time to list cuts."""
+"""What splitting costs: head plus tail against the whole module, memory, the time to list cuts, and resizing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import torch
+from torchvision.transforms import functional
 
 from bench.figures import argument_parser, Figures
 from dynsplit_ros.model import load_model
@@ -46,6 +47,7 @@ def main() -> int:
         _overhead(figures, name, arguments.rounds)
     _one_copy(figures, 'resnet50')
     _listing(figures)
+    _resizing(figures, 'mobilenet_v2', arguments.rounds)
     return figures.finish(arguments.json)
 
 
@@ -129,6 +131,28 @@ def _listing(figures: Figures) -> None:
     ratio = peaks['list'] / peaks['plain']
     figures.add('efficientnet_b7: peak memory over that of model and one forward pass', ratio, '', '< 1.5')
     figures.add('efficientnet_b7: peak memory while listing', peaks['list'] / 2**20, 'MiB')
+
+
+def _resizing(figures: Figures, name: str, rounds: int) -> None:
+    """Time a camera image's way to the model's 8-bit input, and the same through float32, in turn."""
+    resize = load_model(name, weights='none').resize
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    scaled = list(resize.placement(480, 640).scaled)
+
+    def through_floats() -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
+        tensor = functional.resize(tensor, scaled, resize.interpolation, antialias=resize.antialias)
+        return functional.center_crop(tensor, list(resize.size)).contiguous()
+
+    eight_bit_s, float_s = [], []
+    for number in range(rounds + 3):
+        for run, times in ((lambda: resize(image), eight_bit_s), (through_floats, float_s))[:: 1 if number % 2 else -1]:
+            start_s = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start_s)
+    figures.add(f'{name}: 640x480 to its input', 1000 * float(np.median(eight_bit_s[3:])), 'ms')
+    ratio = float(np.median(np.divide(eight_bit_s[3:], float_s[3:])))
+    figures.add(f'{name}: 640x480 to its input, over the way through float32', ratio, '', '<= 0.15')
 
 
 if __name__ == '__main__':

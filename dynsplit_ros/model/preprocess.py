@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 import torch
 from torch import nn
-from torchvision.transforms import functional, InterpolationMode
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
 
 from dynsplit_ros.errors import DynsplitError
 
@@ -99,6 +100,10 @@ class Resize:
         """
         Return the contiguous uint8 tensor [3, height, width] of ``image``, RGB uint8 [height, width, 3].
 
+        The result is that of torchvision's ``transforms.v2`` on uint8, to the bit. With AVX2 it computes in 8 bits, on
+        the camera's own memory layout; elsewhere it goes through float32, and some pixels differ by 1. Nothing
+        depends on that, because only the robot resizes: at split 0 it sends the resized image.
+
         :raises DynsplitError: when ``image`` is of another type or shape, or a thin strip.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -106,7 +111,7 @@ class Resize:
                 f'an image of type {image.dtype} and shape {image.shape} was given, but the model takes RGB'
                 ' uint8 [height, width, 3]; convert it first'
             )
-        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)  # a view: channels stay innermost
         scaled = self.placement(*tensor.shape[1:]).scaled
         if max(have / wanted for have, wanted in zip(scaled, self.size)) > MOST_CUT:
             raise DynsplitError(

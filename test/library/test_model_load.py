@@ -9,14 +9,18 @@ from urllib.error import URLError
 import zipfile
 
 import numpy as np
+from PIL import Image
 import pytest
 from safetensors.torch import save_file
 import torch
 from torch import nn
 import torchvision.models as zoo
+from torchvision.transforms import functional as functional_v1, InterpolationMode
+from torchvision.transforms.v2 import functional as functional_v2
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model, model_names, name_outputs
+from dynsplit_ros.model.preprocess import Resize
 from dynsplit_ros.partition import SplitModel
 
 
@@ -124,14 +128,47 @@ def test_seeded_weights_are_reproducible_warned_about_and_alive(caplog):
         ('efficientnet_b0', (257, 999)),
     ],
 )
-def test_resize_and_normalise_are_torchvisions_own_preprocessing(name, shape):
+def test_resize_and_normalise_are_torchvisions_own_preprocessing_on_uint8(name, shape):
     model = load_model(name)
     image = photograph(*shape)
     preset = zoo.get_model_weights(name).DEFAULT.transforms()
     sent = model.resize(image)
     assert sent.dtype == torch.uint8 and sent.shape == (3, *model.input_size) and sent.is_contiguous()
-    expected = preset(torch.from_numpy(image).permute(2, 0, 1))
-    assert torch.equal(model.normalise(sent[None])[0], expected)
+    tensor = torch.from_numpy(image).permute(2, 0, 1).contiguous()
+    resized = functional_v2.resize(tensor, preset.resize_size, preset.interpolation, antialias=preset.antialias)
+    cropped = functional_v2.center_crop(resized, preset.crop_size)
+    assert torch.equal(sent, cropped)
+    floats = functional_v1.normalize(functional_v1.convert_image_dtype(cropped), preset.mean, preset.std)
+    assert torch.equal(model.normalise(sent[None])[0], floats)
+    # Pillow, with which torchvision's own weights were evaluated, rounds its weights a little differently.
+    pillow = functional_v1.resize(Image.fromarray(image), preset.resize_size, preset.interpolation)
+    reference = functional_v1.pil_to_tensor(functional_v1.center_crop(pillow, preset.crop_size))
+    difference = (sent.int() - reference.int()).abs()
+    if torch.backends.cpu.get_cpu_capability() in ('AVX2', 'AVX512'):  # elsewhere, by way of float32
+        assert difference.max() <= 2 and (difference > 0).float().mean() < 0.02
+
+
+@pytest.mark.parametrize('shape', [(480, 640), (481, 641), (300, 300), (1, 2000), (97, 33)])
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic', 'nearest-exact'])
+@pytest.mark.parametrize('antialias', [True, False])
+def test_the_resize_is_that_of_torchvision_v2_for_every_shape_and_memory_layout(shape, interpolation, antialias):
+    resize = Resize((64, 96), None, InterpolationMode(interpolation), antialias)
+    whole = photograph(shape[0] + 3, shape[1] + 5)
+    part = whole[1:-2, 2:-3]  # rows that do not follow one another in memory
+    tensor = torch.from_numpy(part.copy()).permute(2, 0, 1).contiguous()
+    expected = functional_v2.resize(tensor, [64, 96], resize.interpolation, antialias=antialias)
+    for image in (part, part.copy(), np.asfortranarray(part)):
+        before = image.copy()
+        sent = resize(image)
+        assert torch.equal(sent, expected) and sent.is_contiguous() and np.array_equal(image, before)
+
+
+def test_an_image_of_the_right_size_is_copied_so_that_the_caller_can_reuse_its_memory():
+    image = photograph(64, 96)
+    sent = Resize((64, 96))(image)
+    before = sent.clone()
+    image[:] = 0
+    assert torch.equal(sent, before) and sent.any() and sent.is_contiguous()
 
 
 def test_the_preprocessing_of_an_own_module_can_be_given():
