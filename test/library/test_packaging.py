@@ -51,6 +51,7 @@ def test_what_the_package_imports_is_installed_by_rosdep_or_by_the_pip_command()
     by_rosdep = {IMPORTED_AS.get(key, key.removeprefix('python3-')) for key in keys('depend', 'exec_depend')}
     by_pip = set(re.findall(r'\w+', pip_command('README.md')))
     assert imported - sys.stdlib_module_names - {'dynsplit_ros'} - by_rosdep - by_pip == set()
+    assert by_pip <= imported
     assert pip_command('docs/tutorial.md') == pip_command('README.md')
 
 

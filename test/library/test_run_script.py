@@ -115,6 +115,12 @@ def test_help_lists_the_commands_and_is_no_error(arguments) -> None:
     assert result.returncode == 0 and 'usage: ./run COMMAND' in result.stdout and result.stderr == ''
 
 
+def test_the_tools_hide_no_program_of_the_system(run, monkeypatch) -> None:
+    monkeypatch.setenv('PATH', '/usr/bin')
+    path = run.environment()['PATH'].split(os.pathsep)
+    assert path[-2:] == ['/usr/bin', str(run.INSTALL / 'lib' / 'dynsplit_ros')]  # /usr/bin/top, and camera_node
+
+
 def test_a_shared_environment_is_used_and_never_changed(run, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(run, 'SHARED_VENV', str(run.VENV))
     monkeypatch.setattr(run, 'build', lambda: None)
