@@ -135,6 +135,8 @@ CAMERA = MODEL + (
         'The camera topics, of sensor_msgs/Image or CompressedImage. With several, a frame is a batch of the newest '
         'image of each, and every image has its own prediction.',
     ),
+    Parameter('image_bits', 16, 'How many bits of a 16-bit image (mono16, rgb16, bayer_rggb16, …, a 16-bit PNG) the '
+              'camera uses. With 12, the value 4095 becomes white.', 'bits', 9, 16, dynamic=True),
     Parameter(
         'batch',
         1,

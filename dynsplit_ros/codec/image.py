@@ -10,7 +10,7 @@ decoder how much to allocate, turn the picture, or lead it into a rarely used fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import struct
 
 import cv2
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dynsplit_ros.codec.raw import Buffer, bytes_of, element_type, empty
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.png import png_chunks, SIGNATURE
 from dynsplit_ros.tensors import TensorSpec
 
 JPEG_QUALITY = 90
@@ -31,7 +32,6 @@ _JPEG_SETTINGS = [
 ]
 # Run lengths: 5 % smaller and 20 % faster than the default strategy; level 6 takes 4 times as long for 1 %.
 _PNG_SETTINGS = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
-_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _READ = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 #: What a picture may be larger than its pixels: headers, tables, chunk frames.
 _OVERHEAD_BYTES = 4096
@@ -112,13 +112,9 @@ def _picture_size(data: memoryview, spec: TensorSpec) -> tuple[int, int]:
 
 
 def _check_png(data: memoryview, width: int, height: int) -> None:
-    """
-    Accept a signature, a header of this size in 8-bit RGB, pixel data, the end, and nothing else.
-
-    Format: W3C, PNG specification, third edition, section 5 (datastream structure).
-    """
+    """Accept a signature, a header of this size in 8-bit RGB, pixel data, the end, and nothing else."""
     header = struct.pack('>I4sIIBBBBB', 13, b'IHDR', width, height, 8, 2, 0, 0, 0)
-    start = _PNG_SIGNATURE + header
+    start = SIGNATURE + header
     if bytes(data[: len(start)]) != start:
         raise DynsplitError(f'the PNG header is not that of {width} x {height} pixels of 8-bit RGB')
     chunks = png_chunks(data)
@@ -126,24 +122,6 @@ def _check_png(data: memoryview, width: int, height: int) -> None:
     kind, length, end = next(chunk for chunk in chunks if chunk[0] != b'IDAT')
     if kind != b'IEND' or length or end != data.nbytes:
         raise DynsplitError('the PNG holds more than a header, pixels and an end')
-
-
-def is_png(data: memoryview) -> bool:
-    """Tell whether a file begins as a PNG does."""
-    return bytes(data[: len(_PNG_SIGNATURE)]) == _PNG_SIGNATURE
-
-
-def png_chunks(data: memoryview) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, length and end of each chunk up to IEND; raise DynsplitError where one is not within the PNG."""
-    position, kind = len(_PNG_SIGNATURE), b''
-    while kind != b'IEND':
-        if position + 12 > data.nbytes:
-            raise DynsplitError('the PNG is truncated')
-        length, kind = struct.unpack_from('>I4s', data, position)
-        position += 12 + length
-        if position > data.nbytes:
-            raise DynsplitError('the PNG is truncated')
-        yield kind, length, position
 
 
 def _check_jpeg(data: memoryview, width: int, height: int) -> None:

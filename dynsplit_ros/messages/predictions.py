@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import array
 from collections.abc import Mapping
-import sys
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from dynsplit_ros import msg
 from dynsplit_ros.codec import encode
+from dynsplit_ros.messages.images import to_image
 from dynsplit_ros.messages.tensors import to_tensors
 from dynsplit_ros.messages.timing import to_timing
 from dynsplit_ros.model import LoadedModel
@@ -48,9 +48,6 @@ def to_mask(mask: Mask) -> msg.Mask:
 
 def to_label_image(header: Header, labels: np.ndarray) -> Image:
     """Return a label image, uint8 or uint16 [height, width], as ``mono8`` or ``mono16``."""
-    height, width = labels.shape
-    message = Image(header=header, height=height, width=width, step=width * labels.itemsize,
-                    encoding=f'mono{8 * labels.itemsize}', is_bigendian=sys.byteorder == 'big')
-    message.data = array.array('B')
-    message.data.frombytes(np.ascontiguousarray(labels).data.cast('B'))
+    message = to_image(labels, f'mono{8 * labels.itemsize}')
+    message.header = header
     return message

@@ -21,7 +21,8 @@ from torch import Tensor
 from dynsplit_ros import msg
 from dynsplit_ros.codec import declared_batch, decode_answer, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.messages.images import to_rgb
+from dynsplit_ros.messages.bridge import announce, bridge
+from dynsplit_ros.messages.images import assumption, to_rgb
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
 from dynsplit_ros.messages.timing import in_words, to_profile, to_timing
 from dynsplit_ros.nodes import topics
@@ -70,6 +71,7 @@ class CameraNode(Managed):
     def configure(self) -> None:
         """Load the model and say how fast it is here."""
         values = self.values
+        announce(self.get_logger())
         several = len(values.image_topics) > 1
         if not values.image_topics or several and values.batch not in (1, len(values.image_topics)):
             raise DynsplitError(f"parameter 'image_topics' names {len(values.image_topics)} topics, with 'batch' "
@@ -152,7 +154,8 @@ class CameraNode(Managed):
         before, self._counters_before = self._counters_before, counters
         decision, last = self._decision, self._last
         values: dict[str, object] = {
-            **vars(counters), 'replaced_in_batch': self._collector.replaced, 'offered_hz': self._collector.rate_hz,
+            **vars(counters), 'image_converter': bridge().words,
+            'replaced_in_batch': self._collector.replaced, 'offered_hz': self._collector.rate_hz,
             **{state.name.lower(): self._states[state] for state in (State.SENT, State.ANSWERED, State.LOCAL)}}
         if last is not None:
             values |= {'split': last.split_index, 'codec': last.codec, 'latency_s': last.latency_s}
@@ -259,7 +262,9 @@ class CameraNode(Managed):
         images = []
         for shot in list(source):
             try:
-                image = to_rgb(shot.message)
+                image = to_rgb(shot.message, self.values.image_bits)
+                if assumed := assumption(shot.message):
+                    self.get_logger().warning(assumed, once=True)
                 shot.height, shot.width = image.shape[:2]
                 images.append(self._model.resize(image))
             except DynsplitError as error:

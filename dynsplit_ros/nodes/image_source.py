@@ -12,6 +12,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.messages.bridge import announce, bridge
 from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.nodes.shell import run, Shell
 from dynsplit_ros.parameters import SOURCE
@@ -24,6 +25,7 @@ class ImageSource(Shell):
     def __init__(self) -> None:
         super().__init__('image_source', SOURCE)
         values = self.values
+        announce(self.get_logger())
         self._source = open_source(values.path, values.width, values.height)
         self._failure = ''  # why the latest image could not be had
         self._publisher = self.create_publisher(Image, 'image_raw', qos_profile_sensor_data,
@@ -46,10 +48,11 @@ class ImageSource(Shell):
         self._publisher.publish(message)
 
     def diagnose(self) -> tuple[bytes, str, dict[str, object]]:
-        """Tell what is played, or why nothing is."""
+        """Tell what is played, or why nothing is, and what makes messages of it."""
+        values: dict[str, object] = {'image_converter': bridge().words}
         if self._failure:
-            return DiagnosticStatus.ERROR, self._failure, {}
-        return DiagnosticStatus.OK, f'playing {self._source.name}', {}
+            return DiagnosticStatus.ERROR, self._failure, values
+        return DiagnosticStatus.OK, f'playing {self._source.name}', values
 
     def close(self) -> None:
         """Give the webcam or the file back."""

@@ -140,7 +140,7 @@ class Publications:
     def _draw(self, source: Image | CompressedImage, result: Result, timing: FrameTiming) -> None:
         outcome = '' if timing.state is State.LOCAL else f', {timing.state.name.lower().replace("_", " ")}'
         caption = [f'split {in_words(timing)}{outcome}', f'{1000 * timing.latency_s:.0f} ms']
-        message = from_rgb(annotate(to_rgb(source), self._model.task, result, caption))
+        message = from_rgb(annotate(to_rgb(source, self._node.values.image_bits), self._model.task, result, caption))
         message.header = source.header
         self._annotated.publish(message)
 

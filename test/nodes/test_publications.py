@@ -44,7 +44,7 @@ class Publisher(Node):
 
     def __init__(self) -> None:
         super().__init__('publisher', namespace='/robot1')
-        self.values = SimpleNamespace(top_k=2, min_score=0.5, output_digest=True)
+        self.values = SimpleNamespace(top_k=2, min_score=0.5, image_bits=16, output_digest=True)
         self.told: list[str] = []
 
     def tell(self, kind: str, text: str, *, error: bool = False) -> None:
