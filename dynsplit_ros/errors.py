@@ -4,6 +4,9 @@
 
 import sys
 
+#: Exit code of a node whose configuration cannot be used: to start it again would not help.
+CONFIGURATION_EXIT_CODE = 2
+
 
 class DynsplitError(ValueError):
     """

@@ -9,12 +9,17 @@ from pathlib import Path
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument
+from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from dynsplit_ros.errors import CONFIGURATION_EXIT_CODE
 from dynsplit_ros.transport import environment, TRANSPORTS
 
 CONFIG = Path(get_package_share_directory('dynsplit_ros')) / 'config'
+
+#: Seconds until a node that ended is started again: a fault that comes back at once must not fill log and processor.
+RESPAWN_DELAY_S = 1.0
 
 DESCRIPTIONS = {
     'model': 'The network, the same on robot and edge. Empty: as in params_file.',
@@ -27,6 +32,8 @@ DESCRIPTIONS = {
     'transport': 'The network between robot and edge, for Fast DDS: one_machine, wired, wireless; default: as it is.',
     'discovery_server': 'HOST:PORT of a Fast DDS discovery server, for networks without multicast. Empty: none.',
     'autostart': "Whether the nodes activate themselves, or 'ros2 lifecycle set' does it. Empty: as in params_file.",
+    'respawn': 'Whether a node that ends is started again, unless its configuration cannot be used; if not, a fault of '
+               'a node ends the launch.',
     'use_sim_time': 'Whether the nodes take their time from /clock.',
     'log_level': "The nodes' log level: debug, info, warn, error or fatal.",
 }
@@ -34,6 +41,7 @@ CHOICES = {
     'source': ['true', 'false'],
     'autostart': ['', 'true', 'false'],
     'transport': list(TRANSPORTS),
+    'respawn': ['true', 'false'],
     'use_sim_time': ['true', 'false'],
     'log_level': ['debug', 'info', 'warn', 'error', 'fatal'],
 }
@@ -43,6 +51,17 @@ def arguments(**defaults: str) -> list[DeclareLaunchArgument]:
     """Declare the arguments named, with their defaults."""
     return [DeclareLaunchArgument(name, default_value=default, description=DESCRIPTIONS[name],
                                   choices=CHOICES.get(name)) for name, default in defaults.items()]
+
+
+def _on_exit(event: ProcessExited, context: LaunchContext) -> None:
+    """
+    End ``ros2 launch`` with code 1 because of a node that ended with another code than 0 and is not started again.
+
+    Launch has no other way than an exception: the action Shutdown makes it end with 0.
+    """
+    respawns = context.launch_configurations['respawn'] == 'true' and event.returncode != CONFIGURATION_EXIT_CODE
+    if event.returncode != 0 and not respawns:
+        raise RuntimeError(f'{event.process_name} ended with code {event.returncode}; its last lines above say why')
 
 
 def node(context: LaunchContext, executable: str, *, model: bool = False,
@@ -68,4 +87,5 @@ def node(context: LaunchContext, executable: str, *, model: bool = False,
         package='dynsplit_ros', executable=executable, name=executable, namespace=given['namespace'],
         parameters=[str(params_file), overrides], remappings=list(remappings),
         arguments=['--ros-args', '--log-level', given['log_level']], output='screen',
+        respawn=given['respawn'] == 'true', respawn_delay=RESPAWN_DELAY_S, on_exit=_on_exit,
         additional_env=environment(given['transport'], given['discovery_server']))

@@ -13,6 +13,6 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription([
         *arguments(model='', weights='', device='', namespace='edge', params_file=str(CONFIG / 'edge.yaml'),
                    transport='default', discovery_server='',
-                   autostart='', use_sim_time='false', log_level='info'),
+                   autostart='', respawn='false', use_sim_time='false', log_level='info'),
         OpaqueFunction(function=lambda context: [node(context, 'edge_node', model=True)]),
     ])

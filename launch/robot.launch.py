@@ -26,6 +26,6 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription([
         *arguments(model='', weights='', device='', namespace='robot1', params_file=str(CONFIG / 'robot.yaml'),
                    image_topic='image_raw', source='false', transport='default', discovery_server='',
-                   autostart='', use_sim_time='false', log_level='info'),
+                   autostart='', respawn='false', use_sim_time='false', log_level='info'),
         OpaqueFunction(function=start),
     ])

@@ -96,12 +96,12 @@ class Pipe:
     def _arrive(self) -> None:
         while True:
             with self._changed:
-                while not self._under_way and not self._closing:
-                    self._changed.wait()
+                while not self._closing and (
+                        not self._under_way or self._under_way[0][0] > time.monotonic()):
+                    self._changed.wait(self._under_way[0][0] - time.monotonic() if self._under_way else None)
                 if self._closing:
                     return
-                due_s, data, publisher = self._under_way.popleft()
-            time.sleep(max(0.0, due_s - time.monotonic()))
+                _, data, publisher = self._under_way.popleft()
             publisher.publish(data)
 
     def close(self) -> None:
@@ -136,9 +136,10 @@ class LinkEmulator(Shell):
 
     def on_change(self, values: SimpleNamespace) -> None:
         """Take other rates for the script's steps; they hold at once."""
-        if len(values.rates_mbps) != len(values.durations_s):
+        if len(values.rates_mbps) != len(values.durations_s) or not values.rates_mbps:
             raise DynsplitError(f'rates_mbps has {len(values.rates_mbps)} entries and durations_s '
-                                f'{len(values.durations_s)}; give each step of the script a rate and a duration')
+                                f'{len(values.durations_s)}; give each step of the script, one at least, a rate and a '
+                                'duration')
 
     def _forward(self, pipe: Pipe, topic: topics.Topic, publisher: Publisher, data: bytes) -> None:
         if topic is topics.ACTIVATION and self._started_s == math.inf:

@@ -35,7 +35,7 @@ from rclpy.timer import Timer
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from std_msgs.msg import Header
 
-from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.errors import CONFIGURATION_EXIT_CODE, DynsplitError
 from dynsplit_ros.memory import keep_memory
 from dynsplit_ros.nodes.security import check_security
 from dynsplit_ros.parameters import allowed_models, Parameter, Value
@@ -349,9 +349,9 @@ def run(make_node: Callable[[], Shell], args: list[str] | None = None) -> NoRetu
     """
     Run a node until Ctrl-C or SIGTERM, and end the process.
 
-    The exit code is 0 after either signal, 1 for a configuration that cannot be used (one sentence on the log) and for
-    an exception in a callback (with its traceback). The signals are taken here and not by rclpy, which would shut the
-    context down before the frames under way are finished.
+    The exit code is 0 after either signal, CONFIGURATION_EXIT_CODE for a configuration that cannot be used (one
+    sentence on the log), and 1 for a fault in a callback (an exception with its traceback). The signals are taken here
+    and not by rclpy, which would shut the context down before the frames under way are finished.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -375,7 +375,7 @@ def run(make_node: Callable[[], Shell], args: list[str] | None = None) -> NoRetu
         pass
     except (DynsplitError, RCLError) as error:  # RCLError: what rcl says of a file of parameters or of an argument
         rclpy.logging.get_logger('dynsplit_ros').fatal(' '.join(str(error).split()))
-        code = 1
+        code = 1 if _spinning.is_set() else CONFIGURATION_EXIT_CODE
     except Exception:
         traceback.print_exc()
         code = 1

@@ -14,6 +14,7 @@ from sensor_msgs.msg import Image
 import torch
 
 from dynsplit_ros import msg
+from dynsplit_ros.errors import CONFIGURATION_EXIT_CODE
 from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
@@ -153,6 +154,6 @@ def test_a_detector_sees_each_image_of_a_batch(processes, ros, tmp_path, monkeyp
 ])
 def test_a_batch_that_cannot_be_is_refused_in_one_sentence(processes, parameters, changes, sentence) -> None:
     processes.start('camera', 'camera_node', ROBOT, {**parameters, **changes})
-    assert processes.wait('camera', 60.0) == 1
+    assert processes.wait('camera', 60.0) == CONFIGURATION_EXIT_CODE
     log = processes.log('camera').read_text()
     assert sentence in log and 'Traceback' not in log, log

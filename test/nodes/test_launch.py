@@ -21,7 +21,7 @@ from dynsplit_ros import msg
 launch_ros = pytest.importorskip('launch_ros', reason='launch_ros is not in the Python package index')
 
 pytestmark = pytest.mark.timeout(300)
-COMMON = {'model', 'weights', 'device', 'namespace', 'params_file', 'autostart', 'use_sim_time', 'log_level',
+COMMON = {'model', 'weights', 'device', 'namespace', 'params_file', 'autostart', 'respawn', 'use_sim_time', 'log_level',
           'transport', 'discovery_server'}
 ARGUMENTS = {'edge': COMMON, 'robot': COMMON | {'image_topic', 'source'}}
 
@@ -32,19 +32,20 @@ def ros2_launch(side: str, *arguments: str) -> list[str]:
 
 
 @contextmanager
-def launched(log: Path, side: str, *arguments: str) -> Iterator[Callable[[], int]]:
-    """Launch in a terminal's stead, yielding what types Ctrl-C into it and returns the exit code."""
+def launched(log: Path, side: str, *arguments: str) -> Iterator[Callable[..., int]]:
+    """Launch in a terminal's stead, yielding what types Ctrl-C into it, if wanted, and returns the exit code."""
     with log.open('w') as output:
         process = subprocess.Popen(
             ros2_launch(side, *arguments), stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
 
-    def interrupt() -> int:
-        os.killpg(process.pid, signal.SIGINT)
+    def end(*, interrupt: bool = True) -> int:
+        if interrupt:
+            os.killpg(process.pid, signal.SIGINT)
         return process.wait(30)
 
     try:
-        yield interrupt
+        yield end
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -77,6 +78,32 @@ def test_a_missing_params_file_is_named(side: str) -> None:
 def test_a_choice_that_is_none_is_refused() -> None:
     result = run('robot', 'log_level:=loud')
     assert result.returncode != 0 and 'loud' in result.stdout and 'fatal' in result.stdout
+
+
+@pytest.mark.parametrize('respawn', ['true', 'false'])
+@pytest.mark.parametrize('side', ARGUMENTS)
+def test_a_configuration_that_cannot_be_used_ends_the_launch_with_1(side: str, respawn: str) -> None:
+    result = run(side, 'model:=no_such_model', f'respawn:={respawn}')
+    assert result.returncode == 1, result.stdout
+    assert result.stdout.count("'no_such_model'") == 1 and 'Traceback' not in result.stdout, result.stdout
+    name = {'edge': 'edge_node', 'robot': 'camera_node'}[side]
+    assert f'{name}-1 ended with code 2' in result.stdout
+    assert result.stdout.count(f'[{name}-1]: process started') == 1
+
+
+def test_a_node_that_dies_ends_the_launch_or_is_started_again(
+        tmp_path: Path, model_parameters: dict[str, object]) -> None:
+    params_file = tmp_path / 'parameters.yaml'
+    params_file.write_text(yaml.dump({'/**': {'ros__parameters': model_parameters}}))
+    for respawn, code in (('true', 0), ('false', 1)):
+        log = tmp_path / f'respawn_{respawn}.log'
+        with launched(log, 'edge', f'params_file:={params_file}', f'respawn:={respawn}') as end:
+            wait(lambda: ' serving ' in log.read_text(), 'the edge does not serve')
+            os.kill(int(re.findall(r'process started with pid \[(\d+)\]', log.read_text())[-1]), signal.SIGKILL)
+            if respawn == 'true':
+                wait(lambda: log.read_text().count(': serving ') == 2, 'the edge was not started again')
+            assert end(interrupt=respawn == 'true') == code
+            assert ('ended with code -9' in log.read_text()) == (respawn == 'false')
 
 
 def test_launched_system_answers_and_ends_cleanly(

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from conftest import Observer, ROBOT, wait
 import pytest
 
-from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.errors import CONFIGURATION_EXIT_CODE, DynsplitError
 from dynsplit_ros.nodes import security, topics
 
 pytestmark = pytest.mark.timeout(180)
@@ -66,7 +66,7 @@ def test_a_node_that_cannot_be_secure_ends_with_one_sentence(processes, plugins,
             'ROS_SECURITY_KEYSTORE': str(tmp_path / 'none'),
         },
     )
-    assert processes.wait('monitor', 30.0) == 1
+    assert processes.wait('monitor', 30.0) == CONFIGURATION_EXIT_CODE
     log = processes.log('monitor').read_text()
     assert 'security' in log.lower()
     if not plugins and strategy == 'Permissive':

@@ -36,6 +36,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from dynsplit_ros import msg
 from dynsplit_ros.codec import encode
+from dynsplit_ros.errors import CONFIGURATION_EXIT_CODE
 from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.messages.tensors import to_tensors
 from dynsplit_ros.model import load_model
@@ -304,7 +305,7 @@ def test_a_configuration_that_cannot_be_used_ends_with_one_sentence(
         processes, model_parameters, executable, parameters, sentence) -> None:
     model = model_parameters if executable in ('edge_node', 'camera_node') else {}
     processes.start('node', executable, ROBOT, {**model, **parameters})
-    assert processes.wait('node', 60.0) == 1
+    assert processes.wait('node', 60.0) == CONFIGURATION_EXIT_CODE
     log = processes.log('node').read_text()
     assert sentence in log and 'Traceback' not in log, log
 
@@ -359,7 +360,7 @@ def test_a_broken_params_file_is_named_in_one_sentence(processes, tmp_path, cont
         path.write_text(content)
     program = Path(get_package_prefix('dynsplit_ros')) / 'lib' / 'dynsplit_ros' / 'monitor_node'
     ended = subprocess.run([program, '--ros-args', '--params-file', path], capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 1 and str(path) in ended.stderr and 'Traceback' not in ended.stderr
+    assert ended.returncode == CONFIGURATION_EXIT_CODE and str(path) in ended.stderr and 'Traceback' not in ended.stderr
 
 
 def test_a_model_of_ones_own(processes, ros, tmp_path, monkeypatch) -> None:
