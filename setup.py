@@ -26,6 +26,7 @@ setup(
     description=PACKAGE.findtext('description'),
     license='Apache-2.0',
     packages=find_packages(include=['dynsplit_ros', 'dynsplit_ros.*']),
+    data_files=[('share/dynsplit_ros/msg', [str(file.relative_to(HERE)) for file in (HERE / 'msg').glob('*.msg')])],
     package_data={'dynsplit_ros': ['py.typed'], 'dynsplit_ros.report': ['style.css', 'charts.js']},
     python_requires='>=3.10',
     install_requires=['numpy', 'torch', 'torchvision', 'blosc2', 'safetensors', 'opencv-python-headless',

@@ -3,28 +3,42 @@
 """
 Read rosbag2 recordings, MCAP and SQLite, on any machine: no ROS is needed, and nothing in a file is believed unchecked.
 
-MCAP: https://mcap.dev/spec. A recording that breaks off, as when a robot loses power, is read up to there.
+MCAP: https://mcap.dev/spec. A recording that breaks off, as when a robot loses power, is read up to there. All of
+rosbag2's compression modes are read: file, message, and the chunks of MCAP. What is not read is named in the notes.
+
+The package ``rosbags`` (0.11) was tried in the place of this module. It refuses a recording that breaks off as a whole,
+unpacks without a limit of size, needs metadata.yaml, and executes code that it makes from the file's definitions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 import contextlib
 import ctypes
 import ctypes.util
 from dataclasses import dataclass
+import io
 from pathlib import Path
 import re
 import sqlite3
 import struct
-from typing import BinaryIO
+import tempfile
+from typing import Protocol
+
+import yaml
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.report.definitions import own_definition
 
+_ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 _MAGIC = b'\x89MCAP0\r\n'
 #: Most that a chunk may hold once it is unpacked, and most that a message that is wanted may hold, in bytes.
 MOST_CHUNK_BYTES = 2**28
 MOST_MESSAGE_BYTES = 2**20
+#: Most that a compressed SQLite file may hold once it is unpacked, in bytes; it goes to the temporary folder.
+MOST_SQLITE_BYTES = 2**34
+#: Most that a recording's metadata.yaml may hold, in bytes.
+MOST_METADATA_BYTES = 2**20
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 3, 4, 5, 6, 15
 
 
@@ -44,18 +58,50 @@ class Stored:
     data: bytes
 
 
-def files_of(path: Path) -> list[Path]:
-    """Return the storage files of a recording: of a folder as rosbag2 writes it, in order, or the file itself."""
+def files_of(path: Path, notes: list[str]) -> list[Path]:
+    """
+    Return the storage files of a recording: of a folder as rosbag2 writes it, in order, or the file itself.
+
+    Files that belong to the recording and are missing or cannot be read are named in ``notes``.
+    """
     if not path.is_dir():
         return [path]
-    files = [file for file in path.iterdir() if file.suffix in ('.mcap', '.db3') and file.is_file()]
-    if not files and any(path.glob('*.zstd')):
-        raise DynsplitError(f'the files in {path} are compressed as a whole; unpack them first: unzstd {path}/*.zstd')
-    if not files:
-        raise DynsplitError(f'{path} holds no .mcap or .db3 file; give the folder that ros2 bag record has made')
-    return sorted(
-        files, key=lambda file: [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', file.name)]
-    )
+    storage = re.compile(r'\.(mcap|db3)(\.|$)')
+    there = {file.name: file for file in path.iterdir() if file.is_file() and storage.search(file.name)}
+    for name in list(there):
+        plain = re.sub(r'\.zstd?$', '', name)
+        if plain not in (name, *there):
+            continue
+        if plain != name:  # somebody has unpacked it already
+            del there[name]
+        elif not name.endswith(('.mcap', '.db3')):
+            notes.append(f'{name} was passed over: it is compressed, but not with zstd; unpack it first.')
+            del there[name]
+    for name in _names_of_metadata(path):
+        if name not in there and re.sub(r'\.zstd?$', '', name) not in there and f'{name}.zstd' not in there:
+            notes.append(f'metadata.yaml names {name[:100]}, which is not in the folder.')
+    if not there:
+        raise DynsplitError(
+            f'{path} holds no .mcap or .db3 file; give the folder that ros2 bag record has made. '
+            f'{" ".join(notes[:3])}'.rstrip()
+        )
+    return [there[name] for name in sorted(there, key=_natural)]
+
+
+def _natural(name: str) -> list[int | str]:
+    """Return a key that puts bag_10 behind bag_9."""
+    return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', name)]
+
+
+def _names_of_metadata(folder: Path) -> list[str]:
+    """Return the names of the files that a recording says it has; none where it does not say."""
+    try:
+        with (folder / 'metadata.yaml').open('rb') as file:
+            document = yaml.safe_load(file.read(MOST_METADATA_BYTES))
+        paths = document['rosbag2_bagfile_information']['relative_file_paths']
+        return [Path(str(path)).name for path in paths]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, RecursionError):
+        return []
 
 
 def messages(path: Path, types: Collection[str], notes: list[str]) -> Iterator[Stored]:
@@ -66,19 +112,55 @@ def messages(path: Path, types: Collection[str], notes: list[str]) -> Iterator[S
     """
     try:
         with path.open('rb') as file:
-            start = file.read(16)
-            if start.startswith(_MAGIC):
-                file.seek(len(_MAGIC))
-                yield from _of_mcap(file, path, types, notes)
-                return
+            packed = file.read(4) == _ZSTD_MAGIC
+            file.seek(0)
+            source: _Source = _Unpacked(_zstd_pieces(file.read)) if packed else file
+            try:
+                start = source.read(len(_MAGIC))
+                if start == _MAGIC:
+                    yield from _of_mcap(source, path, types, notes)
+                    return
+                start += source.read(16 - len(_MAGIC))
+                if packed and start.startswith(b'SQLite format 3'):
+                    yield from _of_packed_sqlite(start, source, path, types, notes)
+                    return
+            except _Cut:
+                start = b''
     except OSError as error:
         raise DynsplitError(f'{path} cannot be read ({error.strerror}); name a recording') from error
     if not start.startswith(b'SQLite format 3'):
         raise DynsplitError(
-            f'{path} is neither an MCAP nor an SQLite recording; give what ros2 bag record has written, or '
-            'the JSON of a demo'
+            f'{path} is neither an MCAP nor an SQLite recording{", or is damaged" if packed else ""}; give what '
+            'ros2 bag record has written, or the JSON of a demo'
         )
-    yield from _of_sqlite(path, types, notes)
+    yield from _of_sqlite(path, path.name, types, notes)
+
+
+def _stored(
+    topic: str, kind: str, definition: str, time_ns: int, data: bytes, name: str, notes: list[str]
+) -> Iterator[Stored]:
+    """Yield a message, unpacked if rosbag2's compression mode was MESSAGE: no CDR begins like zstd."""
+    if data[:4] == _ZSTD_MAGIC:
+        try:
+            data = _unpack_zstd(data, MOST_MESSAGE_BYTES)
+        except _Cut:
+            note = f'Messages in {name} were passed over: their compressed data are damaged or too long.'
+            if note not in notes:
+                notes.append(note)
+            return
+    yield Stored(topic, kind, definition, time_ns, data)
+
+
+def _definition(kind: str, recorded: dict[str, str], name: str, notes: list[str]) -> str | None:
+    """Return the recording's definition of a type, or, where it has none, this package's; None if there is neither."""
+    if kind in recorded:
+        return recorded[kind]
+    own = own_definition(kind)
+    notes.append(
+        f'{name} does not define {kind}; it was read as this version of the package defines it.' if own else
+        f'{name} does not define {kind}, and its definition is not installed here; its messages were passed over.'
+    )
+    return own
 
 
 # ---- MCAP ------------------------------------------------------------------------------------------------------------
@@ -88,7 +170,17 @@ class _Cut(Exception):
     """A record is longer than what there is."""
 
 
-def _of_mcap(file: BinaryIO, path: Path, types: Collection[str], notes: list[str]) -> Iterator[Stored]:
+class _Source(Protocol):
+    """What is read from front to back."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return so many bytes, fewer at the end."""
+
+    def seek(self, offset: int, whence: int, /) -> object:
+        """Pass over so many bytes; ``whence`` is 1."""
+
+
+def _of_mcap(file: _Source, path: Path, types: Collection[str], notes: list[str]) -> Iterator[Stored]:
     schemas: dict[int, tuple[str, str]] = {}
     channels: dict[int, tuple[str, str, str]] = {}
     try:
@@ -102,14 +194,14 @@ def _of_mcap(file: BinaryIO, path: Path, types: Collection[str], notes: list[str
                 position = 0
                 while position < len(inner):
                     code, record, position = _record(inner, position)
-                    yield from _of_record(code, record, schemas, channels, types, notes)
+                    yield from _of_record(code, record, schemas, channels, types, path.name, notes)
             else:
-                yield from _of_record(code, record, schemas, channels, types, notes)
+                yield from _of_record(code, record, schemas, channels, types, path.name, notes)
     except (_Cut, struct.error):
         notes.append(f'{path.name} breaks off or is damaged; what comes before that place was read.')
 
 
-def _records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def _records(file: _Source) -> Iterator[tuple[int, bytes]]:
     """Yield the records of a file; those that are of no interest here are passed over unread."""
     while True:
         head = file.read(9)
@@ -145,6 +237,7 @@ def _of_record(
     schemas: dict[int, tuple[str, str]],
     channels: dict[int, tuple[str, str, str]],
     types: Collection[str],
+    file_name: str,
     notes: list[str],
 ) -> Iterator[Stored]:
     if code == _SCHEMA:
@@ -152,10 +245,11 @@ def _of_record(
         name, position = _text(record, 2)
         encoding, position = _text(record, position)
         definition, _ = _text(record, position)
-        if name in types and encoding != 'ros2msg':
-            notes.append(f'{name} is described as {encoding[:40]!r}, which cannot be read here, and was passed over.')
-        elif name in types:
-            schemas[number] = name, definition
+        if name in types and number not in schemas:
+            recorded = {name: definition} if encoding == 'ros2msg' and definition else {}
+            known = _definition(name, recorded, file_name, notes)
+            if known is not None:
+                schemas[number] = name, known
     elif code == _CHANNEL:
         number, schema = struct.unpack_from('<HH', record)
         topic, position = _text(record, 4)
@@ -165,7 +259,7 @@ def _of_record(
     elif code == _MESSAGE:
         number, _, time_ns, _ = struct.unpack_from('<HIQQ', record)
         if number in channels and len(record) <= MOST_MESSAGE_BYTES:
-            yield Stored(*channels[number], time_ns, record[22:])
+            yield from _stored(*channels[number], time_ns, record[22:], file_name, notes)
 
 
 def _text(record: bytes, position: int) -> tuple[str, int]:
@@ -188,7 +282,10 @@ def _unpacked(record: bytes) -> bytes:
     unpack = {'zstd': _unpack_zstd, 'lz4': _unpack_lz4}.get(compression)
     if unpack is None:
         raise DynsplitError(f'it is compressed with {compression[:40]!r}, not with zstd or lz4')
-    data = unpack(packed, size)
+    try:
+        data = unpack(packed, size)
+    except _Cut:
+        data = b''
     if len(data) != size:
         raise DynsplitError('its compressed data are damaged')
     return data
@@ -202,12 +299,71 @@ def _library(name: str) -> ctypes.CDLL:
         raise DynsplitError(f'lib{name} is not on this machine (apt-get install lib{name}1)') from error
 
 
-def _unpack_zstd(packed: bytes, size: int) -> bytes:
+class _Buffer(ctypes.Structure):
+    """ZSTD_inBuffer and ZSTD_outBuffer."""
+
+    _fields_ = (('data', ctypes.c_void_p), ('size', ctypes.c_size_t), ('at', ctypes.c_size_t))
+
+
+#: Bytes that are read and unpacked at a time.
+_PIECE = 2**17
+
+
+def _zstd_pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """Yield the unpacked bytes of zstd frames piece by piece; raises _Cut where they are damaged or break off."""
     library = _library('zstd')
-    library.ZSTD_decompress.restype = ctypes.c_size_t
-    buffer = ctypes.create_string_buffer(max(size, 1))
-    written = library.ZSTD_decompress(buffer, ctypes.c_size_t(size), packed, ctypes.c_size_t(len(packed)))
-    return buffer.raw[:written] if written <= size else b''  # an error is a huge number
+    library.ZSTD_createDStream.restype = ctypes.c_void_p
+    library.ZSTD_decompressStream.restype = ctypes.c_size_t
+    stream = ctypes.c_void_p(library.ZSTD_createDStream())
+    out = ctypes.create_string_buffer(_PIECE)
+    left = 0
+    try:
+        while packed := read(_PIECE):
+            given = _Buffer(ctypes.cast(ctypes.c_char_p(packed), ctypes.c_void_p), len(packed), 0)
+            full = True
+            while given.at < given.size or full:
+                room = _Buffer(ctypes.cast(out, ctypes.c_void_p), _PIECE, 0)
+                left = library.ZSTD_decompressStream(stream, ctypes.byref(room), ctypes.byref(given))
+                if library.ZSTD_isError(ctypes.c_size_t(left)):
+                    raise _Cut
+                yield out.raw[: room.at]
+                if not left and given.at == given.size:  # a frame ended
+                    break
+                full = room.at == _PIECE
+        if left:
+            raise _Cut
+    finally:
+        library.ZSTD_freeDStream(stream)
+
+
+def _unpack_zstd(packed: bytes, most: int) -> bytes:
+    """Return what was packed; raises _Cut where it is damaged or has more than ``most`` bytes."""
+    pieces, size = [], 0
+    for piece in _zstd_pieces(io.BytesIO(packed).read):
+        size += len(piece)
+        if size > most:
+            raise _Cut
+        pieces.append(piece)
+    return b''.join(pieces)
+
+
+class _Unpacked:
+    """Pieces, read like a file from front to back."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._held = bytearray()
+
+    def read(self, size: int) -> bytes:
+        while len(self._held) < size and (piece := next(self._pieces, None)) is not None:
+            self._held += piece
+        data = bytes(self._held[:size])
+        del self._held[:size]
+        return data
+
+    def seek(self, offset: int, whence: int) -> None:
+        while offset > 0 and (passed := len(self.read(min(offset, _PIECE)))):
+            offset -= passed
 
 
 def _unpack_lz4(packed: bytes, size: int) -> bytes:
@@ -235,38 +391,57 @@ def _unpack_lz4(packed: bytes, size: int) -> bytes:
 # ---- SQLite ----------------------------------------------------------------------------------------------------------
 
 
-def _of_sqlite(path: Path, types: Collection[str], notes: list[str]) -> Iterator[Stored]:
+def _of_packed_sqlite(
+    start: bytes, source: _Source, path: Path, types: Collection[str], notes: list[str]
+) -> Iterator[Stored]:
+    """Unpack a file into the folder for temporary files and read it there."""
+    with tempfile.NamedTemporaryFile(suffix='.db3') as file:
+        size = file.write(start)
+        try:
+            while piece := source.read(_PIECE):
+                size += file.write(piece)
+                if size > MOST_SQLITE_BYTES:
+                    notes.append(f'{path.name} was passed over: it has more than {MOST_SQLITE_BYTES} bytes; unpack it '
+                                 f'first: unzstd {path.name}')
+                    return
+        except _Cut:
+            notes.append(f'{path.name} breaks off or is damaged; what comes before that place was read.')
+        file.flush()
+        yield from _of_sqlite(Path(file.name), path.name, types, notes)
+
+
+def _of_sqlite(path: Path, file_name: str, types: Collection[str], notes: list[str]) -> Iterator[Stored]:
     with contextlib.closing(sqlite3.connect(f'{path.resolve().as_uri()}?mode=ro', uri=True)) as database:
         try:
             database.execute('PRAGMA trusted_schema = OFF')
             # Views could make a query do anything; rosbag2 has none.
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not {'topics', 'messages'} <= tables:
-                raise DynsplitError(f'{path} is an SQLite file without the tables of a recording')
-            if 'message_definitions' not in tables:
-                raise DynsplitError(
-                    f'{path} does not say how its messages are made, as recordings do since ROS 2 Iron; '
-                    'convert it with ros2 bag convert where the package is built'
-                )
-            definitions = {
-                str(name): str(text)
-                for name, encoding, text in database.execute(
-                    'SELECT topic_type, encoding, encoded_message_definition FROM message_definitions'
-                )
-                if encoding == 'ros2msg'
-            }
-            topics = {
-                number: (str(name), str(kind), definitions[str(kind)])
+                raise DynsplitError(f'{file_name} is an SQLite file without the tables of a recording')
+            recorded = {}
+            if 'message_definitions' in tables:  # since ROS 2 Iron
+                recorded = {
+                    str(name): str(text)
+                    for name, encoding, text in database.execute(
+                        'SELECT topic_type, encoding, encoded_message_definition FROM message_definitions'
+                    )
+                    if encoding == 'ros2msg' and text
+                }
+            wanted = [
+                (number, str(name), str(kind))
                 for number, name, kind, form in database.execute(
                     'SELECT id, name, type, serialization_format FROM topics'
                 )
-                if kind in types and form == 'cdr' and str(kind) in definitions
-            }
+                if kind in types and form == 'cdr'
+            ]
+            kinds = {kind for *_, kind in wanted}
+            definitions = {kind: _definition(kind, recorded, file_name, notes) for kind in sorted(kinds)}
+            topics = {number: (name, kind, text) for number, name, kind in wanted if (text := definitions[kind])}
             for number, time_ns, data in database.execute(
                 'SELECT topic_id, timestamp, data FROM messages WHERE length(data) <= ? ORDER BY timestamp',
                 (MOST_MESSAGE_BYTES,),
             ):
                 if number in topics and isinstance(data, bytes) and isinstance(time_ns, int):
-                    yield Stored(*topics[number], time_ns, data)
+                    yield from _stored(*topics[number], time_ns, data, file_name, notes)
         except sqlite3.Error as error:
-            notes.append(f'{path.name} breaks off or is damaged ({error}); what comes before that place was read.')
+            notes.append(f'{file_name} breaks off or is damaged ({error}); what comes before that place was read.')

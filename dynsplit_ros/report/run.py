@@ -221,13 +221,19 @@ class _Collector:
 def _of_bag(path: Path) -> Run:
     run = Run(source=path.resolve().name)
     collector = _Collector(run)
-    for file in files_of(path):
-        for stored in messages(file, _TYPES, run.notes):
-            collector.take(stored.topic, stored.type, stored.definition, stored.time_ns, stored.data)
-            if collector.count >= 2 * MOST_FRAMES:
-                run.notes.append(f'Only the first {MOST_FRAMES} frames were read.')
-                collector.finish()
-                return run
+    files = files_of(path, run.notes)
+    for file in files:
+        try:
+            for stored in messages(file, _TYPES, run.notes):
+                collector.take(stored.topic, stored.type, stored.definition, stored.time_ns, stored.data)
+                if collector.count >= 2 * MOST_FRAMES:
+                    run.notes.append(f'Only the first {MOST_FRAMES} frames were read.')
+                    collector.finish()
+                    return run
+        except DynsplitError as error:
+            if len(files) == 1:
+                raise
+            run.notes.append(f'{file.name} was passed over: {error}.')
     collector.finish()
     return run
 

@@ -8,11 +8,14 @@ Reports: what is read of a recording, what is counted, and that nothing in a rec
 
 from __future__ import annotations
 
+import ctypes
+from dataclasses import replace
 import json
 import math
 from pathlib import Path
 import random
 import re
+import shutil
 import sqlite3
 import struct
 
@@ -20,8 +23,9 @@ import pytest
 from worlds import DATA
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.report.bag import _unpack_lz4, messages
+from dynsplit_ros.report.bag import _unpack_lz4, messages, Stored
 from dynsplit_ros.report.cdr import Decoder
+from dynsplit_ros.report.definitions import own_definition
 from dynsplit_ros.report.figures import count
 from dynsplit_ros.report.page import make_page
 from dynsplit_ros.report.run import Frame, Link, PARTS, read_run, Robot, Run
@@ -92,9 +96,40 @@ def written(tmp_path: Path, document: object) -> Path:
     return path
 
 
-def to_sqlite(path: Path, statements: tuple[str, ...] = ()) -> Path:
-    """Write the recording's messages as rosbag2's SQLite storage of Jazzy keeps them."""
+def zstd(data: bytes) -> bytes:
+    """Compress as rosbag2's plugin does."""
+    library = ctypes.CDLL('libzstd.so.1')
+    library.ZSTD_compressBound.restype = library.ZSTD_compress.restype = ctypes.c_size_t
+    most = library.ZSTD_compressBound(ctypes.c_size_t(len(data)))
+    packed = ctypes.create_string_buffer(most)
+    size = library.ZSTD_compress(packed, ctypes.c_size_t(most), data, ctypes.c_size_t(len(data)), 3)
+    return packed.raw[:size]
+
+
+def recorded(packed: bool = False) -> list[Stored]:
+    """Return the recording's messages, each compressed if wanted."""
     stored = list(messages(RECORDING, TYPES, []))
+    return [replace(one, data=zstd(one.data)) for one in stored] if packed else stored
+
+
+def to_mcap(path: Path, stored: list[Stored], encoding: str = 'ros2msg') -> Path:
+    """Write messages as an MCAP without chunks and index."""
+    topics = sorted({(one.topic, one.type, one.definition) for one in stored})
+    data = MAGIC + record(1, text('ros2') + text('test'))
+    for number, (topic, kind, definition) in enumerate(topics, 1):
+        definition = definition if encoding == 'ros2msg' else ''
+        data += record(3, struct.pack('<H', number) + text(kind) + text(encoding) + text(definition))
+        data += record(4, struct.pack('<HH', number, number) + text(topic) + text('cdr') + text(''))
+    numbers = {topic: number for number, (topic, *_) in enumerate(topics, 1)}
+    for one in stored:
+        data += record(5, struct.pack('<HIQQ', numbers[one.topic], 0, one.time_ns, one.time_ns) + one.data)
+    path.write_bytes(data + record(15, bytes(4)) + record(2, bytes(20)) + MAGIC)
+    return path
+
+
+def to_sqlite(path: Path, statements: tuple[str, ...] = (), stored: list[Stored] | None = None) -> Path:
+    """Write messages, else the recording's, as rosbag2's SQLite storage of Jazzy keeps them."""
+    stored = recorded() if stored is None else stored
     topics = {topic: number for number, topic in enumerate(sorted({one.topic for one in stored}), 1)}
     database = sqlite3.connect(path)
     database.executescript("""
@@ -147,6 +182,108 @@ def test_a_recording_of_real_nodes_is_read() -> None:
 
 def test_sqlite_and_mcap_tell_the_same(tmp_path: Path) -> None:
     assert read_run(to_sqlite(tmp_path / 'bag_0.db3')).robots == read_run(RECORDING).robots
+
+
+@pytest.mark.parametrize('mode', ['message', 'file'])
+@pytest.mark.parametrize('storage', ['mcap', 'db3'])
+def test_both_compression_modes_of_rosbag2_are_read_in_both_storages(storage: str, mode: str, tmp_path: Path) -> None:
+    path = tmp_path / f'bag_0.{storage}'
+    stored = recorded(packed=mode == 'message')
+    if storage == 'mcap':
+        to_mcap(path, stored)
+    else:
+        to_sqlite(path, stored=stored)
+    if mode == 'file':
+        (tmp_path / f'{path.name}.zstd').write_bytes(zstd(path.read_bytes()))
+        path.unlink()
+    expected = read_run(RECORDING).robots
+    for place in (tmp_path, next(tmp_path.iterdir())):  # the folder, without metadata.yaml, and the file
+        run = read_run(place)
+        assert run.robots == expected and run.notes == []
+
+
+def test_a_folder_of_compressed_open_and_damaged_files_is_read_and_what_is_missing_is_named(tmp_path: Path) -> None:
+    stored = recorded()
+    half = len(stored) // 2
+    to_mcap(tmp_path / 'part', stored[:half])
+    (tmp_path / 'bag_0.mcap.zstd').write_bytes(zstd((tmp_path / 'part').read_bytes()))
+    to_sqlite(tmp_path / 'bag_1.db3', stored=stored[half:])
+    (tmp_path / 'bag_2.mcap.lz4').write_bytes(b'\x04\x22\x4d\x18')
+    (tmp_path / 'bag_3.mcap').write_bytes(b'nonsense')
+    names = [f'bag_{number}.mcap' for number in range(5)]
+    (tmp_path / 'metadata.yaml').write_text(
+        json.dumps({'rosbag2_bagfile_information': {'relative_file_paths': [*names[2:], 'bag_0.mcap.zstd']}}))
+    run = read_run(tmp_path)
+    assert run.robots == read_run(RECORDING).robots
+    for note, said in zip(run.notes, ('bag_2.mcap.lz4 was passed over', 'names bag_2.mcap,', 'names bag_4.mcap,',
+                                      'bag_3.mcap was passed over'), strict=True):
+        assert said in note
+
+
+def test_a_file_that_was_unpacked_beside_its_compressed_form_is_read_once(tmp_path: Path) -> None:
+    shutil.copy(RECORDING, tmp_path / 'bag_0.mcap')
+    (tmp_path / 'bag_0.mcap.zstd').write_bytes(zstd(RECORDING.read_bytes()))
+    run = read_run(tmp_path)
+    assert run.robots == read_run(RECORDING).robots and run.notes == []
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'db3'])
+def test_a_recording_without_definitions_is_read_with_those_of_the_package(
+    storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written_now() -> Path:
+        if storage == 'mcap':
+            return to_mcap(tmp_path / 'bag.mcap', recorded(), encoding='ros2idl')
+        (tmp_path / 'bag.db3').unlink(missing_ok=True)
+        return to_sqlite(tmp_path / 'bag.db3', ('DROP TABLE message_definitions',))
+
+    # The package's messages of today, and the recording as it would have been made with them.
+    kinds = {one.type: one.definition for one in recorded()}
+    monkeypatch.setattr('dynsplit_ros.report.bag.own_definition', kinds.get)
+    run = read_run(written_now())
+    assert run.robots == read_run(RECORDING).robots
+    assert len(run.notes) == len(kinds)
+    assert all('as this version of the package defines it' in note for note in run.notes)
+    monkeypatch.setattr('dynsplit_ros.report.bag.own_definition', lambda kind: None)
+    with pytest.raises(DynsplitError, match='does not define dynsplit_ros/msg/'):
+        read_run(written_now())
+
+
+@pytest.mark.parametrize('kind', TYPES)
+def test_the_packages_own_definitions_are_whole(kind: str) -> None:
+    definition = own_definition(kind)
+    assert definition is not None
+    Decoder(kind, definition)  # raises DynsplitError for a type that is missing
+    with pytest.raises(DynsplitError, match='does not hold'):
+        Decoder(kind, definition).decode(b'\0\1\0\0')
+
+
+@pytest.mark.parametrize('kind', ['std_msgs/msg/String', 'dynsplit_ros/msg/../../x', 'dynsplit_ros/msg/None', ''])
+def test_there_is_no_own_definition_of_a_strangers_type(kind: str) -> None:
+    assert own_definition(kind) is None
+
+
+def test_compressed_messages_that_are_damaged_or_grow_without_end_are_passed_over_and_named(tmp_path: Path) -> None:
+    whole = recorded(packed=True)
+    bomb, damaged = zstd(bytes(2**26)), whole[1].data[:-5]
+    assert len(bomb) < 10_000
+    stored = [replace(whole[0], data=bomb), replace(whole[1], data=damaged), *whole[2:]]
+    run = read_run(to_mcap(tmp_path / 'bag.mcap', stored))
+    assert len(run.robots[0].frames) >= 30
+    assert run.notes == ['Messages in bag.mcap were passed over: their compressed data are damaged or too long.']
+
+
+def test_a_compressed_file_that_breaks_off_is_read_up_to_there_or_refused(tmp_path: Path) -> None:
+    plain = to_mcap(tmp_path / 'bag.mcap', recorded()).read_bytes()
+    packed = zstd(plain[:100_000]) + zstd(plain[100_000:])
+    path = tmp_path / 'bag.mcap.zstd'
+    path.write_bytes(packed[:-100])
+    run = read_run(path)
+    assert 0 < len(run.robots[0].frames) <= 32 and 'breaks off' in run.notes[0]
+    for content in (packed[:100], packed[:4], zstd(b'hello'), zstd(b'')):
+        path.write_bytes(content)
+        with pytest.raises(DynsplitError, match='neither'):
+            read_run(path)
 
 
 def test_the_files_of_a_folder_are_read_in_their_order(tmp_path: Path) -> None:
@@ -303,9 +440,10 @@ def test_a_frame_that_cannot_be_is_refused(field: str, value: object, tmp_path: 
 def test_damaged_recordings_are_read_or_refused_and_nothing_else(tmp_path: Path) -> None:
     chance = random.Random(0)
     whole = {'mcap': RECORDING.read_bytes(), 'db3': to_sqlite(tmp_path / 'whole.db3').read_bytes()}
+    whole['mcap.zstd'] = zstd(to_mcap(tmp_path / 'whole.mcap', recorded(packed=True)).read_bytes())
     refused = read = 0
     for number in range(150):
-        suffix = chance.choice(['mcap', 'db3'])
+        suffix = chance.choice(sorted(whole))
         data = bytearray(whole[suffix])
         for _ in range(chance.choice([1, 3, 30])):
             at = chance.randrange(8, len(data))
@@ -432,7 +570,8 @@ def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixtu
         (lambda folder: _file(folder / 'a.txt', b'hello'), 'neither'),
         (lambda folder: _file(folder / 'a.mcap', b''), 'neither'),
         (lambda folder: _file(folder / 'a.db3', b'SQLite format 3\0' + bytes(5000)), 'a.db3'),
-        (lambda folder: _file(folder / 'a_0.mcap.zstd', b'').parent, 'unzstd'),
+        (lambda folder: _file(folder / 'a_0.mcap.zstd', b'').parent, 'neither'),
+        (lambda folder: _file(folder / 'a_0.mcap.lz4', b'').parent, 'unpack it first'),
     ],
 )
 def test_what_is_no_run_is_refused_in_one_line(
