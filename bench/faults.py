@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 import itertools
 import math
+import os
 from pathlib import Path
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +34,11 @@ from dynsplit_ros.nodes.link_emulator import REMAPPINGS
 
 RATE_HZ = 20.0
 FAST_MBPS, SLOW_MBPS = 100.0, 0.05
+#: An edge of these benchmarks starts in about this time, in seconds.
+START_S = 6.0
+#: Images per second while edges are killed. A busy machine of two cores keeps up with so many, so that gaps between
+#: predictions come from the kills.
+KILLS_RATE_HZ = 10.0
 #: The link's part of the fallback bound: a frame may be finished this long after it was sent, in seconds.
 LEAST_BOUND_S = 0.2
 
@@ -47,13 +54,16 @@ class Faults:
     killed_sessions: set[int] = field(default_factory=set)
     at_s: list[tuple[float, str]] = field(default_factory=list)  # when each was injected, and what
     split: int = 0
+    rate_hz: float = RATE_HZ
+    remappings: Sequence[tuple[str, str]] = REMAPPINGS  # to the emulated link; without, edge and robot meet directly
 
     def start(self) -> None:
         """Start the nodes and wait until the edge answers."""
-        self.rig.processes.start('link', 'link_emulator', ROBOT, {'rates_mbps': [FAST_MBPS], 'delay_s': 0.001})
+        if self.remappings:
+            self.rig.processes.start('link', 'link_emulator', ROBOT, {'rates_mbps': [FAST_MBPS], 'delay_s': 0.001})
         for name in ('edge', 'monitor', 'camera'):
             self.start_node(name)
-        self.rig.player.play(RATE_HZ)
+        self.rig.player.play(self.rate_hz)
         self.pin(0)
 
     def start_node(self, name: str) -> None:
@@ -64,7 +74,7 @@ class Faults:
             'monitor': {'pinned_split': self.split},
         }[name]
         self.rig.processes.start(name, f'{name}_node', 'edge' if name == 'edge' else ROBOT, parameters,
-                                 () if name == 'edge' else REMAPPINGS)
+                                 () if name == 'edge' else self.remappings)
 
     def pin(self, split: int) -> None:
         """Have the monitor use one split, and wait until the edge answers a frame of it."""
@@ -162,6 +172,8 @@ FAULTS: dict[str, Callable[[Faults], Callable[[], float]]] = {
     'camera restarted': _restart('camera', signal.SIGINT),
     'camera killed': _restart('camera', signal.SIGKILL),
 }
+STATES = ((msg.FrameTiming.ANSWERED, 'answered by the edge'), (msg.FrameTiming.LOCAL, 'local'),
+          (msg.FrameTiming.FELL_BACK, 'finished on the robot'))
 #: Faults that heal at once, and so can be injected often.
 QUICK = ('edge frozen', 'link cut', f'link at {SLOW_MBPS:g} Mbit/s')
 
@@ -176,7 +188,7 @@ class Account:
     duplicated: int
     out_of_order: int
     wrong: int
-    worst_gaps_s: list[tuple[float, str]]  # between predictions, and under which fault
+    worst_gaps_s: list[tuple[float, float, str]]  # between predictions, since when, and under which fault
     worst_finishes_s: list[tuple[float, str]]  # of frames that fell back: from sending to prediction, over their bound
     states: Counter[int]
 
@@ -195,7 +207,7 @@ def account(faults: Faults) -> Account:
         lost += last - first + 1 - len(set(sequences) & set(range(first, last + 1)))
         duplicated += len(sequences) - len(set(sequences))
         out_of_order += sum(a > b for a, b in itertools.pairwise(sequences))
-    gaps = [(b.at_s - a.at_s, faults.under_way(a.at_s)) for a, b in itertools.pairwise(seen)
+    gaps = [(b.at_s - a.at_s, a.at_s, faults.under_way(a.at_s)) for a, b in itertools.pairwise(seen)
             if a.timing.session == b.timing.session]
     over = [(s.at_s - s.timing.sent_s - bound_s(faults, s.timing), faults.under_way(s.timing.sent_s)) for s in seen
             if s.timing.state == msg.FrameTiming.FELL_BACK and math.isfinite(s.timing.sent_s)]
@@ -234,6 +246,52 @@ def inject_all(faults: Faults, rounds: int, budget_s: float, progress: Callable[
             progress(f'{kind} at split {split}: splitting again after {faults.resumed_s[kind][-1]:.2f} s')
 
 
+def kill_edges(faults: Faults, kills: int, progress: Callable[[str], None]) -> None:
+    """
+    Kill the edge at random instants, each time at the next split, so that activations of every size are under way.
+
+    Every fifth kill meets an edge that is still starting: others discover it while it dies.
+    """
+    for number in range(kills):
+        if number % 5 == 4:
+            time.sleep(faults.chance.uniform(0.0, START_S))
+        else:
+            faults.pin(number % faults.rig.split.local_index)
+            time.sleep(faults.chance.uniform(0.0, 0.5))
+        faults.at_s.append((time.monotonic(), f'kill {number + 1} at split {faults.split}'))
+        faults.rig.processes.stop('edge', number=signal.SIGKILL)
+        faults.injected['edge killed'] += 1
+        faults.start_node('edge')
+        progress(f'kill {number + 1} of {kills}, at split {faults.split}')
+
+
+class HostPauses:
+    """A process that does nothing but sleep and note when it overslept: what it measures, the host did to all of us."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / 'pauses.txt'
+        with self._file.open('w') as file:
+            self._process = subprocess.Popen([sys.executable, '-c', (
+                'import time\n'
+                'last = time.monotonic()\n'
+                'while True:\n'
+                '    time.sleep(0.01)\n'
+                '    now = time.monotonic()\n'
+                '    if now - last > 0.1: print(last, now, flush=True)\n'
+                '    last = now\n')], stdout=file)
+
+    def stop(self) -> list[tuple[float, float]]:
+        """End, and return the pauses of more than 0.1 s: since when and until when (this machine's monotonic clock)."""
+        self._process.kill()
+        self._process.wait()
+        return [(float(since), float(until)) for since, until in map(str.split, self._file.read_text().splitlines())]
+
+
+def overlap_s(since_s: float, until_s: float, pauses: list[tuple[float, float]]) -> float:
+    """Return for how long the host paused between two instants."""
+    return sum(max(0.0, min(until_s, end_s) - max(since_s, start_s)) for start_s, end_s in pauses)
+
+
 def settle(faults: Faults) -> dict[str, int]:
     """Offer no more, wait for what is under way, end the camera, and return its counters."""
     player = faults.rig.player
@@ -246,6 +304,32 @@ def settle(faults: Faults) -> dict[str, int]:
     return faults.rig.last_counters()
 
 
+def measure_kills(folder: Path, kills: int, seed: int, figures: Figures) -> None:
+    """Kill an edge that runs beside its robot many times, and find the longest gap between two predictions."""
+    with rig(folder, 128) as made:
+        faults = Faults(made, random.Random(seed), rate_hz=KILLS_RATE_HZ, remappings=())
+        faults.start()
+        watchdog = HostPauses(folder)
+        try:
+            kill_edges(faults, kills, lambda text: print(text, flush=True))
+            last = settle(faults)
+        finally:
+            pauses = watchdog.stop()
+    result = account(faults)
+    gap_s, since_s, _ = result.worst_gaps_s[0]
+    figures.add('edges killed', faults.injected['edge killed'], 'edges', f'== {kills}')
+    figures.add('frames accepted', result.accepted, 'frames', '> 0')
+    for state, name in STATES:
+        figures.add(f'  of these, {name}', result.states[state], 'frames')
+    figures.add('frames lost', result.lost + last['accepted'] - last['delivered'], 'frames', '== 0')
+    figures.add('predictions that differ from the whole model', result.wrong, 'frames', '== 0')
+    figures.add('longest gap between predictions', gap_s, 's', '<= 1.5')
+    figures.add('  of this, the host paused', overlap_s(since_s, since_s + gap_s, pauses), 's')
+    figures.add('longest pause of the host', max((until - since for since, until in pauses), default=0.0), 's')
+    figures.add('mean load of the last minute', os.getloadavg()[0], 'processes')
+    figures.extra |= {'seed': seed, 'worst_gaps_s': result.worst_gaps_s, 'pauses_s': pauses}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark."""
     parser = argument_parser(__doc__.strip().splitlines()[0])
@@ -254,10 +338,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--budget-s', type=float, default=600.0, help='inject no more after this many seconds (default 600)'
     )
+    parser.add_argument('--part', choices=('all', 'kills'), default='all',
+                        help='all: every kind of fault, over an emulated link (default); kills: an edge on the robot')
+    parser.add_argument('--kills', type=int, default=200, help='of the part kills: how often (default 200)')
     parser.add_argument('--logs', type=Path, default=None, help="folder for the nodes' logs (default: a temporary one)")
     given: argparse.Namespace = parser.parse_args(argv)
     folder = given.logs or Path(tempfile.mkdtemp(prefix='dynsplit_faults_'))
     figures = Figures()
+    if given.part == 'kills':
+        measure_kills(folder, given.kills, given.seed, figures)
+        figures.extra['logs'] = str(folder)
+        return figures.finish(given.json)
     with rig(folder, 64) as made:
         faults = Faults(made, random.Random(given.seed))
         faults.start()
@@ -270,8 +361,7 @@ def main(argv: list[str] | None = None) -> int:
         figures.add(f'  of these, {kind}', count, 'faults')
     figures.add('images offered', made.player.offered, 'images')
     figures.add('frames accepted', result.accepted, 'frames', '> 0')
-    for state, name in ((msg.FrameTiming.ANSWERED, 'answered by the edge'), (msg.FrameTiming.LOCAL, 'local'),
-                        (msg.FrameTiming.FELL_BACK, 'finished on the robot')):
+    for state, name in STATES:
         figures.add(f'  of these, {name}', result.states[state], 'frames')
     figures.add('frames lost', result.lost, 'frames', '== 0')
     figures.add('predictions before a new camera and its listener had found each other', result.unheard, 'frames')

@@ -40,9 +40,11 @@ def receive() -> None:
     from dynsplit_ros.messages.tensors import from_tensors
     from dynsplit_ros.nodes import topics
     from dynsplit_ros.nodes.shell import make_executor
+    from dynsplit_ros.transport import defaults
 
-    rclpy.init()
-    node = rclpy.create_node('bench_receiver')
+    with defaults(shared_memory=False):  # as an edge
+        rclpy.init()
+        node = rclpy.create_node('bench_receiver')
 
     def on_activation(message: object) -> None:
         data = np.frombuffer(from_tensors(message.tensors)[0].data, np.uint8)
@@ -87,6 +89,7 @@ def measure() -> dict[tuple[str, int], list[float]]:
     from dynsplit_ros.memory import keep_memory
     from dynsplit_ros.messages.tensors import to_tensors
     from dynsplit_ros.nodes import topics
+    from dynsplit_ros.transport import defaults
 
     receiver = subprocess.Popen([sys.executable, '-c', 'import sys; sys.path[:] = sys.argv[1].split(":"); '
                                  'from bench.transport import receive; receive()', ':'.join(sys.path)],
@@ -94,8 +97,9 @@ def measure() -> dict[tuple[str, int], list[float]]:
     try:
         assert receiver.stdout is not None
         port = int(receiver.stdout.readline().split()[1])
-        rclpy.init()
-        node = rclpy.create_node('bench_sender')
+        with defaults(shared_memory=True):  # as a camera
+            rclpy.init()
+            node = rclpy.create_node('bench_sender')
         publisher = topics.ACTIVATION.publisher(node)
         bare_publisher = node.create_publisher(CompressedImage, 'bare', topics.ACTIVATION.qos)
         connection = socket.create_connection(('127.0.0.1', port))

@@ -323,7 +323,7 @@ def _since(arrived_s: float, frame: Frame) -> FrameTiming:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node."""
-    return run(CameraNode, args)
+    return run(CameraNode, args, shared_memory=True)
 
 
 if __name__ == '__main__':

@@ -61,7 +61,7 @@ class ImageSource(Shell):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node."""
-    return run(ImageSource, args)
+    return run(ImageSource, args, shared_memory=True)
 
 
 if __name__ == '__main__':

@@ -345,9 +345,11 @@ def make_executor() -> Executor:
     return EventsExecutor()
 
 
-def run(make_node: Callable[[], Shell], args: list[str] | None = None) -> NoReturn:
+def run(make_node: Callable[[], Shell], args: list[str] | None = None, *, shared_memory: bool = False) -> NoReturn:
     """
     Run a node until Ctrl-C or SIGTERM, and end the process.
+
+    Only a node that exchanges camera images with others needs ``shared_memory`` (see transport.adapted).
 
     The exit code is 0 after either signal, CONFIGURATION_EXIT_CODE for a configuration that cannot be used (one
     sentence on the log), and 1 for a fault in a callback (an exception with its traceback). The signals are taken here
@@ -362,9 +364,9 @@ def run(make_node: Callable[[], Shell], args: list[str] | None = None) -> NoRetu
         warning = check_security(os.environ)
         if warning:
             rclpy.logging.get_logger('dynsplit_ros').warning(warning)
-        os.environ.update(defaults(os.environ))  # the middleware reads it when the node is made
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-        node = make_node()
+        with defaults(shared_memory=shared_memory):
+            rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+            node = make_node()
         executor = make_executor()
         executor.add_node(node)
         node.start()

@@ -53,7 +53,7 @@ def test_the_two_sides_agree() -> None:
         assert robot.get(name) == edge.get(name)
 
 
-@pytest.mark.parametrize('path', sorted(CONFIG.glob('fastdds_*.xml')), ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', sorted(CONFIG.glob('fastdds*_*.xml')), ids=lambda path: path.stem)
 def test_shared_memory_and_its_queue_hold_an_image(path: Path) -> None:
     tags = {'size': '{*}maxMessageSize', 'segment': '{*}segment_size', 'capacity': '{*}port_queue_capacity',
             'type': '{*}type'}
