@@ -1,6 +1,11 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Draw a result on its image, for people."""
+"""
+Draw a result on its image, for people.
+
+``torchvision.utils.draw_*`` was tried in the place of OpenCV: 100 boxes with their labels on 640x480 took it 119 ms
+instead of 1 ms, 100 small masks 2.3 s instead of 0.1 s, and it raises ValueError for a box with exchanged corners.
+"""
 
 from __future__ import annotations
 
