@@ -61,7 +61,7 @@ class Outcome:
 def outcome(job: Job, run: Run) -> Outcome:
     """Reduce a run, in the process that simulated it."""
     frames = run.frames
-    waits = [frame.waited_s - frame.fallback_after_s for frame in frames if math.isfinite(frame.fallback_after_s)]
+    waits = [frame.waited_s - frame.answer_timeout_s for frame in frames if math.isfinite(frame.sent_s)]
     at_ten, later = math.nan, math.nan
     if run.estimates and len(frames) > 10 and min(job.scenario.link.values) > 0:
         estimates = np.array([pair for pair in run.estimates if pair[0] >= frames[9].delivered_s])

@@ -72,7 +72,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     rate.set_title(f'{report["model"]}, robot {report["slowdown"]:g} times slower than the edge: '
                    f'{summary["frames_accepted"]} frames, {summary["frames_lost"]} lost, '
                    f'{summary["mismatches"]} differing from the whole model\n'
-                   f'{summary["images_passed_over"]} images were passed over for newer ones while the robot was busy',
+                   f'{summary["images_dropped"]} images were dropped for newer ones while the robot was busy',
                    pad=22, fontsize=11)
     latency.set_xlim(0, report['seconds'])
     figure.savefig(path, dpi=110)

@@ -19,12 +19,12 @@ from dynsplit_ros.messages.images import to_image
 from dynsplit_ros.messages.tensors import to_tensors
 from dynsplit_ros.messages.timing import to_timing
 from dynsplit_ros.model import LoadedModel
-from dynsplit_ros.runtime.frame import FrameTiming
+from dynsplit_ros.policies.records import FrameRecord
 from dynsplit_ros.tasks import Mask, output_digest, Result
 
 
 def to_prediction(header: Header, size: tuple[int, int], model: LoadedModel, fingerprint: str, result: Result,
-                  outputs: Mapping[str, Tensor], timing: FrameTiming, *, digest: bool = False) -> msg.Prediction:
+                  outputs: Mapping[str, Tensor], timing: FrameRecord, *, digest: bool = False) -> msg.Prediction:
     """Return a prediction for an image of ``size`` (height, width), with the outputs' ``digest`` or without."""
     return msg.Prediction(
         header=header, task=model.task, model=model.name, fingerprint=fingerprint, height=size[0], width=size[1],

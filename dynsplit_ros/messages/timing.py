@@ -10,28 +10,31 @@ from typing import Any
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.msg import FrameTiming as FrameTimingMessage, Profile as ProfileMessage
+from dynsplit_ros.policies.records import FrameRecord, Outcome
 from dynsplit_ros.profile.profile import Profile
-from dynsplit_ros.runtime.frame import FrameTiming, State
 
 #: A profile that comes in as a message is refused beyond this; real ones have some 10 kB.
 MAX_PROFILE_CHARACTERS = 1_000_000
 
 
-def to_timing(timing: FrameTiming) -> FrameTimingMessage:
-    """Return a frame's timing as a message; the fields have the same names."""
-    return FrameTimingMessage(**{field.name: getattr(timing, field.name) for field in fields(timing)}
-                              | {'state': int(timing.state)})
+#: The fields that record and message share, by their one name, and the outcomes by their numbers in the message.
+_NAMES = tuple(field.name for field in fields(FrameRecord)
+               if field.name in FrameTimingMessage.get_fields_and_field_types())
+_OUTCOMES = {getattr(FrameTimingMessage, outcome.name): outcome for outcome in Outcome}
 
 
-def from_timing(message: FrameTimingMessage) -> FrameTiming:
-    """Return a frame's timing from a message; raise DynsplitError for a state that there is not."""
-    try:
-        state = State(message.state)
-    except ValueError:
+def to_timing(frame: FrameRecord) -> FrameTimingMessage:
+    """Return a frame's record as a message."""
+    return FrameTimingMessage(state=getattr(FrameTimingMessage, frame.outcome.name),
+                              **{name: getattr(frame, name) for name in _NAMES})
+
+
+def from_timing(message: FrameTimingMessage) -> FrameRecord:
+    """Return a frame's record from a message; raise DynsplitError for a state that there is not."""
+    if message.state not in _OUTCOMES:
         raise DynsplitError(f'a frame timing has state {message.state}, but states go from 0 to 4; run the same '
-                            'version of this package on all sides') from None
-    return FrameTiming(**{field.name: getattr(message, field.name) for field in fields(FrameTiming)}
-                       | {'state': state})
+                            'version of this package on all sides')
+    return FrameRecord(outcome=_OUTCOMES[message.state], **{name: getattr(message, name) for name in _NAMES})
 
 
 def in_words(decision: Any) -> str:

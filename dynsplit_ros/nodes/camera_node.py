@@ -22,6 +22,7 @@ from dynsplit_ros import msg
 from dynsplit_ros.codec import declared_batch, decode_answer, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.messages.bridge import announce, bridge
+from dynsplit_ros.messages.decisions import from_decision
 from dynsplit_ros.messages.images import assumption, to_rgb
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
 from dynsplit_ros.messages.timing import in_words, to_profile, to_timing
@@ -33,9 +34,9 @@ from dynsplit_ros.nodes.spinning import receive
 from dynsplit_ros.nodes.split_model import load, unload
 from dynsplit_ros.parameters import CAMERA
 from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
 from dynsplit_ros.runtime.batch import Collector
-from dynsplit_ros.runtime.frame import EdgeTimes, FrameTiming, State, Status
-from dynsplit_ros.runtime.robot import Frame, Order, Outputs, Robot
+from dynsplit_ros.runtime.robot import Outputs, Robot
 from dynsplit_ros.tasks import check_outputs
 from dynsplit_ros.tensors import of_image
 
@@ -104,9 +105,9 @@ class CameraNode(Managed):
                             slowdown=values.emulate_slowdown)
         self._left_out = 0  # images that could not be used, of batches that could
         self._counters_before = self._robot.counters()
-        self._states = dict.fromkeys(State, 0)
-        self._decision: msg.SplitDecision | None = None
-        self._last: FrameTiming | None = None
+        self._outcomes = dict.fromkeys(Outcome, 0)
+        self._decision: SplitDecision | None = None
+        self._last: FrameRecord | None = None
         self._refusal = self._why_fell_back = ''
         topics.SPLIT.subscription(self, self._on_split)
         topics.RECEIPT.subscription(self, self._on_receipt)
@@ -156,7 +157,7 @@ class CameraNode(Managed):
         values: dict[str, object] = {
             **vars(counters), 'image_converter': bridge().words,
             'replaced_in_batch': self._collector.replaced, 'offered_hz': self._collector.rate_hz,
-            **{state.name.lower(): self._states[state] for state in (State.SENT, State.ANSWERED, State.LOCAL)}}
+            **{outcome.value: self._outcomes[outcome] for outcome in (Outcome.SENT, Outcome.ANSWERED, Outcome.LOCAL)}}
         if last is not None:
             values |= {'split': last.split_index, 'codec': last.codec, 'latency_s': last.latency_s}
         if counters.failed > before.failed:
@@ -219,10 +220,9 @@ class CameraNode(Managed):
                       f'{self.split.fingerprint[:12]}; its decisions are not followed', error=True)
             return
         try:
-            self._robot.on_order(Order(message.split_index, message.codec, message.fallback_after_s,
-                                       message.last_frame_session, message.last_frame, message.local_if_wait_s,
-                                       message.predicted_latency_s, message.waiting_share, message.degraded))
-            self._decision = message
+            decision = from_decision(message)
+            self._robot.on_decision(decision)
+            self._decision = decision
         except DynsplitError as error:
             self.tell('split', str(error), error=True)
 
@@ -275,35 +275,34 @@ class CameraNode(Managed):
                 self.refuse([shot], str(error))
         return torch.stack(images)
 
-    def send(self, frame: Frame, payload: Sequence[EncodedTensor]) -> None:
+    def send(self, frame: FrameRecord, payload: Sequence[EncodedTensor]) -> None:
         """Publish an activation, and before it what lets the edge time its arrival."""
-        timing = frame.timing
         activation = msg.Activation(
-            header=frame.source[0].message.header, session=timing.session, sequence=timing.sequence,
-            fingerprint=self.split.fingerprint, split_index=timing.split_index, codec=timing.codec,
-            patience_s=frame.patience_s, tensors=to_tensors(payload))
-        self._lead.publish(msg.Probe(session=timing.session, sequence=timing.sequence, is_lead=True))
+            header=frame.image[0].message.header, session=frame.session, sequence=frame.sequence,
+            fingerprint=self.split.fingerprint, split_index=frame.split_index, codec=frame.codec,
+            patience_s=frame.answer_timeout_s, tensors=to_tensors(payload))
+        self._lead.publish(msg.Probe(session=frame.session, sequence=frame.sequence, is_lead=True))
         self._activation.publish(activation)
 
-    def deliver(self, frame: Frame, outputs: Outputs) -> None:
+    def deliver(self, frame: FrameRecord, outputs: Outputs) -> None:
         """Publish the prediction of each image."""
-        count = len(frame.source)
-        frame.timing.offered_hz = self._collector.rate_hz
-        for number, shot in enumerate(frame.source):
+        count = len(frame.image)
+        frame.offered_hz = self._collector.rate_hz
+        for number, shot in enumerate(frame.image):
             own = of_image(outputs, number, count, self.split.output_specs is None)
             self._publications.publish(
                 shot.message, (shot.height, shot.width), own,
-                frame.timing if self._images == 1 else _since(shot.arrived_s, frame))
+                frame if self._images == 1 else _since(shot.arrived_s, frame))
 
-    def report(self, timing: FrameTiming) -> None:
-        """Publish where a frame stands."""
-        self._states[timing.state] += 1
-        timing.offered_hz = self._collector.rate_hz
-        if timing.state is State.FELL_BACK:
-            self._why_fell_back = timing.detail
-        if timing.state not in (State.SENT, State.LATE):
-            self._last = timing
-        self._frame_timing.publish(to_timing(timing))
+    def report(self, frame: FrameRecord) -> None:
+        """Publish what became of a frame."""
+        self._outcomes[frame.outcome] += 1
+        frame.offered_hz = self._collector.rate_hz
+        if frame.outcome is Outcome.FELL_BACK:
+            self._why_fell_back = frame.detail
+        if frame.outcome not in (Outcome.SENT, Outcome.LATE):
+            self._last = frame
+        self._frame_timing.publish(to_timing(frame))
 
     def refuse(self, source: list[Shot], reason: str) -> None:
         """Log an image that was not accepted."""
@@ -315,10 +314,10 @@ class CameraNode(Managed):
         self.tell('fault', reason, error=True)
 
 
-def _since(arrived_s: float, frame: Frame) -> FrameTiming:
-    """Return a frame's timing as an image saw it that came before its batch was complete."""
+def _since(arrived_s: float, frame: FrameRecord) -> FrameRecord:
+    """Return a frame's record as an image saw it that came before its batch was complete."""
     before_s = frame.arrived_s - arrived_s
-    return replace(frame.timing, wait_s=frame.timing.wait_s + before_s, latency_s=frame.timing.latency_s + before_s)
+    return replace(frame, wait_s=frame.wait_s + before_s, latency_s=frame.latency_s + before_s)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -22,8 +22,8 @@ from dynsplit_ros.nodes.shell import run
 from dynsplit_ros.nodes.split_model import load, unload
 from dynsplit_ros.parameters import EDGE
 from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.policies.records import EdgeTimes, Status
 from dynsplit_ros.runtime.edge import Edge, Job, Load
-from dynsplit_ros.runtime.frame import EdgeTimes, Status
 
 #: How often the graph is searched for robots that came or left, and after how long one that is not found has left: a
 #: robot whose link flickers keeps its topics.

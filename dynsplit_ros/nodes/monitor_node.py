@@ -17,21 +17,21 @@ from std_msgs.msg import Header
 
 from dynsplit_ros import msg
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.messages.decisions import to_decision
 from dynsplit_ros.messages.timing import from_profile, from_timing, in_words
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.managed import Managed
 from dynsplit_ros.nodes.shell import run
 from dynsplit_ros.parameters import MONITOR
+from dynsplit_ros.policies.records import Outcome, SplitDecision
 from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
-from dynsplit_ros.runtime.frame import State
-from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport, Monitor, MonitorSettings
+from dynsplit_ros.runtime.monitor import FrameObservation, LoadReport, Monitor, MonitorSettings
 
 TICK_S = 0.02
 LINK_STATE_PERIOD_S = 0.1
 #: What RTPS, UDP, IP and Ethernet add to a probe's padding: its size is what the link carries.
 HEADER_BYTES = 128
 SILENT = 'the edge is silent'
-OUTCOMES = {State.ANSWERED: 'answered', State.LOCAL: 'local', State.FELL_BACK: 'fell_back', State.LATE: 'late'}
 
 
 class MonitorNode(Managed):
@@ -136,15 +136,12 @@ class MonitorNode(Managed):
         if self._monitor is None:
             return
         number = self._frame_offset + timing.sequence
-        if timing.state is State.SENT:
+        if timing.outcome is Outcome.SENT:
             self._monitor.on_sent(number, timing.sent_s, timing.split_index, timing.codec, timing.payload_bytes,
                                   timing.send_s)
         else:
-            self._fallbacks += timing.state is State.FELL_BACK
-            values = {field.name: getattr(timing, field.name) for field in fields(FrameObservation)
-                      if hasattr(timing, field.name)}
-            self._monitor.on_frame(FrameObservation(**{
-                **values, 'sequence': number, 'outcome': OUTCOMES[timing.state], 'batch': timing.images}))
+            self._fallbacks += timing.outcome is Outcome.FELL_BACK
+            self._monitor.on_frame(FrameObservation.of(timing, number))
         self._decide()
 
     def _on_receipt(self, message: msg.Receipt) -> None:
@@ -198,40 +195,21 @@ class MonitorNode(Managed):
             self.get_logger().info(decision.reason)
         self._publish(self._to_message(decision))
 
-    def _to_message(self, decision: Decision) -> msg.SplitDecision:
+    def _to_message(self, decision: SplitDecision) -> msg.SplitDecision:
+        """Return a decision as a message that numbers frames as the camera does."""
         known = decision.last_frame > self._frame_offset
-        return msg.SplitDecision(
-            header=self._header(),
-            fingerprint=self._profiles['robot'].fingerprint,
-            split_index=decision.split_index,
-            split_name=decision.split_name,
-            codec=decision.codec,
-            reason=decision.reason,
-            degraded=decision.degraded,
-            predicted_latency_s=decision.predicted_s,
-            fallback_after_s=decision.fallback_after_s,
-            local_if_wait_s=decision.local_if_wait_s,
-            waiting_share=self._monitor.waiting_share,
+        return to_decision(replace(
+            decision,
             last_frame_session=self._camera_session if known else 0,
             last_frame=decision.last_frame - self._frame_offset if known else 0,
-            candidates=[msg.CandidatePrediction(
-                split_index=candidate.split_index,
-                split_name=candidate.split_name,
-                codec=candidate.codec,
-                payload_bytes=candidate.payload_bytes,
-                latency_s=candidate.latency_s,
-                robot_s=candidate.head_s + candidate.encode_s,
-                link_s=candidate.transmit_s + candidate.rtt_s + candidate.answer_s,
-                edge_s=candidate.queueing_s + candidate.decode_s + candidate.tail_s,
-                allowed=candidate.allowed,
-            ) for candidate in decision.candidates])
+        ), self._header(), self._profiles['robot'].fingerprint)
 
     def _publish_local(self, reason: str, robot: Profile) -> None:
         local = robot.cuts[robot.local_index]
-        self._publish(msg.SplitDecision(
-            header=self._header(), fingerprint=robot.fingerprint, split_index=local.index, split_name=local.name,
-            reason=reason, degraded=True, predicted_latency_s=local.head_s[robot.batches[0]],
-            last_frame_session=self._camera_session, last_frame=self._last_frame))
+        self._publish(to_decision(SplitDecision(
+            local.index, '', 0.0, self._camera_session, self._last_frame, local_if_wait_s=0.0,
+            predicted_latency_s=local.head_s[robot.batches[0]], degraded=True, split_name=local.name, reason=reason,
+        ), self._header(), robot.fingerprint))
 
     def _publish(self, message: msg.SplitDecision) -> None:
         """Publish a decision under the next number; numbers go on when another profile begins another monitor."""
@@ -278,8 +256,8 @@ class MonitorNode(Managed):
                    **{f'edge_{name}': value for name, value in asdict(load).items()}}
         if decision is not None:
             values |= {'split': decision.split_index, 'codec': decision.codec, 'decisions': self._decisions,
-                       'predicted_latency_s': decision.predicted_s, 'fallback_after_s': decision.fallback_after_s,
-                       'reason': decision.reason}
+                       'predicted_latency_s': decision.predicted_latency_s,
+                       'fallback_after_s': decision.fallback_after_s, 'reason': decision.reason}
         if not link.alive:
             return DiagnosticStatus.WARN, f'degraded to local inference: {SILENT}', values
         if decision is None:

@@ -23,7 +23,7 @@ from dynsplit_ros.messages.timing import in_words
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.shell import Shell
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.runtime.frame import FrameTiming, State
+from dynsplit_ros.policies.records import FrameRecord, Outcome
 from dynsplit_ros.tasks import check_outputs, interpret, Result
 from dynsplit_ros.tasks.draw import annotate
 
@@ -66,7 +66,7 @@ class Publications:
         if vision.vision is not None:
             self._announce()
         self._changed = threading.Condition()
-        self._to_draw: tuple[Image | CompressedImage, Result, FrameTiming] | None = None
+        self._to_draw: tuple[Image | CompressedImage, Result, FrameRecord] | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._run_drawing, name='draw', daemon=True)
         self._thread.start()
@@ -96,7 +96,7 @@ class Publications:
         return Header(stamp=self._node.get_clock().now().to_msg())
 
     def publish(self, source: Image | CompressedImage, size: tuple[int, int], outputs: dict[str, Tensor],
-                timing: FrameTiming) -> None:
+                timing: FrameRecord) -> None:
         """
         Publish what the outputs say of a camera message of ``size`` (height, width); may be called from any thread.
 
@@ -112,7 +112,7 @@ class Publications:
         except Exception as error:  # The frame has its prediction.
             self._node.tell('beside', f'a prediction lacks one of its forms ({type(error).__name__}: {error})')
 
-    def _publish_beside(self, source: Image | CompressedImage, result: Result, timing: FrameTiming) -> None:
+    def _publish_beside(self, source: Image | CompressedImage, result: Result, timing: FrameRecord) -> None:
         """Publish the same in the forms that someone listens to."""
         if self._annotated.get_subscription_count():
             with self._changed:
@@ -137,8 +137,8 @@ class Publications:
             job, self._to_draw = self._to_draw, None
             return None if self._closing else job
 
-    def _draw(self, source: Image | CompressedImage, result: Result, timing: FrameTiming) -> None:
-        outcome = '' if timing.state is State.LOCAL else f', {timing.state.name.lower().replace("_", " ")}'
+    def _draw(self, source: Image | CompressedImage, result: Result, timing: FrameRecord) -> None:
+        outcome = '' if timing.outcome is Outcome.LOCAL else f', {timing.outcome.replace("_", " ")}'
         caption = [f'split {in_words(timing)}{outcome}', f'{1000 * timing.latency_s:.0f} ms']
         message = from_rgb(annotate(to_rgb(source, self._node.values.image_bits), self._model.task, result, caption))
         message.header = source.header

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dynsplit_ros.estimators.rate import RATE_EDGES
 from dynsplit_ros.planner.choices import Choices
 from dynsplit_ros.planner.constraints import PlannerConstraints
-from dynsplit_ros.runtime.freshness import mean_age
+from dynsplit_ros.policies.staleness import mean_age
 
 Array = NDArray[np.float64]
 

@@ -25,8 +25,8 @@ from torch import Tensor
 from dynsplit_ros.codec import declared_batch, decode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.policies.records import EdgeTimes, Status
 from dynsplit_ros.profile.profile import Profile
-from dynsplit_ros.runtime.frame import EdgeTimes, Status
 from dynsplit_ros.tensors import of_image
 
 #: A robot that has sent nothing for this long no longer counts as served.

@@ -15,11 +15,11 @@ from dynsplit_ros.estimators.link import LinkEstimate, LinkEstimator, Probe
 from dynsplit_ros.estimators.load import LoadEstimate, LoadEstimator, LoadReport
 from dynsplit_ros.estimators.probing import LinkRules
 from dynsplit_ros.estimators.service import ServiceTimes
-from dynsplit_ros.planner import Candidate, Plan, Planner, PlannerConstraints, STEADY, SystemEstimate
+from dynsplit_ros.planner import Planner, PlannerConstraints, STEADY, SystemEstimate
+from dynsplit_ros.policies.records import FrameRecord, SplitDecision
 from dynsplit_ros.profile.profile import SystemProfile
 
 __all__ = [
-    'Decision',
     'FrameObservation',
     'LinkEstimate',
     'LoadEstimate',
@@ -215,35 +215,11 @@ class FrameObservation:
     latency_s: float = math.nan
     offered_hz: float = math.nan
 
-
-@dataclass
-class Decision:
-    """
-    What to do from the next frame on, and why.
-
-    ``fallback_after_s`` is how long after sending the camera waits before it finishes a frame itself. An
-    image that would have to wait for longer than ``local_if_wait_s`` until link and edge are free for it is
-    better done by local inference at once, the choice for the others being what it is. ``last_frame`` is the
-    latest frame that was taken into account, -1 for none. ``degraded`` says that the edge is silent.
-    """
-
-    sequence: int
-    split_index: int
-    split_name: str
-    codec: str
-    reason: str
-    predicted_s: float
-    fallback_after_s: float
-    local_if_wait_s: float
-    last_frame: int
-    degraded: bool
-    changed: bool
-    plan: Plan
-
-    @property
-    def candidates(self) -> tuple[Candidate, ...]:
-        """What was predicted for every choice."""
-        return self.plan.candidates
+    @classmethod
+    def of(cls, frame: FrameRecord, sequence: int) -> FrameObservation:
+        """Return what a frame's record says to the monitor, which numbers the frame ``sequence``."""
+        names = (setting.name for setting in fields(cls) if hasattr(frame, setting.name))
+        return cls(**{name: getattr(frame, name) for name in names} | {'sequence': sequence, 'batch': frame.images})
 
 
 def _planner(profile: SystemProfile, settings: MonitorSettings, measured_hz: float = _FRAME_RATE_HZ) -> Planner:
@@ -291,7 +267,7 @@ class Monitor:
         self._news = True
         self._unforeseen = True  # something that only a new decision can answer
         self._believed: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # where the best was chosen
-        self._decision: Decision | None = None
+        self._decision: SplitDecision | None = None
         self._decisions = 0
         self._looked_s = -math.inf
 
@@ -379,8 +355,8 @@ class Monitor:
             return
         if not (0 < frame.latency_s < _LONGEST_S and frame.outcome in ('answered', 'local')):
             return
-        most_s = _MOST_RESIDUAL * decided.predicted_s
-        step_s = _NEWEST_RESIDUAL * min(max(frame.latency_s - decided.predicted_s, -most_s), most_s)
+        most_s = _MOST_RESIDUAL * decided.predicted_latency_s
+        step_s = _NEWEST_RESIDUAL * min(max(frame.latency_s - decided.predicted_latency_s, -most_s), most_s)
         if frame.outcome == 'answered':
             if decided.local_if_wait_s < math.inf or self._link.rate_spread >= STEADY:  # in turns, images are newer
                 return
@@ -441,7 +417,7 @@ class Monitor:
 
     # What follows
 
-    def tick(self, now_s: float) -> Decision | None:
+    def tick(self, now_s: float) -> SplitDecision | None:
         """
         Let time pass and return a new decision, if there is one.
 
@@ -474,30 +450,31 @@ class Monitor:
             last is not None
             and not (plan.changed or turned or unforeseen)
             and (
-                abs(plan.predicted_s - last.predicted_s) <= 0.02 * last.predicted_s
+                abs(plan.predicted_s - last.predicted_latency_s) <= 0.02 * last.predicted_latency_s
                 and abs(plan.fallback_after_s - last.fallback_after_s) <= 0.1 * last.fallback_after_s
             )
         ):
             return None
         self._decisions += 1
-        self._decision = Decision(
-            self._decisions,
-            plan.split_index,
-            plan.split_name,
-            plan.codec,
-            plan.reason,
-            plan.predicted_s,
-            plan.fallback_after_s,
-            plan.local_if_wait_s,
-            self._last_frame,
-            degraded,
-            plan.changed,
-            plan,
+        self._decision = SplitDecision(
+            split_index=plan.split_index,
+            codec=plan.codec,
+            fallback_after_s=plan.fallback_after_s,
+            last_frame=self._last_frame,
+            local_if_wait_s=plan.local_if_wait_s,
+            predicted_latency_s=plan.predicted_s,
+            waiting_share=self.waiting_share,
+            degraded=degraded,
+            sequence=self._decisions,
+            split_name=plan.split_name,
+            reason=plan.reason,
+            changed=plan.changed,
+            plan=plan,
         )
         return self._decision
 
     @property
-    def decision(self) -> Decision | None:
+    def decision(self) -> SplitDecision | None:
         """The decision in force."""
         return self._decision
 
@@ -515,7 +492,7 @@ class Monitor:
         """Whether so much else is believed than when the best was chosen that another choice may be better by now."""
         if self._believed is None or self._decision is None:
             return True
-        latency_s = self._decision.predicted_s
+        latency_s = self._decision.predicted_latency_s
         shares, times = _beliefs(rate_bps, estimate, self._decision.split_index)
         shares_before, times_before = self._believed
         for now, before in zip(shares, shares_before):

@@ -36,7 +36,7 @@ class Summary:
     """
     A run in numbers.
 
-    Latencies in seconds (NaN where no frame was delivered), frames delivered, images passed over for newer ones,
+    Latencies in seconds (NaN where no frame was delivered), frames delivered, images dropped for newer ones,
     frames finished by the robot after waiting in vain, changes of the split per minute, payloads in bit/s, and the
     share (0..1) of the link that heartbeats and probes took.
     """
@@ -46,7 +46,7 @@ class Summary:
     p95_s: float
     longest_s: float
     frames: int
-    passed_over: int
+    dropped: int
     fell_back: int
     switches_per_minute: float
     payload_bps: float
@@ -64,7 +64,7 @@ def summarise(run: Run, duration_s: float, since_s: float = 0.0) -> Summary:
         p95_s=p95_s,
         longest_s=longest_s,
         frames=len(run.frames),
-        passed_over=run.passed_over,
+        dropped=run.dropped,
         fell_back=sum(frame.outcome == 'fell_back' for frame in run.frames),
         switches_per_minute=60 * changes / max(duration_s - since_s, 1e-9),
         payload_bps=8 * run.payload_bytes / duration_s,

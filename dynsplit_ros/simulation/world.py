@@ -4,19 +4,36 @@
 
 from __future__ import annotations
 
+import bisect
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 import heapq
 import itertools
 import math
+import operator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dynsplit_ros.policies.camera import (
+    Action,
+    CameraPolicy,
+    Deliver,
+    Encode,
+    Finish,
+    InterruptHead,
+    Prepare,
+    Report,
+    RunHead,
+    Send,
+    StopFinishing,
+    WakeAt,
+)
+from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
 from dynsplit_ros.profile.profile import SystemProfile
-from dynsplit_ros.runtime.freshness import Freshness
-from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport, Monitor, MonitorSettings
-from dynsplit_ros.runtime.pace import Pace
+from dynsplit_ros.runtime.monitor import FrameObservation, LoadReport, Monitor, MonitorSettings
 from dynsplit_ros.simulation.trace import constant, Trace
 
 #: How often the monitor looks at the clock, as its node's timer does.
@@ -55,50 +72,12 @@ class Scenario:
 
 
 @dataclass
-class Frame:
-    """What became of one accepted frame; instants and durations in seconds, NaN where there is none."""
-
-    sequence: int
-    image: int
-    arrived_s: float
-    taken_s: float
-    split_index: int
-    codec: str
-    fallback_after_s: float
-    restarted_s: float = math.nan
-    payload_bytes: int = 0
-    head_s: float = math.nan
-    finishing_s: float = 0.0
-    encode_s: float = math.nan
-    sent_s: float = math.nan
-    received_s: float = math.nan
-    answered_s: float = math.nan
-    given_up_s: float = math.nan
-    held_s: float = math.nan
-    queueing_s: float = math.nan
-    decode_s: float = math.nan
-    tail_s: float = math.nan
-    finish_s: float = math.nan
-    waited_s: float = 0.0
-    done_s: float = math.nan
-    delivered_s: float = math.nan
-    outcome: str = ''
-    rate_bps: float = math.nan
-    estimate_bps: float = math.nan
-
-    @property
-    def latency_s(self) -> float:
-        """From the image's arrival to its prediction, in order."""
-        return self.delivered_s - self.arrived_s
-
-
-@dataclass
 class Run:
     """The outcome of one policy in one scenario."""
 
     policy: str
-    frames: list[Frame]
-    passed_over: int
+    frames: list[FrameRecord]
+    dropped: int
     late_answers: int
     decisions_changed: list[float]
     estimates: list[tuple[float, float]]
@@ -115,6 +94,11 @@ class Run:
         """Mean latency, in seconds."""
         return float(self.latencies(since_s).mean())
 
+    def estimate_bps(self, time_s: float) -> float:
+        """Estimated rate of the link at an instant, 0 where it counts as lost; NaN where there is no estimate yet."""
+        number = bisect.bisect_right(self.estimates, time_s, key=operator.itemgetter(0))
+        return self.estimates[number - 1][1] if number else math.nan
+
     def p95_s(self, since_s: float = 0.0) -> float:
         """95th percentile of the latency, in seconds."""
         return float(np.percentile(self.latencies(since_s), 95))
@@ -124,26 +108,19 @@ class World:
     """
     Simulates one policy.
 
-    The camera side is that of :mod:`dynsplit_ros.runtime.robot`: the newest image replaces one that waits;
-    one payload is on the link until its receipt, at most three are unanswered; the next head starts just
-    early enough to be ready when link and edge are free, and not while the link is busy for longer than it
-    should be; now and then a newer image is waited for
-    (:class:`~dynsplit_ros.runtime.freshness.Freshness`). A frame that is not answered in time is finished
-    here by a second thread that shares the processor, and no new head starts meanwhile; an answer that
-    comes before is still taken, and ends that work. After a frame that the edge failed, all are local until
-    the monitor has taken it into account; predictions are in order.
+    The camera side is :class:`~dynsplit_ros.policies.camera.CameraPolicy`, the one that the camera node runs. This
+    class has its events happen when link, edge and processor come to them. Two threads at once go at half speed.
 
     ``policy`` is 'dynamic', 'eager oracle', 'patient oracle' or a split index as text ('0' is full
     offloading, the local index local inference); fixed splits are the monitor's own pinned split, with its
     fallback and its choice of codec.
 
-    The oracle takes, for each frame, when the head thread is free for it, the choice whose latency, from the
-    image's arrival to its prediction, is truly least: it knows the future of link and load, the frame's own
-    computation times and jitter, what is still on the link and in the edge's queue. It is bound to the same
-    camera side, and does not weigh what a choice does to the frames behind it, which is where something that
-    waits can do better. So there are two: the 'eager oracle' counts the time until link and edge are free for
-    the frame, and rather computes here than waits; the 'patient oracle' does not count it. 'oracle' stands
-    for whichever of them has the lower mean.
+    The oracle takes, for each image that the camera could start on, the choice whose latency, from the image's arrival
+    to its prediction, is truly least: it knows the future of link and load, the frame's own computation times and
+    jitter, what is still on the link and in the edge's queue. The camera's other rules hold for it too. It does not
+    weigh what a choice does to the frames behind it, so a policy that waits can do better. So there are two: the 'eager
+    oracle' counts the time until link and edge are free for the frame, and rather computes here than waits; the
+    'patient oracle' does not count it. 'oracle' stands for whichever of them has the lower mean.
     """
 
     def __init__(
@@ -178,25 +155,12 @@ class World:
         self._rng = np.random.default_rng([scenario.seed, 2])
         self._others = self._draw_others(np.random.default_rng([scenario.seed, 3]))
         self._other = 0
-        # Camera
-        self._waiting: tuple[int, float] | None = None
-        self._freshness = Freshness()
+        self._camera = CameraPolicy(profile.local_index, choose=self._choose if self._oracle else None)
+        self._actions: deque[Action] = deque()
+        self._acting = False
+        self._wake_s = math.inf
         self._period_s = 1 / scenario.frame_rate_hz
-        self._head_busy = False
-        self._heading: tuple[Frame, Decision | None] | None = None
-        self._staged: tuple[Frame, Decision | None] | None = None
-        self._in_flight: dict[int, Frame] = {}
-        self._due: dict[int, float] = {}  # when the receipt of each payload will be back
-        self._distrusted = -1
-        self._finishing: list[Frame] = []
-        self._overdue: set[int] = set()  # frames being finished here whose answer may still come
-        self._finish_busy: Frame | None = None
-        self._sequence = -1
-        self._next = 0
-        self._done: dict[int, Frame] = {}
-        self._pace = Pace()
-        self._decision: Decision | None = None
-        self._wake = 0
+        self._acknowledged_s: dict[int, float] = {}  # when the acknowledgement of each payload will be back
         # Processor shared by head and finish threads: remaining work of each
         self._work: dict[str, tuple[float, Callable[[], None]]] = {}
         self._worked_s = 0.0
@@ -205,9 +169,7 @@ class World:
         self._reports = 0
         self._period: list[tuple[float, float, float, bool]] = []  # start, wait, tail; whether another robot's
         # Results
-        self._frames: list[Frame] = []
-        self._passed_over = 0
-        self._late = 0
+        self._frames: list[FrameRecord] = []
         self._changes: list[float] = []
         self._estimates: list[tuple[float, float]] = []
 
@@ -216,7 +178,8 @@ class World:
         for image in range(len(self._noise)):
             time_s = image / self._scenario.frame_rate_hz
             if time_s <= self._scenario.duration_s:
-                self._at(time_s, lambda image=image: self._on_image(image))  # type: ignore[misc]
+                self._at(time_s, lambda image=image: self._happen(  # type: ignore[misc]
+                    self._camera.on_image, image, period_s=self._period_s))
         if not self._oracle:
             self._at(0.0, self._on_tick)
         self._at(_REPORT_PERIOD_S, self._on_report)
@@ -231,8 +194,8 @@ class World:
         return Run(
             self._policy,
             self._frames,
-            self._passed_over,
-            self._late,
+            self._camera.counters.dropped,
+            self._camera.counters.late_answers,
             self._changes,
             self._estimates,
             link.payload_bytes,
@@ -242,7 +205,7 @@ class World:
         )
 
     def _busy(self) -> bool:
-        return self._next <= self._sequence or self._waiting is not None
+        return not self._camera.idle
 
     def _at(self, time_s: float, action: Callable[[], None]) -> None:
         if math.isfinite(time_s):
@@ -250,217 +213,66 @@ class World:
 
     # ---- camera --------------------------------------------------------------------------------------------
 
-    def _on_image(self, image: int) -> None:
-        if self._waiting is not None:
-            self._passed_over += 1
-        self._waiting = (image, self.now_s)
-        self._changed()
-
-    def _changed(self) -> None:
-        """Whatever the camera's threads wait for may be so now."""
-        if self._staged is not None:
-            frame, order = self._staged
-            if self._lost_since(order):
-                self._staged, self._head_busy = None, False
-                self._give_up(frame)
-            elif not self._link_full():
-                self._staged = None
-                self._send(frame)
-        if not self._head_busy and self._waiting is not None and not self._overdue:
-            image, arrived_s = self._waiting
-            split, codec, fallback_s, start_s, order = self._current(image, arrived_s)
-            if start_s < math.inf:
-                start_s = self._freshness.start_s(arrived_s, start_s, self._period_s, self.now_s)
-            if start_s <= self.now_s + 1e-9:
-                self._waiting = None
-                self._freshness.took(self._period_s, self._monitor.waiting_share, self.now_s)
-                self._take(image, arrived_s, split, codec, fallback_s, order)
-            else:
-                self._wake += 1
-                version = self._wake
-                self._at(start_s, lambda: self._changed() if version == self._wake else None)
-
-    def _current(self, image: int, arrived_s: float) -> tuple[int, str, float, float, Decision | None]:
-        """Return split, codec, fallback, the instant to start, and the decision followed."""
-        local = self._profile.local_index
-        if self._oracle:
-            split, codec, start_s = self._best(image, arrived_s)
-            return split, codec, math.inf, start_s, None
-        order = self._decision
-        if order is None or self._lost_since(order):
-            return local, '', 0.0, self.now_s, order
-        key = (order.split_index, order.codec)
-        start_s = self.now_s
-        if order.split_index != local and self._in_flight:
-            slot_s = self._pace.free_s(key, self._in_flight.values())
-            start_s = self._pace.start_s(key, slot_s, arrived_s + self._period_s, self._monitor.waiting_share)
-            if start_s - self.now_s > order.local_if_wait_s:
-                return local, '', 0.0, self.now_s, order
-            if self._link_full() and slot_s <= self.now_s:
-                start_s = (
-                    math.inf
-                )  # the link should be free and is not: wait for it, or for the decision to change
-        return *key, order.fallback_after_s, start_s, order
-
-    def _link_full(self) -> bool:
-        on_link = sum(math.isnan(frame.received_s) for frame in self._in_flight.values())
-        return on_link >= 1 or len(self._in_flight) >= 3
-
-    def _lost_since(self, order: Decision | None) -> bool:
-        if self._oracle:
-            return False
-        newest = self._decision
-        if newest is not None and newest.degraded and order is not None and not order.degraded:
-            return True
-        return self._distrusted >= 0 and (order is None or order.last_frame < self._distrusted)
-
-    def _take(
-        self, image: int, arrived_s: float, split: int, codec: str, fallback_s: float, order: Decision | None
-    ) -> None:
-        self._sequence += 1
-        self._head_busy = True
-        frame = Frame(
-            self._sequence,
-            image,
-            arrived_s,
-            self.now_s,
-            split,
-            codec,
-            fallback_s,
-            rate_bps=self._up.at(self.now_s),
-            estimate_bps=math.nan if self._oracle else self._monitor.link.throughput_bps,
-        )
-        self._run_head(frame, order)
-
-    def _run_head(self, frame: Frame, order: Decision | None) -> None:
-        split, codec = key = frame.split_index, frame.codec
-        head_s, encode_s = self._head(frame.image, split, codec)
-        self._heading = None if math.isfinite(frame.restarted_s) else (frame, order)
-        started_s = self.now_s
-
-        def done() -> None:
-            self._heading = None
-            spent_s = self.now_s - started_s
-            self._pace.on_ready(key, spent_s)
-            frame.head_s, frame.encode_s = spent_s - encode_s, encode_s
-            frame.finishing_s = 2 * (spent_s - head_s - encode_s)  # two at once go at half speed
-            if split == self._profile.local_index:
-                self._head_busy = False
-                frame.outcome = 'local'
-                self._complete(frame)
-                self._changed()
-                return
-            self._staged = (frame, order)
-            self._changed()
-
-        self._compute('head', head_s + encode_s, done)
-
-    def _overtake(self) -> None:
-        """Give up a head that would still take longer than all of what a newer decision promises."""
-        newer = self._decision
-        if self._heading is None or newer is None or newer.split_index == self._profile.local_index:
+    def _happen(self, event: Callable[..., list[Action]], *values: Any, **options: Any) -> None:
+        """Tell the camera of an event, and carry out the actions that follow, one after the other."""
+        self._actions.extend(event(*values, now_s=self.now_s, **options))
+        if self._acting:
             return
-        frame, order = self._heading
-        left_s = self._pace.left_s((frame.split_index, frame.codec), self.now_s - frame.taken_s)
-        changed = order is None or (newer.split_index, newer.codec) != (order.split_index, order.codec)
-        if changed and not self._lost_since(newer) and newer.predicted_s < left_s:
-            frame.restarted_s = self.now_s
-            frame.split_index, frame.codec = newer.split_index, newer.codec
-            frame.fallback_after_s = newer.fallback_after_s
-            self._cease('head')
-            self._run_head(frame, newer)
+        self._acting = True
+        while self._actions:
+            self._carry_out(self._actions.popleft())
+        self._acting = False
 
-    def _send(self, frame: Frame) -> None:
-        cut = self._profile.cuts[frame.split_index]
-        codec = cut.codecs[frame.codec]
-        batch = self._scenario.batch
-        frame.payload_bytes = codec.payload_bytes[batch]
-        frame.sent_s = self.now_s
-        newest = self._decision
-        if newest is not None and (newest.split_index, newest.codec) == (frame.split_index, frame.codec):
-            frame.fallback_after_s = newest.fallback_after_s
-        self._head_busy = False
-        self._in_flight[frame.sequence] = frame
-        if not self._oracle:
-            self._monitor.on_sent(
-                frame.sequence, self.now_s, frame.split_index, frame.codec, frame.payload_bytes
-            )
-            self._think()
-            self._at(self.now_s + frame.fallback_after_s, lambda: self._on_deadline(frame))
+    def _carry_out(self, action: Action) -> None:
+        camera, batch = self._camera, self._scenario.batch
+        match action:
+            case Prepare():
+                self._happen(camera.on_prepared, batch)
+            case RunHead(frame):
+                head_s = self._head(frame.image, frame.split_index, frame.codec)[0]
+                self._compute('head', head_s, lambda: self._happen(camera.on_head_done, None))
+            case InterruptHead():
+                self._cease('head')
+                self._happen(camera.on_head_interrupted)
+            case Encode(frame):
+                encode_s = self._head(frame.image, frame.split_index, frame.codec)[1]
+                size = self._profile.cuts[frame.split_index].codecs[frame.codec].payload_bytes[batch]
+                self._compute('head', encode_s, lambda: self._happen(camera.on_payload_ready, size))
+            case Send(frame):
+                self._send(frame)
+                self._happen(camera.on_payload_sent)
+            case Finish(frame):
+                finish_s = self._profile.cuts[frame.split_index].finish_s[batch] * self._noise[frame.image][1]
+                number = frame.sequence
+                self._compute('finish', finish_s, lambda: self._happen(camera.on_finished, number, None))
+            case StopFinishing():
+                self._cease('finish')
+            case Deliver(frame):
+                self._frames.append(frame)
+            case Report(frame):
+                self._report(frame)
+            case WakeAt(at_s):
+                self._wake_s = at_s
+                self._at(at_s, lambda: self._happen(camera.on_time) if self._wake_s == at_s else None)
+
+    def _send(self, frame: FrameRecord) -> None:
         delays = self._delays[frame.image]
         arrives_s = self._transmit(frame.payload_bytes, delays[0])
-        self._due[frame.sequence] = (
+        self._acknowledged_s[frame.sequence] = (
             self._down.end_of(arrives_s, _RECEIPT_BYTES * 8) + self._scenario.base_rtt_s / 2 + delays[1]
         )
-        self._at(arrives_s, lambda: self._on_payload(frame))
+        timeout_s = frame.answer_timeout_s
+        self._at(arrives_s, lambda: self._on_payload(frame, timeout_s))
 
-    def _on_deadline(self, frame: Frame) -> None:
-        if self._in_flight.get(frame.sequence) is frame:
-            self._give_up(frame)
-
-    def _give_up(self, frame: Frame) -> None:
-        """Begin to finish a frame here; should its answer come first, that is taken."""
-        frame.given_up_s = self.now_s
-        frame.waited_s = self.now_s - frame.sent_s if math.isfinite(frame.sent_s) else 0.0
-        self._overdue.add(frame.sequence)
-        self._finishing.append(frame)
-        self._finishing.sort(key=lambda other: other.sequence)
-        self._finish()
-
-    def _finish(self) -> None:
-        if self._finish_busy is not None or not self._finishing:
+    def _report(self, frame: FrameRecord) -> None:
+        if self._oracle:
             return
-        frame = self._finishing.pop(0)
-        self._finish_busy = frame
-        started_s = self.now_s
-
-        def done() -> None:
-            self._finish_busy = None
-            self._overdue.discard(frame.sequence)
-            self._in_flight.pop(frame.sequence, None)
-            self._distrusted = max(self._distrusted, frame.sequence)
-            frame.outcome = 'fell_back'
-            frame.finish_s = self.now_s - started_s
-            self._complete(frame)
-            self._finish()
-            self._changed()
-
-        cut = self._profile.cuts[frame.split_index]
-        self._compute('finish', cut.finish_s[self._scenario.batch] * self._noise[frame.image][1], done)
-
-    def _complete(self, frame: Frame) -> None:
-        frame.done_s = self.now_s
-        self._done[frame.sequence] = frame
-        while self._next in self._done:
-            ready = self._done.pop(self._next)
-            self._next += 1
-            ready.delivered_s = self.now_s
-            self._frames.append(ready)
-            if not self._oracle:
-                self._monitor.on_frame(
-                    FrameObservation(
-                        sequence=ready.sequence,
-                        outcome=ready.outcome,
-                        split_index=ready.split_index,
-                        codec=ready.codec,
-                        batch=self._scenario.batch,
-                        payload_bytes=ready.payload_bytes,
-                        answer_bytes=self._answer_bytes,
-                        sent_s=ready.sent_s,
-                        received_s=ready.received_s,
-                        answered_s=ready.answered_s,
-                        given_up_s=ready.given_up_s,
-                        held_s=ready.held_s,
-                        queueing_s=ready.queueing_s,
-                        decode_s=ready.decode_s,
-                        tail_s=ready.tail_s,
-                        head_s=ready.head_s,
-                        finishing_s=ready.finishing_s,
-                        encode_s=ready.encode_s,
-                        finish_s=ready.finish_s,
-                        latency_s=ready.latency_s,
-                    )
-                )
+        if frame.outcome is Outcome.SENT:
+            self._monitor.on_sent(
+                frame.sequence, frame.sent_s, frame.split_index, frame.codec, frame.payload_bytes
+            )
+        else:
+            self._monitor.on_frame(FrameObservation.of(frame, frame.sequence))
         self._think()
 
     @property
@@ -514,12 +326,7 @@ class World:
         if decision is not None:
             if decision.changed:
                 self._changes.append(self.now_s)
-            self._decision = decision
-            if decision.degraded:
-                for frame in [frame for frame in self._in_flight.values() if frame.sequence not in self._overdue]:
-                    self._give_up(frame)
-            self._overtake()
-            self._changed()
+            self._happen(self._camera.on_decision, decision)
 
     def _on_tick(self) -> None:
         probe = self._monitor.next_probe(self.now_s)
@@ -577,12 +384,12 @@ class World:
             first += 1
         return first, free_s
 
-    def _on_payload(self, frame: Frame) -> None:
+    def _on_payload(self, frame: FrameRecord, timeout_s: float) -> None:
         receipt_s = self._transmit_back(_RECEIPT_BYTES, self._delays[frame.image][1])
-        self._at(receipt_s, lambda: self._on_receipt(frame))
+        self._at(receipt_s, lambda: self._on_receipt(frame.sequence))
         self._other, self._edge_free_s = self._serve_others(self.now_s, self._other, self._edge_free_s, True)
         arrived_s, start_s = self.now_s, max(self.now_s, self._edge_free_s)
-        if start_s - arrived_s > frame.fallback_after_s:
+        if start_s - arrived_s > timeout_s:
             return  # its robot will not wait so long, so the edge does not work on it
         slowdown = self._scenario.slowdown.at(start_s)
         cut, batch = self._profile.cuts[frame.split_index], self._scenario.batch
@@ -592,58 +399,20 @@ class World:
         self._period.append((start_s, start_s - arrived_s, tail_s, False))
 
         def answer() -> None:
-            times = (self.now_s - arrived_s, start_s - arrived_s, decode_s, tail_s)
+            times = EdgeTimes(self.now_s - arrived_s, start_s - arrived_s, decode_s, tail_s)
             answered_s = self._transmit_back(self._answer_bytes, self._delays[frame.image][2])
-            self._at(answered_s, lambda: self._on_answer(frame, times))
+            self._at(answered_s, lambda: self._happen(
+                self._camera.on_answer, self._camera.session, frame.sequence, Status.OK, '', None, self._answer_bytes,
+                times))
 
         self._at(self._edge_free_s, answer)
 
-    def _on_receipt(self, frame: Frame) -> None:
-        if self._in_flight.get(frame.sequence) is frame:
-            frame.received_s = self.now_s
-            self._pace.on_received((frame.split_index, frame.codec), self.now_s - frame.sent_s)
+    def _on_receipt(self, sequence: int) -> None:
         if not self._oracle:
-            self._monitor.on_receipt(frame.sequence, self.now_s)
+            self._monitor.on_receipt(sequence, self.now_s)
+        self._happen(self._camera.on_acknowledgement, self._camera.session, sequence)
+        if not self._oracle:
             self._think()
-        self._changed()
-
-    def _on_answer(self, frame: Frame, times: tuple[float, float, float, float]) -> None:
-        if self._in_flight.pop(frame.sequence, None) is None:
-            self._late += 1
-            held_s, queueing_s, decode_s, tail_s = times
-            self._monitor.on_frame(
-                FrameObservation(
-                    frame.sequence,
-                    'late',
-                    frame.split_index,
-                    frame.codec,
-                    self._scenario.batch,
-                    frame.payload_bytes,
-                    self._answer_bytes,
-                    frame.sent_s,
-                    answered_s=self.now_s,
-                    held_s=held_s,
-                    queueing_s=queueing_s,
-                    decode_s=decode_s,
-                    tail_s=tail_s,
-                )
-            )
-            self._think()
-            return
-        self._overdue.discard(frame.sequence)
-        self._finishing = [other for other in self._finishing if other is not frame]
-        if self._finish_busy is frame:  # no need to finish what is answered
-            self._cease('finish')
-            self._finish_busy = None
-            self._finish()
-        frame.answered_s = self.now_s
-        frame.held_s, frame.queueing_s, frame.decode_s, frame.tail_s = times
-        if math.isnan(frame.given_up_s):
-            frame.waited_s = self.now_s - frame.sent_s
-        frame.outcome = 'answered'
-        self._pace.on_answered(frame, self.now_s, frame.held_s)
-        self._complete(frame)
-        self._changed()
 
     def _on_report(self) -> None:
         self._other, self._edge_free_s = self._serve_others(self.now_s, self._other, self._edge_free_s, True)
@@ -678,8 +447,13 @@ class World:
 
     # ---- oracles -------------------------------------------------------------------------------------------
 
-    def _best(self, image: int, arrived_s: float) -> tuple[int, str, float]:
+    def _choose(self, image: int, arrived_s: float, now_s: float) -> tuple[SplitDecision, float]:
         """Return the choice of least true latency for this image, and when its head must start."""
+        split, codec, start_s = self._best(image)
+        share = self._monitor.waiting_share
+        return SplitDecision(split, codec, fallback_after_s=math.inf, waiting_share=share), start_s
+
+    def _best(self, image: int) -> tuple[int, str, float]:
         profile, batch = self._profile, self._scenario.batch
         local = profile.local_index
         best = (self.now_s + self._head(image, local, '')[0], local, '', self.now_s)
@@ -717,12 +491,11 @@ class World:
 
     def _true_slot_s(self) -> float:
         """When the link takes the next payload."""
-        if not self._link_full():
+        if not self._camera.link_is_full:
             return self.now_s
-        on_link = [
-            self._due[frame.sequence] for frame in self._in_flight.values() if math.isnan(frame.received_s)
-        ]
-        answers = [self._edge_free_s] if len(self._in_flight) >= 3 else []
+        unanswered = self._camera.unanswered
+        on_link = [self._acknowledged_s[frame.sequence] for frame in unanswered if math.isnan(frame.received_s)]
+        answers = [self._edge_free_s] if len(unanswered) >= self._camera.max_unanswered else []
         return max(self.now_s, *on_link, *answers)
 
 

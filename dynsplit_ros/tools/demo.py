@@ -239,12 +239,12 @@ def facts(recorder: Any, step: Step) -> dict[str, str]:
     """Return what the live table shows."""
     from dynsplit_ros.demo.watch import facts as facts_of
 
-    passed_over = recorder.watch.counters.get('passed_over', 0)
+    dropped = recorder.watch.counters.get('dropped', 0)
     return {
         'step': f'{step.name}: link {step.rate_mbps:g} Mbit/s'
         + (', another robot at the edge' if step.other_robot else ''),
         **facts_of(recorder.watch),
-        'passed over': f'{passed_over} images',
+        'dropped': f'{dropped} images',
     }
 
 
@@ -299,7 +299,7 @@ def summarise(frames: list[dict[str, Any]], counters: Mapping[str, int], mismatc
     return {
         'frames_accepted': accepted,
         'frames_lost': accepted - len(set(sequences)),
-        'images_passed_over': counters.get('passed_over', 0),
+        'images_dropped': counters.get('dropped', 0),
         'duplicates': len(sequences) - len(set(sequences)),
         'out_of_order': int(np.sum(np.diff(sequences) < 0)),
         'mismatches': mismatches,

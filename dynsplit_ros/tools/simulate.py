@@ -233,10 +233,10 @@ def _over_time(profile: SystemProfile, scenario: Scenario, settings: MonitorSett
                     'tail_s',
                     'waited_s',
                     'finish_s',
-                    'rate_bps',
-                    'estimate_bps',
                 )
             },
+            'rate_bps': scenario.link.at(frame.started_s),
+            'estimate_bps': run.estimate_bps(frame.started_s),
         }
         for policy, run in runs.items()
         for frame in run.frames
@@ -266,7 +266,7 @@ def _print_table(profile: SystemProfile, scenario: Scenario, summaries: dict[str
                   caption='the oracle makes the latency least; the dynamic split was asked for the most frames'
                   if objective == 'frame_rate' else None)
     table.add_column('policy', no_wrap=True)
-    for name in ('mean ms', 'over oracle', 'median ms', '95 % ms', 'longest ms', 'frames', 'passed over', 'fell back',
+    for name in ('mean ms', 'over oracle', 'median ms', '95 % ms', 'longest ms', 'frames', 'dropped', 'fell back',
                  'switches/min', 'sent Mbit/s', 'probes %'):
         table.add_column(name, justify='right', overflow='fold')
     for policy, summary in summaries.items():
@@ -275,7 +275,7 @@ def _print_table(profile: SystemProfile, scenario: Scenario, summaries: dict[str
         table.add_row(
             policy_label(policy, profile), f'{1000 * summary.mean_s:.1f}', f'{summary.mean_s / oracle_s:.3f}',
             f'{1000 * summary.median_s:.1f}', f'{1000 * summary.p95_s:.1f}', f'{1000 * summary.longest_s:.1f}',
-            str(summary.frames), str(summary.passed_over), str(summary.fell_back),
+            str(summary.frames), str(summary.dropped), str(summary.fell_back),
             f'{summary.switches_per_minute:.1f}' if policy == 'dynamic' else '',
             f'{summary.payload_bps / 1e6:.2f}' if measured else '',
             f'{100 * summary.probe_share:.2f}' if measured else '', style=style)

@@ -53,11 +53,11 @@ from dynsplit_ros.nodes.camera_node import CameraNode
 from dynsplit_ros.nodes.edge_node import EdgeNode, RobotLink
 from dynsplit_ros.nodes.monitor_node import MonitorNode
 from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.policies.records import FrameRecord, SplitDecision
 from dynsplit_ros.profile.profile import merge, Profile
 from dynsplit_ros.runtime.edge import Edge
-from dynsplit_ros.runtime.frame import FrameTiming
 from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings
-from dynsplit_ros.runtime.robot import Order, Robot
+from dynsplit_ros.runtime.robot import Robot
 from dynsplit_ros.tasks import interpret
 
 PROFILE = Path(__file__).parents[1] / 'data' / 'mobilenet_v2.yaml'
@@ -279,14 +279,14 @@ class World:
 
     def send(self, frame: Any, payload: Any) -> None:
         """Note a payload."""
-        self.sent.put(frame.timing)
+        self.sent.put(frame)
 
     def deliver(self, frame: Any, outputs: Any) -> None:
         """Make of an answer what the camera publishes."""
-        self.make_prediction(self.split.model, outputs, frame.timing)
-        self.delivered.put(frame.timing.sequence)
+        self.make_prediction(self.split.model, outputs, frame)
+        self.delivered.put(frame.sequence)
 
-    def report(self, timing: FrameTiming) -> None:
+    def report(self, timing: FrameRecord) -> None:
         """Leave it."""
 
     def refuse(self, source: Any, reason: str) -> None:
@@ -296,7 +296,7 @@ class World:
         """Note what went wrong."""
         self.faults.append(reason)
 
-    def make_prediction(self, model: Any, outputs: Any, timing: FrameTiming) -> None:
+    def make_prediction(self, model: Any, outputs: Any, timing: FrameRecord) -> None:
         """Interpret outputs that were accepted, for a camera image of an odd size."""
         result = interpret(model.task, outputs, model.labels, placement=model.resize.placement(31, 45), top_k=5)
         serialize_message(to_prediction(Header(), (31, 45), model, self.split.fingerprint, result, outputs, timing))
@@ -313,7 +313,7 @@ class World:
 
     def answer(self, chance: random.Random) -> None:
         """See that a frame gets one prediction, whatever is answered before the right answer."""
-        self.robot.on_order(Order(chance.randrange(2), 'raw', 60.0, self.robot.session, 2**62))
+        self.robot.on_decision(SplitDecision(chance.randrange(2), 'raw', 60.0, self.robot.session, 2**62))
         self.robot.offer('image')
         sequence = self.sent.get(timeout=DEADLINE_S).sequence
         self.camera._on_tail_result(corrupt(self.good_answer(sequence), chance))
@@ -341,7 +341,7 @@ class World:
     def on_detections(self, session: int, sequence: int, status: int, reason: str, outputs: Any, *_: object) -> None:
         """Deliver what the camera took for good."""
         if status == msg.TailResult.OK:
-            self.make_prediction(self.detector._model, outputs, FrameTiming())
+            self.make_prediction(self.detector._model, outputs, FrameRecord())
 
     def order(self, chance: random.Random) -> None:
         """See that a decision is followed or refused, and that frames go on being delivered either way."""
@@ -410,7 +410,7 @@ class World:
             return
         decision = Monitor(profile).tick(1.0)
         assert decision is not None and 0 <= decision.split_index <= profile.local_index
-        assert decision.predicted_s >= 0 and decision.fallback_after_s >= 0, decision
+        assert decision.predicted_latency_s >= 0 and decision.fallback_after_s >= 0, decision
 
     # ---- images
 

@@ -75,7 +75,7 @@ def test_a_report_from_the_future_does_not_stay_believed() -> None:
     wire.monitor.on_load(LoadReport(1, 1, 0.5, 1, 5.0, 1.0), now_s + 3600.0)
     wire.now_s = now_s
     wire.idle(5.0)
-    assert wire.decisions and math.isfinite(wire.decisions[-1].predicted_s)
+    assert wire.decisions and math.isfinite(wire.decisions[-1].predicted_latency_s)
     for _ in range(10):
         wire.report(sequence=wire.reports + 10)
         wire.idle(0.1)

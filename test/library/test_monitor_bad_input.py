@@ -14,7 +14,8 @@ import pytest
 from worlds import system, Wire
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport, Monitor, MonitorSettings
+from dynsplit_ros.policies.records import SplitDecision
+from dynsplit_ros.runtime.monitor import FrameObservation, LoadReport, Monitor, MonitorSettings
 
 PROFILE = system()
 LOCAL = PROFILE.local_index
@@ -37,7 +38,7 @@ events = st.one_of(
 )
 
 
-def happen(monitor: Monitor, event) -> Decision | None:
+def happen(monitor: Monitor, event) -> SplitDecision | None:
     """Tell the monitor of one event; return its decision, if that was a tick."""
     kind, *values = event
     if kind == 'sent':
@@ -59,11 +60,11 @@ def happen(monitor: Monitor, event) -> Decision | None:
     return None
 
 
-def check(decision: Decision) -> None:
+def check(decision: SplitDecision) -> None:
     """Assert that a decision can be followed, and that nothing in it is a NaN."""
     assert 0 <= decision.split_index <= LOCAL
     assert decision.codec in PROFILE.cuts[decision.split_index].codecs or decision.split_index == LOCAL
-    assert math.isfinite(decision.predicted_s) and decision.predicted_s >= 0
+    assert math.isfinite(decision.predicted_latency_s) and decision.predicted_latency_s >= 0
     assert math.isfinite(decision.fallback_after_s) and decision.fallback_after_s >= 0
     assert decision.local_if_wait_s >= 0
     assert decision.reason and 'nan' not in decision.reason
@@ -181,6 +182,6 @@ def test_the_same_history_gives_the_same_decisions() -> None:
             wire.rate_bps = rng.choice([2e6, 20e6, 200e6])
             wire.frame(rng.randrange(LOCAL), rng.randrange(1000, 200_000))
             wire.idle(rng.random() / 10)
-        return [(d.split_index, d.codec, d.predicted_s, d.fallback_after_s, d.reason) for d in wire.decisions]
+        return [(d.split_index, d.codec, d.predicted_latency_s, d.fallback_after_s, d.reason) for d in wire.decisions]
 
     assert decisions() == decisions()

@@ -143,7 +143,7 @@ def test_a_decision_says_what_was_predicted_for_every_choice() -> None:
         *((cut.index, codec) for cut in PROFILE.cuts for codec in cut.codecs), (LOCAL, '')}
     chosen = next(c for c in decision.candidates if (c.split_index, c.codec) == (decision.split_index, decision.codec))
     assert chosen.allowed
-    assert chosen.latency_s == pytest.approx(decision.predicted_s)
+    assert chosen.latency_s == pytest.approx(decision.predicted_latency_s)
     parts = (chosen.wait_s, chosen.head_s, chosen.encode_s, chosen.transmit_s, chosen.rtt_s, chosen.queueing_s,
              chosen.decode_s, chosen.tail_s, chosen.answer_s)
     assert sum(parts) == pytest.approx(chosen.latency_s, rel=0.1)
@@ -166,7 +166,7 @@ def test_the_fallback_bound_is_three_times_what_was_predicted_or_as_set() -> Non
             if settings.fallback_s:
                 assert decision.fallback_after_s == pytest.approx(0.35)
             else:
-                assert 0 < decision.fallback_after_s <= max(0.2, 3.3 * decision.predicted_s)
+                assert 0 < decision.fallback_after_s <= max(0.2, 3.3 * decision.predicted_latency_s)
 
 
 @pytest.mark.parametrize('settings', [
@@ -192,7 +192,7 @@ def test_predictions_are_numbers_at_every_rate() -> None:
         wire.frame()
         for decision in wire.decisions:
             assert np.isfinite([c.latency_s for c in decision.candidates]).all()
-            assert np.isfinite([decision.predicted_s, decision.fallback_after_s]).all()
+            assert np.isfinite([decision.predicted_latency_s, decision.fallback_after_s]).all()
             assert not np.isnan(decision.local_if_wait_s)
 
 
@@ -274,7 +274,7 @@ def test_a_choice_that_takes_longer_than_predicted_does_not_stay() -> None:
         return used
 
     play(10, math.nan)
-    predicted_s = wire.monitor.decision.predicted_s
+    predicted_s = wire.monitor.decision.predicted_latency_s
     assert play(60, predicted_s) == {0}
     assert LOCAL in play(300, 2 * PROFILE.cuts[LOCAL].head_s[1])
 
@@ -287,7 +287,7 @@ def test_what_frames_take_corrects_the_prediction_of_what_is_like_them() -> None
             sequence += 1
             monitor.on_frame(FrameObservation(sequence, 'local', LOCAL, '', head_s=head_s, latency_s=latency_s))
             monitor.tick(sequence * 0.1)
-        assert monitor.decision.predicted_s == pytest.approx(latency_s, rel=0.03)
+        assert monitor.decision.predicted_latency_s == pytest.approx(latency_s, rel=0.03)
         assert not monitor._estimate_system(sequence * 0.1, 0.05).residual_s[:LOCAL].any()
 
 
@@ -297,11 +297,11 @@ def test_what_frames_take_corrects_their_own_split_most_and_local_inference_not_
     for _ in range(10):
         wire.frame()
         wire.idle(0.06)
-    latency_s = 1.1 * wire.monitor.decision.predicted_s
+    latency_s = 1.1 * wire.monitor.decision.predicted_latency_s
     for _ in range(100):
         wire.frame(latency_s=latency_s)
         wire.idle(0.06)
-    assert wire.monitor.decision.predicted_s == pytest.approx(latency_s, rel=0.02)
+    assert wire.monitor.decision.predicted_latency_s == pytest.approx(latency_s, rel=0.02)
     residual_s = wire.monitor._estimate_system(wire.now_s, 0.05).residual_s
     assert 0.01 * latency_s < residual_s[1] == residual_s[2] < 0.6 * residual_s[0] and residual_s[LOCAL] == 0
 

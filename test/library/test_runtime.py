@@ -15,10 +15,10 @@ from dynsplit_ros.codec import encode
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import Interrupted, SplitModel
+from dynsplit_ros.policies.records import Outcome, SplitDecision, Status
 from dynsplit_ros.profile.profile import CodecProfile, CutProfile, Profile
 from dynsplit_ros.runtime.edge import _Line, Edge, Job
-from dynsplit_ros.runtime.frame import State, Status
-from dynsplit_ros.runtime.robot import Order, Robot
+from dynsplit_ros.runtime.robot import Robot
 from dynsplit_ros.tensors import of_image
 
 DEADLINE_S = 30.0
@@ -38,17 +38,19 @@ def picture(number: int) -> torch.Tensor:
 class World:
     """Both outsides and the wire between them; ``fate`` says what becomes of a frame's payload and of its answer."""
 
-    def __init__(self, split: SplitModel, fate=lambda sequence: 'pass', **robot_options) -> None:
+    def __init__(
+        self, split: SplitModel, fate=lambda sequence: 'pass', *, robot_split: object = None, **robot_options
+    ) -> None:
         self.split, self.fate = split, fate
         self.changed = threading.Condition()
-        self.delivered: list[tuple[int, int, State, dict]] = []
+        self.delivered: list[tuple[int, int, Outcome, dict]] = []
         self.reports: list = []
         self.refusals: list[str] = []
         self.faults: list[str] = []
         self.held_back: list[tuple] = []
         self.sent: list = []
         self.edge = Edge(split, EdgeWorld(self))
-        self.robot = Robot(split, self, **robot_options)
+        self.robot = Robot(robot_split or split, self, **robot_options)
 
     def prepare(self, source):
         if source == 'bad':
@@ -57,26 +59,25 @@ class World:
 
     def send(self, frame, payload) -> None:
         with self.changed:
-            self.sent.append((frame.timing.sequence, frame.timing.split_index))
+            self.sent.append((frame.sequence, frame.split_index))
             self.changed.notify_all()
-        timing = frame.timing
-        if self.fate(timing.sequence) == 'lose payload':
+        if self.fate(frame.sequence) == 'lose payload':
             return
-        job = Job('robot', (timing.session, timing.sequence), self.split.fingerprint, timing.split_index, timing.codec,
+        job = Job('robot', (frame.session, frame.sequence), self.split.fingerprint, frame.split_index, frame.codec,
                   10.0, payload)
-        if self.fate(timing.sequence) == 'wrong model':
+        if self.fate(frame.sequence) == 'wrong model':
             job.fingerprint = 'another'
-        self.robot.on_receipt(timing.session, timing.sequence)
+        self.robot.on_receipt(frame.session, frame.sequence)
         self.edge.submit(job)
 
     def deliver(self, frame, outputs) -> None:
         with self.changed:
-            self.delivered.append((frame.timing.sequence, frame.source, frame.timing.state, outputs))
+            self.delivered.append((frame.sequence, frame.image, frame.outcome, outputs))
             self.changed.notify_all()
 
-    def report(self, timing) -> None:
+    def report(self, frame) -> None:
         with self.changed:
-            self.reports.append(timing)
+            self.reports.append(frame)
 
     def refuse(self, source, reason) -> None:
         with self.changed:
@@ -149,7 +150,7 @@ def test_local_without_a_decision(split) -> None:
     world.robot.offer(1)
     world.wait(lambda: world.delivered)
     world.close()
-    assert world.delivered[0][2] is State.LOCAL
+    assert world.delivered[0][2] is Outcome.LOCAL
     assert_right(world, 1)
 
 
@@ -162,7 +163,7 @@ def test_each_frame_is_answered_once_whatever_the_wire_does(split, seed) -> None
     world = World(split, fates.__getitem__)
     for number in range(1, 101):
         # The decision takes all frames so far into account, so that the robot trusts the edge again at once.
-        world.robot.on_order(Order(random_numbers.randrange(split.local_index + 1), 'raw', 0.02,
+        world.robot.on_decision(SplitDecision(random_numbers.randrange(split.local_index + 1), 'raw', 0.02,
                                    world.robot.session, number))
         world.robot.offer(number)
         world.wait(lambda: world.robot.counters().accepted == number)
@@ -173,26 +174,26 @@ def test_each_frame_is_answered_once_whatever_the_wire_does(split, seed) -> None
     assert_right(world, 100)
     counters = world.robot.counters()
     assert counters.accepted == counters.delivered == 100 and counters.failed == 0
-    states = {state for _, _, state, _ in world.delivered}
-    assert states == {State.ANSWERED, State.LOCAL, State.FELL_BACK}
+    outcomes = {outcome for _, _, outcome, _ in world.delivered}
+    assert outcomes == {Outcome.ANSWERED, Outcome.LOCAL, Outcome.FELL_BACK}
     assert counters.late_answers >= len(world.held_back) > 0
 
 
 def test_after_a_silence_frames_are_local_until_the_monitor_knows(split) -> None:
     world = World(split, lambda sequence: 'lose payload' if sequence == 1 else 'pass')
-    world.robot.on_order(Order(0, 'raw', 0.02))
+    world.robot.on_decision(SplitDecision(0, 'raw', 0.02))
     for number in (1, 2):
         world.robot.offer(number)
         world.wait(lambda: len(world.delivered) == number)
-    assert [state for *_, state, _ in world.delivered] == [State.FELL_BACK, State.LOCAL]
-    world.robot.on_order(Order(0, 'raw', 5.0))  # made before frame 1 was known
+    assert [outcome for *_, outcome, _ in world.delivered] == [Outcome.FELL_BACK, Outcome.LOCAL]
+    world.robot.on_decision(SplitDecision(0, 'raw', 5.0))  # made before frame 1 was known
     world.robot.offer(3)
     world.wait(lambda: len(world.delivered) == 3)
-    world.robot.on_order(Order(0, 'raw', 5.0, world.robot.session, 3))
+    world.robot.on_decision(SplitDecision(0, 'raw', 5.0, world.robot.session, 3))
     world.robot.offer(4)
     world.wait(lambda: len(world.delivered) == 4)
     world.close()
-    assert [state for *_, state, _ in world.delivered][2:] == [State.LOCAL, State.ANSWERED]
+    assert [outcome for *_, outcome, _ in world.delivered][2:] == [Outcome.LOCAL, Outcome.ANSWERED]
     assert_right(world, 4)
 
 
@@ -228,31 +229,14 @@ def test_the_newest_image_replaces_one_that_waits(split) -> None:
     world.wait(lambda: len(world.delivered) == 2)
     world.close()
     assert [source for _, source, *_ in world.delivered] == [1, 10]
-    assert world.robot.counters().passed_over == 8
-
-
-def test_a_newer_image_is_waited_for_where_that_is_worth_it(split) -> None:
-    world = World(split)
-    world.robot._freshness.took(30.0, 1.0, time.monotonic() - 60.0)  # a wait of half a minute has been saved up
-    world.robot._freshness.took(30.0, 1.0, time.monotonic() - 30.0)
-    aged = time.monotonic() - 29.0  # the next image is due in a second, so the first is not worth its head any more
-    with world.robot._changed:  # the head thread looks afterwards
-        world.robot._clock = lambda: aged
-        world.robot.offer(1, 30.0)
-        world.robot._clock = time.monotonic
-    world.wait(lambda: world.robot._freshness._possible_s is not None)
-    world.robot.offer(2, 30.0)
-    world.wait(lambda: world.delivered)
-    world.close()
-    assert [source for _, source, *_ in world.delivered] == [2]
-    assert world.robot.counters().passed_over == 1
+    assert world.robot.counters().dropped == 8
 
 
 @pytest.mark.parametrize('share', [-0.1, 1.5, float('nan')])
 def test_a_share_that_is_none_is_refused(split, share) -> None:
     world = World(split)
     with pytest.raises(DynsplitError, match='share'):
-        world.robot.on_order(Order(0, 'raw', 1.0, waiting_share=share))
+        world.robot.on_decision(SplitDecision(0, 'raw', 1.0, waiting_share=share))
     world.close()
 
 
@@ -262,7 +246,7 @@ def test_one_payload_on_the_link_at_a_time(split) -> None:
     gate = threading.Event()
     answer = world.robot.on_answer
     world.robot.on_answer = lambda *values: gate.wait(DEADLINE_S) and answer(*values)
-    world.robot.on_order(Order(0, 'raw', 60.0))
+    world.robot.on_decision(SplitDecision(0, 'raw', 60.0))
     world.robot.offer(1)
     world.wait(lambda: world.sent)
     world.robot.offer(2)
@@ -270,13 +254,13 @@ def test_one_payload_on_the_link_at_a_time(split) -> None:
     world.wait(lambda: len(world.delivered) == 2)
     world.close()
     assert_right(world, 2)
-    first, second = (report for report in world.reports if report.state is State.ANSWERED)
+    first, second = (report for report in world.reports if report.outcome is Outcome.ANSWERED)
     assert second.sent_s >= first.answered_s
 
 
 def test_a_robot_that_stops_takes_the_answers_to_what_it_sent(split) -> None:
     world = World(split, lambda sequence: 'hold answer back')
-    world.robot.on_order(Order(0, 'raw', 60.0))
+    world.robot.on_decision(SplitDecision(0, 'raw', 60.0))
     world.robot.offer(1)
     world.wait(lambda: world.held_back)
     world.robot.stop()
@@ -285,21 +269,20 @@ def test_a_robot_that_stops_takes_the_answers_to_what_it_sent(split) -> None:
     world.robot.on_answer(*world.held_back[0])
     world.wait(lambda: not world.robot.busy)
     world.close()
-    assert [(source, state) for _, source, state, _ in world.delivered] == [(1, State.ANSWERED)]
+    assert [(source, outcome) for _, source, outcome, _ in world.delivered] == [(1, Outcome.ANSWERED)]
 
 
 def test_a_robot_that_is_closed_finishes_a_frame_at_once(split) -> None:
     world = World(split, lambda sequence: 'lose answer', clock=lambda: 0.0)  # no deadline comes
-    world.robot.on_order(Order(0, 'raw', 60.0))
+    world.robot.on_decision(SplitDecision(0, 'raw', 60.0))
     world.robot.offer(1)
     world.wait(lambda: world.sent)
     world.close()
-    assert [state for *_, state, _ in world.delivered] == [State.FELL_BACK]
+    assert [outcome for *_, outcome, _ in world.delivered] == [Outcome.FELL_BACK]
     assert_right(world, 1)
 
 
 def test_an_answer_may_still_be_faster_than_finishing_here(split) -> None:
-    world = World(split, lambda sequence: 'hold answer back')
     tail = split.tail
     finishing, answered, given_up = threading.Event(), threading.Event(), threading.Event()
 
@@ -314,8 +297,8 @@ def test_an_answer_may_still_be_faster_than_finishing_here(split) -> None:
                 raise
         return run
 
-    world.robot._split = SlowSplit(split, tail=slow_tail)
-    world.robot.on_order(Order(0, 'raw', 0.01))
+    world = World(split, lambda sequence: 'hold answer back', robot_split=SlowSplit(split, tail=slow_tail))
+    world.robot.on_decision(SplitDecision(0, 'raw', 0.01))
     world.robot.offer(1)
     assert finishing.wait(DEADLINE_S)
     world.wait(lambda: world.held_back)
@@ -324,12 +307,11 @@ def test_an_answer_may_still_be_faster_than_finishing_here(split) -> None:
     answered.set()
     assert given_up.wait(DEADLINE_S), 'what nobody needs any more is computed to its end'
     world.close()
-    assert [state for *_, state, _ in world.delivered] == [State.ANSWERED]
+    assert [outcome for *_, outcome, _ in world.delivered] == [Outcome.ANSWERED]
     assert world.robot.counters().fell_back == 0 == world.robot.counters().late_answers
 
 
 def test_an_answer_just_before_finishing_here_is_no_fault(split) -> None:
-    world = World(split, lambda sequence: 'hold answer back')
     finishing, answered = threading.Event(), threading.Event()
 
     def late_tail(index):
@@ -339,48 +321,52 @@ def test_an_answer_just_before_finishing_here_is_no_fault(split) -> None:
             raise DynsplitError('no tensors are left of a frame that is answered')
         return run
 
-    world.robot._split = SlowSplit(split, tail=late_tail)
-    world.robot.on_order(Order(0, 'raw', 0.01))
+    world = World(split, lambda sequence: 'hold answer back', robot_split=SlowSplit(split, tail=late_tail))
+    world.robot.on_decision(SplitDecision(0, 'raw', 0.01))
     world.robot.offer(1)
     assert finishing.wait(DEADLINE_S)
     world.wait(lambda: world.held_back)
     world.robot.on_answer(*world.held_back[0])
     answered.set()
     world.close()
-    assert [state for *_, state, _ in world.delivered] == [State.ANSWERED] and not world.faults
+    assert [outcome for *_, outcome, _ in world.delivered] == [Outcome.ANSWERED] and not world.faults
     assert_right(world, 1)
 
 
-@pytest.mark.parametrize('promised_s, states', [(1.0, [State.ANSWERED]), (100.0, [State.LOCAL])])
-def test_a_slow_head_is_given_up_for_a_decision_that_promises_more(split, promised_s, states) -> None:
-    world = World(split)
+@pytest.mark.parametrize('promised_s, outcome', [(1.0, Outcome.ANSWERED), (100.0, Outcome.LOCAL)])
+def test_a_slow_head_is_interrupted_for_a_decision_that_promises_more(split, promised_s, outcome) -> None:
+    now, runs = [1000.0], []
     running, decided = threading.Event(), threading.Event()
 
     def slow_head(index):
         def run(image, stop):
-            if index == split.local_index:
+            runs.append(index)
+            if len(runs) == 1:
+                now[0] += 60.0  # so long does local inference take
+            if len(runs) == 2:
                 running.set()
                 assert decided.wait(DEADLINE_S)
             return split.head(index)(image, stop)
         return run
 
-    world.robot._split = SlowSplit(split, head=slow_head)
-    world.robot._pace.on_ready((split.local_index, ''), 60.0)  # what local inference took the last time
+    world = World(split, robot_split=SlowSplit(split, head=slow_head), clock=lambda: now[0])
     world.robot.offer(1)
-    assert running.wait(DEADLINE_S)
-    world.robot.on_order(Order(1, 'raw', 60.0, predicted_s=promised_s))
-    decided.set()
     world.wait(lambda: world.delivered)
+    world.robot.offer(2)
+    assert running.wait(DEADLINE_S)
+    world.robot.on_decision(SplitDecision(1, 'raw', 60.0, predicted_latency_s=promised_s))
+    decided.set()
+    world.wait(lambda: len(world.delivered) == 2)
     world.close()
-    assert [state for *_, state, _ in world.delivered] == states
-    assert [report.split_index for report in world.reports if report.state in states] == [
-        1 if states == [State.ANSWERED] else split.local_index]
-    assert world.robot.counters().accepted == 1 == world.robot.counters().delivered
-    assert_right(world, 1)
+    assert [outcome for *_, outcome, _ in world.delivered] == [Outcome.LOCAL, outcome]
+    final = [report for report in world.reports if report.outcome is not Outcome.SENT]
+    assert [report.split_index for report in final] == [
+        split.local_index, 1 if outcome is Outcome.ANSWERED else split.local_index]
+    assert world.robot.counters().accepted == 2 == world.robot.counters().delivered
+    assert_right(world, 2)
 
 
 def test_a_head_says_for_how_long_another_frame_was_finished_beside_it(split) -> None:
-    world = World(split, lambda sequence: 'lose payload')
     running, finished = threading.Event(), threading.Event()
 
     def slow_head(index):
@@ -398,92 +384,61 @@ def test_a_head_says_for_how_long_another_frame_was_finished_beside_it(split) ->
             return outputs
         return run
 
-    world.robot._split = SlowSplit(split, head=slow_head, tail=tail)
-    world.robot.on_order(Order(0, 'raw', 60.0))
+    world = World(split, lambda sequence: 'lose payload', robot_split=SlowSplit(split, head=slow_head, tail=tail))
+    world.robot.on_decision(SplitDecision(0, 'raw', 60.0))
     world.robot.offer(1)
     world.wait(lambda: world.sent)
     world.robot.on_receipt(world.robot.session, 1)
     world.robot.offer(2)
     assert running.wait(DEADLINE_S)
-    world.robot.on_order(Order(split.local_index, '', 1.0, degraded=True))
+    world.robot.on_decision(SplitDecision(split.local_index, '', 1.0, degraded=True))
     world.wait(lambda: len(world.delivered) == 2)
     world.robot.offer(3)
     world.wait(lambda: len(world.delivered) == 3)
     world.close()
     assert_right(world, 3)
-    first, second, third = (report for report in world.reports if report.state is not State.SENT)
+    first, second, third = (report for report in world.reports if report.outcome is not Outcome.SENT)
     assert 0 < second.finishing_s <= second.head_s and first.finish_s >= second.finishing_s
     assert first.finishing_s == 0 == third.finishing_s
 
 
 def test_an_answer_that_comes_too_late_tells_the_monitor_when(split) -> None:
     world = World(split, lambda sequence: 'hold answer back')
-    world.robot.on_order(Order(0, 'raw', 0.01))
+    world.robot.on_decision(SplitDecision(0, 'raw', 0.01))
     world.robot.offer(1)
     world.wait(lambda: world.delivered and world.held_back)
     for _ in range(2):
         world.robot.on_answer(*world.held_back[0])
     world.close()
-    late = [report for report in world.reports if report.state is State.LATE]
+    late = [report for report in world.reports if report.outcome is Outcome.LATE]
     assert len(late) == 1 and late[0].answered_s > late[0].given_up_s > late[0].sent_s
     assert world.robot.counters().late_answers == 2
     assert_right(world, 1)
 
 
-def test_a_payload_that_waited_for_the_link_goes_by_the_newest_bound(split) -> None:
-    world, full = World(split, lambda sequence: 'lose payload'), [True]
-    world.robot._link_is_full = lambda: full[0]
-    world.robot.on_order(Order(0, 'raw', 1000.0))
+def test_what_is_on_the_link_to_a_silent_edge_is_finished_here(split) -> None:
+    world = World(split, lambda sequence: 'lose payload')
+    world.robot.on_decision(SplitDecision(0, 'raw', 1000.0))
     world.robot.offer(1)
-    world.wait(lambda: world.robot._pace._ready_s)
-    full[0] = False
-    world.robot.on_order(Order(0, 'raw', 0.01))
-    world.wait(lambda: world.delivered)
-    world.close()
-    assert world.delivered[0][2] is State.FELL_BACK
-    assert_right(world, 1)
-
-
-@pytest.mark.parametrize('where', ['on the link', 'before the link'])
-def test_what_is_under_way_to_a_silent_edge_is_finished_here(split, where) -> None:
-    world, full = World(split, lambda sequence: 'lose payload'), [where == 'before the link']
-    world.robot._link_is_full = lambda: full[0]
-    world.robot.on_order(Order(0, 'raw', 1000.0))
-    world.robot.offer(1)
-    world.wait(lambda: world.robot._pace._ready_s if full[0] else world.sent)
-    world.robot.on_order(Order(split.local_index, '', 1.0, degraded=True))
+    world.wait(lambda: world.sent)
+    world.robot.on_decision(SplitDecision(split.local_index, '', 1.0, degraded=True))
     world.wait(lambda: world.delivered)
     world.robot.offer(2)
     world.wait(lambda: len(world.delivered) == 2)
     world.close()
-    assert [state for *_, state, _ in world.delivered] == [State.FELL_BACK, State.LOCAL]
-    assert len(world.sent) == (not full[0])
+    assert [outcome for *_, outcome, _ in world.delivered] == [Outcome.FELL_BACK, Outcome.LOCAL]
+    assert len(world.sent) == 1
     assert_right(world, 2)
-
-
-def test_an_image_that_would_wait_too_long_is_done_here(split) -> None:
-    world = World(split, lambda sequence: 'pass' if sequence == 1 else 'lose payload')
-    world.robot.on_order(Order(0, 'raw', 60.0, local_if_wait_s=0.0))
-    world.robot.offer(1)
-    world.wait(lambda: world.delivered)
-    world.robot._pace.on_received((0, 'raw'), 60.0)  # what it took the last time
-    world.robot.offer(2)
-    world.wait(lambda: len(world.sent) == 2)
-    world.robot.offer(3)
-    world.wait(lambda: world.robot.counters().accepted == 3)
-    world.close()
-    assert [state for *_, state, _ in world.delivered] == [State.ANSWERED, State.FELL_BACK, State.LOCAL]
-    assert_right(world, 3)
 
 
 def test_closing_finishes_what_is_under_way(split) -> None:
     world = World(split, lambda sequence: 'lose payload')
-    world.robot.on_order(Order(1, 'raw', 60.0))
+    world.robot.on_decision(SplitDecision(1, 'raw', 60.0))
     world.robot.offer(1)
     world.wait(lambda: world.sent)
     world.close()
     assert_right(world, 1)
-    assert not any(thread.is_alive() for thread in world.robot._threads)
+    assert not world.robot.busy
 
 
 def test_an_image_that_waits_at_the_end_or_comes_after_it_is_counted(split) -> None:
@@ -496,20 +451,20 @@ def test_an_image_that_waits_at_the_end_or_comes_after_it_is_counted(split) -> N
     world.robot.offer(2)
     closing = threading.Thread(target=world.robot.close, args=(DEADLINE_S,))
     closing.start()
-    world.wait(lambda: world.robot._closing)
+    world.wait(lambda: world.robot.counters().dropped)
     gate.set()
     closing.join(DEADLINE_S)
     world.robot.offer(3)
     world.edge.close()
     assert [source for _, source, *_ in world.delivered] == [1]
     counters = world.robot.counters()
-    assert (counters.accepted, counters.passed_over) == (1, 2)
+    assert (counters.accepted, counters.dropped) == (1, 2)
 
 
 def test_a_split_that_there_is_not_is_refused(split) -> None:
     world = World(split)
     with pytest.raises(DynsplitError, match=f'split {split.local_index + 1}, but this model has 0 to'):
-        world.robot.on_order(Order(split.local_index + 1, 'raw', 1.0))
+        world.robot.on_decision(SplitDecision(split.local_index + 1, 'raw', 1.0))
     world.close()
 
 

@@ -18,12 +18,12 @@ from dynsplit_ros.codec import CODECS, encode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.policies.records import EdgeTimes, SplitDecision, Status
 from dynsplit_ros.profile.measure import measure
 from dynsplit_ros.profile.profile import merge, Profile
 from dynsplit_ros.runtime.edge import Edge, Job
-from dynsplit_ros.runtime.frame import EdgeTimes, Status
 from dynsplit_ros.runtime.monitor import FrameObservation, LoadReport, Monitor
-from dynsplit_ros.runtime.robot import Order, Robot
+from dynsplit_ros.runtime.robot import Robot
 
 DEADLINE_S = 30.0
 
@@ -84,7 +84,7 @@ class Outside:
             raise RuntimeError('the middleware refuses')
 
     def deliver(self, frame: Any, outputs: dict[str, torch.Tensor]) -> None:
-        self.delivered.append(frame.timing.sequence)
+        self.delivered.append(frame.sequence)
 
     def report(self, timing: Any) -> None:
         pass
@@ -98,11 +98,11 @@ def robot(split: SplitModel):
     robot = Robot(split, outside)
     yield robot, outside
     robot.close()
-    assert not any(thread.is_alive() for thread in robot._threads)
+    assert not robot.busy
 
 
-orders = st.builds(
-    lambda *values: ('on_order', Order(*values)),
+decisions = st.builds(
+    lambda *values: ('on_decision', SplitDecision(*values)),
     st.one_of(st.integers(0, 5), small),
     st.one_of(st.sampled_from(sorted(CODECS)), texts),
     st.one_of(st.floats(0, 0.01), numbers),
@@ -122,7 +122,7 @@ answers = st.tuples(
 
 
 @fuzz(150)
-@given(events=st.lists(st.one_of(orders, receipts, answers, st.just(('offer',))), min_size=1, max_size=12))
+@given(events=st.lists(st.one_of(decisions, receipts, answers, st.just(('offer',))), min_size=1, max_size=12))
 def test_the_robot_answers_each_frame_once_whatever_it_is_told(split, robot, events) -> None:
     robot, outside = robot
     before = robot.counters().accepted
@@ -140,9 +140,9 @@ def test_the_robot_answers_each_frame_once_whatever_it_is_told(split, robot, eve
             robot.offer(offered)
             wait(lambda: robot.counters().accepted == before + offered or refuse_all())
             continue
-        if kind == 'on_order':
+        if kind == 'on_decision':
             try:
-                robot.on_order(*values)
+                robot.on_decision(*values)
             except DynsplitError:
                 pass
             continue
@@ -155,26 +155,26 @@ def test_the_robot_answers_each_frame_once_whatever_it_is_told(split, robot, eve
         else:
             status, reason, size, times = rest
             robot.on_answer(session, sequence, status, reason, {'output': torch.zeros(1)}, size, times)
-    robot.on_order(Order(split.local_index, '', 0.0))
+    robot.on_decision(SplitDecision(split.local_index, '', 0.0))
     wait(lambda: len(outside.delivered) == before + offered or refuse_all())
     assert outside.delivered == list(range(1, before + offered + 1))
     assert all(thread.is_alive() for thread in robot._threads)
-    assert robot.counters().failed == 0 and not robot._in_flight and not robot._done
+    assert robot.counters().failed == 0 and robot.policy.idle and not robot.policy.unanswered
 
 
-@pytest.mark.parametrize('order, words', [
-    (Order(0, 'raw', math.nan), 'no duration'), (Order(0, 'raw', -1.0), 'no duration'),
-    (Order(0, 'pickle', 1.0), "codec 'pickle'"), (Order(60000, 'raw', 1.0), 'split 60000'),
+@pytest.mark.parametrize('decision, words', [
+    (SplitDecision(0, 'raw', math.nan), 'no duration'), (SplitDecision(0, 'raw', -1.0), 'no duration'),
+    (SplitDecision(0, 'pickle', 1.0), "codec 'pickle'"), (SplitDecision(60000, 'raw', 1.0), 'split 60000'),
 ])
-def test_orders_that_cannot_be_followed_are_refused(split, robot, order, words) -> None:
+def test_decisions_that_cannot_be_followed_are_refused(split, robot, decision, words) -> None:
     with pytest.raises(DynsplitError, match=words):
-        robot[0].on_order(order)
+        robot[0].on_decision(decision)
 
 
 def test_a_codec_that_cannot_carry_the_cut_costs_no_frame(split, robot) -> None:
     robot, outside = robot
     before = robot.counters()
-    robot.on_order(Order(1, 'png', 10.0, robot.session, before.accepted))  # takes images alone
+    robot.on_decision(SplitDecision(1, 'png', 10.0, robot.session, before.accepted))  # takes images alone
     robot.offer(1)
     wait(lambda: len(outside.delivered) == before.accepted + 1)
     after = robot.counters()
@@ -275,7 +275,7 @@ def check_decisions(monitor: Monitor, steps: list[tuple]) -> None:
         decision = monitor.tick(now_s)
         if decision is not None:
             assert 0 <= decision.split_index < 65536
-            assert math.isfinite(decision.predicted_s) and decision.fallback_after_s >= 0
+            assert math.isfinite(decision.predicted_latency_s) and decision.fallback_after_s >= 0
             assert all(0 <= candidate.payload_bytes < 2**32 for candidate in decision.candidates)
         assert math.isfinite(monitor.link.throughput_bps) and monitor.link.throughput_bps > 0
         assert math.isfinite(monitor.load.slowdown)

@@ -7,8 +7,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from dynsplit_ros.policies.records import SplitDecision
 from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
-from dynsplit_ros.runtime.monitor import Decision, FrameObservation, LoadReport, Monitor
+from dynsplit_ros.runtime.monitor import FrameObservation, LoadReport, Monitor
 
 DATA = Path(__file__).parents[1] / 'data'
 MODELS = ('mobilenet_v2', 'efficientnet_b0', 'resnet50')
@@ -34,7 +35,7 @@ class Wire:
         self.sequence = -1
         self.reports = 0
         self.lost = False
-        self.decisions: list[Decision] = []
+        self.decisions: list[SplitDecision] = []
         self.answers: list[tuple[float, int]] = []  # to probes, and when they will be there
 
     def idle(self, seconds: float) -> None:

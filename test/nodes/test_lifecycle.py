@@ -29,7 +29,7 @@ from dynsplit_ros.nodes.camera_node import CameraNode
 from dynsplit_ros.nodes.edge_node import EdgeNode
 from dynsplit_ros.nodes.spinning import ask, Spinning
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.runtime.robot import Order
+from dynsplit_ros.policies.records import SplitDecision
 
 pytestmark = pytest.mark.timeout(180)
 BY_HAND = {'autostart': False}
@@ -195,7 +195,7 @@ def test_an_answer_that_came_is_taken_though_nothing_spins_the_camera(tmp_path, 
         wait(answers.get_subscription_count, 'the camera does not listen')
         for publisher in (camera._activation, camera._frame_timing):
             wait(publisher.get_subscription_count, 'the camera does not find the edge')
-        camera._robot.on_order(Order(0, 'raw', 60.0))
+        camera._robot.on_decision(SplitDecision(0, 'raw', 60.0))
         camera._on_image(0, from_rgb(picture(1)))
         wait(lambda: activations, 'no frame is under way')
         codec, encoded = encode_answer(split.whole(split.model.resize(picture(1)).unsqueeze(0)))

@@ -28,7 +28,7 @@ from dynsplit_ros.model.preprocess import Resize
 from dynsplit_ros.nodes import publications, topics
 from dynsplit_ros.nodes.publications import Publications
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.runtime.frame import FrameTiming
+from dynsplit_ros.policies.records import FrameRecord
 from dynsplit_ros.tasks import interpret, output_digest, Result
 from dynsplit_ros.tensors import TensorSpec
 
@@ -84,7 +84,7 @@ class Scene:
         image = from_rgb(picture(self.sent))
         image.header = Header(frame_id='camera')
         image.header.stamp.sec = self.sent
-        self.publications.publish(image, (48, 80), outputs, FrameTiming(sequence=self.sent, split_name='features.4'))
+        self.publications.publish(image, (48, 80), outputs, FrameRecord(sequence=self.sent, split_name='features.4'))
         return image
 
 
@@ -202,7 +202,7 @@ def test_a_picture_that_cannot_be_drawn_is_told_and_the_next_one_drawn(scene) ->
     classifier = scene('classification')
     pictures = classifier.listen(topics.ANNOTATED)
     broken = Image(header=Header(frame_id='camera'), encoding='nonsense', width=9, height=9)
-    classifier.publications.publish(broken, (48, 80), {'logits': torch.rand(1, 3)}, FrameTiming())
+    classifier.publications.publish(broken, (48, 80), {'logits': torch.rand(1, 3)}, FrameRecord())
     wait(lambda: classifier.node.told, 'nothing was told')
     assert 'could not be annotated' in classifier.node.told[0]
     classifier.publish({'logits': torch.rand(1, 3)})

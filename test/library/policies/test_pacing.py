@@ -10,63 +10,65 @@ import math
 import numpy as np
 import pytest
 
-from dynsplit_ros.runtime.pace import Pace
+from dynsplit_ros.policies.pacing import SendScheduler
 
 KEY, OTHER = (0, 'raw'), (3, 'blosc2')
 
 
 @dataclass
-class UnderWay:
+class Unanswered:
     sent_s: float
     received_s: float = math.nan
     split_index: int = 0
     codec: str = 'raw'
 
 
-def pace(transfer_s: float = 0.01, service_s: float = 0.1, ready_s: float = 0.005) -> Pace:
-    known = Pace()
+def scheduler(transfer_s: float = 0.01, service_s: float = 0.1, ready_s: float = 0.005) -> SendScheduler:
+    known = SendScheduler()
     for key in (KEY, OTHER):
         known.on_ready(key, ready_s)
-        known.on_received(key, transfer_s)
+        known.on_acknowledged(key, transfer_s)
         answer(known, service_s, key)
     return known
 
 
-def answer(known: Pace, held_s: float, key: tuple[int, str] = KEY, late_s: float = 0.03, sent_s: float | None = None):
+def answer(
+    known: SendScheduler, held_s: float, key: tuple[int, str] = KEY, late_s: float = 0.03, sent_s: float | None = None
+):
     """Have a frame answered which the edge held for so long, by default one that found it free."""
-    sent_s = known._done_s + 1.0 if sent_s is None else sent_s
+    sent_s = known.edge_free_s + 1.0 if sent_s is None else sent_s
     sent_s = 0.0 if sent_s == -math.inf else sent_s
-    known.on_answered(UnderWay(sent_s, sent_s + 0.01, *key), sent_s + 0.01 + held_s + late_s, held_s)
+    known.on_answered(Unanswered(sent_s, sent_s + 0.01, *key), sent_s + 0.01 + held_s + late_s, held_s)
 
 
 @pytest.mark.parametrize(('transfer_s', 'held_s', 'free_s'), [(0.01, 0.1, 5.1), (0.2, 0.01, 5.2)])
 def test_a_payload_leaves_when_the_link_is_free_and_finds_the_edge_free(transfer_s, held_s, free_s) -> None:
-    known = pace(transfer_s, held_s)
-    assert known.free_s(KEY, [UnderWay(5.0)]) == pytest.approx(free_s)
+    known = scheduler(transfer_s, held_s)
+    assert known.send_s(KEY, [Unanswered(5.0)]) == pytest.approx(free_s)
     # However long the answer then takes on its way back, the edge is free by then.
     answer(known, held_s, late_s=9.0, sent_s=2.5)
-    assert known.free_s(KEY, [UnderWay(5.0)]) == pytest.approx(free_s)
+    assert known.send_s(KEY, [Unanswered(5.0)]) == pytest.approx(free_s)
 
 
 def test_a_receipt_tells_more_than_the_last_transfer() -> None:
-    assert pace().free_s(KEY, [UnderWay(5.0, 5.05)]) == pytest.approx(5.05 + 0.1 - 0.01)
+    assert scheduler().send_s(KEY, [Unanswered(5.0, 5.05)]) == pytest.approx(5.05 + 0.1 - 0.01)
 
 
 def test_the_last_of_several_under_way_counts_and_each_as_its_own_choice() -> None:
-    known = pace()
-    assert known.free_s(KEY, [UnderWay(5.0), UnderWay(5.02, split_index=3, codec='blosc2')]) == pytest.approx(5.2)
-    assert known.free_s(OTHER, []) == -math.inf
+    known = scheduler()
+    assert known.send_s(KEY, [Unanswered(5.0), Unanswered(5.02, split_index=3, codec='blosc2')]) == pytest.approx(5.2)
+    assert known.send_s(OTHER, []) == -math.inf
 
 
 def test_a_choice_never_made_starts_at_once() -> None:
-    assert pace().free_s((1, 'raw'), [UnderWay(5.0, 5.01)]) == -math.inf
-    assert pace().start_s((1, 'raw'), 5.0, math.nan, 0.08) == -math.inf
-    assert pace().left_s((1, 'raw'), 0.5) < 0
+    assert scheduler().send_s((1, 'raw'), [Unanswered(5.0, 5.01)]) == -math.inf
+    assert scheduler().start_s((1, 'raw'), 5.0, math.nan, 0.08) == -math.inf
+    assert scheduler().remaining_s((1, 'raw'), 0.5) < 0
 
 
 @pytest.mark.parametrize(('spread', 'early_s'), [(0.0, 0.0), (0.03, 0.0015 * math.sqrt(2 / math.pi)), (0.3, 0.005)])
 def test_a_head_starts_early_by_what_the_edge_wavers_within_bounds(spread, early_s) -> None:
-    known, rng, early = pace(), np.random.default_rng(0), []
+    known, rng, early = scheduler(), np.random.default_rng(0), []
     for number in range(2000):
         answer(known, 0.1 * (1 + spread * float(rng.standard_normal())))
         if number > 100:
@@ -75,20 +77,20 @@ def test_a_head_starts_early_by_what_the_edge_wavers_within_bounds(spread, early
 
 
 def test_how_long_the_edge_takes_is_averaged_but_followed() -> None:
-    known, rng = pace(), np.random.default_rng(0)
+    known, rng = scheduler(), np.random.default_rng(0)
     for held_s in (0.1, 0.3):
         predicted = []
         for number in range(500):
             answer(known, held_s * math.exp(0.1 * float(rng.standard_normal())))
             if number >= 8:
-                now_s = known._done_s + 1.0
-                predicted.append(known.free_s(KEY, [UnderWay(now_s, now_s + 0.01)]) - now_s)
+                now_s = known.edge_free_s + 1.0
+                predicted.append(known.send_s(KEY, [Unanswered(now_s, now_s + 0.01)]) - now_s)
         assert predicted[0] == pytest.approx(held_s, rel=0.15)
         assert np.std(predicted) < 0.06 * held_s
 
 
 def test_more_so_where_nothing_of_the_frame_rate_may_be_given_up() -> None:
-    known = pace()
+    known = scheduler()
     for held_s in (0.1, 0.104, 0.1, 0.104):
         answer(known, held_s)
     early_s = [6.0 - 0.005 - known.start_s(KEY, 6.0, 7.0, share) for share in (0.0, 0.08)]
@@ -97,25 +99,25 @@ def test_more_so_where_nothing_of_the_frame_rate_may_be_given_up() -> None:
 
 @pytest.mark.parametrize('newer_s', [5.9, math.nan])
 def test_not_early_where_a_newer_image_comes_before(newer_s) -> None:
-    assert pace().start_s(KEY, 6.0, newer_s, 0.08) == pytest.approx(6.0 - 0.005)
+    assert scheduler().start_s(KEY, 6.0, newer_s, 0.08) == pytest.approx(6.0 - 0.005)
 
 
 def test_a_frame_that_waits_for_the_one_before_it_says_nothing_of_how_long_the_edge_takes() -> None:
-    known = pace()
+    known = scheduler()
     for number in range(50):
         sent_s = 10.0 + number * 0.4
-        first, second = (UnderWay(sent_s + wait_s, sent_s + wait_s + 0.01) for wait_s in (0.0, 0.02))
+        first, second = (Unanswered(sent_s + wait_s, sent_s + wait_s + 0.01) for wait_s in (0.0, 0.02))
         # The second comes 0.08 s early, and waits; both are done 0.1 s one after the other.
-        assert known.free_s(KEY, [first, second]) == pytest.approx(sent_s + 0.2, abs=0.001)
+        assert known.send_s(KEY, [first, second]) == pytest.approx(sent_s + 0.2, abs=0.001)
         known.on_answered(first, sent_s + 0.13, 0.1)
-        assert known.free_s(KEY, [second]) == pytest.approx(sent_s + 0.2, abs=0.001)
+        assert known.send_s(KEY, [second]) == pytest.approx(sent_s + 0.2, abs=0.001)
         known.on_answered(second, sent_s + 0.23, 0.18)
 
 
 @pytest.mark.parametrize('held_s', [math.nan, math.inf, -1.0, 1e9])
 def test_what_cannot_be_is_bounded_by_when_the_answer_came(held_s) -> None:
-    known = pace()
+    known = scheduler()
     for number in range(100):
-        known.on_answered(UnderWay(10.0 + number, 10.01 + number), 10.2 + number, held_s)
-    assert 200.0 <= known.free_s(KEY, [UnderWay(200.0)]) <= 200.2 + 1e-9
+        known.on_answered(Unanswered(10.0 + number, 10.01 + number), 10.2 + number, held_s)
+    assert 200.0 <= known.send_s(KEY, [Unanswered(200.0)]) <= 200.2 + 1e-9
     assert math.isfinite(known.start_s(KEY, 206.0, 207.0, 0.08))

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""When to wait for a newer image rather than to start on one that has aged, and how old images are then."""
+"""When to wait for a newer image instead of starting on a stale one, and how old images are then."""
 
 from __future__ import annotations
 
@@ -9,67 +9,67 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-#: An image younger than this share of a period is as good as new.
+#: An image younger than this share of a period counts as new: waiting for the next one would gain too little.
 _NEW = 0.1
-#: A newer image is waited for until it is late by this share of a period.
+#: The wait for a newer image ends when that is late by this share of a period.
 _PUNCTUAL = 0.1
-#: Frames that are played through to tell how old images are on average, and those before, which do not count.
+#: Frames over which :func:`mean_age` averages, and frames before these that it leaves out.
 _PLAYED = 200
 _SETTLING = 50
 
 
-class Freshness:
+class StalenessControl:
     """
-    Keeps images from being old already when their head starts.
+    Keeps images from being stale when their head starts.
 
-    Where a stage takes longer than images come apart, each frame starts on an image that has waited a little longer
-    than the one before, up to a whole period, half of one on average. Waiting for the next image begins that anew at no
-    age. It is done when the wait is short enough: what a share of the time since has saved up pays for it, so that the
-    frame rate falls by no more than that share.
+    Where a stage takes longer than the period of the images, each frame starts on an image that has waited a little
+    longer than the one before, up to a whole period, half of one on average. To wait for the next image sets that age
+    back to 0. The control waits when it has saved enough time: ``share`` of the time between two starts is saved, so
+    that the frame rate falls by no more than that share.
     """
 
     def __init__(self) -> None:
         self._saved_s = 0.0
-        self._taken_s = -math.inf
+        self._started_s = -math.inf
         self._possible_s: float | None = None
 
     def start_s(self, arrived_s: float, possible_s: float, period_s: float, now_s: float) -> float:
         """
         Return when to start on the newest image unless another comes before.
 
-        It arrived at ``arrived_s`` and could be started on at ``possible_s``, or now if that has passed; images come
-        ``period_s`` apart (NaN: nobody knows). All in seconds of one clock, which shows ``now_s``.
+        It arrived at ``arrived_s``, and its head could start at ``possible_s``, or now if that has passed; images come
+        ``period_s`` apart (NaN: unknown). All in seconds of one clock, which shows ``now_s``.
         """
         possible_s = max(possible_s, now_s)
         if self._possible_s is None or now_s < self._possible_s:
             self._possible_s = possible_s
         age_s, wait_s = possible_s - arrived_s, arrived_s + period_s - possible_s
         if age_s > _NEW * period_s and 0 < wait_s <= self._saved_s:
-            # Where the robot keeps up, a delay passes by itself: then only where the wait is the smaller loss.
-            keeps_up = self._possible_s - self._taken_s < period_s
+            # A robot that keeps up makes good for a delay by itself: it waits only where the wait is the smaller loss.
+            keeps_up = self._possible_s - self._started_s < period_s
             if wait_s <= age_s or not keeps_up:
                 return arrived_s + (1 + _PUNCTUAL) * period_s
         return possible_s
 
-    def took(self, period_s: float, share: float, now_s: float) -> None:
-        """Note that a head starts, and save ``share`` (0..1) of the time since the last one did."""
+    def on_start(self, period_s: float, share: float, now_s: float) -> None:
+        """Note that a head starts, and save ``share`` (0 to 1) of the time since the last one did."""
         waited_s = max(0.0, now_s - self._possible_s) if self._possible_s is not None else 0.0
-        since_s = now_s - self._taken_s if math.isfinite(self._taken_s) else 0.0
+        since_s = now_s - self._started_s if math.isfinite(self._started_s) else 0.0
         saved_s = self._saved_s - waited_s + share * since_s
         # No wait is longer than a period; without a share or a known period there is none.
         self._saved_s = min(max(saved_s, 0.0), period_s) if share > 0 and period_s > 0 else 0.0
-        self._taken_s, self._possible_s = now_s, None
+        self._started_s, self._possible_s = now_s, None
 
 
 def mean_age(periods: NDArray[np.float64], share: float, turns: bool = False) -> NDArray[np.float64]:
     """
     Return how old images are on average when their head starts, in periods.
 
-    ``periods`` (>= 0) is for how many the slowest stage is busy with a frame; up to one, images are new. Beyond, it is
-    half a period, or less where ``share`` of the time goes into waiting: what :class:`Freshness` then comes to, played
-    through for many frames of each of ``periods`` at once. With ``turns`` every other frame is one that leaves the
-    robot at once, so that the next one is begun when its image arrives and keeps the robot busy for ``periods``: how
-    old the former images are.
+    ``periods`` (>= 0) is how many periods the slowest stage takes for a frame; up to one, images are new. Beyond, the
+    age is half a period, or less where ``share`` of the time goes into waiting: the result of
+    :class:`StalenessControl`, computed frame by frame for all ``periods`` at once. With ``turns`` the robot sends every
+    other frame at once, and starts on the next image when that arrives, which keeps it busy for ``periods``; the result
+    is the age of the images that are sent.
     """
     if share <= 0 and not turns:
         return np.where(periods >= 1, 0.5, 0.0)

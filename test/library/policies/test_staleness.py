@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from dynsplit_ros.runtime.freshness import Freshness, mean_age
+from dynsplit_ros.policies.staleness import mean_age, StalenessControl
 
 PERIOD_S = 0.1
 
@@ -17,7 +17,7 @@ PERIOD_S = 0.1
 def play(periods: float, share: float, frames: int = 2000, jitter: float = 0.0) -> tuple[float, float]:
     """Return the mean age of images at their start, and frames per busy time, of a stage that takes so many periods."""
     rng = np.random.default_rng(0)
-    fresh, ages, free_s, taken = Freshness(), [], 0.0, -1
+    fresh, ages, free_s, taken = StalenessControl(), [], 0.0, -1
     for _ in range(frames):
         now_s = free_s
         while True:
@@ -29,7 +29,7 @@ def play(periods: float, share: float, frames: int = 2000, jitter: float = 0.0) 
                 now_s = min(start_s, (newest + 1) * PERIOD_S)
             else:
                 now_s = (taken + 1) * PERIOD_S
-        fresh.took(PERIOD_S, share, now_s)
+        fresh.on_start(PERIOD_S, share, now_s)
         taken = newest
         ages.append(now_s - newest * PERIOD_S)
         free_s = now_s + periods * PERIOD_S * (1 + jitter * float(rng.standard_normal()))
@@ -53,17 +53,17 @@ def test_without_a_share_nothing_is_waited_for(periods) -> None:
 @pytest.mark.parametrize('share', [0.0, 0.08])
 @pytest.mark.parametrize('periods', [0.9, 1.2, 1.5, 1.9, 2.1, 2.54, 3.5])
 def test_images_of_every_other_frame_are_as_old_as_predicted(periods, share) -> None:
-    fresh, ages, now_s = Freshness(), [], 0.0
+    fresh, ages, now_s = StalenessControl(), [], 0.0
     for _ in range(1000):
         arrived_s = math.floor(now_s / PERIOD_S + 1e-9) * PERIOD_S
         start_s = fresh.start_s(arrived_s, now_s, PERIOD_S, now_s)
         if start_s > now_s:  # a newer image comes first
             now_s = arrived_s = arrived_s + PERIOD_S
-        fresh.took(PERIOD_S, share, now_s)
+        fresh.on_start(PERIOD_S, share, now_s)
         ages.append(now_s - arrived_s)
         now_s = arrived_s + PERIOD_S  # sent at once; the next image is begun when it arrives
         fresh.start_s(now_s, now_s, PERIOD_S, now_s)
-        fresh.took(PERIOD_S, share, now_s)
+        fresh.on_start(PERIOD_S, share, now_s)
         now_s += max(1.0, periods) * PERIOD_S
     age = float(np.mean(ages)) / PERIOD_S
     assert age == pytest.approx(float(mean_age(np.array([periods]), share, turns=True)[0]), abs=0.02)
@@ -75,15 +75,15 @@ def test_a_robot_that_just_keeps_up_passes_over_next_to_nothing() -> None:
 
 
 def test_an_image_that_does_not_come_is_not_waited_for_long() -> None:
-    fresh = Freshness()
+    fresh = StalenessControl()
     for now_s in (0.0, 50.0):
-        fresh.took(PERIOD_S, 0.08, now_s)
+        fresh.on_start(PERIOD_S, 0.08, now_s)
     assert fresh.start_s(100.0, 100.08, PERIOD_S, 100.08) == pytest.approx(100.0 + 1.1 * PERIOD_S)
 
 
 @pytest.mark.parametrize('period_s', [math.nan, 0.0, math.inf])
 def test_without_a_known_period_nothing_is_waited_for(period_s) -> None:
-    fresh = Freshness()
+    fresh = StalenessControl()
     for now_s in (0.0, 50.0, 100.0):
-        fresh.took(period_s, 0.08, now_s)
+        fresh.on_start(period_s, 0.08, now_s)
         assert fresh.start_s(now_s, now_s + 0.09, period_s, now_s) == now_s + 0.09

@@ -1,0 +1,617 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+What the camera side does with each event: a state machine without clock and threads.
+
+Events are the ``on_...`` methods of :class:`CameraPolicy`; each is given the instant at which it happens and returns
+the actions that follow from it, to be carried out in their order. The head takes one frame at a time through these
+events (and actions)::
+
+    on_image (Prepare) -> on_prepared (RunHead) -> on_head_done (Encode) -> on_payload_ready (Send) -> on_payload_sent
+
+Local inference ends with ``on_head_done`` (Deliver). A frame that was sent ends with ``on_answer`` (Deliver) or, when
+the edge does not answer it in time, with Finish and ``on_finished`` (Deliver). The robot finishes one frame at a time,
+beside the head.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+import enum
+import math
+from typing import Any
+
+from dynsplit_ros.policies.pacing import SendScheduler
+from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
+from dynsplit_ros.policies.staleness import StalenessControl
+
+#: Upper bound on the answer timeout of every decision, in seconds.
+MAX_ANSWER_TIMEOUT_S = 3600.0
+#: Frames finished on the robot whose late answers are still recognised.
+REMEMBERED = 16
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Convert and resize the image of a frame; then call ``on_prepared`` or ``on_image_refused``."""
+
+    frame: FrameRecord
+
+
+@dataclass(frozen=True)
+class RunHead:
+    """Run the head of the frame's split; then call ``on_head_done``, ``on_head_interrupted`` or ``on_head_failed``."""
+
+    frame: FrameRecord
+
+
+@dataclass(frozen=True)
+class InterruptHead:
+    """End the head that runs, if it is not done by then."""
+
+    frame: FrameRecord
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Encode the frame's activation; then call ``on_payload_ready`` or ``on_payload_failed``."""
+
+    frame: FrameRecord
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send the frame's payload; then call ``on_payload_sent`` or ``on_payload_failed``."""
+
+    frame: FrameRecord
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Run the tail on the robot from the frame's activation; then call ``on_finished`` or ``on_finish_failed``."""
+
+    frame: FrameRecord
+
+
+@dataclass(frozen=True)
+class StopFinishing:
+    """End the tail that the robot runs for this frame: its answer has come."""
+
+    frame: FrameRecord
+
+
+@dataclass(frozen=True)
+class Deliver:
+    """Publish the frame's outputs as its prediction; these actions come in the order of the frames."""
+
+    frame: FrameRecord
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Publish nothing for this frame: it failed. It takes its place in the order of the frames."""
+
+    frame: FrameRecord
+
+
+@dataclass(frozen=True)
+class Report:
+    """Tell the monitor what became of a frame; the record is a snapshot."""
+
+    frame: FrameRecord
+
+
+@dataclass(frozen=True)
+class WakeAt:
+    """Call ``on_time`` at this instant (infinity: not at all); replaces the WakeAt before it."""
+
+    at_s: float
+
+
+Action = (
+    Prepare | RunHead | InterruptHead | Encode | Send | Finish | StopFinishing | Deliver | Drop | Report | WakeAt
+)
+#: From an image, its arrival and the present instant to the decision to follow and the instant to start on it.
+Chooser = Callable[[Any, float, float], tuple[SplitDecision, float]]
+
+
+@dataclass
+class Counters:
+    """
+    Events since the start; each is a number of frames, images or messages.
+
+    ``dropped`` are images that a newer one replaced. ``late_answers`` are those to frames that are done, or were never
+    sent.
+    """
+
+    accepted: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    refused_images: int = 0
+    fell_back: int = 0
+    late_answers: int = 0
+    failed: int = 0
+
+
+class _Stage(enum.Enum):
+    """How far the frame at the head has come."""
+
+    PREPARING = enum.auto()
+    RUNNING = enum.auto()
+    INTERRUPTING = enum.auto()
+    ENCODING = enum.auto()
+    WAITING_FOR_LINK = enum.auto()
+    SENDING = enum.auto()
+
+
+class CameraPolicy:
+    """
+    Decides for the camera side which image to start on, when, with which split, and how each frame gets its prediction.
+
+    - Only the newest image waits. Its head starts just early enough for its payload to find link and edge free
+      (:class:`~dynsplit_ros.policies.pacing.SendScheduler`), and sometimes waits for a newer image
+      (:class:`~dynsplit_ros.policies.staleness.StalenessControl`). An image that would wait too long is done on the
+      robot at once, so that local inference and offloading take turns.
+    - One payload at a time is on the link (sent, not acknowledged), and at most ``max_unanswered`` frames wait for
+      their answers. A payload that is ready sooner waits.
+    - A frame without an answer after its timeout, or when the edge is silent, or refused by the edge, is finished on
+      the robot. No new head starts meanwhile. An answer that comes before that is done is still taken.
+    - After a frame that the edge failed, frames are local until a decision takes that frame into account.
+    - A head that would take longer than the whole latency which a new decision promises is interrupted once, and
+      started again with that decision.
+    - Each accepted frame is delivered or dropped exactly once, in the order of the frames.
+
+    ``local_index`` is the split that sends nothing. ``choose`` replaces the decision and the earliest start of each
+    image, and nothing else: the simulation's oracles use it. All instants come from one monotonic clock.
+    """
+
+    def __init__(
+        self, local_index: int, session: int = 0, *, max_unanswered: int = 3, choose: Chooser | None = None
+    ) -> None:
+        self.session = session
+        self.counters = Counters()
+        self.max_unanswered = max_unanswered
+        self._local_index = local_index
+        self._choose = choose
+        self._decision: SplitDecision | None = None
+        self._distrusted = 0  # latest frame that the edge failed to answer
+        self._stopped = False
+        self._scheduler = SendScheduler()
+        self._staleness = StalenessControl()
+        # The image that waits: itself, its arrival, and the period until the next one.
+        self._waiting: tuple[Any, float, float] | None = None
+        # The frame at the head, the decision that it follows, and the instant at which its stage began.
+        self._head: FrameRecord | None = None
+        self._stage = _Stage.PREPARING
+        self._stage_s = math.nan
+        self._followed: SplitDecision | None = None
+        self._interrupted = False  # this frame's head was interrupted before
+        self._sequence = 0
+        self._unanswered: OrderedDict[int, FrameRecord] = OrderedDict()
+        self._overdue: dict[int, FrameRecord] = {}  # to be finished here, unless the answer comes first
+        self._finishing: FrameRecord | None = None
+        self._finishing_since_s = math.nan
+        self._finishing_s = 0.0  # total time spent on finishing before that
+        self._finishing_before_s = 0.0  # the total when the head started
+        self._fell_back: OrderedDict[int, FrameRecord] = OrderedDict()  # the latest; their answers may still come
+        self._done: dict[int, tuple[FrameRecord, bool]] = {}  # these wait for an older frame; whether they failed
+        self._next = 1
+        self._wake_s = math.inf
+        self._actions: list[Action] = []
+
+    # ---- what can be asked ---------------------------------------------------------------------------------------
+
+    @property
+    def unanswered(self) -> Sequence[FrameRecord]:
+        """Frames that were sent and are not done, the oldest first."""
+        return list(self._unanswered.values())
+
+    @property
+    def link_is_full(self) -> bool:
+        """Whether a payload must wait: one is on the link, or too many frames wait for their answers."""
+        on_link = any(math.isnan(frame.received_s) for frame in self._unanswered.values())
+        return on_link or len(self._unanswered) >= self.max_unanswered
+
+    @property
+    def idle(self) -> bool:
+        """Whether no image waits and every accepted frame is delivered or dropped."""
+        return self._waiting is None and self._head is None and self._next > self._sequence
+
+    @property
+    def ended(self) -> bool:
+        """Whether the camera is stopped and has nothing left to do."""
+        return self._stopped and self.idle
+
+    def awaited(self, session: int, sequence: int) -> FrameRecord | None:
+        """Return the frame that was sent and is not done, if there is one."""
+        if session != self.session:
+            return None
+        frame = self._unanswered.get(sequence) or self._overdue.get(sequence)
+        return frame if frame is not None and not math.isnan(frame.sent_s) else None
+
+    # ---- images and decisions ------------------------------------------------------------------------------------
+
+    def on_image(self, image: Any, now_s: float, period_s: float = math.nan) -> list[Action]:
+        """Take a new image, the next one expected ``period_s`` later; it replaces one that still waits."""
+        if self._stopped:
+            self.counters.dropped += 1
+            return []
+        self.counters.dropped += self._waiting is not None
+        self._waiting = (image, now_s, period_s)
+        return self._act(now_s)
+
+    def on_decision(self, decision: SplitDecision, now_s: float) -> list[Action]:
+        """Follow a decision of the monitor from the next frame on."""
+        self._decision = decision
+        if decision.degraded:
+            for frame in self._unanswered.values():
+                self._give_up(frame, 'the edge is silent', now_s)
+        if self._stage is _Stage.RUNNING and self._is_overtaken(now_s):
+            self._stage = _Stage.INTERRUPTING
+            self._actions.append(InterruptHead(self._at_head()))
+        return self._act(now_s)
+
+    def on_time(self, now_s: float) -> list[Action]:
+        """Let time pass; to be called at the instant of the latest WakeAt."""
+        return self._act(now_s)
+
+    # ---- the head ------------------------------------------------------------------------------------------------
+
+    def on_prepared(self, images: int, now_s: float) -> list[Action]:
+        """Accept the frame: its image is a tensor of ``images`` images now."""
+        frame = self._at_head()
+        self._sequence += 1
+        self.counters.accepted += 1
+        frame.sequence, frame.images = self._sequence, images
+        frame.resize_s = now_s - self._stage_s
+        self._stage = _Stage.RUNNING
+        if self._is_overtaken(now_s):
+            self._restart_head(now_s)
+        else:
+            self._run_head(now_s)
+        return self._act(now_s)
+
+    def on_image_refused(self, now_s: float) -> list[Action]:
+        """Forget the image at the head: it cannot be used."""
+        self.counters.refused_images += 1
+        self._head = None
+        return self._act(now_s)
+
+    def on_head_interrupted(self, now_s: float) -> list[Action]:
+        """Start the head again with the decision in force."""
+        self._restart_head(now_s)
+        return self._act(now_s)
+
+    def on_head_failed(self, now_s: float) -> list[Action]:
+        """Drop the frame at the head; the frames behind it must not wait for it."""
+        frame, self._head = self._at_head(), None
+        self._complete(frame, now_s, failed=True)
+        return self._act(now_s)
+
+    def on_head_done(self, activation: Any, now_s: float) -> list[Action]:
+        """Encode the activation, or deliver it where it is the whole network's output."""
+        frame = self._at_head()
+        frame.head_s = now_s - self._stage_s
+        frame.finishing_s = self._finishing_total_s(now_s) - self._finishing_before_s
+        if frame.split_index == self._local_index:
+            self._scheduler.on_ready(frame.choice, now_s - frame.started_s)
+            frame.outputs, self._head = activation, None
+            self._complete(frame, now_s)
+        else:
+            frame.activation = activation
+            self._stage, self._stage_s = _Stage.ENCODING, now_s
+            self._actions.append(Encode(frame))
+        return self._act(now_s)
+
+    def on_payload_ready(self, payload_bytes: int, now_s: float) -> list[Action]:
+        """Send the payload at the head as soon as the link is free."""
+        frame = self._at_head()
+        frame.encode_s, frame.payload_bytes = now_s - self._stage_s, payload_bytes
+        self._scheduler.on_ready(frame.choice, now_s - frame.started_s)
+        self._stage, self._stage_s = _Stage.WAITING_FOR_LINK, now_s
+        return self._act(now_s)
+
+    def on_payload_sent(self, now_s: float) -> list[Action]:
+        """Note that the payload is handed to the link, and report that unless the frame is already done."""
+        frame, self._head = self._at_head(), None
+        frame.send_s = now_s - frame.sent_s
+        if self.awaited(frame.session, frame.sequence) is frame:
+            self._actions.append(Report(frame.snapshot()))
+        return self._act(now_s)
+
+    def on_payload_failed(self, reason: str, now_s: float) -> list[Action]:
+        """Finish the frame at the head here: its payload cannot be encoded or sent. An answer may have come first."""
+        frame, self._head = self._at_head(), None
+        if self._stage is _Stage.ENCODING or self._unanswered.pop(frame.sequence, None) is not None:
+            self._distrust(frame)
+            self._give_up(frame, f'the payload could not be sent ({reason})', now_s)
+        return self._act(now_s)
+
+    # ---- the edge ------------------------------------------------------------------------------------------------
+
+    def on_acknowledgement(self, session: int, sequence: int, now_s: float) -> list[Action]:
+        """Note that a payload has arrived at the edge, so that the link is free for the next."""
+        frame = self.awaited(session, sequence)
+        if frame is not None and math.isnan(frame.received_s):
+            frame.received_s = now_s
+            self._scheduler.on_acknowledged(frame.choice, now_s - frame.sent_s)
+        return self._act(now_s)
+
+    def on_answer(
+        self,
+        session: int,
+        sequence: int,
+        status: Status,
+        reason: str,
+        outputs: Any,
+        answer_bytes: int,
+        times: EdgeTimes,
+        now_s: float,
+    ) -> list[Action]:
+        """
+        Take the edge's answer, also while the robot is already finishing the frame.
+
+        A later one is counted; the monitor learns when it came. A frame that the edge refused is finished here.
+        """
+        frame = self.awaited(session, sequence)
+        if frame is None:
+            self._take_late_answer(session, sequence, status, answer_bytes, times, now_s)
+        elif status is Status.OK:
+            _note_answer(frame, answer_bytes, times, now_s)
+            frame.outcome, frame.outputs = Outcome.ANSWERED, outputs
+            self._scheduler.on_answered(frame, now_s, times.held_s)
+            self._unanswered.pop(sequence, None)
+            self._overdue.pop(sequence, None)
+            if self._finishing is frame:
+                self._end_finishing(now_s)
+                self._actions.append(StopFinishing(frame))
+            self._complete(frame, now_s)
+        elif self._unanswered.pop(sequence, None) is not None:
+            self._distrust(frame)
+            self._give_up(frame, reason, now_s)
+        return self._act(now_s)
+
+    # ---- finishing and the end -----------------------------------------------------------------------------------
+
+    def on_finished(self, sequence: int, outputs: Any, now_s: float) -> list[Action]:
+        """Deliver a frame that the robot finished, unless its answer was faster."""
+        return self._on_finish_ended(sequence, outputs, False, now_s)
+
+    def on_finish_failed(self, sequence: int, now_s: float) -> list[Action]:
+        """Drop a frame that the robot could not finish."""
+        return self._on_finish_ended(sequence, None, True, now_s)
+
+    def on_delivery_failed(self) -> None:
+        """Count a frame whose prediction could not be published as failed."""
+        self.counters.delivered -= 1
+        self.counters.failed += 1
+
+    def on_stop(self, now_s: float) -> list[Action]:
+        """Accept no image and send no payload any more; frames that were sent still wait for their answers."""
+        self._stopped = True
+        self.counters.dropped += self._waiting is not None
+        self._waiting = None
+        return self._act(now_s)
+
+    def on_close(self, now_s: float) -> list[Action]:
+        """Stop, and finish each frame here at once whose answer has not come."""
+        for frame in self._unanswered.values():
+            self._give_up(frame, 'the camera ends', now_s)
+        return self.on_stop(now_s)
+
+    # ---- the rules -----------------------------------------------------------------------------------------------
+
+    def _act(self, now_s: float) -> list[Action]:
+        """Do what time and the new state allow, and return all actions of this event."""
+        self._release_payload(now_s)
+        due_s = self._expire(now_s)
+        self._finish_next(now_s)
+        wake_s = min(due_s, self._start_next(now_s))
+        if wake_s != self._wake_s:
+            self._wake_s = wake_s
+            self._actions.append(WakeAt(wake_s))
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _at_head(self) -> FrameRecord:
+        if self._head is None:
+            raise ValueError('an event of the head came while no frame is at the head')
+        return self._head
+
+    def _start_next(self, now_s: float) -> float:
+        """Start on the image that waits if its time has come; return the instant at which to look again."""
+        # A head beside a frame that is finished here would slow that down, and it is late already.
+        if self._waiting is None or self._head is not None or self._overdue:
+            return math.inf
+        image, arrived_s, period_s = self._waiting
+        decision, is_local, start_s = self._next_start(image, arrived_s, period_s, now_s)
+        if start_s < math.inf:
+            start_s = self._staleness.start_s(arrived_s, start_s, period_s, now_s)
+        if start_s > now_s:
+            return start_s
+        self._waiting = None
+        latest = self._decision if self._choose is None else decision
+        self._staleness.on_start(period_s, latest.waiting_share if latest is not None else 0.0, now_s)
+        self._head = FrameRecord(session=self.session, image=image, arrived_s=arrived_s)
+        self._interrupted = False
+        self._stage, self._stage_s = _Stage.PREPARING, now_s
+        self._follow(decision, is_local, now_s)
+        self._actions.append(Prepare(self._head))
+        return math.inf
+
+    def _next_start(
+        self, image: Any, arrived_s: float, period_s: float, now_s: float
+    ) -> tuple[SplitDecision | None, bool, float]:
+        """
+        Return the decision for the image that waits (None: none to be trusted), whether it is local, and its start.
+
+        An image starts so that its payload is ready when link and edge are free. An image that would wait too long for
+        that is done on the robot at once. The start is infinite where only another event can tell.
+        """
+        if self._choose is not None:
+            decision, start_s = self._choose(image, arrived_s, now_s)
+            return decision, decision.split_index == self._local_index, start_s
+        latest = self._decision
+        if latest is None or self._failed_since(latest):
+            return None, True, now_s
+        if latest.split_index == self._local_index or not self._unanswered:
+            return latest, latest.split_index == self._local_index, now_s
+        send_s = self._scheduler.send_s(latest.choice, self._unanswered.values())
+        start_s = self._scheduler.start_s(latest.choice, send_s, arrived_s + period_s, latest.waiting_share)
+        if start_s - now_s > latest.local_if_wait_s:
+            return latest, True, now_s
+        if self.link_is_full and send_s <= now_s:  # overdue: an acknowledgement or a decision must come first
+            return latest, False, math.inf
+        return latest, False, start_s
+
+    def _follow(self, decision: SplitDecision | None, is_local: bool, now_s: float) -> None:
+        """Have the frame at the head follow a decision from now on, or be local in its turn."""
+        frame = self._at_head()
+        self._followed = decision
+        frame.started_s = now_s
+        frame.wait_s = now_s - frame.arrived_s - frame.resize_s
+        if decision is None or is_local:
+            frame.split_index, frame.codec, frame.answer_timeout_s = self._local_index, '', math.nan
+        else:
+            frame.split_index, frame.codec = decision.choice
+            frame.answer_timeout_s = decision.fallback_after_s
+
+    def _run_head(self, now_s: float) -> None:
+        self._stage, self._stage_s = _Stage.RUNNING, now_s
+        self._finishing_before_s = self._finishing_total_s(now_s)
+        self._actions.append(RunHead(self._at_head()))
+
+    def _restart_head(self, now_s: float) -> None:
+        self._interrupted = True
+        latest = self._decision
+        if latest is not None and self._failed_since(latest):
+            latest = None
+        self._follow(latest, latest is None or latest.split_index == self._local_index, now_s)
+        self._run_head(now_s)
+
+    def _is_overtaken(self, now_s: float) -> bool:
+        """Whether a new decision promises a whole latency below the time that the head at work still takes."""
+        newer, followed, frame = self._decision, self._followed, self._head
+        if newer is None or frame is None or self._interrupted or newer.split_index == self._local_index:
+            return False
+        if followed is not None and followed.choice == newer.choice or self._failed_since(newer):
+            return False
+        remaining_s = self._scheduler.remaining_s(frame.choice, now_s - frame.started_s)
+        return newer.predicted_latency_s < remaining_s
+
+    def _release_payload(self, now_s: float) -> None:
+        """Send the payload that waits if the link is free, or give it up if the link is lost."""
+        frame = self._head
+        if frame is None or self._stage is not _Stage.WAITING_FOR_LINK:
+            return
+        followed = self._followed
+        lost = followed is None or self._failed_since(followed)
+        if lost or self._stopped:
+            self._head = None
+            frame.link_wait_s = now_s - self._stage_s
+            self._distrust(frame)
+            reason = 'the link was lost' if lost else 'the camera ends'
+            self._give_up(frame, f'{reason} before the payload was sent', now_s)
+        elif not self.link_is_full:
+            latest = self._decision
+            if latest is not None and latest.choice == frame.choice:  # a newer timeout for the same choice
+                frame.answer_timeout_s = latest.fallback_after_s
+            frame.answer_timeout_s = min(frame.answer_timeout_s, MAX_ANSWER_TIMEOUT_S)
+            frame.link_wait_s = now_s - self._stage_s
+            frame.outcome, frame.sent_s = Outcome.SENT, now_s
+            frame.deadline_s = now_s + frame.answer_timeout_s
+            self._unanswered[frame.sequence] = frame
+            self._stage = _Stage.SENDING
+            self._actions.append(Send(frame))
+
+    def _failed_since(self, decision: SplitDecision) -> bool:
+        """Whether the edge has failed a frame that the decision does not know of, or is silent by now."""
+        latest = self._decision
+        if latest is not None and latest.degraded and not decision.degraded:
+            return True
+        knows = decision.last_frame_session == self.session and decision.last_frame >= self._distrusted
+        return bool(self._distrusted) and not knows
+
+    def _distrust(self, frame: FrameRecord) -> None:
+        self._distrusted = max(self._distrusted, frame.sequence)
+
+    def _expire(self, now_s: float) -> float:
+        """Give up frames whose answer timeout has passed; return the next instant at which one passes."""
+        due_s = math.inf
+        for frame in self._unanswered.values():
+            if frame.sequence not in self._overdue:
+                if frame.deadline_s <= now_s:
+                    self._give_up(frame, f'no answer within {now_s - frame.sent_s:.3f} s', now_s)
+                else:
+                    due_s = min(due_s, frame.deadline_s)
+        return due_s
+
+    def _give_up(self, frame: FrameRecord, reason: str, now_s: float) -> None:
+        """Have a frame finished here, unless that is under way."""
+        if frame.sequence not in self._overdue:
+            frame.given_up_s, frame.detail = now_s, reason
+            self._overdue[frame.sequence] = frame
+
+    def _finish_next(self, now_s: float) -> None:
+        if self._finishing is None and self._overdue:
+            self._finishing, self._finishing_since_s = self._overdue[min(self._overdue)], now_s
+            self._actions.append(Finish(self._finishing))
+
+    def _finishing_total_s(self, now_s: float) -> float:
+        return self._finishing_s + (now_s - self._finishing_since_s if self._finishing is not None else 0.0)
+
+    def _end_finishing(self, now_s: float) -> float:
+        """Note that the robot finishes nothing any more, and return how long it took."""
+        self._finishing_s, self._finishing = self._finishing_total_s(now_s), None
+        return now_s - self._finishing_since_s
+
+    def _on_finish_ended(self, sequence: int, outputs: Any, failed: bool, now_s: float) -> list[Action]:
+        frame = self._overdue.get(sequence)
+        if frame is not None and frame is self._finishing:
+            frame.finish_s = self._end_finishing(now_s)
+            frame.outcome, frame.outputs = Outcome.FELL_BACK, outputs
+            del self._overdue[sequence]
+            self._unanswered.pop(sequence, None)
+            self.counters.fell_back += 1
+            self._distrust(frame)
+            if not math.isnan(frame.sent_s):
+                self._fell_back[sequence] = frame.snapshot()
+                while len(self._fell_back) > REMEMBERED:
+                    self._fell_back.popitem(last=False)
+            self._complete(frame, now_s, failed)
+        return self._act(now_s)
+
+    def _take_late_answer(
+        self, session: int, sequence: int, status: Status, answer_bytes: int, times: EdgeTimes, now_s: float
+    ) -> None:
+        self.counters.late_answers += 1
+        frame = self._fell_back.pop(sequence, None) if session == self.session else None
+        if frame is not None and status is Status.OK:
+            _note_answer(frame, answer_bytes, times, now_s)
+            frame.outcome = Outcome.LATE
+            self._actions.append(Report(frame))
+
+    def _complete(self, frame: FrameRecord, now_s: float, failed: bool = False) -> None:
+        """Deliver or drop a frame and those that waited for it, in order."""
+        frame.activation = None
+        self._done[frame.sequence] = (frame, failed)
+        while self._next in self._done:
+            ready, failed = self._done.pop(self._next)
+            self._next += 1
+            ready.delivered_s, ready.latency_s = now_s, now_s - ready.arrived_s
+            self._actions.append(Drop(ready) if failed else Deliver(ready))
+            if failed:
+                self.counters.failed += 1
+            else:
+                self.counters.delivered += 1
+            if not failed or ready.outcome is Outcome.FELL_BACK:  # a head that failed tells the monitor nothing
+                self._actions.append(Report(ready.snapshot()))
+
+
+def _note_answer(frame: FrameRecord, answer_bytes: int, times: EdgeTimes, now_s: float) -> None:
+    frame.answered_s, frame.answer_bytes = now_s, answer_bytes
+    frame.batch, frame.held_s, frame.queueing_s = times.batch, times.held_s, times.queueing_s
+    frame.decode_s, frame.tail_s = times.decode_s, times.tail_s
+    frame.transfer_s = max(0.0, now_s - frame.sent_s - times.held_s)

@@ -1,0 +1,105 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""When to start on an image, so that its payload is ready just when link and edge are free for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import math
+from typing import Protocol
+
+from dynsplit_ros.policies.records import Choice
+
+#: Weight of the newest frame in the mean service time of the edge, and in its mean absolute deviation.
+_NEWEST_SERVICE, _NEWEST_DEVIATION = 0.3, 0.1
+#: A head starts early by this share of the deviation, but by no more than this share of the service time: an idle edge
+#: costs more than a payload that waits for the edge.
+_EARLY, _MOST_EARLY = 0.5, 0.05
+#: The same where nothing of the frame rate may be given up.
+_EARLY_FOR_RATE, _MOST_EARLY_FOR_RATE = 1.5, 0.15
+
+
+class Unanswered(Protocol):
+    """A frame without an answer: its choice, when it was sent, when its acknowledgement came (NaN: not yet)."""
+
+    split_index: int
+    codec: str
+    sent_s: float
+    received_s: float
+
+
+class SendScheduler:
+    """
+    Predicts from the latest durations of each choice when the next head may start.
+
+    All durations are in seconds, from the robot's clock and the edge's own account.
+    """
+
+    def __init__(self) -> None:
+        self._ready_s: dict[Choice, float] = {}
+        self._transfer_s: dict[Choice, float] = {}
+        # The edge's service time, by split only: decoding is a small part of it.
+        self._service_s: dict[int, float] = {}
+        self._deviation_s: dict[int, float] = {}
+        self._edge_free_s = -math.inf
+
+    @property
+    def edge_free_s(self) -> float:
+        """When the edge was done with the latest frame that it answered; -inf: it has answered none."""
+        return self._edge_free_s
+
+    def on_ready(self, choice: Choice, spent_s: float) -> None:
+        """Note how long a frame took until its payload was ready or, for local inference, until it was done."""
+        self._ready_s[choice] = spent_s
+
+    def on_acknowledged(self, choice: Choice, spent_s: float) -> None:
+        """Note how long after its payload was sent a frame's acknowledgement came."""
+        self._transfer_s[choice] = spent_s
+
+    def on_answered(self, frame: Unanswered, answered_s: float, held_s: float) -> None:
+        """Note when a frame's answer came, and for how much of the time until then the edge held the frame."""
+        received_s = self._received_s(frame)
+        done_s = min(received_s + held_s, answered_s) if held_s >= 0 else answered_s
+        # The edge began when the frame was there and the one before it was done.
+        service_s = max(0.0, done_s - max(received_s, self._edge_free_s))
+        self._edge_free_s = max(self._edge_free_s, done_s)
+        split = frame.split_index
+        error_s = service_s - self._service_s.setdefault(split, service_s)
+        deviation_s = self._deviation_s.get(split, 0.0)
+        self._deviation_s[split] = deviation_s + _NEWEST_DEVIATION * (abs(error_s) - deviation_s)
+        self._service_s[split] += _NEWEST_SERVICE * error_s
+
+    def _received_s(self, frame: Unanswered) -> float:
+        if math.isnan(frame.received_s):
+            return frame.sent_s + self._transfer_s.get((frame.split_index, frame.codec), 0.0)
+        return frame.received_s
+
+    def remaining_s(self, choice: Choice, spent_s: float) -> float:
+        """Return how much longer a head takes that has run for ``spent_s``; at most 0 for one never measured."""
+        return self._ready_s.get(choice, 0.0) - spent_s
+
+    def send_s(self, choice: Choice, unanswered: Iterable[Unanswered]) -> float:
+        """Return when a payload may leave to find the link free, and the edge on its arrival; -inf: at any time."""
+        send_s, done_s = -math.inf, self._edge_free_s
+        for frame in unanswered:
+            received_s = self._received_s(frame)
+            if math.isnan(frame.received_s):
+                send_s = max(send_s, received_s)
+            done_s = max(received_s, done_s) + self._service_s.get(frame.split_index, 0.0)
+            send_s = max(send_s, done_s - self._transfer_s.get(choice, math.inf))
+        return send_s
+
+    def start_s(self, choice: Choice, send_s: float, newer_s: float, waiting_share: float) -> float:
+        """
+        Return when to start on an image whose payload may leave at ``send_s``.
+
+        A little early, unless a newer image, due at ``newer_s`` (NaN: unknown), comes before; earlier where no
+        ``waiting_share`` of the frame rate may be given up.
+        """
+        start_s = send_s - self._ready_s.get(choice, math.inf)
+        if not newer_s > start_s:
+            return start_s
+        deviation_s, service_s = self._deviation_s.get(choice[0], 0.0), self._service_s.get(choice[0], 0.0)
+        if waiting_share > 0:
+            return start_s - min(_EARLY * deviation_s, _MOST_EARLY * service_s)
+        return start_s - min(_EARLY_FOR_RATE * deviation_s, _MOST_EARLY_FOR_RATE * service_s)

@@ -1,0 +1,149 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""One record of a frame and one of a decision, from the image's arrival to the prediction, for all sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+import enum
+import math
+from typing import Any
+
+#: What pacing keeps durations by: split index and codec.
+Choice = tuple[int, str]
+
+
+class Outcome(str, enum.Enum):
+    """What became of a frame; the names are those of FrameTiming.msg."""
+
+    SENT = 'sent'
+    ANSWERED = 'answered'
+    LOCAL = 'local'
+    FELL_BACK = 'fell_back'
+    LATE = 'late'
+
+    __str__ = str.__str__
+
+
+class Status(enum.IntEnum):
+    """What the edge says of a frame; the numbers are those of TailResult.msg."""
+
+    OK = 0
+    REFUSED = 1
+    SUPERSEDED = 2
+    FAILED = 3
+
+
+@dataclass(frozen=True)
+class EdgeTimes:
+    """The edge's account of one frame, in seconds on its own clock: how long it held it, and the parts of that."""
+
+    held_s: float = 0.0
+    queueing_s: float = 0.0
+    decode_s: float = 0.0
+    tail_s: float = 0.0
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class SplitDecision:
+    """
+    Which split and codec the next frames use, and why. The fields are those of SplitDecision.msg.
+
+    ``fallback_after_s`` is the answer timeout: how long after sending a frame the robot begins to finish it itself. An
+    image that would wait longer than ``local_if_wait_s`` for link and edge is done on the robot at once.
+    ``waiting_share`` (0 to 1) of the frame rate may be given up to wait for newer images. ``last_frame`` is the latest
+    frame (of ``last_frame_session``) that the decision takes into account. ``degraded`` says that the edge is silent.
+    ``changed`` says that split or codec differ from those of the decision before it; ``plan`` knows the predictions.
+    """
+
+    split_index: int
+    codec: str
+    fallback_after_s: float
+    last_frame_session: int = 0
+    last_frame: int = 0
+    local_if_wait_s: float = math.inf
+    predicted_latency_s: float = math.inf
+    waiting_share: float = 0.0
+    degraded: bool = False
+    sequence: int = 0
+    split_name: str = ''
+    reason: str = ''
+    changed: bool = False
+    plan: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def choice(self) -> Choice:
+        """Split index and codec."""
+        return self.split_index, self.codec
+
+    @property
+    def candidates(self) -> tuple[Any, ...]:
+        """The prediction for every choice; made when asked for, and empty away from the monitor."""
+        return self.plan.candidates if self.plan is not None else ()
+
+
+@dataclass
+class FrameRecord:
+    """
+    One accepted frame from its image's arrival to its prediction. FrameTiming.msg holds and explains most fields.
+
+    Times ending in ``_s`` are seconds; ``arrived_s``, ``started_s``, ``sent_s``, ``received_s``, ``answered_s``,
+    ``given_up_s``, ``deadline_s`` and ``delivered_s`` are instants on the robot's monotonic clock, NaN where the event
+    did not happen. ``image``, ``activation`` and ``outputs`` are what they are to the caller of the policy, which only
+    keeps them.
+    """
+
+    session: int = 0
+    sequence: int = 0
+    outcome: Outcome = Outcome.LOCAL
+    detail: str = ''
+    split_index: int = 0
+    split_name: str = ''
+    codec: str = ''
+    images: int = 1
+    offered_hz: float = math.nan
+    batch: int = 1
+    payload_bytes: int = 0
+    answer_bytes: int = 0
+    sent_s: float = math.nan
+    received_s: float = math.nan
+    answered_s: float = math.nan
+    given_up_s: float = math.nan
+    wait_s: float = 0.0
+    resize_s: float = 0.0
+    head_s: float = 0.0
+    finishing_s: float = 0.0
+    encode_s: float = 0.0
+    link_wait_s: float = 0.0
+    send_s: float = 0.0
+    transfer_s: float = 0.0
+    held_s: float = 0.0
+    queueing_s: float = 0.0
+    decode_s: float = 0.0
+    tail_s: float = 0.0
+    finish_s: float = 0.0
+    latency_s: float = 0.0
+    arrived_s: float = math.nan
+    started_s: float = math.nan
+    answer_timeout_s: float = math.nan
+    deadline_s: float = math.inf
+    delivered_s: float = math.nan
+    image: Any = field(default=None, repr=False, compare=False)
+    activation: Any = field(default=None, repr=False, compare=False)
+    outputs: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def choice(self) -> Choice:
+        """Split index and codec."""
+        return self.split_index, self.codec
+
+    @property
+    def waited_s(self) -> float:
+        """Time from sending until the answer came or the robot gave up waiting for it; 0 for a frame never sent."""
+        waited_s = (self.answered_s if math.isnan(self.given_up_s) else self.given_up_s) - self.sent_s
+        return 0.0 if math.isnan(waited_s) else waited_s
+
+    def snapshot(self) -> FrameRecord:
+        """Return a copy that stays as it is and keeps no image, activation or output alive."""
+        return replace(self, image=None, activation=None, outputs=None)
