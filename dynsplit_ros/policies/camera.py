@@ -512,7 +512,7 @@ class CameraPolicy:
             self._head = None
             frame.link_wait_s = now_s - self._stage_s
             self._distrust(frame)
-            reason = 'the link was lost' if lost else 'the camera ends'
+            reason = 'the camera ends' if self._stopped else 'the link was lost'
             self._give_up(frame, f'{reason} before the payload was sent', now_s)
         elif not self.link_is_full:
             latest = self._decision

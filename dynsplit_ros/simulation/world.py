@@ -155,7 +155,7 @@ class World:
         self._rng = np.random.default_rng([scenario.seed, 2])
         self._others = self._draw_others(np.random.default_rng([scenario.seed, 3]))
         self._other = 0
-        self._camera = CameraPolicy(profile.local_index, choose=self._choose if self._oracle else None)
+        self.camera = CameraPolicy(profile.local_index, choose=self._choose if self._oracle else None)
         self._actions: deque[Action] = deque()
         self._acting = False
         self._wake_s = math.inf
@@ -179,7 +179,7 @@ class World:
             time_s = image / self._scenario.frame_rate_hz
             if time_s <= self._scenario.duration_s:
                 self._at(time_s, lambda image=image: self._happen(  # type: ignore[misc]
-                    self._camera.on_image, image, period_s=self._period_s))
+                    self.camera.on_image, image, period_s=self._period_s))
         if not self._oracle:
             self._at(0.0, self._on_tick)
         self._at(_REPORT_PERIOD_S, self._on_report)
@@ -194,8 +194,8 @@ class World:
         return Run(
             self._policy,
             self._frames,
-            self._camera.counters.dropped,
-            self._camera.counters.late_answers,
+            self.camera.counters.dropped,
+            self.camera.counters.late_answers,
             self._changes,
             self._estimates,
             link.payload_bytes,
@@ -205,7 +205,7 @@ class World:
         )
 
     def _busy(self) -> bool:
-        return not self._camera.idle
+        return not self.camera.idle
 
     def _at(self, time_s: float, action: Callable[[], None]) -> None:
         if math.isfinite(time_s):
@@ -224,7 +224,7 @@ class World:
         self._acting = False
 
     def _carry_out(self, action: Action) -> None:
-        camera, batch = self._camera, self._scenario.batch
+        camera, batch = self.camera, self._scenario.batch
         match action:
             case Prepare():
                 self._happen(camera.on_prepared, batch)
@@ -326,7 +326,7 @@ class World:
         if decision is not None:
             if decision.changed:
                 self._changes.append(self.now_s)
-            self._happen(self._camera.on_decision, decision)
+            self._happen(self.camera.on_decision, decision)
 
     def _on_tick(self) -> None:
         probe = self._monitor.next_probe(self.now_s)
@@ -402,7 +402,7 @@ class World:
             times = EdgeTimes(self.now_s - arrived_s, start_s - arrived_s, decode_s, tail_s)
             answered_s = self._transmit_back(self._answer_bytes, self._delays[frame.image][2])
             self._at(answered_s, lambda: self._happen(
-                self._camera.on_answer, self._camera.session, frame.sequence, Status.OK, '', None, self._answer_bytes,
+                self.camera.on_answer, self.camera.session, frame.sequence, Status.OK, '', None, self._answer_bytes,
                 times))
 
         self._at(self._edge_free_s, answer)
@@ -410,7 +410,7 @@ class World:
     def _on_receipt(self, sequence: int) -> None:
         if not self._oracle:
             self._monitor.on_receipt(sequence, self.now_s)
-        self._happen(self._camera.on_acknowledgement, self._camera.session, sequence)
+        self._happen(self.camera.on_acknowledgement, self.camera.session, sequence)
         if not self._oracle:
             self._think()
 
@@ -491,11 +491,11 @@ class World:
 
     def _true_slot_s(self) -> float:
         """When the link takes the next payload."""
-        if not self._camera.link_is_full:
+        if not self.camera.link_is_full:
             return self.now_s
-        unanswered = self._camera.unanswered
+        unanswered = self.camera.unanswered
         on_link = [self._acknowledged_s[frame.sequence] for frame in unanswered if math.isnan(frame.received_s)]
-        answers = [self._edge_free_s] if len(unanswered) >= self._camera.max_unanswered else []
+        answers = [self._edge_free_s] if len(unanswered) >= self.camera.max_unanswered else []
         return max(self.now_s, *on_link, *answers)
 
 

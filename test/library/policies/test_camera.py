@@ -1,0 +1,720 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Each rule of the camera side, event by event, and random sequences of events in which every rule must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import math
+
+from hypothesis import given, settings, strategies as st
+import pytest
+
+from dynsplit_ros.policies.camera import (
+    Action,
+    CameraPolicy,
+    Deliver,
+    Drop,
+    Encode,
+    Finish,
+    InterruptHead,
+    MAX_ANSWER_TIMEOUT_S,
+    Prepare,
+    REMEMBERED,
+    Report,
+    RunHead,
+    Send,
+    StopFinishing,
+    WakeAt,
+)
+from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
+
+LOCAL, SESSION = 3, 7
+HEAD_S, ENCODE_S, TRANSFER_S, EDGE_S = 0.02, 0.01, 0.05, 0.04
+OFFLOAD = SplitDecision(1, 'raw', 1.0, predicted_latency_s=0.2)
+SILENT = SplitDecision(LOCAL, '', 0.0, degraded=True)
+
+
+class Camera:
+    """A policy and the instant; each event notes its actions, and says which they are."""
+
+    def __init__(self, decision: SplitDecision | None = None, **options) -> None:
+        self.policy = CameraPolicy(LOCAL, SESSION, **options)
+        self.now_s = 100.0
+        self.actions: list[Action] = []
+        self.images = 0
+        if decision is not None:
+            self.decide(decision)
+
+    def tell(self, event: Callable[..., list[Action]], *values, after_s: float = 0.0, **options) -> list[Action]:
+        """Tell the policy of an event, and return the actions that follow."""
+        self.now_s += after_s
+        actions = event(*values, now_s=self.now_s, **options)
+        self.actions += actions
+        return actions
+
+    def decide(self, decision: SplitDecision, **options) -> list[Action]:
+        return self.tell(self.policy.on_decision, decision, **options)
+
+    def image(self, **options) -> list[Action]:
+        self.images += 1
+        return self.tell(self.policy.on_image, self.images, **options)
+
+    def compute(self, head_s: float = HEAD_S, **options) -> list[Action]:
+        """Bring a new image through its head, up to a payload that is ready to send."""
+        started = self.image(**options)
+        assert one(started, Prepare)
+        assert one(self.tell(self.policy.on_prepared, 1), RunHead)
+        done = self.tell(self.policy.on_head_done, 'activation', after_s=head_s)
+        if any(isinstance(action, Encode) for action in done):
+            return self.tell(self.policy.on_payload_ready, 1000, after_s=ENCODE_S)
+        return done
+
+    def send(self, **options) -> FrameRecord:
+        """Bring a new image through its head and send its payload; return its frame."""
+        frame = one(self.compute(**options), Send).frame
+        self.tell(self.policy.on_payload_sent)
+        return frame
+
+    def acknowledge(self, frame: FrameRecord, after_s: float = TRANSFER_S) -> list[Action]:
+        return self.tell(self.policy.on_acknowledgement, SESSION, frame.sequence, after_s=after_s)
+
+    def answer(self, frame: FrameRecord, after_s: float = EDGE_S, status: Status = Status.OK) -> list[Action]:
+        outputs, times = f'answer {frame.sequence}', EdgeTimes(held_s=after_s)
+        return self.tell(
+            self.policy.on_answer, SESSION, frame.sequence, status, 'the reason', outputs, 10, times, after_s=after_s)
+
+    def serve(self) -> FrameRecord:
+        """Have one frame offloaded from its image to its answer."""
+        frame = self.send()
+        self.acknowledge(frame)
+        self.answer(frame)
+        return frame
+
+    def wake(self) -> list[Action]:
+        """Let time pass until the policy asked to look at the clock."""
+        self.now_s = max(self.now_s, self.wake_s)
+        return self.tell(self.policy.on_time)
+
+    @property
+    def wake_s(self) -> float:
+        return next((action.at_s for action in reversed(self.actions) if isinstance(action, WakeAt)), math.inf)
+
+    def finish(self, frame: FrameRecord, after_s: float = 0.1) -> list[Action]:
+        return self.tell(self.policy.on_finished, frame.sequence, f'finished {frame.sequence}', after_s=after_s)
+
+    @property
+    def delivered(self) -> list[tuple[int, Outcome]]:
+        return [(action.frame.sequence, action.frame.outcome) for action in self.actions if isinstance(action, Deliver)]
+
+    def reports(self, outcome: Outcome) -> list[FrameRecord]:
+        return [action.frame for action in self.actions
+                if isinstance(action, Report) and action.frame.outcome is outcome]
+
+
+def one(actions: list[Action], kind: type) -> Action:
+    """Return the only action of a kind."""
+    (found,) = (action for action in actions if isinstance(action, kind))
+    return found
+
+
+def kinds(actions: list[Action]) -> list[type]:
+    """Return what is to be done, the instants to wake at left out."""
+    return [type(action) for action in actions if not isinstance(action, WakeAt)]
+
+
+# ---- images ------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_decision_a_frame_is_local() -> None:
+    camera = Camera()
+    assert kinds(camera.compute()) == [Deliver, Report]
+    frame = camera.reports(Outcome.LOCAL)[0]
+    assert camera.delivered == [(1, Outcome.LOCAL)]
+    assert (frame.split_index, frame.codec, frame.head_s) == (LOCAL, '', pytest.approx(HEAD_S))
+    assert frame.latency_s == pytest.approx(HEAD_S) and camera.policy.idle
+
+
+def test_only_the_newest_image_waits() -> None:
+    camera = Camera()
+    assert one(camera.image(), Prepare).frame.image == 1
+    assert camera.image() == camera.image() == []
+    camera.tell(camera.policy.on_prepared, 1)
+    assert one(camera.tell(camera.policy.on_head_done, 'outputs', after_s=HEAD_S), Prepare).frame.image == 3
+    assert camera.policy.counters.dropped == 1
+
+
+def test_a_refused_image_takes_no_number_and_the_next_one_starts() -> None:
+    camera = Camera()
+    camera.image()
+    camera.image()
+    assert one(camera.tell(camera.policy.on_image_refused), Prepare).frame.image == 2
+    camera.tell(camera.policy.on_prepared, 1)
+    camera.tell(camera.policy.on_head_done, 'outputs')
+    assert camera.delivered == [(1, Outcome.LOCAL)]
+    counters = camera.policy.counters
+    assert (counters.refused_images, counters.accepted, counters.delivered) == (1, 1, 1)
+
+
+def test_a_frame_whose_head_fails_is_dropped_and_those_behind_it_are_not() -> None:
+    camera = Camera()
+    camera.image()
+    camera.tell(camera.policy.on_prepared, 1)
+    assert kinds(camera.tell(camera.policy.on_head_failed)) == [Drop]
+    camera.compute()
+    assert camera.delivered == [(2, Outcome.LOCAL)]
+    assert (camera.policy.counters.failed, camera.policy.counters.delivered) == (1, 1)
+
+
+def test_a_record_says_where_the_time_of_a_frame_went() -> None:
+    camera = Camera(OFFLOAD)
+    camera.image()
+    camera.tell(camera.policy.on_prepared, 2, after_s=0.003)
+    camera.tell(camera.policy.on_head_done, 'activation', after_s=0.02)
+    camera.tell(camera.policy.on_payload_ready, 1000, after_s=0.01)
+    camera.tell(camera.policy.on_payload_sent, after_s=0.001)
+    frame = camera.reports(Outcome.SENT)[0]
+    assert (frame.images, frame.payload_bytes, frame.session) == (2, 1000, SESSION)
+    assert (frame.resize_s, frame.head_s, frame.encode_s, frame.send_s) == pytest.approx((0.003, 0.02, 0.01, 0.001))
+    camera.acknowledge(frame, 0.05)
+    camera.tell(camera.policy.on_answer, SESSION, 1, Status.OK, '', 'outputs', 77,
+                EdgeTimes(0.04, 0.01, 0.005, 0.025, 3), after_s=0.045)
+    answered = camera.reports(Outcome.ANSWERED)[0]
+    assert answered.answered_s - answered.received_s == pytest.approx(0.045)
+    assert answered.transfer_s == pytest.approx(0.001 + 0.05 + 0.045 - 0.04)
+    assert (answered.held_s, answered.queueing_s, answered.decode_s, answered.tail_s) == (0.04, 0.01, 0.005, 0.025)
+    assert (answered.batch, answered.answer_bytes) == (3, 77)
+    assert answered.latency_s == pytest.approx(0.003 + 0.02 + 0.01 + 0.001 + 0.05 + 0.045)
+    assert answered.waited_s == pytest.approx(0.001 + 0.05 + 0.045)
+
+
+# ---- limits and pacing -------------------------------------------------------------------------------------------
+
+
+def waiting_payload() -> tuple[Camera, FrameRecord]:
+    """Return a camera with one payload on the link, overdue, and the next payload waiting for it."""
+    camera = Camera(OFFLOAD)
+    camera.serve()
+    first = camera.send()
+    camera.image()
+    assert one(camera.wake(), Prepare)  # so that its payload is ready when the link should be free
+    camera.tell(camera.policy.on_prepared, 1)
+    camera.tell(camera.policy.on_head_done, 'activation', after_s=HEAD_S)
+    assert Send not in kinds(camera.tell(camera.policy.on_payload_ready, 1000, after_s=ENCODE_S))
+    return camera, first
+
+
+def test_one_payload_at_a_time_is_on_the_link() -> None:
+    camera, first = waiting_payload()
+    frame = one(camera.acknowledge(first, after_s=0.3), Send).frame
+    assert frame.sequence == 3 and frame.link_wait_s == pytest.approx(0.3)
+
+
+def test_frames_that_wait_for_their_answers_are_limited() -> None:
+    camera = Camera(OFFLOAD, max_unanswered=2)
+    sent = []
+    for _ in range(2):
+        sent.append(camera.send())
+        camera.acknowledge(sent[-1])
+    assert camera.policy.link_is_full
+    assert Prepare not in kinds(camera.image())
+    assert Prepare in kinds(camera.answer(sent[0]))
+
+
+def test_a_head_starts_so_that_its_payload_finds_link_and_edge_free() -> None:
+    camera = Camera(OFFLOAD)
+    camera.serve()
+    first = camera.send()
+    sent_s = camera.now_s
+    camera.image(period_s=math.nan)
+    # The edge would be free for a payload that leaves after 0.04 s, but the link is busy for 0.05 s.
+    assert camera.wake_s == pytest.approx(sent_s + TRANSFER_S - HEAD_S - ENCODE_S)
+    assert camera.tell(camera.policy.on_time, after_s=0.01) == []
+    assert one(camera.wake(), Prepare)
+    assert first.sequence == 2
+
+
+def test_a_link_that_should_be_free_and_is_not_is_waited_for() -> None:
+    camera = Camera(OFFLOAD)
+    camera.serve()
+    first = camera.send()
+    camera.now_s += 2 * TRANSFER_S
+    assert Prepare not in kinds(camera.image())
+    assert Prepare in kinds(camera.acknowledge(first))
+
+
+def test_the_next_image_is_newer_where_a_wait_is_worth_it() -> None:
+    camera = Camera(SplitDecision(LOCAL, '', 0.0, waiting_share=0.5))
+    for _ in range(2):  # time to save up a wait: half of the time between two starts
+        camera.compute(period_s=1.0)
+        camera.now_s += 2.0
+    camera.image(period_s=1.0)
+    camera.tell(camera.policy.on_prepared, 1)
+    camera.image(period_s=1.0)
+    assert camera.tell(camera.policy.on_head_done, 'outputs', after_s=0.6)  # the image that waits is 0.6 s old
+    assert not any(isinstance(action, Prepare) and action.frame.image == 4 for action in camera.actions)
+    assert camera.wake_s == pytest.approx(camera.now_s - 0.6 + 1.1)
+    assert one(camera.image(period_s=1.0, after_s=0.4), Prepare).frame.image == 5
+    assert camera.policy.counters.dropped == 1
+
+
+def test_an_image_that_would_wait_too_long_takes_its_turn_on_the_robot() -> None:
+    camera = Camera(SplitDecision(1, 'raw', 10.0, local_if_wait_s=0.01))
+    camera.serve()
+    camera.send()
+    assert [action.frame.split_index for action in camera.image() if isinstance(action, Prepare)] == [LOCAL]
+    camera.tell(camera.policy.on_prepared, 1)
+    camera.decide(SplitDecision(1, 'raw', 10.0, local_if_wait_s=0.01, predicted_latency_s=0.0))
+    assert InterruptHead not in kinds(camera.actions), 'the decision of which this is a turn is no new choice'
+
+
+def test_what_chooses_instead_of_the_decisions_is_bound_to_the_other_rules() -> None:
+    asked = []
+
+    def choose(image, arrived_s, now_s):
+        asked.append((image, arrived_s))
+        return SplitDecision(image % 2, 'raw', math.inf), now_s + 0.5
+
+    camera = Camera(OFFLOAD, choose=choose)
+    assert Prepare not in kinds(camera.image())
+    camera.now_s = camera.wake_s
+    assert camera.wake_s == pytest.approx(100.5) and asked[-1] == (1, 100.0)
+
+
+# ---- the edge fails ----------------------------------------------------------------------------------------------
+
+
+def test_a_frame_is_finished_here_after_its_timeout() -> None:
+    camera = Camera(OFFLOAD)
+    frame = camera.send()
+    assert camera.wake_s == pytest.approx(frame.sent_s + 1.0)
+    assert camera.tell(camera.policy.on_time, after_s=0.9) == []
+    assert one(camera.wake(), Finish).frame is frame
+    assert kinds(camera.finish(frame, after_s=0.1)) == [Deliver, Report]
+    report = camera.reports(Outcome.FELL_BACK)[0]
+    assert (report.finish_s, report.waited_s) == pytest.approx((0.1, 1.0))
+    assert report.detail == 'no answer within 1.000 s'
+    assert camera.policy.counters.fell_back == 1
+
+
+def test_no_frame_waits_for_ever() -> None:
+    camera = Camera(SplitDecision(1, 'raw', math.inf))
+    frame = camera.send()
+    assert camera.wake_s == pytest.approx(frame.sent_s + MAX_ANSWER_TIMEOUT_S)
+
+
+def test_no_head_starts_while_a_frame_is_finished() -> None:
+    camera = Camera(OFFLOAD)
+    frame = camera.send()
+    camera.acknowledge(frame)
+    camera.wake()
+    assert Prepare not in kinds(camera.image())
+    assert Prepare in kinds(camera.finish(frame))
+
+
+def test_an_answer_may_come_while_its_frame_is_finished() -> None:
+    camera = Camera(OFFLOAD)
+    frame = camera.send()
+    camera.wake()
+    actions = camera.answer(frame)
+    assert kinds(actions) == [StopFinishing, Deliver, Report]
+    assert frame.outputs == f'answer {frame.sequence}'
+    assert kinds(camera.finish(frame)) == [], 'the frame was delivered'
+    assert camera.delivered == [(1, Outcome.ANSWERED)]
+    assert (camera.policy.counters.fell_back, camera.policy.counters.late_answers) == (0, 0)
+
+
+def test_a_late_answer_is_reported_once() -> None:
+    camera = Camera(OFFLOAD)
+    frame = camera.send()
+    camera.wake()
+    camera.finish(frame)
+    assert kinds(camera.answer(frame)) == [Report] and kinds(camera.answer(frame)) == []
+    late = camera.reports(Outcome.LATE)
+    assert len(late) == 1 and late[0].answered_s > late[0].given_up_s > late[0].sent_s
+    assert camera.policy.counters.late_answers == 2
+    assert camera.delivered == [(1, Outcome.FELL_BACK)]
+
+
+def test_late_answers_are_known_for_the_latest_frames_only() -> None:
+    camera, frames = Camera(OFFLOAD), []
+    for number in range(REMEMBERED + 1):
+        camera.decide(SplitDecision(1, 'raw', 1.0, SESSION, number))
+        frames.append(camera.send())
+        camera.wake()
+        camera.finish(frames[-1])
+    assert kinds(camera.answer(frames[0])) == [] and kinds(camera.answer(frames[1])) == [Report]
+
+
+@pytest.mark.parametrize('session, sequence', [(SESSION + 1, 1), (SESSION, 2), (SESSION, 0)])
+def test_messages_of_other_frames_change_nothing(session, sequence) -> None:
+    camera = Camera(OFFLOAD)
+    camera.send()
+    assert camera.tell(camera.policy.on_acknowledgement, session, sequence) == []
+    assert camera.tell(camera.policy.on_answer, session, sequence, Status.OK, '', None, 0, EdgeTimes()) == []
+    assert camera.policy.link_is_full and camera.delivered == []
+    assert camera.policy.counters.late_answers == 1
+
+
+def test_an_answer_to_a_frame_that_was_never_sent_is_not_taken() -> None:
+    camera, first = waiting_payload()
+    camera.decide(SILENT)
+    assert camera.tell(camera.policy.on_answer, SESSION, 3, Status.OK, '', 'forged', 0, EdgeTimes()) == []
+    camera.finish(first)
+    camera.tell(camera.policy.on_finished, 3, 'finished 3')
+    assert camera.delivered[1:] == [(2, Outcome.FELL_BACK), (3, Outcome.FELL_BACK)]
+
+
+@pytest.mark.parametrize('status', [Status.REFUSED, Status.SUPERSEDED, Status.FAILED])
+def test_after_a_refused_answer_the_edge_is_distrusted_until_the_monitor_knows(status) -> None:
+    camera = Camera(OFFLOAD)
+    frame = camera.send()
+    camera.acknowledge(frame)
+    assert one(camera.answer(frame, status=status), Finish).frame is frame
+    assert frame.detail == 'the reason'
+    camera.finish(frame)
+    for known, split in [(0, LOCAL), (frame.sequence, 1)]:
+        camera.decide(SplitDecision(1, 'raw', 1.0, SESSION, known))
+        assert one(camera.image(), Prepare).frame.split_index == split
+        camera.tell(camera.policy.on_prepared, 1)
+        camera.tell(camera.policy.on_head_done, 'outputs')
+
+
+def test_what_another_session_answered_is_no_reason_to_trust_the_edge() -> None:
+    camera = Camera(OFFLOAD)
+    frame = camera.send()
+    camera.wake()
+    camera.finish(frame)
+    camera.decide(SplitDecision(1, 'raw', 1.0, SESSION + 1, 1000))
+    assert one(camera.image(), Prepare).frame.split_index == LOCAL
+
+
+def test_when_the_edge_is_silent_all_that_was_sent_is_finished_in_order() -> None:
+    camera = Camera(OFFLOAD)
+    first = camera.send()
+    camera.acknowledge(first)
+    second = camera.send()
+    assert one(camera.decide(SILENT), Finish).frame is first
+    assert one(camera.finish(first), Finish).frame is second
+    camera.finish(second)
+    assert camera.delivered == [(1, Outcome.FELL_BACK), (2, Outcome.FELL_BACK)]
+    assert second.detail == 'the edge is silent'
+
+
+def test_a_payload_that_waits_for_a_silent_edge_is_not_sent() -> None:
+    camera, first = waiting_payload()
+    assert one(camera.decide(SILENT), Finish).frame is first
+    waiting = one(camera.finish(first), Finish).frame
+    camera.finish(waiting)
+    assert camera.delivered[1:] == [(2, Outcome.FELL_BACK), (3, Outcome.FELL_BACK)]
+    assert math.isnan(waiting.sent_s) and waiting.waited_s == 0.0
+    assert len([action for action in camera.actions if isinstance(action, Send)]) == 2
+
+
+def test_a_payload_that_waited_for_the_link_has_the_newest_timeout() -> None:
+    camera, first = waiting_payload()
+    camera.decide(SplitDecision(1, 'raw', 0.25))
+    assert one(camera.acknowledge(first), Send).frame.answer_timeout_s == 0.25
+
+
+def test_a_payload_that_waited_keeps_its_timeout_when_another_choice_is_decided() -> None:
+    camera, first = waiting_payload()
+    camera.decide(SplitDecision(2, 'raw', 0.25))
+    assert one(camera.acknowledge(first), Send).frame.answer_timeout_s == 1.0
+
+
+@pytest.mark.parametrize('stage', ['encoding', 'sending'])
+def test_a_payload_that_cannot_be_sent_is_finished_here(stage) -> None:
+    camera = Camera(OFFLOAD)
+    camera.image()
+    camera.tell(camera.policy.on_prepared, 1)
+    camera.tell(camera.policy.on_head_done, 'activation')
+    if stage == 'sending':
+        assert Send in kinds(camera.tell(camera.policy.on_payload_ready, 1000))
+    frame = one(camera.tell(camera.policy.on_payload_failed, 'out of memory'), Finish).frame
+    assert frame.detail == 'the payload could not be sent (out of memory)'
+    camera.finish(frame)
+    assert camera.delivered == [(1, Outcome.FELL_BACK)] and not camera.policy.link_is_full
+    assert one(camera.image(), Prepare).frame.split_index == LOCAL
+
+
+def test_an_answer_before_the_payload_counts_as_sent_is_taken() -> None:
+    camera = Camera(OFFLOAD)
+    frame = one(camera.compute(), Send).frame
+    assert kinds(camera.answer(frame)) == [Deliver, Report]
+    assert kinds(camera.tell(camera.policy.on_payload_failed, 'too late')) == []
+    assert camera.delivered == [(1, Outcome.ANSWERED)] and camera.policy.idle
+
+
+def test_a_frame_that_cannot_be_finished_is_dropped_and_the_monitor_learns_it() -> None:
+    camera = Camera(OFFLOAD)
+    frame = camera.send()
+    camera.wake()
+    assert kinds(camera.tell(camera.policy.on_finish_failed, frame.sequence)) == [Drop, Report]
+    assert camera.policy.counters.failed == 1 and camera.policy.idle
+
+
+def test_predictions_keep_the_order_of_the_frames() -> None:
+    camera = Camera(OFFLOAD)
+    first = camera.send()
+    camera.acknowledge(first)
+    second = camera.send()
+    assert kinds(camera.answer(second)) == []
+    camera.answer(first)
+    assert camera.delivered == [(1, Outcome.ANSWERED), (2, Outcome.ANSWERED)]
+    assert first.latency_s > 0 and first.delivered_s == second.delivered_s
+
+
+# ---- a new decision while a head runs ----------------------------------------------------------------------------
+
+
+def slow_local_head() -> Camera:
+    """Return a camera on whose robot a head of local inference runs, which takes 60 s."""
+    camera = Camera()
+    camera.compute(head_s=60.0)
+    camera.image()
+    return camera
+
+
+@pytest.mark.parametrize('promised_s, interrupted', [(1.0, True), (59.0, False), (100.0, False)])
+def test_a_head_that_takes_longer_than_a_new_decision_promises_is_interrupted(promised_s, interrupted) -> None:
+    camera = slow_local_head()
+    camera.tell(camera.policy.on_prepared, 1)
+    actions = camera.decide(SplitDecision(1, 'raw', 1.0, predicted_latency_s=promised_s), after_s=2.0)
+    assert kinds(actions) == ([InterruptHead] if interrupted else [])
+    if interrupted:
+        frame = one(camera.tell(camera.policy.on_head_interrupted), RunHead).frame
+        assert frame.choice == (1, 'raw') and frame.wait_s == pytest.approx(2.0)
+        assert camera.decide(SplitDecision(2, 'raw', 1.0, predicted_latency_s=0.0)) == [], 'once for each frame'
+        camera.tell(camera.policy.on_head_done, 'activation')
+        assert Send in kinds(camera.tell(camera.policy.on_payload_ready, 1000))
+
+
+def test_a_decision_during_the_resize_changes_the_head_before_it_runs() -> None:
+    camera = slow_local_head()
+    camera.decide(OFFLOAD)
+    assert one(camera.tell(camera.policy.on_prepared, 1), RunHead).frame.choice == OFFLOAD.choice
+    assert InterruptHead not in kinds(camera.actions)
+
+
+def test_a_head_that_was_done_before_the_interrupt_counts() -> None:
+    camera = slow_local_head()
+    camera.tell(camera.policy.on_prepared, 1)
+    assert one(camera.decide(OFFLOAD), InterruptHead)
+    assert Deliver in kinds(camera.tell(camera.policy.on_head_done, 'outputs'))
+
+
+def test_a_decision_that_cannot_be_trusted_interrupts_nothing() -> None:
+    camera = Camera()
+    camera.compute(head_s=60.0)
+    camera.decide(OFFLOAD)
+    frame = camera.send()
+    camera.answer(frame, status=Status.FAILED)
+    camera.finish(frame)
+    camera.image()
+    camera.tell(camera.policy.on_prepared, 1)
+    assert camera.decide(OFFLOAD) == [], 'it does not know of the failed frame'
+    assert one(camera.decide(SplitDecision(1, 'raw', 1.0, SESSION, 2, predicted_latency_s=0.2)), InterruptHead)
+
+
+def test_a_head_says_for_how_long_another_frame_was_finished_beside_it() -> None:
+    camera = Camera(OFFLOAD)
+    first = camera.send()
+    camera.acknowledge(first)
+    camera.image()
+    camera.tell(camera.policy.on_prepared, 1)
+    camera.decide(SILENT, after_s=0.1)
+    camera.finish(first, after_s=0.2)
+    camera.tell(camera.policy.on_head_done, 'activation', after_s=0.3)
+    second = one(camera.tell(camera.policy.on_payload_ready, 1000), Finish).frame
+    assert (second.head_s, second.finishing_s) == pytest.approx((0.6, 0.2))
+    assert first.finishing_s == 0.0
+
+
+# ---- the end -----------------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_camera_accepts_nothing_and_still_takes_answers() -> None:
+    camera = Camera(OFFLOAD)
+    frame = camera.send()
+    camera.image()
+    camera.tell(camera.policy.on_stop)
+    assert camera.image() == [] and camera.policy.counters.dropped == 2
+    assert not camera.policy.ended
+    camera.answer(frame)
+    assert camera.delivered == [(1, Outcome.ANSWERED)] and camera.policy.ended
+
+
+def test_a_stopped_camera_sends_nothing_more() -> None:
+    camera, first = waiting_payload()
+    waiting = one(camera.tell(camera.policy.on_stop), Finish).frame
+    camera.finish(waiting)
+    camera.answer(first)
+    assert camera.delivered[1:] == [(2, Outcome.ANSWERED), (3, Outcome.FELL_BACK)] and camera.policy.ended
+
+
+def test_a_closed_camera_finishes_at_once_what_it_sent_and_what_its_head_still_brings() -> None:
+    camera = Camera(OFFLOAD)
+    first = camera.send()
+    camera.acknowledge(first)
+    camera.image()
+    camera.tell(camera.policy.on_prepared, 1)
+    assert one(camera.tell(camera.policy.on_close), Finish).frame is first
+    camera.finish(first)
+    camera.tell(camera.policy.on_head_done, 'activation')
+    second = one(camera.tell(camera.policy.on_payload_ready, 1000), Finish).frame
+    assert not camera.policy.ended
+    camera.finish(second)
+    assert camera.delivered == [(1, Outcome.FELL_BACK), (2, Outcome.FELL_BACK)] and camera.policy.ended
+    assert first.detail == 'the camera ends' and second.detail == 'the camera ends before the payload was sent'
+
+
+# ---- any sequence of events --------------------------------------------------------------------------------------
+
+
+class Chaos:
+    """
+    Carries out a policy's actions at random instants, and has the edge do anything.
+
+    What must hold is checked after each event: order, one delivery for each frame, limits, one head and one tail at a
+    time, and that the policy asks to be woken only in the future.
+    """
+
+    def __init__(self, max_unanswered: int) -> None:
+        self.policy = CameraPolicy(LOCAL, SESSION, max_unanswered=max_unanswered)
+        self.now_s = 0.0
+        self.head: Action | None = None
+        self.interrupting = False
+        self.finishing: FrameRecord | None = None
+        self.sent: dict[int, FrameRecord] = {}
+        self.done: list[int] = []
+        self.accepted = 0
+        self.images = 0
+        self.wake_s = math.inf
+
+    def tell(self, event, *values, **options) -> None:
+        for action in event(*values, now_s=self.now_s, **options):
+            self.take(action)
+        unanswered = self.policy.unanswered
+        assert len(unanswered) <= self.policy.max_unanswered
+        assert sum(math.isnan(frame.received_s) for frame in unanswered) <= 1
+        assert self.wake_s > self.now_s
+
+    def take(self, action: Action) -> None:
+        match action:
+            case Prepare() | RunHead() | Encode() | Send():
+                assert self.head is None
+                self.head = action
+                if isinstance(action, Send):
+                    assert not math.isnan(action.frame.sent_s)
+                    self.sent[action.frame.sequence] = action.frame
+            case InterruptHead():
+                assert isinstance(self.head, RunHead)
+                self.interrupting = True
+            case Finish(frame):
+                assert self.finishing is None
+                self.finishing = frame
+            case StopFinishing(frame):
+                assert self.finishing is frame
+                self.finishing = None
+            case Deliver(frame) | Drop(frame):
+                self.done.append(frame.sequence)
+            case WakeAt(at_s):
+                self.wake_s = at_s
+
+    def pass_time(self, seconds: float) -> None:
+        until_s = self.now_s + seconds
+        while self.wake_s <= until_s:
+            self.now_s = self.wake_s
+            self.tell(self.policy.on_time)
+        self.now_s = until_s
+
+    def end_head(self, well: bool) -> None:
+        action, self.head = self.head, None
+        match action:
+            case Prepare() if well:
+                self.accepted += 1
+                self.tell(self.policy.on_prepared, 1)
+            case Prepare():
+                self.tell(self.policy.on_image_refused)
+            case RunHead() if self.interrupting and not well:
+                self.interrupting = False
+                self.tell(self.policy.on_head_interrupted)
+            case RunHead():
+                self.interrupting = False
+                event, values = (self.policy.on_head_done, ('outputs',)) if well else (self.policy.on_head_failed, ())
+                self.tell(event, *values)
+            case Encode() if well:
+                self.tell(self.policy.on_payload_ready, 1000)
+            case Send() if well:
+                self.tell(self.policy.on_payload_sent)
+            case Encode() | Send():
+                self.tell(self.policy.on_payload_failed, 'no reason')
+
+    def end_finish(self, well: bool) -> None:
+        frame, self.finishing = self.finishing, None
+        if frame is not None and well:
+            self.tell(self.policy.on_finished, frame.sequence, 'outputs')
+        elif frame is not None:
+            self.tell(self.policy.on_finish_failed, frame.sequence)
+
+    def image(self, period_s: float) -> None:
+        self.images += 1
+        self.tell(self.policy.on_image, self.images, period_s=period_s)
+
+
+spans = st.sampled_from([0.0, 0.001, 0.02, 0.1, 0.5, 2.0])
+choices = st.tuples(st.integers(0, LOCAL), st.sampled_from(['raw', 'blosc2']))
+decisions = st.builds(
+    lambda choice, timeout_s, known, local_if_wait_s, predicted_s, share, degraded: SplitDecision(
+        *choice, timeout_s, SESSION, known, local_if_wait_s, predicted_s, share, degraded),
+    choices, st.sampled_from([0.0, 0.05, 1.0, math.inf]), st.integers(0, 12), st.sampled_from([0.0, 0.1, math.inf]),
+    st.sampled_from([0.0, 0.01, 1.0]), st.sampled_from([0.0, 0.08, 0.5]), st.booleans() | st.just(False))
+events = st.one_of(
+    st.tuples(st.just('image'), st.sampled_from([0.1, math.nan])),
+    st.tuples(st.just('head'), st.sampled_from([True, True, True, False])),
+    st.tuples(st.just('head'), st.just(True)),
+    st.tuples(st.just('finish'), st.sampled_from([True, True, False])),
+    st.tuples(st.just('acknowledge'), st.integers(0, 3)),
+    st.tuples(st.just('answer'), st.integers(0, 3), st.sampled_from([Status.OK, Status.OK, *Status])),
+    st.tuples(st.just('decision'), decisions),
+    st.tuples(st.just('time'), spans),
+    st.tuples(st.just('stop')),
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(max_unanswered=st.integers(1, 4), steps=st.lists(events, max_size=80))
+def test_whatever_happens_each_frame_is_delivered_or_dropped_once_in_order_and_the_limits_hold(
+    max_unanswered, steps
+) -> None:
+    chaos = Chaos(max_unanswered)
+    for kind, *values in steps:
+        chaos.pass_time(0.001)
+        sequence = max([0, *chaos.sent]) - values[0] if kind in ('acknowledge', 'answer') else 0
+        match kind:
+            case 'image':
+                chaos.image(*values)
+            case 'head':
+                chaos.end_head(*values)
+            case 'finish':
+                chaos.end_finish(*values)
+            case 'acknowledge':
+                chaos.tell(chaos.policy.on_acknowledgement, SESSION, sequence)
+            case 'answer':
+                chaos.tell(chaos.policy.on_answer, SESSION, sequence, values[1], '', 'outputs', 1, EdgeTimes(0.01))
+            case 'decision':
+                chaos.tell(chaos.policy.on_decision, *values)
+            case 'time':
+                chaos.pass_time(*values)
+            case 'stop':
+                chaos.tell(chaos.policy.on_stop)
+        assert chaos.done == list(range(1, len(chaos.done) + 1)), 'out of order, or twice'
+    chaos.tell(chaos.policy.on_close)
+    for _ in range(100):
+        chaos.end_head(True)
+        chaos.end_finish(True)
+    assert chaos.policy.ended and chaos.done == list(range(1, chaos.accepted + 1))
+    counters = chaos.policy.counters
+    assert counters.accepted == chaos.accepted == counters.delivered + counters.failed
+    assert counters.accepted + counters.refused_images + counters.dropped == chaos.images
