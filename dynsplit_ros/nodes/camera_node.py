@@ -255,7 +255,7 @@ class CameraNode(Managed):
             sum(len(tensor.data) for tensor in message.outputs),
             EdgeTimes(message.held_s, message.queueing_s, message.decode_s, message.tail_s, message.batch))
 
-    # ---- what the robot asks of the world (runtime.robot.Outside); called from its threads -------------------------
+    # ---- what the robot asks of the world (runtime.robot.CameraIO); called from its threads -------------------------
 
     def prepare(self, source: list[Shot]) -> Tensor:
         """Convert and resize the camera images of a frame; one that cannot be used is left out of it."""

@@ -45,7 +45,7 @@ from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, SplitDecision,
 Outputs = dict[str, Tensor]
 
 
-class Outside(Protocol):
+class CameraIO(Protocol):
     """What the robot needs of the world around it; the node implements it with topics. Called from several threads."""
 
     def prepare(self, image: Any) -> Tensor:
@@ -78,7 +78,7 @@ class Robot:
     def __init__(
         self,
         split: SplitModel,
-        outside: Outside,
+        io: CameraIO,
         *,
         max_unanswered: int = 3,
         slowdown: float = 1.0,
@@ -88,7 +88,7 @@ class Robot:
         self.policy = policy or CameraPolicy(
             split.local_index, secrets.randbits(63) | 1, max_unanswered=max_unanswered)
         self._split = split
-        self._outside = outside
+        self._io = io
         self._slowdown = slowdown
         self._clock = clock
 
@@ -234,14 +234,14 @@ class Robot:
     def _prepare(self, frame: FrameRecord) -> None:
         started_s = self._clock()
         try:
-            self._image = self._outside.prepare(frame.image)
+            self._image = self._io.prepare(frame.image)
             self._slow_down(started_s)
         except DynsplitError as error:
             self._handle(self.policy.on_image_refused)
-            self._outside.refuse(frame.image, str(error))
+            self._io.refuse(frame.image, str(error))
         except Exception as error:
             self._handle(self.policy.on_image_refused)
-            self._outside.fault(f'the image could not be processed ({type(error).__name__}: {error})')
+            self._io.fault(f'the image could not be processed ({type(error).__name__}: {error})')
         else:
             self._handle(self.policy.on_prepared, len(self._image))
 
@@ -259,7 +259,7 @@ class Robot:
             self._handle(self.policy.on_head_interrupted)
         except Exception as error:
             self._handle(self.policy.on_head_failed)
-            self._outside.fault(f'the frame could not be processed ({type(error).__name__}: {error})')
+            self._io.fault(f'the frame could not be processed ({type(error).__name__}: {error})')
         else:
             self._handle(self.policy.on_head_done, activation)
 
@@ -277,7 +277,7 @@ class Robot:
     def _send(self, frame: FrameRecord) -> None:
         payload, self._payload = self._payload, ()
         try:
-            self._outside.send(frame, payload)
+            self._io.send(frame, payload)
         except Exception as error:
             self._on_payload_failed(error)
         else:
@@ -286,7 +286,7 @@ class Robot:
     def _on_payload_failed(self, error: Exception) -> None:
         reason = f'{type(error).__name__}: {error}'
         self._handle(self.policy.on_payload_failed, reason)
-        self._outside.fault(f'a payload could not be sent ({reason})')
+        self._io.fault(f'a payload could not be sent ({reason})')
 
     # ---- the finish thread ---------------------------------------------------------------------------------------
 
@@ -303,7 +303,7 @@ class Robot:
         except Exception as error:
             if not answered():  # by then there is nothing left to finish it from
                 self._handle(self.policy.on_finish_failed, frame.sequence)
-                self._outside.fault(f'a frame could not be finished ({type(error).__name__}: {error})')
+                self._io.fault(f'a frame could not be finished ({type(error).__name__}: {error})')
         else:
             self._handle(self.policy.on_finished, frame.sequence, outputs)
         with self._changed:
@@ -325,14 +325,14 @@ class Robot:
                 match self._outgoing.popleft():
                     case Deliver(frame):
                         try:
-                            self._outside.deliver(frame, frame.outputs)
+                            self._io.deliver(frame, frame.outputs)
                         except Exception as error:  # The frames behind this one must still be delivered.
-                            self._outside.fault(
+                            self._io.fault(
                                 f'a prediction could not be published ({type(error).__name__}: {error})')
                             with self._changed:
                                 self.policy.on_delivery_failed()
                     case Report(frame):
                         try:
-                            self._outside.report(frame)
+                            self._io.report(frame)
                         except Exception as error:
-                            self._outside.fault(f'a report could not be published ({type(error).__name__}: {error})')
+                            self._io.fault(f'a report could not be published ({type(error).__name__}: {error})')
