@@ -24,7 +24,8 @@ PUBLIC = {
     'tasks': ('interpret', 'Result', 'output_digest'),
     'profile.measure': ('measure',),
     'profile.profile': ('Profile', 'merge', 'SystemProfile'),
-    'runtime.monitor': ('Monitor', 'MonitorSettings', 'Decision', 'FrameObservation'),
+    'policies.records': ('SplitDecision', 'FrameRecord'),
+    'runtime.monitor': ('Monitor', 'MonitorSettings', 'FrameObservation'),
     'estimators.link': ('LinkEstimate', 'Probe'),
     'estimators.load': ('LoadEstimate', 'LoadReport'),
 }
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from dynsplit_ros.estimators.load import *  # noqa: F401, F403
     from dynsplit_ros.model import *  # noqa: F401, F403
     from dynsplit_ros.partition import *  # noqa: F401, F403
+    from dynsplit_ros.policies.records import *  # noqa: F401, F403
     from dynsplit_ros.profile.measure import *  # noqa: F401, F403
     from dynsplit_ros.profile.profile import *  # noqa: F401, F403
     from dynsplit_ros.runtime.monitor import *  # noqa: F401, F403
