@@ -188,6 +188,13 @@ def test_a_record_says_where_the_time_of_a_frame_went() -> None:
     assert answered.waited_s == pytest.approx(0.001 + 0.05 + 0.045)
 
 
+def test_an_edge_that_claims_more_time_than_passed_gives_no_negative_transfer() -> None:
+    camera = Camera(OFFLOAD)
+    frame = camera.send()
+    camera.tell(camera.policy.on_answer, SESSION, frame.sequence, Status.OK, '', None, 0, EdgeTimes(held_s=9.0))
+    assert frame.transfer_s == 0.0
+
+
 # ---- limits and pacing -------------------------------------------------------------------------------------------
 
 
@@ -279,6 +286,9 @@ def test_what_chooses_instead_of_the_decisions_is_bound_to_the_other_rules() -> 
     assert Prepare not in kinds(camera.image())
     camera.now_s = camera.wake_s
     assert camera.wake_s == pytest.approx(100.5) and asked[-1] == (1, 100.0)
+    for split, choice in [(1, (1, 'raw')), (LOCAL, (LOCAL, ''))]:
+        camera = Camera(choose=lambda image, arrived_s, now_s: (SplitDecision(split, 'raw', math.inf), now_s))
+        assert one(camera.image(), Prepare).frame.choice == choice
 
 
 # ---- the edge fails ----------------------------------------------------------------------------------------------
@@ -290,7 +300,9 @@ def test_a_frame_is_finished_here_after_its_timeout() -> None:
     assert camera.wake_s == pytest.approx(frame.sent_s + 1.0)
     assert camera.tell(camera.policy.on_time, after_s=0.9) == []
     assert one(camera.wake(), Finish).frame is frame
+    assert frame.activation == 'activation', 'the robot needs it to finish the frame'
     assert kinds(camera.finish(frame, after_s=0.1)) == [Deliver, Report]
+    assert frame.activation is None and frame.outputs == 'finished 1'
     report = camera.reports(Outcome.FELL_BACK)[0]
     assert (report.finish_s, report.waited_s) == pytest.approx((0.1, 1.0))
     assert report.detail == 'no answer within 1.000 s'
@@ -490,6 +502,41 @@ def test_a_head_that_takes_longer_than_a_new_decision_promises_is_interrupted(pr
         assert Send in kinds(camera.tell(camera.policy.on_payload_ready, 1000))
 
 
+def test_the_choice_that_a_head_follows_does_not_interrupt_it_when_it_is_decided_again() -> None:
+    camera = Camera(OFFLOAD)
+    frame = camera.send(head_s=60.0)
+    camera.acknowledge(frame)
+    camera.answer(frame, after_s=0.1)
+    camera.image()
+    camera.tell(camera.policy.on_prepared, 1)
+    assert camera.decide(OFFLOAD) == []
+    assert one(camera.decide(SplitDecision(2, 'raw', 1.0, predicted_latency_s=0.2)), InterruptHead)
+
+
+def test_each_frame_may_be_interrupted_once() -> None:
+    camera = slow_local_head()
+    for _ in range(2):
+        camera.tell(camera.policy.on_prepared, 1)
+        assert one(camera.decide(SplitDecision(1, 'raw', 1.0, predicted_latency_s=0.2)), InterruptHead)
+        assert camera.decide(SplitDecision(LOCAL, '', 0.0)) == []
+        camera.tell(camera.policy.on_head_interrupted)
+        camera.tell(camera.policy.on_head_done, 'outputs', after_s=60.0)
+        camera.image()
+
+
+def test_a_head_that_was_interrupted_for_an_edge_that_fails_meanwhile_is_local_again() -> None:
+    camera = Camera()
+    camera.compute(head_s=60.0)
+    camera.decide(OFFLOAD)
+    sent = camera.send()
+    camera.decide(SplitDecision(LOCAL, '', 0.0))
+    camera.image()
+    camera.tell(camera.policy.on_prepared, 1)
+    assert one(camera.decide(OFFLOAD), InterruptHead)
+    camera.answer(sent, status=Status.FAILED)
+    assert one(camera.tell(camera.policy.on_head_interrupted), RunHead).frame.choice == (LOCAL, '')
+
+
 def test_a_decision_during_the_resize_changes_the_head_before_it_runs() -> None:
     camera = slow_local_head()
     camera.decide(OFFLOAD)
@@ -529,6 +576,9 @@ def test_a_head_says_for_how_long_another_frame_was_finished_beside_it() -> None
     second = one(camera.tell(camera.policy.on_payload_ready, 1000), Finish).frame
     assert (second.head_s, second.finishing_s) == pytest.approx((0.6, 0.2))
     assert first.finishing_s == 0.0
+    camera.finish(second)
+    camera.compute()
+    assert camera.reports(Outcome.LOCAL)[0].finishing_s == 0.0
 
 
 # ---- the end -----------------------------------------------------------------------------------------------------
