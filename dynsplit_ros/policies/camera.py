@@ -390,16 +390,15 @@ class CameraPolicy:
 
     def on_stop(self, now_s: float) -> list[Action]:
         """Accept no image and send no payload any more; frames that were sent still wait for their answers."""
-        self._stopped = True
-        self.counters.dropped += self._waiting is not None
-        self._waiting = None
+        self._stop()
         return self._act(now_s)
 
     def on_close(self, now_s: float) -> list[Action]:
         """Stop, and finish each frame here at once whose answer has not come."""
         for frame in self._unanswered.values():
             self._give_up(frame, 'the camera ends', now_s)
-        return self.on_stop(now_s)
+        self._stop()
+        return self._act(now_s)
 
     # ---- the rules -----------------------------------------------------------------------------------------------
 
@@ -419,6 +418,11 @@ class CameraPolicy:
         if self._head is None:
             raise ValueError('an event of the head came while no frame is at the head')
         return self._head
+
+    def _stop(self) -> None:
+        self._stopped = True
+        self.counters.dropped += self._waiting is not None
+        self._waiting = None
 
     def _start_next(self, now_s: float) -> float:
         """Start on the image that waits if its time has come; return the instant at which to look again."""
