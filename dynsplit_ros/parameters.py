@@ -117,7 +117,8 @@ MODEL = (
     Parameter('seed', 0, "Seed of the weights where weights is 'none'. Must be the same on robot and edge.",
               minimum=0, maximum=2**31 - 1),
     Parameter('device', 'cpu', "Where this side's part runs: 'cpu', 'cuda', 'cuda:1', …"),
-    Parameter('threads', 0, "CPU threads of this side's part; 0 leaves it to PyTorch.", minimum=0, maximum=1024),
+    Parameter('threads', 0, "CPU threads of this side's part, at most one for each processor; 0 leaves it to PyTorch.",
+              minimum=0, maximum=1024),
     Parameter('channels_last', False, 'Lay weights and images out with the channels innermost on this side; results '
               'may then differ in the last bits.'),
     Parameter('autocast', '', 'Type that this side computes in where torch finds it safe; results then differ.',
