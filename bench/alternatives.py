@@ -274,6 +274,7 @@ def main() -> int:
     import torch
 
     from dynsplit_ros.advice.conditions import Adviser
+    from dynsplit_ros.memory import keep_freed
     from dynsplit_ros.model import load_model
     from dynsplit_ros.partition import SplitModel
     from dynsplit_ros.planner import PlannerConstraints
@@ -281,6 +282,7 @@ def main() -> int:
     from dynsplit_ros.profile.profile import merge
 
     torch.set_num_threads(1)
+    keep_freed()
     figures = Figures()
     split = SplitModel(load_model(given.model, weights='none'))
     edge = kept_profile(split, progress=lambda text: None)

@@ -106,11 +106,13 @@ def _profile(name: str, folder: Path | None, figures: Figures) -> SystemProfile:
     else:
         import torch  # the processes that simulate do without
 
+        from dynsplit_ros.memory import keep_freed
         from dynsplit_ros.model import load_model
         from dynsplit_ros.partition import SplitModel
         from dynsplit_ros.profile.measure import measure
 
         torch.set_num_threads(1)
+        keep_freed()
         edge = measure(SplitModel(load_model(name)), (1,), MonitorSettings().codecs)
     figures.extra.setdefault('profiles', {})[name] = edge.to_document()  # to see again what these figures are about
     figures.add(f'{name}: the whole model on the edge', 1000 * edge.cuts[0].tail_s[1], 'ms')

@@ -27,6 +27,7 @@ from bench.setting import DEADLINE_S, Setter
 from dynsplit_ros import msg
 from dynsplit_ros.demo.processes import Processes
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.memory import keep_freed
 from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes import topics
@@ -112,6 +113,7 @@ class Rig:
 
     def __init__(self, folder: Path, input_size: int) -> None:
         torch.set_num_threads(1)
+        keep_freed()
         self.split = SplitModel(load_model('mobilenet_v2', weights='none', input_size=(input_size, input_size)))
         folder.mkdir(parents=True, exist_ok=True)
         profile = folder / 'profile.yaml'

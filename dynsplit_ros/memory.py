@@ -14,7 +14,8 @@ def keep_freed() -> None:
 
     The C library returns each large block to the kernel and gets it back page by page with the next frame: that is half
     of the time which 600 kB take between two processes, and a quarter to a third of an inference of MobileNetV2 (2300
-    page faults each). Without glibc nothing happens.
+    page faults each). Without glibc nothing happens. This is for programs, that is nodes and tools: the library never
+    calls it, for the process may be somebody else's.
     """
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     if mallopt is not None:

@@ -18,8 +18,10 @@ lose nothing to larger ones. One thread: the other cores are busy with the model
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import struct
+import threading
 from typing import Any
 
 import blosc2
@@ -44,9 +46,31 @@ _COMPRESSORS = {'zstd': (blosc2.Codec.ZSTD, 0x80), 'lz4': (blosc2.Codec.LZ4, 0x2
 _FILTERS = {'none': blosc2.Filter.NOFILTER, 'byte': blosc2.Filter.SHUFFLE, 'bit': blosc2.Filter.BITSHUFFLE}
 _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
-# Compressing takes milliseconds, in which the node's other threads should run. Process-wide, of this library
-# alone.
-blosc2.set_releasegil(True)
+_switching = threading.Lock()  # guards the two below
+_users = 0
+_host_releases = False
+
+
+@contextlib.contextmanager
+def _other_threads_run() -> Iterator[None]:
+    """
+    Let other threads run meanwhile: compressing takes milliseconds.
+
+    blosc2 has one switch for the whole process, off by default. The process may be somebody else's, so the first call
+    under way sets the switch and the last one sets it back.
+    """
+    global _users, _host_releases
+    with _switching:
+        if _users == 0:
+            _host_releases = blosc2.set_releasegil(True)
+        _users += 1
+    try:
+        yield
+    finally:
+        with _switching:
+            _users -= 1
+            if _users == 0:
+                blosc2.set_releasegil(_host_releases)
 
 
 def codec(
@@ -126,17 +150,18 @@ def compress(source: Bytes, item_bytes: int, compressor: str, shuffle: str) -> b
         return b''
     if source.nbytes > _MAX_BYTES:
         raise DynsplitError(f'{source.nbytes} bytes exceed the {_MAX_BYTES} of a Blosc2 chunk: use raw')
-    chunk: bytes = blosc2.compress2(
-        source,
-        codec=_COMPRESSORS[compressor][0],
-        clevel=1,
-        filters=[_FILTERS[shuffle]],
-        filters_meta=[0],
-        typesize=item_bytes,
-        blocksize=_BLOCK_BYTES,
-        splitmode=blosc2.SplitMode.ALWAYS_SPLIT,
-        nthreads=1,
-    )
+    with _other_threads_run():
+        chunk: bytes = blosc2.compress2(
+            source,
+            codec=_COMPRESSORS[compressor][0],
+            clevel=1,
+            filters=[_FILTERS[shuffle]],
+            filters_meta=[0],
+            typesize=item_bytes,
+            blocksize=_BLOCK_BYTES,
+            splitmode=blosc2.SplitMode.ALWAYS_SPLIT,
+            nthreads=1,
+        )
     return chunk
 
 
@@ -165,7 +190,8 @@ def decompress(data: memoryview, out: Bytes, item_bytes: int, compressor: str, s
     if not sound:
         raise DynsplitError(f'the Blosc2 header is not one of {compressor} after shuffle by {shuffle}')
     try:
-        blosc2.decompress2(data, dst=out, nthreads=1)
+        with _other_threads_run():
+            blosc2.decompress2(data, dst=out, nthreads=1)
     except (RuntimeError, ValueError) as error:
         raise DynsplitError('the Blosc2 chunk is damaged') from error
 

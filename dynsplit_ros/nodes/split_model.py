@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.memory import give_back
+from dynsplit_ros.memory import give_back, keep_freed
 from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes.shell import Shell
 from dynsplit_ros.partition import SplitModel
@@ -29,6 +29,7 @@ def load(node: Shell, values: SimpleNamespace, images: int) -> tuple[SplitModel,
     """Load, cut and profile for frames of ``images`` images; raise DynsplitError for what cannot be followed."""
     started_s = time.monotonic()
     _forward_log(node)
+    keep_freed()
     if values.threads:
         # With more threads than processors, each waits for the others: 1024 on 2 processors answered no image in 60 s.
         torch.set_num_threads(min(values.threads, os.cpu_count() or 1))

@@ -7,8 +7,8 @@ One run of the model is timed in stages, from each cut to the next, so that ever
 whatever slows the machine down for a while slows all of them. A head's time is the sum of the stages before
 its cut, a tail's of those behind; heads can thus only grow from cut to cut. The model as one piece is timed in
 turn with the stages, and the sums are scaled to end at its time. On a CUDA device the marks in time are the
-device's own events. The process keeps freed memory from then on, as nodes do: else the stages with the largest tensors
-took twice as long in every other profile.
+device's own events. Nodes and tools call :func:`dynsplit_ros.memory.keep_freed` first: in a process that returns freed
+memory to the kernel, the stages with the largest tensors took twice as long in every other profile.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import torch
 
 from dynsplit_ros.codec import CODECS, decode, encode, encode_answer, usable_codecs
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.memory import keep_freed
 from dynsplit_ros.partition import Cut, SplitModel
 from dynsplit_ros.profile.profile import CodecProfile, CutProfile, FORMAT, Profile
 
@@ -66,7 +65,6 @@ def measure(
     unknown = [name for name in codecs or () if name not in CODECS]
     if unknown:
         raise DynsplitError(f'codec {unknown[0]!r} was given to measure; known are {", ".join(CODECS)}')
-    keep_freed()
     frames = _frames(split, images)
     steps = len(sizes) + repeats + 1
     head_s: list[dict[int, float]] = [{} for _ in split.cuts]

@@ -83,11 +83,13 @@ def demonstrate(given: argparse.Namespace) -> int:
     import torch  # here, so that --help answers at once
 
     from dynsplit_ros.demo.processes import Processes
+    from dynsplit_ros.memory import keep_freed
     from dynsplit_ros.model import load_model
     from dynsplit_ros.partition import SplitModel
     from dynsplit_ros.profile.kept import kept_profile
 
     torch.set_num_threads(1)
+    keep_freed()
     console.print(f'[bold]dynsplit_ros demo[/bold]: {given.model}, robot {given.slowdown:g} times slower than this '
                   f'machine (emulated), ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}')
     split = SplitModel(load_model(given.model, weights=given.weights))

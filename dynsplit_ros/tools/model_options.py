@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
+from dynsplit_ros.memory import keep_freed
+
 if TYPE_CHECKING:
     from dynsplit_ros.partition import SplitModel
 
@@ -59,10 +61,11 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
 
 
 def split_model(arguments: argparse.Namespace, device: str = 'cpu', **options: Any) -> SplitModel:
-    """Return the model that the command line names, split."""
+    """Return the model that the command line names, split; this process then keeps freed memory, as nodes do."""
     from dynsplit_ros.model import load_model  # here, so that --help answers at once
     from dynsplit_ros.partition import SplitModel
 
+    keep_freed()
     model = load_model(
         arguments.model, arguments.weights, arguments.input_size, seed=arguments.seed, kwargs=arguments.kwargs,
         task=arguments.task, mean=arguments.mean, std=arguments.std
