@@ -1,10 +1,15 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What splitting costs: head plus tail against the whole module, memory, the time to list cuts, and resizing."""
+"""
+What splitting costs: head plus tail against the whole module, memory, the time to list cuts, and resizing.
+
+Also the first tail after a change of split, on an edge that prepares it and on one that does not.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from queue import SimpleQueue
 import subprocess
 import sys
 import time
@@ -14,9 +19,15 @@ import torch
 from torchvision.transforms import functional
 
 from bench.figures import argument_parser, Figures
+from dynsplit_ros.codec import encode
+from dynsplit_ros.memory import keep_freed
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.runtime.edge import Edge, Job
+from dynsplit_ros.policies.records import EdgeTimes, Status
 
+#: Between two frames of the benchmark of changes, in seconds.
+FRAME_PERIOD_S = 0.02
 _PLAIN = """
 import resource, torch
 from dynsplit_ros.model import load_model
@@ -40,11 +51,13 @@ def main() -> int:
     """Measure, print and write the figures."""
     parser = argument_parser(__doc__ or '')
     parser.add_argument('--rounds', type=int, default=100, help='interleaved timed runs per cut (100)')
+    parser.add_argument('--changes', type=int, default=10, help='changes to each split, prepared and not (10)')
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     figures = Figures()
     for name in ('mobilenet_v2', 'resnet50'):
         _overhead(figures, name, arguments.rounds)
+        _change_of_split(figures, name, arguments.changes)
     _one_copy(figures, 'resnet50')
     _listing(figures)
     _resizing(figures, 'mobilenet_v2', arguments.rounds)
@@ -82,6 +95,67 @@ def _overhead(figures: Figures, name: str, rounds: int) -> None:
     figures.add(f'{name}: the whole module', 1000 * float(np.median(sum(whole_s.values(), []))), 'ms')
 
 
+class _Answers:
+    """What an edge asks of the world: keeps the times of each answer."""
+
+    def __init__(self) -> None:
+        self.times: SimpleQueue[EdgeTimes] = SimpleQueue()
+
+    def answer(self, job: Job, status: Status, reason: str, outputs: dict[str, torch.Tensor], times: EdgeTimes) -> None:
+        if status is not Status.OK:
+            raise RuntimeError(reason)
+        self.times.put(times)
+
+    def fault(self, reason: str) -> None:
+        raise RuntimeError(reason)
+
+
+def _change_of_split(figures: Figures, name: str, changes: int) -> None:
+    """
+    Change the split of an edge's robot, and compare the first tail with the later ones of the same split.
+
+    Each change goes to a tail that this edge has not run yet, for it drops all that is built. Before, it serves another
+    split. Frames come as from a camera, so that what the processor keeps between two of them is the same for all.
+    """
+    keep_freed()
+    split = SplitModel(load_model(name))
+    image = torch.zeros((1, 3, *split.model.input_size), dtype=torch.uint8)
+    payloads = {cut.index or 0: encode('raw', split.head(cut)(image)) for cut in split.cuts[:-1]}
+    answers = _Answers()
+    edge = Edge(split, answers)
+
+    def tail_s(index: int) -> float:
+        time.sleep(FRAME_PERIOD_S)
+        edge.submit(Job('robot', None, split.fingerprint, index, 'raw', 60.0, payloads[index]))
+        return answers.times.get(timeout=60).tail_s
+
+    for prepared in (False, True):
+        ratios: list[float] = []
+        first_s: list[float] = []
+        for number in range(changes):
+            for index in payloads:
+                split._cache.clear()
+                other = (index + 1 + number) % len(payloads)
+                for _ in range(3):
+                    tail_s(other if other != index else (index + 1) % len(payloads))
+                if prepared:
+                    before = edge.counts()['prepared']
+                    edge.on_split('robot', split.fingerprint, index, 'raw')
+                    while edge.counts()['prepared'] == before:
+                        time.sleep(0.001)
+                first, *later = (tail_s(index) for _ in range(8))
+                first_s.append(first)
+                ratios.append(first / float(np.median(later)))
+        how = 'prepared' if prepared else 'not prepared'
+        figures.add(
+            f'{name}: first tail after a change of split over the later ones, {how}', float(np.median(ratios)), '',
+            '<= 1.2' if prepared else None,
+        )
+        figures.add(f'{name}: the same, largest of {len(ratios)} changes', max(ratios), '')
+        figures.add(f'{name}: first tail after a change of split, {how}', 1000 * float(np.median(first_s)), 'ms')
+    edge.close()
+
+
 def _one_copy(figures: Figures, name: str) -> None:
     """Build head and tail of every candidate and count the weights' memory, and the process's growth."""
     model = load_model(name)
@@ -101,7 +175,7 @@ def _one_copy(figures: Figures, name: str) -> None:
     foreign = [
         tensor
         for part in split._cache.values()
-        for tensor in (*part.parameters(), *part.buffers())  # type: ignore[attr-defined]
+        for tensor in (*part.module.parameters(), *part.module.buffers())  # type: ignore[union-attr]
         if tensor.untyped_storage().data_ptr() not in own
     ]
     figures.add(f"{name}: tensors of heads and tails that are not the module's own", len(foreign), '', '== 0')

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Edge side: subscribes to every robot's activations, runs the tails, and answers."""
+"""Edge side: follows every robot's split, runs the tails of its activations, and answers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from dataclasses import asdict
 import math
 import sys
 import time
+from types import SimpleNamespace
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from torch import Tensor
 
 from dynsplit_ros import msg
 from dynsplit_ros.codec import encode_answer
+from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
-from dynsplit_ros.messages.timing import to_profile
+from dynsplit_ros.messages.timing import in_words, to_profile
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.managed import Managed
 from dynsplit_ros.nodes.shell import run
@@ -52,6 +54,7 @@ class RobotLink:
         self._subscriptions = [
             topics.ACTIVATION.subscription(node, self._on_activation, name(topics.ACTIVATION)),
             topics.PROBE.subscription(node, self._on_probe, name(topics.PROBE)),
+            topics.SPLIT.subscription(node, self._on_split, name(topics.SPLIT)),
         ]
 
     def _on_activation(self, message: msg.Activation) -> None:
@@ -65,6 +68,12 @@ class RobotLink:
             codec=message.codec,
             patience_s=message.patience_s,
             payload=from_tensors(message.tensors)))
+
+    def _on_split(self, message: msg.SplitDecision) -> None:
+        try:
+            self._node.edge.on_split(self.namespace, message.fingerprint, message.split_index, message.codec)
+        except DynsplitError as error:
+            self._node.tell(f'split of {self.namespace}', f'the split of {self.namespace} is not followed: {error}')
 
     def _on_probe(self, message: msg.Probe) -> None:
         arrived_s = time.monotonic()
@@ -176,20 +185,20 @@ class EdgeNode(Managed):
                 link.found_s = time.monotonic()
             elif link is not None and time.monotonic() - link.found_s > ABSENCE_S:
                 self.get_logger().info(f'the robot in namespace {namespace} has left')
-                self._links.pop(namespace).close()
                 self.edge.forget(namespace)
+                self._links.pop(namespace).close()
         for link in self._links.values():
             link.announce()
 
     def diagnose(self) -> tuple[bytes, str, dict[str, object]]:
-        """Tell how busy the edge is, and whose activations it refuses; a failing tail is an error."""
+        """Tell how busy the edge is, where each robot is split, and whom it refuses; a failing tail is an error."""
         counts = self.edge.counts()
         before, self._counts_before = self._counts_before, counts
         load = asdict(self._load) if self._load is not None else {}
         load.pop('refused_total', None)
         values = {**load, 'queueing_s': max(load.get('queueing_s', {}).values(), default=0.0),
                   'robots': ', '.join(self._links) or 'none', 'robots_not_served': len(self._unserved),
-                  'answered': 0, 'refused': 0, 'superseded': 0, 'failed': 0, **counts}
+                  'answered': 0, 'refused': 0, 'superseded': 0, 'failed': 0, **counts, **self._splits()}
 
         def grows(name: str) -> bool:
             return counts.get(name, 0) > before.get(name, 0)
@@ -205,6 +214,13 @@ class EdgeNode(Managed):
         if self._unserved:
             return DiagnosticStatus.WARN, f'not serving {", ".join(sorted(self._unserved))}: raise max_robots', values
         return DiagnosticStatus.OK, f'serving {len(self._links)} robot{"s" * (len(self._links) != 1)}', values
+
+    def _splits(self) -> dict[str, str]:
+        """Return, in words, the split that each robot has announced."""
+        announced = self.edge.splits()
+        return {f'split of {namespace}': in_words(SimpleNamespace(
+            split_index=index, split_name=self.split.cuts[index].name, codec=codec))
+            for namespace, (index, codec) in announced.items() if namespace in self._links}
 
     def _report_load(self) -> None:
         load = self._load = self.edge.load()

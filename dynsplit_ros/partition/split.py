@@ -53,6 +53,21 @@ class Cut:
         return sum(spec.nbytes for spec in self.tensors)
 
 
+class _Part:
+    """A part of the model. ``module`` is None until the part is built; ``has_run`` says whether it ran since then."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.module: Callable[..., Any] | None = None
+        self.has_run = False
+
+    def __call__(self, *values: torch.Tensor) -> Any:
+        assert self.module is not None
+        result = self.module(*values)
+        self.has_run = True
+        return result
+
+
 class SplitModel:
     """
     A model and its cuts.
@@ -97,7 +112,7 @@ class SplitModel:
         self.model = model
         self.device = checked_device(device)
         self._channels_last, self._autocast, self._compile = channels_last, autocast, compile
-        self._cache: OrderedDict[tuple[int, int], Callable[..., Any]] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, int], _Part] = OrderedDict()
         self._cache_size = cache_size
         self._lock = threading.RLock()
 
@@ -266,6 +281,21 @@ class SplitModel:
 
         return run
 
+    def prepare_tail(self, cut: int | Cut, images: int = 1, stop: Stop | None = None) -> bool:
+        """
+        Build the tail at ``cut`` and run it once, on zeros for ``images`` images, unless it has already run.
+
+        Return whether it had to. The next run then takes as long as later ones: what torch sets up in a first run is
+        there. Given a function ``stop``, it raises Interrupted soon after that returns True.
+        """
+        start = self._position(cut)
+        if start == len(self.positions) or self._part(start, len(self.positions)).has_run:
+            return False
+        sent = zip(self.positions[start].tensors, self._sent_values(start))
+        self.tail(cut)({spec.name: torch.zeros(value.shape_at(images), dtype=getattr(torch, spec.dtype))
+                        for spec, value in sent}, stop)
+        return True
+
     def stage(self, begin: int | Cut, end: int | Cut) -> Callable[..., Any]:
         """
         Return the function from the values sent at one cut to those at a later one, both on the device.
@@ -293,20 +323,19 @@ class SplitModel:
     def _sent_values(self, position: int) -> list[Any]:
         return [self._analysis.values[node] for node in self._lives[position][1].sent]
 
-    def _part(self, begin: int, end: int) -> Callable[..., Any]:
+    def _part(self, begin: int, end: int) -> _Part:
         with self._lock:
-            part = self._cache.get((begin, end))
-            if part is None:
+            part = self._cache.setdefault((begin, end), _Part())
+            self._cache.move_to_end((begin, end))
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+        with part.lock:  # each part has its own lock, so that a part that is being built holds up no other
+            if part.module is None:
                 at, live = self._lives[begin]
                 to, result = self._lives[end] if end < len(self._lives) else (len(self._analysis.nodes), None)
-                part = build_part(self._root, self._analysis, self.device, at, live, to, result, not self._compile)
-                if self._compile:
-                    part = torch.compile(part)
-                self._cache[begin, end] = part
-                while len(self._cache) > self._cache_size:
-                    self._cache.popitem(last=False)
-            self._cache.move_to_end((begin, end))
-            return part
+                built = build_part(self._root, self._analysis, self.device, at, live, to, result, not self._compile)
+                part.module = torch.compile(built) if self._compile else built
+        return part
 
     @contextlib.contextmanager
     def _computing(self) -> Any:

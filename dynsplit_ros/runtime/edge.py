@@ -3,8 +3,9 @@
 """
 The edge side of a split network: runs tails for several robots, fairly, and tells how busy it is.
 
-One thread runs the tails. Activations come in on the caller's thread and wait in one short line for each robot; the
-robot that was served longest ago is next. A frame that waited longer than its robot will is not worked on.
+One thread runs the tails, another one prepares those that robots announce (``preparation.py``). Activations come in on
+the caller's thread and wait in one short line for each robot; the robot that was served longest ago is next. A frame
+that waited longer than its robot will is not worked on.
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.records import EdgeTimes, Status
 from dynsplit_ros.profile.profile import Profile
+from dynsplit_ros.runtime.preparation import Preparation
 from dynsplit_ros.tensors import of_image
 
 #: A robot that has sent nothing for this long no longer counts as served.
 ROBOT_GONE_S = 5.0
 #: A payload of more than this many times the cut's bytes (and a little) is refused at once, not kept until its turn.
 LARGEST_PAYLOAD = 2
+#: Most robots that something is kept of. Whoever calls forgets those that left; this bounds what is kept if not.
+MOST_ROBOTS = 1024
 _NO_TIMES = EdgeTimes()
 
 
@@ -52,6 +56,7 @@ class Job:
     patience_s: float
     payload: Sequence[EncodedTensor]
     arrived_s: float = 0.0
+    answered: bool = False
 
     def is_awaited(self, now_s: float) -> bool:
         """Whether its robot still waits for the answer."""
@@ -93,16 +98,19 @@ class _Line:
     """
     The frames of one robot that wait, oldest first.
 
-    ``served_s`` and ``heard_s`` are when one of them was last taken and last came in; ``first_s`` is since when the
-    present first one is first. ``others_s2`` (s²) sums, over the frames of other robots in this period, the tail's time
-    by the time during which a frame of this robot would have had to wait for it.
+    ``served_s`` and ``heard_s`` are when one of them was last taken and last came in, with ``images`` images;
+    ``first_s`` is since when the present first one is first. ``refused`` counts those that were refused. ``others_s2``
+    (s²) sums, over the frames of other robots in this period, the tail's time by the time during which a frame of this
+    robot would have had to wait for it.
     """
 
     jobs: deque[Job] = field(default_factory=deque)
     served_s: float = -math.inf
-    heard_s: float = 0.0
+    heard_s: float = -math.inf
     first_s: float = 0.0
     others_s2: float = 0.0
+    images: int = 1
+    refused: int = 0
 
 
 class Edge:
@@ -164,6 +172,7 @@ class Edge:
         self._ahead_s: dict[str, float] = {}  # … and how long it went before frames of each other robot
         self._clear_period()
 
+        self._preparation = Preparation(split, outside.fault)
         self._thread = threading.Thread(target=self._run, name='tail', daemon=True)
         self._thread.start()
 
@@ -176,6 +185,14 @@ class Edge:
     def submit(self, job: Job) -> None:
         """Queue an activation; it is answered in any case, at once where it is refused."""
         job.arrived_s = self._clock()
+        try:
+            self._accept(job)
+        except Exception as error:  # Whatever an activation holds, its robot must hear of it and the next one be taken.
+            self._fail([job], 'an activation could not be taken', error)
+
+    def _accept(self, job: Job) -> None:
+        with self._changed:
+            self._line(job.robot)
         if job.fingerprint != self._split.fingerprint:
             self._refuse(
                 job,
@@ -209,22 +226,66 @@ class Edge:
             return
         displaced = None
         with self._changed:
-            line = self._lines.setdefault(job.robot, _Line())
-            line.heard_s = job.arrived_s
-            if not line.jobs:
-                line.first_s = job.arrived_s
-            line.jobs.append(job)
-            if len(line.jobs) > self._max_waiting:
-                displaced = line.jobs.popleft()
-            self._changed.notify()
+            line = None if self._closing else self._line(job.robot)
+            if line is not None:
+                line.heard_s, line.images = job.arrived_s, images
+                if not line.jobs:
+                    line.first_s = job.arrived_s
+                line.jobs.append(job)
+                if len(line.jobs) > self._max_waiting:
+                    displaced = line.jobs.popleft()
+                self._changed.notify()
+        if self._closing and line is None:
+            self._answer(job, Status.SUPERSEDED, 'the edge left before its turn came')
+        elif line is None:
+            self._refuse(job, 'too many robots', f'frames of {MOST_ROBOTS} other robots wait already')
         if displaced is not None:
             self._supersede(displaced)
 
-    def forget(self, robot: str) -> None:
-        """Drop all that is held for a robot that has left."""
+    def _line(self, robot: str) -> _Line | None:
+        """
+        Return a robot's line; holds the lock.
+
+        A new line takes the place of the one that is unused for longest where there are too many; None where all are
+        in use.
+        """
+        line = self._lines.get(robot)
+        if line is None:
+            if len(self._lines) >= MOST_ROBOTS:
+                unused = [name for name, line in self._lines.items() if not line.jobs]
+                if not unused:
+                    return None
+                self._drop(min(unused, key=lambda name: self._lines[name].heard_s))
+            line = self._lines[robot] = _Line()
+        return line
+
+    def _drop(self, robot: str) -> Sequence[Job]:
+        """Drop what is kept of a robot and return its frames that waited; holds the lock."""
+        self._preparation.forget(robot)
+        line = self._lines.pop(robot, None)
+        return line.jobs if line is not None else ()
+
+    def on_split(self, robot: str, fingerprint: str, split_index: int, codec: str) -> None:
+        """
+        Prepare the tail that a robot is about to need, on a thread of its own.
+
+        Raises DynsplitError for a decision that this edge cannot serve, which then costs no work.
+        """
         with self._changed:
-            self._lines.pop(robot, None)
-            self._counts.pop(f'refused from {robot}', None)
+            line = self._line(robot)
+        if line is not None:
+            self._preparation.announce(robot, fingerprint, split_index, codec, line.images)
+
+    def splits(self) -> dict[str, tuple[int, str]]:
+        """Return the split and the codec (empty for local inference) that each robot has announced."""
+        return self._preparation.announced()
+
+    def forget(self, robot: str) -> None:
+        """Drop all that is held for a robot that has left, and send back its frames that wait."""
+        with self._changed:
+            waiting = self._drop(robot)
+        for job in waiting:
+            self._supersede(job)
 
     def load(self) -> Load:
         """Return how busy the edge was since the last call."""
@@ -254,15 +315,21 @@ class Edge:
             return load
 
     def counts(self) -> dict[str, int]:
-        """Return how many activations had which end since the start, those refused also by reason and by robot."""
+        """
+        Return how many activations had which end since the start, and how many tails were prepared.
+
+        Those refused are also counted by reason and, as long as it is not forgotten, by robot.
+        """
         with self._changed:
-            return dict(sorted(self._counts.items()))
+            by_robot = {f'refused from {robot}': line.refused for robot, line in self._lines.items() if line.refused}
+            return dict(sorted({**self._counts, **by_robot, 'prepared': self._preparation.prepared}.items()))
 
     def close(self, within_s: float = 1.0) -> None:
         """Take nothing more, end the thread, and send back what waits, so that its robots need not wait."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+        self._preparation.close(within_s)
         self._thread.join(min(within_s, threading.TIMEOUT_MAX))
         with self._changed:
             waiting = [job for line in self._lines.values() for job in line.jobs]
@@ -277,7 +344,7 @@ class Edge:
             try:
                 self._serve(jobs)
             except Exception as error:  # A thread that dies would leave every robot without an edge.
-                self._outside.fault(f'a frame could not be served ({type(error).__name__}: {error})')
+                self._fail(jobs, 'a frame could not be served', error)
             with self._changed:
                 self._account(self._clock())
 
@@ -367,6 +434,8 @@ class Edge:
                 images += self._images(job)
             except DynsplitError as error:
                 self._refuse(job, 'unreadable', str(error))
+            except Exception as error:  # Those that share the run must be served.
+                self._fail([job], 'an activation could not be decoded', error)
             job.payload = ()
         if not decoded:
             return
@@ -377,9 +446,7 @@ class Edge:
                 name: torch.cat([frame[name] for _, frame in decoded]) for name in decoded[0][1]}
             outputs = self._split.tail(index)(tensors)
         except Exception as error:  # Whatever the tail meets, the robots must hear of it and the next frame be served.
-            self._outside.fault(f'the tail of split {index} failed ({type(error).__name__}: {error})')
-            for job, _ in decoded:
-                self._answer(job, Status.FAILED, f'the tail failed ({type(error).__name__})')
+            self._fail([job for job, _ in decoded], f'the tail of split {index} failed', error)
             return
         if self._slowdown > 1:
             time.sleep((self._clock() - decoded_s) * (self._slowdown - 1))
@@ -400,21 +467,32 @@ class Edge:
     def _refuse(self, job: Job, kind: str, reason: str) -> None:
         with self._changed:
             self._counts[f'refused: {kind}'] += 1
-            self._counts[f'refused from {job.robot}'] += 1
+            if (line := self._lines.get(job.robot)) is not None:
+                line.refused += 1
         self._answer(job, Status.REFUSED, reason)
+
+    def _fail(self, jobs: Sequence[Job], what: str, error: Exception) -> None:
+        """Report an error that is none of the jobs' own, and answer those that have no answer yet."""
+        self._outside.fault(f'{what} ({type(error).__name__}: {error})')
+        for job in jobs:
+            if not job.answered:
+                self._answer(job, Status.FAILED, f'{what} ({type(error).__name__})')
 
     def _supersede(self, job: Job) -> None:
         self._answer(job, Status.SUPERSEDED, 'newer frames took its place before its turn came')
 
     def _answer(self, job: Job, status: Status, reason: str, outputs: dict[str, Tensor] | None = None,
                 times: EdgeTimes = _NO_TIMES) -> None:
-        """Answer a job; that its robot has left meanwhile must stop nobody else's."""
+        """Answer a job, with FAILED where its outputs cannot be sent; that its robot has left stops nobody else's."""
+        job.answered = True
         with self._changed:
             self._counts[status.name.lower() if status is not Status.OK else 'answered'] += 1
         try:
             self._outside.answer(job, status, reason, outputs or {}, times)
         except Exception as error:
             self._outside.fault(f'an answer could not be sent ({type(error).__name__}: {error})')
+            if outputs:
+                self._answer(job, Status.FAILED, f'the outputs could not be sent ({type(error).__name__})')
 
 
 def _can_share(split: SplitModel) -> bool:

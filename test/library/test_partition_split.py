@@ -43,8 +43,8 @@ def test_all_parts_share_the_modules_own_weights(split):
     parts = 0
     for cut in split.cuts[:-1]:
         for part in (split._part(0, cut.position), split._part(cut.position, len(split.positions))):
-            parts += len(list(part.parameters()))
-            assert {tensor.data_ptr() for tensor in (*part.parameters(), *part.buffers())} <= own
+            parts += len(list(part.module.parameters()))
+            assert {tensor.data_ptr() for tensor in (*part.module.parameters(), *part.module.buffers())} <= own
     assert parts > 100
 
 

@@ -17,7 +17,8 @@ from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import Interrupted, SplitModel
 from dynsplit_ros.policies.records import Outcome, SplitDecision, Status
 from dynsplit_ros.profile.profile import CodecProfile, CutProfile, Profile
-from dynsplit_ros.runtime.edge import _Line, Edge, Job
+from dynsplit_ros.runtime import edge as edge_module
+from dynsplit_ros.runtime.edge import _Line, Edge, Job, MOST_ROBOTS
 from dynsplit_ros.runtime.robot import Robot
 from dynsplit_ros.tensors import of_image
 
@@ -735,3 +736,96 @@ def test_a_robot_that_left_while_its_frame_waited_stops_nobody(split) -> None:
     answers.wait(1)
     edge.close()
     assert answers.all[0][:2] == (('stays', 4), Status.OK)
+
+
+@pytest.mark.parametrize('where', ['declared_batch', 'decode', 'of_image', '_serve'])
+def test_each_frame_is_answered_whatever_goes_wrong_in_the_edge(split, monkeypatch, where) -> None:
+    """A fault of the edge's own code, not of the frame, wherever it happens."""
+    answers = Answers()
+    edge = Edge(split, answers)
+
+    def fail(*_) -> None:
+        raise ZeroDivisionError('a fault of our own')
+
+    if where == '_serve':  # any other place on the tail's thread
+        monkeypatch.setattr(edge, '_serve', fail)
+    else:
+        monkeypatch.setattr(edge_module, where, fail)
+    edge.submit(job(split, 'a', 1))
+    answers.wait(1)
+    monkeypatch.undo()
+    edge.submit(job(split, 'a', 2))
+    answers.wait(2)
+    edge.close()
+    assert [(status, bool(outputs)) for _, status, _, outputs, _ in answers.all] == [
+        (Status.FAILED, False), (Status.OK, True)]
+    assert 'ZeroDivisionError' in answers.all[0][2] and len(answers.faults) == 1
+
+
+def test_a_fault_in_one_frame_leaves_those_that_share_its_run_served(split, monkeypatch) -> None:
+    decode = edge_module.decode
+
+    def fail_one(codec, payload, *rest):
+        if payload is bad.payload:
+            raise ZeroDivisionError
+        return decode(codec, payload, *rest)
+
+    bad = job(split, 'bad', 1)
+    monkeypatch.setattr(edge_module, 'decode', fail_one)
+    answers = Answers()
+    edge = Edge(split, answers)
+    edge._serve([bad, job(split, 'good', 2)])
+    edge.close()
+    assert {source: status for source, status, *_ in answers.all} == {
+        ('bad', 1): Status.FAILED, ('good', 2): Status.OK}
+
+
+def test_outputs_that_cannot_be_sent_are_answered_as_a_failure(split) -> None:
+    answers = Answers()
+    answer = answers.answer
+
+    def refuse_outputs(job, status, reason, outputs, times) -> None:
+        if outputs:
+            raise MemoryError
+        answer(job, status, reason, outputs, times)
+
+    answers.answer = refuse_outputs
+    edge = Edge(split, answers)
+    edge.submit(job(split, 'a', 1))
+    answers.wait(1)
+    edge.close()
+    assert answers.all[0][1] is Status.FAILED and 'MemoryError' in answers.all[0][2]
+
+
+def test_what_waits_for_a_robot_that_left_or_comes_after_the_end_is_answered(split) -> None:
+    answers = Answers()
+    edge = Edge(split, answers)
+    with edge._changed:  # the tail's thread takes nothing meanwhile
+        edge.submit(job(split, 'a', 1))
+        edge.forget('a')
+    edge.close()
+    edge.submit(job(split, 'a', 2))
+    assert [(source[1], status) for source, status, *_ in answers.all] == [
+        (1, Status.SUPERSEDED), (2, Status.SUPERSEDED)]
+
+
+def test_robots_without_end_leave_a_bounded_trace(split) -> None:
+    answers = Answers()
+    edge = Edge(split, answers)
+    for number in range(2 * MOST_ROBOTS):
+        edge.submit(job(split, f'robot{number}', number, fingerprint='another', payload=()))
+        edge.on_split(f'robot{number}', split.fingerprint, split.local_index, '')
+    counts, robots = edge.counts(), edge.splits()
+    edge.close()
+    assert counts['refused'] == 2 * MOST_ROBOTS
+    assert len(counts) < MOST_ROBOTS + 10 and len(robots) <= MOST_ROBOTS
+    assert f'robot{2 * MOST_ROBOTS - 1}' in robots
+
+
+def test_a_robot_that_left_is_not_counted_again_by_what_was_under_way(split) -> None:
+    answers = Answers()
+    edge = Edge(split, answers)
+    late = job(split, 'left', 1, codec='pickle')
+    edge._serve([late])  # the tail's thread has taken it, and its robot is forgotten meanwhile
+    edge.close()
+    assert late.answered and 'refused from left' not in edge.counts()

@@ -82,7 +82,7 @@ def test_the_policy_names_every_topic_of_every_node() -> None:
         for path, enclave in enclaves.items()
         for how in ('publish', 'subscribe')
     }
-    to_edge = {topic.name for topic in (topics.ACTIVATION, topics.PROBE)}
+    to_edge = {topic.name for topic in (topics.ACTIVATION, topics.PROBE, topics.SPLIT)}
     from_edge = {topic.name for topic in (topics.TAIL_RESULT, topics.RECEIPT, topics.EDGE_LOAD, topics.EDGE_PROFILE)}
     every = {value.name for value in vars(topics).values() if isinstance(value, topics.Topic)}
     for topic in every:
@@ -90,7 +90,7 @@ def test_the_policy_names_every_topic_of_every_node() -> None:
         assert (f'/*/{topic}' in allowed['/edge', 'publish']) == (topic in from_edge)
         assert (topic in allowed['/robot1', 'publish']) == (topic not in from_edge)
     assert from_edge <= allowed['/robot1', 'subscribe']
-    assert not to_edge & allowed['/robot1', 'subscribe']
+    assert to_edge & allowed['/robot1', 'subscribe'] == {topics.SPLIT.name}
 
 
 def test_without_keys_nothing_is_read_and_nothing_answered(processes, plugins, tmp_path, model_parameters) -> None:
