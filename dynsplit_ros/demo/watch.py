@@ -18,9 +18,12 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from dynsplit_ros import msg
 from dynsplit_ros.messages.timing import in_words
 from dynsplit_ros.nodes import topics
+from dynsplit_ros.text import printable
 
 #: Frames whose latency and rate are shown.
 RECENT = 20
+#: Most counters of a camera that are kept, and characters of a counter's name; a camera has a dozen.
+MOST_COUNTERS, MOST_NAME = 100, 60
 OUTCOMES = {
     msg.FrameTiming.ANSWERED: 'answered',
     msg.FrameTiming.LOCAL: 'local',
@@ -99,9 +102,9 @@ class Watch:
             name = self._names.get(status.name)
             if name == 'camera_node':
                 counters: dict[str, int] = {}
-                for pair in status.values:
+                for pair in status.values[:MOST_COUNTERS]:
                     with contextlib.suppress(ValueError):  # what is no number is no counter
-                        counters[pair.key] = int(pair.value)
+                        counters[pair.key[:MOST_NAME]] = int(pair.value[:20])
                 self.quiet = self.quiet + 1 if counters == self.counters else 0
                 self.counters = counters
             elif name == 'monitor_node':
@@ -133,9 +136,4 @@ def facts(watch: Watch) -> dict[str, str]:
         if watch.outcomes
         else '',
     }
-    return {name: printable(text) for name, text in found.items() if text}
-
-
-def printable(text: str, most: int = 300) -> str:
-    """Return a text from the network without what could steer a terminal, cut to a length."""
-    return ''.join(character if character.isprintable() else '·' for character in text[:most])
+    return {name: printable(text, 300) for name, text in found.items() if text}

@@ -39,10 +39,15 @@ from dynsplit_ros.errors import CONFIGURATION_EXIT_CODE, DynsplitError
 from dynsplit_ros.memory import keep_memory
 from dynsplit_ros.nodes.security import check_security
 from dynsplit_ros.parameters import allowed_models, Parameter, Value
+from dynsplit_ros.text import printable
 from dynsplit_ros.transport import defaults, leaving, small_messages
 
 #: Seconds between two reports of the same kind of fault.
 THROTTLE_S = 5.0
+#: Kinds of fault that are told apart at a time; further ones share one. Kinds name robots, of which an edge has 64.
+MOST_KINDS = 200
+#: Most values in a node's diagnostics; what is counted by a robot's name comes last.
+MOST_VALUES = 300
 #: How alike a name that is none must be to a parameter's, from 0 to 1, to be taken for it: treads for threads (0.92).
 #: Names of our nodes that are not the same are at most 0.77 like each other.
 _MISTYPED = 0.8
@@ -287,29 +292,44 @@ class Shell(Node):
         """Return what the diagnostics show."""
         return self.diagnose()
 
+    def shared_namespaces(self) -> list[str]:
+        """Return the namespaces in which this node hears two robots at the same time."""
+        return []
+
     def _publish_diagnostics(self) -> None:
         level, words, values = self.status()
         unheard = self._mismatches()
         if unheard:
             level = DiagnosticStatus.WARN if level == DiagnosticStatus.OK else DiagnosticStatus.ERROR
             words, values['publishers_not_heard'] = unheard[0], len(unheard)
+        shared = self.shared_namespaces()
+        if shared:
+            sentence = f'two robots use the namespace {", ".join(shared)}; start each robot in a namespace of its own'
+            self.tell('two robots', sentence)
+            values['shared_namespaces'] = len(shared)
+            level, words = (DiagnosticStatus.WARN, sentence) if level == DiagnosticStatus.OK else (
+                level, f'{words}; {sentence}')
         status = DiagnosticStatus(
-            level=level, name=self.get_fully_qualified_name(), message=words, hardware_id=self.get_namespace(),
-            values=[KeyValue(key=key, value=f'{value:.6g}' if isinstance(value, float) else str(value))
-                    for key, value in values.items()])
+            level=level, name=self.get_fully_qualified_name(), message=printable(words),
+            hardware_id=self.get_namespace(),
+            values=[KeyValue(key=printable(key), value=f'{value:.6g}' if isinstance(value, float) else
+                             printable(str(value))) for key, value in list(values.items())[:MOST_VALUES]])
         self._diagnostics.publish(DiagnosticArray(
             header=Header(stamp=self.get_clock().now().to_msg()), status=[status]))
 
     def tell(self, kind: str, text: str, *, error: bool = False) -> None:
         """Log a fault, at most once in THROTTLE_S for each kind, with how many were kept back; from any thread."""
+        now_s = time.monotonic()
         with self._telling:
+            if kind not in self._told and len(self._told) >= MOST_KINDS:
+                self._told = {old: told for old, told in self._told.items() if now_s - told[0] < THROTTLE_S}
+                kind = kind if len(self._told) < MOST_KINDS else 'others'
             told_s, kept_back = self._told.get(kind, (-THROTTLE_S, 0))
-            now_s = time.monotonic()
             if now_s - told_s < THROTTLE_S:
                 self._told[kind] = told_s, kept_back + 1
                 return
             self._told[kind] = now_s, 0
-        text += f' ({kept_back} more like this since the last report)' if kept_back else ''
+        text = printable(text) + (f' ({kept_back} more like this since the last report)' if kept_back else '')
         self.get_logger().error(text) if error else self.get_logger().warning(text)
 
     def start(self) -> None:

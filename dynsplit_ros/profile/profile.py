@@ -4,15 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.text import MOST_CHARACTERS
 
 #: Written at the head of each file; raised when a field changes its meaning.
 FORMAT = 1
@@ -20,6 +21,9 @@ FORMAT = 1
 #: Most that a size (what a message's uint32 holds) and a time may be; a profile may come from a stranger.
 MOST_BYTES = 2**32 - 1
 MOST_S = 1e6
+#: Most cuts, codecs of a cut and entries of ``measured`` in a profile; real ones have some ten of each.
+MOST_ENTRIES = 1000
+_Entry = TypeVar('_Entry')
 
 #: A spread of the whole model's time above this share of it says more about the machine's other work than about it.
 _DOUBTFUL = 0.5
@@ -216,13 +220,16 @@ class Profile:
             raise DynsplitError(f'{where} is not of format {FORMAT}: make one with the profile command')
         try:
             return cls(
-                model=str(document['model']),
-                fingerprint=str(document['fingerprint']),
-                device=str(document['device']),
+                model=_text(document['model'], 'the name of the model'),
+                fingerprint=_text(document['fingerprint'], 'the fingerprint'),
+                device=_text(document['device'], 'the device'),
                 threads=int(document['threads']),
-                cuts=tuple(_cut(entry) for entry in document['cuts']),
+                cuts=tuple(_cut(entry) for entry in _few(document['cuts'], 'cuts')),
                 answer_bytes=int(document.get('answer_bytes', 0)),
-                measured={str(k): str(v) for k, v in (document.get('measured') or {}).items()},
+                measured={
+                    _text(key, 'a key of measured'): _text(value, f'measured {str(key)[:40]!r}')
+                    for key, value in _few((document.get('measured') or {}).items(), 'entries of measured')
+                },
             )
         except KeyError as error:
             raise DynsplitError(f'{where} lacks {error}: measure it again') from error
@@ -315,6 +322,20 @@ def _check_batches(values: Mapping[int, float], batches: tuple[int, ...], what: 
         _check(value, f'{what} for batch {batch}', most)
 
 
+def _text(value: object, what: str) -> str:
+    """Return a text that is kept, logged and shown; refuse one that is too long, for a profile may come from a peer."""
+    text = str(value)
+    if len(text) > MOST_CHARACTERS:
+        raise DynsplitError(f'{what} has {len(text)} characters, but at most {MOST_CHARACTERS} are allowed')
+    return text
+
+
+def _few(entries: Collection[_Entry], what: str) -> Collection[_Entry]:
+    if len(entries) > MOST_ENTRIES:
+        raise DynsplitError(f'there are {len(entries)} {what}, but at most {MOST_ENTRIES} are allowed')
+    return entries
+
+
 def _rounded(seconds: Seconds) -> dict[int, float]:
     return {int(batch): float(f'{value:.4g}') for batch, value in seconds.items()}
 
@@ -338,14 +359,14 @@ def _seconds(entry: Mapping[Any, Any]) -> dict[int, float]:
 def _cut(entry: Mapping[str, Any]) -> CutProfile:
     return CutProfile(
         index=int(entry['index']),
-        name=str(entry['name']),
+        name=_text(entry['name'], 'the name of a cut'),
         natural=bool(entry['natural']),
         nbytes=int(entry['raw_bytes']),
         macs_before=float(entry['macs_before']),
         head_s=_seconds(entry['head_s']),
         tail_s=_seconds(entry['tail_s']),
         codecs={
-            str(name): CodecProfile(
+            _text(name, 'the name of a codec'): CodecProfile(
                 payload_bytes={int(b): int(v) for b, v in codec['payload_bytes'].items()},
                 encode_s=_seconds(codec['encode_s']),
                 decode_s=_seconds(codec['decode_s']),
@@ -354,7 +375,7 @@ def _cut(entry: Mapping[str, Any]) -> CutProfile:
                     None if codec.get('largest_difference') is None else float(codec['largest_difference'])
                 ),
             )
-            for name, codec in (entry.get('codecs') or {}).items()
+            for name, codec in _few((entry.get('codecs') or {}).items(), 'codecs of a cut')
         },
         head_spread_s=_seconds(entry.get('head_spread_s') or {}),
         tail_spread_s=_seconds(entry.get('tail_spread_s') or {}),

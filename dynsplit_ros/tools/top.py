@@ -22,6 +22,8 @@ WIDE = 160
 #: A robot that has said nothing for this long is shown as silent, and after the second time no more.
 SILENT_S, GONE_S = 3.0, 60.0
 LOOK_S = 1.0
+#: Most robots that are watched at a time; each costs five subscriptions.
+MOST_ROBOTS = 100
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -109,6 +111,7 @@ class Robots:
                 name == topics.SPLIT.name
                 and 'dynsplit_ros/msg/SplitDecision' in types
                 and namespace not in self.seen
+                and len(self.seen) < MOST_ROBOTS
                 and self._node.count_publishers(topic)
                 and (self._only is None or namespace in self._only)
             ):
@@ -153,7 +156,8 @@ def lines(robots: Mapping[str, Any], now_s: float) -> list[str]:
 
 
 def _facts(robot: Any, now_s: float) -> dict[str, str]:
-    from dynsplit_ros.demo.watch import facts, printable
+    from dynsplit_ros.demo.watch import facts
+    from dynsplit_ros.text import printable
 
     silent_s = now_s - robot.heard_s
     state = f' (silent for {silent_s:.0f} s)' if silent_s > SILENT_S else ''

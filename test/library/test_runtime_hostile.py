@@ -323,6 +323,27 @@ def test_a_profile_is_refused_or_can_be_used(profile, data) -> None:
         check_decisions(Monitor(system), [('on_receipt', 1, 1.0)])
 
 
+@pytest.mark.parametrize('change', [
+    lambda document: document.update(model='x' * 100_000),
+    lambda document: document.update(fingerprint='x' * 100_000),
+    lambda document: document.update(device='x' * 100_000),
+    lambda document: document['measured'].update({'x' * 100_000: 'cpu'}),
+    lambda document: document['measured'].update(host='x' * 100_000),
+    lambda document: document['measured'].update({str(number): 'x' for number in range(5000)}),
+    lambda document: document['cuts'][0].update(name='x' * 100_000),
+    lambda document: document['cuts'][0]['codecs'].update({'x' * 100_000: document['cuts'][0]['codecs']['raw']}),
+    lambda document: document['cuts'][0]['codecs'].update(
+        {str(number): document['cuts'][0]['codecs']['raw'] for number in range(5000)}),
+    lambda document: document.update(cuts=document['cuts'] * 5000),
+])
+def test_a_profile_with_names_without_end_is_refused(profile, change) -> None:
+    document = copy.deepcopy(profile.to_document())
+    change(document)
+    with pytest.raises(DynsplitError, match='at most') as refused:
+        Profile.from_document(document, 'the profile')
+    assert len(str(refused.value)) < 500
+
+
 @pytest.mark.parametrize('key, value', [('payload_bytes', 2**63), ('payload_bytes', math.inf), ('encode_s', 1e300),
                                         ('decode_s', math.nan), ('decode_s', -1)])
 def test_sizes_and_times_that_cannot_be_are_refused(profile, key, value) -> None:

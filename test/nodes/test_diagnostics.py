@@ -19,6 +19,7 @@ from sensor_msgs.msg import Image
 
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.shell import Shell
+from dynsplit_ros.parameters import REMOTE_CONTROL
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -67,7 +68,7 @@ def test_a_camera_that_cannot_be_heard_is_named_with_the_fix(processes, ros, mod
 
 
 def test_a_publisher_is_told_of_when_its_node_is_known(ros, monkeypatch) -> None:
-    listener = ros(Shell('listener', ()))
+    listener = ros(Shell('listener', (REMOTE_CONTROL,)))
     infos, told = listener.get_publishers_info_by_topic, []
 
     def unnamed(topic: str) -> list[TopicEndpointInfo]:
