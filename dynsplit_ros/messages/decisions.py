@@ -11,6 +11,7 @@ from std_msgs.msg import Header
 
 from dynsplit_ros import msg
 from dynsplit_ros.policies.records import SplitDecision
+from dynsplit_ros.text import printable
 
 #: The fields that record and message share, by their one name; the message has the candidates beside them.
 _NAMES = tuple(field.name for field in fields(SplitDecision)
@@ -26,7 +27,10 @@ def to_decision(decision: SplitDecision, header: Header, fingerprint: str) -> ms
 
 def from_decision(message: msg.SplitDecision) -> SplitDecision:
     """Return a decision from a message, without the candidates; it can hold anything that the message can."""
-    return SplitDecision(**{name: getattr(message, name) for name in _NAMES})
+    values = {name: getattr(message, name) for name in _NAMES}
+    # The camera keeps the decision and shows its texts: they are cut to a length.
+    return SplitDecision(**{name: printable(value) if isinstance(value, str) else value
+                            for name, value in values.items()})
 
 
 def _to_candidate(candidate: Any) -> msg.CandidatePrediction:

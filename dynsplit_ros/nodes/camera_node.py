@@ -227,7 +227,10 @@ class CameraNode(Managed):
             self.tell('split', str(error), error=True)
 
     def _on_receipt(self, message: msg.Receipt) -> None:
-        if message.kind == msg.Receipt.ACTIVATION:
+        if message.kind == msg.Receipt.PROBE:  # each monitor's probes are answered for all to hear
+            self.senders.on_monitor(message.session, time.monotonic())
+        else:
+            self.senders.on_camera(message.session, time.monotonic())
             self._robot.on_receipt(message.session, message.sequence)
 
     def _on_tail_result(self, message: msg.TailResult) -> None:

@@ -26,6 +26,7 @@ from dynsplit_ros.parameters import EDGE
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.records import EdgeTimes, Status
 from dynsplit_ros.runtime.edge import Edge, Job, Load
+from dynsplit_ros.runtime.senders import Senders
 
 #: How often the graph is searched for robots that came or left, and after how long one that is not found has left: a
 #: robot whose link flickers keeps its topics.
@@ -40,6 +41,7 @@ class RobotLink:
     def __init__(self, node: EdgeNode, namespace: str) -> None:
         self.namespace = namespace
         self.found_s = time.monotonic()
+        self.senders = Senders()
         self._lead = (0, 0, 0.0)  # session and number of what follows a lead, and when that came
         self._node = node
 
@@ -59,6 +61,7 @@ class RobotLink:
 
     def _on_activation(self, message: msg.Activation) -> None:
         arrived_s = time.monotonic()
+        self.senders.on_camera(message.session, arrived_s)
         self._acknowledge(msg.Receipt.ACTIVATION, message.session, message.sequence, arrived_s)
         self._node.edge.submit(Job(
             robot=self.namespace,
@@ -80,6 +83,7 @@ class RobotLink:
         if message.is_lead:
             self._lead = message.session, message.sequence, arrived_s
         else:
+            self.senders.on_monitor(message.session, arrived_s)
             self._acknowledge(msg.Receipt.PROBE, message.session, message.sequence, arrived_s)
 
     def _acknowledge(self, kind: int, session: int, sequence: int, arrived_s: float) -> None:
@@ -212,8 +216,14 @@ class EdgeNode(Managed):
             )
             return DiagnosticStatus.WARN, f'refusing activations of {robots}: {kinds}', values
         if self._unserved:
-            return DiagnosticStatus.WARN, f'not serving {", ".join(sorted(self._unserved))}: raise max_robots', values
+            some = ', '.join(sorted(self._unserved)[:10])
+            return DiagnosticStatus.WARN, f'not serving {len(self._unserved)} robots ({some}): raise max_robots', values
         return DiagnosticStatus.OK, f'serving {len(self._links)} robot{"s" * (len(self._links) != 1)}', values
+
+    def shared_namespaces(self) -> list[str]:
+        """Return the namespaces in which this edge hears two robots."""
+        now_s = time.monotonic()
+        return [namespace for namespace, link in self._links.items() if link.senders.are_two(now_s)]
 
     def _splits(self) -> dict[str, str]:
         """Return, in words, the split that each robot has announced."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import math
+import time
 import traceback
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -19,6 +20,7 @@ from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.memory import keep_memory
 from dynsplit_ros.nodes.shell import interruptible, Shell
 from dynsplit_ros.parameters import Parameter, Value
+from dynsplit_ros.runtime.senders import Senders
 
 #: Longest time in which a node that is told to end finishes what is under way.
 END_S = 1.0
@@ -36,6 +38,7 @@ class Managed(LifecycleNodeMixin, Shell):
     def __init__(self, name: str, parameters: tuple[Parameter, ...]) -> None:
         self._unusable: dict[str, DynsplitError] = {}
         self._failure: Exception | None = None
+        self.senders = Senders()  # the cameras and monitors that are heard in this node's namespace
         Shell.__init__(self, name, parameters)
         LifecycleNodeMixin.__init__(self, enable_communication_interface=self.values.remote_control)
         if self.values.remote_control:
@@ -178,6 +181,10 @@ class Managed(LifecycleNodeMixin, Shell):
             return DiagnosticStatus.WARN, f'the node is {self.state} (ros2 lifecycle)', {'state': self.state}
         level, words, values = super().status()
         return level, words, {'state': self.state, **values}
+
+    def shared_namespaces(self) -> list[str]:
+        """Return this node's namespace if it hears two robots in it."""
+        return [self.get_namespace()] if self.senders.are_two(time.monotonic()) else []
 
     def remedy(self) -> str:
         """Say how a parameter that ``configure`` reads gets another value; empty while the node is not configured."""

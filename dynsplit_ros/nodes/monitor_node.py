@@ -129,6 +129,7 @@ class MonitorNode(Managed):
         except DynsplitError as error:
             self.tell('timing', str(error), error=True)
             return
+        self.senders.on_camera(timing.session, time.monotonic())
         if timing.session != self._camera_session:
             self._camera_session = timing.session
             self._frame_offset, self._last_frame = self._frame_offset + self._last_frame, 0
@@ -145,6 +146,8 @@ class MonitorNode(Managed):
         self._decide()
 
     def _on_receipt(self, message: msg.Receipt) -> None:
+        if message.kind == msg.Receipt.PROBE:
+            self.senders.on_monitor(message.session, time.monotonic())
         if self._monitor is None or not self._is_ours(message.fingerprint):
             return
         now_s = time.monotonic()

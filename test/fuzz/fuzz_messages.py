@@ -58,6 +58,7 @@ from dynsplit_ros.profile.profile import merge, Profile
 from dynsplit_ros.runtime.edge import Edge
 from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings
 from dynsplit_ros.runtime.robot import Robot
+from dynsplit_ros.runtime.senders import Senders
 from dynsplit_ros.tasks import interpret
 
 PROFILE = Path(__file__).parents[1] / 'data' / 'mobilenet_v2.yaml'
@@ -185,7 +186,8 @@ def bare(node: type, **attributes: Any) -> Any:
     """Return a node without ROS: its callbacks work on these attributes."""
     made = node.__new__(node)
     logger = SimpleNamespace(**dict.fromkeys(('debug', 'info', 'warning', 'error'), lambda text: None))
-    for name, value in {'tell': lambda *_, **__: None, 'get_logger': lambda: logger, **attributes}.items():
+    for name, value in {'tell': lambda *_, **__: None, 'get_logger': lambda: logger, 'senders': Senders(),
+                        **attributes}.items():
         object.__setattr__(made, name, value)
     return made
 
@@ -211,8 +213,8 @@ class World:
         edge_node = bare(EdgeNode, split=split)
         edge_node.edge = self.edge = Edge(split, edge_node)
         self.link = RobotLink.__new__(RobotLink)
-        vars(self.link).update(namespace='/robot1', _node=edge_node, _lead=(0, 0, 0.0), receipt=Ears(),
-                               tail_result=self.answers)
+        vars(self.link).update(namespace='/robot1', _node=edge_node, _lead=(0, 0, 0.0), senders=Senders(),
+                               receipt=Ears(), tail_result=self.answers)
         # The robot; this object is its outside.
         self.sent: queue.SimpleQueue[msg.Activation] = queue.SimpleQueue()
         self.delivered: queue.SimpleQueue[int] = queue.SimpleQueue()

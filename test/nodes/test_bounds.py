@@ -95,9 +95,9 @@ def test_top_keeps_a_bounded_number_of_counters() -> None:
 def test_a_camera_keeps_little_of_a_decision() -> None:
     camera = CameraNode.__new__(CameraNode)
     for name, value in {'split': SimpleNamespace(fingerprint='f'),
-                        '_robot': SimpleNamespace(on_order=lambda order: None)}.items():
+                        '_robot': SimpleNamespace(on_decision=lambda decision: None)}.items():
         object.__setattr__(camera, name, value)
     camera._on_split(msg.SplitDecision(fingerprint='f', reason='r' * 10**6, split_name='n' * 10**6,
                                        candidates=[msg.CandidatePrediction()] * 1000))
     kept = camera._decision
-    assert len(kept.reason) <= 500 and len(kept.split_name) <= 100 and not kept.candidates
+    assert len(kept.reason) == len(kept.split_name) == MOST_CHARACTERS and not kept.candidates

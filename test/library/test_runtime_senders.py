@@ -1,0 +1,73 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Two robots in one namespace are told from one that has restarted."""
+
+from __future__ import annotations
+
+import pytest
+
+from dynsplit_ros.runtime.senders import MOST_SESSIONS, Senders, WITHIN_S
+
+
+@pytest.fixture(params=['on_camera', 'on_monitor'])
+def heard(request):
+    """Return senders, and the function that notes a session of one kind of them."""
+    senders = Senders()
+    return senders, getattr(senders, request.param)
+
+
+@pytest.mark.parametrize('period_s', [0.02, 0.25, 10.0])
+@pytest.mark.parametrize('later_s', [0.0, 1000.0], ids=['together', 'the second one later'])
+def test_two_at_once_are_found_whatever_their_rates(heard, period_s, later_s) -> None:
+    senders, hear = heard
+    now_s = 0.0
+    while now_s < later_s:
+        hear(1, now_s)
+        now_s += max(period_s, 1.0)
+        assert not senders.are_two(now_s)
+    end_s = now_s + 3 * period_s
+    while now_s < end_s:
+        hear(1, now_s)
+        hear(2, now_s + period_s / 2)
+        now_s += period_s
+    assert senders.are_two(now_s)
+
+
+def test_a_restart_is_none_however_often(heard) -> None:
+    senders, hear = heard
+    for number in range(100):
+        for beat in range(20):
+            hear(session=number, now_s=number + beat / 20)
+        assert not senders.are_two(number + 1.0)
+
+
+def test_a_straggler_of_a_node_that_ended_is_none(heard) -> None:
+    senders, hear = heard
+    for session in (1, 1, 2, 1, 2, 2, 2):
+        hear(session, 1.0)
+        assert not senders.are_two(1.0)
+
+
+def test_the_report_ends_when_one_of_them_has_left(heard) -> None:
+    senders, hear = heard
+    for number in range(10):
+        hear(number % 2, 0.1 * number)
+    assert senders.are_two(1.0)
+    hear(1, 1.0)
+    assert not senders.are_two(1.1 + WITHIN_S)
+
+
+def test_sessions_without_end_are_not_kept(heard) -> None:
+    senders, hear = heard
+    for number in range(100_000):
+        hear(number, 0.0)
+    assert len(senders._cameras._latest) + len(senders._monitors._latest) == MOST_SESSIONS
+    assert not senders.are_two(0.0)
+
+
+def test_a_camera_and_a_monitor_are_one_robot() -> None:
+    senders = Senders()
+    for number in range(100):
+        senders.on_camera(1, 0.1 * number)
+        senders.on_monitor(2, 0.1 * number)
+    assert not senders.are_two(10.0)
