@@ -234,8 +234,8 @@ class World:
             MonitorNode, _session=7, _profiles={'robot': self.profile, 'edge': self.profile},
             _images={'robot': 1, 'edge': 1}, _settings=MonitorSettings(),
             _monitor=Monitor(merge(self.profile.scaled(8.0), self.profile)), _camera_session=5, _frame_offset=0,
-            _last_frame=0, _fallbacks=0, _ignored=0, _split=self.decisions, _link_state=self.states, _probe=Ears(),
-            _header=Header)
+            _last_frame=0, _fallbacks=0, _ignored=0, _decisions=0, _split=self.decisions, _link_state=self.states,
+            _probe=Ears(), _header=Header)
         #: What is attacked, with how many in a hundred cases; what needs the robot's threads takes longest.
         self.cases: list[tuple[float, Callable[[random.Random], None]]] = [
             (20, self.activation), (25, self.stray_answer), (2, self.answer), (15, self.detections), (1, self.order),

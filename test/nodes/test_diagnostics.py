@@ -135,7 +135,7 @@ def test_each_level_has_its_cause(processes, ros, model_parameters) -> None:
     names = {value.key for status in heard for value in status.values}
     assert len(names) > 30
     for name in names:
-        assert f'`{re.sub("(: | from ).*", lambda found: found[1] + "…", name)}`' in explained, name
+        assert f'`{re.sub("(: | from | of ).*", lambda found: found[1] + "…", name)}`' in explained, name
 
 
 def test_a_topic_that_carries_no_images_is_named(processes, ros, model_parameters) -> None:
