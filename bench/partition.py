@@ -23,8 +23,8 @@ from dynsplit_ros.codec import encode
 from dynsplit_ros.memory import keep_freed
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.runtime.edge import Edge, Job
 from dynsplit_ros.policies.records import EdgeTimes, Status
+from dynsplit_ros.runtime.edge import Edge, Job
 
 #: Between two frames of the benchmark of changes, in seconds.
 FRAME_PERIOD_S = 0.02

@@ -15,8 +15,8 @@ from dynsplit_ros.codec import encode
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import split as partition, SplitModel
-from dynsplit_ros.runtime.edge import Edge
 from dynsplit_ros.policies.records import Status
+from dynsplit_ros.runtime.edge import Edge
 
 
 @pytest.fixture
