@@ -25,14 +25,19 @@ import time
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
+#: ROS 2 distributions that the package index has, each with a requirements-ros-NAME.txt; the first is the default.
+DISTRIBUTIONS = ('jazzy', 'kilted')
+#: The distribution that the user asks for. Each has folders of its own, so that both can be there at once.
+DISTRIBUTION = os.environ.get('DYNSPLIT_ROS') or DISTRIBUTIONS[0]
+_SUFFIX = '' if DISTRIBUTION == DISTRIBUTIONS[0] else f'-{DISTRIBUTION}'
 #: A virtual environment that the user names is used as it is: several checkouts can share one.
 SHARED_VENV = os.environ.get('DYNSPLIT_VENV', '')
-VENV = Path(SHARED_VENV).absolute() if SHARED_VENV else ROOT / '.venv'
-BUILD = ROOT / '.build'
+VENV = Path(SHARED_VENV).absolute() if SHARED_VENV else ROOT / f'.venv{_SUFFIX}'
+BUILD = ROOT / f'.build{_SUFFIX}'
 INSTALL = BUILD / 'install'
 PYTHON = VENV / 'bin' / 'python'
 REQUIREMENTS = ROOT / 'requirements.txt'
-REQUIREMENTS_ROS = ROOT / 'requirements-ros.txt'
+REQUIREMENTS_ROS = (ROOT / f'requirements-ros-{DISTRIBUTION}.txt', ROOT / 'requirements-ros.txt')
 
 sys.path.insert(0, str(ROOT))
 from dynsplit_ros.tools.dynsplit import TOOLS  # noqa: E402
@@ -47,6 +52,7 @@ usage: ./run COMMAND [ARGUMENT ...]
   setup             only the set-up
 
 The first command sets up a virtual environment and builds the package; that takes some minutes and about 6 GB.
+Where no ROS 2 is sourced, it installs Jazzy; with DYNSPLIT_ROS=kilted in the environment, Kilted.
 Each tool explains its own arguments: ./run COMMAND --help
 """
 
@@ -123,7 +129,7 @@ def digest(*parts: str | bytes) -> str:
 
 def make_environment(with_ros: bool) -> None:
     """Make or remake the virtual environment unless a whole one is there that fits the requirements."""
-    files = [REQUIREMENTS] if with_ros else [REQUIREMENTS, REQUIREMENTS_ROS]
+    files = [REQUIREMENTS] if with_ros else [REQUIREMENTS, *REQUIREMENTS_ROS]
     stamp = VENV / 'complete'
     # The folder is part of it: a virtual environment does not survive being moved or copied.
     wanted = digest(str(VENV), sys.version, *(file.read_bytes() for file in files))
@@ -225,8 +231,20 @@ def only_one() -> Iterator[None]:
         yield
 
 
+def check_distribution() -> None:
+    """End with a sentence where the ROS 2 that the user asks for cannot be had."""
+    if DISTRIBUTION not in DISTRIBUTIONS:
+        fail(f'DYNSPLIT_ROS is {DISTRIBUTION!r}, but the package index has {" and ".join(DISTRIBUTIONS)}; '
+             'name one of them, or source another ROS 2 and unset the variable')
+    sourced = os.environ.get('ROS_DISTRO', '')
+    if os.environ.get('DYNSPLIT_ROS') and ros_is_sourced() and sourced != DISTRIBUTION:
+        fail(f'DYNSPLIT_ROS is {DISTRIBUTION!r}, but this shell has sourced ROS 2 {sourced}; '
+             'unset the variable, or use a shell without ROS 2')
+
+
 def set_up() -> None:
     """Bring the environment and the build up to date."""
+    check_distribution()
     with only_one():
         (BUILD / 'setup.log').unlink(missing_ok=True)
         if not SHARED_VENV:

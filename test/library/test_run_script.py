@@ -130,3 +130,26 @@ def test_a_shared_environment_is_used_and_never_changed(run, monkeypatch, tmp_pa
     (run.VENV / 'complete').write_text('made for another checkout')
     run.set_up()
     assert run.steps == []
+
+
+@pytest.mark.parametrize('distribution, suffix', [('', ''), ('jazzy', ''), ('kilted', '-kilted')])
+def test_each_distribution_has_its_own_folders_and_requirements(monkeypatch, distribution, suffix) -> None:
+    monkeypatch.setenv('DYNSPLIT_ROS', distribution)
+    monkeypatch.delenv('DYNSPLIT_VENV', raising=False)
+    spec = importlib.util.spec_from_file_location('run_script_again', ROOT / 'scripts' / 'run.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (module.VENV, module.BUILD) == (ROOT / f'.venv{suffix}', ROOT / f'.build{suffix}')
+    name = distribution or 'jazzy'
+    assert f'ros-{name}-rclpy==' in ''.join(file.read_text() for file in module.REQUIREMENTS_ROS)
+
+
+@pytest.mark.parametrize('environment, sentence', [
+    ({'DYNSPLIT_ROS': 'humble'}, "DYNSPLIT_ROS is 'humble', but the package index has jazzy and kilted"),
+    ({'DYNSPLIT_ROS': 'kilted', 'ROS_DISTRO': 'jazzy'}, 'but this shell has sourced ROS 2 jazzy'),
+])
+def test_a_distribution_that_cannot_be_had_is_named(tmp_path, environment, sentence) -> None:
+    (tmp_path / 'share' / 'rclpy').mkdir(parents=True)
+    result = subprocess.run([sys.executable, str(ROOT / 'scripts' / 'run.py'), 'setup'], capture_output=True, text=True,
+                            env={**os.environ, 'AMENT_PREFIX_PATH': str(tmp_path), **environment})
+    assert result.returncode == 1 and sentence in result.stderr
