@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the launch files share: the arguments, each described once, and how a node is started from them."""
+"""Launch arguments that both launch files share, and the node action built from them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,27 @@ from dynsplit_ros.transport import environment, TRANSPORTS
 
 CONFIG = Path(get_package_share_directory('dynsplit_ros')) / 'config'
 
-#: Seconds until a node that ended is started again: a fault that comes back at once must not fill log and processor.
+#: Delay before launch starts a dead node again, in seconds. Without it, a fault at start would fill log and processor.
 RESPAWN_DELAY_S = 1.0
 
 DESCRIPTIONS = {
-    'model': 'The network, the same on robot and edge. Empty: as in params_file.',
-    'weights': "Weights, the same on robot and edge: 'default', 'none', a path. Empty: as in params_file.",
-    'device': "Where this side's part runs: cpu, cuda, cuda:1, ... Empty: as in params_file.",
-    'namespace': "The nodes' namespace; the edge finds robots by their topics, whatever their namespace.",
-    'params_file': "A YAML file with the nodes' parameters.",
-    'image_topic': 'The camera topic, of sensor_msgs/Image or CompressedImage.',
-    'source': 'Whether to play a photograph as the camera topic, for those without a camera.',
-    'transport': 'The network between robot and edge, for Fast DDS: one_machine, wired, wireless; default: as it is.',
-    'discovery_server': 'HOST:PORT of a Fast DDS discovery server, for networks without multicast. Empty: none.',
-    'autostart': "Whether the nodes activate themselves, or 'ros2 lifecycle set' does it. Empty: as in params_file.",
-    'respawn': 'Whether a node that ends is started again, unless its configuration cannot be used; if not, a fault of '
-               'a node ends the launch.',
-    'use_sim_time': 'Whether the nodes take their time from /clock.',
-    'log_level': "The nodes' log level: debug, info, warn, error or fatal.",
+    'model': 'The network; must be the same on robot and edge. Empty: the value in params_file.',
+    'weights': "Weights: 'default', 'none' or a path; must be the same on robot and edge. Empty: the value in "
+               'params_file.',
+    'device': "Device that runs this side's part: cpu, cuda, cuda:1, ... Empty: the value in params_file.",
+    'namespace': 'Namespace of the nodes. The edge discovers robots in every namespace.',
+    'params_file': 'Path of a YAML file with the parameters of the nodes.',
+    'image_topic': 'Camera topic of type sensor_msgs/Image or CompressedImage.',
+    'source': 'true publishes a photograph on the camera topic, for a robot without a camera.',
+    'transport': 'Fast DDS profile for the network between robot and edge: one_machine, wired, wireless; default '
+                 'changes nothing.',
+    'discovery_server': 'HOST:PORT of a Fast DDS discovery server, for a network without multicast. Empty: no server.',
+    'autostart': "true: the nodes activate themselves; false: use 'ros2 lifecycle set'. Empty: the value in "
+                 'params_file.',
+    'respawn': 'true starts a node again when it ends, unless its configuration cannot be used; false ends the launch '
+               'when a node fails.',
+    'use_sim_time': 'true takes the time from the topic /clock.',
+    'log_level': 'Log level of the nodes: debug, info, warn, error or fatal.',
 }
 CHOICES = {
     'source': ['true', 'false'],
@@ -55,9 +58,9 @@ def arguments(**defaults: str) -> list[DeclareLaunchArgument]:
 
 def _on_exit(event: ProcessExited, context: LaunchContext) -> None:
     """
-    End ``ros2 launch`` with code 1 because of a node that ended with another code than 0 and is not started again.
+    End ``ros2 launch`` with code 1 if a node failed (exit code other than 0) and launch does not start it again.
 
-    Launch has no other way than an exception: the action Shutdown makes it end with 0.
+    An exception is the only way: the action Shutdown ends launch with code 0.
     """
     respawns = context.launch_configurations['respawn'] == 'true' and event.returncode != CONFIGURATION_EXIT_CODE
     if event.returncode != 0 and not respawns:
@@ -67,9 +70,9 @@ def _on_exit(event: ProcessExited, context: LaunchContext) -> None:
 def node(context: LaunchContext, executable: str, *, model: bool = False,
          remappings: tuple[tuple[str, str], ...] = ()) -> Node:
     """
-    Return one of the package's nodes, started as the launch arguments say; ``model`` for one that loads it.
+    Return the action that starts a node with the launch arguments; ``model`` is true for a node that loads the model.
 
-    Raises FileNotFoundError for a params_file that is none.
+    Raises FileNotFoundError if params_file is not a file.
     """
     given = context.launch_configurations
     params_file = Path(given['params_file']).expanduser()
@@ -80,7 +83,7 @@ def node(context: LaunchContext, executable: str, *, model: bool = False,
     if given['autostart']:
         overrides['autostart'] = given['autostart'] == 'true'
     if model:
-        # As text, whatever it looks like: YAML would make a number of device 0 and nothing of a name null.
+        # As text: YAML would turn the device 0 into a number and the name null into nothing.
         overrides |= {name: ParameterValue(given[name], value_type=str)
                       for name in ('model', 'weights', 'device') if given[name]}
     return Node(

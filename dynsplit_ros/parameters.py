@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Every parameter of every node, declared once: its default, unit, range and meaning."""
+"""Declarations of every parameter of every node: default, unit, range and meaning."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Value = Union[bool, int, float, str, 'list[int]', 'list[float]', 'list[str]']
 @dataclass(frozen=True)
 class Parameter:
     """
-    One parameter: name, default (its type is the parameter's), meaning, unit, and what is allowed.
+    Declaration of one parameter; the type of the default is the type of the parameter.
 
-    ``minimum`` and ``maximum`` bound a number or each element of a list of numbers; ``choices`` lists the texts that
-    are allowed. ``dynamic`` parameters may change while the node runs; the others are read when it is configured.
-    ``locked`` is for what names code, a file, a host or a port, or starts a program: only the command line and the
-    parameter file set it, for any peer of the ROS domain can set the others.
+    ``minimum`` and ``maximum`` bound a number or each element of a list of numbers; ``choices`` lists the allowed
+    texts. A ``dynamic`` parameter can change while the node runs; the node reads the others when it is configured.
+    A ``locked`` parameter names code, a file, a host or a port, or starts a program. Only the command line and the
+    parameter file set it, because any peer of the ROS domain can set the others.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Parameter:
 
     @property
     def allowed(self) -> str:
-        """What is allowed, in words; empty where anything of the type is."""
+        """Allowed values in words; empty if every value of the type is allowed."""
         unit = f' {self.unit}' if self.unit else ''
         if self.choices:
             return 'one of ' + ', '.join(repr(choice) for choice in self.choices)
@@ -50,7 +50,7 @@ class Parameter:
         return ''
 
     def check(self, value: Value) -> Value:
-        """Return the value, an int made a float where one is wanted; raise DynsplitError for one not allowed."""
+        """Return the value, an int as float if the parameter is a float; raise DynsplitError if it is not allowed."""
         if _kind(self.default).endswith('float'):
             value = [_as_float(entry) for entry in value] if isinstance(value, list) else _as_float(value)
         if _kind(value) != _kind(self.default) and not (value == [] and isinstance(self.default, list)):
@@ -69,7 +69,7 @@ class Parameter:
 
 
 def _kind(value: object) -> str:
-    """Return the name of a value's type, of a list with that of its entries."""
+    """Return the name of a value's type; for a list, with the type of its entries."""
     if not isinstance(value, list):
         return type(value).__name__
     return 'list of ' + ' and '.join(sorted({type(entry).__name__ for entry in value}))
@@ -80,128 +80,129 @@ def _as_float(value: Any) -> Any:
     return float(value) if type(value) is int else value
 
 
-REMOTE_CONTROL = Parameter('remote_control', True, 'Whether other nodes may read and set parameters and change the '
-                           "lifecycle state through ROS 2's standard services; if not, the node offers none of these.",
-                           locked=True)
-AUTOSTART = Parameter('autostart', True, 'Whether the node configures and activates itself at its start; if not, '
-                      'others drive it: ros2 lifecycle set.')
+REMOTE_CONTROL = Parameter('remote_control', True, 'Let other nodes read and set parameters and change the '
+                           "lifecycle state through ROS 2's standard services. If false, the node offers none of "
+                           'these services.', locked=True)
+AUTOSTART = Parameter('autostart', True, 'The node configures and activates itself when it starts. If false, use '
+                      'ros2 lifecycle set.')
 
 MODEL = (
     REMOTE_CONTROL,
     AUTOSTART,
-    Parameter('allowed_models', [''], 'Models that the parameter model may be set to while the node runs: names, or '
-              'JSON objects with the parameters that belong to the model, such as \'{"model": "alexnet", "weights": '
-              '"none"}\'. [\'\'] allows only the model of the start. Nothing is downloaded for them.', locked=True),
-    Parameter('model', 'mobilenet_v2', 'The network: a torchvision model by name, package.module:factory, or a .pt2 '
-              'file saved with torch.export. Must be the same on robot and edge.', locked=True),
-    Parameter('weights', 'default', "Its weights: 'default' or a name from torchvision's enumeration of them, 'none' "
-              'for seeded ones whose predictions mean nothing, or the path of a state dict (.pt, .pth, .safetensors). '
-              'Must be the same on robot and edge.', locked=True),
+    Parameter('allowed_models', [''], 'Models that you can set the parameter model to while the node runs. Give names, '
+              'or JSON objects with the parameters of the model, such as '
+              '{"model": "alexnet", "weights": "none"}. '
+              "[''] allows only the model of the start. The node downloads nothing for them.", locked=True),
+    Parameter('model', 'mobilenet_v2', 'The network: name of a torchvision model, package.module:factory, or path of a '
+              '.pt2 file saved with torch.export. Must be the same on robot and edge.', locked=True),
+    Parameter('weights', 'default', "Weights of the model: 'default' or a name from torchvision's enumeration, 'none' "
+              'for random seeded weights (predictions mean nothing), or the path of a state dict (.pt, .pth, '
+              '.safetensors). Must be the same on robot and edge.', locked=True),
     Parameter('model_arguments', '', "Keyword arguments of the model's builder or factory, as a JSON object. Must be "
               'the same on robot and edge.', locked=True),
-    Parameter('task', '', 'What a model of your own does; empty takes classification for it. Must be the same on '
-              'robot and edge.',
+    Parameter('task', '', 'Task of your own model; empty means classification. Must be the same on robot and edge.',
               choices=('', 'classification', 'segmentation', 'detection', 'other')),
-    Parameter('labels', [''], "The classes' names in the order of the outputs; [''] takes the model's own.",
+    Parameter('labels', [''], "Names of the classes in the order of the outputs; [''] takes the model's own names.",
               locked=True),
-    Parameter('mean', [0.0, 0.0, 0.0], "Mean of each channel of the image scaled to 0 to 1, with std; std of 0 takes "
-              "the model's own. Must be the same on robot and edge.", minimum=-1000.0, maximum=1000.0),
-    Parameter('std', [0.0, 0.0, 0.0], 'Standard deviation of each channel, as mean. Must be the same on robot and '
-              'edge.', minimum=0.0, maximum=1000.0),
-    Parameter('leaves', [''], 'Class names or paths of submodules whose code cannot be traced and is kept whole. Must '
-              'be the same on robot and edge.', locked=True),
-    Parameter('cut', True, 'Whether the model is cut; without, only full offloading and local inference remain, and '
-              'any module will do. Must be the same on robot and edge.'),
-    Parameter('input_size', [0, 0], "Height and width that an image is resized to; [0, 0] takes the model's own. "
+    Parameter('mean', [0.0, 0.0, 0.0], "Mean of each channel of an image scaled to 0 to 1; applies with std. A std of "
+              "0 takes the model's own mean and std. Must be the same on robot and edge.",
+              minimum=-1000.0, maximum=1000.0),
+    Parameter('std', [0.0, 0.0, 0.0], 'Standard deviation of each channel of an image scaled to 0 to 1; 0 takes the '
+              "model's own mean and std. Must be the same on robot and edge.", minimum=0.0, maximum=1000.0),
+    Parameter('leaves', [''], 'Class names or paths of submodules that torch.fx cannot trace; the partition keeps each '
+              'whole. Must be the same on robot and edge.', locked=True),
+    Parameter('cut', True, 'Split the model at cuts. If false, only full offloading and local inference remain, and '
+              'any module works. Must be the same on robot and edge.'),
+    Parameter('input_size', [0, 0], "Height and width that images are resized to; [0, 0] takes the model's own. "
               'Must be the same on robot and edge.', 'pixels', 0, 8192),
-    Parameter('seed', 0, "Seed of the weights where weights is 'none'. Must be the same on robot and edge.",
+    Parameter('seed', 0, "Seed of the random weights if weights is 'none'. Must be the same on robot and edge.",
               minimum=0, maximum=2**31 - 1),
-    Parameter('device', 'cpu', "Where this side's part runs: 'cpu', 'cuda', 'cuda:1', …"),
-    Parameter('threads', 0, "CPU threads of this side's part, at most one for each processor; 0 leaves it to PyTorch.",
+    Parameter('device', 'cpu', "Device that runs this side's part of the network: 'cpu', 'cuda', 'cuda:1', …"),
+    Parameter('threads', 0, "CPU threads of this side's part, at most one for each processor; 0 lets PyTorch choose.",
               minimum=0, maximum=1024),
-    Parameter('channels_last', False, 'Lay weights and images out with the channels innermost on this side; results '
-              'may then differ in the last bits.'),
-    Parameter('autocast', '', 'Type that this side computes in where torch finds it safe; results then differ.',
+    Parameter('channels_last', False, 'Use the channels-last memory layout on this side. Results may then differ in '
+              'the last bits.'),
+    Parameter('autocast', '', 'Data type of torch.autocast on this side; empty disables autocast. Results then differ.',
               choices=('', 'bfloat16', 'float16')),
-    Parameter('compile', False, 'Compile heads and tails of this side with torch.compile; results may then differ in '
+    Parameter('compile', False, 'Compile heads and tails of this side with torch.compile. Results may then differ in '
               'the last bits.', locked=True),
-    Parameter('profile', '', "Profile of the model on this machine, as the 'profile' tool writes it; empty: this "
-              'machine is measured at the start and the result is kept for the next one.', locked=True),
+    Parameter('profile', '', "Path of the model's profile on this machine, written by the tool 'profile'. Empty: the "
+              'node measures this machine at its first start and keeps the result.', locked=True),
 )
 
 CAMERA = MODEL + (
     Parameter(
         'image_topics',
         ['image'],
-        'The camera topics, of sensor_msgs/Image or CompressedImage. With several, a frame is a batch of the newest '
-        'image of each, and every image has its own prediction.',
+        'Camera topics of type sensor_msgs/Image or CompressedImage. With several topics, a frame is a batch of the '
+        'newest image of each, and every image has its own prediction.',
     ),
-    Parameter('image_bits', 16, 'How many bits of a 16-bit image (mono16, rgb16, bayer_rggb16, …, a 16-bit PNG) the '
-              'camera uses. With 12, the value 4095 becomes white.', 'bits', 9, 16, dynamic=True),
+    Parameter('image_bits', 16, 'Bits that the camera uses in a 16-bit image (mono16, rgb16, bayer_rggb16, …, a '
+              '16-bit PNG). With 12, the value 4095 becomes white.', 'bits', 9, 16, dynamic=True),
     Parameter(
         'batch',
         1,
-        'Images in a frame, taken in turn from the one topic; with several image_topics it is their '
-        "number. The edge's batch must be at least as large.",
+        'Images in a frame, taken one after the other from the single topic. With several image_topics, their number '
+        "applies instead. The edge's batch must be at least as large.",
         minimum=1,
         maximum=64,
     ),
     Parameter(
         'batch_timeout_s',
         0.5,
-        'Longest wait of an image for the others of its batch, which then goes without '
-        'them; a camera that was silent for longer is not waited for. Must be longer than a full batch takes.',
+        'Longest wait of an image for the other images of its batch; the batch then goes without them. The node does '
+        'not wait for a camera that was silent for longer. Must be longer than a full batch takes.',
         's',
         0.001,
         60.0,
     ),
-    Parameter('top_k', 5, 'How many classes a prediction names.', minimum=1, maximum=1000, dynamic=True),
+    Parameter('top_k', 5, 'Number of classes that a prediction names.', minimum=1, maximum=1000, dynamic=True),
     Parameter(
-        'min_score', 0.3, 'Detected objects that score less are left out.', minimum=0.0, maximum=1.0, dynamic=True
+        'min_score', 0.3, 'Smallest score of a detected object in a prediction.', minimum=0.0, maximum=1.0, dynamic=True
     ),
     Parameter(
         'output_digest',
         False,
-        'Whether predictions carry a digest of the raw outputs, for tests that compare them bit for bit. It takes '
+        'Put a digest of the raw outputs into predictions, for tests that compare them bit for bit. It takes '
         'time: 1.3 s for 100 masks.',
         dynamic=True,
     ),
     Parameter(
         'max_unanswered',
         3,
-        'Most frames that may wait for their answers at a time. One payload at a time is on its way to the edge.',
+        'Largest number of frames that wait for their answers. Only one payload at a time is on the link.',
         minimum=1,
         maximum=16,
     ),
     Parameter(
         'emulate_slowdown',
         1.0,
-        'For demonstrations: makes this robot that many times slower by sleeping after '
-        'each computation; 1 emulates nothing.',
+        'For demonstrations: the node sleeps after each computation, so that it takes this many times as long; 1 '
+        'emulates nothing.',
         minimum=1.0,
         maximum=1000.0,
     ),
 )
 
 EDGE = MODEL + (
-    Parameter('batch', 1, "Most images in a frame of a robot; at least the robots' batch, or number of image_topics. "
-              'Frames with more are refused, and the robot goes on alone.', minimum=1, maximum=64),
-    Parameter('max_waiting', 2, 'Frames of one robot that may wait for the tail; a newer one takes the place of the '
+    Parameter('batch', 1, "Largest number of images in a frame: at least the robots' batch or number of image_topics. "
+              'The edge refuses larger frames, and the robot runs the whole network itself.', minimum=1, maximum=64),
+    Parameter('max_waiting', 2, 'Largest number of frames of one robot in the queue; a newer frame replaces the '
               'oldest.', minimum=1, maximum=64),
-    Parameter('max_batch', 1, 'Frames of the same cut, each of another robot, that may share a run of the tail where '
-              'the profile says that this is faster. With more than 1, results may differ from the whole model in the '
-              'last bits.', minimum=1, maximum=64),
-    Parameter('max_batch_wait_s', 0.0, 'Longest time for which a frame is held so that others can share its run.', 's',
+    Parameter('max_batch', 1, 'Largest number of frames of the same cut, each of a different robot, that share one run '
+              'of the tail. They share it if the profile says that this is faster. With more than 1, results may '
+              'differ from the whole model in the last bits.', minimum=1, maximum=64),
+    Parameter('max_batch_wait_s', 0.0, 'Longest time that a frame waits for others to share its run of the tail.', 's',
               0.0, 1.0),
-    Parameter('max_robots', 64, 'Robots that are served at a time; the topics of further ones are left alone.',
+    Parameter('max_robots', 64, 'Largest number of robots that the edge serves; it ignores further robots.',
               minimum=1, maximum=1024),
-    Parameter('load_period_s', 0.2, 'How often the load is reported to the robots.', 's', 0.02, 10.0),
-    Parameter('emulate_slowdown', 1.0, 'For demonstrations: makes this edge that many times slower by sleeping after '
-              'each tail; 1 emulates nothing.', minimum=1.0, maximum=1000.0),
+    Parameter('load_period_s', 0.2, 'Period of the load reports to the robots.', 's', 0.02, 10.0),
+    Parameter('emulate_slowdown', 1.0, 'For demonstrations: the node sleeps after each tail, so that it takes this '
+              'many times as long; 1 emulates nothing.', minimum=1.0, maximum=1000.0),
 )
 
-#: The monitor's settings declare themselves; all of them may change while it runs. The camera says how many images its
-#: frames have.
+#: MonitorSettings declares the monitor's parameters; all can change while it runs. Not ``batch``: the camera's profile
+#: has the number of images in a frame.
 MONITOR = (REMOTE_CONTROL, AUTOSTART, *(
     Parameter(setting.name,
               list(default) if isinstance(default := setting.default, tuple) else default,  # type: ignore[arg-type]
@@ -211,25 +212,25 @@ MONITOR = (REMOTE_CONTROL, AUTOSTART, *(
 
 SOURCE = (
     REMOTE_CONTROL,
-    Parameter('path', '', 'What to play: an image file, a folder of them, a video file or the number of a webcam; '
-              'empty pans across a photograph that scikit-image brings.', locked=True),
+    Parameter('path', '', 'Image file, folder of images, video file or number of a webcam to play; empty pans across a '
+              'photograph from scikit-image.', locked=True),
     Parameter('rate_hz', 10.0, 'Images per second.', '1/s', 0.01, 1000.0),
     Parameter('width', 640, 'Width of the images.', 'pixels', 1, 8192),
     Parameter('height', 480, 'Height of the images.', 'pixels', 1, 8192),
-    Parameter('frame_id', 'camera', "The images' frame_id."),
+    Parameter('frame_id', 'camera', 'frame_id of the images.'),
 )
 
 LINK_EMULATOR = (
     REMOTE_CONTROL,
-    Parameter('rates_mbps', [100.0], 'For demonstrations: rate of the emulated uplink in each step of the script; 0 '
-              'carries nothing.', 'Mbit/s', 0.0, 100000.0, dynamic=True),
-    Parameter('durations_s', [3600.0], 'How long each step lasts; the last one lasts for ever.', 's', 0.01, 1e6),
-    Parameter('delay_s', 0.005, 'Delay of each direction, on top of the transmission.', 's', 0.0, 10.0),
-    Parameter('queue_bytes', 2_000_000, 'Bytes that may wait for the uplink; what comes on top is lost.', 'bytes',
+    Parameter('rates_mbps', [100.0], 'For demonstrations: rate of the emulated uplink in each step of the script; at '
+              '0 the link is down.', 'Mbit/s', 0.0, 100000.0, dynamic=True),
+    Parameter('durations_s', [3600.0], 'Duration of each step; the last step does not end.', 's', 0.01, 1e6),
+    Parameter('delay_s', 0.005, 'Delay in each direction, in addition to the transmission time.', 's', 0.0, 10.0),
+    Parameter('queue_bytes', 2_000_000, 'Capacity of the queue before the uplink; it drops what does not fit.', 'bytes',
               1000, 1_000_000_000),
 )
 
-#: What an entry of allowed_models may say: all that describes the model.
+#: Parameters that an entry of allowed_models may set: all that describe the model.
 _OF_A_MODEL = {parameter.name: parameter for parameter in MODEL
                if parameter not in (REMOTE_CONTROL, AUTOSTART) and parameter.name != 'allowed_models'}
 

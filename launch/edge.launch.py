@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The edge: one node that serves every robot that it discovers."""
+"""Start the edge: one node that serves every robot that it discovers."""
 
 from launch import LaunchDescription
 from launch.actions import OpaqueFunction
@@ -9,7 +9,7 @@ from dynsplit_ros.launching import arguments, CONFIG, node
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return the description."""
+    """Return the launch description."""
     return LaunchDescription([
         *arguments(model='', weights='', device='', namespace='edge', params_file=str(CONFIG / 'edge.yaml'),
                    transport='default', discovery_server='',

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The robot: camera side and monitor, and with source:=true an image source for those without a camera."""
+"""Start the robot: camera_node, monitor_node and, with source:=true, an image source that replaces the camera."""
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction
@@ -22,7 +22,7 @@ def start(context: LaunchContext) -> list[Node]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return the description."""
+    """Return the launch description."""
     return LaunchDescription([
         *arguments(model='', weights='', device='', namespace='robot1', params_file=str(CONFIG / 'robot.yaml'),
                    image_topic='image_raw', source='false', transport='default', discovery_server='',

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Every topic of the package with its type and its quality of service, and the reason for it, in one place."""
+"""Every topic of the package: its type, its quality of service, and the reason for that quality of service."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Topic:
     """
     A topic, relative to the robot's namespace; ``why`` is the reason for its quality of service.
 
-    ``type`` is the message's class, or its name where its package is not installed and the topic cannot be had.
+    ``type`` is the class of the message, or its name if its package is not installed; the topic is then unavailable.
     """
 
     name: str
@@ -97,24 +97,28 @@ def _vision(name: str) -> Any:
 
 
 ACTIVATION = Topic('activation', msg.Activation, _qos(1),
-                   'A lost fragment must be sent again, but only of the newest payload: depth 1 ends the resending of '
-                   'one that the robot has given up.')
-TAIL_RESULT = Topic('tail_result', msg.TailResult, _qos(8), 'Each answer counts; a few may be under way.')
-RECEIPT = Topic('receipt', msg.Receipt, _qos(16), 'A lost receipt would hold the next payload back.')
+                   'DDS must resend a lost fragment, but only of the newest payload: depth 1 ends the resending of a '
+                   'payload that the robot has given up.')
+TAIL_RESULT = Topic('tail_result', msg.TailResult, _qos(8),
+                    'The robot needs every answer; a few can be on the link at once.')
+RECEIPT = Topic('receipt', msg.Receipt, _qos(16), 'A lost receipt (acknowledgement) would delay the next payload.')
 PROBE = Topic('probe', msg.Probe, _qos(2, reliable=False),
-              'A probe that is sent again would measure nothing; two, for one may have a lead.')
+              'A resent probe measures nothing; depth 2 holds a probe and its lead.')
 EDGE_LOAD = Topic('edge_load', msg.EdgeLoad, _qos(1, reliable=False),
-                  'The next report comes soon; an old one misleads.')
-EDGE_PROFILE = Topic('edge_profile', msg.Profile, _qos(1, latched=True), 'Sent once; late joiners need it.')
-ROBOT_PROFILE = Topic('robot_profile', msg.Profile, _qos(1, latched=True), 'Sent once; late joiners need it.')
+                  'The next report comes soon; a resent old one would mislead.')
+EDGE_PROFILE = Topic('edge_profile', msg.Profile, _qos(1, latched=True), 'Published once; late joiners need it.')
+ROBOT_PROFILE = Topic('robot_profile', msg.Profile, _qos(1, latched=True), 'Published once; late joiners need it.')
 FRAME_TIMING = Topic('frame_timing', msg.FrameTiming, _qos(50), 'The estimators need every frame, bursts included.')
-SPLIT = Topic('split', msg.SplitDecision, _qos(1, latched=True), 'Late joiners need the decision in force.')
+SPLIT = Topic('split', msg.SplitDecision, _qos(1, latched=True), 'Late joiners need the current decision.')
 LINK_STATE = Topic('link_state', msg.LinkState, _qos(1), 'Only the newest estimate matters.')
 PREDICTION = Topic('prediction', msg.Prediction, _qos(10), 'Consumers want every prediction.')
-LABEL_IMAGE = Topic('label_image', Image, _qos(5), 'Consumers want every one; made only while someone subscribes.')
+LABEL_IMAGE = Topic('label_image', Image, _qos(5),
+                    'Consumers want every image; published only while a subscriber exists.')
 ANNOTATED = Topic('annotated', Image, _qos(1),
-                  'For people: any viewer matches, and only the newest counts; made only while someone subscribes.')
+                  'Viewers of any reliability match, and only the newest image matters; published only while a '
+                  'subscriber exists.')
 CLASSIFICATION = Topic('classification', _vision('Classification'), _qos(10), 'As prediction.')
 DETECTIONS = Topic('detections', _vision('Detection2DArray'), _qos(10), 'As prediction.')
-LABEL_INFO = Topic('label_info', _vision('LabelInfo'), _qos(1, latched=True), 'Sent once; late joiners need it.')
-VISION_INFO = Topic('vision_info', _vision('VisionInfo'), _qos(1, latched=True), 'Sent once; late joiners need it.')
+LABEL_INFO = Topic('label_info', _vision('LabelInfo'), _qos(1, latched=True), 'Published once; late joiners need it.')
+VISION_INFO = Topic('vision_info', _vision('VisionInfo'), _qos(1, latched=True),
+                    'Published once; late joiners need it.')

@@ -52,88 +52,88 @@ def _setting(
 
 @dataclass(frozen=True)
 class MonitorSettings:
-    """What a person may set; each field's metadata has its description, unit, minimum, maximum and choices."""
+    """Settings of the monitor; the metadata of each field holds description, unit, minimum, maximum and choices."""
 
     objective: str = _setting(
         'latency',
-        'What to make best: the latency of a frame, or the sustained frame rate.',
+        'Quantity to optimise: the latency of a frame, or the sustained frame rate.',
         choices=('latency', 'frame_rate'),
     )
     codecs: tuple[str, ...] = _setting(
-        ('raw', 'blosc2'), 'Codecs that may be chosen; a lossy one is used only when it is named here.'
+        ('raw', 'blosc2'), 'Codecs that the planner may choose. It uses a lossy codec only if this list names it.'
     )
     shallowest_split: int = _setting(
         0,
-        'Least split index whose activation may leave the robot; 1 keeps the image itself on it.',
+        'Smallest split index whose activation may leave the robot; 1 keeps the image itself on the robot.',
         minimum=0,
         maximum=65535,
     )
     pinned_split: int = _setting(
         -1,
-        'Use this split alone while the edge answers, for debugging; -1 chooses.',
+        'For debugging: the only split to use while the edge answers; -1 lets the planner choose.',
         minimum=-1,
         maximum=65535,
     )
     bandwidth_bps: float = _setting(
-        0.0, 'Most that payloads may take on average; 0 sets no bound.', 'bit/s', 0.0, 1e12
+        0.0, 'Upper bound on the mean rate of the payloads; 0 sets no bound.', 'bit/s', 0.0, 1e12
     )
     frame_rate_hz: float = _setting(
         0.0,
-        'Frames offered per second, for the wait until the next one and the bandwidth bound; 0 takes what the camera '
-        'measures.',
+        'Frames that the camera offers per second. The planner needs the rate for the wait of an image and for '
+        'bandwidth_bps. 0 takes the rate that camera_node measures.',
         '1/s',
         0.0,
         1000.0,
     )
     batch: int = _setting(1, 'Images in a frame.', '', 1, 1024)
     switching_cost: float = _setting(
-        0.01, 'What a change of split must gain at least, as a share of the predicted latency.', '', 0.0, 1.0
+        0.01, 'Smallest gain that justifies a change of split, as a share of the predicted latency.', '', 0.0, 1.0
     )
     confidence: float = _setting(
         3.5,
-        'How many standard deviations of the predicted gain a change must gain beyond that.',
+        'A change of split must also gain this many standard deviations of the predicted gain.',
         '',
         0.0,
         10.0,
     )
     fallback_s: float = _setting(
         0.0,
-        'Longest wait for an answer before the robot finishes a frame itself; 0 takes at most three times the '
-        'predicted wait, or 0.2 s if that is longer.',
+        'Answer timeout: the robot finishes a frame itself when it expires. With 0, the planner chooses the timeout of '
+        'each split: at most three times the predicted wait or 0.2 s, whichever is longer.',
         's',
         0.0,
         60.0,
     )
     waiting_share: float = _setting(
         0.08,
-        'Most of the frame rate that the camera may give up to wait for newer images where it cannot keep up; '
-        'nothing for the objective frame_rate.',
+        'Largest share of the frame rate that the camera may give up to wait for a newer image when the system cannot '
+        'process every image. It gives up nothing for the objective frame_rate.',
         '',
         0.0,
         0.5,
     )
     heartbeat_period_s: float = _setting(
-        0.25, 'Time between heartbeats, which measure the round trip.', 's', 0.02, 10.0
+        0.25, 'Period of the heartbeats, which measure the round-trip time.', 's', 0.02, 10.0
     )
     silence_s: float = _setting(
         0.5,
-        "The link counts as lost when an answer, or the edge's regular report, is overdue by this much and nothing "
-        'else was heard.',
+        "The monitor takes the link for lost when an answer or the edge's periodic report is overdue by this time and "
+        'no other message came from the edge.',
         's',
         0.05,
         60.0,
     )
     probe_share: float = _setting(
-        0.01, 'Share of the estimated rate that heartbeats and throughput probes may take.', '', 0.0, 0.5
+        0.01, 'Largest share of the estimated rate that heartbeats and throughput probes may take.', '', 0.0, 0.5
     )
     probe_period_s: float = _setting(
-        0.2, 'A throughput probe is sent when nothing has told of the rate for this long.', 's', 0.02, 60.0
+        0.2, 'The monitor sends a throughput probe when nothing measured the rate for this time.', 's', 0.02, 60.0
     )
     report_timeout_s: float = _setting(
-        1.0, "The edge's load reports are ignored when older than this.", 's', 0.05, 60.0
+        1.0, 'The monitor ignores a load report of the edge that is older than this.', 's', 0.05, 60.0
     )
     downlink_ratio: float = _setting(
-        1.0, "Rate of the answers' way over that of the payloads' way.", '', 0.001, 1000.0
+        1.0, 'Rate of the downlink (answers) divided by the rate of the uplink (payloads).', '', 0.001, 1000.0
     )
 
     def __post_init__(self) -> None:

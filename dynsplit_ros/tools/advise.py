@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Say, before deploying, which splits would be used in which conditions and what that would gain."""
+"""Show before you deploy which split is best for each link rate and server load, and what it gains."""
 
 from __future__ import annotations
 
@@ -65,17 +65,17 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog='Latencies are what the planner predicts on a steady link; simulate shows a link that changes.',
+        epilog='The latencies are the predictions of the planner for a steady link; simulate shows a changing link.',
     )
     add_system_options(parser)
-    conditions = parser.add_argument_group('conditions that are looked at')
+    conditions = parser.add_argument_group('conditions to evaluate')
     conditions.add_argument(
         '--link',
         type=positive,
         nargs=2,
         default=[LOWEST_MBPS, HIGHEST_MBPS],
         metavar='MBIT/S',
-        help=f'lowest and highest link rate ({LOWEST_MBPS:g} {HIGHEST_MBPS:g})',
+        help=f'lowest and highest link rate (default: {LOWEST_MBPS:g} {HIGHEST_MBPS:g})',
     )
     conditions.add_argument(
         '--loads',
@@ -83,11 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         nargs='+',
         default=[1.0, 2.0, 4.0, 8.0],
         metavar='TIMES',
-        help='server loads: how many times as long as profiled the edge takes (1 2 4 8)',
+        help='server loads: time of the edge divided by its profiled time (default: 1 2 4 8)',
     )
-    output = parser.add_argument_group('what is written')
-    output.add_argument('--plot', type=picture, default=Path('advice.png'), metavar='PNG', help='(advice.png)')
-    output.add_argument('--json', type=Path, metavar='OUT', help='write the advice to this file as well')
+    output = parser.add_argument_group('output')
+    output.add_argument('--plot', type=picture, default=Path('advice.png'), metavar='PNG',
+                        help='draw the advice into this file (default: advice.png)')
+    output.add_argument('--json', type=Path, metavar='OUT', help='also write the advice to this file')
     return parser
 
 

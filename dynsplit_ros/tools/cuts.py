@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""List a model's cuts: where they are, what flows there, and how much of the work lies before."""
+"""List the cuts of a model: position, bytes that each cut sends, and share of the computation before it."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_model_options(parser)
     parser.add_argument(
-        '--all', action='store_true', help='every position of the graph, not only those that are choices'
+        '--all', action='store_true', help='list every position of the graph, not only the candidates'
     )
-    parser.add_argument('--json', type=Path, metavar='OUT', help='write the cuts to this file as well')
+    parser.add_argument('--json', type=Path, metavar='OUT', help='also write the cuts to this file')
     arguments = parser.parse_args(argv)
     try:
         split = split_model(arguments)

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Demonstrate the package on one machine: every node a process, an emulated link, every frame checked."""
+"""Run robot and edge as processes on this machine over an emulated link, and check every frame."""
 
 from __future__ import annotations
 
@@ -36,14 +36,17 @@ console = Console()
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     result = argparse.ArgumentParser(description=__doc__)
-    result.add_argument('--seconds', type=float, default=60.0, help='length of the script, at least 10 (default: 60)')
-    result.add_argument('--json', type=Path, metavar='OUT', help='write summary and frames here (default: in --out)')
-    result.add_argument('--out', type=Path, default=Path('out/demo'), help='folder of plot, JSON and logs '
+    result.add_argument('--seconds', type=float, default=60.0,
+                        help='length of the run in seconds, at least 10 (default: 60)')
+    result.add_argument('--json', type=Path, metavar='OUT',
+                        help='write summary and frames to this file (default: in --out)')
+    result.add_argument('--out', type=Path, default=Path('out/demo'), help='folder for plot, JSON file and logs '
                         '(default: out/demo)')
-    result.add_argument('--model', default='alexnet', help='torchvision classifier (default: alexnet)')
-    result.add_argument('--weights', default='none', help="'none' (seeded, nothing to download), 'default', or a file")
-    result.add_argument('--slowdown', type=float, default=8.0, help='how many times slower than this machine the robot '
-                        'is made, by emulation (default: 8)')
+    result.add_argument('--model', default='alexnet', help='name of a torchvision classifier (default: alexnet)')
+    result.add_argument('--weights', default='none',
+                        help="'none' (random seeded weights, no download), 'default', or a file (default: none)")
+    result.add_argument('--slowdown', type=float, default=8.0, help='computing time of the emulated robot divided by '
+                        'that of this machine (default: 8)')
     result.add_argument('--rate', type=float, default=10.0, help='images per second (default: 10)')
     return result
 

@@ -10,15 +10,15 @@ import sys
 
 from dynsplit_ros.errors import missing_package
 
-#: Each tool, which is the module of this name beside this one, and what it does.
+#: What each tool shows. The tool is the module of the same name in this folder.
 TOOLS = {
-    'cuts': 'the cuts of a model: where it can be split, and what would be sent',
-    'profile': 'how long each part of a model takes on this machine',
-    'advise': 'which splits would be used in which conditions, and what that would gain',
-    'simulate': 'estimators and planner on a link trace, against every fixed choice and the best in hindsight',
-    'report': "one HTML page of a recorded run, or of a demo's JSON",
-    'top': 'what every robot on the network is doing, live; needs ROS 2',
-    'demo': 'camera, edge and monitor on this machine with an emulated link, every frame checked; needs ROS 2',
+    'cuts': 'where a model can be split, and how many bytes each cut sends',
+    'profile': 'how long each head and tail of a model take on this machine',
+    'advise': 'before you deploy: the best split for each link rate and server load, and its gain',
+    'simulate': 'estimators and planner on a link trace, against every fixed split and the best choice in hindsight',
+    'report': "one HTML page of a recorded run or of a demo's JSON file",
+    'top': 'live state of every robot on the network; needs ROS 2',
+    'demo': 'robot and edge on this machine over an emulated link, every frame checked; needs ROS 2',
 }
 
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('tool', choices=TOOLS, metavar='TOOL', help='one of the tools below')
     tool = parser.parse_args(arguments[:1]).tool
-    sys.argv[0] = f'dynsplit {tool}'  # what the tool's usage calls it
+    sys.argv[0] = f'dynsplit {tool}'  # the tool's usage text shows this name
     try:
         code: int = importlib.import_module(f'dynsplit_ros.tools.{tool}').main(arguments[1:])
     except ModuleNotFoundError as error:

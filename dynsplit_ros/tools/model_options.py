@@ -21,42 +21,43 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
         'model',
         nargs=None if required else '?',
         metavar='MODEL',
-        help="torchvision's name, package.module:factory, or an exported program (.pt2)",
+        help='name of a torchvision model, package.module:factory, or path of a .pt2 file from torch.export',
     )
     parser.add_argument(
         '--weights',
         default='none',
-        help='none: drawn from the seed (this, unless told; the nodes take default), default, an entry of '
-        "torchvision's, or a path",
+        help="'none': random seeded weights; 'default' or a name from torchvision's enumeration; or a path "
+        '(default: none; the nodes use default)',
     )
     parser.add_argument(
-        '--input-size', type=int, nargs=2, metavar=('H', 'W'), help="rows and columns; the model's own"
+        '--input-size', type=int, nargs=2, metavar=('H', 'W'),
+        help="height and width of the input (default: the model's own)"
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the weights that are drawn (0)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of random weights (default: 0)')
     parser.add_argument(
         '--kwargs',
         type=json_object,
         default={},
         metavar='JSON',
-        help='keyword arguments of the builder or factory',
+        help='keyword arguments of the builder or factory, as a JSON object',
     )
     parser.add_argument(
-        '--task', help='of a model of your own: classification (this, unless given), segmentation, detection, other'
+        '--task', help='task of your own model: classification (default), segmentation, detection or other'
     )
     for name in ('mean', 'std'):
         parser.add_argument(
             f'--{name}', type=float, nargs=3, metavar=('R', 'G', 'B'),
-            help="of the image's channels, scaled to 0 to 1; the model's own",
+            help=f'{name} of the image channels, scaled to 0 to 1 (default: the one of the model)',
         )
     parser.add_argument(
         '--leaf',
         action='append',
         default=[],
         metavar='NAME',
-        help='class or path of a submodule to keep whole',
+        help='class or path of a submodule that the partition keeps whole',
     )
     parser.add_argument(
-        '--whole', action='store_true', help='do not cut: full offloading and local inference only'
+        '--whole', action='store_true', help='do not split the model: only full offloading and local inference remain'
     )
 
 

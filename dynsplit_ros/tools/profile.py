@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Measure on this machine how long each cut's head and tail take and how large each codec makes what is sent."""
+"""Measure on this machine the time of the head and tail of each cut, and the payload size with each codec."""
 
 from __future__ import annotations
 
@@ -28,22 +28,24 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_model_options(parser)
     parser.add_argument(
-        '--output', type=Path, metavar='YAML', help='where the profile goes (MODEL.profile.yaml)'
+        '--output', type=Path, metavar='YAML', help='write the profile to this file (default: MODEL.profile.yaml)'
     )
-    parser.add_argument('--plot', type=picture, metavar='PNG', help='draw the profile into this file')
-    parser.add_argument('--batch', type=int, nargs='+', default=[1], metavar='N', help='batch sizes (1)')
-    parser.add_argument('--codec', nargs='+', metavar='NAME', help='codecs; all that fit')
+    parser.add_argument('--plot', type=picture, metavar='PNG', help='also draw the profile into this file')
+    parser.add_argument('--batch', type=int, nargs='+', default=[1], metavar='N',
+                        help='batch sizes to measure (default: 1)')
+    parser.add_argument('--codec', nargs='+', metavar='NAME', help='codecs to measure (default: all that fit)')
     parser.add_argument(
-        '--image', type=Path, nargs='+', default=[], metavar='FILE', help='images to measure with'
+        '--image', type=Path, nargs='+', default=[], metavar='FILE', help='images to measure with (default: drawn ones)'
     )
-    parser.add_argument('--threads', type=int, metavar='N', help="processor threads; torch's own choice")
-    parser.add_argument('--device', default='cpu', help='where head and tail run (cpu)')
+    parser.add_argument('--threads', type=int, metavar='N', help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument('--device', default='cpu', help='device that runs head and tail (default: cpu)')
     parser.add_argument(
-        '--repeats', type=int, default=15, metavar='N', help='timed runs, of which medians count (15)'
+        '--repeats', type=int, default=15, metavar='N', help='timed runs; the profile holds their median (default: 15)'
     )
-    parser.add_argument('--warm-up', type=int, default=3, metavar='N', help='runs before those (3)')
-    parser.add_argument('--channels-last', action='store_true', help='channels innermost; not exact')
-    parser.add_argument('--autocast', choices=['bfloat16', 'float16'], help='compute in this type; not exact')
+    parser.add_argument('--warm-up', type=int, default=3, metavar='N',
+                        help='untimed runs before the timed ones (default: 3)')
+    parser.add_argument('--channels-last', action='store_true', help='use the channels-last memory layout; not exact')
+    parser.add_argument('--autocast', choices=['bfloat16', 'float16'], help='compute in this data type; not exact')
     parser.add_argument('--compile', action='store_true', help='use torch.compile; not exact')
     arguments = parser.parse_args(argv)
     import torch  # here, so that --help answers at once

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Make one self-contained HTML page, with plots and key figures, of a recorded run."""
+"""Write one self-contained HTML page with plots and key figures of a recorded run."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ def main(argv: list[str] | None = None) -> int:
         epilog='To record a run: ros2 bag record --topics /robot1/prediction /robot1/link_state /robot1/edge_load '
         '/robot1/split (or --all, which also keeps the images and payloads)',
     )
-    parser.add_argument('run', type=Path, metavar='RUN', help='folder or file of ros2 bag record, or the JSON of demo')
-    parser.add_argument('--output', type=Path, metavar='HTML', help='where the page goes (RUN.html, here)')
+    parser.add_argument('run', type=Path, metavar='RUN',
+                        help='folder or file from ros2 bag record, or JSON file of demo')
+    parser.add_argument('--output', type=Path, metavar='HTML',
+                        help='write the page to this file (default: RUN.html in the current folder)')
     arguments = parser.parse_args(argv)
     try:
         run = read_run(arguments.run)

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Compare the dynamic split with an oracle and with each fixed split on an emulated link and server."""
+"""Compare the dynamic split with an oracle and with each fixed split on a simulated link and server."""
 
 from __future__ import annotations
 
@@ -76,30 +76,33 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, conflict_handler='resolve')
     add_system_options(parser)
-    world = parser.add_argument_group('what changes meanwhile')
+    world = parser.add_argument_group('link and load')
     link = world.add_mutually_exclusive_group()
-    link.add_argument('--trace', type=Path, metavar='CSV', help="the link's rate: columns time_s,rate_mbps")
+    link.add_argument('--trace', type=Path, metavar='CSV', help='rate of the link: columns time_s,rate_mbps')
     link.add_argument('--link', default='markov:2,20,5', metavar='KIND:VALUES',
-                      help=f'the same, generated, in Mbit/s and seconds: {_FORMS} (markov:2,20,5)')
+                      help=f'generated rate of the link, in Mbit/s and seconds: {_FORMS} (default: markov:2,20,5)')
     world.add_argument('--load', default='constant:1', metavar='CSV|KIND:VALUES',
-                       help='how many times as long as profiled the edge takes: columns time_s,slowdown, or generated')
+                       help='time of the edge divided by its profiled time: columns time_s,slowdown, or generated')
     world.add_argument('--others', default='constant:0', metavar='CSV|KIND:VALUES',
                        help='frames per second of other robots: columns time_s,others_hz, or generated')
-    world.add_argument('--seconds', type=positive, help="simulated time; the trace's own length, or 60")
-    world.add_argument('--noise', type=_share, default=0.02, metavar='SHARE', help='spread of computing times (0.02)')
-    world.add_argument('--seed', type=int, default=0, help='of all that is drawn: link, noise, weights (0)')
-    output = parser.add_argument_group('what is written')
+    world.add_argument('--seconds', type=positive, help='simulated time (default: length of the trace, or 60)')
+    world.add_argument('--noise', type=_share, default=0.02, metavar='SHARE',
+                       help='spread of computing times (default: 0.02)')
+    world.add_argument('--seed', type=int, default=0, help='seed of link, noise and weights (default: 0)')
+    output = parser.add_argument_group('output')
     output.add_argument('--figure', nargs='+', choices=('time', 'rates', 'load'), default=['time'],
-                        help='time: latency over time; rates: mean latency by data rate; load: by server load (time)')
-    output.add_argument('--batch', type=int, default=1, help='images in a frame, over time (1)')
+                       
+                       help='time: latency over time; rates: mean latency by data rate; load: by server load (default: time)')
+    output.add_argument('--batch', type=int, default=1, help='images in a frame, for the figure time (default: 1)')
     output.add_argument('--batches', type=int, nargs='+', metavar='N',
-                        help='batch sizes of the other figures (1; those of the profiles)')
+                        help='batch sizes of the other figures (default: 1; with profiles, all of theirs)')
     output.add_argument('--rates', type=positive, nargs='+', metavar='MBIT/S',
-                        help='data rates of the figure (13 from 0.25 to 1000)')
+                        help='data rates of the figure rates (default: 13 from 0.25 to 1000)')
     output.add_argument('--loads', type=positive, nargs='+', default=[1, 2, 4, 8, 16], metavar='TIMES',
-                        help='loads of the figure (1 2 4 8 16)')
-    output.add_argument('--output', type=Path, default=Path('simulation'), metavar='FOLDER', help='(simulation)')
-    output.add_argument('--workers', type=int, metavar='N', help='processes (one for each core)')
+                        help='loads of the figure load (default: 1 2 4 8 16)')
+    output.add_argument('--output', type=Path, default=Path('simulation'), metavar='FOLDER',
+                        help='write the figures to this folder (default: simulation)')
+    output.add_argument('--workers', type=int, metavar='N', help='processes (default: one for each core)')
     return parser
 
 

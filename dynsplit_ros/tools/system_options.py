@@ -23,38 +23,43 @@ def add_system_options(parser: argparse.ArgumentParser) -> None:
         '--robot-profile',
         type=Path,
         metavar='YAML',
-        help="what the profile command wrote on the robot; without it, the edge's, --slowdown times as slow",
+        help="profile that 'profile' wrote on the robot (default: the edge's, --slowdown times as slow)",
     )
     profiles.add_argument(
         '--edge-profile',
         type=Path,
         metavar='YAML',
-        help='what it wrote on the edge; without it, MODEL is measured here',
+        help="profile that 'profile' wrote on the edge (default: measure MODEL on this machine)",
     )
     profiles.add_argument(
         '--slowdown',
         type=positive,
         default=8.0,
         metavar='TIMES',
-        help='how many times as long as the edge the robot needs, where it has no profile (8)',
+        help='time of the robot divided by that of the edge, if the robot has no profile (default: 8)',
     )
-    profiles.add_argument('--threads', type=int, default=1, metavar='N', help='processor threads of a measurement (1)')
-    world = parser.add_argument_group('what the robot meets')
-    world.add_argument('--rate', type=positive, default=10.0, metavar='HZ', help='images per second offered (10)')
+    profiles.add_argument('--threads', type=int, default=1, metavar='N',
+                          help='CPU threads of a measurement (default: 1)')
+    world = parser.add_argument_group('camera and link')
+    world.add_argument('--rate', type=positive, default=10.0, metavar='HZ',
+                       help='images per second that the camera offers (default: 10)')
     world.add_argument(
-        '--round-trip', type=positive, default=0.004, metavar='SECONDS', help='of an empty message (0.004)'
+        '--round-trip', type=positive, default=0.004, metavar='SECONDS',
+        help='round-trip time of an empty message (default: 0.004)'
     )
-    policy = parser.add_argument_group('what may be chosen')
-    policy.add_argument('--codec', nargs='+', metavar='NAME', help='codecs allowed (those without loss)')
-    policy.add_argument('--objective', choices=('latency', 'frame_rate'), default='latency', help='(latency)')
+    policy = parser.add_argument_group('constraints and objective')
+    policy.add_argument('--codec', nargs='+', metavar='NAME', help='allowed codecs (default: the lossless ones)')
+    policy.add_argument('--objective', choices=('latency', 'frame_rate'), default='latency',
+                        help='quantity to optimise (default: latency)')
     policy.add_argument(
         '--shallowest-split',
         type=int,
         default=0,
         metavar='INDEX',
-        help='least split that may leave the robot; 1 keeps images on it (0)',
+        help='smallest split index whose activation may leave the robot; 1 keeps images on it (default: 0)',
     )
-    policy.add_argument('--bandwidth', type=float, default=0.0, metavar='MBIT/S', help='bound for payloads (0: none)')
+    policy.add_argument('--bandwidth', type=float, default=0.0, metavar='MBIT/S',
+                        help='upper bound on the mean rate of the payloads (default: 0, no bound)')
 
 
 def system_profile(arguments: argparse.Namespace, measured: Callable[[], Profile]) -> tuple[SystemProfile, list[str]]:

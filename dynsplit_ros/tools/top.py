@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Show, live, what every robot on the network is doing: split, link, edge, latency, and what became of its frames."""
+"""Show the live state of every robot on the network: split, link, edge, latency, and outcomes of its frames."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-#: From this width on, a robot takes a row of a table; below, a block of lines.
+#: From this width on (columns), top shows a robot as a row of a table; below, as a block of lines.
 WIDE = 160
-#: A robot that has said nothing for this long is shown as silent, and after the second time no more.
+#: top shows a robot as silent after the first time without a message, and removes it after the second.
 SILENT_S, GONE_S = 3.0, 60.0
 LOOK_S = 1.0
 #: Most robots that are watched at a time; each costs five subscriptions.
@@ -29,12 +29,14 @@ MOST_ROBOTS = 100
 def main(argv: list[str] | None = None) -> int:
     """Watch until Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--robot', action='append', metavar='NAMESPACE', help='only this robot; may be repeated')
+    parser.add_argument('--robot', action='append', metavar='NAMESPACE', help='show only this robot; can be repeated')
     parser.add_argument(
-        '--period', type=float, metavar='SECONDS', help='of refreshing (0.5; 5 where it is no terminal)'
+        '--period', type=float, metavar='SECONDS', help='refresh period (default: 0.5; 5 if the output is no terminal)'
     )
-    parser.add_argument('--once', action='store_true', help='print how each robot is and end; 1 where there is none')
-    parser.add_argument('--wait', type=float, default=5.0, metavar='SECONDS', help='how long --once listens (5)')
+    parser.add_argument('--once', action='store_true',
+                        help='print the state of each robot and end; exit code 1 if no robot is found')
+    parser.add_argument('--wait', type=float, default=5.0, metavar='SECONDS',
+                        help='time that --once listens (default: 5)')
     given = parser.parse_args(argv)
     if given.period is not None and not given.period > 0:
         parser.error(f'--period {given.period:g} is not a positive number')
