@@ -91,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     world.add_argument('--seed', type=int, default=0, help='seed of link, noise and weights (default: 0)')
     output = parser.add_argument_group('output')
     output.add_argument('--figure', nargs='+', choices=('time', 'rates', 'load'), default=['time'],
-                       
-                       help='time: latency over time; rates: mean latency by data rate; load: by server load (default: time)')
+                        help='time: latency over time; rates: mean latency by data rate; load: by server load '
+                             '(default: time)')
     output.add_argument('--batch', type=int, default=1, help='images in a frame, for the figure time (default: 1)')
     output.add_argument('--batches', type=int, nargs='+', metavar='N',
                         help='batch sizes of the other figures (default: 1; with profiles, all of theirs)')
