@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from bench.figures import argument_parser, Figures
+from dynsplit_ros.policies.records import FrameRecord
 from dynsplit_ros.profile.profile import CodecProfile, CutProfile, merge, Profile, SystemProfile
-from dynsplit_ros.runtime.monitor import FrameObservation, Monitor, MonitorSettings
+from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings
 from dynsplit_ros.simulation.compare import Job, run_all, summarise
 from dynsplit_ros.simulation.trace import constant, load_trace, markov, noisy, steps, Trace
 from dynsplit_ros.simulation.world import Run, Scenario
@@ -293,8 +294,9 @@ def _cost_of_frame(profile: SystemProfile, settings: MonitorSettings, anew: bool
         spent_all_s += sent_s - start_s
         monitor.on_sent(number, now_s, split, codec, payload_bytes)
         monitor.on_receipt(number, received_s, dispersion_s)
-        monitor.on_frame(FrameObservation(
-            number, 'answered', split, codec, payload_bytes=payload_bytes, answer_bytes=4000, sent_s=now_s,
+        monitor.on_frame(FrameRecord(
+            sequence=number, outcome='answered', split_index=split, codec=codec,
+            payload_bytes=payload_bytes, answer_bytes=4000, sent_s=now_s,
             received_s=received_s, answered_s=received_s + tail_s + 0.002 + late_s, held_s=tail_s + 1e-4,
             queueing_s=0.0, decode_s=1e-4, tail_s=tail_s, head_s=cut.head_s[1], encode_s=8e-4))
         frame_s = time.process_time()

@@ -25,7 +25,7 @@ PUBLIC = {
     'profile.measure': ('measure',),
     'profile.profile': ('Profile', 'merge', 'SystemProfile'),
     'policies.records': ('SplitDecision', 'FrameRecord'),
-    'runtime.monitor': ('Monitor', 'MonitorSettings', 'FrameObservation'),
+    'runtime.monitor': ('Monitor', 'MonitorSettings'),
     'estimators.link': ('LinkEstimate', 'Probe'),
     'estimators.load': ('LoadEstimate', 'LoadReport'),
 }

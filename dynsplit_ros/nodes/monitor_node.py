@@ -25,7 +25,7 @@ from dynsplit_ros.nodes.shell import run
 from dynsplit_ros.parameters import MONITOR
 from dynsplit_ros.policies.records import Outcome, SplitDecision
 from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
-from dynsplit_ros.runtime.monitor import FrameObservation, LoadReport, Monitor, MonitorSettings
+from dynsplit_ros.runtime.monitor import LoadReport, Monitor, MonitorSettings
 
 TICK_S = 0.02
 LINK_STATE_PERIOD_S = 0.1
@@ -142,7 +142,7 @@ class MonitorNode(Managed):
                                   timing.send_s)
         else:
             self._fallbacks += timing.outcome is Outcome.FELL_BACK
-            self._monitor.on_frame(FrameObservation.of(timing, number))
+            self._monitor.on_frame(replace(timing, sequence=number))
         self._decide()
 
     def _on_receipt(self, message: msg.Receipt) -> None:

@@ -16,11 +16,10 @@ from dynsplit_ros.estimators.load import LoadEstimate, LoadEstimator, LoadReport
 from dynsplit_ros.estimators.probing import LinkRules
 from dynsplit_ros.estimators.service import ServiceTimes
 from dynsplit_ros.planner import Planner, PlannerConstraints, STEADY, SystemEstimate
-from dynsplit_ros.policies.records import FrameRecord, SplitDecision
+from dynsplit_ros.policies.records import FrameRecord, Outcome, SplitDecision
 from dynsplit_ros.profile.profile import SystemProfile
 
 __all__ = [
-    'FrameObservation',
     'LinkEstimate',
     'LoadEstimate',
     'LoadReport',
@@ -176,52 +175,6 @@ _IDLE_S = 0.25
 _MOVED = 0.01
 
 
-@dataclass
-class FrameObservation:
-    """
-    One finished frame.
-
-    ``outcome`` is 'answered', 'local' (never sent), 'fell_back' (the robot finished it) or 'late' (an answer
-    that came after that; the same frame was reported before). Instants are of the robot's monotonic clock:
-    when the payload left, when its receipt came, when its answer came, when the robot gave up waiting; NaN
-    where there is none. ``held_s`` is the edge's own duration from receiving to answering, with its parts
-    beside it; ``wait_s``, ``resize_s``, ``head_s``, ``encode_s`` and ``finish_s`` are the robot's, and
-    ``latency_s`` is from the image's arrival to its prediction. For ``finishing_s`` of ``head_s`` the robot was
-    finishing another frame as well: such a head says nothing of its profile. ``offered_hz`` is the measured rate of
-    frames offered, NaN where it is not known.
-    """
-
-    sequence: int
-    outcome: str
-    split_index: int
-    codec: str
-    batch: int = 1
-    payload_bytes: int = 0
-    answer_bytes: int = 0
-    sent_s: float = math.nan
-    received_s: float = math.nan
-    answered_s: float = math.nan
-    given_up_s: float = math.nan
-    held_s: float = math.nan
-    queueing_s: float = math.nan
-    decode_s: float = math.nan
-    tail_s: float = math.nan
-    head_s: float = math.nan
-    finishing_s: float = 0.0
-    encode_s: float = math.nan
-    finish_s: float = math.nan
-    wait_s: float = math.nan
-    resize_s: float = math.nan
-    latency_s: float = math.nan
-    offered_hz: float = math.nan
-
-    @classmethod
-    def of(cls, frame: FrameRecord, sequence: int) -> FrameObservation:
-        """Return what a frame's record says to the monitor, which numbers the frame ``sequence``."""
-        names = (setting.name for setting in fields(cls) if hasattr(frame, setting.name))
-        return cls(**{name: getattr(frame, name) for name in names} | {'sequence': sequence, 'batch': frame.images})
-
-
 def _planner(profile: SystemProfile, settings: MonitorSettings, measured_hz: float = _FRAME_RATE_HZ) -> Planner:
     rules = _part(PlannerConstraints, replace(settings, frame_rate_hz=settings.frame_rate_hz or measured_hz))
     return Planner(profile, rules, settings.batch, settings.downlink_ratio)
@@ -303,18 +256,19 @@ class Monitor:
         if math.isfinite(now_s) and self._link.on_receipt(sequence, now_s, dispersion_s):
             self._news = True
 
-    def on_frame(self, frame: FrameObservation) -> None:
-        """Take a finished frame into account; the camera reports each once."""
+    def on_frame(self, frame: FrameRecord) -> None:
+        """Take a finished frame into account; ``sequence`` is the number by which ``on_sent`` knows it."""
         cut = self._cut(frame.split_index)
         if cut is None:
             return
-        batch = frame.batch if frame.batch in cut.head_s else self.settings.batch
-        if frame.outcome != 'late':
+        batch = frame.images if frame.images in cut.head_s else self.settings.batch
+        late = frame.outcome == Outcome.LATE  # then the same frame was reported before, when the robot had finished it
+        if not late:
             self._last_frame = max(self._last_frame, frame.sequence)
         self._news = True
         # After one that the edge failed, the camera trusts only a decision that knows of it.
         decided = self._decision is not None and frame.split_index == self._decision.split_index
-        if not decided or frame.outcome not in ('answered', 'local') or math.isfinite(frame.given_up_s):
+        if not decided or frame.outcome not in (Outcome.ANSWERED, Outcome.LOCAL) or math.isfinite(frame.given_up_s):
             self._unforeseen = True
         self._expect(frame.offered_hz)
         now_s = self._now_s
@@ -322,18 +276,18 @@ class Monitor:
             if now_s < seen_s < math.inf:
                 now_s = seen_s
         self._compare(frame)
-        if frame.finishing_s <= _BESIDE * frame.head_s:
+        if not late and frame.finishing_s <= _BESIDE * frame.head_s:
             self._robot.observe(frame.split_index, frame.head_s, cut.head_s[batch], now_s)
-        if 0 <= frame.resize_s < _LONGEST_S and frame.outcome != 'late':
+        if not late and 0 <= frame.resize_s < _LONGEST_S:
             self._resize_s += _NEWEST * (frame.resize_s - self._resize_s)
             self._observe_publishing(frame)
-        if frame.outcome == 'fell_back':
+        if frame.outcome == Outcome.FELL_BACK:
             self._link.on_given_up(frame.sequence)
             arrived_s = self._link.arrived_s(frame.sequence)
             if arrived_s is not None:
                 waited_s = frame.given_up_s - arrived_s
                 self._load.on_silence(frame.split_index, waited_s, cut.tail_s[batch], now_s)
-        elif frame.outcome in ('answered', 'late') and math.isfinite(frame.answered_s):
+        elif frame.outcome in (Outcome.ANSWERED, Outcome.LATE) and math.isfinite(frame.answered_s):
             if math.isfinite(frame.received_s):
                 self._link.on_receipt(frame.sequence, frame.received_s)
             held_s = frame.held_s if math.isfinite(frame.held_s) else -1.0
@@ -342,7 +296,7 @@ class Monitor:
                     frame.split_index, frame.queueing_s, frame.tail_s, cut.tail_s[batch], frame.answered_s
                 )
 
-    def _compare(self, frame: FrameObservation) -> None:
+    def _compare(self, frame: FrameRecord) -> None:
         """
         Learn by how much frames take longer than predicted, split by split, and together for those that are sent.
 
@@ -353,21 +307,22 @@ class Monitor:
         decided = self._decision
         if decided is None or (frame.split_index, frame.codec) != (decided.split_index, decided.codec):
             return
-        if not (0 < frame.latency_s < _LONGEST_S and frame.outcome in ('answered', 'local')):
+        if not (0 < frame.latency_s < _LONGEST_S and frame.outcome in (Outcome.ANSWERED, Outcome.LOCAL)):
             return
         most_s = _MOST_RESIDUAL * decided.predicted_latency_s
         step_s = _NEWEST_RESIDUAL * min(max(frame.latency_s - decided.predicted_latency_s, -most_s), most_s)
-        if frame.outcome == 'answered':
+        if frame.outcome == Outcome.ANSWERED:
             if decided.local_if_wait_s < math.inf or self._link.rate_spread >= STEADY:  # in turns, images are newer
                 return
             self._residual_s[:-1] += step_s
         self._residual_s *= _KEPT_RESIDUAL
         self._residual_s[frame.split_index] += step_s
 
-    def _observe_publishing(self, frame: FrameObservation) -> None:
+    def _observe_publishing(self, frame: FrameRecord) -> None:
         """Learn what the robot still does for a frame that is done, from local ones that followed without a pause."""
-        last, self._last_local = self._last_local, (frame.sequence, self._now_s) if frame.outcome == 'local' else None
-        if last is not None and last[0] + 1 == frame.sequence and frame.outcome == 'local' and frame.wait_s > _BUSY_S:
+        local = frame.outcome == Outcome.LOCAL
+        last, self._last_local = self._last_local, (frame.sequence, self._now_s) if local else None
+        if local and last is not None and last[0] + 1 == frame.sequence and frame.wait_s > _BUSY_S:
             publish_s = self._now_s - last[1] - frame.resize_s - frame.head_s
             if abs(publish_s) < _LONGEST_S:
                 self._publish_s = self._publish_s + _NEWEST * (publish_s - self._publish_s)

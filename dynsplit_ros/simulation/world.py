@@ -33,7 +33,7 @@ from dynsplit_ros.policies.camera import (
 )
 from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
 from dynsplit_ros.profile.profile import SystemProfile
-from dynsplit_ros.runtime.monitor import FrameObservation, LoadReport, Monitor, MonitorSettings
+from dynsplit_ros.runtime.monitor import LoadReport, Monitor, MonitorSettings
 from dynsplit_ros.simulation.trace import constant, Trace
 
 #: How often the monitor looks at the clock, as its node's timer does.
@@ -272,7 +272,7 @@ class World:
                 frame.sequence, frame.sent_s, frame.split_index, frame.codec, frame.payload_bytes
             )
         else:
-            self._monitor.on_frame(FrameObservation.of(frame, frame.sequence))
+            self._monitor.on_frame(frame)
         self._think()
 
     @property

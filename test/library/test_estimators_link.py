@@ -15,7 +15,8 @@ from dynsplit_ros.estimators.link import HEARTBEAT_BYTES, LinkEstimator
 from dynsplit_ros.estimators.probing import LinkRules
 from dynsplit_ros.estimators.rate import RateFilter
 from dynsplit_ros.parameters import EDGE
-from dynsplit_ros.runtime.monitor import FrameObservation, Monitor, MonitorSettings
+from dynsplit_ros.policies.records import FrameRecord
+from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings
 from dynsplit_ros.simulation.trace import constant, noisy, steps
 from dynsplit_ros.simulation.world import Scenario, simulate
 
@@ -175,8 +176,9 @@ def test_what_the_edge_times_tells_the_rate_though_the_robot_pauses(rate_mbps, p
             monitor.on_sent(sequence, now_s, 2, 'raw', payload_bytes)
             now_s += took_s + 0.002 + rng.exponential(0.02)
             monitor.on_receipt(sequence, now_s, took_s)
-            monitor.on_frame(FrameObservation(
-                sequence, 'answered', 2, 'raw', payload_bytes=payload_bytes, answer_bytes=4000, answered_s=now_s + 0.03,
+            monitor.on_frame(FrameRecord(
+                sequence=sequence, outcome='answered', split_index=2, codec='raw',
+                payload_bytes=payload_bytes, answer_bytes=4000, answered_s=now_s + 0.03,
                 held_s=0.02))
             now_s += 0.03
         monitor.tick(now_s)
@@ -198,7 +200,9 @@ def test_an_edge_that_pauses_is_not_taken_for_a_faster_link(rate_mbps, pause_s) 
         now_s += took_s + 0.002 + rng.exponential(pause_s / 2) + max(0.0, paused_s - took_s)
         monitor.on_receipt(number, now_s, max(took_s - paused_s, 1e-4))
         now_s += 0.02
-        monitor.on_frame(FrameObservation(number, 'answered', 2, 'raw', payload_bytes=payload_bytes, answer_bytes=4000,
+        monitor.on_frame(FrameRecord(
+            sequence=number, outcome='answered', split_index=2, codec='raw',
+            payload_bytes=payload_bytes, answer_bytes=4000,
                                           answered_s=now_s, held_s=0.02))
         monitor.tick(now_s)
         believed_bps.append(monitor.link.throughput_bps)
@@ -309,8 +313,9 @@ def test_answers_to_what_was_never_sent_teach_nothing() -> None:
     before = wire.monitor.link
     for sequence in (77, -1, 2**62):
         wire.monitor.on_receipt(sequence, wire.now_s)
-        wire.monitor.on_frame(FrameObservation(
-            sequence, 'answered', 0, 'raw', payload_bytes=10**9, answer_bytes=10, sent_s=wire.now_s - 1e-6,
+        wire.monitor.on_frame(FrameRecord(
+            sequence=sequence, outcome='answered', split_index=0, codec='raw',
+            payload_bytes=10**9, answer_bytes=10, sent_s=wire.now_s - 1e-6,
             answered_s=wire.now_s, held_s=0.0))
     wire.monitor.on_probe_answer(10**9, wire.now_s)
     after = wire.monitor.link
@@ -342,8 +347,9 @@ def test_impossible_accounts_of_the_edge_teach_nothing(held_s) -> None:
         wire.sequence += 1
         wire.monitor.on_sent(wire.sequence, sent_s, 0, 'raw', 150_528)
         wire.now_s += 0.09
-        wire.monitor.on_frame(FrameObservation(
-            wire.sequence, 'answered', 0, 'raw', payload_bytes=150_528, answer_bytes=4000, sent_s=sent_s,
+        wire.monitor.on_frame(FrameRecord(
+            sequence=wire.sequence, outcome='answered', split_index=0, codec='raw',
+            payload_bytes=150_528, answer_bytes=4000, sent_s=sent_s,
             answered_s=wire.now_s, held_s=held_s, queueing_s=held_s, decode_s=held_s, tail_s=held_s))
         wire.tick()
     assert np.isfinite([candidate.latency_s for candidate in wire.decisions[-1].candidates]).all()

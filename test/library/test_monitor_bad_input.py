@@ -14,13 +14,13 @@ import pytest
 from worlds import system, Wire
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.policies.records import SplitDecision
-from dynsplit_ros.runtime.monitor import FrameObservation, LoadReport, Monitor, MonitorSettings
+from dynsplit_ros.policies.records import FrameRecord, SplitDecision
+from dynsplit_ros.runtime.monitor import LoadReport, Monitor, MonitorSettings
 
 PROFILE = system()
 LOCAL = PROFILE.local_index
-#: Of a frame's observation, all that comes after its name, outcome, way and sizes.
-FRAME_TIMES = len(fields(FrameObservation)) - 7
+#: The instants and durations of a frame's record, and the rate of the frames.
+FRAME_TIMES = [field.name for field in fields(FrameRecord) if field.name.endswith(('_s', '_hz'))]
 
 times = st.one_of(st.floats(0, 1e3), st.floats(), st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 0.0, 1e300]))
 counts = st.one_of(st.integers(-2, 50), st.sampled_from([2**31, 2**64, -(2**63)]))
@@ -30,7 +30,7 @@ events = st.one_of(
     st.tuples(st.just('sent'), counts, times, counts, codecs, sizes),
     st.tuples(st.just('receipt'), counts, times),
     st.tuples(st.just('frame'), counts, st.sampled_from(['answered', 'local', 'fell_back', 'late', 'eaten']), counts,
-              codecs, counts, sizes, sizes, st.lists(times, min_size=FRAME_TIMES, max_size=FRAME_TIMES)),
+              codecs, counts, sizes, sizes, st.lists(times, min_size=len(FRAME_TIMES), max_size=len(FRAME_TIMES))),
     st.tuples(st.just('probe'), counts, times, times),
     st.tuples(st.just('load'), counts, counts, times, counts, times, times),
     st.tuples(st.just('tick'), times),
@@ -46,7 +46,8 @@ def happen(monitor: Monitor, event) -> SplitDecision | None:
     elif kind == 'receipt':
         monitor.on_receipt(*values)
     elif kind == 'frame':
-        monitor.on_frame(FrameObservation(*values[:7], *values[7]))
+        names = ('sequence', 'outcome', 'split_index', 'codec', 'images', 'payload_bytes', 'answer_bytes')
+        monitor.on_frame(FrameRecord(**dict(zip(names, values)), **dict(zip(FRAME_TIMES, values[7]))))
     elif kind == 'probe':
         monitor.on_probe_answer(*values)
     elif kind == 'load':
@@ -105,7 +106,8 @@ def test_frames_of_unknown_splits_are_passed_over(outcome) -> None:
     wire.idle(2.0)
     before = wire.monitor.link.throughput_bps
     for split in (-1, LOCAL + 1, 10**6):
-        wire.monitor.on_frame(FrameObservation(1, outcome, split, 'raw', answered_s=wire.now_s, sent_s=0.0))
+        wire.monitor.on_frame(FrameRecord(
+            sequence=1, outcome=outcome, split_index=split, codec='raw', answered_s=wire.now_s, sent_s=0.0))
         wire.monitor.on_sent(2, wire.now_s, split, 'raw', 1000)
     wire.tick()
     assert wire.monitor.link.throughput_bps == pytest.approx(before, rel=0.1)
@@ -167,8 +169,9 @@ def test_frames_that_fall_back_again_and_again_stop_being_sent() -> None:
         wire.monitor.on_sent(wire.sequence, wire.now_s, 0, 'raw', 150_528)
         sent_s = wire.now_s
         wire.idle(0.3)
-        wire.monitor.on_frame(FrameObservation(
-            wire.sequence, 'fell_back', 0, 'raw', payload_bytes=150_528, sent_s=sent_s, given_up_s=wire.now_s,
+        wire.monitor.on_frame(FrameRecord(
+            sequence=wire.sequence, outcome='fell_back', split_index=0, codec='raw',
+            payload_bytes=150_528, sent_s=sent_s, given_up_s=wire.now_s,
             finish_s=0.18))
         wire.tick()
     assert wire.decisions[-1].split_index == LOCAL

@@ -14,7 +14,8 @@ from worlds import MODELS, system, Wire
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.rate import RATE_SHARES
 from dynsplit_ros.planner import Planner, PlannerConstraints, SystemEstimate
-from dynsplit_ros.runtime.monitor import FrameObservation, Monitor, MonitorSettings
+from dynsplit_ros.policies.records import FrameRecord
+from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings
 from dynsplit_ros.simulation.trace import constant, markov, noisy
 from dynsplit_ros.simulation.world import Scenario, simulate
 
@@ -249,13 +250,16 @@ def test_a_belief_that_moves_is_planned_for(monkeypatch, what) -> None:
     assert made and wire.decisions
 
 
-@pytest.mark.parametrize('finishing_s, factor', [(0.1, 1.0), (0.0, 2.0)])
-def test_a_head_that_shared_the_robot_says_nothing_of_it(finishing_s, factor) -> None:
+@pytest.mark.parametrize('outcome, finishing_s, factor', [
+    ('local', 0.1, 1.0), ('local', 0.0, 2.0), ('late', 0.0, 1.0)])
+def test_a_head_that_shared_the_robot_or_was_reported_before_says_nothing_of_it(outcome, finishing_s, factor) -> None:
     """An answer did not come: its frame is finished while the next head runs, and both take twice as long."""
     monitor = Monitor(PROFILE)
     head_s = PROFILE.cuts[LOCAL].head_s[1]
     for sequence in range(1, 40):
-        monitor.on_frame(FrameObservation(sequence, 'local', LOCAL, '', head_s=2 * head_s, finishing_s=finishing_s))
+        monitor.on_frame(FrameRecord(
+            sequence=sequence, outcome=outcome, split_index=LOCAL, codec='',
+            head_s=2 * head_s, finishing_s=finishing_s))
         monitor.tick(sequence * 0.1)
     assert monitor._robot.factor_of(LOCAL) == pytest.approx(factor, rel=0.02)
 
@@ -285,7 +289,8 @@ def test_what_frames_take_corrects_the_prediction_of_what_is_like_them() -> None
     for latency_s in (1.5 * head_s, 1.1 * head_s):
         for _ in range(300):
             sequence += 1
-            monitor.on_frame(FrameObservation(sequence, 'local', LOCAL, '', head_s=head_s, latency_s=latency_s))
+            monitor.on_frame(FrameRecord(
+                sequence=sequence, outcome='local', split_index=LOCAL, codec='', head_s=head_s, latency_s=latency_s))
             monitor.tick(sequence * 0.1)
         assert monitor.decision.predicted_latency_s == pytest.approx(latency_s, rel=0.03)
         assert not monitor._estimate_system(sequence * 0.1, 0.05).residual_s[:LOCAL].any()

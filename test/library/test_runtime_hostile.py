@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import copy
+from dataclasses import fields
 import math
 import time
 from typing import Any
@@ -18,11 +19,11 @@ from dynsplit_ros.codec import CODECS, encode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.policies.records import EdgeTimes, SplitDecision, Status
+from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, SplitDecision, Status
 from dynsplit_ros.profile.measure import measure
 from dynsplit_ros.profile.profile import merge, Profile
 from dynsplit_ros.runtime.edge import Edge, Job
-from dynsplit_ros.runtime.monitor import FrameObservation, LoadReport, Monitor
+from dynsplit_ros.runtime.monitor import LoadReport, Monitor
 from dynsplit_ros.runtime.robot import Robot
 
 DEADLINE_S = 30.0
@@ -253,8 +254,10 @@ def test_an_oversized_payload_is_refused_before_its_turn(split, edge) -> None:
 # ---- the monitor and the profiles --------------------------------------------------------------------------------
 
 observations = st.builds(
-    FrameObservation, counts, st.sampled_from(['answered', 'local', 'fell_back', 'late']), small, texts,
-    *([small] + [st.integers(0, 2**32 - 1)] * 2 + [numbers] * 11))
+    FrameRecord, sequence=counts, outcome=st.sampled_from(['answered', 'local', 'fell_back', 'late']),
+    split_index=small, codec=texts, images=small,
+    payload_bytes=st.integers(0, 2**32 - 1), answer_bytes=st.integers(0, 2**32 - 1),
+    **{field.name: numbers for field in fields(FrameRecord) if field.name.endswith('_s')})
 reports = st.builds(LoadReport, counts, counts, numbers, st.integers(0, 2**32 - 1), numbers, numbers, counts)
 happenings = st.one_of(
     st.tuples(st.just('on_sent'), counts, numbers, small, texts, st.integers(0, 2**32 - 1)),

@@ -7,9 +7,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from dynsplit_ros.policies.records import SplitDecision
+from dynsplit_ros.policies.records import FrameRecord, SplitDecision
 from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
-from dynsplit_ros.runtime.monitor import FrameObservation, LoadReport, Monitor
+from dynsplit_ros.runtime.monitor import LoadReport, Monitor
 
 DATA = Path(__file__).parents[1] / 'data'
 MODELS = ('mobilenet_v2', 'efficientnet_b0', 'resnet50')
@@ -58,7 +58,7 @@ class Wire:
             self.tick()
 
     def frame(self, split: int = 0, payload_bytes: int = 150_528, held_s: float = 0.022,
-              offered_hz: float = math.nan, latency_s: float = math.nan) -> FrameObservation:
+              offered_hz: float = math.nan, latency_s: float = math.nan) -> FrameRecord:
         """Send a frame, and have it answered."""
         self.sequence += 1
         self.monitor.on_sent(self.sequence, self.now_s, split, 'raw', payload_bytes)
@@ -67,8 +67,9 @@ class Wire:
         self.answer()
         self.monitor.on_receipt(self.sequence, received_s)
         answered_s = received_s + held_s + 4000 * 8 / self.rate_bps
-        frame = FrameObservation(
-            self.sequence, 'answered', split, 'raw', payload_bytes=payload_bytes, answer_bytes=4000, sent_s=sent_s,
+        frame = FrameRecord(
+            sequence=self.sequence, outcome='answered', split_index=split, codec='raw',
+            payload_bytes=payload_bytes, answer_bytes=4000, sent_s=sent_s,
             received_s=received_s, answered_s=answered_s, held_s=held_s, queueing_s=0.0, decode_s=0.0, tail_s=held_s,
             offered_hz=offered_hz, latency_s=latency_s)
         self.now_s = answered_s
