@@ -42,12 +42,18 @@ REQUIREMENTS_ROS = (ROOT / f'requirements-ros-{DISTRIBUTION}.txt', ROOT / 'requi
 sys.path.insert(0, str(ROOT))
 from dynsplit_ros.tools.dynsplit import TOOLS  # noqa: E402
 
+#: What pdoc documents: the library, and not the nodes, their messages and the tools' command lines.
+API = ['--docformat', 'restructuredtext', 'dynsplit_ros', *(
+    f'dynsplit_ros.{package.parent.name}' for package in sorted(ROOT.glob('dynsplit_ros/*/__init__.py'))
+    if package.parent.name not in ('nodes', 'messages', 'demo', 'tools'))]
+
 TOOL_LINES = ''.join(f'  {name:17} {what}\n' for name, what in TOOLS.items())
 USAGE = f"""\
 usage: ./run COMMAND [ARGUMENT ...]
 
 {TOOL_LINES}  test              all tests; arguments go to pytest
   bench NAME        a benchmark of bench/, for example: ./run bench policy --json OUT
+  docs              the API reference from the docstrings, as HTML in out/api
   exec PROGRAM ...  any program in the set-up environment, for example: ./run exec python my_script.py
   setup             only the set-up
 
@@ -267,7 +273,7 @@ def main() -> None:
     if command in (None, 'help', '--help', '-h'):
         print(USAGE, end='')
         return
-    if command not in ('setup', 'test', 'bench', 'exec', *TOOLS):
+    if command not in ('setup', 'test', 'bench', 'docs', 'exec', *TOOLS):
         fail(f'unknown command {command!r}; ./run --help lists them')
     if command == 'bench' and (not arguments or arguments[0] not in benches):
         fail(f'bench needs the name of a benchmark: {", ".join(benches)}')
@@ -285,6 +291,9 @@ def main() -> None:
         program = python_without_cwd(
             f'sys.path.append({str(ROOT)!r}); import runpy; sys.argv[0] = "{arguments[0]}"; '
             f'runpy.run_module("bench.{arguments[0]}", run_name="__main__")', *arguments[1:])
+    elif command == 'docs':
+        program = python_without_cwd('import runpy; runpy.run_module("pdoc", run_name="__main__")', *API,
+                                     '-o', str(ROOT / 'out' / 'api'), *arguments)
     elif command == 'exec':
         program = arguments
     else:

@@ -33,7 +33,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_exist(page: Path) -> None:
     text = page.read_text()
     commands = {*re.findall(r"'(\w+) = ", (ROOT / 'setup.py').read_text()), *TOOLS}
-    assert set(re.findall(r'\./run ([a-z]\w*)', text)) <= {'setup', 'test', 'bench', 'exec', *TOOLS}
+    assert set(re.findall(r'\./run ([a-z]\w*)', text)) <= {'setup', 'test', 'bench', 'docs', 'exec', *TOOLS}
     assert set(re.findall(r'(?m)\bdynsplit ([a-z]\w*)', text)) <= {*TOOLS}
     assert set(re.findall(r'ros2 run dynsplit_ros ([a-z]\w*)', text)) <= commands
     benches = {path.stem for path in (ROOT / 'bench').glob('*.py')}
