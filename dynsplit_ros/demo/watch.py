@@ -31,6 +31,10 @@ OUTCOMES = {
 }
 
 
+#: The topics of a robot that are watched.
+WATCHED = (topics.SPLIT, topics.LINK_STATE, topics.EDGE_LOAD, topics.FRAME_TIMING)
+
+
 class Watch:
     """
     The latest of everything that a robot says, and how its recent frames went.
@@ -62,11 +66,7 @@ class Watch:
         # Reliable, because a decision that was made before the watch began is only then handed on.
         self._subscriptions = [topics.SPLIT.subscription(node, self._on_split, f'{prefix}/{topics.SPLIT.name}')] + [
             node.create_subscription(topic.type, f'{prefix}/{topic.name}', callback, gentle)
-            for topic, callback in (
-                (topics.LINK_STATE, self._on_link),
-                (topics.EDGE_LOAD, self._on_load),
-                (topics.FRAME_TIMING, self._on_timing),
-            )
+            for topic, callback in zip(WATCHED[1:], (self._on_link, self._on_load, self._on_timing))
         ]
         self._subscriptions.append(
             node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, gentle)

@@ -33,6 +33,9 @@ from dynsplit_ros.runtime.senders import Senders
 DISCOVERY_PERIOD_S = 0.1
 ABSENCE_S = 1.5
 ACTIVATION_TYPE = 'dynsplit_ros/msg/Activation'
+#: The topics of a robot that the edge subscribes to or publishes on.
+ROBOT_TOPICS = (topics.ACTIVATION, topics.PROBE, topics.SPLIT, topics.RECEIPT, topics.TAIL_RESULT, topics.EDGE_LOAD,
+                topics.EDGE_PROFILE)
 
 
 class RobotLink:
@@ -176,7 +179,10 @@ class EdgeNode(Managed):
             namespace = name[:-len(suffix)] or '/'
             link = self._links.get(namespace)
             present = self.count_publishers(name) > 0
-            if link is None and present and len(self._links) >= self.values.max_robots:
+            if link is None and present and not topics.have_valid_names(ROBOT_TOPICS, namespace):
+                self.tell('names', f'the robot in namespace {namespace} is not served: ROS 2 refuses the name of one '
+                          'of its topics, which may have 247 characters; start the robot in a shorter namespace')
+            elif link is None and present and len(self._links) >= self.values.max_robots:
                 self._unserved.add(namespace)
                 self.tell(
                     'robots',

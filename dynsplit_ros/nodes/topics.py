@@ -4,17 +4,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 import copy
 from dataclasses import dataclass
 from typing import Any
 
 import rclpy
+from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
+from rclpy.validate_full_topic_name import validate_full_topic_name
 from sensor_msgs.msg import Image
 
 from dynsplit_ros import msg
@@ -57,6 +60,20 @@ class Topic:
         """Create a subscription; ROS 2's QoS override parameters apply."""
         return node.create_subscription(self.type, name or self.name, callback, copy.copy(self.qos), **options,
                                         qos_overriding_options=QoSOverridingOptions.with_default_policies())
+
+
+def have_valid_names(topics: Iterable[Topic], namespace: str) -> bool:
+    """
+    Return whether ROS 2 accepts the names that topics have in a namespace.
+
+    The namespace may be a peer's: one topic's name may be valid there while the name of another topic is too long.
+    """
+    try:
+        for topic in topics:
+            validate_full_topic_name(f'{namespace.rstrip("/")}/{topic.name}')
+    except NameValidationException:
+        return False
+    return True
 
 
 class Apart:

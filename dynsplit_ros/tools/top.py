@@ -99,7 +99,7 @@ class Robots:
 
     def look(self) -> None:
         """Look, now and then, for robots that are new or gone: who decides about a split is one."""
-        from dynsplit_ros.demo.watch import Watch
+        from dynsplit_ros.demo.watch import Watch, WATCHED
         from dynsplit_ros.nodes import topics
 
         now_s = time.monotonic()
@@ -114,6 +114,7 @@ class Robots:
                 and 'dynsplit_ros/msg/SplitDecision' in types
                 and namespace not in self.seen
                 and len(self.seen) < MOST_ROBOTS
+                and topics.have_valid_names(WATCHED, f'/{namespace}')
                 and self._node.count_publishers(topic)
                 and (self._only is None or namespace in self._only)
             ):

@@ -83,6 +83,16 @@ def test_top_watches_a_bounded_number_of_robots(monkeypatch) -> None:
     assert len(robots.seen) == top.MOST_ROBOTS
 
 
+def test_top_passes_over_a_robot_whose_topics_cannot_all_be_named(monkeypatch) -> None:
+    names = [f'/{"a" * 241}/split', '/1bad/split', '/split']
+    found = [(name, ['dynsplit_ros/msg/SplitDecision']) for name in names]
+    node = SimpleNamespace(get_topic_names_and_types=lambda: found, count_publishers=lambda name: 1)
+    monkeypatch.setattr(watch, 'Watch', lambda node, namespace: SimpleNamespace(heard_s=float('inf')))
+    robots = top.Robots(node, None)
+    robots.look()
+    assert list(robots.seen) == ['']
+
+
 def test_top_keeps_a_bounded_number_of_counters() -> None:
     robot = watch.Watch.__new__(watch.Watch)
     vars(robot).update(_names={'/robot1/camera_node': 'camera_node'}, counters={}, quiet=0)

@@ -183,3 +183,15 @@ def test_the_robots_that_an_edge_serves_are_bounded(processes, ros, model_parame
         'its place was not given to the next',
     )
     processes.check()
+
+
+def test_a_namespace_in_which_a_topic_name_is_too_long_does_not_end_the_edge(processes, ros, model_parameters) -> None:
+    processes.start('edge', 'edge_node', 'edge', model_parameters)
+    stranger, robot = ros(Observer('stranger')), ros(Observer('robot'))
+    longest = 247 - len('/activation')  # with it, the name of `activation` is valid, that of `edge_profile` is not
+    stranger.create_publisher(msg.Activation, f'/{"a" * (longest - 1)}/activation', QoSProfile(depth=1))
+    wait(lambda: 'in a shorter namespace' in processes.log('edge').read_text(), 'the edge does not say so')
+    publisher = topics.ACTIVATION.publisher(robot)
+    wait(publisher.get_subscription_count, 'the edge serves nobody any more')
+    processes.check()
+    assert 'Traceback' not in processes.log('edge').read_text()
