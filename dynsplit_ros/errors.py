@@ -2,7 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one family of errors that this package raises for what it was given, and a sentence for a missing package."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 import sys
+import traceback
 
 #: Exit code of a node whose configuration cannot be used: to start it again would not help.
 CONFIGURATION_EXIT_CODE = 2
@@ -22,3 +28,26 @@ def missing_package(error: ModuleNotFoundError) -> str:
         f'Python package {str(error.name).partition(".")[0]!r} is not installed for {sys.executable}; '
         "README.md says under 'With ROS 2' what to install and what to source"
     )
+
+
+@contextmanager
+def in_one_sentence(what: str, remedy: str) -> Iterator[None]:
+    """
+    Raise DynsplitError for any other exception: a model's own code, or what a library makes of a file, may raise any.
+
+    The sentence names the place where it was raised, for the person whose code it is.
+    """
+    try:
+        yield
+    except DynsplitError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise DynsplitError(f'{what}: {in_short(error)} ({Path(place.filename).name}, line {place.lineno}); '
+                            f'{remedy}') from error
+
+
+def in_short(error: BaseException) -> str:
+    """Return an exception's type and the beginning of its text, on one line."""
+    text = ' '.join(str(error).split())
+    return f'{type(error).__name__}: {text[:300]}{"…" if len(text) > 300 else ""}' if text else type(error).__name__

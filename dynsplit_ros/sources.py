@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.errors import DynsplitError, in_one_sentence
 
 IMAGE_SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 
@@ -38,7 +38,12 @@ def open_source(path: str, width: int, height: int) -> Source:
     """
     if not path:
         return Panorama(width, height)
-    if path.isdigit():
+    with in_one_sentence(f'path {path[:200]!r} cannot be played', 'name an image, a folder, a video or a webcam'):
+        return _open(path, width, height)
+
+
+def _open(path: str, width: int, height: int) -> Source:
+    if path.isascii() and path.isdigit():
         return Video(int(path), width, height)
     place = Path(path).expanduser()
     if place.is_dir():

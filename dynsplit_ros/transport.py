@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import faulthandler
 import os
 from pathlib import Path
+import re
 import tempfile
 from xml.etree import ElementTree
 
@@ -26,6 +27,8 @@ PROFILES = {2: ('FASTRTPS_DEFAULT_PROFILES_FILE', 'fastdds'), 3: ('FASTDDS_DEFAU
 _LOCAL_PEERS = 32
 #: Whether a participant of Fast DDS sends in the publishing thread or in one of its own; read when it is made.
 _PUBLICATION_MODE = 'RMW_FASTRTPS_PUBLICATION_MODE'
+#: A discovery server as Fast DDS reads it: perhaps a kind of transport, a name or an address, and a port.
+_SERVER = re.compile(r'(?:(?:UDP|TCP)v[46]:)?(?:\[[\w.:%-]+\]|[\w.-]+)(?::(\d{1,5}))?')
 #: Longest time in which a process leaves DDS, in seconds; it takes less than one.
 LEAVE_S = 10.0
 
@@ -35,8 +38,8 @@ def environment(transport: str, discovery_server: str = '') -> dict[str, str]:
     Return the variables to set, before a process starts, for one of :data:`TRANSPORTS`.
 
     ``discovery_server`` is 'HOST:PORT' of a Fast DDS discovery server, several separated by semicolons; empty:
-    discovery by multicast. Raises DynsplitError for a transport that there is not. A middleware other than Fast DDS
-    ignores the profiles.
+    discovery by multicast. Raises DynsplitError for a transport that there is not, and for what is no HOST:PORT. A
+    middleware other than Fast DDS ignores the profiles.
     """
     if transport not in TRANSPORTS:
         raise DynsplitError(f'transport is {transport!r}, but must be one of {", ".join(TRANSPORTS)}')
@@ -49,9 +52,21 @@ def environment(transport: str, discovery_server: str = '') -> dict[str, str]:
         # rclpy publishes without letting other threads run: waiting for the link there would stop the whole node.
         variables[_PUBLICATION_MODE] = 'ASYNCHRONOUS'
     if discovery_server:
+        check_discovery_server('discovery_server', discovery_server, port=True)
         # The edge finds robots by their topics, which only a super client is told of before it shares them.
         variables |= {'ROS_DISCOVERY_SERVER': discovery_server, 'ROS_SUPER_CLIENT': 'TRUE'}
     return variables
+
+
+def check_discovery_server(name: str, value: str, *, port: bool = False) -> None:
+    """Raise DynsplitError unless the value has servers that Fast DDS takes, with ``port`` only such as name theirs."""
+    servers = [server.strip() for server in value.split(';')]  # an empty one leaves a number out
+    for server in servers:
+        found = _SERVER.fullmatch(server)
+        number = found and found.group(1)
+        if not any(servers) or server and (not found or port and not number or number and not 1 <= int(number) < 65536):
+            raise DynsplitError(f'{name} is {value!r}, but must be HOST:PORT, such as 192.168.1.5:11811, with a port '
+                                'from 1 to 65535; separate several by semicolons')
 
 
 def fast_dds_version() -> int:

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 import torchvision.models as zoo
 
-from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.errors import DynsplitError, in_short
 from dynsplit_ros.model.label_map import LabelMap
 from dynsplit_ros.model.preprocess import Normalise, Resize
 from dynsplit_ros.model.weights import load_state_dict, seed_weights, STATE_DICT_SUFFIXES
@@ -246,7 +246,7 @@ def _from_torchvision(
             ) from error
         except (TypeError, ValueError) as error:
             raise DynsplitError(
-                f'{name} cannot be built with {options} and weights {weights!r}: {error}; change these'
+                f'{name} cannot be built with {options} and weights {weights!r}: {in_short(error)}; change these'
                 ' arguments'
             ) from error
     if entry is None:
@@ -331,7 +331,7 @@ def _from_factory(
             module = factory(**options)
         except TypeError as error:
             raise DynsplitError(
-                f'{name} cannot be called with {options}: {error}; change the arguments'
+                f'{name} cannot be called with {options}: {in_short(error)}; change the arguments'
             ) from error
     if not isinstance(module, nn.Module):
         raise DynsplitError(f'{name} returned a {type(module).__name__}, but a torch.nn.Module is needed')

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+import math
 from typing import Any
 
 import numpy as np
@@ -151,9 +152,9 @@ class Normalise(nn.Module):
         super().__init__()
         self.shifts = mean is not None
         if mean is not None and std is not None:
-            if len(mean) != 3 or len(std) != 3 or 0.0 in std:
+            if len(mean) != 3 or len(std) != 3 or 0.0 in std or not all(map(math.isfinite, (*mean, *std))):
                 raise DynsplitError(
-                    f'mean {list(mean)} and std {list(std)} were given, but each takes three numbers, and'
+                    f'mean {list(mean)} and std {list(std)} were given, but each takes three finite numbers, and'
                     ' none of std may be 0; give one per channel'
                 )
             self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), persistent=False)

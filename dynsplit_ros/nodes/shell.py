@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 import difflib
 import gc
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,16 +24,19 @@ import rclpy
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 import rclpy.parameter
 from rclpy.parameter_service import ParameterService
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.service import Service
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 from rclpy.topic_endpoint_info import TopicEndpointInfo
+from rclpy.utilities import remove_ros_args
 from std_msgs.msg import Header
 
 from dynsplit_ros.errors import CONFIGURATION_EXIT_CODE, DynsplitError
@@ -40,7 +44,7 @@ from dynsplit_ros.memory import keep_memory
 from dynsplit_ros.nodes.security import check_security
 from dynsplit_ros.parameters import allowed_models, Parameter, Value
 from dynsplit_ros.text import printable
-from dynsplit_ros.transport import defaults, leaving, small_messages
+from dynsplit_ros.transport import check_discovery_server, defaults, leaving, small_messages
 
 #: Seconds between two reports of the same kind of fault.
 THROTTLE_S = 5.0
@@ -51,8 +55,12 @@ MOST_VALUES = 300
 #: How alike a name that is none must be to a parameter's, from 0 to 1, to be taken for it: treads for threads (0.92).
 #: Names of our nodes that are not the same are at most 0.77 like each other.
 _MISTYPED = 0.8
+#: The ports of a larger domain would be no ports.
+MOST_DOMAIN_ID = 232
 #: Where rclpy keeps the parameters that override a topic's quality of service.
 _OVERRIDES = 'qos_overrides'
+#: Where rcl says that it noticed an error.
+_PLACE = re.compile(r',? at /[^ ]+\.(c|cpp|h|hpp):\d+')
 #: What the middleware calls a publisher's node until it is told its name, a moment after it hears of the publisher.
 _UNNAMED = '_NODE_NAME_UNKNOWN_'
 
@@ -142,8 +150,14 @@ class Shell(Node):
             self._mismatched[subscription.topic_name] = subscription, False
 
         options.setdefault('event_callbacks', SubscriptionEventCallbacks(incompatible_qos=note))
-        subscription = super().create_subscription(msg_type, topic, *arguments, **options)
+        with _in_one_sentence(topic):
+            subscription = super().create_subscription(msg_type, topic, *arguments, **options)
         return subscription
+
+    def create_publisher(self, msg_type: Any, topic: str, *arguments: Any, **options: Any) -> Publisher:
+        """Create a publisher; raise DynsplitError for a quality of service that cannot be had."""
+        with _in_one_sentence(topic):
+            return super().create_publisher(msg_type, topic, *arguments, **options)
 
     def create_service(self, srv_type: Any, srv_name: str, callback: Callable[..., Any], **options: Any) -> Service:
         """Create a service that survives every request; rclpy's own raises for a parameter of a type that is none."""
@@ -340,6 +354,21 @@ class Shell(Node):
         """End what runs beside the executor."""
 
 
+@contextmanager
+def _in_one_sentence(topic: str) -> Iterator[None]:
+    """Raise DynsplitError where rclpy finds a topic, or the parameters that override its quality of service, unfit."""
+    try:
+        yield
+    except (NameValidationException, ParameterException, RuntimeError) as error:
+        raise DynsplitError(f'the topic {topic!r} cannot be had: {plain_words(error)}; change its name or the '
+                            f'parameters {_OVERRIDES}') from error
+
+
+def plain_words(error: Exception) -> str:
+    """Return what an exception of rcl or rclpy says on one line, without the places in the source code of rcl."""
+    return _PLACE.sub('', ' '.join(str(error).split())).encode(errors='replace').decode()
+
+
 def _parameter(declaration: Parameter, value: Value) -> rclpy.parameter.Parameter:
     """Return a parameter as rclpy has it; the default tells the type, for an empty list does not."""
     return rclpy.parameter.Parameter(
@@ -381,6 +410,7 @@ def run(make_node: Callable[[], Shell], args: list[str] | None = None, *, shared
     code = 0
     node = executor = None
     try:
+        _check_start(sys.argv[1:] if args is None else args, os.environ)
         warning = check_security(os.environ)
         if warning:
             rclpy.logging.get_logger('dynsplit_ros').warning(warning)
@@ -395,8 +425,9 @@ def run(make_node: Callable[[], Shell], args: list[str] | None = None, *, shared
             executor.spin_once(timeout_sec=0.2)
     except KeyboardInterrupt:
         pass
-    except (DynsplitError, RCLError) as error:  # RCLError: what rcl says of a file of parameters or of an argument
-        rclpy.logging.get_logger('dynsplit_ros').fatal(' '.join(str(error).split()))
+    except (DynsplitError, RCLError, ParameterException, NameValidationException) as error:
+        # What rcl and rclpy say of an argument, a file of parameters, or a parameter of their own such as use_sim_time.
+        rclpy.logging.get_logger('dynsplit_ros').fatal(plain_words(error))
         code = 1 if _spinning.is_set() else CONFIGURATION_EXIT_CODE
     except Exception:
         traceback.print_exc()
@@ -417,6 +448,19 @@ def run(make_node: Callable[[], Shell], args: list[str] | None = None, *, shared
             stream.flush()
     # With torch loaded, the interpreter's own end takes a second or more, in which there is nothing left to save.
     os._exit(code)
+
+
+def _check_start(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Raise DynsplitError for what the middleware would pass over, or end the process for."""
+    unknown = remove_ros_args([sys.argv[0], *arguments])[1:]
+    if unknown:
+        raise DynsplitError(f'{unknown[0]!r} was given, but a node takes only arguments of ROS 2; give parameters as '
+                            '--ros-args -p NAME:=VALUE, and see docs/reference.md for their names')
+    domain = environment.get('ROS_DOMAIN_ID') or '0'
+    if domain.isdigit() and int(domain) > MOST_DOMAIN_ID:
+        raise DynsplitError(f'ROS_DOMAIN_ID is {domain}, but must be from 0 to {MOST_DOMAIN_ID}')
+    if environment.get('ROS_DISCOVERY_SERVER'):
+        check_discovery_server('ROS_DISCOVERY_SERVER', environment['ROS_DISCOVERY_SERVER'])
 
 
 _spinning = threading.Event()

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.errors import DynsplitError, in_one_sentence
 from dynsplit_ros.memory import give_back, keep_freed
 from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes.shell import Shell
@@ -21,12 +21,19 @@ from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.kept import differences, kept_profile
 from dynsplit_ros.profile.profile import Profile
 
+#: What to do about a model that raises.
+MEND = "mend the model's code, or change its arguments or input size; the cuts tool tries it without ROS"
 #: Numbers of frames that an edge measures, as far as it may join them; between them it interpolates.
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
 def load(node: Shell, values: SimpleNamespace, images: int) -> tuple[SplitModel, Profile]:
     """Load, cut and profile for frames of ``images`` images; raise DynsplitError for what cannot be followed."""
+    with in_one_sentence(f'model {values.model!r} cannot be used', MEND):
+        return _load(node, values, images)
+
+
+def _load(node: Shell, values: SimpleNamespace, images: int) -> tuple[SplitModel, Profile]:
     started_s = time.monotonic()
     _forward_log(node)
     keep_freed()
@@ -102,7 +109,7 @@ def _forward_log(node: Shell) -> None:
 def _arguments(text: str) -> dict[str, Any]:
     try:
         arguments = json.loads(text or '{}')
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         arguments = error
     if not isinstance(arguments, dict):
         raise DynsplitError(f"parameter 'model_arguments' is {text!r}, but must be a JSON object such as "

@@ -397,8 +397,8 @@ def checked_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(1, device=device).cpu()  # 'meta' has no values
+    except (RuntimeError, AssertionError, ImportError) as error:
         have = ['cpu', *(f'cuda:{number}' for number in range(torch.cuda.device_count()))]
         raise DynsplitError(
             f'device {name!r} was given, but this machine offers {", ".join(have)}; choose one of these'

@@ -206,7 +206,7 @@ class Profile:
         """Read a profile; raises DynsplitError naming the file and what is wrong with it."""
         try:
             document = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             reason = (isinstance(error, OSError) and error.strerror) or ' '.join(str(error).split())
             raise DynsplitError(
                 f'the profile {path} cannot be read ({reason}): name a file that the profile command wrote'

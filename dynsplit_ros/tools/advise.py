@@ -20,7 +20,7 @@ from dynsplit_ros.advice.conditions import Advice, Adviser, largest_gain, offloa
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.planner import Candidate, PlannerConstraints
 from dynsplit_ros.profile.profile import Profile, SystemProfile
-from dynsplit_ros.tools.model_options import picture, split_model
+from dynsplit_ros.tools.model_options import picture, split_model, writable
 from dynsplit_ros.tools.system_options import add_system_options, positive, set_threads, settings, system_profile
 
 LOWEST_MBPS, HIGHEST_MBPS = 0.1, 1000.0
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     output = parser.add_argument_group('output')
     output.add_argument('--plot', type=picture, default=Path('advice.png'), metavar='PNG',
                         help='draw the advice into this file (default: advice.png)')
-    output.add_argument('--json', type=Path, metavar='OUT', help='also write the advice to this file')
+    output.add_argument('--json', type=writable, metavar='OUT', help='also write the advice to this file')
     return parser
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 import json
-from pathlib import Path
 import sys
 from typing import Any, TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.tools.model_options import add_model_options, split_model
+from dynsplit_ros.tools.model_options import add_model_options, split_model, writable
 
 if TYPE_CHECKING:
     from dynsplit_ros.partition import Cut, SplitModel
@@ -44,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--all', action='store_true', help='list every position of the graph, not only the candidates'
     )
-    parser.add_argument('--json', type=Path, metavar='OUT', help='also write the cuts to this file')
+    parser.add_argument('--json', type=writable, metavar='OUT', help='also write the cuts to this file')
     arguments = parser.parse_args(argv)
     try:
         split = split_model(arguments)
@@ -60,7 +59,6 @@ def main(argv: list[str] | None = None) -> int:
             'fingerprint': split.fingerprint,
             'cuts': [describe(cut) for cut in cuts],
         }
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(document, indent=1) + '\n')
     return 0
 

@@ -24,11 +24,14 @@ from rich.table import Table
 from rich.text import Text
 
 from dynsplit_ros.demo.script import Step, STEPS
-from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.errors import DynsplitError, in_one_sentence
 from dynsplit_ros.parameters import CAMERA, SOURCE
+from dynsplit_ros.tools.model_options import writable
 
 ROBOT = 'robot1'
 OTHER_ROBOT = 'robot2'
+#: A day; the frames of a longer run would fill the memory.
+LONGEST_S = 86400
 PERCENTILES = (50, 90, 95, 99)
 console = Console()
 
@@ -38,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__)
     result.add_argument('--seconds', type=float, default=60.0,
                         help='length of the run in seconds, at least 10 (default: 60)')
-    result.add_argument('--json', type=Path, metavar='OUT',
+    result.add_argument('--json', type=writable, metavar='OUT',
                         help='write summary and frames to this file (default: in --out)')
     result.add_argument('--out', type=Path, default=Path('out/demo'), help='folder for plot, JSON file and logs '
                         '(default: out/demo)')
@@ -54,8 +57,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the demonstration; 0 when no frame was lost, doubled or wrong."""
     given = parser().parse_args(argv)
-    if not given.seconds >= 10:
-        console.print(f'demo: --seconds is {given.seconds:g}, but at least 10 are needed for every step of the script')
+    if not 10 <= given.seconds <= LONGEST_S:
+        console.print(f'demo: --seconds is {given.seconds:g}, but must be from 10, which all steps of the script need, '
+                      f'to {LONGEST_S}')
         return 2
     try:
         for parameters, name, value in ((SOURCE, 'rate_hz', given.rate), (CAMERA, 'emulate_slowdown', given.slowdown)):
@@ -73,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return demonstrate(given)
-    except DynsplitError as error:
+    except (DynsplitError, OSError) as error:
         console.print(f'demo: {error}', style='red', markup=False)
         return 1
     except KeyboardInterrupt:
@@ -95,7 +99,8 @@ def demonstrate(given: argparse.Namespace) -> int:
     keep_freed()
     console.print(f'[bold]dynsplit_ros demo[/bold]: {given.model}, robot {given.slowdown:g} times slower than this '
                   f'machine (emulated), ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}')
-    split = SplitModel(load_model(given.model, weights=given.weights))
+    with in_one_sentence(f'model {given.model!r} cannot be used', 'name another'):
+        split = SplitModel(load_model(given.model, weights=given.weights))
     profile_path = given.out / 'profile.yaml'
     given.out.mkdir(parents=True, exist_ok=True)
     kept_profile(split, progress=lambda text: console.print(text, markup=False)).save(profile_path)

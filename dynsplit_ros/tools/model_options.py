@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
+from dynsplit_ros.errors import in_one_sentence, in_short
 from dynsplit_ros.memory import keep_freed
 
 if TYPE_CHECKING:
@@ -67,11 +68,12 @@ def split_model(arguments: argparse.Namespace, device: str = 'cpu', **options: A
     from dynsplit_ros.partition import SplitModel
 
     keep_freed()
-    model = load_model(
-        arguments.model, arguments.weights, arguments.input_size, seed=arguments.seed, kwargs=arguments.kwargs,
-        task=arguments.task, mean=arguments.mean, std=arguments.std
-    )
-    return SplitModel(model, device, cut=not arguments.whole, leaves=arguments.leaf, **options)
+    with in_one_sentence(f'model {arguments.model!r} cannot be used', "mend the model's code or change the arguments"):
+        model = load_model(
+            arguments.model, arguments.weights, arguments.input_size, seed=arguments.seed, kwargs=arguments.kwargs,
+            task=arguments.task, mean=arguments.mean, std=arguments.std
+        )
+        return SplitModel(model, device, cut=not arguments.whole, leaves=arguments.leaf, **options)
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -85,9 +87,24 @@ def json_object(text: str) -> dict[str, Any]:
     return value
 
 
+def writable(text: str) -> Path:
+    """Return the path of a file that can be written, its folder made, before what takes minutes; for argparse."""
+    path = Path(text)
+    try:
+        there = path.exists()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open('ab').close()
+        if not there:
+            path.unlink()
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} cannot be written ({in_short(error)}); give another file') from error
+    return path
+
+
 def picture(text: str) -> Path:
     """Return the path of a file that a plot can be drawn into; for argparse."""
-    path = Path(text)
+    path = writable(text)
     if path.suffix.lower() not in ('.png', '.svg', '.pdf'):
         raise argparse.ArgumentTypeError(f'{text!r} does not end in .png, .svg or .pdf')
     return path

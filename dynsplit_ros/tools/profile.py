@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.errors import DynsplitError, in_one_sentence
 from dynsplit_ros.profile.profile import Profile
-from dynsplit_ros.tools.model_options import add_model_options, picture, split_model
+from dynsplit_ros.tools.model_options import add_model_options, picture, split_model, writable
+from dynsplit_ros.tools.system_options import set_threads
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_model_options(parser)
     parser.add_argument(
-        '--output', type=Path, metavar='YAML', help='write the profile to this file (default: MODEL.profile.yaml)'
+        '--output', type=writable, metavar='YAML', help='write the profile to this file (default: MODEL.profile.yaml)'
     )
     parser.add_argument('--plot', type=picture, metavar='PNG', help='also draw the profile into this file')
     parser.add_argument('--batch', type=int, nargs='+', default=[1], metavar='N',
@@ -48,16 +49,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--autocast', choices=['bfloat16', 'float16'], help='compute in this data type; not exact')
     parser.add_argument('--compile', action='store_true', help='use torch.compile; not exact')
     arguments = parser.parse_args(argv)
-    import torch  # here, so that --help answers at once
-
-    from dynsplit_ros.profile.measure import measure
+    from dynsplit_ros.profile.measure import measure  # here, so that --help answers at once
 
     console = Console(stderr=True)
+    output = arguments.output or Path(f'{Path(arguments.model).stem.replace(":", ".")}.profile.yaml')
     try:
         if arguments.threads is not None:
-            if arguments.threads < 1:
-                raise DynsplitError(f'--threads {arguments.threads} was given, but it is at least 1')
-            torch.set_num_threads(arguments.threads)
+            set_threads(arguments)
         split = split_model(
             arguments,
             arguments.device,
@@ -72,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
             TimeElapsedColumn(),
             console=console,
             transient=True,
-        ) as bar:
+        ) as bar, in_one_sentence(f'model {arguments.model!r} cannot be measured', 'change the arguments'):
             task = bar.add_task('', total=1.0)
             profile = measure(
                 split,
@@ -83,15 +81,14 @@ def main(argv: list[str] | None = None) -> int:
                 images,
                 lambda what, share: bar.update(task, description=what, completed=share),
             )
-    except DynsplitError as error:
+        profile.save(output)
+        if arguments.plot is not None:
+            from dynsplit_ros.profile.plot import plot_profile
+
+            plot_profile(profile, arguments.plot)
+    except (DynsplitError, OSError) as error:
         print(f'profile: {error}', file=sys.stderr)
         return 2
-    output = arguments.output or Path(f'{Path(arguments.model).stem.replace(":", ".")}.profile.yaml')
-    profile.save(output)
-    if arguments.plot is not None:
-        from dynsplit_ros.profile.plot import plot_profile
-
-        plot_profile(profile, arguments.plot)
     _print_table(profile)
     if profile.doubt:
         print(f'profile: {profile.doubt}; measure again while it is idle', file=sys.stderr)

@@ -12,6 +12,7 @@ from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.report.figures import count
 from dynsplit_ros.report.page import make_page
 from dynsplit_ros.report.run import read_run
+from dynsplit_ros.tools.model_options import writable
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,13 +24,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('run', type=Path, metavar='RUN',
                         help='folder or file from ros2 bag record, or JSON file of demo')
-    parser.add_argument('--output', type=Path, metavar='HTML',
+    parser.add_argument('--output', type=writable, metavar='HTML',
                         help='write the page to this file (default: RUN.html in the current folder)')
     arguments = parser.parse_args(argv)
     try:
         run = read_run(arguments.run)
         output = arguments.output or Path(f'{arguments.run.resolve().stem}.html')
-        output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(make_page(run), encoding='utf-8')
     except (DynsplitError, OSError) as error:
         print(f'report: {error}', file=sys.stderr)

@@ -14,6 +14,9 @@ from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
 from dynsplit_ros.tools.model_options import add_model_options
 
+#: Largest number of processor threads, as for the nodes' parameter threads.
+MOST_THREADS = 1024
+
 
 def add_system_options(parser: argparse.ArgumentParser) -> None:
     """Add MODEL and the profiles that stand in for it, the offered rate, the round trip, and what may be chosen."""
@@ -101,8 +104,8 @@ def set_threads(arguments: argparse.Namespace) -> None:
     """Have torch use as many threads as the command line says."""
     import torch  # only who measures needs it
 
-    if arguments.threads < 1:
-        raise DynsplitError(f'--threads {arguments.threads} was given, but it is at least 1')
+    if not 1 <= arguments.threads <= MOST_THREADS:  # with too many, torch ends the process or takes all memory
+        raise DynsplitError(f'--threads {arguments.threads} was given, but it is from 1 to {MOST_THREADS}')
     torch.set_num_threads(arguments.threads)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+import math
 import os
 import signal
 import sys
@@ -40,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if given.period is not None and not given.period > 0:
         parser.error(f'--period {given.period:g} is not a positive number')
+    if not 0 <= given.wait < math.inf:
+        parser.error(f'--wait {given.wait:g} is not a number of seconds from 0')
     console = Console(highlight=False)
     try:
         return watch(given, console)
