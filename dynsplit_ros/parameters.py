@@ -12,6 +12,16 @@ from typing import Any, Union
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.runtime.monitor import MonitorSettings
+from dynsplit_ros.text import printable
+
+#: Most entries of a list that a peer may set. No list needs more: an edge accepts at most 64 images in a frame, so a
+#: camera has at most 64 topics. Without a bound, a peer could make a node create thousands of subscriptions.
+MOST_ENTRIES = 64
+#: Most characters of a text that a peer may set. ROS 2 accepts topic names of at most 247 characters; device, codec and
+#: frame names are shorter. Without a bound, a peer could fill the node's memory and log.
+MOST_LENGTH = 256
+#: Most characters of a refused value that an error repeats, so that the sentence stays readable.
+_MOST_SHOWN = 200
 
 Value = Union[bool, int, float, str, 'list[int]', 'list[float]', 'list[str]']
 
@@ -25,6 +35,7 @@ class Parameter:
     texts. A ``dynamic`` parameter can change while the node runs; the node reads the others when it is configured.
     A ``locked`` parameter names code, a file, a host or a port, or starts a program. Only the command line and the
     parameter file set it, because any peer of the ROS domain can set the others.
+    Lists and texts of the others are bounded for the same reason, and a list of texts names each text once.
     """
 
     name: str
@@ -55,17 +66,39 @@ class Parameter:
             value = [_as_float(entry) for entry in value] if isinstance(value, list) else _as_float(value)
         if _kind(value) != _kind(self.default) and not (value == [] and isinstance(self.default, list)):
             raise DynsplitError(
-                f'parameter {self.name!r} is {value!r}, of type {_kind(value)}, but must be of type '
+                f'parameter {self.name!r} is {shown(value)}, of type {_kind(value)}, but must be of type '
                 f'{_kind(self.default)}{", " + self.allowed if self.allowed else ""}')
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, (int, float)) and not isinstance(number, bool):
-                fits = math.isfinite(number) and (self.minimum is None or number >= self.minimum) and (
-                    self.maximum is None or number <= self.maximum)
+        entries = value if isinstance(value, list) else [value]
+        for entry in entries:
+            if isinstance(entry, (int, float)) and not isinstance(entry, bool):
+                fits = math.isfinite(entry) and (self.minimum is None or entry >= self.minimum) and (
+                    self.maximum is None or entry <= self.maximum)
             else:
-                fits = not self.choices or number in self.choices
+                fits = not self.choices or entry in self.choices
             if not fits:
-                raise DynsplitError(f'parameter {self.name!r} is {value!r}, but must be {self.allowed or "finite"}')
+                raise DynsplitError(
+                    f'parameter {self.name!r} is {shown(value)}, but must be {self.allowed or "finite"}')
+        if not self.locked:
+            self._check_bounds(entries)
         return value
+
+    def _check_bounds(self, entries: list[Any]) -> None:
+        """Raise DynsplitError for more than a peer may set."""
+        if len(entries) > MOST_ENTRIES:
+            raise DynsplitError(f'parameter {self.name!r} has {len(entries)} entries, but at most {MOST_ENTRIES} are '
+                                'allowed; give fewer')
+        texts = [entry for entry in entries if isinstance(entry, str)]
+        for text in texts:
+            if len(text) > MOST_LENGTH:
+                raise DynsplitError(f'parameter {self.name!r} has a text of {len(text)} characters, but at most '
+                                    f'{MOST_LENGTH} are allowed; give a shorter one')
+            if texts.count(text) > 1:
+                raise DynsplitError(f'parameter {self.name!r} names {text!r} {texts.count(text)} times; name it once')
+
+
+def shown(value: object) -> str:
+    """Return a value as an error shows it: on one line, and cut where it is long."""
+    return printable(repr(value), _MOST_SHOWN)
 
 
 def _kind(value: object) -> str:
@@ -76,8 +109,11 @@ def _kind(value: object) -> str:
 
 
 def _as_float(value: Any) -> Any:
-    """Return an int as a float, anything else as it is."""
-    return float(value) if type(value) is int else value
+    """Return an int as a float, anything else, and an int that no float can hold, as it is."""
+    try:
+        return float(value) if type(value) is int else value
+    except OverflowError:
+        return value
 
 
 REMOTE_CONTROL = Parameter('remote_control', True, 'Let other nodes read and set parameters and change the '
@@ -248,8 +284,8 @@ def allowed_models(values: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
     for text in values['allowed_models']:  # type: ignore[union-attr]
         entry = _entry(str(text)) if text else entries[started]
         if entries.setdefault(entry['model'], entry) != entry:
-            raise DynsplitError(f"parameter 'allowed_models' has {text!r}, but {entry['model']!r} is there already, or "
-                                'the model of the start; list each model once')
+            raise DynsplitError(f"parameter 'allowed_models' has {shown(text)}, but {shown(entry['model'])} is there "
+                                'already, or the model of the start; list each model once')
     first = {name: values[name] for name, parameter in _OF_A_MODEL.items()
              if parameter.locked or any(name in entry for entry in entries.values())}
     defaults = {name: parameter.default for name, parameter in _OF_A_MODEL.items() if parameter.locked}
@@ -264,12 +300,12 @@ def _entry(text: str) -> dict[str, Any]:
     try:
         entry = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DynsplitError(f"parameter 'allowed_models' has {text!r}, which is no JSON ({error}); give a name, or an "
-                            'object such as {"model": "alexnet", "weights": "none"}') from error
+        raise DynsplitError(f"parameter 'allowed_models' has {shown(text)}, which is no JSON ({error}); give a name or "
+                            'an object such as {"model": "alexnet", "weights": "none"}') from error
     unknown = sorted(entry.keys() - _OF_A_MODEL.keys())
     if 'model' not in entry or unknown:
-        raise DynsplitError(f"parameter 'allowed_models' has {text!r}, "
-                            + (f'but there is no {unknown[0]!r} in it' if unknown else 'which names no model')
+        raise DynsplitError(f"parameter 'allowed_models' has {shown(text)}, "
+                            + (f'but there is no {shown(unknown[0])} in it' if unknown else 'which names no model')
                             + f"; an entry has 'model' and any of {', '.join(sorted(_OF_A_MODEL.keys() - {'model'}))}")
     if isinstance(entry.get('model_arguments'), dict):  # JSON in JSON is hard to write
         entry['model_arguments'] = json.dumps(entry['model_arguments'])

@@ -78,6 +78,9 @@ class CameraNode(Managed):
             raise DynsplitError(f"parameter 'image_topics' names {len(values.image_topics)} topics, with 'batch' "
                                 f'{values.batch}; name one topic, or several and leave batch at 1')
         self._topics = [self._topic(name) for name in values.image_topics]
+        if len(set(self._topics)) < len(self._topics):
+            raise DynsplitError(f"parameter 'image_topics' names the same topic twice: {', '.join(self._topics)}; name "
+                                'each topic once, and set batch for several images of one topic')
         self._images = len(self._topics) if several else values.batch
         self.split, profile = load(self, values, self._images)
         self._model = self.split.model

@@ -42,7 +42,7 @@ from std_msgs.msg import Header
 from dynsplit_ros.errors import CONFIGURATION_EXIT_CODE, DynsplitError
 from dynsplit_ros.memory import keep_memory
 from dynsplit_ros.nodes.security import check_security
-from dynsplit_ros.parameters import allowed_models, Parameter, Value
+from dynsplit_ros.parameters import allowed_models, Parameter, shown, Value
 from dynsplit_ros.text import printable
 from dynsplit_ros.transport import check_discovery_server, defaults, leaving, small_messages
 
@@ -265,17 +265,17 @@ class Shell(Node):
         changes = {change.name: value}
         if declaration.locked:
             if change.name != 'model':
-                raise DynsplitError(f'parameter {change.name!r} stays {own!r}, for no other node may change it; to '
-                                    f'have {value!r}, start the node with it')
+                raise DynsplitError(f'parameter {change.name!r} stays {shown(own)}, for no other node may change it; '
+                                    f'to have {shown(value)}, start the node with it')
             if value not in self.models:
-                raise DynsplitError(f"parameter 'model' stays {own!r}, for {value!r} is not one of "
+                raise DynsplitError(f"parameter 'model' stays {shown(own)}, for {shown(value)} is not one of "
                                     f'{", ".join(map(repr, self.models))}; name it in allowed_models and start the '
                                     'node with that')
             changes = self.models[value]
         remedy = '' if declaration.dynamic else self.remedy()
         if remedy:
-            raise DynsplitError(f'parameter {change.name!r} stays {own!r}, for it is read once; to have {value!r}, '
-                                f'{remedy}')
+            raise DynsplitError(f'parameter {change.name!r} stays {shown(own)}, for it is read once; to have '
+                                f'{shown(value)}, {remedy}')
         return [_parameter(self._declarations[name], value) for name, value in changes.items()]
 
     def _change(self, changes: list[rclpy.parameter.Parameter]) -> SetParametersResult:

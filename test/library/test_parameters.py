@@ -9,7 +9,18 @@ import json
 import pytest
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.parameters import allowed_models, CAMERA, EDGE, LINK_EMULATOR, MODEL, MONITOR, SOURCE
+from dynsplit_ros.parameters import (
+    allowed_models,
+    CAMERA,
+    EDGE,
+    LINK_EMULATOR,
+    MODEL,
+    MONITOR,
+    MOST_ENTRIES,
+    MOST_LENGTH,
+    Parameter,
+    SOURCE,
+)
 
 #: Texts that name neither code nor a file, a host or a port: torch's devices, topics, the registry's codecs, a frame.
 HARMLESS = {'device', 'image_topics', 'codecs', 'frame_id'}
@@ -53,8 +64,56 @@ def test_each_model_brings_what_belongs_to_it() -> None:
     ('{"model": null}', 'of type str'), ('{"model": ["alexnet"]}', 'of type str'),
     ('{"model": "alexnet", "autostart": true}', "no 'autostart'"),
     ('{"model": "my_package:net", "weights": "none"}', 'once'),
+    (f'{{"model": "alexnet", "std": [{10**400}, 1, 1]}}', 'of type list of float and int'),
 ])
 def test_an_entry_that_cannot_be_used_is_refused_with_one_sentence(entry, sentence) -> None:
     with pytest.raises(DynsplitError, match=sentence) as error:
         allowed_models({**STARTED, 'allowed_models': [entry]})
-    assert '\n' not in str(error.value)
+    assert '\n' not in str(error.value) and len(str(error.value)) < 1000
+
+
+FREE = {parameter.name: parameter for parameter in (*CAMERA, *EDGE, *MONITOR, *SOURCE, *LINK_EMULATOR)
+        if not parameter.locked and not parameter.choices}
+FREE_LISTS = [parameter for parameter in FREE.values() if isinstance(parameter.default, list)]
+FREE_TEXTS = [parameter for parameter in FREE.values() if isinstance(parameter.default, str)]
+
+
+def _entries(parameter: Parameter, number: int) -> list[object]:
+    """Return as many allowed entries of a list."""
+    first = parameter.default[0]  # type: ignore[index]
+    return [f'name{entry}' for entry in range(number)] if isinstance(first, str) else [first] * number
+
+
+@pytest.mark.parametrize('parameter', FREE_LISTS, ids=lambda parameter: parameter.name)
+def test_a_list_that_a_peer_may_set_is_bounded(parameter) -> None:
+    most = _entries(parameter, MOST_ENTRIES)
+    assert parameter.check(most) == most
+    with pytest.raises(DynsplitError, match=f'{parameter.name!r} has 65 entries, but at most 64'):
+        parameter.check(_entries(parameter, MOST_ENTRIES + 1))
+
+
+@pytest.mark.parametrize('parameter', FREE_TEXTS, ids=lambda parameter: parameter.name)
+def test_a_text_that_a_peer_may_set_is_bounded(parameter) -> None:
+    assert parameter.check('x' * MOST_LENGTH)
+    with pytest.raises(DynsplitError, match=f'{parameter.name!r} has a text of 257 characters, but at most 256'):
+        parameter.check('x' * (MOST_LENGTH + 1))
+
+
+@pytest.mark.parametrize('name', ['image_topics', 'codecs'])
+def test_a_list_of_names_has_each_once_and_none_too_long(name) -> None:
+    with pytest.raises(DynsplitError, match=f"{name!r} names 'raw' 2 times; name it once"):
+        FREE[name].check(['raw', 'other', 'raw'])
+    with pytest.raises(DynsplitError, match='257 characters'):
+        FREE[name].check(['raw', 'x' * 257])
+
+
+def test_a_person_may_start_a_node_with_more_than_a_peer_may_set() -> None:
+    by_name = {parameter.name: parameter for parameter in MODEL}
+    assert len(by_name['labels'].check(['N/A'] * 1000)) == 1000
+    assert by_name['weights'].check('a' * 1000 + '.pth')
+
+
+def test_an_error_shows_the_beginning_of_a_long_value() -> None:
+    with pytest.raises(DynsplitError) as error:
+        FREE['image_topics'].check('x' * 100_000)
+    assert len(str(error.value)) < 1000 and "'xxx" in str(error.value)

@@ -150,6 +150,7 @@ def test_a_detector_sees_each_image_of_a_batch(processes, ros, tmp_path, monkeyp
 @pytest.mark.parametrize('changes, sentence', [
     ({'image_topics': ['a', 'b'], 'batch': 3}, "parameter 'image_topics' names 2 topics, with 'batch' 3"),
     ({'image_topics': ['a', 'no name']}, "'no name', which is no topic name"),
+    ({'image_topics': ['a', '/robot1/a']}, 'names the same topic twice'),
     ({'batch': 4}, 'is for batches of 1, 2, 3, but a frame has 4 images'),
 ])
 def test_a_batch_that_cannot_be_is_refused_in_one_sentence(processes, parameters, changes, sentence) -> None:
