@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+import stat
 import sys
 import traceback
 
@@ -45,6 +46,16 @@ def in_one_sentence(what: str, remedy: str) -> Iterator[None]:
         place = traceback.extract_tb(error.__traceback__)[-1]
         raise DynsplitError(f'{what}: {in_short(error)} ({Path(place.filename).name}, line {place.lineno}); '
                             f'{remedy}') from error
+
+
+def check_file(path: str | Path, what: str) -> None:
+    """Raise DynsplitError unless ``path`` leads to a regular file: opening a named pipe could wait without end."""
+    try:
+        reason = '' if stat.S_ISREG(Path(path).stat().st_mode) else 'it is no regular file'
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+    if reason:
+        raise DynsplitError(f'{what} {str(path)[:200]!r} cannot be read ({reason}); name a regular file')
 
 
 def in_short(error: BaseException) -> str:

@@ -47,7 +47,8 @@ def _open(path: str, width: int, height: int) -> Source:
         return Video(int(path), width, height)
     place = Path(path).expanduser()
     if place.is_dir():
-        files = sorted(file for file in place.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(file for file in place.iterdir()
+                       if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_fifo())  # OpenCV would wait for a pipe
         if not files:
             raise DynsplitError(f'the folder {place} has no image; name one with files ending in '
                                 + ', '.join(sorted(IMAGE_SUFFIXES)))

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.errors import check_file, DynsplitError
 from dynsplit_ros.text import MOST_CHARACTERS
 
 #: Written at the head of each file; raised when a field changes its meaning.
@@ -204,6 +204,7 @@ class Profile:
     @classmethod
     def load(cls, path: str | Path) -> Profile:
         """Read a profile; raises DynsplitError naming the file and what is wrong with it."""
+        check_file(path, 'the profile')
         try:
             document = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

@@ -27,7 +27,7 @@ from typing import Protocol
 
 import yaml
 
-from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.errors import check_file, DynsplitError
 from dynsplit_ros.report.definitions import own_definition
 
 _ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
@@ -96,6 +96,7 @@ def _natural(name: str) -> list[int | str]:
 def _names_of_metadata(folder: Path) -> list[str]:
     """Return the names of the files that a recording says it has; none where it does not say."""
     try:
+        check_file(folder / 'metadata.yaml', 'the list of files')
         with (folder / 'metadata.yaml').open('rb') as file:
             document = yaml.safe_load(file.read(MOST_METADATA_BYTES))
         paths = document['rosbag2_bagfile_information']['relative_file_paths']
@@ -110,6 +111,7 @@ def messages(path: Path, types: Collection[str], notes: list[str]) -> Iterator[S
 
     What was passed over is told in ``notes``, a sentence each. Raises DynsplitError for a file that is no recording.
     """
+    check_file(path, 'the recording')
     try:
         with path.open('rb') as file:
             packed = file.read(4) == _ZSTD_MAGIC

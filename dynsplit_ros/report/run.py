@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.errors import check_file, DynsplitError
 from dynsplit_ros.report.bag import files_of, messages
 from dynsplit_ros.report.cdr import Decoder
 
@@ -269,6 +269,7 @@ def _once(frames: list[Frame]) -> tuple[list[Frame], int]:
 
 
 def _of_demo(path: Path) -> Run:
+    check_file(path, 'the run')
     try:
         if path.stat().st_size > MOST_JSON_BYTES:
             raise DynsplitError(f'{path} has more than {MOST_JSON_BYTES} bytes; a demo writes less')

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.errors import check_file, DynsplitError
 
 #: A step between two lines this many times as long as the usual one is a gap, not a measurement.
 _GAP = 10
@@ -93,6 +93,7 @@ def load_trace(path: str | Path, column: str = 'rate_mbps', factor: float = 1e6)
     lines.
     """
     name = str(path)
+    check_file(path, 'the trace')
     try:
         with open(path, newline='', encoding='utf-8') as file:
             rows = list(csv.DictReader(line for line in file if not line.startswith('#')))

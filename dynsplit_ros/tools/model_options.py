@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
@@ -91,11 +92,13 @@ def writable(text: str) -> Path:
     """Return the path of a file that can be written, its folder made, before what takes minutes; for argparse."""
     path = Path(text)
     try:
-        there = path.exists()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open('ab').close()
+        target = Path(os.path.realpath(path))  # a link to a file that is not there yet stays
+        there = target.exists()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Without O_NONBLOCK, a named pipe that nobody reads would be waited for.
+        os.close(os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666))
         if not there:
-            path.unlink()
+            target.unlink()
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(
             f'{text!r} cannot be written ({in_short(error)}); give another file') from error

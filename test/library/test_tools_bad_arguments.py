@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 import sys
 
@@ -28,13 +29,15 @@ class Text(nn.Module):
 MODELS = [
     ['no_such_model'], [], [''], ['\0'], [':'], ['a:'], ['..own:ok'], ['own:none'], ['own:boom'], ['own:key'],
     ['own:unfit'], ['own:Text'], ['broken:ok'], ['raises:ok'], ['folder.pt2'], ['junk.pt2'], ['x' * 300 + '.pt2'],
-    [*TINY, '--weights', 'folder.pth'], [*TINY, '--weights', 'junk.pth'], [*TINY, '--weights', 'junk.safetensors'],
+    [*TINY, '--weights', 'folder.pth'], [*TINY, '--weights', 'pipe.pth'], [*TINY, '--weights', 'junk.pth/x.pth'],
+    [*TINY, '--weights', 'junk.pth'], [*TINY, '--weights', 'junk.safetensors'],
     [*TINY, '--weights', 'a/' * 3000 + '.pth'], [*TINY, '--kwargs', '['], [*TINY, '--kwargs', '{"n": -3}'],
     [*TINY, '--kwargs', '{"n": "a"}'], [*TINY, '--kwargs', '{"other": 1}'], ['own:ok', '--input-size', '1', '1'],
     ['own:ok', '--input-size', '0', '-1'], [*TINY, '--mean', '1', '2', 'nan', '--std', '1', '1', '1'],
     [*TINY, '--mean', '1', '2', '3'], [*TINY, '--seed', '9' * 30], [*TINY, '--task', 'none'], [*TINY, '--none'],
 ]
-FILES = ['missing.yaml', 'folder', 'junk.yaml', 'date.yaml', 'list.yaml', 'empty.yaml', '\0', 'x' * 5000]
+FILES = ['missing.yaml', 'folder', 'pipe', 'dangling', 'junk.yaml/below', '/dev/zero',
+         'junk.yaml', 'date.yaml', 'list.yaml', 'empty.yaml', '\0', 'x' * 5000]
 SYSTEM = [
     *([option, file] for option in ('--edge-profile', '--robot-profile') for file in FILES), [],
     *([*WITH, *rest] for rest in (
@@ -44,13 +47,15 @@ SYSTEM = [
     ['own:boom'], ['no_such_model'], [*TINY[:1], '--threads', '0'], [*TINY[:1], '--threads', '99999999'],
 ]
 BAD = {
-    'cuts': [*MODELS, [*TINY, '--json', 'folder'], [*TINY, '--json', '/proc/none/x.json'], [*TINY, '--json', '\0']],
+    'cuts': [*MODELS, [*TINY, '--json', 'folder'], [*TINY, '--json', '/proc/none/x.json'],
+             [*TINY, '--json', '\0'], [*TINY, '--json', 'pipe'], [*TINY, '--json', 'junk.yaml/below']],
     'profile': [
         ['own:boom'], ['own:unfit'],
         *([*TINY, *rest] for rest in (
             ['--repeats', '0'], ['--repeats', '-1'], ['--warm-up', '-1'], ['--threads', '-1'],
             ['--threads', '99999999'], ['--batch', '0'], ['--batch', 'x'], ['--image', 'missing.png'],
-            ['--image', 'folder'], ['--image', 'junk.png'], ['--codec', 'none'], ['--output', 'folder'],
+            ['--image', 'folder'], ['--image', 'pipe.png'], ['--plot', 'pipe.png'], ['--output', 'pipe'],
+             ['--image', 'junk.png'], ['--codec', 'none'], ['--output', 'folder'],
             ['--output', '/proc/none/x.yaml'],
             ['--plot', 'plot.txt'], ['--plot', 'folder.png'], ['--device', 'none'], ['--device', 'hpu'],
             ['--device', 'meta']))],
@@ -64,9 +69,11 @@ BAD = {
         *([*WITH, *rest] for rest in (
             ['--link', 'none'], ['--link', 'markov:'], ['--link', 'markov:1'], ['--link', 'markov:a,b,c'],
             ['--link', 'markov:-1,2,3'], ['--link', 'constant:nan'], ['--trace', 'missing.csv'], ['--trace', 'folder'],
+            ['--trace', 'pipe'], ['--trace', 'dangling'], ['--trace', 'junk.yaml/below'],
             ['--trace', 'junk.yaml'], ['--workers', 'x'], ['--output', 'junk.yaml'], ['--output', '/proc/none'],
             ['--figure', 'none']))],
     'report': [[], ['missing'], ['folder'], ['junk.yaml'], ['junk.mcap'], ['junk.db3'], ['list.json'], ['dict.json'],
+               ['pipe.json'], ['pipe.mcap'], ['pipe'], ['dangling'], ['junk.yaml/below'], ['/dev/zero'],
                ['\0'], ['/dev/null'], ['junk.mcap', '--output', 'folder'], ['x' * 5000]],
     'top': [['--period', '0'], ['--period', 'nan'], ['--period', 'x'], ['--once', '--wait', '-1'],
             ['--once', '--wait', 'nan'], ['--once', '--wait', 'inf'], ['more']],
@@ -82,6 +89,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / name).mkdir()
     for name in ('junk.pth', 'junk.safetensors', 'junk.pt2', 'junk.yaml', 'junk.png', 'junk.mcap', 'junk.db3'):
         (tmp_path / name).write_bytes(b'\xff\x00junk: [')
+    for name in ('pipe', 'pipe.pth', 'pipe.json', 'pipe.mcap', 'pipe.png'):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / 'dangling').symlink_to('nowhere')
     for name, text in {'date.yaml': 'a: 2026-99-99', 'list.yaml': '[1, 2]', 'empty.yaml': '', 'list.json': '[]',
                        'dict.json': '{"frames": 3}', 'own.py': OWN, 'broken.py': 'def (', 'raises.py': '1 / 0'}.items():
         (tmp_path / name).write_text(text)
