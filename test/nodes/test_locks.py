@@ -84,6 +84,14 @@ class Traps:
             'remote_control': [False],
         }.get(parameter, [*files, '0', '/dev/zero'])
 
+    @property
+    def attacks(self) -> list[dict[str, str]]:
+        """Parameters that would run code or open a file at the next configure, if the node accepted them."""
+        return [{'model': 'os:system', 'model_arguments': f'{{"command": "touch {self.mark}"}}'},
+                {'model': 'trap:make'},
+                *({name: str(self.folder / f'trap.{suffix}')} for name, suffix in (
+                    ('model', 'pt2'), ('weights', 'pth'), ('weights', 'safetensors'), ('profile', 'yaml')))]
+
 
 @pytest.fixture
 def traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Traps:
@@ -123,6 +131,33 @@ def test_no_peer_can_have_a_node_run_code_or_open_a_file(processes, ros, model_p
         assert manager.set('configure', 'activate')
         try_all()
     assert traps.sprung == [] and not traps.mark.exists()
+    processes.check()
+
+
+@pytest.mark.parametrize('node', ['camera_node', 'edge_node'])
+def test_the_kernel_sees_nothing_that_a_peer_asked_for(processes, ros, model_parameters, traps, node) -> None:
+    # This test does not look at the answers of the services: without the locks, each attack leaves its file here.
+    observer = ros(Observer())
+    processes.start('node', node, ROBOT, model_parameters)
+    manager = Manager(observer, f'{ROBOT}/{node}')
+    wait(lambda: manager.state == 'active', 'it did not activate itself')
+    assert manager.set('deactivate', 'cleanup')
+    client = observer.create_client(SetParameters, f'/{ROBOT}/{node}/set_parameters')
+    assert client.wait_for_service(DEADLINE_S)
+    before = {parameter.name: parameter.default for parameter in DECLARED[node]} | model_parameters
+
+    def change(values: dict[str, object]) -> None:
+        ask(client, SetParameters.Request(parameters=[
+            Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]), DEADLINE_S)
+
+    seen = []
+    for attack in traps.attacks:
+        change(attack)
+        if manager.set('configure'):
+            assert manager.set('cleanup')
+        seen.append(traps.sprung)
+        change({name: before[name] for name in attack})
+    assert not any(seen) and not traps.mark.exists(), list(zip(traps.attacks, seen))
     processes.check()
 
 
