@@ -112,7 +112,8 @@ class Resize:
                 f'an image of type {image.dtype} and shape {image.shape} was given, but the model takes RGB'
                 ' uint8 [height, width, 3]; convert it first'
             )
-        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)  # a view: channels stay innermost
+        # Writable, because torch warns of any other array: the images of messages are not. Channels stay innermost.
+        tensor = torch.from_numpy(np.require(image, requirements='CW')).permute(2, 0, 1)
         scaled = self.placement(*tensor.shape[1:]).scaled
         if max(have / wanted for have, wanted in zip(scaled, self.size)) > MOST_CUT:
             raise DynsplitError(

@@ -163,6 +163,18 @@ def test_the_resize_is_that_of_torchvision_v2_for_every_shape_and_memory_layout(
         assert torch.equal(sent, expected) and sent.is_contiguous() and np.array_equal(image, before)
 
 
+@pytest.mark.filterwarnings('error')
+def test_an_image_in_the_memory_of_a_message_is_resized_without_a_warning() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    read_only = np.lib.stride_tricks.as_strided(image, image.shape, image.strides, writeable=False)
+    resize = Resize((32, 32))
+    torch.set_warn_always(True)  # torch warns once per process otherwise
+    try:
+        assert torch.equal(resize(read_only), resize(image))
+    finally:
+        torch.set_warn_always(False)
+
+
 def test_an_image_of_the_right_size_is_copied_so_that_the_caller_can_reuse_its_memory():
     image = photograph(64, 96)
     sent = Resize((64, 96))(image)
