@@ -12,7 +12,6 @@ import traceback
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 import rclpy.parameter
 
@@ -21,6 +20,7 @@ from dynsplit_ros.memory import keep_memory
 from dynsplit_ros.nodes.shell import interruptible, Shell
 from dynsplit_ros.parameters import Parameter, Value
 from dynsplit_ros.runtime.senders import Senders
+from dynsplit_ros.text import printable
 
 #: Longest time in which a node that is told to end finishes what is under way.
 END_S = 1.0
@@ -143,15 +143,17 @@ class Managed(LifecycleNodeMixin, Shell):
 
     def _on_change_state(self, request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
         """Carry out what somebody asks for; say why where it fails, and live on."""
-        self._failure = None
-        try:
-            response = self._transition(request, response)
-        except RCLError as error:
+        asked = request.transition.label or request.transition.id
+        if not any(asked in transition[:2] for transition in self._state_machine.available_transitions):
+            # Here, because rcl would log whatever label is asked for, as often as it is asked for.
+            self.tell('transition', f'the transition {str(asked)[:100]!r} is not possible in state {self.state}; ros2 '
+                      f'lifecycle list {self.get_fully_qualified_name()} shows those that are', error=True)
             response.success = False
-            asked = request.transition.label or request.transition.id
-            self._failure = DynsplitError(f'the transition {asked!r} is not possible in state {self.state}: {error}')
+            return response
+        self._failure = None
+        response = self._transition(request, response)
         if isinstance(self._failure, DynsplitError):
-            self.get_logger().error(str(self._failure))
+            self.get_logger().error(printable(str(self._failure)))
         elif self._failure is not None:
             self.get_logger().error(''.join(traceback.format_exception(self._failure)))
         elif response.success:
