@@ -266,7 +266,6 @@ class CameraPolicy:
         self.counters.accepted += 1
         frame.sequence, frame.images = self._sequence, images
         frame.resize_s = now_s - self._stage_s
-        self._stage = _Stage.RUNNING
         if self._is_overtaken(now_s):
             self._restart_head(now_s)
         else:
