@@ -508,7 +508,12 @@ def test_the_choice_that_a_head_follows_does_not_interrupt_it_when_it_is_decided
     camera.image()
     camera.tell(camera.policy.on_prepared, 1)
     assert camera.decide(OFFLOAD) == []
-    assert one(camera.decide(SplitDecision(2, 'raw', 1.0, predicted_latency_s=0.2)), InterruptHead)
+    better = SplitDecision(2, 'raw', 1.0, predicted_latency_s=0.2)
+    assert one(camera.decide(better), InterruptHead)
+    assert camera.decide(SplitDecision(0, 'raw', 1.0, predicted_latency_s=0.1)) == [], 'the head is about to end'
+    camera.decide(OFFLOAD)
+    assert one(camera.tell(camera.policy.on_head_interrupted), RunHead).frame.choice == OFFLOAD.choice
+    assert camera.decide(better) == [], 'once for each frame'
 
 
 def test_each_frame_may_be_interrupted_once() -> None:
