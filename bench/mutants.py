@@ -26,9 +26,9 @@ from bench.figures import argument_parser, Figures
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Folders and files of the package that are changed; those that do not exist are left out.
-CHANGED = ('planner', 'policies')
+CHANGED = ('policies', 'estimators', 'planner', 'runtime/monitor.py')
 #: The tests that know these parts, as pytest's -k wants them; the quick ones come first in their folder's order.
-TESTS = 'planner or policies'
+TESTS = 'policies or estimators or planner or monitor or runtime or simulation_world'
 #: A change that makes the tests run this many times as long as without it counts as noticed: it hangs.
 HANGS = 4.0
 #: A comparison and its opposite.

@@ -117,6 +117,7 @@ class LinkEstimator:
         self._round_trip = RoundTrip()
         self._probing = Probing(self._rate, self._round_trip)
         self.alive = False
+        self._lost_s = -math.inf  # when the link was lost for the last time
         self._heard_s = -math.inf
         self._first_heard_s = math.inf
         self._reported_s = -math.inf
@@ -255,7 +256,8 @@ class LinkEstimator:
         """
         Note that the messages before this one have arrived or are lost; return whether there were any.
 
-        The link keeps their order, so their transfers took at least until this message left.
+        The link keeps their order, so their transfers took at least until this message left. That says nothing of the
+        rate when the link was lost since then: the edge may have died with the message.
         """
         overtaken = [
             other
@@ -263,7 +265,7 @@ class LinkEstimator:
             if other is not message and other.sent_s <= message.sent_s and not other.arrived
         ]
         for other in overtaken:
-            if other.is_payload:
+            if other.is_payload and other.sent_s > self._lost_s:
                 self._advance(now_s)
                 self._rate.observe_longer(
                     message.sent_s - max(other.sent_s, self._free_s) - self.rtt_s,
@@ -404,15 +406,19 @@ class LinkEstimator:
         """Let time pass: detect a lost link, and drop messages that nobody will answer."""
         now_s = self._clock(now_s)
         if self._reports_are_missing:
-            self.alive = False
+            self._lose(now_s)
         for key, message in list(self._under_way.items()):
             if now_s - message.sent_s > self._longest_wait_s(message):
                 if self._heard_s <= message.sent_s:
-                    self.alive = False
+                    self._lose(now_s)
                 if message.arrived or not message.is_payload:
                     del self._under_way[key]
                 if not (message.arrived or message.is_payload):
                     self._probing.on_lost(message.size)
+
+    def _lose(self, now_s: float) -> None:
+        if self.alive:
+            self.alive, self._lost_s = False, now_s
 
     def _longest_wait_s(self, message: _Message) -> float:
         return self.rules.silence_s + self.rtt_s + message.service_s + message.size * 8 / self._rate.median_bps
