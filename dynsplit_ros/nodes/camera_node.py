@@ -75,8 +75,8 @@ class CameraNode(Managed):
         announce(self.get_logger())
         several = len(values.image_topics) > 1
         if not values.image_topics or several and values.batch not in (1, len(values.image_topics)):
-            raise DynsplitError(f"parameter 'image_topics' names {len(values.image_topics)} topics, with 'batch' "
-                                f'{values.batch}; name one topic, or several and leave batch at 1')
+            raise DynsplitError(f"parameter 'image_topics' names {len(values.image_topics)} topics, and 'batch' is "
+                                f'{values.batch}; batch must be 1 with several topics')
         self._topics = [self._topic(name) for name in values.image_topics]
         if len(set(self._topics)) < len(self._topics):
             raise DynsplitError(f"parameter 'image_topics' names the same topic twice: {', '.join(self._topics)}; name "
@@ -97,7 +97,7 @@ class CameraNode(Managed):
         try:
             return str(self.resolve_topic_name(name))
         except Exception as error:
-            raise DynsplitError(f"parameter 'image_topics' names {name!r}, which is no topic name: "
+            raise DynsplitError(f"parameter 'image_topics' names {name!r}, which is not a topic name: "
                                 f'{" ".join(str(error).split())}') from error
 
     def activate(self) -> None:
@@ -171,9 +171,9 @@ class CameraNode(Managed):
             return (DiagnosticStatus.ERROR, wrong, values) if (wrong := self._wrong_type()) else (
                 DiagnosticStatus.WARN, 'no frame in the last second', values)
         if counters.fell_back > before.fell_back:
-            return DiagnosticStatus.WARN, f'frames are finished on the robot: {self._why_fell_back}', values
+            return DiagnosticStatus.WARN, f'the robot finishes frames: {self._why_fell_back}', values
         if decision is None:
-            return DiagnosticStatus.WARN, 'degraded to local inference: no decision of the monitor', values
+            return DiagnosticStatus.WARN, 'degraded to local inference: no decision from the monitor', values
         if decision.degraded and decision.split_index == self.split.local_index:
             return DiagnosticStatus.WARN, f'degraded to local inference: {decision.reason}', values
         return DiagnosticStatus.OK, f'split {in_words(decision)}', values
@@ -219,8 +219,8 @@ class CameraNode(Managed):
 
     def _on_split(self, message: msg.SplitDecision) -> None:
         if message.fingerprint != self.split.fingerprint:
-            self.tell('split', f'the monitor decides for the model {message.fingerprint[:12]}, but this node runs '
-                      f'{self.split.fingerprint[:12]}; its decisions are not followed', error=True)
+            self.tell('split', f'ignoring the monitor: it decides for the model {message.fingerprint[:12]}, but this '
+                      f'node runs {self.split.fingerprint[:12]}; start both with the same model', error=True)
             return
         try:
             decision = from_decision(message)
@@ -243,16 +243,16 @@ class CameraNode(Managed):
             reason = message.reason[:500]
             if status is Status.OK:
                 if message.fingerprint != self.split.fingerprint:
-                    raise DynsplitError('it is of another model')
+                    raise DynsplitError('the model differs')
                 images, specs = self._robot.images(message.session, message.sequence), self.split.output_specs
                 outputs = decode_answer(message.codec, from_tensors(message.outputs), specs, images)
                 for number in range(images if specs is None else 0):
                     # A detector's shapes are free: what cannot be read is no answer.
                     check_outputs(self._model.task, of_image(outputs, number, images, True))
                 if specs is not None and declared_batch(message.outputs, specs) != images:
-                    raise DynsplitError(f'it is not of {images} images, which the frame has')
+                    raise DynsplitError(f'the answer does not have the {images} images of the frame')
         except Exception as error:  # Whatever it holds, the frame is finished here.
-            status, reason = Status.FAILED, f'the answer cannot be used: {error}'
+            status, reason = Status.FAILED, f'answer refused: {error}'
         if status in (Status.REFUSED, Status.FAILED):
             self.tell('answer', f'the edge (model {message.fingerprint[:12]}) did not run split '
                       f'{message.split_index} of model {self.split.fingerprint[:12]}: {reason}', error=True)
@@ -313,7 +313,7 @@ class CameraNode(Managed):
     def refuse(self, source: list[Shot], reason: str) -> None:
         """Log an image that was not accepted."""
         self._refusal = reason
-        self.tell('image', f'an image was not accepted: {reason}', error=True)
+        self.tell('image', f'image refused: {reason}', error=True)
 
     def fault(self, reason: str) -> None:
         """Log what a frame met."""

@@ -79,7 +79,8 @@ class RobotLink:
         try:
             self._node.edge.on_split(self.namespace, message.fingerprint, message.split_index, message.codec)
         except DynsplitError as error:
-            self._node.tell(f'split of {self.namespace}', f'the split of {self.namespace} is not followed: {error}')
+            self._node.tell(f'split of {self.namespace}',
+                            f'ignoring the split that {self.namespace} announced: {error}')
 
     def _on_probe(self, message: msg.Probe) -> None:
         arrived_s = time.monotonic()
@@ -186,7 +187,8 @@ class EdgeNode(Managed):
                 self._unserved.add(namespace)
                 self.tell(
                     'robots',
-                    f'the robot in namespace {namespace} is not served, for {len(self._links)} are; raise max_robots',
+                    f'not serving the robot in namespace {namespace}: {len(self._links)} robots are served; '
+                    'raise max_robots',
                 )
             elif link is None and present:
                 self._links[namespace] = RobotLink(self, namespace)
@@ -194,7 +196,7 @@ class EdgeNode(Managed):
             elif link is not None and present:
                 link.found_s = time.monotonic()
             elif link is not None and time.monotonic() - link.found_s > ABSENCE_S:
-                self.get_logger().info(f'the robot in namespace {namespace} has left')
+                self.get_logger().info(f'the robot in namespace {namespace} left')
                 self.edge.forget(namespace)
                 self._links.pop(namespace).close()
         for link in self._links.values():
@@ -220,10 +222,10 @@ class EdgeNode(Managed):
                 ', '.join(name.removeprefix(prefix) for name in counts if name.startswith(prefix) and grows(name))
                 for prefix in ('refused from ', 'refused: ')
             )
-            return DiagnosticStatus.WARN, f'refusing activations of {robots}: {kinds}', values
+            return DiagnosticStatus.WARN, f'refusing activations from {robots}: {kinds}', values
         if self._unserved:
             some = ', '.join(sorted(self._unserved)[:10])
-            return DiagnosticStatus.WARN, f'not serving {len(self._unserved)} robots ({some}): raise max_robots', values
+            return DiagnosticStatus.WARN, f'not serving {len(self._unserved)} robots ({some}); raise max_robots', values
         return DiagnosticStatus.OK, f'serving {len(self._links)} robot{"s" * (len(self._links) != 1)}', values
 
     def shared_namespaces(self) -> list[str]:
@@ -251,7 +253,7 @@ class EdgeNode(Managed):
         """Send an answer to the robot that the job came from."""
         link, header, session, sequence = job.source
         if status is Status.REFUSED:
-            self.tell(f'refused {job.robot}', f'refused an activation of {job.robot}: {reason}', error=True)
+            self.tell(f'refused {job.robot}', f'activation from {job.robot} refused: {reason}', error=True)
         codec, encoded = encode_answer(outputs)
         link.tail_result.publish(msg.TailResult(
             header=header, session=session, sequence=sequence, fingerprint=self.split.fingerprint,

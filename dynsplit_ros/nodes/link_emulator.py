@@ -138,8 +138,8 @@ class LinkEmulator(Shell):
         """Take other rates for the script's steps; they hold at once."""
         if len(values.rates_mbps) != len(values.durations_s) or not values.rates_mbps:
             raise DynsplitError(f'rates_mbps has {len(values.rates_mbps)} entries and durations_s '
-                                f'{len(values.durations_s)}; give each step of the script, one at least, a rate and a '
-                                'duration')
+                                f'{len(values.durations_s)}; give each step a rate and a duration, and at least one '
+                                'step')
 
     def _forward(self, pipe: Pipe, topic: topics.Topic, publisher: Publisher, data: bytes) -> None:
         if topic is topics.ACTIVATION and self._started_s == math.inf:

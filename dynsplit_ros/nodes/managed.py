@@ -46,7 +46,7 @@ class Managed(LifecycleNodeMixin, Shell):
             self._transition = self._service_change_state.callback
             self._service_change_state.callback = self._on_change_state
         elif not self.values.autostart:
-            raise DynsplitError("parameters 'autostart' and 'remote_control' are both false, so nothing could ever "
+            raise DynsplitError("parameters 'autostart' and 'remote_control' are both false, so nothing can "
                                 'activate the node; set one of them to true')
         self._before_configure = self._before_activate = self._entities()
 

@@ -71,7 +71,7 @@ class MonitorNode(Managed):
         self.get_logger().info('waiting for the profiles of robot and edge')
 
     def deactivate(self, within_s: float) -> None:
-        """Decide nothing more: the camera follows the last decision while the edge answers, then goes on alone."""
+        """Stop deciding: the camera keeps the last decision while the edge answers, then runs the whole network."""
         self._monitor = None
         self._profiles.clear()
 
@@ -95,9 +95,9 @@ class MonitorNode(Managed):
         try:
             self._monitor = self._make(self._settings)
         except DynsplitError as error:
-            # Not followed by a decision: the camera goes on alone, and the edge refuses what is still under way.
+            # The robot runs the whole network from now on, and the edge refuses payloads that are still on the link.
             self._alone = str(error)
-            self.tell('profiles', f'the robot goes on alone: {error}', error=True)
+            self.tell('profiles', f'degraded to local inference: {error}', error=True)
             self._publish_local(self._alone, robot)
             return
         self.get_logger().info(
@@ -106,10 +106,11 @@ class MonitorNode(Managed):
     def _make(self, settings: MonitorSettings) -> Monitor:
         robot, edge = self._profiles['robot'], self._profiles['edge']
         if robot.fingerprint != edge.fingerprint:
-            raise DynsplitError(f'it runs {robot.model!r} ({robot.fingerprint[:12]}), but the edge {edge.model!r} '
-                                f'({edge.fingerprint[:12]}); run the same model, weights and input size on both')
+            raise DynsplitError(f'the robot runs {robot.model!r} ({robot.fingerprint[:12]}), but the edge runs '
+                                f'{edge.model!r} ({edge.fingerprint[:12]}); run the same model, weights and input '
+                                'size on both')
         if self._images['robot'] > self._images['edge']:
-            raise DynsplitError(f"its frames have {self._images['robot']} images, but the edge takes "
+            raise DynsplitError(f"the frames have {self._images['robot']} images, but the edge takes "
                                 f"{self._images['edge']}; start the edge with the parameter batch: "
                                 f"{self._images['robot']}")
         profile = merge(robot, edge)
@@ -264,7 +265,7 @@ class MonitorNode(Managed):
         if not link.alive:
             return DiagnosticStatus.WARN, f'degraded to local inference: {SILENT}', values
         if decision is None:
-            return DiagnosticStatus.OK, 'not decided yet', values
+            return DiagnosticStatus.OK, 'no decision yet', values
         return DiagnosticStatus.OK, f'split {in_words(decision)}', values
 
 

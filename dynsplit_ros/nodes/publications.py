@@ -110,7 +110,7 @@ class Publications:
         try:
             self._publish_beside(source, result, timing)
         except Exception as error:  # The frame has its prediction.
-            self._node.tell('beside', f'a prediction lacks one of its forms ({type(error).__name__}: {error})')
+            self._node.tell('beside', f'prediction published on fewer topics ({type(error).__name__}: {error})')
 
     def _publish_beside(self, source: Image | CompressedImage, result: Result, timing: FrameRecord) -> None:
         """Publish the same in the forms that someone listens to."""
@@ -129,7 +129,7 @@ class Publications:
             try:
                 self._draw(*job)
             except Exception as error:  # A picture that cannot be drawn is no reason to have no further one.
-                self._node.tell('annotated', f'an image could not be annotated ({type(error).__name__}: {error})')
+                self._node.tell('annotated', f'image not annotated ({type(error).__name__}: {error})')
 
     def _next_to_draw(self) -> Any:
         with self._changed:

@@ -28,21 +28,21 @@ def check_security(environment: Mapping[str, str]) -> str:
         return ''
     if asked != 'true':
         raise DynsplitError(
-            f"ROS_SECURITY_ENABLE is {asked!r}, with which ROS 2 would run in the open; set it to 'true', "
-            'or unset it to do without security'
+            f"ROS_SECURITY_ENABLE is {asked!r}, which ROS 2 reads as no; set it to 'true', or unset it to run "
+            'without security'
         )
     library, there = _plugins()
     if there is False:
         raise DynsplitError(
-            f'ROS_SECURITY_ENABLE asks for security, but the middleware {library} was built without the '
-            'security plugins; install one that has them (those of the ROS 2 apt packages do), or unset '
-            'ROS_SECURITY_ENABLE to run in the open'
+            f'ROS_SECURITY_ENABLE is true, but the middleware {library} has no security plugins; install one '
+            'that has them (the ROS 2 apt packages do), or unset ROS_SECURITY_ENABLE to run without '
+            'security'
         )
     strategy = environment.get('ROS_SECURITY_STRATEGY', '')
     if strategy != 'Enforce':
-        return (f'ROS_SECURITY_STRATEGY is {strategy!r}: without keys this node runs in the open; '
-                'set it to Enforce to have it refuse that')
-    return '' if there else 'it is not known whether this middleware has security plugins; ROS 2 itself must refuse'
+        return (f'ROS_SECURITY_STRATEGY is {strategy!r}: without keys this node runs without security; '
+                'set it to Enforce to refuse that')
+    return '' if there else 'cannot check whether this middleware has security plugins; ROS 2 itself must refuse'
 
 
 def _plugins() -> tuple[str, bool | None]:

@@ -102,7 +102,7 @@ def mismatches(topic: str, requested: QoSProfile, publishers: Sequence[TopicEndp
             offered = getattr(publisher.qos_profile, policy)
             if getattr(requested, policy) == demand != offered:
                 sentences.append(
-                    f'nothing comes on {topic} from {publisher.node_namespace.rstrip("/")}/{publisher.node_name}, '
+                    f'no messages on {topic} from {publisher.node_namespace.rstrip("/")}/{publisher.node_name}, '
                     f'which offers {policy} {offered.name.lower()} where {demand.name.lower()} is requested; {fix}')
     return sentences
 
@@ -129,7 +129,7 @@ class Shell(Node):
         self.values = SimpleNamespace(**{p.name: self._declare(p) for p in parameters})
         for name in set(self._parameter_overrides) - set(self._declarations):  # a file may be for several nodes
             for meant in difflib.get_close_matches(name, self._declarations, 1, _MISTYPED):
-                self.get_logger().warning(f'there is no parameter {name!r}; {meant!r} was meant, perhaps, and is '
+                self.get_logger().warning(f'there is no parameter {name!r}; did you mean {meant!r}? It is '
                                           f'{getattr(self.values, meant)!r}')
         self.models = allowed_models(vars(self.values)) if hasattr(self.values, 'allowed_models') else {}
         if len(self.models) > 1:
@@ -165,7 +165,7 @@ class Shell(Node):
             try:
                 return callback(request, response)
             except Exception as error:
-                self.tell(srv_name, f'a request to {srv_name} cannot be carried out: {" ".join(str(error).split())}')
+                self.tell(srv_name, f'request to {srv_name} refused: {" ".join(str(error).split())}')
                 return srv_type.Response()
 
         return super().create_service(srv_type, srv_name, answer, **options)
@@ -258,23 +258,23 @@ class Shell(Node):
                                 + (f'; did you mean {close[0]!r}?' if close else ''))
         if declaration is None:
             if change.name.startswith(f'{_OVERRIDES}.'):
-                raise DynsplitError(f'parameter {change.name!r} is read once; start the node with it')
+                raise DynsplitError(f'the node reads parameter {change.name!r} once; start the node with it')
             return [change]
         value = declaration.check(_plain(change.value))
         own = getattr(self.values, change.name)
         changes = {change.name: value}
         if declaration.locked:
             if change.name != 'model':
-                raise DynsplitError(f'parameter {change.name!r} stays {shown(own)}, for no other node may change it; '
-                                    f'to have {shown(value)}, start the node with it')
+                raise DynsplitError(f'parameter {change.name!r} stays {shown(own)}: it is locked; to set '
+                                    f'{shown(value)}, start the node with it')
             if value not in self.models:
-                raise DynsplitError(f"parameter 'model' stays {shown(own)}, for {shown(value)} is not one of "
+                raise DynsplitError(f"parameter 'model' stays {shown(own)}: {shown(value)} is not one of "
                                     f'{", ".join(map(repr, self.models))}; name it in allowed_models and start the '
                                     'node with that')
             changes = self.models[value]
         remedy = '' if declaration.dynamic else self.remedy()
         if remedy:
-            raise DynsplitError(f'parameter {change.name!r} stays {shown(own)}, for it is read once; to have '
+            raise DynsplitError(f'parameter {change.name!r} stays {shown(own)}: the node reads it once; to set '
                                 f'{shown(value)}, {remedy}')
         return [_parameter(self._declarations[name], value) for name, value in changes.items()]
 
@@ -343,7 +343,7 @@ class Shell(Node):
                 self._told[kind] = told_s, kept_back + 1
                 return
             self._told[kind] = now_s, 0
-        text = printable(text) + (f' ({kept_back} more like this since the last report)' if kept_back else '')
+        text = printable(text) + (f' ({kept_back} similar lines suppressed since the last one)' if kept_back else '')
         self.get_logger().error(text) if error else self.get_logger().warning(text)
 
     def start(self) -> None:

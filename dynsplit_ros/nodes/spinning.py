@@ -39,7 +39,7 @@ def ask(client: Client, request: Any, within_s: float) -> Any:
     while not any(future.done() for future in futures):
         waited_s = time.monotonic() - asked_s
         if waited_s > within_s:
-            raise DynsplitError(f'{client.srv_name} does not answer within {within_s:g} s; read the log of its node')
+            raise DynsplitError(f'{client.srv_name} did not answer within {within_s:g} s; read the log of its node')
         if waited_s >= _AGAIN_S * len(futures) and client.service_is_ready():
             futures.append(client.call_async(request))
         time.sleep(0.005)

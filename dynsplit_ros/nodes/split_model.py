@@ -61,7 +61,7 @@ def _load(node: Shell, values: SimpleNamespace, images: int) -> tuple[SplitModel
         profile = Profile.load(values.profile)
         if profile.fingerprint != split.fingerprint:
             raise DynsplitError(
-                f'the profile {values.profile} is of {profile.model!r} ({profile.fingerprint[:12]}), but this node '
+                f'the profile {values.profile} is for {profile.model!r} ({profile.fingerprint[:12]}), but this node '
                 f'runs {values.model!r} ({split.fingerprint[:12]}); profile this model, weights and input size, or '
                 'leave profile empty'
             )
@@ -72,7 +72,7 @@ def _load(node: Shell, values: SimpleNamespace, images: int) -> tuple[SplitModel
             )
         if others := differences(profile, split):
             node.get_logger().warning(f'the profile {values.profile} was measured with {others}; its times may be '
-                                      'wrong here: profile on this machine, or leave profile empty')
+                                      'wrong: profile this machine, or leave profile empty')
     else:
         # An edge that may join frames must know what that gains.
         most = max(images, min(getattr(values, 'max_batch', 1), most or BATCHES[-1]))

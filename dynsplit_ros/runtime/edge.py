@@ -188,7 +188,7 @@ class Edge:
         try:
             self._accept(job)
         except Exception as error:  # Whatever an activation holds, its robot must hear of it and the next one be taken.
-            self._fail([job], 'an activation could not be taken', error)
+            self._fail([job], 'activation not queued', error)
 
     def _accept(self, job: Job) -> None:
         with self._changed:
@@ -236,9 +236,9 @@ class Edge:
                     displaced = line.jobs.popleft()
                 self._changed.notify()
         if self._closing and line is None:
-            self._answer(job, Status.SUPERSEDED, 'the edge left before its turn came')
+            self._answer(job, Status.SUPERSEDED, 'the edge stopped before it ran the tail')
         elif line is None:
-            self._refuse(job, 'too many robots', f'frames of {MOST_ROBOTS} other robots wait already')
+            self._refuse(job, 'too many robots', f'frames of {MOST_ROBOTS} other robots are in the queue')
         if displaced is not None:
             self._supersede(displaced)
 
@@ -335,7 +335,7 @@ class Edge:
             waiting = [job for line in self._lines.values() for job in line.jobs]
             self._lines.clear()
         for job in waiting:
-            self._answer(job, Status.SUPERSEDED, 'the edge left before its turn came')
+            self._answer(job, Status.SUPERSEDED, 'the edge stopped before it ran the tail')
 
     # ---- the tail thread -----------------------------------------------------------------------------------------
 
@@ -344,7 +344,7 @@ class Edge:
             try:
                 self._serve(jobs)
             except Exception as error:  # A thread that dies would leave every robot without an edge.
-                self._fail(jobs, 'a frame could not be served', error)
+                self._fail(jobs, 'frame not served', error)
             with self._changed:
                 self._account(self._clock())
 
@@ -435,7 +435,7 @@ class Edge:
             except DynsplitError as error:
                 self._refuse(job, 'unreadable', str(error))
             except Exception as error:  # Those that share the run must be served.
-                self._fail([job], 'an activation could not be decoded', error)
+                self._fail([job], 'activation not decoded', error)
             job.payload = ()
         if not decoded:
             return
@@ -479,7 +479,7 @@ class Edge:
                 self._answer(job, Status.FAILED, f'{what} ({type(error).__name__})')
 
     def _supersede(self, job: Job) -> None:
-        self._answer(job, Status.SUPERSEDED, 'newer frames took its place before its turn came')
+        self._answer(job, Status.SUPERSEDED, 'a newer frame replaced it in the queue')
 
     def _answer(self, job: Job, status: Status, reason: str, outputs: dict[str, Tensor] | None = None,
                 times: EdgeTimes = _NO_TIMES) -> None:
@@ -490,9 +490,9 @@ class Edge:
         try:
             self._outside.answer(job, status, reason, outputs or {}, times)
         except Exception as error:
-            self._outside.fault(f'an answer could not be sent ({type(error).__name__}: {error})')
+            self._outside.fault(f'answer not sent ({type(error).__name__}: {error})')
             if outputs:
-                self._answer(job, Status.FAILED, f'the outputs could not be sent ({type(error).__name__})')
+                self._answer(job, Status.FAILED, f'outputs not sent ({type(error).__name__})')
 
 
 def _can_share(split: SplitModel) -> bool:

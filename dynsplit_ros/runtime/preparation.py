@@ -100,7 +100,7 @@ class Preparation:
             except Interrupted:
                 return
             except Exception as error:  # the activation will meet the same, and the robot then hears of it
-                self._fault(f'the tail of split {index} could not be prepared ({type(error).__name__}: {error})')
+                self._fault(f'tail of split {index} not prepared ({type(error).__name__}: {error})')
                 continue
             with self._changed:
                 self._prepared += did

@@ -189,4 +189,4 @@ def test_a_tail_that_cannot_be_prepared_is_told_of_and_the_next_one_is(split) ->
     edge.on_split('b', split.fingerprint, 2, 'raw')
     wait(lambda: edge.counts()['prepared'] == 1)
     edge.close()
-    assert answers.faults == ['the tail of split 1 could not be prepared (RuntimeError: no memory)']
+    assert answers.faults == ['tail of split 1 not prepared (RuntimeError: no memory)']

@@ -113,7 +113,7 @@ def test_the_newest_image_of_each_camera(processes, ros, parameters, split) -> N
     rig.cameras[1].publish(Image(encoding='rgb8'))
     assert [one.timing.images for one in rig.seen(rig.shoot(0, 2))] == [2, 2]
     assert_each_right(split, rig)
-    assert 'an image was not accepted' in processes.log('camera').read_text()
+    assert 'image refused: ' in processes.log('camera').read_text()
 
 
 def test_images_of_one_camera_in_turn(processes, ros, parameters, split) -> None:
@@ -132,7 +132,7 @@ def test_an_edge_that_takes_no_batches_is_named_and_the_robot_goes_on(processes,
     rig.open(0, 0, answered=False)
     assert {one.timing.state for one in rig.seen(rig.shoot(0, 0))} == {msg.FrameTiming.LOCAL}
     assert_each_right(split, rig)
-    assert 'the robot goes on alone: its frames have 2 images, but the edge takes 1; start the edge with the '\
+    assert 'degraded to local inference: the frames have 2 images, but the edge takes 1; start the edge with the '\
            'parameter batch: 2' in processes.log('monitor').read_text()
 
 
@@ -148,8 +148,8 @@ def test_a_detector_sees_each_image_of_a_batch(processes, ros, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize('changes, sentence', [
-    ({'image_topics': ['a', 'b'], 'batch': 3}, "parameter 'image_topics' names 2 topics, with 'batch' 3"),
-    ({'image_topics': ['a', 'no name']}, "'no name', which is no topic name"),
+    ({'image_topics': ['a', 'b'], 'batch': 3}, "parameter 'image_topics' names 2 topics, and 'batch' is 3"),
+    ({'image_topics': ['a', 'no name']}, "'no name', which is not a topic name"),
     ({'image_topics': ['a', '/robot1/a']}, 'names the same topic twice'),
     ({'batch': 4}, 'is for batches of 1, 2, 3, but a frame has 4 images'),
 ])

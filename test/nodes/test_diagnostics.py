@@ -56,7 +56,7 @@ def test_a_camera_that_cannot_be_heard_is_named_with_the_fix(processes, ros, mod
     destroy(operator, operator.images)
     operator.images = operator.create_publisher(
         Image, 'image', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
-    sentence = (f'nothing comes on {topic} from /{ROBOT}/observer, which offers reliability best_effort where reliable '
+    sentence = (f'no messages on {topic} from /{ROBOT}/observer, which offers reliability best_effort where reliable '
                 f'is requested; start this node with the parameter qos_overrides.{topic}.subscription.reliability: '
                 'best_effort')
     assert operator.says(f'/{ROBOT}/camera_node', DiagnosticStatus.ERROR, sentence)['publishers_not_heard'] == '1'
@@ -100,7 +100,7 @@ def test_each_level_has_its_cause(processes, ros, model_parameters) -> None:
     processes.start('camera', 'camera_node', ROBOT, model_parameters)
     operator.settle()
     timer = operator.create_timer(0.1, operator.send)
-    operator.says(camera, DiagnosticStatus.WARN, 'degraded to local inference: no decision of the monitor')
+    operator.says(camera, DiagnosticStatus.WARN, 'degraded to local inference: no decision from the monitor')
     processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': 1})
     operator.says(monitor, DiagnosticStatus.WARN, 'no profile of edge')
     processes.start('edge', 'edge_node', 'edge', model_parameters)
@@ -126,7 +126,7 @@ def test_each_level_has_its_cause(processes, ros, model_parameters) -> None:
     destroy(operator, timer)
     activations = topics.ACTIVATION.publisher(operator)
     timer = operator.create_timer(0.1, lambda: activations.publish(topics.ACTIVATION.type(fingerprint='f' * 64)))
-    values = operator.says(edge, DiagnosticStatus.WARN, f'refusing activations of /{ROBOT}: another model')
+    values = operator.says(edge, DiagnosticStatus.WARN, f'refusing activations from /{ROBOT}: another model')
     assert values['refused: another model'] == values[f'refused from /{ROBOT}'] == values['refused'] != '0'
     destroy(operator, timer)
 

@@ -34,7 +34,7 @@ def test_the_edge_prepares_an_announced_split_before_any_activation(processes, r
     announce(split_index=split.local_index, codec='')
     wait(lambda: told[EDGE, f'split of /{ROBOT}'] == f'{split.local_index} (local inference)', 'it does not follow')
     announce(fingerprint='f' * 5000)
-    wait(lambda: "is not followed: the decision is for the model 'ffffffffffff'" in processes.log('edge').read_text(),
+    wait(lambda: "announced: the decision is for the model 'ffffffffffff'" in processes.log('edge').read_text(),
          'the edge does not say that it ignores the announcement')
     announce(split_index=3)
     wait(lambda: told[EDGE, f'split of /{ROBOT}'].startswith('3 '), 'it does not follow any more')

@@ -204,7 +204,7 @@ def test_a_picture_that_cannot_be_drawn_is_told_and_the_next_one_drawn(scene) ->
     broken = Image(header=Header(frame_id='camera'), encoding='nonsense', width=9, height=9)
     classifier.publications.publish(broken, (48, 80), {'logits': torch.rand(1, 3)}, FrameRecord())
     wait(lambda: classifier.node.told, 'nothing was told')
-    assert 'could not be annotated' in classifier.node.told[0]
+    assert 'image not annotated' in classifier.node.told[0]
     classifier.publish({'logits': torch.rand(1, 3)})
     wait(lambda: pictures, 'no picture afterwards')
 
