@@ -145,7 +145,7 @@ def test_who_leaves_leaves_nothing_behind_and_may_come_back(processes, ros, mode
         names = ask(client, ListParameters.Request(), DEADLINE_S).result.names
         assert any('./robot0/' in name for name in names) and not any('./robot1/' in name for name in names)
         kept = 'qos_overrides./robot0/receipt.publisher.depth'
-        assert 'read once' in set_parameter(stays, '/edge/edge_node', kept, 3).reason
+        assert 'once; start the node with it' in set_parameter(stays, '/edge/edge_node', kept, 3).reason
         before = len(stays.answers)
         stays.send()
         wait(lambda: len(stays.answers) > before, 'who stayed is no longer served')

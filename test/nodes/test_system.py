@@ -245,13 +245,13 @@ def test_an_edge_with_another_model_is_refused_and_the_robot_goes_on(system, spl
     running.wait_for_edge()
     running.processes.stop('edge')
     running.start_edge(seed=5, profile='')
-    wait(lambda: 'degraded to local inference: the robot runs' in running.processes.log('monitor').read_text(), 'it was not refused')
+    log = running.processes.log('monitor')
+    wait(lambda: 'degraded to local inference: the robot runs' in log.read_text(), 'it was not refused')
     for _ in range(3):
         prediction = running.observer.send_and_wait()
     assert prediction.timing.state == msg.FrameTiming.LOCAL
     assert_right(split, running.observer)
-    log = running.processes.log('monitor').read_text()
-    assert split.fingerprint[:12] in log
+    assert split.fingerprint[:12] in log.read_text()
 
 
 def test_monitor_and_camera_restart(system, split) -> None:
