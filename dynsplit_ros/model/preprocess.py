@@ -113,7 +113,7 @@ class Resize:
                 ' uint8 [height, width, 3]; convert it first'
             )
         # Writable, because torch warns of any other array: the images of messages are not. Channels stay innermost.
-        tensor = torch.from_numpy(np.require(image, requirements='CW')).permute(2, 0, 1)
+        tensor = torch.from_numpy(np.require(image, requirements=['C', 'W'])).permute(2, 0, 1)
         scaled = self.placement(*tensor.shape[1:]).scaled
         if max(have / wanted for have, wanted in zip(scaled, self.size)) > MOST_CUT:
             raise DynsplitError(
