@@ -85,6 +85,8 @@ def bridge() -> Bridge:
                                text=True, errors='replace', timeout=CHECK_S)
     except subprocess.TimeoutExpired:
         return _unusable(f'it converted no image within {CHECK_S:g} s')
+    except OSError as error:  # no memory or no process is left, or Python's own file has gone
+        return _unusable(f'the process that tries it did not start: {error.strerror or error}')
     if child.returncode < 0:
         return _unusable(f'it crashes ({signal.Signals(-child.returncode).name}), as one does that was built for '
                          f'another numpy than {np.__version__}')

@@ -104,6 +104,8 @@ class CameraNode(Managed):
         """Accept images."""
         values = self.values
         self._collector = Collector[Shot](len(self._topics), self._images, values.batch_timeout_s)
+        # Before the robot: deactivate, which also follows a failure in here, hears answers as long as there is a robot.
+        self._answers = topics.TAIL_RESULT.subscription(self, self._on_tail_result)
         self._robot = Robot(self.split, self, max_unanswered=values.max_unanswered,
                             slowdown=values.emulate_slowdown)
         self._left_out = 0  # images that could not be used, of batches that could
@@ -114,7 +116,6 @@ class CameraNode(Managed):
         self._refusal = self._why_fell_back = ''
         topics.SPLIT.subscription(self, self._on_split)
         topics.RECEIPT.subscription(self, self._on_receipt)
-        self._answers = topics.TAIL_RESULT.subscription(self, self._on_tail_result)
         self._cameras: list[Subscription | None] = [None] * len(self._topics)
         self._follow_types()
         self.every(TYPES_PERIOD_S, self._follow_types)
@@ -273,12 +274,13 @@ class CameraNode(Managed):
                     self.get_logger().warning(assumed, once=True)
                 shot.height, shot.width = image.shape[:2]
                 images.append(self._model.resize(image))
-            except DynsplitError as error:
+            except Exception as error:  # whatever one image meets, the others of its batch are used
                 if len(source) == 1:
                     raise
                 source.remove(shot)
                 self._left_out += 1
-                self.refuse([shot], str(error))
+                self.refuse([shot], str(error) if isinstance(error, DynsplitError) else
+                            f'it could not be processed ({type(error).__name__}: {error})')
         return torch.stack(images)
 
     def send(self, frame: FrameRecord, payload: Sequence[EncodedTensor]) -> None:

@@ -197,29 +197,24 @@ class MonitorNode(Managed):
             return
         if decision.changed:
             self.get_logger().info(decision.reason)
-        self._publish(self._to_message(decision))
-
-    def _to_message(self, decision: SplitDecision) -> msg.SplitDecision:
-        """Return a decision as a message that numbers frames as the camera does."""
-        known = decision.last_frame > self._frame_offset
-        return to_decision(replace(
+        known = decision.last_frame > self._frame_offset  # the message numbers frames as the camera does
+        self._publish(replace(
             decision,
             last_frame_session=self._camera_session if known else 0,
             last_frame=decision.last_frame - self._frame_offset if known else 0,
-        ), self._header(), self._profiles['robot'].fingerprint)
+        ), self._profiles['robot'].fingerprint)
 
     def _publish_local(self, reason: str, robot: Profile) -> None:
         local = robot.cuts[robot.local_index]
-        self._publish(to_decision(SplitDecision(
+        self._publish(SplitDecision(
             local.index, '', 0.0, self._camera_session, self._last_frame, local_if_wait_s=0.0,
             predicted_latency_s=local.head_s[robot.batches[0]], degraded=True, split_name=local.name, reason=reason,
-        ), self._header(), robot.fingerprint))
+        ), robot.fingerprint)
 
-    def _publish(self, message: msg.SplitDecision) -> None:
+    def _publish(self, decision: SplitDecision, fingerprint: str) -> None:
         """Publish a decision under the next number; numbers go on when another profile begins another monitor."""
         self._decisions += 1
-        message.sequence = self._decisions
-        self._split.publish(message)
+        self._split.publish(to_decision(replace(decision, sequence=self._decisions), self._header(), fingerprint))
 
     def _publish_link_state(self) -> None:
         if self._monitor is None:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import contextlib
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -54,17 +54,21 @@ class Cut:
 
 
 class _Part:
-    """A part of the model. ``module`` is None until the part is built; ``has_run`` says whether it ran since then."""
+    """
+    A part of the model. ``module`` is None until the part is built; ``has_run`` has the shapes that it ran for.
+
+    What torch sets up in a first run is for one number of images: with another, the run is a first one again.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.module: Callable[..., Any] | None = None
-        self.has_run = False
+        self.has_run: set[tuple[tuple[int, ...], ...]] = set()
 
     def __call__(self, *values: torch.Tensor) -> Any:
         assert self.module is not None
         result = self.module(*values)
-        self.has_run = True
+        self.has_run.add(_shapes(values))
         return result
 
 
@@ -283,17 +287,19 @@ class SplitModel:
 
     def prepare_tail(self, cut: int | Cut, images: int = 1, stop: Stop | None = None) -> bool:
         """
-        Build the tail at ``cut`` and run it once, on zeros for ``images`` images, unless it has already run.
+        Build the tail at ``cut`` and run it once, on zeros for ``images`` images, unless it has run for as many.
 
         Return whether it had to. The next run then takes as long as later ones: what torch sets up in a first run is
         there. Given a function ``stop``, it raises Interrupted soon after that returns True.
         """
         start = self._position(cut)
-        if start == len(self.positions) or self._part(start, len(self.positions)).has_run:
+        if start == len(self.positions):
             return False
-        sent = zip(self.positions[start].tensors, self._sent_values(start))
-        self.tail(cut)({spec.name: torch.zeros(value.shape_at(images), dtype=getattr(torch, spec.dtype))
-                        for spec, value in sent}, stop)
+        tensors = {spec.name: torch.zeros(value.shape_at(images), dtype=getattr(torch, spec.dtype))
+                   for spec, value in zip(self.positions[start].tensors, self._sent_values(start))}
+        if _shapes(tensors.values()) in self._part(start, len(self.positions)).has_run:
+            return False
+        self.tail(cut)(tensors, stop)
         return True
 
     def stage(self, begin: int | Cut, end: int | Cut) -> Callable[..., Any]:
@@ -409,6 +415,10 @@ def checked_device(name: str) -> torch.device:
 def _versions(model: LoadedModel) -> list[int]:
     """Return what grows when a parameter or a buffer is written to."""
     return [tensor._version for tensor in (*model.module.parameters(), *model.module.buffers())]
+
+
+def _shapes(values: Iterable[torch.Tensor]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(value.shape) for value in values)
 
 
 def _to_cpu(outputs: Tensors) -> Tensors:

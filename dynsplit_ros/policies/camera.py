@@ -598,7 +598,7 @@ class CameraPolicy:
 
     def _complete(self, frame: FrameRecord, now_s: float, failed: bool = False) -> None:
         """Deliver or drop a frame and those that waited for it, in order."""
-        frame.activation = None
+        frame.activation, frame.payload = None, ()
         self._done[frame.sequence] = (frame, failed)
         while self._next in self._done:
             ready, failed = self._done.pop(self._next)

@@ -90,8 +90,8 @@ class FrameRecord:
 
     Times ending in ``_s`` are seconds; ``arrived_s``, ``started_s``, ``sent_s``, ``received_s``, ``answered_s``,
     ``given_up_s``, ``deadline_s`` and ``delivered_s`` are instants on the robot's monotonic clock, NaN where the event
-    did not happen. ``image``, ``activation`` and ``outputs`` are what they are to the caller of the policy, which only
-    keeps them.
+    did not happen. ``image``, ``activation``, ``payload`` and ``outputs`` are what they are to the policy's caller; the
+    policy only keeps them.
     """
 
     session: int = 0
@@ -131,6 +131,7 @@ class FrameRecord:
     delivered_s: float = math.nan
     image: Any = field(default=None, repr=False, compare=False)
     activation: Any = field(default=None, repr=False, compare=False)
+    payload: Any = field(default=(), repr=False, compare=False)
     outputs: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -145,5 +146,5 @@ class FrameRecord:
         return 0.0 if math.isnan(waited_s) else waited_s
 
     def snapshot(self) -> FrameRecord:
-        """Return a copy that stays as it is and keeps no image, activation or output alive."""
-        return replace(self, image=None, activation=None, outputs=None)
+        """Return a copy that stays as it is and keeps no image, activation, payload or output alive."""
+        return replace(self, image=None, activation=None, payload=(), outputs=None)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import io
 from pathlib import Path
 import re
+import shutil
 import sqlite3
 import struct
 import tempfile
@@ -35,8 +36,11 @@ _MAGIC = b'\x89MCAP0\r\n'
 #: Most that a chunk may hold once it is unpacked, and most that a message that is wanted may hold, in bytes.
 MOST_CHUNK_BYTES = 2**28
 MOST_MESSAGE_BYTES = 2**20
-#: Most that a compressed SQLite file may hold once it is unpacked, in bytes; it goes to the temporary folder.
-MOST_SQLITE_BYTES = 2**34
+#: Bounds on an SQLite file that is unpacked in the temporary folder: the ratio of its size to the compressed one, and the
+#: share of the folder's free bytes. The ratio is 4 for this package's messages and 32000 for zeros (measured). A higher
+#: bound lets a small file fill the disk; a lower one refuses recordings.
+MOST_SQLITE_RATIO = 200
+MOST_FREE_SHARE = 0.5
 #: Most that a recording's metadata.yaml may hold, in bytes.
 MOST_METADATA_BYTES = 2**20
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 3, 4, 5, 6, 15
@@ -75,7 +79,7 @@ def files_of(path: Path, notes: list[str]) -> list[Path]:
         if plain != name:  # somebody has unpacked it already
             del there[name]
         elif not name.endswith(('.mcap', '.db3')):
-            notes.append(f'{name} was passed over: it is compressed, but not with zstd; unpack it first.')
+            notes.append(f'{name} was dropped: it is compressed, but not with zstd; unpack it first.')
             del there[name]
     for name in _names_of_metadata(path):
         if name not in there and re.sub(r'\.zstd?$', '', name) not in there and f'{name}.zstd' not in there:
@@ -109,7 +113,7 @@ def messages(path: Path, types: Collection[str], notes: list[str]) -> Iterator[S
     """
     Yield the messages of these types in a storage file.
 
-    What was passed over is told in ``notes``, a sentence each. Raises DynsplitError for a file that is no recording.
+    ``notes`` names what was dropped, a sentence each. Raises DynsplitError for a file that is no recording.
     """
     check_file(path, 'the recording')
     try:
@@ -146,7 +150,7 @@ def _stored(
         try:
             data = _unpack_zstd(data, MOST_MESSAGE_BYTES)
         except _Cut:
-            note = f'Messages in {name} were passed over: their compressed data are damaged or too long.'
+            note = f'Messages in {name} were dropped: their compressed data are damaged or too long.'
             if note not in notes:
                 notes.append(note)
             return
@@ -160,7 +164,7 @@ def _definition(kind: str, recorded: dict[str, str], name: str, notes: list[str]
     own = own_definition(kind)
     notes.append(
         f'{name} does not define {kind}; it was read as this version of the package defines it.' if own else
-        f'{name} does not define {kind}, and its definition is not installed here; its messages were passed over.'
+        f'{name} does not define {kind}, and its definition is not installed here; its messages were dropped.'
     )
     return own
 
@@ -179,7 +183,7 @@ class _Source(Protocol):
         """Return so many bytes, fewer at the end."""
 
     def seek(self, offset: int, whence: int, /) -> object:
-        """Pass over so many bytes; ``whence`` is 1."""
+        """Drop so many bytes; ``whence`` is 1."""
 
 
 def _of_mcap(file: _Source, path: Path, types: Collection[str], notes: list[str]) -> Iterator[Stored]:
@@ -191,7 +195,7 @@ def _of_mcap(file: _Source, path: Path, types: Collection[str], notes: list[str]
                 try:
                     inner = _unpacked(record)
                 except DynsplitError as error:
-                    notes.append(f'A chunk of {path.name} was passed over: {error}.')
+                    notes.append(f'A chunk of {path.name} was dropped: {error}.')
                     continue
                 position = 0
                 while position < len(inner):
@@ -204,7 +208,7 @@ def _of_mcap(file: _Source, path: Path, types: Collection[str], notes: list[str]
 
 
 def _records(file: _Source) -> Iterator[tuple[int, bytes]]:
-    """Yield the records of a file; those that are of no interest here are passed over unread."""
+    """Yield the records of a file that are of interest here; the others are dropped unread."""
     while True:
         head = file.read(9)
         if head.startswith(_MAGIC[:1]) or not head:
@@ -398,14 +402,18 @@ def _of_packed_sqlite(
 ) -> Iterator[Stored]:
     """Unpack a file into the folder for temporary files and read it there."""
     with tempfile.NamedTemporaryFile(suffix='.db3') as file:
+        most = int(min(MOST_SQLITE_RATIO * path.stat().st_size,
+                       MOST_FREE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free))
         size = file.write(start)
         try:
             while piece := source.read(_PIECE):
-                size += file.write(piece)
-                if size > MOST_SQLITE_BYTES:
-                    notes.append(f'{path.name} was passed over: it has more than {MOST_SQLITE_BYTES} bytes; unpack it '
-                                 f'first: unzstd {path.name}')
+                size += len(piece)
+                if size > most:
+                    notes.append(f'{path.name} was dropped: it unpacks to more than {most} bytes, {MOST_SQLITE_RATIO} '
+                                 f'times its size or {MOST_FREE_SHARE:.0%} of what is free in {tempfile.gettempdir()}; '
+                                 f'unpack it first: unzstd {path.name}')
                     return
+                file.write(piece)
         except _Cut:
             notes.append(f'{path.name} breaks off or is damaged; what comes before that place was read.')
         file.flush()

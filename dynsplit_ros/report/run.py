@@ -215,7 +215,7 @@ class _Collector:
             robot.frames, robot.doubled = _once(robot.frames)
         self._run.robots = sorted(self._robots.values(), key=lambda robot: robot.name)
         if self._damaged:
-            self._run.notes.append(f'{self._damaged} messages could not be decoded and were passed over.')
+            self._run.notes.append(f'{self._damaged} messages could not be decoded and were dropped.')
 
 
 def _of_bag(path: Path) -> Run:
@@ -233,7 +233,7 @@ def _of_bag(path: Path) -> Run:
         except DynsplitError as error:
             if len(files) == 1:
                 raise
-            run.notes.append(f'{file.name} was passed over: {error}.')
+            run.notes.append(f'{file.name} was dropped: {error}.')
     collector.finish()
     return run
 

@@ -98,7 +98,8 @@ class _Line:
     """
     The frames of one robot that wait, oldest first.
 
-    ``served_s`` and ``heard_s`` are when one of them was last taken and last came in, with ``images`` images;
+    ``served_s`` and ``heard_s`` are when one of them was last taken and last came in, with ``images`` images (0: none
+    came in yet);
     ``first_s`` is since when the present first one is first. ``refused`` counts those that were refused. ``others_s2``
     (s²) sums, over the frames of other robots in this period, the tail's time by the time during which a frame of this
     robot would have had to wait for it.
@@ -109,7 +110,7 @@ class _Line:
     heard_s: float = -math.inf
     first_s: float = 0.0
     others_s2: float = 0.0
-    images: int = 1
+    images: int = 0
     refused: int = 0
 
 
@@ -269,12 +270,13 @@ class Edge:
         """
         Prepare the tail that a robot is about to need, on a thread of its own.
 
+        It is prepared for as many images as the robot's last frame had; before the first one, for ``max_images``.
         Raises DynsplitError for a decision that this edge cannot serve, which then costs no work.
         """
         with self._changed:
             line = self._line(robot)
         if line is not None:
-            self._preparation.announce(robot, fingerprint, split_index, codec, line.images)
+            self._preparation.announce(robot, fingerprint, split_index, codec, line.images or self._max_images)
 
     def splits(self) -> dict[str, tuple[int, str]]:
         """Return the split and the codec (empty for local inference) that each robot has announced."""

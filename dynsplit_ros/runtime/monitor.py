@@ -201,7 +201,7 @@ class Monitor:
     Estimates link and load from what the robot sees and decides which split comes next.
 
     ``now_s`` is always the robot's monotonic clock. Nothing that a peer or a clock says raises from here:
-    what cannot be is passed over.
+    what cannot be is dropped.
     """
 
     def __init__(self, profile: SystemProfile, settings: MonitorSettings = MonitorSettings()) -> None:
@@ -221,7 +221,6 @@ class Monitor:
         self._unforeseen = True  # something that only a new decision can answer
         self._believed: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # where the best was chosen
         self._decision: SplitDecision | None = None
-        self._decisions = 0
         self._looked_s = -math.inf
 
     def reconfigure(self, settings: MonitorSettings) -> None:
@@ -410,7 +409,6 @@ class Monitor:
             )
         ):
             return None
-        self._decisions += 1
         self._decision = SplitDecision(
             split_index=plan.split_index,
             codec=plan.codec,
@@ -420,7 +418,6 @@ class Monitor:
             predicted_latency_s=plan.predicted_s,
             waiting_share=self.waiting_share,
             degraded=degraded,
-            sequence=self._decisions,
             split_name=plan.split_name,
             reason=plan.reason,
             changed=plan.changed,

@@ -4,8 +4,8 @@
 What an edge does when a robot announces its next split: it prepares the tail before the first activation arrives.
 
 One thread prepares, one tail at a time, so that neither the thread that runs tails nor the one that receives messages
-waits for it. A robot has at most one announcement in line, its newest, and a tail that has run is not prepared again:
-announcements, however many, cost each tail at most one run.
+waits for it. A robot has at most one announcement in line, its newest, and a tail that has run for as many images is
+not prepared again: announcements, however many, cost each tail at most one run for each number of images.
 """
 
 from __future__ import annotations

@@ -95,14 +95,13 @@ class Robot:
         self._changed = threading.Condition()  # guards the policy and all below
         self._for_head: deque[Prepare | RunHead | Encode | Send] = deque()
         self._for_finish: deque[Finish] = deque()
-        self._interrupted: FrameRecord | None = None  # its head is to end
+        self._interrupted = 0  # the frame whose head is to end; 0 for none
         self._answered: set[int] = set()  # frames whose tail is to end
         self._wake_s = float('inf')
         self._outgoing: deque[Deliver | Drop | Report] = deque()
         self._publishing = threading.RLock()  # taken before _changed, never while holding it
 
-        self._image: Tensor | None = None  # of the frame at the head, as is its payload
-        self._payload: Sequence[EncodedTensor] = ()
+        self._image: Tensor | None = None  # of the frame whose head has not ended
         self._threads = [
             threading.Thread(target=self._run, args=(self._for_head,), name='head', daemon=True),
             threading.Thread(target=self._run, args=(self._for_finish,), name='finish', daemon=True),
@@ -198,7 +197,7 @@ class Robot:
             case Finish():
                 self._for_finish.append(action)
             case InterruptHead(frame):
-                self._interrupted = frame
+                self._interrupted = frame.sequence
             case StopFinishing(frame):
                 self._answered.add(frame.sequence)
             case WakeAt(at_s):
@@ -215,19 +214,23 @@ class Robot:
                         return
                     self._changed.wait(min(wait_s, threading.TIMEOUT_MAX))
                 action = actions.popleft() if actions else None
-            match action:
-                case None:
-                    self.on_time()
-                case Prepare(frame):
-                    self._prepare(frame)
-                case RunHead(frame):
-                    self._run_head(frame)
-                case Encode(frame):
-                    self._encode(frame)
-                case Send(frame):
-                    self._send(frame)
-                case Finish(frame):
-                    self._finish(frame)
+            self._carry_out(action)
+            del action  # a thread that waits keeps no frame
+
+    def _carry_out(self, action: Any) -> None:
+        match action:
+            case None:
+                self.on_time()
+            case Prepare(frame):
+                self._prepare(frame)
+            case RunHead(frame):
+                self._run_head(frame)
+            case Encode(frame):
+                self._encode(frame)
+            case Send(frame):
+                self._send(frame)
+            case Finish(frame):
+                self._finish(frame)
 
     # ---- the head thread; an exception that ended it would stop perception for good --------------------------------
 
@@ -247,7 +250,7 @@ class Robot:
 
     def _run_head(self, frame: FrameRecord) -> None:
         def interrupted() -> bool:
-            return self._interrupted is frame
+            return self._interrupted == frame.sequence
 
         started_s = self._clock()
         try:
@@ -255,19 +258,21 @@ class Robot:
             activation = self._split.head(frame.split_index)(self._image, interrupted)
             self._slow_down(started_s, interrupted)
         except Interrupted:
-            self._interrupted = None
+            self._interrupted = 0
             self._handle(self.policy.on_head_interrupted)
         except Exception as error:
+            self._image = None
             self._handle(self.policy.on_head_failed)
             self._io.fault(f'the frame could not be processed ({type(error).__name__}: {error})')
         else:
+            self._image = None
             self._handle(self.policy.on_head_done, activation)
 
     def _encode(self, frame: FrameRecord) -> None:
         started_s = self._clock()
         try:
-            self._payload = encode(frame.codec, frame.activation)
-            size_bytes = sum(len(memoryview(tensor.data).cast('B')) for tensor in self._payload)
+            frame.payload = encode(frame.codec, frame.activation)
+            size_bytes = sum(len(memoryview(tensor.data).cast('B')) for tensor in frame.payload)
             self._slow_down(started_s)
         except Exception as error:
             self._on_payload_failed(error)
@@ -275,7 +280,7 @@ class Robot:
             self._handle(self.policy.on_payload_ready, size_bytes)
 
     def _send(self, frame: FrameRecord) -> None:
-        payload, self._payload = self._payload, ()
+        payload, frame.payload = frame.payload, ()
         try:
             self._io.send(frame, payload)
         except Exception as error:

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 import torch
+from worlds import DEADLINE_S
 
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
@@ -86,10 +87,10 @@ def test_who_starts_at_once_measures_one_after_the_other(split, folder, monkeypa
         thread = threading.Thread(target=lambda: got.append(
             kept.kept_profile(split, lambda text: waits.set() if 'waiting for another' in text else None)))
         thread.start()
-        assert waits.wait(30)
+        assert waits.wait(DEADLINE_S)
         assert not got
         path.write_text(content)
-    thread.join(30)
+    thread.join(DEADLINE_S)
     assert got == [Profile.load(path)]
 
 

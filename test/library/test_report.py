@@ -18,11 +18,13 @@ import re
 import shutil
 import sqlite3
 import struct
+from types import SimpleNamespace
 
 import pytest
 from worlds import DATA
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.report import bag
 from dynsplit_ros.report.bag import _unpack_lz4, messages, Stored
 from dynsplit_ros.report.cdr import Decoder
 from dynsplit_ros.report.definitions import own_definition
@@ -215,8 +217,8 @@ def test_a_folder_of_compressed_open_and_damaged_files_is_read_and_what_is_missi
         json.dumps({'rosbag2_bagfile_information': {'relative_file_paths': [*names[2:], 'bag_0.mcap.zstd']}}))
     run = read_run(tmp_path)
     assert run.robots == read_run(RECORDING).robots
-    for note, said in zip(run.notes, ('bag_2.mcap.lz4 was passed over', 'names bag_2.mcap,', 'names bag_4.mcap,',
-                                      'bag_3.mcap was passed over'), strict=True):
+    for note, said in zip(run.notes, ('bag_2.mcap.lz4 was dropped', 'names bag_2.mcap,', 'names bag_4.mcap,',
+                                      'bag_3.mcap was dropped'), strict=True):
         assert said in note
 
 
@@ -263,14 +265,34 @@ def test_there_is_no_own_definition_of_a_strangers_type(kind: str) -> None:
     assert own_definition(kind) is None
 
 
-def test_compressed_messages_that_are_damaged_or_grow_without_end_are_passed_over_and_named(tmp_path: Path) -> None:
+def test_compressed_messages_that_are_damaged_or_grow_without_end_are_dropped_and_named(tmp_path: Path) -> None:
     whole = recorded(packed=True)
     bomb, damaged = zstd(bytes(2**26)), whole[1].data[:-5]
     assert len(bomb) < 10_000
     stored = [replace(whole[0], data=bomb), replace(whole[1], data=damaged), *whole[2:]]
     run = read_run(to_mcap(tmp_path / 'bag.mcap', stored))
     assert len(run.robots[0].frames) >= 30
-    assert run.notes == ['Messages in bag.mcap were passed over: their compressed data are damaged or too long.']
+    assert run.notes == ['Messages in bag.mcap were dropped: their compressed data are damaged or too long.']
+
+
+@pytest.mark.parametrize('bound', ['ratio', 'free'])
+def test_a_compressed_database_is_unpacked_within_a_ratio_and_a_share_of_the_free_disk(
+    bound: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = to_sqlite(tmp_path / 'plain.db3').read_bytes()
+    folder = tmp_path / 'bag'
+    folder.mkdir()
+    path = folder / 'bag_0.db3.zstd'
+    path.write_bytes(zstd(plain + (bytes(2**26) if bound == 'ratio' else b'')))
+    if bound == 'free':
+        monkeypatch.setattr(bag.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=len(plain)))
+    to_mcap(folder / 'bag_1.mcap', recorded())
+    unpacked = []
+    monkeypatch.setattr(bag, '_of_sqlite', lambda *arguments: unpacked.append(arguments) or iter(()))
+    run = read_run(folder)
+    assert len(run.robots[0].frames) == 32 and not unpacked
+    (note,) = run.notes
+    assert note.startswith('bag_0.db3.zstd was dropped: it unpacks to more than ') and 'unzstd bag_0.db3.zstd' in note
 
 
 def test_a_compressed_file_that_breaks_off_is_read_up_to_there_or_refused(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import time
+import weakref
 
 import pytest
 import torch
+from worlds import DEADLINE_S
 
 from dynsplit_ros.codec import encode
 from dynsplit_ros.errors import DynsplitError
@@ -17,12 +20,10 @@ from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import Interrupted, SplitModel
 from dynsplit_ros.policies.records import Outcome, SplitDecision, Status
 from dynsplit_ros.profile.profile import CodecProfile, CutProfile, Profile
-from dynsplit_ros.runtime import edge as edge_module
+from dynsplit_ros.runtime import edge as edge_module, robot as robot_module
 from dynsplit_ros.runtime.edge import _Line, Edge, Job, MOST_ROBOTS
 from dynsplit_ros.runtime.robot import Robot
 from dynsplit_ros.tensors import of_image
-
-DEADLINE_S = 30.0
 
 
 @pytest.fixture(scope='module')
@@ -364,6 +365,86 @@ def test_a_slow_head_is_interrupted_for_a_decision_that_promises_more(split, pro
     assert [report.split_index for report in final] == [
         split.local_index, 1 if outcome is Outcome.ANSWERED else split.local_index]
     assert world.robot.counters().accepted == 2 == world.robot.counters().delivered
+    assert_right(world, 2)
+
+
+def assert_released(world: World, kept: list[weakref.ref]) -> None:
+    def all_gone() -> bool:
+        gc.collect()
+        return not [reference for reference in kept if reference() is not None]
+
+    world.wait(all_gone)
+
+
+class Noting(World):
+    """Also keeps weak references to the images, payloads and frames."""
+
+    def __init__(self, split: SplitModel, monkeypatch, **options) -> None:
+        self.kept: list[weakref.ref] = []
+        self.encoding = False
+        self.may_encode = threading.Event()
+        self.may_encode.set()
+        monkeypatch.setattr(robot_module, 'encode', self.encode)
+        super().__init__(split, **options)
+
+    def encode(self, codec, activation):
+        self.encoding = True
+        assert self.may_encode.wait(DEADLINE_S)
+        payload = encode(codec, activation)
+        self.kept += map(weakref.ref, payload)
+        return payload
+
+    def prepare(self, source):
+        image = super().prepare(source)
+        self.kept.append(weakref.ref(image))
+        return image
+
+    def deliver(self, frame, outputs) -> None:
+        self.kept.append(weakref.ref(frame))
+        super().deliver(frame, outputs)
+
+
+def test_nothing_is_kept_of_a_frame_whose_payload_was_given_up(split, monkeypatch) -> None:
+    world = Noting(split, monkeypatch)
+    world.may_encode.clear()
+    world.robot.on_decision(SplitDecision(1, 'raw', 600.0))
+    world.robot.offer(1)
+    world.wait(lambda: world.encoding)
+    world.robot.stop()  # from now on, no payload is sent
+    world.may_encode.set()
+    world.wait(lambda: world.delivered)
+    assert not world.sent and len(world.kept) >= 3
+    assert_released(world, world.kept)
+    world.close()
+    assert_right(world, 1)
+
+
+def test_nothing_is_kept_of_a_frame_whose_head_ended_before_it_was_interrupted(split, monkeypatch) -> None:
+    now, runs = [1000.0], []
+    running, decided = threading.Event(), threading.Event()
+
+    def deaf_head(index):
+        def run(image, stop):
+            runs.append(index)
+            if len(runs) == 1:
+                now[0] += 60.0  # so long does local inference take
+            else:
+                running.set()
+                assert decided.wait(DEADLINE_S)
+            return split.head(index)(image)
+        return run
+
+    world = Noting(split, monkeypatch, robot_split=SlowSplit(split, head=deaf_head), clock=lambda: now[0])
+    world.robot.offer(1)
+    world.wait(lambda: world.delivered)
+    world.robot.offer(2)
+    assert running.wait(DEADLINE_S)
+    world.robot.on_decision(SplitDecision(1, 'raw', 60.0, predicted_latency_s=1.0))
+    decided.set()
+    world.wait(lambda: len(world.delivered) == 2)
+    assert_released(world, world.kept)
+    world.close()
+    assert runs == [split.local_index] * 2
     assert_right(world, 2)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from hypothesis import given, HealthCheck, settings, strategies as st
 import pytest
 import torch
+from worlds import DEADLINE_S
 
 from dynsplit_ros.codec import CODECS, encode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
@@ -25,8 +26,6 @@ from dynsplit_ros.profile.profile import merge, Profile
 from dynsplit_ros.runtime.edge import Edge, Job
 from dynsplit_ros.runtime.monitor import LoadReport, Monitor
 from dynsplit_ros.runtime.robot import Robot
-
-DEADLINE_S = 30.0
 
 
 def fuzz(cases: int) -> settings:

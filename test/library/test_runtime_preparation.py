@@ -8,8 +8,9 @@ import threading
 import time
 
 import pytest
-from test_runtime import Answers, DEADLINE_S, job, SlowSplit
+from test_runtime import Answers, job, SlowSplit
 import torch
+from worlds import DEADLINE_S
 
 from dynsplit_ros.codec import encode
 from dynsplit_ros.errors import DynsplitError
@@ -94,6 +95,22 @@ def test_a_tail_is_prepared_for_as_many_images_as_the_robot_sends(split) -> None
     edge.close()
     assert seen == [3]
     assert split.prepare_tail(1, 3)
+
+
+def test_before_a_robots_first_frame_the_tail_is_prepared_for_as_many_images_as_the_edge_takes(split) -> None:
+    seen = []
+    noting = SlowSplit(split, prepare_tail=lambda index, images, stop: not seen.append(images))
+    edge = Edge(noting, Answers(), max_images=4)
+    edge.on_split('a', split.fingerprint, 1, 'raw')
+    wait(lambda: seen)
+    edge.close()
+    assert seen == [4]
+
+
+def test_a_tail_that_has_run_for_one_number_of_images_is_prepared_for_another(split) -> None:
+    assert split.prepare_tail(1) and split.prepare_tail(1, 4)
+    split.tail(1)(split.head(1)(torch.zeros((2, 3, 32, 32), dtype=torch.uint8)))
+    assert not any(split.prepare_tail(1, images) for images in (1, 2, 4))
 
 
 @pytest.mark.parametrize('changes, words', [

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Profiles measured once, and a link so simple that a test can tell a monitor by hand what happens on it."""
+"""What tests share: their deadline, profiles measured once, and a link whose events a test gives a monitor by hand."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
 from dynsplit_ros.runtime.monitor import LoadReport, Monitor
 
 DATA = Path(__file__).parents[1] / 'data'
+#: Longest wait, in seconds, for what is to happen; a machine with a load of 8 needs a part of it.
+DEADLINE_S = 60.0
 MODELS = ('mobilenet_v2', 'efficientnet_b0', 'resnet50')
 
 

@@ -6,17 +6,20 @@ from __future__ import annotations
 
 from itertools import groupby
 import time
+from types import SimpleNamespace
 
 from conftest import Observer, PATIENT, picture, ROBOT, wait
+import numpy as np
 import pytest
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 import torch
 
 from dynsplit_ros import msg
-from dynsplit_ros.errors import CONFIGURATION_EXIT_CODE
+from dynsplit_ros.errors import CONFIGURATION_EXIT_CODE, DynsplitError
 from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.model import load_model
+from dynsplit_ros.nodes.camera_node import CameraNode, Shot
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.measure import measure
 from dynsplit_ros.tasks import output_digest
@@ -114,6 +117,27 @@ def test_the_newest_image_of_each_camera(processes, ros, parameters, split) -> N
     assert [one.timing.images for one in rig.seen(rig.shoot(0, 2))] == [2, 2]
     assert_each_right(split, rig)
     assert 'image refused: ' in processes.log('camera').read_text()
+
+
+@pytest.mark.parametrize('error', [DynsplitError('it has no pixels'), MemoryError('no memory')])
+def test_whatever_one_image_meets_the_others_of_its_batch_are_used(split, error) -> None:
+    refused = []
+
+    def resize(image):
+        if not image.any():
+            raise error
+        return split.model.resize(image)
+
+    camera = SimpleNamespace(
+        values=SimpleNamespace(image_bits=16), _model=SimpleNamespace(resize=resize), _left_out=0,
+        refuse=lambda shots, reason: refused.append(reason))
+    black = Shot(from_rgb(np.zeros((48, 80, 3), np.uint8)), 0.0)
+    shots = [Shot(from_rgb(picture(1)), 0.0), black, Shot(from_rgb(picture(2)), 0.0)]
+    images = CameraNode.prepare(camera, shots)
+    assert len(images) == len(shots) == 2 and black not in shots
+    assert camera._left_out == 1 and len(refused) == 1 and str(error) in refused[0]
+    with pytest.raises(type(error), match=str(error)):
+        CameraNode.prepare(camera, [black])
 
 
 def test_images_of_one_camera_in_turn(processes, ros, parameters, split) -> None:

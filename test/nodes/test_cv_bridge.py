@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import array
+import errno
 import itertools
+import os
 from pathlib import Path
 import re
 import subprocess
@@ -103,6 +105,17 @@ def test_a_cv_bridge_that_works_takes_what_it_converts_and_leaves_the_rest_to_th
     assert found.to_rgb(message) is None, 'the last row has no padding'
     wide = from_array(np.zeros((6, 10, 3), np.uint16), 'rgb16')
     assert found.to_rgb(wide) is not None and found.to_rgb(wide, 12) is None, 'cv_bridge scales all 16 bits'
+
+
+def test_a_process_that_cannot_be_started_leaves_the_table_and_the_reason(fake, monkeypatch) -> None:
+    def run(*arguments, **options):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    fake(FAKE)
+    monkeypatch.setattr(module.subprocess, 'run', run)
+    found = bridge.__wrapped__()
+    assert found.broken and found.cv is None
+    assert 'did not start: Resource temporarily unavailable' in found.words
 
 
 def test_without_cv_bridge_no_process_is_started(monkeypatch) -> None:

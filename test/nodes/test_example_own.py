@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 
-from conftest import Observer, ROBOT, wait
+from conftest import DEADLINE_S, Observer, ROBOT, wait
 import pytest
 import yaml
 
@@ -37,7 +37,7 @@ def test_own_model_and_camera(processes, ros, tmp_path, monkeypatch) -> None:
         wait(lambda: {prediction.header.frame_id for prediction in answered()} == {'red', 'green', 'blue'},
              'the edge answered no image of some colour')
         own.send_signal(signal.SIGINT)
-        assert own.wait(30) == 0
+        assert own.wait(DEADLINE_S) == 0
     finally:
         own.kill()
         own.wait()

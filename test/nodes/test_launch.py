@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 
-from conftest import Observer, ROBOT, wait
+from conftest import DEADLINE_S, Observer, ROBOT, wait
 import pytest
 import yaml
 
@@ -42,7 +42,7 @@ def launched(log: Path, side: str, *arguments: str) -> Iterator[Callable[..., in
     def end(*, interrupt: bool = True) -> int:
         if interrupt:
             os.killpg(process.pid, signal.SIGINT)
-        return process.wait(30)
+        return process.wait(DEADLINE_S)
 
     try:
         yield end

@@ -27,6 +27,7 @@ from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.camera_node import CameraNode
 from dynsplit_ros.nodes.edge_node import EdgeNode
+from dynsplit_ros.nodes.monitor_node import MonitorNode
 from dynsplit_ros.nodes.spinning import ask, Spinning
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.records import SplitDecision
@@ -224,7 +225,7 @@ def test_a_signal_interrupts_configuring(processes, ros, model_parameters) -> No
     time.sleep(0.5)  # into the loading, which takes seconds; the end must be the same at any time
     processes.send('camera', signal.SIGINT)
     started_s = time.monotonic()
-    assert processes.wait('camera', 30.0) == 0
+    assert processes.wait('camera', DEADLINE_S) == 0
     assert time.monotonic() - started_s < 2.0
     assert 'Traceback' not in processes.log('camera').read_text()
 
@@ -253,6 +254,43 @@ def test_cleanup_releases_the_model(tmp_path, model_parameters, make) -> None:
             assert node.state == 'unconfigured'
             assert all(part() is None for part in held), 'something still refers to the model'
         assert (len(list(node.publishers)), len(list(node.subscriptions))) == (publishers, subscriptions)
+    finally:
+        node.close()
+        node.destroy_node()
+        rclpy.shutdown()
+
+
+@pytest.mark.parametrize('make', [CameraNode, EdgeNode, MonitorNode])
+def test_wherever_activating_fails_the_node_tells_the_cause_and_can_be_activated_later(
+        make, model_parameters, tmp_path) -> None:
+    path = tmp_path / 'parameters.yaml'
+    given = {**(model_parameters if make is not MonitorNode else {}), **BY_HAND}
+    path.write_text(yaml.safe_dump({'/**': {'ros__parameters': given}}))
+    rclpy.init(args=['--ros-args', '--params-file', str(path)])
+    node = make()
+    fails_at = done = 0
+
+    def failing(create):
+        def replacement(*arguments, **options):
+            nonlocal done
+            done += 1
+            if done == fails_at:
+                raise RuntimeError('no entity could be made')
+            return create(*arguments, **options)
+        return replacement
+
+    try:
+        node.trigger_configure()
+        kept = node._entities()
+        for name in ('create_publisher', 'create_subscription', 'create_timer'):
+            setattr(node, name, failing(getattr(node, name)))
+        while node.state != 'active':
+            fails_at, done = fails_at + 1, 0
+            node.trigger_activate()
+            if node.state != 'active':
+                assert str(node._failure) == 'no entity could be made' and node.state == 'inactive'
+                assert node._entities() == kept
+        assert fails_at > 2
     finally:
         node.close()
         node.destroy_node()

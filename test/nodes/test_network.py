@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 
+from conftest import DEADLINE_S
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +49,7 @@ def test_an_interrupted_testbed_leaves_nothing_behind(number: signal.Signals) ->
     holders = children(process.pid)
     assert len(holders) == 2 and left_behind(process.pid)
     process.send_signal(number)
-    assert process.wait(30) != 0
+    assert process.wait(DEADLINE_S) != 0
     assert not left_behind(process.pid)
     assert not [pid for pid in holders if Path(f'/proc/{pid}').exists()]
 

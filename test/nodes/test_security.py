@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from xml.etree import ElementTree
 
-from conftest import Observer, ROBOT, wait
+from conftest import DEADLINE_S, Observer, ROBOT, wait
 import pytest
 
 from dynsplit_ros.errors import CONFIGURATION_EXIT_CODE, DynsplitError
@@ -66,7 +66,7 @@ def test_a_node_that_cannot_be_secure_ends_with_one_sentence(processes, plugins,
             'ROS_SECURITY_KEYSTORE': str(tmp_path / 'none'),
         },
     )
-    assert processes.wait('monitor', 30.0) == CONFIGURATION_EXIT_CODE
+    assert processes.wait('monitor', DEADLINE_S) == CONFIGURATION_EXIT_CODE
     log = processes.log('monitor').read_text()
     assert 'security' in log.lower()
     if not plugins and strategy == 'Permissive':

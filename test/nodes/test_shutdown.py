@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from conftest import destroy, Observer, picture, ROBOT, wait
+from conftest import DEADLINE_S, destroy, Observer, picture, ROBOT, wait
 import numpy as np
 import psutil
 import pytest
@@ -75,7 +75,7 @@ def test_a_signal_at_any_time_ends_a_node_without_a_traceback(
         time.sleep(delay_s)
         processes.send(name, number)
         started_s = time.monotonic()
-        code = processes.wait(name, 30.0)
+        code = processes.wait(name, DEADLINE_S)
         took_s = time.monotonic() - started_s
         log = processes.log(name).read_text()
         # Before Python has come to the node's own code, the signal ends the process as it ends any other.

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 import unicodedata
 
 from ament_index_python.packages import get_package_prefix
-from conftest import Observer, ROBOT, System, wait
+from conftest import DEADLINE_S, Observer, ROBOT, System, wait
 import pytest
 from rclpy.node import Node
 from rich.console import Console
@@ -100,7 +100,7 @@ def test_top_shows_a_running_system(system: Callable[..., System]) -> None:
         row = next(line for line in table.splitlines() if line.startswith(ROBOT))
         assert '0 (image)' in row and 'Mbit/s' in row
         lines.send_signal(signal.SIGINT)
-        assert lines.wait(20) == 0
+        assert lines.wait(DEADLINE_S) == 0
     finally:
         for process in (once, lines):
             process.kill()

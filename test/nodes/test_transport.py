@@ -10,6 +10,7 @@ import time
 from xml.etree import ElementTree
 
 from ament_index_python.packages import get_package_share_directory
+from conftest import DEADLINE_S
 import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='the node tests need ROS 2')
@@ -18,7 +19,6 @@ from dynsplit_ros.demo.processes import Processes  # noqa: E402
 from dynsplit_ros.transport import adapted, defaults, environment, fast_dds_version, profile, PROFILES, TRANSPORTS  # noqa: E402
 
 CONFIG = Path(get_package_share_directory('dynsplit_ros')) / 'config'
-DEADLINE_S = 60.0
 needs_fast_dds = pytest.mark.skipif(not fast_dds_version(), reason='the profiles are for Fast DDS')
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from worlds import system
+from worlds import DEADLINE_S, system
 
 from dynsplit_ros.codec import EncodedTensor
 from dynsplit_ros.partition import Interrupted
@@ -22,7 +22,6 @@ from dynsplit_ros.runtime import robot as runtime
 from dynsplit_ros.simulation.trace import constant, steps, Trace
 from dynsplit_ros.simulation.world import Scenario, World
 
-DEADLINE_S = 30.0
 PROFILE = system()
 #: The link is good, slow, lost for two seconds, and good again; then the edge becomes slow.
 LINK = Trace([0.0, 2.0, 3.5, 5.5], [40e6, 3e6, 0.0, 40e6], 'outage')
