@@ -37,8 +37,8 @@ _MAGIC = b'\x89MCAP0\r\n'
 MOST_CHUNK_BYTES = 2**28
 MOST_MESSAGE_BYTES = 2**20
 #: Bounds on an SQLite file that is unpacked in the temporary folder: the ratio of its size to the compressed one, and
-#: the share of the folder's free bytes. The ratio is 4 for this package's messages and 32000 for zeros (measured). A higher
-#: bound lets a small file fill the disk; a lower one refuses recordings.
+#: the share of the folder's free bytes. The ratio is 4 for this package's messages and 32000 for zeros (measured).
+#: A higher bound lets a small file fill the disk; a lower one refuses recordings.
 MOST_SQLITE_RATIO = 200
 MOST_FREE_SHARE = 0.5
 #: Most that a recording's metadata.yaml may hold, in bytes.
