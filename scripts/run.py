@@ -306,4 +306,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)  # the shell's code for Ctrl-C, without a traceback
