@@ -32,7 +32,7 @@ MOST_SWITCHES = 60
 _OUTCOME_COLOURS = {'answered': 0, 'local': 2, 'fell back': 3}
 _OUTCOME_NAMES = {
     'answered': 'answered by the edge',
-    'local': 'robot alone, by decision',
+    'local': 'local inference',
     'fell back': 'finished on the robot, no answer in time',
 }
 _PART_GROUPS = (
@@ -151,7 +151,7 @@ def _tiles(run: Run, figures: Figures) -> str:
         *((f'{percent} % within', _ms(value), 'ms', None) for percent, value in zip(PERCENTS, figures.percentiles_s)),
         ('longest', _ms(figures.longest_s), 'ms', None),
         ('by the edge', f'{100 * figures.outcomes["answered"] / total:.1f}', '%', None),
-        ('robot alone', f'{100 * figures.outcomes["local"] / total:.1f}', '%', None),
+        ('local inference', f'{100 * figures.outcomes["local"] / total:.1f}', '%', None),
         ('fallbacks', f'{figures.outcomes["fell back"]}', f'{100 * figures.outcomes["fell back"] / total:.1f} %', None),
         ('switches', f'{figures.switches}', f'{60 * figures.switches / max(run.duration_s, 1e-9):.1f}/min', None),
         ('payloads', f'{figures.payload_bps / 1e6:.2f}', 'Mbit/s', None),

@@ -179,7 +179,7 @@ def _verdict(profile: SystemProfile, ranges: Sequence[Range]) -> list[str]:
     )
     pays, offloading = pays_from_bps(ranges, profile.local_index), offloading_from_bps(ranges)
     if pays is None:
-        return [f'{where}: sending anything does not pay up to {high}; the robot is best alone.']
+        return [f'{where}: local inference is best at every rate up to {high}.']
     gain = largest_gain(ranges)
     text = (
         f'{where}: splitting pays at every rate from {low} on'

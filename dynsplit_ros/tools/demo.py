@@ -344,8 +344,8 @@ def tell(report: dict[str, Any], folder: Path, json_path: Path) -> int:
     if wrong:
         console.print(f'demo: {", ".join(wrong)} should be 0; the logs are in {folder / "logs"}', style='red')
     if not summary['other_robot_frames']:
-        console.print("demo: the step 'edge busy' shows no other robot, for this machine was too busy to start its "
-                      'images in time; give --seconds more', style='yellow')
+        console.print("demo: the step 'edge busy' shows no other robot, because this machine was too busy to start "
+                      'it in time; give more --seconds', style='yellow')
     return 1 if wrong else 0
 
 
