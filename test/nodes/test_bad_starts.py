@@ -34,7 +34,7 @@ FAULTS = {
 #: Faults of one node's own: its parameters.
 OWN = {
     'camera_node': [
-        ('model:=json:loads', 'json:loads'), ('image_topics:=["a b"]', 'no topic name')],
+        ('model:=json:loads', 'json:loads'), ('image_topics:=["a b"]', 'not a topic name')],
     'edge_node': [('model:=/no/such.pt2', '/no/such.pt2'), ('device:=hpu', "device 'hpu'")],
     'monitor_node': [
         ('qos_overrides./split.publisher.reliability:=perhaps', 'perhaps'), ('silence_s:=.nan', "'silence_s' is nan")],
