@@ -150,22 +150,38 @@ def test_a_dense_model_and_a_detector_are_profiled(tmp_path):
     assert (tmp_path / 'detector.svg').stat().st_size > 1000
 
 
-def test_a_profile_is_measured_with_memory_as_nodes_have_it():
+def test_the_profile_tool_measures_with_memory_as_nodes_have_it(tmp_path):
     """In a process of its own: what the C library keeps is the whole process's. Without, each run has 2000 faults."""
     code = """
 import resource
+import sys
 import torch
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.profile.measure import measure
+from dynsplit_ros.tools.profile import main
 torch.set_num_threads(1)
+assert main(['mobilenet_v2', '--codec', 'raw', '--repeats', '2', '--output', sys.argv[1]]) == 0
 split = SplitModel(load_model('mobilenet_v2'))
-measure(split, codecs=['raw'], repeats=2, warm_up=1)
 image = torch.zeros((1, 3, *split.model.input_size), dtype=torch.uint8)
-for _ in range(3):
+for _ in range(4):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     split.whole(image)
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 print(faults)
 """
-    assert int(subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, timeout=120).stdout) < 200
+    command = [sys.executable, '-c', code, str(tmp_path / 'profile.yaml')]
+    printed = subprocess.run(command, check=True, capture_output=True, timeout=300).stdout
+    assert int(printed.split()[-1]) < 200
+
+
+def test_the_profile_tool_has_freed_memory_kept_before_it_measures(monkeypatch):
+    events = []
+
+    def measured(*_, **__):
+        events.append('measured')
+        raise DynsplitError('enough')
+
+    monkeypatch.setattr('dynsplit_ros.tools.model_options.keep_freed', lambda: events.append('kept'))
+    monkeypatch.setattr('dynsplit_ros.profile.measure.measure', measured)
+    assert profile_tool.main(['squeezenet1_1', '--input-size', '64', '64']) != 0
+    assert events == ['kept', 'measured']
