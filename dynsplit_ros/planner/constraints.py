@@ -32,3 +32,8 @@ class PlannerConstraints:
     confidence: float = 3.5
     fallback_s: float = 0.0
     waiting_share: float = 0.08
+
+    @property
+    def latency_waiting_share(self) -> float:
+        """The waiting share that applies: 0 where the frame rate is the objective."""
+        return self.waiting_share if self.objective == 'latency' else 0.0

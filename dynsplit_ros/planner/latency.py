@@ -125,7 +125,7 @@ class LatencyModel:
         self._choices = choices
         self._constraints = constraints
         self._period_s = 1 / constraints.frame_rate_hz
-        self._waiting_share = constraints.waiting_share if constraints.objective == 'latency' else 0.0
+        self._waiting_share = constraints.latency_waiting_share
 
     def predict(self, estimate: SystemEstimate) -> Prediction:
         """Predict every choice under the estimate."""

@@ -110,7 +110,7 @@ class Planner:
     @property
     def waiting_share(self) -> float:
         """Share of the frame rate that the camera may give up: nothing where the frame rate is the objective."""
-        return self.constraints.waiting_share if self.constraints.objective == 'latency' else 0.0
+        return self.constraints.latency_waiting_share
 
     def plan(self, estimate: SystemEstimate) -> Plan:
         """Predict every choice under the estimate, and choose."""
