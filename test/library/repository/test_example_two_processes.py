@@ -9,7 +9,7 @@ import sys
 import pytest
 from worlds import DEADLINE_S
 
-EXAMPLE = Path(__file__).resolve().parents[2] / 'examples' / 'two_processes.py'
+EXAMPLE = Path(__file__).resolve().parents[3] / 'examples' / 'two_processes.py'
 
 
 @pytest.mark.timeout(180)

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FOLDERS = [str(ROOT / name) for name in ('bench', 'cmake', 'dynsplit_ros', 'examples', 'launch', 'scripts', 'test')]
 #: ament_flake8's own settings, with our line length and our package's name. Not checked: E203, slices as formatters
 #: write them; A00, names that are a builtin's elsewhere; CNL, an empty line below a class; I, which ruff checks.

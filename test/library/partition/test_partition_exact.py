@@ -4,7 +4,7 @@
 Head plus tail is the whole model, to the bit: every torchvision model, every candidate, batches of 1 and 2.
 
 The largest models need gigabytes and minutes; ``DYNSPLIT_LARGE=1 pytest
-test/library/test_partition_exact.py`` runs them.
+test/library/partition/test_partition_exact.py`` runs them.
 """
 
 import os

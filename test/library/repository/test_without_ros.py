@@ -6,7 +6,7 @@ from pathlib import Path
 import subprocess
 import sys
 
-PACKAGE = Path(__file__).resolve().parents[2] / 'dynsplit_ros'
+PACKAGE = Path(__file__).resolve().parents[3] / 'dynsplit_ros'
 #: The rooms that are shells around the library, or show it.
 WITH_ROS = ('nodes', 'messages', 'demo', 'launching.py', 'transport.py', 'tools/demo.py')
 

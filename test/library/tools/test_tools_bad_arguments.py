@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-PROFILE = str(Path(__file__).parents[1] / 'data' / 'alexnet.yaml')
+PROFILE = str(Path(__file__).parents[2] / 'data' / 'alexnet.yaml')
 WITH = ['--edge-profile', PROFILE]
 TINY = ['own:ok', '--input-size', '32', '32']
 

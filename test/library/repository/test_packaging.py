@@ -15,7 +15,7 @@ import yaml
 
 from dynsplit_ros.tools.dynsplit import TOOLS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ElementTree.parse(ROOT / 'package.xml').getroot()
 ROSDEP = yaml.safe_load((ROOT / 'test' / 'data' / 'rosdep.yaml').read_text())
 #: What the package of a rosdep key is called in an import statement, where that is not the key's own name.

@@ -9,7 +9,7 @@ import pytest
 
 from dynsplit_ros.tools.dynsplit import TOOLS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')])
 
 

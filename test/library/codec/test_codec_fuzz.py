@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FUZZER = ROOT / 'test' / 'fuzz' / 'fuzz_codec.py'
 
 
