@@ -140,7 +140,7 @@ def make_environment(with_ros: bool) -> None:
     # The folder is part of it: a virtual environment does not survive being moved or copied.
     wanted = digest(str(VENV), sys.version, *(file.read_bytes() for file in files))
     if stamp.is_file() and stamp.read_text() == wanted:
-        if subprocess.run([PYTHON, '-c', 'import numpy, torch'], capture_output=True).returncode == 0:
+        if subprocess.run([PYTHON, '-c', 'pass'], capture_output=True).returncode == 0:
             return
         say('the virtual environment is broken; making it again')
     check_machine()
@@ -199,8 +199,22 @@ def environment() -> dict[str, str]:
     return env
 
 
+def build_inputs() -> str:
+    """
+    Digest of what a build reads: the names of the files that it installs, and the contents that it copies or compiles.
+
+    The installed modules, launch files and configurations are links to the sources, so their contents do not count.
+    """
+    linked = [path for folder in ('dynsplit_ros', 'launch', 'config') for path in (ROOT / folder).rglob('*')
+              if path.suffix != '.pyc' and path.is_file()]
+    read = [ROOT / 'CMakeLists.txt', ROOT / 'package.xml', ROOT / 'setup.py', ROOT / 'dynsplit_ros/tools/dynsplit.py',
+            *(ROOT / 'cmake').iterdir(), *(ROOT / 'msg').iterdir(), *(ROOT / 'config').glob('fastdds_*.xml')]
+    return digest(os.environ.get('AMENT_PREFIX_PATH', ''), *sorted(str(path) for path in linked),
+                  *(part for path in sorted(read) for part in (str(path), path.read_bytes())))
+
+
 def build() -> None:
-    """Build the package with colcon; a build that has nothing to do takes about a second."""
+    """Build the package with colcon if anything that the build reads has changed."""
     env = environment()
     # A link, because CMake refuses include folders inside the source folder, where the virtual environment lies.
     source = BUILD / 'src' / 'dynsplit_ros'
@@ -208,19 +222,23 @@ def build() -> None:
     if not source.is_symlink():
         source.symlink_to(ROOT)
     stamp = BUILD / 'complete'
-    wanted = digest(str(ROOT), sys.version, (VENV / 'complete').read_bytes())
-    if not stamp.is_file() or stamp.read_text() != wanted:
+    wanted, inputs = digest(str(ROOT), sys.version, (VENV / 'complete').read_bytes()), build_inputs()
+    built = stamp.read_text().split() if stamp.is_file() else []
+    if built == [wanted, inputs]:
+        return
+    if built[:1] != [wanted]:
         for name in ('build', 'install', 'log', 'complete'):
             path = BUILD / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    else:
+        stamp.write_text(wanted)  # an interrupted build has other files than those of the last inputs
     colcon = [str(PYTHON), '-m', 'colcon'] if not ros_is_sourced() else ['colcon']
-    # An editor that saves a module changes nothing to build; a new module does, so the build always looks.
     run_logged('build', [
         *colcon, '--log-base', str(BUILD / 'log'), 'build', '--symlink-install', '--merge-install',
         '--base-paths', str(BUILD / 'src'), '--build-base', str(BUILD / 'build'), '--install-base', str(INSTALL),
         '--event-handlers', 'console_direct+',
         '--cmake-args', f'-DPython3_EXECUTABLE={PYTHON}', '-DBUILD_TESTING=OFF'], env)
-    stamp.write_text(wanted)
+    stamp.write_text(f'{wanted}\n{inputs}\n')
 
 
 @contextlib.contextmanager

@@ -81,6 +81,57 @@ def test_changed_requirements_make_another(run, monkeypatch, tmp_path) -> None:
     assert run.steps == 2 * WHOLE
 
 
+@pytest.fixture
+def checkout(run, monkeypatch, tmp_path):
+    """Return a small copy of what the build reads, whose environment is set up."""
+    root = tmp_path / 'checkout'
+    for name in ('CMakeLists.txt', 'package.xml', 'setup.py', 'cmake/executables.py', 'dynsplit_ros/tools/dynsplit.py',
+                 'dynsplit_ros/errors.py', 'launch/robot.launch.py', 'config/robot.yaml', 'msg/Tensor.msg'):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text('one')
+    monkeypatch.setattr(run, 'ROOT', root)
+    run.VENV.mkdir()
+    (run.VENV / 'complete').write_text('made')
+    return root
+
+
+def test_a_build_that_would_change_nothing_is_not_started(run, checkout) -> None:
+    run.build()
+    (checkout / 'dynsplit_ros' / 'errors.py').write_text('two')  # a link leads to it
+    run.build()
+    assert run.steps == ['build']
+
+
+@pytest.mark.parametrize('changed', [
+    'msg/Tensor.msg', 'msg/New.msg', 'dynsplit_ros/new.py', 'CMakeLists.txt', 'setup.py', 'launch/new.launch.py',
+    'config/fastdds_new.xml', 'dynsplit_ros/tools/dynsplit.py',
+])
+def test_a_change_that_the_build_reads_starts_it(run, checkout, changed) -> None:
+    run.build()
+    (checkout / changed).write_text('two')
+    run.build()
+    assert run.steps == 2 * ['build']
+
+
+def test_a_removed_module_starts_the_build(run, checkout) -> None:
+    run.build()
+    (checkout / 'dynsplit_ros' / 'errors.py').unlink()
+    run.build()
+    assert run.steps == 2 * ['build']
+
+
+def test_an_interrupted_build_is_finished_even_if_its_change_is_taken_back(run, checkout, monkeypatch) -> None:
+    run.build()
+    (checkout / 'msg' / 'Tensor.msg').write_text('two')
+    with monkeypatch.context() as patch:
+        patch.setattr(run, 'run_logged', lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run.build()
+    (checkout / 'msg' / 'Tensor.msg').write_text('one')
+    run.build()
+    assert run.steps == 2 * ['build']
+
+
 def test_a_missing_compiler_is_named_with_the_command_that_installs_it(run, monkeypatch) -> None:
     spec = importlib.util.spec_from_file_location('run_script_again', ROOT / 'scripts' / 'run.py')
     module = importlib.util.module_from_spec(spec)
