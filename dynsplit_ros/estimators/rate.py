@@ -47,6 +47,7 @@ _SHARES = np.concatenate((_LEVEL_SHARES, RATE_SHARES))
 
 
 _LOG_GRID: Array = np.linspace(math.log(LOWEST_BPS), math.log(HIGHEST_BPS), _SIZE, dtype=np.float64)
+_SQUARED_GRID: Array = _LOG_GRID**2
 _STEP = float(_LOG_GRID[1] - _LOG_GRID[0])
 #: The grid moves by this share of the difference between a transfer's rate and the estimate, so that the rate of a
 #: steady link is known better than to one step. Only transfers of more than this many jitters move it.
@@ -204,9 +205,10 @@ class RateFilter:
     @property
     def relative_uncertainty(self) -> float:
         """Standard deviation of the rate's natural logarithm."""
-        p = np.diff(self.below, prepend=0.0)
-        mean = float(p @ _LOG_GRID)
-        return math.sqrt(max(0.0, float(p @ (_LOG_GRID - mean) ** 2)))
+        p = _EVERY_MODEL.dot(self._p)
+        total = float(p.sum())
+        mean = float(p.dot(_LOG_GRID)) / total
+        return math.sqrt(max(0.0, float(p.dot(_SQUARED_GRID)) / total - mean**2))
 
     @property
     def regimes(self) -> Array:

@@ -33,15 +33,18 @@ from dynsplit_ros.policies.camera import (
 )
 from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
 from dynsplit_ros.profile.profile import SystemProfile
-from dynsplit_ros.runtime.monitor import LoadReport, Monitor, MonitorSettings
+from dynsplit_ros.runtime.monitor import LoadReport, Monitor, MonitorSettings, Probe
+from dynsplit_ros.simulation.link import Disturbances, OneWayLink, Pauses, ProcessClock, true_profile
 from dynsplit_ros.simulation.trace import constant, Trace
 
 #: How often the monitor looks at the clock, as its node's timer does.
 _TICK_S = 0.02
 _REPORT_PERIOD_S = 0.1
-#: Bytes of a receipt or a probe's answer, and of a load report.
+#: Bytes of a receipt or a probe's answer, and of the lead of a payload; bytes of a load report.
 _RECEIPT_BYTES = 32
 _REPORT_BYTES = 64
+#: The edge takes two messages that wait for it so many seconds apart.
+_LEAST_DISPERSION_S = 5e-5
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class Scenario:
     round trip of an empty message, to which each way adds an exponential delay of mean ``jitter_s``.
     ``slowdown`` is how many times as long as profiled the edge takes, ``others_hz`` how many tails per second
     other robots want of it, each of ``others_s`` seconds (before slowdown). ``noise`` is the relative spread
-    (log-normal) of each computation's time. ``frame_rate_hz`` images are offered. All randomness follows from
-    ``seed``.
+    (log-normal) of each computation's time. ``frame_rate_hz`` images are offered. ``disturbances`` are what link and
+    machines do beyond that. All randomness follows from ``seed``.
     """
 
     link: Trace
@@ -68,6 +71,7 @@ class Scenario:
     noise: float = 0.02
     frame_rate_hz: float = 10.0
     batch: int = 1
+    disturbances: Disturbances = Disturbances()
     seed: int = 0
 
 
@@ -126,7 +130,7 @@ class World:
     def __init__(
         self, profile: SystemProfile, scenario: Scenario, policy: str, settings: MonitorSettings | None = None
     ) -> None:
-        self._profile = profile
+        self._profile = true_profile(profile, scenario.disturbances.profile_error, scenario.seed)
         self._scenario = scenario
         self._policy = policy
         self._oracle = policy.endswith('oracle')
@@ -142,8 +146,13 @@ class World:
         }
         self._monitor = Monitor(profile, MonitorSettings(**values))
         self._settings = self._monitor.settings
-        self._up, self._down = scenario.link, scenario.link.scaled(scenario.downlink_ratio)
-        self._up_free_s = self._down_free_s = self._edge_free_s = 0.0
+        disturbances, delay_s, ends_s = scenario.disturbances, scenario.base_rtt_s / 2, scenario.duration_s + 60.0
+        self._up = OneWayLink(scenario.link, delay_s, disturbances.burst_bytes)
+        self._down = OneWayLink(scenario.link.scaled(scenario.downlink_ratio), delay_s, disturbances.burst_bytes)
+        self._robot = ProcessClock(disturbances.robot, ends_s, np.random.default_rng([scenario.seed, 4]))
+        self._edge = ProcessClock(disturbances.edge, ends_s, np.random.default_rng([scenario.seed, 5]))
+        self._pauses = disturbances.robot != Pauses()
+        self._edge_free_s = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self.now_s = 0.0
@@ -201,7 +210,7 @@ class World:
             link.payload_bytes,
             link.heartbeat_bytes,
             link.probe_bytes,
-            self._up.integral(self.now_s) / 8,
+            self._scenario.link.integral(self.now_s) / 8,
         )
 
     def _busy(self) -> bool:
@@ -240,7 +249,6 @@ class World:
                 self._compute('head', encode_s, lambda: self._happen(camera.on_payload_ready, size))
             case Send(frame):
                 self._send(frame)
-                self._happen(camera.on_payload_sent)
             case Finish(frame):
                 finish_s = self._profile.cuts[frame.split_index].finish_s[batch] * self._noise[frame.image][1]
                 number = frame.sequence
@@ -256,20 +264,54 @@ class World:
                 self._at(at_s, lambda: self._happen(camera.on_time) if self._wake_s == at_s else None)
 
     def _send(self, frame: FrameRecord) -> None:
-        delays = self._delays[frame.image]
-        arrives_s = self._transmit(frame.payload_bytes, delays[0])
-        self._acknowledged_s[frame.sequence] = (
-            self._down.end_of(arrives_s, _RECEIPT_BYTES * 8) + self._scenario.base_rtt_s / 2 + delays[1]
-        )
-        timeout_s = frame.answer_timeout_s
-        self._at(arrives_s, lambda: self._on_payload(frame, timeout_s))
+        """Send the lead of a payload now, and the payload when the robot has handed it over."""
+        led_s = self._up.transmit(self.now_s, _RECEIPT_BYTES, self._jitter_s())
+
+        def hand_over() -> None:
+            delays = self._delays[frame.image]
+            arrives_s = self._up.transmit(self.now_s, frame.payload_bytes, delays[0])
+            self._acknowledged_s[frame.sequence] = (
+                self._down.rate.end_of(arrives_s, _RECEIPT_BYTES * 8) + self._scenario.base_rtt_s / 2 + delays[1]
+            )
+            timeout_s = frame.answer_timeout_s
+            dispersion_s = self._dispersion_s(led_s, arrives_s)
+            self._at(self._edge.after(arrives_s), lambda: self._on_payload(frame, timeout_s, dispersion_s))
+            self._happen(self.camera.on_payload_sent)
+
+        self._hand_over(hand_over)
+
+    def _hand_over(self, send: Callable[[], None]) -> None:
+        """Send what follows a lead, as soon as the robot has handed it to the middleware."""
+        ready_s = self._robot.end_of(self.now_s, self._scenario.disturbances.handover_s)
+        if ready_s <= self.now_s:
+            send()
+        else:
+            self._at(ready_s, send)
+
+    def _dispersion_s(self, led_s: float, arrives_s: float) -> float:
+        """Return the time between the arrivals of lead and message as the edge sees them."""
+        return max(self._edge.after(arrives_s) - self._edge.after(led_s), _LEAST_DISPERSION_S)
+
+    def _jitter_s(self) -> float:
+        return float(self._rng.exponential(self._scenario.jitter_s / 2 + 1e-12))
+
+    def _is_lost(self, size_bytes: int = 0) -> bool:
+        """Whether a best-effort message of this size is lost."""
+        disturbances = self._scenario.disturbances
+        too_large = 0 < disturbances.buffer_bytes < size_bytes
+        return too_large or disturbances.loss > 0 and self._rng.random() < disturbances.loss
+
+    def _robot_sees(self, at_s: float, action: Callable[[], None]) -> None:
+        """Have a message arrive that the robot's processes take when they run."""
+        self._at(self._robot.after(at_s), action)
 
     def _report(self, frame: FrameRecord) -> None:
         if self._oracle:
             return
         if frame.outcome is Outcome.SENT:
             self._monitor.on_sent(
-                frame.sequence, frame.sent_s, frame.split_index, frame.codec, frame.payload_bytes
+                frame.sequence, frame.sent_s, frame.split_index, frame.codec, frame.payload_bytes,
+                frame.send_s,
             )
         else:
             self._monitor.on_frame(frame)
@@ -281,13 +323,14 @@ class World:
 
     def _head(self, image: int, split: int, codec: str) -> tuple[float, float]:
         cut, batch = self._profile.cuts[split], self._scenario.batch
-        noise = self._noise[image][0]
+        noise = self._noise[image][0] * self._scenario.disturbances.robot_slowdown.at(self.now_s)
         encode_s = cut.codecs[codec].encode_s[batch] if codec else 0.0
         return cut.head_s[batch] * noise, encode_s * noise
 
     def _compute(self, thread: str, work_s: float, done: Callable[[], None]) -> None:
         """Run ``work_s`` of computation in a thread; two threads at once go at half speed."""
         self._progress()
+        work_s = self._robot.end_of(self.now_s, work_s) - self.now_s if self._pauses else work_s
         self._work[thread] = (work_s, done)
         self._schedule_work()
 
@@ -331,35 +374,41 @@ class World:
     def _on_tick(self) -> None:
         probe = self._monitor.next_probe(self.now_s)
         if probe is not None:
-            delay, back = self._rng.exponential(self._scenario.jitter_s / 2 + 1e-12, 2)
-            arrives_s = self._transmit(probe.payload_bytes, delay)
-
-            def arrived() -> None:
-                answered_s = self._transmit_back(_RECEIPT_BYTES, back)
-
-                def answered() -> None:
-                    self._monitor.on_probe_answer(probe.id, self.now_s, 0.0)
-                    self._think()
-
-                self._at(answered_s, answered)
-
-            self._at(arrives_s, arrived)
+            self._send_probe(probe)
         self._think()
         link = self._monitor.link
         self._estimates.append((self.now_s, link.throughput_bps if link.alive else 0.0))
         if self.now_s < self._scenario.duration_s or self._busy():
             self._at(self.now_s + _TICK_S, self._on_tick)
 
-    # ---- link and edge -------------------------------------------------------------------------------------
+    def _send_probe(self, probe: Probe) -> None:
+        began_s = self.now_s
+        led_s = self._up.transmit(began_s, probe.lead_bytes, self._jitter_s()) if probe.lead_bytes else math.nan
 
-    def _transmit(self, size_bytes: int, delay_s: float) -> float:
-        """Put bytes on the uplink, which carries one message after the other; return when they arrive."""
-        self._up_free_s = self._up.end_of(max(self.now_s, self._up_free_s), size_bytes * 8)
-        return self._up_free_s + self._scenario.base_rtt_s / 2 + delay_s
+        def hand_over() -> None:
+            if probe.lead_bytes:
+                self._monitor.on_probe_sent(probe.id, self.now_s - began_s)
+            arrives_s = self._up.transmit(self.now_s, probe.payload_bytes - probe.lead_bytes, self._jitter_s())
+            dispersion_s = self._dispersion_s(led_s, arrives_s) if probe.lead_bytes else math.nan
+            if not self._is_lost(probe.payload_bytes):
+                self._at(self._edge.after(arrives_s), lambda: self._on_probe(probe, dispersion_s))
 
-    def _transmit_back(self, size_bytes: int, delay_s: float) -> float:
-        self._down_free_s = self._down.end_of(max(self.now_s, self._down_free_s), size_bytes * 8)
-        return self._down_free_s + self._scenario.base_rtt_s / 2 + delay_s
+        if probe.lead_bytes:
+            self._hand_over(hand_over)
+        else:
+            hand_over()
+
+    def _on_probe(self, probe: Probe, dispersion_s: float) -> None:
+        answered_s = self._down.transmit(self.now_s, _RECEIPT_BYTES, self._jitter_s())
+
+        def answered() -> None:
+            self._monitor.on_probe_answer(probe.id, self.now_s, 0.0, dispersion_s)
+            self._think()
+
+        if not self._is_lost():
+            self._robot_sees(answered_s, answered)
+
+    # ---- edge ----------------------------------------------------------------------------------------------
 
     def _draw_others(self, rng: np.random.Generator) -> list[float]:
         """Arrivals of other robots' frames: a Poisson process of the given rate."""
@@ -384,9 +433,10 @@ class World:
             first += 1
         return first, free_s
 
-    def _on_payload(self, frame: FrameRecord, timeout_s: float) -> None:
-        receipt_s = self._transmit_back(_RECEIPT_BYTES, self._delays[frame.image][1])
-        self._at(receipt_s, lambda: self._on_receipt(frame.sequence))
+    def _on_payload(self, frame: FrameRecord, timeout_s: float, dispersion_s: float) -> None:
+        receipt_s = self._down.transmit(self.now_s, _RECEIPT_BYTES, self._delays[frame.image][1])
+        if not self._is_lost():
+            self._robot_sees(receipt_s, lambda: self._on_receipt(frame.sequence, dispersion_s))
         self._other, self._edge_free_s = self._serve_others(self.now_s, self._other, self._edge_free_s, True)
         arrived_s, start_s = self.now_s, max(self.now_s, self._edge_free_s)
         if start_s - arrived_s > timeout_s:
@@ -395,21 +445,23 @@ class World:
         cut, batch = self._profile.cuts[frame.split_index], self._scenario.batch
         noise = self._noise[frame.image][2] * slowdown
         decode_s, tail_s = cut.codecs[frame.codec].decode_s[batch] * noise, cut.tail_s[batch] * noise
-        self._edge_free_s = start_s + decode_s + tail_s
+        decoded_s = self._edge.end_of(start_s, decode_s)
+        self._edge_free_s = self._edge.end_of(decoded_s, tail_s)
+        decode_s, tail_s = decoded_s - start_s, self._edge_free_s - decoded_s
         self._period.append((start_s, start_s - arrived_s, tail_s, False))
 
         def answer() -> None:
             times = EdgeTimes(self.now_s - arrived_s, start_s - arrived_s, decode_s, tail_s)
-            answered_s = self._transmit_back(self._answer_bytes, self._delays[frame.image][2])
-            self._at(answered_s, lambda: self._happen(
+            answered_s = self._down.transmit(self.now_s, self._answer_bytes, self._delays[frame.image][2])
+            self._robot_sees(answered_s, lambda: self._happen(
                 self.camera.on_answer, self.camera.session, frame.sequence, Status.OK, '', None, self._answer_bytes,
                 times))
 
         self._at(self._edge_free_s, answer)
 
-    def _on_receipt(self, sequence: int) -> None:
+    def _on_receipt(self, sequence: int, dispersion_s: float) -> None:
         if not self._oracle:
-            self._monitor.on_receipt(sequence, self.now_s)
+            self._monitor.on_receipt(sequence, self.now_s, dispersion_s)
         self._happen(self.camera.on_acknowledgement, self.camera.session, sequence)
         if not self._oracle:
             self._think()
@@ -432,16 +484,14 @@ class World:
             slowdown=self._scenario.slowdown.at(self.now_s) if jobs else 1.0,
             period_s=_REPORT_PERIOD_S,
         )
-        arrives_s = self._transmit_back(
-            _REPORT_BYTES, float(self._rng.exponential(self._scenario.jitter_s / 2 + 1e-12))
-        )
+        arrives_s = self._down.transmit(self._edge.after(self.now_s), _REPORT_BYTES, self._jitter_s())
 
         def arrived() -> None:
             self._monitor.on_load(report, self.now_s)
             self._think()
 
         if not self._oracle:
-            self._at(arrives_s, arrived)
+            self._robot_sees(arrives_s, arrived)
         if self.now_s < self._scenario.duration_s or self._busy():
             self._at(self.now_s + _REPORT_PERIOD_S, self._on_report)
 
@@ -468,7 +518,7 @@ class World:
                 ready_s = sum(self._head(image, cut.index, name))
                 send_s = max(self.now_s + ready_s, slot_s)
                 arrives_s = (
-                    self._up.end_of(max(send_s, self._up_free_s), codec.payload_bytes[batch] * 8)
+                    self._up.rate.end_of(max(send_s, self._up.free_s), codec.payload_bytes[batch] * 8)
                     + base_s
                     + delays[0]
                 )
@@ -481,8 +531,8 @@ class World:
                 served_s = (
                     (codec.decode_s[batch] + cut.tail_s[batch]) * noise * self._scenario.slowdown.at(start_s)
                 )
-                back_s = max(start_s + served_s, self._down_free_s)
-                done_s = self._down.end_of(back_s, self._answer_bytes * 8) + base_s + delays[2]
+                back_s = max(start_s + served_s, self._down.free_s)
+                done_s = self._down.rate.end_of(back_s, self._answer_bytes * 8) + base_s + delays[2]
                 if self._patient:
                     done_s -= take_s - self.now_s
                 if done_s < best[0]:

@@ -104,8 +104,9 @@ def test_robot_and_steady_link_take_turns_where_that_pays(name, rate_bps, load) 
 
 @pytest.mark.parametrize('rate_mbps', [4, 6, 8, 10, 30])
 def test_noise_on_a_constant_link_makes_nobody_flap(rate_mbps) -> None:
-    result = simulate(PROFILE, Scenario(noisy(1e6 * rate_mbps, 0.2, 65.0, 7), 65.0, seed=7))
-    assert sum(change_s > 5 for change_s in result.decisions_changed) <= 2
+    changes = [change_s for seed in (7, 8, 9) for change_s in simulate(
+        PROFILE, Scenario(noisy(1e6 * rate_mbps, 0.2, 65.0, seed), 65.0, seed=seed)).decisions_changed if change_s > 5]
+    assert len(changes) / 3 <= 2
 
 
 def test_the_measured_rate_of_frames_is_planned_for_unless_one_is_set() -> None:
