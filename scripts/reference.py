@@ -159,10 +159,11 @@ def outline(node: ast.stmt, lines: list[str]) -> Iterator[str]:
 
 def codec_table() -> str:
     """Return the codecs as a Markdown table."""
+    takes = {'image': '8-bit images (split 0)', 'activation': 'floating point', 'any': 'any tensor'}
     rows = ['| codec | every bit comes back | takes | how |', '| --- | --- | --- | --- |']
     for codec in dynsplit_ros.CODECS.values():
-        rows.append(f'| `{codec.name}` | {"yes" if codec.lossless else "no"} | '
-                    f'{"8-bit images (split 0)" if codec.image_only else "any tensor"} | {codec.description} |')
+        rows.append(f'| `{codec.name}` | {"yes" if codec.lossless else "no"} | {takes[codec.takes]} | '
+                    f'{codec.description} |')
     return '\n'.join(rows)
 
 

@@ -1,27 +1,37 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Fewer bits for floating-point tensors: half precision, and 8-bit affine quantisation by channel.
+Fewer bits for floating-point tensors: half precision, and a few bits per element with an entropy coder.
 
-Integers and bools pass through both as they are.
+Integers and bools keep every bit in both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import math
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dynsplit_ros.codec import raw
+from dynsplit_ros.codec import blosc, raw
 from dynsplit_ros.codec.blosc import compress, decompress
-from dynsplit_ros.codec.raw import Buffer, bytes_of, TORCH_TYPES
+from dynsplit_ros.codec.raw import Buffer, Bytes, bytes_of, TORCH_TYPES
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.tensors import TensorSpec
 
-_STEPS = 255
+#: Bits per element of the codecs ``quantN-zstd``.
+QUANTISED_BITS = (8, 6, 5, 4, 3, 2)
+
+#: Channels with fewer elements share one scale: the 4 bytes of a scale cost them more than they gain.
 _MIN_GROUP = 16
+#: Largest number of a channel's lowest step. With the 255 steps above it, it fits int16.
+_MOST_STEPS = 32500
+_HEADER_BYTES = 4  # of a group: its scale in bfloat16 and the number of its lowest step in int16
+_WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
+
+_encode_exactly, _decode_exactly = blosc.codec('zstd', 'byte')
 
 
 def encode_float16(tensor: Tensor) -> Buffer:
@@ -40,63 +50,94 @@ def decode_float16(data: memoryview, spec: TensorSpec) -> Tensor:
     return raw.decode(data, TensorSpec(spec.name, 'float16', spec.shape)).to(dtype)
 
 
-def encode_quant8(tensor: Tensor) -> Buffer:
+def quantiser(bits: int) -> tuple[Callable[[Tensor], Buffer], Callable[[memoryview, TensorSpec], Tensor]]:
     """
-    Return scales and offsets, float32 [groups] each, then steps, uint8, one for each element.
+    Return encode and decode for ``bits`` per element.
 
-    An element is ``offset + scale * step``, with the group's least value as offset and (greatest - least) /
-    255 as scale: affine quantisation (Jacob et al., 2018, arXiv:1712.05877, equation 1, its zero point kept
-    as a real number). The error is at most half a scale, and the least value, zero after a ReLU, is exact. A
-    group is one channel of one sample, so what a frame becomes does not depend on the batch it is sent in.
-    Raises DynsplitError where a value is NaN or infinite: such a tensor has no scale.
+    An element becomes ``scale * step``, where step is an integer: affine quantisation with an integer zero point (Jacob
+    et al., 2018, arXiv:1712.05877, equation 1), so zero stays exact. The 2**bits steps cover the range of one channel
+    of one sample; a frame therefore does not depend on the batch that it is sent in. The error is at most half a step,
+    and a step is at most 1 % more than the range / (2**bits - 1) or, if that is more, the largest magnitude / 32500.
+
+    Layout: the scales, bfloat16 [groups]; the lowest steps, int16 [groups]; a Blosc2 chunk of the steps above the
+    lowest, 8 // bits elements in each byte. Neighbours in one byte let zstd's Huffman code see pairs of them: at 4 bits
+    5 % smaller than one element in each byte, at 2 bits 30 %.
     """
-    if not tensor.is_floating_point():
-        return raw.encode(tensor)
-    groups = _groups(tuple(tensor.shape))
-    values = tensor.detach().cpu().to(torch.float32).contiguous().reshape(groups, -1)
-    least, greatest = torch.aminmax(values, dim=1, keepdim=True)
-    scales = (greatest - least) / _STEPS
-    if not bool(torch.isfinite(scales).all() and torch.isfinite(least).all()):
-        raise DynsplitError('a value is NaN or beyond float32 and has no 8-bit form: use another codec')
-    # A constant channel has scale 0: any divisor gives step 0. The clamp is for scales too small to be exact.
-    steps = (values - least).div_(torch.where(scales > 0, scales, 1.0)).round_().clamp_(0, _STEPS)
-    return np.concatenate([bytes_of(part) for part in (scales, least, steps.to(torch.uint8))]).data
+    top = 2**bits - 1
+
+    def encode(tensor: Tensor) -> Buffer:
+        if not tensor.is_floating_point():
+            return _encode_exactly(tensor)
+        groups = _groups(tuple(tensor.shape))
+        values = tensor.detach().cpu().to(torch.float32).contiguous().reshape(groups, -1)
+        least, greatest = torch.aminmax(values, dim=1, keepdim=True)
+        magnitude = torch.maximum(least.abs(), greatest.abs())
+        scale = _rounded_up(torch.maximum(greatest / top - least / top, magnitude / _MOST_STEPS))
+        if not bool(torch.isfinite(scale).all()):  # a NaN or an infinity in the values is one in the scale
+            raise DynsplitError(f'a value is NaN or beyond float32 and has no {bits}-bit form: use another codec')
+        divisor = torch.where(scale > 0, scale, 1.0)  # a channel of zeros: any divisor gives step 0
+        lowest = (least / divisor).round_()
+        steps = values.div(divisor).sub_(lowest).round_().clamp_(0, top).to(torch.uint8)
+        header = torch.cat([scale.to(torch.bfloat16).view(torch.int16), lowest.to(torch.int16)])
+        return bytes_of(header).tobytes() + compress(_packed(bytes_of(steps), bits), 1, 'zstd', 'none')
+
+    def decode(data: memoryview, spec: TensorSpec) -> Tensor:
+        dtype = TORCH_TYPES[spec.dtype]
+        if not dtype.is_floating_point:
+            return _decode_exactly(data, spec)
+        count, groups = math.prod(spec.shape), _groups(spec.shape)
+        if data.nbytes < _HEADER_BYTES * groups:
+            raise DynsplitError(f'{data.nbytes} bytes are too few for the scales of {groups} channels')
+        header = torch.from_numpy(np.frombuffer(data, np.int16, 2 * groups).reshape(2, groups, 1).copy())
+        scale, lowest = header[0].view(torch.bfloat16).double(), header[1].double()
+        # A range that the encoder could have seen ends within the type, rounded outwards by at most one step of four.
+        ends = scale * torch.maximum(lowest.abs(), (lowest + top).abs())
+        if not bool(((scale >= 0) & (ends <= 1.5 * torch.finfo(dtype).max)).all()):
+            raise DynsplitError(f'a scale is NaN or negative, or its steps are beyond {spec.dtype}')
+        per_byte = 8 // bits
+        packed = np.empty(-(-count // per_byte), np.uint8)
+        decompress(data[_HEADER_BYTES * groups :], packed, 1, 'zstd', 'none')
+        if bits * per_byte < 8 and packed.max() >> bits * per_byte:
+            raise DynsplitError(f'a byte has more than {per_byte} elements of {bits} bits')
+        steps = torch.from_numpy(_unpacked(packed, bits, count)).reshape(groups, -1)
+        values = steps.to(torch.float32).add_(lowest.float()).mul_(scale.float())
+        limit = torch.finfo(dtype).max if dtype != torch.float64 else torch.finfo(torch.float32).max
+        return values.clamp_(-limit, limit).reshape(spec.shape).to(dtype)
+
+    return encode, decode
 
 
-def decode_quant8(data: memoryview, spec: TensorSpec) -> Tensor:
-    """Undo :func:`encode_quant8`, but for the rounding; refuse scales and offsets that no values have."""
-    dtype = TORCH_TYPES[spec.dtype]
-    if not dtype.is_floating_point:
-        return raw.decode(data, spec)
-    groups, count = _groups(spec.shape), math.prod(spec.shape)
-    needed = _quant8_bytes(spec)
-    if data.nbytes != needed:
-        raise DynsplitError(f'{data.nbytes} bytes came, but {groups} groups and {count} steps need {needed}')
-    scales, offsets = torch.from_numpy(np.frombuffer(data, '<f4', 2 * groups).reshape(2, groups, 1).copy())
-    if not bool((scales >= 0).all() and torch.isfinite((offsets + _STEPS * scales).to(dtype)).all()
-                and torch.isfinite(offsets.to(dtype)).all()):
-        raise DynsplitError('a scale or an offset is NaN, infinite, negative or too large')
-    steps = np.frombuffer(data, np.uint8, count, 8 * groups).reshape(groups, -1)
-    values = torch.from_numpy(steps.astype(np.float32)).mul_(scales).add_(offsets)
-    return values.reshape(spec.shape).to(dtype)
+def _packed(elements: Bytes, bits: int) -> Bytes:
+    """Return elements below 2**bits, 8 // bits of them in each byte, the first in the lowest bits."""
+    per_byte = 8 // bits
+    if per_byte == 1:
+        return elements
+    word = _WORDS[per_byte]
+    words = np.pad(elements, (0, -len(elements) % per_byte)).view(word)
+    packed = words.copy()
+    for place in range(1, per_byte):
+        packed |= words >> word((8 - bits) * place)
+    return packed.astype(np.uint8) & np.uint8(2 ** (bits * per_byte) - 1)
 
 
-def encode_quant8_blosc2(tensor: Tensor) -> Buffer:
-    """Return the bytes of :func:`encode_quant8` as one Blosc2 chunk; after a ReLU about half as many."""
-    return compress(np.frombuffer(encode_quant8(tensor), np.uint8), 1, 'zstd', 'none')
+def _unpacked(packed: Bytes, bits: int, count: int) -> Bytes:
+    """Undo :func:`_packed` for ``count`` elements."""
+    per_byte = 8 // bits
+    if per_byte == 1:
+        return packed
+    word = _WORDS[per_byte]
+    words, mask = packed.astype(word), word(2**bits - 1)
+    elements = words & mask
+    for place in range(1, per_byte):
+        elements |= (words >> word(bits * place) & mask) << word(8 * place)
+    unpacked: Bytes = elements.view(np.uint8)[:count]
+    return unpacked
 
 
-def decode_quant8_blosc2(data: memoryview, spec: TensorSpec) -> Tensor:
-    """Undo :func:`encode_quant8_blosc2`, but for the rounding."""
-    plain = np.empty(_quant8_bytes(spec), np.uint8)
-    decompress(data, plain, 1, 'zstd', 'none')
-    return decode_quant8(plain.data, spec)
-
-
-def _quant8_bytes(spec: TensorSpec) -> int:
-    if not TORCH_TYPES[spec.dtype].is_floating_point:
-        return spec.nbytes
-    return 8 * _groups(spec.shape) + math.prod(spec.shape)
+def _rounded_up(scale: Tensor) -> Tensor:
+    """Return non-negative float32 numbers, each rounded up to one of bfloat16: the upper half of its bits."""
+    upper = (scale.view(torch.int32) + 0xFFFF) & ~0xFFFF
+    return torch.where(torch.isfinite(scale), upper.view(torch.float32), scale)
 
 
 def _groups(shape: tuple[int, ...]) -> int:

@@ -21,7 +21,7 @@ own output. So the tail may modify its inputs in place, and a message's buffer m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 import reprlib
 
@@ -57,59 +57,59 @@ class CodecInfo:
     """
     One codec: its name in messages and profiles, what it does to values, and its two functions.
 
-    ``lossless``: every bit comes back. ``image_only``: takes nothing but an 8-bit image [N, 3, H, W], as at
-    split 0.
+    ``lossless``: every bit comes back. ``takes``: 'image' is an 8-bit image [N, 3, H, W], as at split 0; 'activation'
+    is floating point, next to which other tensors keep every bit; 'any' is either.
     """
 
     name: str
     encode: Callable[[Tensor], Buffer]
     decode: Callable[[memoryview, TensorSpec], Tensor]
     lossless: bool
-    image_only: bool
+    takes: str
     description: str
+
+    def fits(self, specs: Sequence[TensorSpec]) -> bool:
+        """Tell whether the codec is of use for these tensors of a cut."""
+        if self.takes == 'image':
+            return len(specs) == 1 and image.is_image(specs[0])
+        return self.takes == 'any' or any(raw.TORCH_TYPES[spec.dtype].is_floating_point for spec in specs)
+
+
+def _ladder() -> Iterator[CodecInfo]:
+    """Return the lossy codecs, each kind from the most to the fewest bytes."""
+    for quality in image.JPEG_QUALITIES:
+        yield CodecInfo(f'jpeg{quality}', *image.jpeg(quality), False, 'image', f'JPEG of quality {quality}')
+    for quality in image.WEBP_QUALITIES:
+        yield CodecInfo(f'webp{quality}', *image.webp(quality), False, 'image', f'WebP of quality {quality}')
+    yield CodecInfo('float16', lossy.encode_float16, lossy.decode_float16, False, 'activation',
+                    'half precision, saturating')
+    for bits in lossy.QUANTISED_BITS:
+        yield CodecInfo(f'quant{bits}-zstd', *lossy.quantiser(bits), False, 'activation',
+                        f'{2**bits} steps over the range of each channel, zstd')
 
 
 #: Every codec by its name. A lossy one is for the planner to choose only where the user has allowed it.
 CODECS: Mapping[str, CodecInfo] = {
     info.name: info
     for info in (
-        CodecInfo('raw', raw.encode, raw.decode, True, False, 'the elements themselves'),
-        CodecInfo('blosc2', *blosc.codec('zstd', 'byte'), True, False, 'byte shuffle, zstd'),
-        CodecInfo('blosc2-sparse', blosc.encode_sparse, blosc.decode_sparse, True, False,
+        CodecInfo('raw', raw.encode, raw.decode, True, 'any', 'the elements themselves'),
+        CodecInfo('blosc2', *blosc.codec('zstd', 'byte'), True, 'any', 'byte shuffle, zstd'),
+        CodecInfo('blosc2-sparse', blosc.encode_sparse, blosc.decode_sparse, True, 'any',
                   'zeros as a bit mask, the rest byte shuffle, zstd: smallest and fastest after a ReLU'),
-        CodecInfo('blosc2-bit', *blosc.codec('zstd', 'bit'), True, False,
-                  'bit shuffle, zstd: faster, larger'),
-        CodecInfo('blosc2-lz4', *blosc.codec('lz4', 'byte'), True, False,
-                  'byte shuffle, lz4: for fast links'),
-        CodecInfo('blosc2-bit-lz4', *blosc.codec('lz4', 'bit'), True, False,
-                  'bit shuffle, lz4: the fastest'),
-        CodecInfo('blosc2-image', blosc.encode_image, blosc.decode_image, True, True,
-                  'differences of neighbouring pixels, zstd: smaller and faster than PNG on photographs'),
-        CodecInfo('png', image.encode_png, image.decode_png, True, True, 'PNG'),
-        CodecInfo('jpeg', image.encode_jpeg, image.decode_jpeg, False, True,
-                  f'JPEG of quality {image.JPEG_QUALITY}'),
-        CodecInfo('float16', lossy.encode_float16, lossy.decode_float16, False, False,
-                  'floating point rounded to half precision, saturating'),
-        CodecInfo('quant8', lossy.encode_quant8, lossy.decode_quant8, False, False,
-                  'floating point in 256 steps between the least and the greatest value of each channel'),
-        CodecInfo('quant8-blosc2', lossy.encode_quant8_blosc2, lossy.decode_quant8_blosc2, False, False,
-                  'quant8, then zstd: half of it after a ReLU'),
+        CodecInfo('blosc2-bit', *blosc.codec('zstd', 'bit'), True, 'any', 'bit shuffle, zstd: faster, larger'),
+        CodecInfo('blosc2-lz4', *blosc.codec('lz4', 'byte'), True, 'any', 'byte shuffle, lz4: for fast links'),
+        CodecInfo('blosc2-bit-lz4', *blosc.codec('lz4', 'bit'), True, 'any', 'bit shuffle, lz4: the fastest'),
+        CodecInfo('blosc2-image', blosc.encode_image, blosc.decode_image, True, 'image',
+                  'differences of neighbouring pixels, zstd'),
+        CodecInfo('webp-lossless', *image.webp(None), True, 'image', 'lossless WebP: smallest and slowest'),
+        *_ladder(),
     )
 }
 
 
 def usable_codecs(specs: Sequence[TensorSpec], allow_lossy: bool = False) -> tuple[str, ...]:
-    """
-    Return the names of the codecs that are worth measuring for these tensors, the lossy ones only if allowed.
-
-    On an image that leaves out the lossy ones for floating point, which would send it as ``raw`` does.
-    """
-    is_image = len(specs) == 1 and image.is_image(specs[0])
-    return tuple(
-        info.name
-        for info in CODECS.values()
-        if (info.lossless or allow_lossy) and (is_image if info.image_only else info.lossless or not is_image)
-    )
+    """Return the names of the codecs that are worth measuring for these tensors, the lossy ones only if allowed."""
+    return tuple(info.name for info in CODECS.values() if (info.lossless or allow_lossy) and info.fits(specs))
 
 
 def encode(codec: str, tensors: Mapping[str, Tensor]) -> list[EncodedTensor]:
@@ -118,7 +118,7 @@ def encode(codec: str, tensors: Mapping[str, Tensor]) -> list[EncodedTensor]:
 
     The data of ``raw`` are views: use them before a tensor changes. Raises DynsplitError for an unknown
     codec, for an element type that is none of :data:`~dynsplit_ros.tensors.ITEM_SIZES`, and for what the
-    codec cannot carry (for example, a NaN through ``quant8``).
+    codec cannot carry (for example, a NaN through ``quant8-zstd``).
     """
     info = _look_up(codec)
     encoded = []

@@ -256,7 +256,7 @@ class World:
     def activation(self, chance: random.Random) -> None:
         """See that an activation is answered, whatever it holds."""
         index = chance.randrange(2)
-        codec = chance.choice([name for name, info in CODECS.items() if index == 0 or not info.image_only])
+        codec = chance.choice([name for name, info in CODECS.items() if index == 0 or info.takes != 'image'])
         payload = encode(codec, self.split.head(index)(self.picture))
         message = corrupt(msg.Activation(
             session=5, sequence=chance.getrandbits(8), fingerprint=self.split.fingerprint, split_index=index,

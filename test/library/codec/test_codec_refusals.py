@@ -3,30 +3,35 @@
 """Payloads that disagree with the cut, with themselves, or with their size are refused, and nothing is allocated."""
 
 from dataclasses import replace
+import io
 import struct
 import subprocess
 import sys
 import tracemalloc
-import zlib
 
 import blosc2
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
 from dynsplit_ros.codec import CODECS, decode, encode, EncodedTensor
+from dynsplit_ros.codec.blosc import compress
+from dynsplit_ros.codec.lossy import QUANTISED_BITS
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.tensors import TensorSpec
 
 IMAGE = torch.arange(3 * 16 * 20).reshape(1, 3, 16, 20).to(torch.uint8)
 VALUES = torch.randn(1, 4, 10, 10, generator=torch.Generator().manual_seed(0)).relu()
 BLOSC = [name for name in CODECS if 'blosc2' in name]
+QUANTISED = [f'quant{bits}-zstd' for bits in QUANTISED_BITS]
+WEBP = [name for name in CODECS if 'webp' in name]
 
 
 def payload(codec):
     """Return a valid tensor of the codec and its spec."""
-    value = IMAGE if CODECS[codec].image_only else VALUES
+    value = IMAGE if CODECS[codec].takes == 'image' else VALUES
     spec = TensorSpec('x', str(value.dtype).removeprefix('torch.'), tuple(value.shape))
     tensor = encode(codec, {'x': value})[0]
     return replace(tensor, data=bytes(tensor.data)), spec
@@ -83,7 +88,7 @@ def test_truncated_and_trailing_bytes(codec):
     for end in [*range(0, 80), len(tensor.data) // 2, len(tensor.data) - 1]:
         refuses(codec, replace(tensor, data=tensor.data[:end]), spec, '^codec ')
     for tail in (b'\0', b'\xff\xd9', tensor.data[:50], bytes(100_000)):
-        if codec == 'jpeg' and tail == b'\xff\xd9':
+        if codec.startswith('jpeg') and tail == b'\xff\xd9':
             continue  # a second end marker is noise behind the picture, which JPEG readers pass over
         refuses(codec, replace(tensor, data=tensor.data + tail), spec, '^codec ')
 
@@ -95,7 +100,7 @@ def test_data_of_an_empty_tensor(codec):
     refuses(codec, EncodedTensor('x', 'float32', (1, 0, 4), b'\0'), spec, 'empty tensor')
 
 
-@pytest.mark.parametrize('codec', [name for name, info in CODECS.items() if not info.image_only])
+@pytest.mark.parametrize('codec', [name for name, info in CODECS.items() if info.takes != 'image'])
 def test_a_bool_is_zero_or_one(codec):
     spec = TensorSpec('x', 'bool', (1, 40))
     as_bytes = encode(codec, {'x': torch.full((1, 40), 2, dtype=torch.uint8)})[0]
@@ -150,53 +155,99 @@ def test_sparse_values_must_be_as_many_as_the_mask_says():
         refuses('blosc2-sparse', replace(tensor, data=data), spec, 'declares|too few')
 
 
-@pytest.mark.parametrize('value', [float('nan'), float('inf'), -1.0, 3e38])
-def test_scales_that_no_tensor_has(value):
-    tensor, spec = payload('quant8')
-    data = bytearray(tensor.data)
-    struct.pack_into('<f', data, 4, value)
-    refuses('quant8', replace(tensor, data=data), spec, 'a scale or an offset is NaN')
-    if value != -1.0 and value != 3e38:
+@pytest.mark.parametrize('codec', QUANTISED)
+def test_scales_and_ranges_that_no_tensor_has(codec):
+    tensor, spec = payload(codec)
+    channels = VALUES.shape[1]
+    for value in (float('nan'), float('inf'), -1.0, 3e38):
         data = bytearray(tensor.data)
-        struct.pack_into('<f', data, 4 * 4, value)
-        refuses('quant8', replace(tensor, data=data), spec, 'a scale or an offset is NaN')
+        data[2:4] = struct.pack('<f', value)[2:]  # the second scale, in bfloat16
+        struct.pack_into('<h', data, 2 * channels + 2, 32500)  # its lowest step
+        refuses(codec, replace(tensor, data=data), spec, 'a scale is NaN or negative, or its steps are beyond')
+    for lowest in (-2**15, 2**15 - 1):
+        data = bytearray(tensor.data)
+        data[2:4] = struct.pack('<f', 1e5)[2:]
+        struct.pack_into('<h', data, 2 * channels + 2, lowest)
+        decode(codec, [replace(tensor, data=data)], [spec])  # within float32 …
+        half = replace(spec, dtype='float16')
+        refuses(codec, replace(tensor, data=data, dtype='float16'), half, 'beyond float16')
 
 
-def chunk(kind, body):
-    return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+@pytest.mark.parametrize('codec', QUANTISED)
+def test_a_payload_of_another_level(codec):
+    tensor, spec = payload(codec)
+    for other in QUANTISED:
+        if 8 // int(other[5]) != 8 // int(codec[5]):
+            refuses(other, tensor, spec, 'declares')
 
 
-def test_png_of_another_kind():
-    tensor, spec = payload('png')
-    header, rest = tensor.data[:33], tensor.data[33:]
-    # Width, height, depth, colour, interlaced.
-    for at, value in ((18, 255), (22, 255), (24, 16), (25, 3), (28, 1)):
-        body = bytearray(header[16:29])
-        body[at - 16] = value
-        forged = header[:8] + chunk(b'IHDR', bytes(body)) + rest
-        refuses('png', replace(tensor, data=forged), spec, 'PNG header')
-    for extra in (chunk(b'acTL', bytes(8)), chunk(b'eXIf', b'II*\0'), chunk(b'zTXt', b'a\0\0' + bytes(50))):
-        refuses('png', replace(tensor, data=header + extra + rest), spec, 'more than a header')
-    damaged = bytearray(tensor.data)
-    damaged[60] ^= 1
-    refuses('png', replace(tensor, data=damaged), spec, 'damaged')
+@pytest.mark.parametrize('bits', [bits for bits in QUANTISED_BITS if bits * (8 // bits) < 8])
+def test_elements_above_the_level(bits):
+    tensor, spec = payload(f'quant{bits}-zstd')
+    channels = VALUES.shape[1]
+    count = -(-VALUES.numel() // (8 // bits))
+    wide = compress(np.full(count, 2 ** (bits * (8 // bits)), np.uint8), 1, 'zstd', 'none')
+    data = tensor.data[:4 * channels] + wide
+    refuses(f'quant{bits}-zstd', replace(tensor, data=data), spec, f'elements of {bits} bits')
+
+
+@pytest.mark.parametrize('codec', QUANTISED)
+def test_a_quantised_bomb_is_refused_before_memory_is_taken(codec):
+    tensor, spec = payload(codec)
+    giant = bytearray(blosc2.compress2(np.zeros(4096, np.uint8), typesize=1, nthreads=1))
+    struct.pack_into('<2i', giant, 4, 2**31 - 1024, 131072)
+    tracemalloc.start()
+    refuses(codec, replace(tensor, data=tensor.data[:16] + bytes(giant)), spec, 'declares')
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+@pytest.mark.parametrize('codec', WEBP)
+def test_webp_of_another_kind(codec):
+    tensor, spec = payload(codec)
+    lossless = CODECS[codec].lossless
+    # Container, its size, kind of chunk, its size, and a byte of the size in pixels.
+    for at in (0, 4, 15, 16, 21 if lossless else 26):
+        forged = bytearray(tensor.data)
+        forged[at] ^= 4
+        refuses(codec, replace(tensor, data=forged), spec, 'the WebP')
+    forged = bytearray(tensor.data)
+    forged[24 if lossless else 20] ^= 0x10 if lossless else 1  # transparency; not a key frame
+    refuses(codec, replace(tensor, data=forged), spec, 'the WebP header')
+    animated, still = io.BytesIO(), PIL.Image.fromarray(np.zeros((16, 20, 3), np.uint8))
+    still.save(animated, 'WEBP', save_all=True, append_images=[PIL.Image.new('RGB', (20, 16), 'red')])
+    refuses(codec, replace(tensor, data=animated.getvalue()), spec, 'not a plain')
+    other = io.BytesIO()
+    still.save(other, 'WEBP', lossless=not lossless)
+    refuses(codec, replace(tensor, data=other.getvalue()), spec, 'not a plain')
+
+
+@pytest.mark.parametrize('codec', [name for name, info in CODECS.items() if info.takes == 'image'])
+def test_pictures_beyond_the_format(codec):
+    tall = torch.zeros(9, 3, 8000, 1, dtype=torch.uint8)
+    if codec == 'blosc2-image':
+        assert encode(codec, {'x': tall})
+    else:
+        with pytest.raises(DynsplitError, match='is beyond the'):
+            encode(codec, {'x': tall})
 
 
 def test_jpeg_of_another_kind():
-    tensor, spec = payload('jpeg')
+    tensor, spec = payload('jpeg90')
     data = tensor.data
     frame = data.index(b'\xff\xc0')
     # Progressive, depth, height, width, sampling.
     for at, value in ((1, 0xC2), (4, 12), (5, 255), (7, 255), (11, 0x44)):
         forged = bytearray(data)
         forged[frame + at] = value
-        refuses('jpeg', replace(tensor, data=forged), spec, 'JPEG')
+        refuses('jpeg90', replace(tensor, data=forged), spec, 'JPEG')
     rotated = b'\xff\xe1\x00\x10Exif\0\0' + bytes(8)
-    refuses('jpeg', replace(tensor, data=data[:2] + rotated + data[2:]), spec, 'segment ffe1')
-    refuses('jpeg', replace(tensor, data=data[:frame + 19] + data[frame:]), spec, '2 frames')
+    refuses('jpeg90', replace(tensor, data=data[:2] + rotated + data[2:]), spec, 'segment ffe1')
+    refuses('jpeg90', replace(tensor, data=data[:frame + 19] + data[frame:]), spec, '2 frames')
     picture = np.zeros((16, 20, 3), np.uint8)
     progressive = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1]
-    refuses('jpeg', replace(tensor, data=progressive), spec, 'segment ffc2')
+    refuses('jpeg90', replace(tensor, data=progressive), spec, 'segment ffc2')
 
 
 def test_answers_of_unknown_shape_are_taken_by_raw_alone():

@@ -78,7 +78,8 @@ def test_a_label_map_travels_compressed_and_scores_as_they_are() -> None:
 
 
 @pytest.mark.parametrize('codec, data', [
-    ('jpeg', b''), ('quant8', bytes(8000)), ('', b''), ('raw', bytes(7999)), ('blosc2', bytes(32)), ('blosc2', b'')])
+    ('jpeg90', b''), ('quant8-zstd', bytes(8000)), ('', b''), ('raw', bytes(7999)),
+    ('blosc2', bytes(32)), ('blosc2', b'')])
 def test_an_answer_by_another_codec_or_of_other_bytes_is_refused(codec, data) -> None:
     specs = [TensorSpec('label_map', 'uint8', (1, 100, 80))]
     with pytest.raises(DynsplitError):

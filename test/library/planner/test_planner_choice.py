@@ -173,7 +173,7 @@ def test_the_fallback_bound_is_three_times_what_was_predicted_or_as_set() -> Non
 
 @pytest.mark.parametrize('settings', [
     {'pinned_split': LOCAL + 1}, {'shallowest_split': LOCAL + 1}, {'pinned_split': 1, 'shallowest_split': 3},
-    {'pinned_split': 1, 'codecs': ('jpeg',)}, {'batch': 3}])
+    {'pinned_split': 1, 'codecs': ('jpeg90',)}, {'batch': 3}])
 def test_rules_that_leave_nothing_are_refused(settings) -> None:
     with pytest.raises(DynsplitError):
         Monitor(PROFILE, MonitorSettings(**settings))

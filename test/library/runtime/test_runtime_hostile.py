@@ -37,7 +37,8 @@ def fuzz(cases: int) -> settings:
 numbers = st.one_of(st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0, -1.0, 1e-300, 1e300, 1.0]), st.floats())
 counts = st.one_of(st.sampled_from([0, 1, 2, 3, 2**31, 2**32 - 1, 2**63, 2**64 - 1]), st.integers(0, 2**64 - 1))
 small = st.one_of(st.integers(0, 20), st.integers(0, 2**16 - 1))
-texts = st.one_of(st.sampled_from(['', 'raw', 'blosc2', 'png', 'quant8', 'pickle', '../../etc/passwd', 'x' * 300]),
+texts = st.one_of(st.sampled_from(['', 'raw', 'blosc2', 'webp90', 'quant8-zstd', 'pickle', '../../etc/passwd',
+                                   'x' * 300]),
                   st.text(max_size=20))
 
 
@@ -174,7 +175,7 @@ def test_decisions_that_cannot_be_followed_are_refused(split, robot, decision, w
 def test_a_codec_that_cannot_carry_the_cut_costs_no_frame(split, robot) -> None:
     robot, outside = robot
     before = robot.counters()
-    robot.on_decision(SplitDecision(1, 'png', 10.0, robot.session, before.accepted))  # takes images alone
+    robot.on_decision(SplitDecision(1, 'blosc2-image', 10.0, robot.session, before.accepted))  # takes images alone
     robot.offer(1)
     wait(lambda: len(outside.delivered) == before.accepted + 1)
     after = robot.counters()
