@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import bisect
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 import heapq
 import itertools
@@ -35,6 +35,7 @@ from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, Split
 from dynsplit_ros.profile.profile import SystemProfile
 from dynsplit_ros.runtime.monitor import LoadReport, Monitor, MonitorSettings, Probe
 from dynsplit_ros.simulation.link import Disturbances, OneWayLink, Pauses, ProcessClock, true_profile
+from dynsplit_ros.simulation.oracle import Future, Search, Step, WIDTH
 from dynsplit_ros.simulation.trace import constant, Trace
 
 #: How often the monitor looks at the clock, as its node's timer does.
@@ -98,6 +99,18 @@ class Run:
         """Mean latency, in seconds."""
         return float(self.latencies(since_s).mean())
 
+    def mean_per_image_s(self, since_s: float = 0.0) -> float:
+        """
+        Mean over all images offered at ``since_s`` or later, in seconds.
+
+        A dropped image counts with the latency of the frame that replaced it. The mean over frames would be better for
+        a policy that drops more images while frames are slow.
+        """
+        images = np.diff([frame.image for frame in self.frames], prepend=-1)
+        counted = images * [frame.arrived_s >= since_s for frame in self.frames]
+        latencies = [frame.latency_s for frame in self.frames]
+        return float(np.average(latencies, weights=counted)) if counted.any() else math.nan
+
     def estimate_bps(self, time_s: float) -> float:
         """Estimated rate of the link at an instant, 0 where it counts as lost; NaN where there is no estimate yet."""
         number = bisect.bisect_right(self.estimates, time_s, key=operator.itemgetter(0))
@@ -115,20 +128,28 @@ class World:
     The camera side is :class:`~dynsplit_ros.policies.camera.CameraPolicy`, the one that the camera node runs. This
     class has its events happen when link, edge and processor come to them. Two threads at once go at half speed.
 
-    ``policy`` is 'dynamic', 'eager oracle', 'patient oracle' or a split index as text ('0' is full
-    offloading, the local index local inference); fixed splits are the monitor's own pinned split, with its
+    ``policy`` is 'dynamic', 'look-ahead oracle', 'eager oracle', 'patient oracle' or a split index as text ('0' is
+    full offloading, the local index local inference); fixed splits are the monitor's own pinned split, with its
     fallback and its choice of codec.
 
-    The oracle takes, for each image that the camera could start on, the choice whose latency, from the image's arrival
-    to its prediction, is truly least: it knows the future of link and load, the frame's own computation times and
-    jitter, what is still on the link and in the edge's queue. The camera's other rules hold for it too. It does not
-    weigh what a choice does to the frames behind it, so a policy that waits can do better. So there are two: the 'eager
-    oracle' counts the time until link and edge are free for the frame, and rather computes here than waits; the
-    'patient oracle' does not count it. 'oracle' stands for whichever of them has the lower mean.
+    The look-ahead oracle knows the whole future and minimises the mean latency over all images
+    (:mod:`dynsplit_ros.simulation.oracle`). ``plan`` replaces its plan.
+
+    A greedy oracle takes, for each image that the camera could start on, the choice whose latency, from the image's
+    arrival to its prediction, is truly least: it knows the future of link and load, the frame's own computation times
+    and jitter, what is still on the link and in the edge's queue. It does not weigh what a choice does to the frames
+    behind it, so a policy that waits can do better. So there are two: the 'eager oracle' counts the time until link and
+    edge are free for the frame, and rather computes here than waits; the 'patient oracle' does not count it.
+    'oracle' stands for whichever of them has the lower mean.
     """
 
     def __init__(
-        self, profile: SystemProfile, scenario: Scenario, policy: str, settings: MonitorSettings | None = None
+        self,
+        profile: SystemProfile,
+        scenario: Scenario,
+        policy: str,
+        settings: MonitorSettings | None = None,
+        plan: Sequence[Step] | None = None,
     ) -> None:
         self._profile = true_profile(profile, scenario.disturbances.profile_error, scenario.seed)
         self._scenario = scenario
@@ -164,6 +185,8 @@ class World:
         self._rng = np.random.default_rng([scenario.seed, 2])
         self._others = self._draw_others(np.random.default_rng([scenario.seed, 3]))
         self._other = 0
+        self.plan = (plan or self.look_ahead()) if policy == 'look-ahead oracle' else ()
+        self._steps = deque(self.plan)
         self.camera = CameraPolicy(profile.local_index, choose=self._choose if self._oracle else None)
         self._actions: deque[Action] = deque()
         self._acting = False
@@ -498,10 +521,47 @@ class World:
     # ---- oracles -------------------------------------------------------------------------------------------
 
     def _choose(self, image: int, arrived_s: float, now_s: float) -> tuple[SplitDecision, float]:
-        """Return the choice of least true latency for this image, and when its head must start."""
+        """Return an oracle's choice for this image, and when its head must start."""
+        if self._steps:
+            return self._next_step(self._steps, image, now_s)
         split, codec, start_s = self._best(image)
         share = self._monitor.waiting_share
         return SplitDecision(split, codec, fallback_after_s=math.inf, waiting_share=share), start_s
+
+    def look_ahead(self, width: int | None = WIDTH) -> list[Step]:
+        """Return the best sequence of choices that a beam of this width finds; None searches exhaustively."""
+        scenario, profile = self._scenario, self._profile
+        future = Future(
+            up=self._up.rate,
+            down=self._down.rate,
+            slowdown=scenario.slowdown,
+            others_at_s=self._others,
+            others_s=scenario.others_s,
+            noise=self._noise,
+            delays_s=self._delays,
+            one_way_s=scenario.base_rtt_s / 2,
+            lead_bytes=_RECEIPT_BYTES,
+            receipt_bytes=_RECEIPT_BYTES,
+            frame_rate_hz=scenario.frame_rate_hz,
+            batch=scenario.batch,
+        )
+        choices = [
+            (cut.index, codec)
+            for cut in profile.cuts[self._settings.shallowest_split : profile.local_index]
+            for codec in cut.codecs
+            if codec in self._settings.codecs
+        ]
+        return Search(profile, future, [*choices, (profile.local_index, '')], self._monitor.waiting_share).best(width)
+
+    def _next_step(self, steps: deque[Step], image: int, now_s: float) -> tuple[SplitDecision, float]:
+        """Return the plan's choice for an image and its start: never where the plan skips the image."""
+        while len(steps) > 1 and steps[1].image <= image:
+            steps.popleft()
+        step = steps[0]
+        start_s = step.start_s if step.image <= image else math.inf
+        if start_s <= now_s:
+            steps.popleft()
+        return SplitDecision(*step.choice, fallback_after_s=math.inf), start_s
 
     def _best(self, image: int) -> tuple[int, str, float]:
         profile, batch = self._profile, self._scenario.batch

@@ -24,7 +24,7 @@ def fates(run) -> list[tuple]:
     return [(f.image, f.split_index, f.codec, f.outcome, f.latency_s) for f in run.frames]
 
 
-@pytest.mark.parametrize('policy', ['dynamic', 'oracle', '0', '3', str(LOCAL)])
+@pytest.mark.parametrize('policy', ['dynamic', 'oracle', 'look-ahead oracle', '0', '3', str(LOCAL)])
 def test_a_seed_decides_everything(policy) -> None:
     assert fates(simulate(PROFILE, CHANGING, policy)) == fates(simulate(PROFILE, CHANGING, policy))
 
@@ -34,7 +34,7 @@ def test_another_seed_is_another_fortune() -> None:
     assert fates(simulate(PROFILE, CHANGING)) != fates(simulate(PROFILE, other))
 
 
-@pytest.mark.parametrize('policy', ['dynamic', 'oracle', '0', '3', str(LOCAL)])
+@pytest.mark.parametrize('policy', ['dynamic', 'oracle', 'look-ahead oracle', '0', '3', str(LOCAL)])
 def test_every_image_is_delivered_once_in_order_or_dropped(policy) -> None:
     run = simulate(PROFILE, CHANGING, policy)
     images = [frame.image for frame in run.frames]
