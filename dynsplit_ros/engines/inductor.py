@@ -1,0 +1,21 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""torch.compile: fused kernels, compiled when a part first runs and kept by PyTorch in its own cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from dynsplit_ros.engines import eager, Options
+
+
+def convert(part: nn.Module, example: tuple[torch.Tensor, ...], options: Options) -> Callable[..., Any]:
+    """Compile ``part``, and run it once so that the first frame does not wait for the compiler."""
+    compiled = torch.compile(eager.convert(part, example, options), dynamic=None if options.batches else False)
+    with torch.inference_mode():
+        compiled(*(value[:1] for value in example))
+    return compiled

@@ -1,0 +1,53 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""OpenVINO on the CPU, by way of torch.export; ``torch.compile(backend='openvino')`` fails with torch 2.11."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+import threading
+from typing import Any
+
+import torch
+from torch import nn
+
+from dynsplit_ros.engines import Options
+from dynsplit_ros.engines.exported import converted, Run
+from dynsplit_ros.errors import DynsplitError
+
+_PRECISION = {'float32': 'f32', 'float16': 'f16', 'bfloat16': 'bf16'}
+
+
+def convert(part: nn.Module, example: tuple[torch.Tensor, ...], options: Options) -> Callable[..., Any]:
+    """Return ``part`` as a model of OpenVINO, kept as its own XML and BIN files and its compiled blob."""
+    import openvino
+
+    core = openvino.Core()
+    wanted = _PRECISION[options.precision]
+    settings: dict[str, Any] = {
+        'INFERENCE_NUM_THREADS': options.threads, 'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': wanted,
+    }
+    if options.cache is not None:
+        settings['CACHE_DIR'] = str(options.cache)
+
+    def write(program: torch.export.ExportedProgram, file: Path) -> None:
+        openvino.save_model(openvino.convert_model(program), file, compress_to_fp16=False)
+
+    def load(file: Path) -> Run:
+        model = core.compile_model(file, 'CPU', settings)
+        used = model.get_property('INFERENCE_PRECISION_HINT').to_string()
+        if used != wanted:
+            raise DynsplitError(f'precision {options.precision!r} was given, but OpenVINO computes in {used} on this '
+                                "processor; use precision 'float32'")
+        own = threading.local()  # a request runs once at a time
+
+        def run(arguments: list[torch.Tensor]) -> list[torch.Tensor]:
+            if not hasattr(own, 'request'):
+                own.request = model.create_infer_request()
+            results = own.request.infer([argument.numpy() for argument in arguments], share_inputs=True)
+            return [torch.from_numpy(results[output]) for output in model.outputs]
+
+        return run
+
+    return converted(part, example, options, 'model.xml', write, load)

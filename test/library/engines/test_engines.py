@@ -1,0 +1,144 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Each engine gives what PyTorch gives, from a conversion or from its cache, or says in one sentence why it cannot."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+from torch import nn
+
+from dynsplit_ros import engines
+from dynsplit_ros.engines import checked_engine, convert, ENGINES, Options
+from dynsplit_ros.errors import DynsplitError
+
+CPU = torch.device('cpu')
+OUTSIDE = [name for name, engine in ENGINES.items() if engine.packages]
+
+
+class Tail(nn.Module):
+    """Two tensors in, a nested result out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+
+    def forward(self, image: torch.Tensor, skip: torch.Tensor) -> dict[str, tuple[torch.Tensor, ...]]:
+        features = self.convolution(image).relu()
+        return {'both': (features, features.mean((2, 3)) + skip)}
+
+
+class OneFrame(nn.Module):
+    """A part whose code holds for one frame only."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.cat([values.reshape(1, 12), torch.ones(1, 2)], 1)
+
+
+@pytest.fixture
+def tail() -> Tail:
+    torch.manual_seed(0)
+    return Tail().eval()
+
+
+def example(frames: int = 2) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(frames)
+    return torch.rand(frames, 3, 8, 8, generator=generator), torch.rand(frames, 4, generator=generator)
+
+
+def needs(name: str) -> None:
+    for package in ENGINES[name].packages:
+        pytest.importorskip(package, reason=f'engine {name} is not installed')
+
+
+@pytest.mark.parametrize('name', ENGINES)
+def test_an_engine_gives_the_structure_and_the_values_of_the_part_for_any_number_of_frames(name, tail) -> None:
+    needs(name)
+    run = convert(name, tail, example(), Options(CPU, 1))
+    tolerance = {'rtol': 0, 'atol': 0} if ENGINES[name].exact else {'rtol': 1e-5, 'atol': 1e-6}
+    for frames in (1, 2, 3):
+        with torch.inference_mode():
+            wanted, got = tail(*example(frames)), run(*example(frames))
+        assert got.keys() == wanted.keys() and type(got['both']) is tuple
+        for one, other in zip(got['both'], wanted['both']):
+            torch.testing.assert_close(one, other, **tolerance)
+
+
+@pytest.mark.parametrize('name', OUTSIDE)
+def test_a_part_for_one_frame_runs_several_frames_one_by_one(name) -> None:
+    needs(name)
+    values = torch.rand(3, 3, 4)
+    run = convert(name, OneFrame().eval(), (values[:2],), Options(CPU, 1))
+    assert torch.equal(run(values), torch.cat([OneFrame()(value[None]) for value in values]))
+
+
+@pytest.mark.parametrize('name', OUTSIDE)
+def test_a_second_start_reads_the_cache(name, tail, tmp_path, monkeypatch) -> None:
+    needs(name)
+    options = Options(CPU, 1, cache=tmp_path / 'part')
+    first = convert(name, tail, example(), options)(*example())
+    monkeypatch.setattr(torch.export, 'export', None)  # whoever exports again fails
+    again = convert(name, tail, example(), options)(*example())
+    assert torch.equal(first['both'][0], again['both'][0])
+
+
+@pytest.mark.parametrize('name', OUTSIDE)
+@pytest.mark.parametrize('damage', [b'\0', None])
+def test_a_damaged_cache_is_written_again(name, damage, tail, tmp_path) -> None:
+    needs(name)
+    options = Options(CPU, 1, cache=tmp_path / 'part')
+    first = convert(name, tail, example(), options)(*example())
+    for file in options.cache.glob('*.*'):
+        file.unlink() if damage is None else file.write_bytes(damage)
+    again = convert(name, tail, example(), options)(*example())
+    assert torch.equal(first['both'][0], again['both'][0])
+
+
+@pytest.mark.parametrize('name', OUTSIDE)
+def test_a_part_that_returns_no_tensor_is_refused_in_one_sentence(name) -> None:
+    needs(name)
+
+    class Counts(nn.Module):
+        def forward(self, values: torch.Tensor) -> tuple[torch.Tensor, str]:
+            return values + 1, 'one'
+
+    with pytest.raises(DynsplitError, match="not a tensor, which only the engine 'eager' can run"):
+        convert(name, Counts(), (torch.rand(2, 3),), Options(CPU, 1))
+
+
+def test_an_engine_that_fails_is_named_with_its_reason(monkeypatch, tail) -> None:
+    from dynsplit_ros.engines import eager
+
+    def fail(*arguments):
+        raise RuntimeError('operation aten::odd is not supported\nand forty more lines')
+
+    monkeypatch.setattr(eager, 'convert', fail)
+    with pytest.raises(DynsplitError, match="^engine 'eager' cannot run this part of the network: operation aten::odd "
+                                            "is not supported; use engine 'eager'$"):
+        convert('eager', tail, example(), Options(CPU, 1))
+
+
+@pytest.mark.parametrize('name, precision, device, sentence', [
+    ('tensorrt', 'float32', 'cpu', "engine 'tensorrt' was given; allowed are eager, inductor, openvino, onnxruntime"),
+    ('eager', 'int8', 'cpu', "precision 'int8' was given, but engine 'eager' offers float32, float16, bfloat16"),
+    ('openvino', 'float32', 'cuda', "device 'cuda' was given, but engine 'openvino' runs on cpu"),
+])
+def test_an_engine_that_cannot_be_used_is_refused_in_one_sentence(name, precision, device, sentence, monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda package: 'here')
+    with pytest.raises(DynsplitError, match=sentence):
+        checked_engine(name, precision, torch.device(device))
+
+
+@pytest.mark.parametrize('name', OUTSIDE)
+def test_an_engine_that_is_not_installed_is_named_with_its_command(name, monkeypatch) -> None:
+    monkeypatch.setattr(engines.importlib.util, 'find_spec', lambda package: None)
+    with pytest.raises(DynsplitError, match=f'is not installed; install it with: pip install {ENGINES[name].pip}'):
+        checked_engine(name, 'float32', CPU)
+
+
+def test_bfloat16_is_computed_where_it_is_asked_for(tail) -> None:
+    exact = convert('eager', tail, example(), Options(CPU, 1))(*example())['both'][0]
+    rounded = convert('eager', tail, example(), Options(CPU, 1, precision='bfloat16'))(*example())['both'][0]
+    assert rounded.dtype == torch.bfloat16 and torch.allclose(rounded.float(), exact, atol=0.05)
