@@ -302,7 +302,10 @@ def main() -> None:
     if command == 'setup':
         return
     if command == 'test':
-        program = python_without_cwd('import pytest; sys.exit(pytest.main(sys.argv[1:]))',
+        # Whole folders run in parallel, file by file: the node tests wait for processes most of the time.
+        files = any('.py' in argument for argument in arguments)
+        parallel = [] if files else ['-n', 'auto', '--maxprocesses', '4', '--dist', 'loadfile']
+        program = python_without_cwd('import pytest; sys.exit(pytest.main(sys.argv[1:]))', *parallel,
                                      *(arguments or [str(ROOT / 'test')]))
         os.chdir(ROOT)
     elif command == 'bench':
