@@ -4,6 +4,7 @@
 
 from dynsplit_ros.planner.constraints import PlannerConstraints
 from dynsplit_ros.planner.latency import SystemEstimate
-from dynsplit_ros.planner.planner import Candidate, Plan, Planner, STEADY
+from dynsplit_ros.planner.planner import Candidate, Plan, Planner
+from dynsplit_ros.planner.turns import STEADY
 
 __all__ = ['Candidate', 'Plan', 'Planner', 'PlannerConstraints', 'STEADY', 'SystemEstimate']

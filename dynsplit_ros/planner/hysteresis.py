@@ -90,8 +90,8 @@ class Hysteresis:
 
         return math.hypot(
             rate_spread * difference(prediction.on_link_s),
-            robot_spread * difference(prediction.before_send_s),
-            edge_spread * difference(prediction.at_edge_s),
+            robot_spread * difference(prediction.robot_s),
+            edge_spread * difference(prediction.edge_s),
         )
 
     def _why_not(self, current: int | None, estimate: SystemEstimate) -> str:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-import functools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,21 +12,17 @@ from numpy.typing import NDArray
 from dynsplit_ros.estimators.rate import RATE_EDGES
 from dynsplit_ros.planner.choices import Choices
 from dynsplit_ros.planner.constraints import PlannerConstraints
-from dynsplit_ros.policies.staleness import mean_age
+from dynsplit_ros.planner.image_age import image_age
 
 Array = NDArray[np.float64]
 
-#: Default answer timeout: this many times the predicted wait, and at least this many seconds. A longer timeout makes a
-#: lost frame later; a shorter one has the robot finish frames whose answers are on their way.
-_TIMEOUT_FACTOR, _LEAST_TIMEOUT_S = 3.0, 0.2
-#: A correction learned from frames reduces a prediction by at most this share, so that no prediction becomes negative.
+#: The longest wait for an answer is this many times the usual wait, and at least so many seconds. A longer one makes a
+#: lost frame later; with a shorter one, the robot gives up frames of a link that is slow for a moment.
+_LONGEST_OVER_WAIT, _LEAST_LONGEST_WAIT_S = 3.0, 0.2
+#: A residual reduces a prediction by at most this share, so that no prediction becomes negative.
 _MOST_FASTER = 0.5
-#: Relative standard deviation of the slowest stage's time: whether a stage keeps up with the images is known no better.
-_STAGE_SPREAD = 0.03
-#: Busy periods of the slowest stage at which the mean age of images is tabulated; beyond the last it hardly changes.
-_BUSY_PERIODS: Array = np.linspace(0.0, 20.0, 4001, dtype=np.float64)
 #: Mean age of images, in periods, where single transfers take longer than a period though the mean does not: with
-#: and without waiting for newer images.
+#: and without waiting for newer images. Smaller ages make a link look better that is slow now and then.
 _LINK_AGE, _LINK_AGE_WITHOUT_WAITING = 0.15, 0.5
 
 
@@ -92,30 +87,61 @@ class BitTime:
 @dataclass
 class Prediction:
     """
-    The predicted parts of the latency of each choice, arrays of shape [choices] in seconds.
+    The terms of each choice's latency: arrays of shape [choices] in seconds, at the mean rate of the link.
 
-    ``before_send_s`` is resizing, head and encoding; ``at_edge_s`` queueing, decoding and tail; ``on_link_s`` payload
-    and answer at the median rate; ``timeout_s`` the longest wait for an answer; ``transfer_s`` the expected time on
-    the link with that timeout; ``image_age_s`` the mean age of the image when its head starts. ``slowest_stage_s`` is
-    the longest of robot, edge and link, and ``latency_s`` the expected latency.
+    ``head_s`` contains the resizing. ``transmit_s`` and ``answer_s`` are payload and answer on the link, ``on_link_s``
+    is both at the median rate. ``longest_wait_s`` is the longest wait for an answer, ``finish_s`` the tail on the robot
+    after it, and ``expected_wait_s`` the expected wait that these bound. ``slowest_stage_s`` is the longest of robot,
+    edge and link, ``image_age_s`` the mean age of the image when its head starts, and ``residual_s`` the mean
+    difference between measured and predicted latency.
     """
 
     bit_time: BitTime
-    before_send_s: Array
-    at_edge_s: Array
+    head_s: Array
+    encode_s: Array
+    transmit_s: Array
     rtt_s: Array
+    queueing_s: Array
+    decode_s: Array
+    tail_s: Array
+    answer_s: Array
     on_link_s: Array
-    timeout_s: Array
+    longest_wait_s: Array
     finish_s: Array
-    transfer_s: Array
+    expected_wait_s: Array
     slowest_stage_s: Array
     image_age_s: Array
-    latency_s: Array
+    residual_s: Array
+
+    @property
+    def latency_s(self) -> Array:
+        """The expected latency."""
+        return self.without_age_s + self.image_age_s
 
     @property
     def without_age_s(self) -> Array:
         """The expected latency of an image that is new when its head starts."""
-        return self.latency_s - self.image_age_s
+        return self.robot_s + self.expected_wait_s + self.residual_s
+
+    @property
+    def robot_s(self) -> Array:
+        """What the robot does before it sends."""
+        return self.head_s + self.encode_s
+
+    @property
+    def edge_s(self) -> Array:
+        """What the edge does, and the queue before it."""
+        return self.queueing_s + self.decode_s + self.tail_s
+
+    @property
+    def off_link_s(self) -> Array:
+        """The part of the wait for an answer that does not depend on the rate of the link."""
+        return self.rtt_s + self.edge_s
+
+    @property
+    def mean_stage_s(self) -> Array:
+        """The slowest stage where the link takes its mean time rather than the median."""
+        return np.maximum(self.slowest_stage_s, self.transmit_s + self.answer_s)
 
 
 class LatencyModel:
@@ -124,74 +150,67 @@ class LatencyModel:
     def __init__(self, choices: Choices, constraints: PlannerConstraints) -> None:
         self._choices = choices
         self._constraints = constraints
-        self._period_s = 1 / constraints.frame_rate_hz
+        self._period_s = 1 / constraints.frame_rate_hz  # P
         self._waiting_share = constraints.latency_waiting_share
 
     def predict(self, estimate: SystemEstimate) -> Prediction:
         """Predict every choice under the estimate."""
         choices, robot, edge = self._choices, estimate.robot_factor, estimate.edge_factor
-        bit_time = BitTime(estimate.rates_bps)
-        split, sends = choices.split, choices.sends
-        # H + E, Q + D + T, R, B x, F
-        before_send_s = estimate.resize_s + robot * (estimate.robot[split] * choices.head_s + choices.encode_s)
-        at_edge_s = estimate.queueing_s * sends + edge * (choices.decode_s + estimate.edge[split] * choices.tail_s)
-        rtt_s = np.where(sends, estimate.rtt_s, 0.0)
-        on_link_s = choices.bits * bit_time.median_s
-        finish_s = robot * choices.finish_s
-        # W: the answer timeout follows from the wait at the median rate.
-        timeout_s = self._timeout_s(rtt_s + at_edge_s + on_link_s)
-        # E[min(R + Q + D + T + B x, W + F)] = R + Q + D + T + B E[min(x, cap)]
-        cap_s = timeout_s + finish_s - rtt_s - at_edge_s
-        bits = np.maximum(choices.bits, 1e-9)
-        transfer_s = choices.bits * bit_time.capped_mean_s(cap_s / bits)
-        # P a(u)
-        slowest_stage_s = np.maximum(np.maximum(before_send_s + estimate.publish_s, at_edge_s), on_link_s)
-        image_age_s = self._image_age_s(slowest_stage_s, bit_time)
-        predicted_s = before_send_s + rtt_s + at_edge_s + transfer_s
-        residual_s = np.maximum(estimate.residual_s[split], -_MOST_FASTER * predicted_s)
+        bit_time = BitTime(estimate.rates_bps)  # x
+        head_s = estimate.resize_s + robot * estimate.robot[choices.split] * choices.head_s  # H
+        encode_s = robot * choices.encode_s  # E
+        rtt_s = np.where(choices.sends, estimate.rtt_s, 0.0)  # R
+        queueing_s = np.where(choices.sends, estimate.queueing_s, 0.0)  # Q
+        decode_s = edge * choices.decode_s  # D
+        tail_s = edge * estimate.edge[choices.split] * choices.tail_s  # T
+        on_link_s = choices.bits * bit_time.median_s  # B x at the median of x
+        finish_s = robot * choices.finish_s  # F
+
+        robot_s, edge_s = head_s + encode_s, queueing_s + decode_s + tail_s
+        longest_wait_s = self._longest_wait_s(rtt_s + edge_s + on_link_s)  # W
+        expected_wait_s = self._expected_wait_s(rtt_s + edge_s, bit_time, longest_wait_s + finish_s)
+        slowest_stage_s = np.maximum(np.maximum(robot_s + estimate.publish_s, edge_s), on_link_s)  # P u
         return Prediction(
             bit_time=bit_time,
-            before_send_s=before_send_s,
-            at_edge_s=at_edge_s,
+            head_s=head_s,
+            encode_s=encode_s,
+            transmit_s=8 * choices.payload_bytes * bit_time.mean_s,
             rtt_s=rtt_s,
+            queueing_s=queueing_s,
+            decode_s=decode_s,
+            tail_s=tail_s,
+            answer_s=choices.answer_bits * bit_time.mean_s,
             on_link_s=on_link_s,
-            timeout_s=timeout_s,
+            longest_wait_s=longest_wait_s,
             finish_s=finish_s,
-            transfer_s=transfer_s,
+            expected_wait_s=expected_wait_s,
             slowest_stage_s=slowest_stage_s,
-            image_age_s=image_age_s,
-            latency_s=predicted_s + residual_s + image_age_s,
+            image_age_s=self._image_age_s(slowest_stage_s, bit_time),  # P a(u)
+            residual_s=np.maximum(estimate.residual_s[choices.split], -_MOST_FASTER * (robot_s + expected_wait_s)),
         )
 
-    def age_in_turns_s(self, before_send_s: float) -> float:
-        """Return the mean age of the images that are sent where robot and link take turns."""
-        periods = before_send_s / self._period_s
-        return float(np.interp(periods, _BUSY_PERIODS, _mean_ages(self._waiting_share, True))) * self._period_s
-
-    def _timeout_s(self, wait_s: Array) -> Array:
-        """Return the longest wait for an answer by the predicted one."""
+    def _longest_wait_s(self, usual_wait_s: Array) -> Array:
+        """Return W: the longest wait for an answer, from the wait at the median rate."""
         if self._constraints.fallback_s > 0:
-            return np.full(len(wait_s), self._constraints.fallback_s)
-        return np.maximum(_TIMEOUT_FACTOR * wait_s, _LEAST_TIMEOUT_S)
+            return np.full(len(usual_wait_s), self._constraints.fallback_s)
+        return np.maximum(_LONGEST_OVER_WAIT * usual_wait_s, _LEAST_LONGEST_WAIT_S)
+
+    def _expected_wait_s(self, off_link_s: Array, bit_time: BitTime, bound_s: Array) -> Array:
+        """
+        Return E[min(R + Q + D + T + B x, W + F)], where ``off_link_s`` is R + Q + D + T and ``bound_s`` is W + F.
+
+        It equals R + Q + D + T + B E[min(x, c)] with c = (W + F - R - Q - D - T) / B.
+        """
+        cap_s = (bound_s - off_link_s) / np.maximum(self._choices.bits, 1e-9)
+        return np.asarray(off_link_s + self._choices.bits * bit_time.capped_mean_s(cap_s))
 
     def _image_age_s(self, slowest_stage_s: Array, bit_time: BitTime) -> Array:
         """
-        Return the mean age of images when their head starts.
+        Return P a(u): the mean age of images when their head starts.
 
         A stage that does not keep up makes images wait; so does a link that now and then takes longer than a period.
         """
-        busy = np.interp(slowest_stage_s / self._period_s, _BUSY_PERIODS, _mean_ages(self._waiting_share, False))
+        age = image_age(slowest_stage_s / self._period_s, self._waiting_share)
         late = bit_time.share_beyond(self._period_s / np.maximum(self._choices.bits, 1e-9))
-        late *= _LINK_AGE if self._waiting_share else _LINK_AGE_WITHOUT_WAITING
-        return self._period_s * np.maximum(busy, late)
-
-
-@functools.lru_cache
-def _mean_ages(waiting_share: float, turns: bool) -> Array:
-    """Return :func:`mean_age` at each of :data:`_BUSY_PERIODS`, averaged over stages that vary by _STAGE_SPREAD."""
-    exact = mean_age(_BUSY_PERIODS, waiting_share, turns)
-    deviations = np.linspace(-3, 3, 61)
-    weights = np.exp(-(deviations**2) / 2)
-    ages = [np.interp(_BUSY_PERIODS * (1 + _STAGE_SPREAD * deviation), _BUSY_PERIODS, exact)
-            for deviation in deviations]
-    return np.asarray(np.average(ages, axis=0, weights=weights))
+        late_age = late * (_LINK_AGE if self._waiting_share else _LINK_AGE_WITHOUT_WAITING)
+        return self._period_s * np.maximum(age, late_age)

@@ -146,7 +146,7 @@ def test_a_decision_says_what_was_predicted_for_every_choice() -> None:
     chosen = next(c for c in decision.candidates if (c.split_index, c.codec) == (decision.split_index, decision.codec))
     assert chosen.allowed
     assert chosen.latency_s == pytest.approx(decision.predicted_latency_s)
-    parts = (chosen.wait_s, chosen.head_s, chosen.encode_s, chosen.transmit_s, chosen.rtt_s, chosen.queueing_s,
+    parts = (chosen.image_age_s, chosen.head_s, chosen.encode_s, chosen.transmit_s, chosen.rtt_s, chosen.queueing_s,
              chosen.decode_s, chosen.tail_s, chosen.answer_s)
     assert sum(parts) == pytest.approx(chosen.latency_s, rel=0.1)
     truth_s = 0.022 + 150_528 * 8 / 20e6 + 0.004 + 4000 * 8 / 20e6

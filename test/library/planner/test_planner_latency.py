@@ -81,16 +81,16 @@ def test_a_slower_downlink_makes_only_the_answer_longer() -> None:
 def test_a_residual_takes_at_most_half_of_a_prediction() -> None:
     planner = Planner(PROFILE, RAW)
     before = candidate(planner, 1)
-    without_age_s = before.latency_s - before.wait_s
+    without_age_s = before.latency_s - before.image_age_s
     after = candidate(planner, 1, residual_s=np.full(CUTS, -100.0))
-    assert after.latency_s - after.wait_s == pytest.approx(without_age_s / 2)
+    assert after.latency_s - after.image_age_s == pytest.approx(without_age_s / 2)
 
 
 def test_images_are_new_while_every_stage_keeps_up_and_half_a_period_old_beyond() -> None:
     for waiting_share, old_s in ((0.0, 0.05), (0.08, None)):
         planner = Planner(PROFILE, replace(RAW, frame_rate_hz=10.0, waiting_share=waiting_share))
-        assert candidate(planner, 0, rate_bps=1e9).wait_s == pytest.approx(0.0, abs=1e-6)
-        age_s = candidate(planner, LOCAL).wait_s
+        assert candidate(planner, 0, rate_bps=1e9).image_age_s == pytest.approx(0.0, abs=1e-6)
+        age_s = candidate(planner, LOCAL).image_age_s
         assert age_s == pytest.approx(old_s, rel=0.1) if old_s else 0 < age_s < 0.03
 
 
@@ -98,23 +98,23 @@ def test_publishing_counts_for_whether_the_robot_keeps_up_and_not_for_the_latenc
     planner = Planner(PROFILE, replace(RAW, frame_rate_hz=4.0, waiting_share=0.0))
     local_s = PROFILE.cuts[LOCAL].head_s[1]
     idle, busy = (candidate(planner, LOCAL, publish_s=publish_s) for publish_s in (0.0, 0.3 - local_s))
-    assert idle.wait_s == pytest.approx(0.0, abs=1e-3)
-    assert busy.wait_s == pytest.approx(0.125, rel=0.1)
-    assert busy.latency_s - busy.wait_s == pytest.approx(idle.latency_s - idle.wait_s)
+    assert idle.image_age_s == pytest.approx(0.0, abs=1e-3)
+    assert busy.image_age_s == pytest.approx(0.125, rel=0.1)
+    assert busy.latency_s - busy.image_age_s == pytest.approx(idle.latency_s - idle.image_age_s)
 
 
 def test_a_link_that_is_sometimes_slow_makes_images_old() -> None:
     planner = Planner(PROFILE, replace(RAW, frame_rate_hz=10.0, waiting_share=0.0))
     bits = 8 * PROFILE.cuts[0].codecs['raw'].payload_bytes[1]
     rates_bps = near(bits / 0.3, 15.0)  # 0.3 s or 0.02 s for a frame
-    assert candidate(planner, 0, rates_bps=rates_bps).wait_s == pytest.approx(0.5 * 0.05, rel=0.2)
+    assert candidate(planner, 0, rates_bps=rates_bps).image_age_s == pytest.approx(0.5 * 0.05, rel=0.2)
 
 
 def test_the_expected_wait_is_bounded_by_the_answer_timeout_and_the_finish() -> None:
     constraints = replace(RAW, fallback_s=0.2, waiting_share=0.0, frame_rate_hz=0.1)
     cut = PROFILE.cuts[0]
     dead = candidate(Planner(PROFILE, constraints), 0, rate_bps=1e3)
-    assert dead.latency_s - dead.wait_s == pytest.approx(cut.head_s[1] + cut.codecs['raw'].encode_s[1]
+    assert dead.latency_s - dead.image_age_s == pytest.approx(cut.head_s[1] + cut.codecs['raw'].encode_s[1]
                                                          + 0.2 + cut.finish_s[1], rel=0.02)
 
 

@@ -1,0 +1,38 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""How old images are on average when their head starts: a(u) of docs/how_it_decides.md."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from dynsplit_ros.planner.choices import Array
+from dynsplit_ros.policies.staleness import mean_age
+
+#: Relative standard deviation of the slowest stage's time: whether a stage keeps up with the images is known no better.
+#: 0 makes the age jump by a half where a stage takes one period, and the choice flaps there.
+_STAGE_SPREAD = 0.03
+#: Periods of the slowest stage at which the age is tabulated; beyond the last it hardly changes.
+_STAGE_PERIODS: Array = np.linspace(0.0, 20.0, 4001, dtype=np.float64)
+
+
+def image_age(stage_periods: Array | float, waiting_share: float, turns: bool = False) -> Array:
+    """
+    Return the mean age of images, in periods, where the slowest stage takes ``stage_periods`` periods for a frame.
+
+    ``waiting_share`` and ``turns`` are those of :func:`~dynsplit_ros.policies.staleness.mean_age`. The result is
+    averaged over stages that vary by 3 %.
+    """
+    return np.asarray(np.interp(stage_periods, _STAGE_PERIODS, _table(waiting_share, turns)))
+
+
+@functools.lru_cache
+def _table(waiting_share: float, turns: bool) -> Array:
+    exact = mean_age(_STAGE_PERIODS, waiting_share, turns)
+    deviations = np.linspace(-3, 3, 61)
+    weights = np.exp(-(deviations**2) / 2)
+    ages = [np.interp(_STAGE_PERIODS * (1 + _STAGE_SPREAD * deviation), _STAGE_PERIODS, exact)
+            for deviation in deviations]
+    return np.asarray(np.average(ages, axis=0, weights=weights))

@@ -1,0 +1,37 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""The answer timeout: how long the camera waits for an answer before the robot finishes the frame itself."""
+
+from __future__ import annotations
+
+from dynsplit_ros.planner.choices import Array, Choices
+from dynsplit_ros.planner.constraints import PlannerConstraints
+from dynsplit_ros.planner.latency import Prediction
+
+#: The shortest timeout is this many times the usual wait, plus a pause of a scheduler in seconds. With a shorter one,
+#: the robot finishes frames whose answers are on their way, and computes them twice.
+_SHORTEST_OVER_WAIT, _PAUSE_S = 1.5, 0.02
+#: Finishing a frame beside other work takes at most this many times as long as profiled. With a smaller factor, a frame
+#: without an answer is done later than the longest wait W.
+_FINISHING = 1.5
+
+
+def answer_timeout_s(
+    choices: Choices, constraints: PlannerConstraints, prediction: Prediction, chosen: int
+) -> float:
+    """
+    Return how long after sending the robot waits for an answer before it finishes the frame, in seconds.
+
+    Waiting for tau costs E[min(T, tau)] + P(T > tau) F. The tau with the least cost is taken, so that the frame is
+    finished within the longest wait, but never so short that a usual answer comes too late.
+    """
+    longest_s = float(prediction.longest_wait_s[chosen])
+    if constraints.fallback_s > 0 or chosen == choices.local:
+        return longest_s
+    bit_time, bits = prediction.bit_time, float(choices.bits[chosen])
+    finish_s, held_s = float(prediction.finish_s[chosen]), float(prediction.off_link_s[chosen])
+    cost_s: Array = bits * bit_time.capped_means_s + finish_s * bit_time.BEYOND
+    cheapest_s = held_s + bits * float(bit_time.times_s[int(cost_s.argmin())])
+    usual_s = held_s + float(prediction.on_link_s[chosen])
+    shortest_s = _SHORTEST_OVER_WAIT * usual_s + _PAUSE_S
+    return max(shortest_s, min(cheapest_s, longest_s - _FINISHING * finish_s - _PAUSE_S))
