@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from dynsplit_ros.engines import ENGINES
-
 from dynsplit_ros.tools.dynsplit import TOOLS
 
 ROOT = Path(__file__).resolve().parents[3]
