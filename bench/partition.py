@@ -8,6 +8,7 @@ Also the first tail after a change of split, on an edge that prepares it and on 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from queue import SimpleQueue
 import subprocess
@@ -20,11 +21,12 @@ from torchvision.transforms import functional
 
 from bench.figures import argument_parser, Figures
 from dynsplit_ros.codec import encode
+from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.memory import keep_freed
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.policies.records import EdgeTimes, Status
-from dynsplit_ros.runtime.edge import Edge, Job
+from dynsplit_ros.policies.records import EdgeFrame, EdgeTimes, Status
+from dynsplit_ros.runtime.edge import Edge
 
 #: Between two frames of the benchmark of changes, in seconds.
 FRAME_PERIOD_S = 0.02
@@ -96,15 +98,21 @@ def _overhead(figures: Figures, name: str, rounds: int) -> None:
 
 
 class _Answers:
-    """What an edge asks of the world: keeps the times of each answer."""
+    """What an edge does to the world: keeps the times of each answer."""
 
     def __init__(self) -> None:
         self.times: SimpleQueue[EdgeTimes] = SimpleQueue()
 
-    def answer(self, job: Job, status: Status, reason: str, outputs: dict[str, torch.Tensor], times: EdgeTimes) -> None:
-        if status is not Status.OK:
-            raise RuntimeError(reason)
-        self.times.put(times)
+    def acknowledge(self, frame: EdgeFrame) -> None:
+        pass
+
+    def answer(self, frame: EdgeFrame) -> None:
+        if frame.status is not Status.OK:
+            raise RuntimeError(frame.reason)
+        self.times.put(frame.times)
+
+    def report_load(self, report: LoadReport, queueing_s: Mapping[str, float]) -> None:
+        pass
 
     def fault(self, reason: str) -> None:
         raise RuntimeError(reason)
@@ -126,7 +134,7 @@ def _change_of_split(figures: Figures, name: str, changes: int) -> None:
 
     def tail_s(index: int) -> float:
         time.sleep(FRAME_PERIOD_S)
-        edge.submit(Job('robot', None, split.fingerprint, index, 'raw', 60.0, payloads[index]))
+        edge.submit(EdgeFrame('robot', None, split.fingerprint, index, 'raw', 60.0, payloads[index]))
         return answers.times.get(timeout=60).tail_s
 
     for prepared in (False, True):

@@ -25,7 +25,8 @@ class LoadReport:
     ``session`` identifies the run of the edge (it changes with a restart) and ``sequence`` counts its reports.
     ``utilisation`` is the busy share of its time (0 to 1), ``queue_length`` the number of waiting frames,
     ``queueing_s`` the queueing delay of a frame that arrives now, ``slowdown`` the measured over the profiled time of
-    its tails, and ``robots`` the number of robots that sent something lately.
+    its tails, ``robots`` the number of robots that sent something lately, ``frame_rate_hz`` the rate of its answers,
+    and ``refused_total`` the frames that it refused since its start.
     """
 
     session: int
@@ -36,6 +37,8 @@ class LoadReport:
     slowdown: float
     robots: int = 1
     period_s: float = 1.0
+    frame_rate_hz: float = 0.0
+    refused_total: int = 0
 
 
 @dataclass

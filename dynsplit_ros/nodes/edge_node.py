@@ -4,18 +4,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 import math
 import sys
 import time
 from types import SimpleNamespace
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from torch import Tensor
 
 from dynsplit_ros import msg
 from dynsplit_ros.codec import encode_answer
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
 from dynsplit_ros.messages.timing import in_words, to_profile
 from dynsplit_ros.nodes import topics
@@ -24,8 +25,9 @@ from dynsplit_ros.nodes.shell import run
 from dynsplit_ros.nodes.split_model import load, unload
 from dynsplit_ros.parameters import EDGE
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.policies.records import EdgeTimes, Status
-from dynsplit_ros.runtime.edge import Edge, Job, Load
+from dynsplit_ros.policies.edge import EdgeSettings
+from dynsplit_ros.policies.records import EdgeFrame, Status
+from dynsplit_ros.runtime.edge import Edge
 from dynsplit_ros.runtime.senders import Senders
 
 #: How often the graph is searched for robots that came or left, and after how long one that is not found has left: a
@@ -65,14 +67,13 @@ class RobotLink:
     def _on_activation(self, message: msg.Activation) -> None:
         arrived_s = time.monotonic()
         self.senders.on_camera(message.session, arrived_s)
-        self._acknowledge(msg.Receipt.ACTIVATION, message.session, message.sequence, arrived_s)
-        self._node.edge.submit(Job(
+        self._node.edge.submit(EdgeFrame(
             robot=self.namespace,
-            source=(self, message.header, message.session, message.sequence),
+            source=(self, message.header, message.session, message.sequence, arrived_s),
             fingerprint=message.fingerprint,
             split_index=message.split_index,
             codec=message.codec,
-            patience_s=message.patience_s,
+            answer_timeout_s=message.patience_s,
             payload=from_tensors(message.tensors)))
 
     def _on_split(self, message: msg.SplitDecision) -> None:
@@ -88,9 +89,10 @@ class RobotLink:
             self._lead = message.session, message.sequence, arrived_s
         else:
             self.senders.on_monitor(message.session, arrived_s)
-            self._acknowledge(msg.Receipt.PROBE, message.session, message.sequence, arrived_s)
+            self.acknowledge(msg.Receipt.PROBE, message.session, message.sequence, arrived_s)
 
-    def _acknowledge(self, kind: int, session: int, sequence: int, arrived_s: float) -> None:
+    def acknowledge(self, kind: int, session: int, sequence: int, arrived_s: float) -> None:
+        """Tell the robot that a message arrived, and how long after its lead."""
         led = self._lead[:2] == (session, sequence)
         self.receipt.publish(msg.Receipt(kind=kind, session=session, sequence=sequence,
                                          fingerprint=self._node.split.fingerprint,
@@ -135,15 +137,14 @@ class EdgeNode(Managed):
 
     def activate(self) -> None:
         """Serve robots."""
-        self._load: Load | None = None
+        self._load: LoadReport | None = None
         self._counts_before: dict[str, int] = {}
         self._unserved: set[str] = set()
-        self.edge = Edge(self.split, self, profile=self._profile, max_waiting=self.values.max_waiting,
-                         max_batch=self.values.max_batch, max_batch_wait_s=self.values.max_batch_wait_s,
-                         max_images=self.values.batch,
-                         slowdown=self.values.emulate_slowdown)
+        values = self.values
+        self.edge = Edge(
+            self.split, self, profile=self._profile, slowdown=values.emulate_slowdown, settings=EdgeSettings(
+                values.max_waiting, values.max_batch, values.max_batch_wait_s, values.batch, values.load_period_s))
         self.every(DISCOVERY_PERIOD_S, self._discover)
-        self.every(self.values.load_period_s, self._report_load)
         self._discover()
         self.get_logger().info(f'serving {self.values.model} ({self.split.fingerprint[:12]}) on {self.values.device}')
 
@@ -208,8 +209,7 @@ class EdgeNode(Managed):
         before, self._counts_before = self._counts_before, counts
         load = asdict(self._load) if self._load is not None else {}
         load.pop('refused_total', None)
-        values = {**load, 'queueing_s': max(load.get('queueing_s', {}).values(), default=0.0),
-                  'robots': ', '.join(self._links) or 'none', 'robots_not_served': len(self._unserved),
+        values = {**load, 'robots': ', '.join(self._links) or 'none', 'robots_not_served': len(self._unserved),
                   'answered': 0, 'refused': 0, 'superseded': 0, 'failed': 0, **counts, **self._splits()}
 
         def grows(name: str) -> bool:
@@ -240,25 +240,35 @@ class EdgeNode(Managed):
             split_index=index, split_name=self.split.cuts[index].name, codec=codec))
             for namespace, (index, codec) in announced.items() if namespace in self._links}
 
-    def _report_load(self) -> None:
-        load = self._load = self.edge.load()
-        for link in self._links.values():
-            link.edge_load.publish(msg.EdgeLoad(
-                model=self.values.model, fingerprint=self.split.fingerprint,
-                **{**asdict(load), 'queueing_s': load.queueing_s.get(link.namespace, 0.0)}))
+    # ---- what the edge does to the world (runtime.edge.EdgeIO); called from its threads too ------------------------
 
-    # ---- what the edge asks of the world (runtime.edge.Outside); called from the tail thread too -------------------
+    def acknowledge(self, frame: EdgeFrame) -> None:
+        """Acknowledge an activation."""
+        link, _, session, sequence, arrived_s = frame.source
+        link.acknowledge(msg.Receipt.ACTIVATION, session, sequence, arrived_s)
 
-    def answer(self, job: Job, status: Status, reason: str, outputs: dict[str, Tensor], times: EdgeTimes) -> None:
-        """Send an answer to the robot that the job came from."""
-        link, header, session, sequence = job.source
-        if status is Status.REFUSED:
-            self.tell(f'refused {job.robot}', f'activation from {job.robot} refused: {reason}', error=True)
-        codec, encoded = encode_answer(outputs)
+    def answer(self, frame: EdgeFrame) -> None:
+        """Send an answer to the robot that the frame came from."""
+        link, header, session, sequence, _ = frame.source
+        if frame.status is Status.REFUSED:
+            self.tell(f'refused {frame.robot}', f'activation from {frame.robot} refused: {frame.reason}', error=True)
+        codec, encoded = encode_answer(frame.outputs or {})
         link.tail_result.publish(msg.TailResult(
             header=header, session=session, sequence=sequence, fingerprint=self.split.fingerprint,
-            split_index=job.split_index, status=int(status), reason=reason,
-            codec=codec, outputs=to_tensors(encoded), **asdict(times)))
+            split_index=frame.split_index, status=int(frame.status), reason=frame.reason,
+            codec=codec, outputs=to_tensors(encoded), **asdict(frame.times)))
+
+    def report_load(self, report: LoadReport, queueing_s: Mapping[str, float]) -> None:
+        """Send the load report to each robot."""
+        self._load = report
+        for link in list(self._links.values()):
+            try:
+                link.edge_load.publish(msg.EdgeLoad(
+                    model=self.values.model, fingerprint=self.split.fingerprint,
+                    **asdict(replace(report, queueing_s=queueing_s.get(link.namespace, 0.0)))))
+            except Exception:
+                if link.namespace in self._links:  # else the robot left meanwhile, and its publishers went
+                    raise
 
     def fault(self, reason: str) -> None:
         """Log what the edge survived."""

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""One record of a frame and one of a decision, from the image's arrival to the prediction, for all sides."""
+"""The records of a frame and of a decision, for all sides; :class:`EdgeFrame` is a frame while the edge has it."""
 
 from __future__ import annotations
 
@@ -43,6 +43,36 @@ class EdgeTimes:
     decode_s: float = 0.0
     tail_s: float = 0.0
     batch: int = 1
+
+
+@dataclass(eq=False)
+class EdgeFrame:
+    """
+    One frame on the edge, from the arrival of its activation to its answer.
+
+    ``payload_bytes`` and ``images`` (per frame) are what the payload declares. The edge answers within
+    ``answer_timeout_s`` seconds of ``arrived_s`` or not with outputs. ``status`` is None until the frame is answered.
+    ``source``, ``payload`` and ``outputs`` belong to the policy's caller; the policy only keeps them.
+    """
+
+    robot: str
+    source: Any
+    fingerprint: str
+    split_index: int
+    codec: str
+    answer_timeout_s: float
+    payload: Any = field(default=(), repr=False)
+    payload_bytes: int = 0
+    images: int = 1
+    arrived_s: float = math.nan
+    status: Status | None = None
+    reason: str = ''
+    times: EdgeTimes = EdgeTimes()
+    outputs: Any = field(default=None, repr=False)
+
+    def is_expired(self, now_s: float) -> bool:
+        """Whether the robot no longer waits for the answer."""
+        return not now_s - self.arrived_s <= self.answer_timeout_s
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ The search runs on a compact model of robot, link and edge, whose state is a row
 row is one sequence of choices. Rows advance frame by frame; a beam keeps the best rows among those whose latest frame
 has the same image. The simulation then carries out the best sequence with the camera's policy, so its latencies are
 those of the simulation. The model leaves out probes, heartbeats, load reports and answer timeouts, and the scenario's
-disturbances (pauses, bursts, lost messages): in a scenario with disturbances the sequence need not be the best one.
+disturbances (pauses, bursts, lost messages). Its edge serves all robots in the order of arrival, not fairly. In a
+scenario with disturbances or other robots the sequence need not be the best one.
 
 The objective is the mean latency over all offered images. A dropped image counts with the latency of the frame that
 replaced it: otherwise a policy would gain from dropping images while frames are slow. The camera's rules hold. A head

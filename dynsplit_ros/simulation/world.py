@@ -7,7 +7,7 @@ from __future__ import annotations
 import bisect
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import heapq
 import itertools
 import math
@@ -31,16 +31,17 @@ from dynsplit_ros.policies.camera import (
     StopFinishing,
     WakeAt,
 )
-from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
+from dynsplit_ros.policies.edge import ReportLoad
+from dynsplit_ros.policies.records import EdgeFrame, FrameRecord, Outcome, SplitDecision, Status
 from dynsplit_ros.profile.profile import SystemProfile
-from dynsplit_ros.runtime.monitor import LoadReport, Monitor, MonitorSettings, Probe
+from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings, Probe
+from dynsplit_ros.simulation.edge import ROBOT, SimulatedEdge
 from dynsplit_ros.simulation.link import Disturbances, OneWayLink, Pauses, ProcessClock, true_profile
 from dynsplit_ros.simulation.oracle import Future, Search, Step, WIDTH
 from dynsplit_ros.simulation.trace import constant, Trace
 
 #: How often the monitor looks at the clock, as its node's timer does.
 _TICK_S = 0.02
-_REPORT_PERIOD_S = 0.1
 #: Bytes of a receipt or a probe's answer, and of the lead of a payload; bytes of a load report.
 _RECEIPT_BYTES = 32
 _REPORT_BYTES = 64
@@ -55,9 +56,10 @@ class Scenario:
 
     ``link`` is the uplink's rate in bit/s, the downlink's is ``downlink_ratio`` times it; ``base_rtt_s`` the
     round trip of an empty message, to which each way adds an exponential delay of mean ``jitter_s``.
-    ``slowdown`` is how many times as long as profiled the edge takes, ``others_hz`` how many tails per second
-    other robots want of it, each of ``others_s`` seconds (before slowdown). ``noise`` is the relative spread
-    (log-normal) of each computation's time. ``frame_rate_hz`` images are offered. ``disturbances`` are what link and
+    ``slowdown`` is how many times as long as profiled the edge takes, ``others_hz`` how many frames per second
+    other robots send it, each with a tail of ``others_s`` seconds (before slowdown). They are as many robots as send
+    the largest ``others_hz`` at this robot's frame rate. ``noise`` is the relative spread (log-normal) of each
+    computation's time. ``frame_rate_hz`` images are offered. ``disturbances`` are what link and
     machines do beyond that. All randomness follows from ``seed``.
     """
 
@@ -171,9 +173,7 @@ class World:
         self._up = OneWayLink(scenario.link, delay_s, disturbances.burst_bytes)
         self._down = OneWayLink(scenario.link.scaled(scenario.downlink_ratio), delay_s, disturbances.burst_bytes)
         self._robot = ProcessClock(disturbances.robot, ends_s, np.random.default_rng([scenario.seed, 4]))
-        self._edge = ProcessClock(disturbances.edge, ends_s, np.random.default_rng([scenario.seed, 5]))
         self._pauses = disturbances.robot != Pauses()
-        self._edge_free_s = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self.now_s = 0.0
@@ -184,7 +184,10 @@ class World:
         self._delays = rng.exponential(scenario.jitter_s / 2 + 1e-12, (images, 3)).tolist()
         self._rng = np.random.default_rng([scenario.seed, 2])
         self._others = self._draw_others(np.random.default_rng([scenario.seed, 3]))
-        self._other = 0
+        self.edge = SimulatedEdge(
+            profile, self, ProcessClock(disturbances.edge, ends_s, np.random.default_rng([scenario.seed, 5])),
+            slowdown=scenario.slowdown, batch=scenario.batch, others_at_s=self._others, others_s=scenario.others_s,
+            other_robots=max(1, math.ceil(max(scenario.others_hz.values) / scenario.frame_rate_hz)))
         self.plan = (plan or self.look_ahead()) if policy == 'look-ahead oracle' else ()
         self._steps = deque(self.plan)
         self.camera = CameraPolicy(profile.local_index, choose=self._choose if self._oracle else None)
@@ -197,9 +200,6 @@ class World:
         self._work: dict[str, tuple[float, Callable[[], None]]] = {}
         self._worked_s = 0.0
         self._work_version = 0
-        # Edge's report
-        self._reports = 0
-        self._period: list[tuple[float, float, float, bool]] = []  # start, wait, tail; whether another robot's
         # Results
         self._frames: list[FrameRecord] = []
         self._changes: list[float] = []
@@ -210,11 +210,11 @@ class World:
         for image in range(len(self._noise)):
             time_s = image / self._scenario.frame_rate_hz
             if time_s <= self._scenario.duration_s:
-                self._at(time_s, lambda image=image: self._happen(  # type: ignore[misc]
+                self.at(time_s, lambda image=image: self._happen(  # type: ignore[misc]
                     self.camera.on_image, image, period_s=self._period_s))
         if not self._oracle:
-            self._at(0.0, self._on_tick)
-        self._at(_REPORT_PERIOD_S, self._on_report)
+            self.at(0.0, self._on_tick)
+        self.edge.start()
         deadline_s = self._scenario.duration_s + 60.0
         while self._events:
             time_s, _, action = heapq.heappop(self._events)
@@ -239,7 +239,8 @@ class World:
     def _busy(self) -> bool:
         return not self.camera.idle
 
-    def _at(self, time_s: float, action: Callable[[], None]) -> None:
+    def at(self, time_s: float, action: Callable[[], None]) -> None:
+        """Have something happen at an instant."""
         if math.isfinite(time_s):
             heapq.heappush(self._events, (time_s, next(self._order), action))
 
@@ -284,7 +285,7 @@ class World:
                 self._report(frame)
             case WakeAt(at_s):
                 self._wake_s = at_s
-                self._at(at_s, lambda: self._happen(camera.on_time) if self._wake_s == at_s else None)
+                self.at(at_s, lambda: self._happen(camera.on_time) if self._wake_s == at_s else None)
 
     def _send(self, frame: FrameRecord) -> None:
         """Send the lead of a payload now, and the payload when the robot has handed it over."""
@@ -298,7 +299,7 @@ class World:
             )
             timeout_s = frame.answer_timeout_s
             dispersion_s = self._dispersion_s(led_s, arrives_s)
-            self._at(self._edge.after(arrives_s), lambda: self._on_payload(frame, timeout_s, dispersion_s))
+            self.at(self.edge.clock.after(arrives_s), lambda: self._on_payload(frame, timeout_s, dispersion_s))
             self._happen(self.camera.on_payload_sent)
 
         self._hand_over(hand_over)
@@ -309,11 +310,11 @@ class World:
         if ready_s <= self.now_s:
             send()
         else:
-            self._at(ready_s, send)
+            self.at(ready_s, send)
 
     def _dispersion_s(self, led_s: float, arrives_s: float) -> float:
         """Return the time between the arrivals of lead and message as the edge sees them."""
-        return max(self._edge.after(arrives_s) - self._edge.after(led_s), _LEAST_DISPERSION_S)
+        return max(self.edge.clock.after(arrives_s) - self.edge.clock.after(led_s), _LEAST_DISPERSION_S)
 
     def _jitter_s(self) -> float:
         return float(self._rng.exponential(self._scenario.jitter_s / 2 + 1e-12))
@@ -326,7 +327,7 @@ class World:
 
     def _robot_sees(self, at_s: float, action: Callable[[], None]) -> None:
         """Have a message arrive that the robot's processes take when they run."""
-        self._at(self._robot.after(at_s), action)
+        self.at(self._robot.after(at_s), action)
 
     def _report(self, frame: FrameRecord) -> None:
         if self._oracle:
@@ -383,7 +384,7 @@ class World:
                 self._schedule_work()
                 done()
 
-        self._at(self.now_s + max(0.0, left) * len(self._work), finished)
+        self.at(self.now_s + max(0.0, left) * len(self._work), finished)
 
     # ---- monitor -------------------------------------------------------------------------------------------
 
@@ -392,6 +393,8 @@ class World:
         if decision is not None:
             if decision.changed:
                 self._changes.append(self.now_s)
+            split_index, codec = decision.choice
+            self.at(self.now_s + self._scenario.base_rtt_s / 2, lambda: self.edge.on_decision(split_index, codec))
             self._happen(self.camera.on_decision, decision)
 
     def _on_tick(self) -> None:
@@ -402,7 +405,7 @@ class World:
         link = self._monitor.link
         self._estimates.append((self.now_s, link.throughput_bps if link.alive else 0.0))
         if self.now_s < self._scenario.duration_s or self._busy():
-            self._at(self.now_s + _TICK_S, self._on_tick)
+            self.at(self.now_s + _TICK_S, self._on_tick)
 
     def _send_probe(self, probe: Probe) -> None:
         began_s = self.now_s
@@ -414,7 +417,7 @@ class World:
             arrives_s = self._up.transmit(self.now_s, probe.payload_bytes - probe.lead_bytes, self._jitter_s())
             dispersion_s = self._dispersion_s(led_s, arrives_s) if probe.lead_bytes else math.nan
             if not self._is_lost(probe.payload_bytes):
-                self._at(self._edge.after(arrives_s), lambda: self._on_probe(probe, dispersion_s))
+                self.at(self.edge.clock.after(arrives_s), lambda: self._on_probe(probe, dispersion_s))
 
         if probe.lead_bytes:
             self._hand_over(hand_over)
@@ -444,70 +447,33 @@ class World:
                 return arrivals
             arrivals.append(time_s)
 
-    def _serve_others(self, until_s: float, first: int, free_s: float, note: bool) -> tuple[int, float]:
-        """Let the others' frames that arrive until ``until_s`` queue; return the next one and when the edge is free."""
-        while first < len(self._others) and self._others[first] <= until_s:
-            arrived_s = self._others[first]
-            start_s = max(arrived_s, free_s)
-            slowdown = self._scenario.slowdown.at(start_s)
-            free_s = start_s + self._scenario.others_s * slowdown
-            if note:
-                self._period.append((start_s, start_s - arrived_s, self._scenario.others_s * slowdown, True))
-            first += 1
-        return first, free_s
-
     def _on_payload(self, frame: FrameRecord, timeout_s: float, dispersion_s: float) -> None:
-        receipt_s = self._down.transmit(self.now_s, _RECEIPT_BYTES, self._delays[frame.image][1])
-        if not self._is_lost():
-            self._robot_sees(receipt_s, lambda: self._on_receipt(frame.sequence, dispersion_s))
-        self._other, self._edge_free_s = self._serve_others(self.now_s, self._other, self._edge_free_s, True)
-        arrived_s, start_s = self.now_s, max(self.now_s, self._edge_free_s)
-        if start_s - arrived_s > timeout_s:
-            return  # its robot will not wait so long, so the edge does not work on it
-        slowdown = self._scenario.slowdown.at(start_s)
         cut, batch = self._profile.cuts[frame.split_index], self._scenario.batch
-        noise = self._noise[frame.image][2] * slowdown
-        decode_s, tail_s = cut.codecs[frame.codec].decode_s[batch] * noise, cut.tail_s[batch] * noise
-        decoded_s = self._edge.end_of(start_s, decode_s)
-        self._edge_free_s = self._edge.end_of(decoded_s, tail_s)
-        decode_s, tail_s = decoded_s - start_s, self._edge_free_s - decoded_s
-        self._period.append((start_s, start_s - arrived_s, tail_s, False))
+        noise = self._noise[frame.image][2]
+        service_s = cut.codecs[frame.codec].decode_s[batch] * noise, cut.tail_s[batch] * noise
+        self.edge.submit((frame, dispersion_s), frame.split_index, frame.codec, timeout_s, frame.payload_bytes, batch,
+                         service_s)
 
-        def answer() -> None:
-            times = EdgeTimes(self.now_s - arrived_s, start_s - arrived_s, decode_s, tail_s)
-            answered_s = self._down.transmit(self.now_s, self._answer_bytes, self._delays[frame.image][2])
-            self._robot_sees(answered_s, lambda: self._happen(
-                self.camera.on_answer, self.camera.session, frame.sequence, Status.OK, '', None, self._answer_bytes,
-                times))
+    def acknowledge(self, frame: EdgeFrame) -> None:
+        """Put the acknowledgement of this robot's frame on the downlink."""
+        sent, dispersion_s = frame.source
+        arrives_s = self._down.transmit(self.now_s, _RECEIPT_BYTES, self._delays[sent.image][1])
+        if not self._is_lost():
+            self._robot_sees(arrives_s, lambda: self._on_receipt(sent.sequence, dispersion_s))
 
-        self._at(self._edge_free_s, answer)
+    def answer(self, frame: EdgeFrame) -> None:
+        """Put the answer to this robot's frame on the downlink."""
+        sent, _ = frame.source
+        status, reason, times = frame.status, frame.reason, frame.times
+        answer_bytes = self._answer_bytes if status is Status.OK else _RECEIPT_BYTES
+        answered_s = self._down.transmit(self.now_s, answer_bytes, self._delays[sent.image][2])
+        self._robot_sees(answered_s, lambda: self._happen(
+            self.camera.on_answer, self.camera.session, sent.sequence, status, reason, None, answer_bytes, times))
 
-    def _on_receipt(self, sequence: int, dispersion_s: float) -> None:
-        if not self._oracle:
-            self._monitor.on_receipt(sequence, self.now_s, dispersion_s)
-        self._happen(self.camera.on_acknowledgement, self.camera.session, sequence)
-        if not self._oracle:
-            self._think()
-
-    def _on_report(self) -> None:
-        self._other, self._edge_free_s = self._serve_others(self.now_s, self._other, self._edge_free_s, True)
-        since_s = self.now_s - _REPORT_PERIOD_S
-        jobs = [job for job in self._period if job[0] <= self.now_s]
-        self._period = [job for job in self._period if job[0] > self.now_s]
-        busy_s = sum(tail_s for _, _, tail_s, _ in jobs)
-        # As the edge itself has it: only others' frames count, each while it is before one that comes meanwhile.
-        others_s2 = sum(tail_s * (wait_s + tail_s / 2) for _, wait_s, tail_s, other in jobs if other)
-        self._reports += 1
-        report = LoadReport(
-            session=1,
-            sequence=self._reports,
-            utilisation=min(1.0, busy_s / (self.now_s - since_s)),
-            queue_length=len(self._period),
-            queueing_s=others_s2 / _REPORT_PERIOD_S,
-            slowdown=self._scenario.slowdown.at(self.now_s) if jobs else 1.0,
-            period_s=_REPORT_PERIOD_S,
-        )
-        arrives_s = self._down.transmit(self._edge.after(self.now_s), _REPORT_BYTES, self._jitter_s())
+    def report_load(self, action: ReportLoad) -> None:
+        """Put a load report on the downlink."""
+        report = replace(action.report, queueing_s=action.queueing_s.get(ROBOT, 0.0))
+        arrives_s = self._down.transmit(self.now_s, _REPORT_BYTES, self._jitter_s())
 
         def arrived() -> None:
             self._monitor.on_load(report, self.now_s)
@@ -515,8 +481,13 @@ class World:
 
         if not self._oracle:
             self._robot_sees(arrives_s, arrived)
-        if self.now_s < self._scenario.duration_s or self._busy():
-            self._at(self.now_s + _REPORT_PERIOD_S, self._on_report)
+
+    def _on_receipt(self, sequence: int, dispersion_s: float) -> None:
+        if not self._oracle:
+            self._monitor.on_receipt(sequence, self.now_s, dispersion_s)
+        self._happen(self.camera.on_acknowledgement, self.camera.session, sequence)
+        if not self._oracle:
+            self._think()
 
     # ---- oracles -------------------------------------------------------------------------------------------
 
@@ -568,7 +539,7 @@ class World:
         local = profile.local_index
         best = (self.now_s + self._head(image, local, '')[0], local, '', self.now_s)
         slot_s = self._true_slot_s()
-        edge_s = self._serve_others(self.now_s, self._other, self._edge_free_s, False)[1]
+        edge_s = self.edge.free_s(self.now_s)
         base_s = self._scenario.base_rtt_s / 2
         delays, noise = self._delays[image], self._noise[image][2]
         for cut in profile.cuts[self._settings.shallowest_split : local]:
@@ -586,8 +557,7 @@ class World:
                     continue
                 # No need to be at the edge before it is free; a newer image may come until then.
                 take_s = max(self.now_s, send_s - ready_s + max(0.0, edge_s - arrives_s))
-                free_s = self._serve_others(arrives_s, self._other, self._edge_free_s, False)[1]
-                start_s = max(arrives_s, free_s)
+                start_s = max(arrives_s, self.edge.free_s(arrives_s))
                 served_s = (
                     (codec.decode_s[batch] + cut.tail_s[batch]) * noise * self._scenario.slowdown.at(start_s)
                 )
@@ -605,7 +575,7 @@ class World:
             return self.now_s
         unanswered = self.camera.unanswered
         on_link = [self._acknowledged_s[frame.sequence] for frame in unanswered if math.isnan(frame.received_s)]
-        answers = [self._edge_free_s] if len(unanswered) >= self.camera.max_unanswered else []
+        answers = [self.edge.free_s(self.now_s)] if len(unanswered) >= self.camera.max_unanswered else []
         return max(self.now_s, *on_link, *answers)
 
 

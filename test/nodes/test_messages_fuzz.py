@@ -16,7 +16,7 @@ pytest.importorskip('rclpy', reason='the node tests need ROS 2')
 
 from dynsplit_ros.errors import DynsplitError  # noqa: E402
 from dynsplit_ros.nodes import camera_node  # noqa: E402
-from dynsplit_ros.runtime.edge import Edge  # noqa: E402
+from dynsplit_ros.policies.edge import EdgePolicy  # noqa: E402
 
 FUZZER = Path(__file__).parents[1] / 'fuzz' / 'fuzz_messages.py'
 
@@ -63,7 +63,7 @@ def test_it_sees_an_answer_that_is_not_checked(fuzzer: ModuleType, monkeypatch: 
 
 
 def test_it_sees_an_activation_without_an_answer(fuzzer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Edge, '_refuse', lambda *_: None)
+    monkeypatch.setattr(EdgePolicy, '_refuse', lambda *_: None)
     with pytest.raises(fuzzer.queue.Empty):
         fuzzer.run_seeded(0, 0, 2000)
 

@@ -16,12 +16,15 @@ from worlds import DEADLINE_S
 
 from dynsplit_ros.codec import encode
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import Interrupted, SplitModel
-from dynsplit_ros.policies.records import Outcome, SplitDecision, Status
+from dynsplit_ros.policies.edge import EdgeSettings
+from dynsplit_ros.policies.edge_queue import MAX_ROBOTS
+from dynsplit_ros.policies.records import EdgeFrame, Outcome, SplitDecision, Status
 from dynsplit_ros.profile.profile import CodecProfile, CutProfile, Profile
 from dynsplit_ros.runtime import edge as edge_module, robot as robot_module
-from dynsplit_ros.runtime.edge import _Line, Edge, Job, MOST_ROBOTS
+from dynsplit_ros.runtime.edge import Edge
 from dynsplit_ros.runtime.robot import Robot
 from dynsplit_ros.tensors import of_image
 
@@ -65,12 +68,11 @@ class World:
             self.changed.notify_all()
         if self.fate(frame.sequence) == 'lose payload':
             return
-        job = Job('robot', (frame.session, frame.sequence), self.split.fingerprint, frame.split_index, frame.codec,
-                  10.0, payload)
+        activation = EdgeFrame('robot', (frame.session, frame.sequence), self.split.fingerprint, frame.split_index,
+                               frame.codec, 10.0, payload)
         if self.fate(frame.sequence) == 'wrong model':
-            job.fingerprint = 'another'
-        self.robot.on_receipt(frame.session, frame.sequence)
-        self.edge.submit(job)
+            activation.fingerprint = 'another'
+        self.edge.submit(activation)
 
     def deliver(self, frame, outputs) -> None:
         with self.changed:
@@ -113,14 +115,17 @@ class SlowSplit:
 
 
 class EdgeWorld:
-    """What the edge asks of the world: answers go over the wire."""
+    """What the edge does to the world: acknowledgements and answers go over the wire."""
 
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def answer(self, job, status, reason, outputs, times) -> None:
-        session, sequence = job.source
-        answer = (session, sequence, status, reason, outputs, 1, times)
+    def acknowledge(self, frame) -> None:
+        self.world.robot.on_receipt(*frame.source)
+
+    def answer(self, frame) -> None:
+        session, sequence = frame.source
+        answer = (session, sequence, frame.status, frame.reason, frame.outputs, 1, frame.times)
         fate = self.world.fate(sequence)
         if fate == 'lose answer':
             return
@@ -559,15 +564,22 @@ class Answers:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.all: list[tuple] = []
+        self.reports: list[LoadReport] = []
         self.faults: list[str] = []
         self.gate = threading.Event()
         self.gate.set()
 
-    def answer(self, job, status, reason, outputs, times) -> None:
+    def acknowledge(self, frame) -> None:
+        pass
+
+    def answer(self, frame) -> None:
         assert self.gate.wait(DEADLINE_S)
         with self.changed:
-            self.all.append((job.source, status, reason, outputs, times))
+            self.all.append((frame.source, frame.status, frame.reason, frame.outputs or {}, frame.times))
             self.changed.notify_all()
+
+    def report_load(self, report, queueing_s) -> None:
+        self.reports.append(report)
 
     def fault(self, reason) -> None:
         self.faults.append(reason)
@@ -577,34 +589,10 @@ class Answers:
             assert self.changed.wait_for(lambda: len(self.all) >= count, DEADLINE_S)
 
 
-def job(split: SplitModel, robot: str, number: int, **changes) -> Job:
+def activation(split: SplitModel, robot: str, number: int, **changes) -> EdgeFrame:
     values = {'robot': robot, 'source': (robot, number), 'fingerprint': split.fingerprint, 'split_index': 0,
-              'codec': 'raw', 'patience_s': 60.0, 'payload': encode('raw', split.head(0)(picture(number)))}
-    return Job(**{**values, **changes})
-
-
-def test_the_edge_is_fair_and_keeps_the_newest(split) -> None:
-    answers = Answers()
-    edge = Edge(split, answers, max_waiting=2)
-    answers.gate.clear()  # the tail thread is held at its first answer while the lines fill
-    edge.submit(job(split, 'a', 0))
-    deadline_s = time.monotonic() + DEADLINE_S
-    while edge.load().queue_length:
-        assert time.monotonic() < deadline_s
-    for number in range(1, 3):
-        edge.submit(job(split, 'a', number))
-    edge.submit(job(split, 'b', 10))
-    filler = threading.Thread(target=lambda: [edge.submit(job(split, 'a', number)) for number in (3, 4)])
-    filler.start()
-    answers.gate.set()
-    filler.join(DEADLINE_S)
-    answers.wait(6)
-    edge.close()
-    by_status = {status: [source for source, got, *_ in answers.all if got is status] for status in Status}
-    served = by_status[Status.OK]
-    assert ('b', 10) in served[:3], 'the other robot had to wait for the flood'
-    assert ('a', 4) in served
-    assert len(served) + len(by_status[Status.SUPERSEDED]) == 6
+              'codec': 'raw', 'answer_timeout_s': 60.0, 'payload': encode('raw', split.head(0)(picture(number)))}
+    return EdgeFrame(**{**values, **changes})
 
 
 @pytest.mark.parametrize('changes, reason', [
@@ -613,14 +601,14 @@ def test_the_edge_is_fair_and_keeps_the_newest(split) -> None:
     ({'codec': 'pickle'}, 'pickle'),
     ({'payload': []}, ''),
 ])
-def test_what_cannot_be_used_is_refused_and_the_next_is_served(split, changes, reason) -> None:
+def test_the_edge_refuses_a_bad_activation_and_serves_the_next(split, changes, reason) -> None:
     answers = Answers()
     edge = Edge(split, answers)
-    edge.submit(job(split, 'a', 1, **changes))
+    edge.submit(activation(split, 'a', 1, **changes))
     answers.wait(1)
-    edge.submit(job(split, 'a', 2))
+    edge.submit(activation(split, 'a', 2))
     answers.wait(2)
-    assert edge.load().refused_total == 1
+    assert edge.counts()['refused'] == 1
     edge.close()
     (_, first, why, *_), (_, second, _, outputs, times) = answers.all
     assert first is Status.REFUSED and reason in why and why
@@ -630,62 +618,27 @@ def test_what_cannot_be_used_is_refused_and_the_next_is_served(split, changes, r
     assert not answers.faults
 
 
-def test_a_frame_whose_robot_no_longer_waits_is_not_worked_on(split) -> None:
-    answers = Answers()
-    edge = Edge(split, answers)
-    edge.submit(job(split, 'a', 1, patience_s=-1.0))
-    answers.wait(1)
-    edge.close()
-    assert answers.all[0][1] is Status.SUPERSEDED
-    assert edge.load().frame_rate_hz == 0
-
-
-def test_load_reports(split) -> None:
-    now = [100.0]
-    answers = Answers()
-    edge = Edge(split, answers, clock=lambda: now[0])
-    now[0] += 2.0
-    idle = edge.load()
-    assert (idle.sequence, idle.period_s, idle.utilisation, idle.queueing_s, idle.slowdown) == (1, 2.0, 0.0, {}, 1.0)
-    edge.submit(job(split, 'a', 1))
-    answers.wait(1)
-    now[0] += 0.5
-    busy = edge.load()
-    edge.close()
-    assert busy.session == idle.session and busy.sequence == 2
-    assert busy.frame_rate_hz == pytest.approx(2.0) and busy.robots == 1
-
-
-def test_a_tail_that_still_runs_does_not_make_the_edge_look_fast(split, monkeypatch) -> None:
-    now, answers, tail = [100.0], Answers(), split.tail
+def test_load_reports_go_out_periodically_also_while_a_tail_runs(split, monkeypatch) -> None:
+    answers, tail = Answers(), split.tail
     began, may_end = threading.Event(), threading.Event()
 
-    def take_long() -> None:
-        now[0] += 0.3
-
-    def still_run() -> None:
+    def still_run(index):
         began.set()
         assert may_end.wait(DEADLINE_S)
+        return tail(index)
 
-    edge = Edge(split, answers, profile=profile_that_says(split, {1: 0.1}), clock=lambda: now[0])
-    for number, first in ((1, take_long), (2, still_run)):
-        monkeypatch.setattr(split, 'tail', lambda index, first=first: lambda tensors: first() or tail(index)(tensors))
-        edge.submit(job(split, 'a', number))
-        if number == 1:
-            answers.wait(1)
-            assert edge.load().slowdown == pytest.approx(3.0)
+    monkeypatch.setattr(split, 'tail', still_run)
+    edge = Edge(split, answers, settings=EdgeSettings(load_period_s=0.01))
+    edge.submit(activation(split, 'a', 1))
     assert began.wait(DEADLINE_S)
-    now[0] += 0.2
-    during = edge.load()
+    count, deadline_s = len(answers.reports), time.monotonic() + DEADLINE_S
+    while len(answers.reports) < count + 3:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
     may_end.set()
-    answers.wait(2)
     edge.close()
-    edge.load()
-    now[0] += 0.2
-    idle = edge.load()
-    assert [status for _, status, *_ in answers.all] == [Status.OK] * 2
-    assert (during.utilisation, during.slowdown) == (pytest.approx(1.0), pytest.approx(3.0))
-    assert (idle.utilisation, idle.slowdown) == (0.0, 1.0)
+    assert answers.reports[-1].utilisation > 0.9
+    assert [report.sequence for report in answers.reports] == list(range(1, len(answers.reports) + 1))
 
 
 # ---- frames that share a run of the tail -------------------------------------------------------------------------
@@ -699,21 +652,17 @@ def profile_that_says(split: SplitModel, tail_s: dict[int, float]) -> Profile:
         for cut in split.cuts))
 
 
-def serve_together(split: SplitModel, tail_s: dict[int, float], indices: list[int], **options) -> list[tuple]:
-    """Have one robot for each split index send a frame while the edge is held; return (robot, batch) as answered."""
+def test_frames_of_equal_cuts_share_a_run_and_each_gets_its_own_outputs(split) -> None:
     answers = Answers()
-    edge = Edge(split, answers, profile=profile_that_says(split, tail_s), **options)
-    answers.gate.clear()
-    edge.submit(job(split, 'first', 0))
-    deadline_s = time.monotonic() + DEADLINE_S
-    while edge.load().queue_length:
-        assert time.monotonic() < deadline_s
-    for robot, index in enumerate(indices):
-        edge.submit(
-            job(split, robot, robot, split_index=index, payload=encode('raw', split.head(index)(picture(robot))))
-        )
+    edge = Edge(split, answers, profile=profile_that_says(split, {1: 0.01, 2: 0.012, 4: 0.016}),
+                settings=EdgeSettings(max_batch=4))
+    answers.gate.clear()  # the tail thread is held at its first answer while the queues fill
+    edge.submit(activation(split, 'first', 0))
+    for robot, index in enumerate([1, 0, 1, 1], 1):
+        payload = encode('raw', split.head(index)(picture(robot)))
+        edge.submit(activation(split, f'robot{robot}', robot, split_index=index, payload=payload))
     answers.gate.set()
-    answers.wait(1 + len(indices))
+    answers.wait(5)
     edge.close()
     assert not answers.faults and {status for _, status, *_ in answers.all} == {Status.OK}
     for (_, number), _, _, outputs, _ in answers.all:
@@ -721,70 +670,38 @@ def serve_together(split: SplitModel, tail_s: dict[int, float], indices: list[in
         assert outputs.keys() == whole.keys()
         assert all(torch.allclose(outputs[name], whole[name], atol=1e-4) for name in whole)
         assert all(outputs[name].shape == whole[name].shape for name in whole)
-    return [(robot, times.batch) for (robot, _), *_, times in answers.all[1:]]
-
-
-def test_equal_cuts_share_a_run_where_that_is_faster(split) -> None:
-    faster = {1: 0.01, 2: 0.012, 4: 0.016}
-    assert serve_together(split, faster, [1, 0, 1, 1], max_batch=4) == [(0, 3), (2, 3), (3, 3), (1, 1)]
-    assert serve_together(split, faster, [1, 1, 1], max_batch=2) == [(0, 2), (1, 2), (2, 1)]
-    assert serve_together(split, faster, [1, 1]) == [(0, 1), (1, 1)], 'exact by default'
-    slower = {1: 0.01, 2: 0.021, 4: 0.05}
-    assert serve_together(split, slower, [1, 1, 1, 1], max_batch=4) == [(robot, 1) for robot in range(4)]
-
-
-def test_a_frame_is_not_held_longer_than_allowed_for_others_to_come(split) -> None:
-    answers = Answers()
-    edge = Edge(
-        split, answers, profile=profile_that_says(split, {1: 0.01, 2: 0.012}), max_batch=2, max_batch_wait_s=0.3
-    )
-    edge.submit(job(split, 'a', 1))
-    answers.wait(1)
-    assert answers.all[0][-1].queueing_s < 0.2, 'there is no other robot to wait for'
-    edge.submit(job(split, 'b', 1))
-    answers.wait(2)
-    assert 0.3 <= answers.all[1][-1].queueing_s < DEADLINE_S / 2
-    edge.submit(job(split, 'a', 2))
-    edge.submit(job(split, 'b', 2))
-    answers.wait(4)
-    edge.close()
-    assert [times.batch for *_, times in answers.all] == [1, 1, 2, 2]
+    assert sorted(times.batch for *_, times in answers.all) == [1, 1, 3, 3, 3]
 
 
 def test_a_bad_frame_does_not_harm_those_that_would_have_shared_its_run(split) -> None:
     answers = Answers()
-    edge = Edge(
-        split, answers, profile=profile_that_says(split, {1: 0.01, 3: 0.012}), max_batch=3, max_batch_wait_s=60.0
-    )
-    for robot in 'abc':  # known to the edge, so that it waits for them
-        edge._lines[robot] = _Line(heard_s=time.monotonic())
-    edge.submit(job(split, 'a', 1))
-    edge.submit(job(split, 'b', 2, payload=[]))
-    edge.submit(job(split, 'c', 3))
-    answers.wait(3)
+    edge = Edge(split, answers, profile=profile_that_says(split, {1: 0.01, 3: 0.012}),
+                settings=EdgeSettings(max_batch=3))
+    answers.gate.clear()
+    edge.submit(activation(split, 'first', 0, split_index=1, payload=encode('raw', split.head(1)(picture(0)))))
+    edge.submit(activation(split, 'a', 1))
+    edge.submit(activation(split, 'b', 2, payload=[]))
+    edge.submit(activation(split, 'c', 3))
+    answers.gate.set()
+    answers.wait(4)
     edge.close()
-    assert {source[0]: (status, times.batch) for source, status, *_, times in answers.all} == {
+    assert {source[0]: (status, times.batch) for source, status, *_, times in answers.all[1:]} == {
         'a': (Status.OK, 2), 'b': (Status.REFUSED, 1), 'c': (Status.OK, 2)}
 
 
 def test_a_frame_of_several_images_is_exact_and_shares_no_run(split) -> None:
     answers = Answers()
-    edge = Edge(
-        split,
-        answers,
-        profile=profile_that_says(split, {1: 0.01, 3: 0.012}),
-        max_batch=2,
-        max_batch_wait_s=60.0,
-        max_images=2,
-    )
-    for robot in 'abcd':  # known to the edge, so that it waits for them
-        edge._lines[robot] = _Line(heard_s=time.monotonic())
+    edge = Edge(split, answers, profile=profile_that_says(split, {1: 0.01, 3: 0.012}),
+                settings=EdgeSettings(max_batch=2, max_images=2))
     two, three = (torch.cat([picture(number) for number in range(count)]) for count in (2, 3))
-    edge.submit(job(split, 'a', 1))
-    edge.submit(job(split, 'b', 2, payload=encode('raw', split.head(0)(two))))
-    edge.submit(job(split, 'c', 3))
-    edge.submit(job(split, 'd', 4, payload=encode('raw', split.head(0)(three))))
-    answers.wait(4)
+    answers.gate.clear()
+    edge.submit(activation(split, 'first', 0, split_index=1, payload=encode('raw', split.head(1)(picture(0)))))
+    edge.submit(activation(split, 'a', 1))
+    edge.submit(activation(split, 'b', 2, payload=encode('raw', split.head(0)(two))))
+    edge.submit(activation(split, 'c', 3))
+    answers.gate.set()
+    edge.submit(activation(split, 'd', 4, payload=encode('raw', split.head(0)(three))))
+    answers.wait(5)
     edge.close()
     got = {source[0]: (status, times.batch, why, outputs) for source, status, why, outputs, times in answers.all}
     assert [got[robot][:2] for robot in 'abcd'] == [
@@ -799,27 +716,32 @@ def test_a_detectors_outputs_are_told_apart_by_their_numbers() -> None:
     assert of_image(outputs, 11, 12, by_name=True) == {'boxes.0': torch.tensor([11]), 'scores.0': torch.tensor([11])}
 
 
-def test_a_robot_that_left_while_its_frame_waited_stops_nobody(split) -> None:
+@pytest.mark.parametrize('fails', ['acknowledge', 'answer'])
+def test_a_robot_that_left_while_its_frame_waited_stops_nobody(split, fails) -> None:
     answers = Answers()
-    answer = answers.answer
+    send = getattr(answers, fails)
 
-    def refuse_the_one_that_left(job, *rest) -> None:
-        if job.robot == 'left':
+    def fail_for_the_one_that_left(frame) -> None:
+        if frame.robot == 'left':
             raise RuntimeError('destroyed')
-        answer(job, *rest)
+        send(frame)
 
-    answers.answer = refuse_the_one_that_left
+    setattr(answers, fails, fail_for_the_one_that_left)
     edge = Edge(split, answers)
-    edge.submit(job(split, 'left', 1, patience_s=-1.0))
-    edge.submit(job(split, 'left', 2))
-    edge.submit(job(split, 'left', 3, fingerprint='another'))
-    edge.submit(job(split, 'stays', 4))
-    answers.wait(1)
+    edge.submit(activation(split, 'left', 1, answer_timeout_s=-1.0))
+    edge.submit(activation(split, 'left', 2))
+    edge.submit(activation(split, 'left', 3, fingerprint='another'))
+    edge.submit(activation(split, 'stays', 4))
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not any(source == ('stays', 4) for source, *_ in answers.all):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
     edge.close()
-    assert answers.all[0][:2] == (('stays', 4), Status.OK)
+    assert [status for source, status, *_ in answers.all if source == ('stays', 4)] == [Status.OK]
+    assert 'RuntimeError: destroyed' in answers.faults[0]
 
 
-@pytest.mark.parametrize('where', ['declared_batch', 'decode', 'of_image', '_serve'])
+@pytest.mark.parametrize('where', ['declared_batch', 'decode', 'of_image'])
 def test_each_frame_is_answered_whatever_goes_wrong_in_the_edge(split, monkeypatch, where) -> None:
     """A fault of the edge's own code, not of the frame, wherever it happens."""
     answers = Answers()
@@ -828,14 +750,11 @@ def test_each_frame_is_answered_whatever_goes_wrong_in_the_edge(split, monkeypat
     def fail(*_) -> None:
         raise ZeroDivisionError('a fault of our own')
 
-    if where == '_serve':  # any other place on the tail's thread
-        monkeypatch.setattr(edge, '_serve', fail)
-    else:
-        monkeypatch.setattr(edge_module, where, fail)
-    edge.submit(job(split, 'a', 1))
+    monkeypatch.setattr(edge_module, where, fail)
+    edge.submit(activation(split, 'a', 1))
     answers.wait(1)
     monkeypatch.undo()
-    edge.submit(job(split, 'a', 2))
+    edge.submit(activation(split, 'a', 2))
     answers.wait(2)
     edge.close()
     assert [(status, bool(outputs)) for _, status, _, outputs, _ in answers.all] == [
@@ -847,66 +766,83 @@ def test_a_fault_in_one_frame_leaves_those_that_share_its_run_served(split, monk
     decode = edge_module.decode
 
     def fail_one(codec, payload, *rest):
-        if payload is bad.payload:
+        if payload is bad_payload:
             raise ZeroDivisionError
         return decode(codec, payload, *rest)
 
-    bad = job(split, 'bad', 1)
+    bad = activation(split, 'bad', 1)
+    bad_payload = bad.payload
     monkeypatch.setattr(edge_module, 'decode', fail_one)
     answers = Answers()
-    edge = Edge(split, answers)
-    edge._serve([bad, job(split, 'good', 2)])
+    edge = Edge(split, answers, profile=profile_that_says(split, {1: 0.01, 2: 0.012}),
+                settings=EdgeSettings(max_batch=2))
+    answers.gate.clear()
+    edge.submit(activation(split, 'first', 0))
+    edge.submit(bad)
+    edge.submit(activation(split, 'good', 2))
+    answers.gate.set()
+    answers.wait(3)
     edge.close()
     assert {source: status for source, status, *_ in answers.all} == {
-        ('bad', 1): Status.FAILED, ('good', 2): Status.OK}
+        ('first', 0): Status.OK, ('bad', 1): Status.FAILED, ('good', 2): Status.OK}
 
 
 def test_outputs_that_cannot_be_sent_are_answered_as_a_failure(split) -> None:
     answers = Answers()
     answer = answers.answer
 
-    def refuse_outputs(job, status, reason, outputs, times) -> None:
-        if outputs:
+    def refuse_outputs(frame) -> None:
+        if frame.outputs:
             raise MemoryError
-        answer(job, status, reason, outputs, times)
+        answer(frame)
 
     answers.answer = refuse_outputs
     edge = Edge(split, answers)
-    edge.submit(job(split, 'a', 1))
+    edge.submit(activation(split, 'a', 1))
     answers.wait(1)
     edge.close()
     assert answers.all[0][1] is Status.FAILED and 'MemoryError' in answers.all[0][2]
+    assert (edge.counts()['failed'], edge.counts()['answered']) == (1, 0)
 
 
-def test_what_waits_for_a_robot_that_left_or_comes_after_the_end_is_answered(split) -> None:
+def test_an_edge_that_is_closed_answers_what_waits_and_what_comes_later(split) -> None:
     answers = Answers()
     edge = Edge(split, answers)
-    with edge._changed:  # the tail's thread takes nothing meanwhile
-        edge.submit(job(split, 'a', 1))
-        edge.forget('a')
+    answers.gate.clear()
+    edge.submit(activation(split, 'a', 1))
+    edge.submit(activation(split, 'a', 2))
+    closing = threading.Thread(target=edge.close, args=(DEADLINE_S,))
+    closing.start()
+    answers.gate.set()
+    closing.join(DEADLINE_S)
+    edge.submit(activation(split, 'a', 3))
+    assert {source[1]: status for source, status, *_ in answers.all} == {
+        1: Status.OK, 2: Status.SUPERSEDED, 3: Status.SUPERSEDED}
+    assert not edge.is_running
+
+
+def test_nothing_is_kept_of_a_frame_that_is_answered(split) -> None:
+    answers = Answers()
+    answers.answer = lambda frame: kept.append(weakref.ref(frame))
+    kept: list[weakref.ref] = []
+    edge = Edge(split, answers)
+    for number in range(2):
+        edge.submit(activation(split, 'a', number))
+    deadline_s = time.monotonic() + DEADLINE_S
+    while len(kept) < 2 or any(reference() is not None for reference in kept):
+        gc.collect()
+        assert time.monotonic() < deadline_s
     edge.close()
-    edge.submit(job(split, 'a', 2))
-    assert [(source[1], status) for source, status, *_ in answers.all] == [
-        (1, Status.SUPERSEDED), (2, Status.SUPERSEDED)]
 
 
 def test_robots_without_end_leave_a_bounded_trace(split) -> None:
     answers = Answers()
     edge = Edge(split, answers)
-    for number in range(2 * MOST_ROBOTS):
-        edge.submit(job(split, f'robot{number}', number, fingerprint='another', payload=()))
+    for number in range(2 * MAX_ROBOTS):
+        edge.submit(activation(split, f'robot{number}', number, fingerprint='another', payload=()))
         edge.on_split(f'robot{number}', split.fingerprint, split.local_index, '')
     counts, robots = edge.counts(), edge.splits()
     edge.close()
-    assert counts['refused'] == 2 * MOST_ROBOTS
-    assert len(counts) < MOST_ROBOTS + 10 and len(robots) <= MOST_ROBOTS
-    assert f'robot{2 * MOST_ROBOTS - 1}' in robots
-
-
-def test_a_robot_that_left_is_not_counted_again_by_what_was_under_way(split) -> None:
-    answers = Answers()
-    edge = Edge(split, answers)
-    late = job(split, 'left', 1, codec='pickle')
-    edge._serve([late])  # the tail's thread has taken it, and its robot is forgotten meanwhile
-    edge.close()
-    assert late.answered and 'refused from left' not in edge.counts()
+    assert counts['refused'] == 2 * MAX_ROBOTS
+    assert len(counts) < MAX_ROBOTS + 10 and len(robots) <= MAX_ROBOTS
+    assert f'robot{2 * MAX_ROBOTS - 1}' in robots

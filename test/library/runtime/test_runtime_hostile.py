@@ -20,10 +20,11 @@ from dynsplit_ros.codec import CODECS, encode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, SplitDecision, Status
+from dynsplit_ros.policies.edge import EdgeSettings
+from dynsplit_ros.policies.records import EdgeFrame, EdgeTimes, FrameRecord, SplitDecision, Status
 from dynsplit_ros.profile.measure import measure
 from dynsplit_ros.profile.profile import merge, Profile
-from dynsplit_ros.runtime.edge import Edge, Job
+from dynsplit_ros.runtime.edge import Edge
 from dynsplit_ros.runtime.monitor import LoadReport, Monitor
 from dynsplit_ros.runtime.robot import Robot
 
@@ -186,15 +187,22 @@ def test_a_codec_that_cannot_carry_the_cut_costs_no_frame(split, robot) -> None:
 
 
 class Answers:
-    """Collects answers by job; refuses to send some, as a publisher does whose robot has left."""
+    """Collects answers by source; refuses to send some, as a publisher does whose robot has left."""
 
     def __init__(self) -> None:
-        self.by_job: dict[object, list[tuple[Status, str, dict]]] = {}
+        self.by_source: dict[object, list[tuple[Status, str, dict]]] = {}
+        self.reports: list[LoadReport] = []
 
-    def answer(self, job: Job, status: Status, reason: str, outputs: dict, times: EdgeTimes) -> None:
-        if job.robot.startswith('gone'):
+    def acknowledge(self, frame: EdgeFrame) -> None:
+        if frame.robot.startswith('gone'):
             raise RuntimeError('destroyed')
-        self.by_job.setdefault(job.source, []).append((status, reason, outputs))
+
+    def answer(self, frame: EdgeFrame) -> None:
+        self.acknowledge(frame)
+        self.by_source.setdefault(frame.source, []).append((frame.status, frame.reason, frame.outputs or {}))
+
+    def report_load(self, report: LoadReport, queueing_s: object) -> None:
+        self.reports.append(report)
 
     def fault(self, reason: str) -> None:
         pass
@@ -203,10 +211,10 @@ class Answers:
 @pytest.fixture(scope='module')
 def edge(split: SplitModel):
     answers = Answers()
-    edge = Edge(split, answers, max_batch=4, max_batch_wait_s=0.001)
+    edge = Edge(split, answers, settings=EdgeSettings(max_batch=4, max_batch_wait_s=0.001, load_period_s=0.01))
     yield edge, answers
     edge.close()
-    assert not edge._thread.is_alive()
+    assert not edge.is_running
 
 
 encoded = st.builds(EncodedTensor, texts, st.one_of(st.sampled_from(['uint8', 'float32', 'object']), texts),
@@ -216,38 +224,37 @@ encoded = st.builds(EncodedTensor, texts, st.one_of(st.sampled_from(['uint8', 'f
 
 @fuzz(150)
 @given(jobs=st.lists(st.fixed_dictionaries({}, optional={
-    'fingerprint': texts, 'split_index': small, 'codec': texts, 'patience_s': numbers,
+    'fingerprint': texts, 'split_index': small, 'codec': texts, 'answer_timeout_s': numbers,
     'payload': st.lists(encoded, max_size=3), 'robot': st.sampled_from(['gone', 'gone too', 'b'])}), max_size=8))
 def test_the_edge_answers_what_is_good_among_what_is_not(split, edge, jobs) -> None:
     edge, answers = edge
-    answers.by_job.clear()
+    answers.by_source.clear()
     good = encode('raw', split.head(1)(picture(1)))
     for number, changes in enumerate(jobs):
         values = {'robot': 'b', 'source': number, 'fingerprint': split.fingerprint, 'split_index': 1, 'codec': 'raw',
-                  'patience_s': 60.0, 'payload': good}
-        edge.submit(Job(**{**values, **changes}))
-    edge.submit(Job('good', 'good', split.fingerprint, 1, 'raw', 60.0, good))
+                  'answer_timeout_s': 60.0, 'payload': good}
+        edge.submit(EdgeFrame(**{**values, **changes}))
+    edge.submit(EdgeFrame('good', 'good', split.fingerprint, 1, 'raw', 60.0, good))
     expected = {number for number, changes in enumerate(jobs) if changes.get('robot', 'b') == 'b'} | {'good'}
-    wait(lambda: answers.by_job.keys() == expected)
-    assert all(len(given) == 1 for given in answers.by_job.values())
-    (status, _, outputs), = answers.by_job['good']
+    wait(lambda: answers.by_source.keys() == expected)
+    assert all(len(given) == 1 for given in answers.by_source.values())
+    (status, _, outputs), = answers.by_source['good']
     whole = split.whole(picture(1))
     assert status is Status.OK and all(torch.allclose(outputs[name], whole[name], atol=1e-4) for name in whole)
-    for (status, reason, outputs), in answers.by_job.values():
+    for (status, reason, outputs), in answers.by_source.values():
         assert (status is Status.OK) == bool(outputs) == (not reason)
         assert len(reason) < 1000
-    assert edge._thread.is_alive()
-    load = edge.load()
-    assert 0 <= load.utilisation <= 1 and math.isfinite(load.slowdown)
+    assert edge.is_running
+    assert all(0 <= load.utilisation <= 1 and math.isfinite(load.slowdown) for load in answers.reports)
 
 
 def test_an_oversized_payload_is_refused_before_its_turn(split, edge) -> None:
     edge, answers = edge
-    answers.by_job.clear()
+    answers.by_source.clear()
     specs = split.cuts[0].tensors
     huge = [EncodedTensor(specs[0].name, specs[0].dtype, specs[0].shape, bytes(20_000_000))]
-    edge.submit(Job('b', 'huge', split.fingerprint, 0, 'raw', 60.0, huge))
-    (status, reason, _), = answers.by_job['huge']  # at once, on this thread
+    edge.submit(EdgeFrame('b', 'huge', split.fingerprint, 0, 'raw', 60.0, huge))
+    (status, reason, _), = answers.by_source['huge']  # at once, on this thread
     assert status is Status.REFUSED and '20000000 bytes' in reason
 
 

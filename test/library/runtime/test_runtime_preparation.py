@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from test_runtime import Answers, job, SlowSplit
+from test_runtime import activation, Answers, SlowSplit
 import torch
 from worlds import DEADLINE_S
 
@@ -16,6 +16,7 @@ from dynsplit_ros.codec import encode
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import split as partition, SplitModel
+from dynsplit_ros.policies.edge import EdgeSettings
 from dynsplit_ros.policies.records import Status
 from dynsplit_ros.runtime.edge import Edge
 
@@ -68,7 +69,7 @@ class Gate:
 
 def test_the_tail_has_run_before_the_first_activation_arrives(split, built) -> None:
     payload = encode('raw', split.head(2)(torch.zeros((1, 3, 32, 32), dtype=torch.uint8)))
-    first = job(split, 'a', 1, split_index=2, payload=payload)
+    first = activation(split, 'a', 1, split_index=2, payload=payload)
     del built[:]
     answers = Answers()
     edge = Edge(split, answers)
@@ -86,9 +87,9 @@ def test_the_tail_has_run_before_the_first_activation_arrives(split, built) -> N
 def test_a_tail_is_prepared_for_as_many_images_as_the_robot_sends(split) -> None:
     seen = []
     answers, noting = Answers(), SlowSplit(split, prepare_tail=lambda index, images, stop: not seen.append(images))
-    edge = Edge(noting, answers, max_images=4)
+    edge = Edge(noting, answers, settings=EdgeSettings(max_images=4))
     images = torch.zeros((3, 3, 32, 32), dtype=torch.uint8)
-    edge.submit(job(split, 'a', 1, payload=encode('raw', split.head(0)(images))))
+    edge.submit(activation(split, 'a', 1, payload=encode('raw', split.head(0)(images))))
     answers.wait(1)
     edge.on_split('a', split.fingerprint, 1, 'raw')
     wait(lambda: seen)
@@ -100,7 +101,7 @@ def test_a_tail_is_prepared_for_as_many_images_as_the_robot_sends(split) -> None
 def test_before_a_robots_first_frame_the_tail_is_prepared_for_as_many_images_as_the_edge_takes(split) -> None:
     seen = []
     noting = SlowSplit(split, prepare_tail=lambda index, images, stop: not seen.append(images))
-    edge = Edge(noting, Answers(), max_images=4)
+    edge = Edge(noting, Answers(), settings=EdgeSettings(max_images=4))
     edge.on_split('a', split.fingerprint, 1, 'raw')
     wait(lambda: seen)
     edge.close()
@@ -163,12 +164,12 @@ def test_frames_are_served_while_a_tail_is_prepared(split) -> None:
     edge = Edge(gate.split, answers)
     edge.on_split('a', split.fingerprint, 3, 'raw')
     wait(lambda: gate.begun)
-    edge.submit(job(split, 'a', 1))
-    edge.submit(job(split, 'b', 2))
+    edge.submit(activation(split, 'a', 1))
+    edge.submit(activation(split, 'b', 2))
     answers.wait(2)
     edge.close()
     assert [status for _, status, *_ in answers.all] == [Status.OK] * 2
-    assert not edge._preparation._thread.is_alive(), 'a preparation held up the end'
+    assert not edge.is_running, 'a preparation held up the end'
 
 
 def test_a_part_that_is_being_built_holds_up_no_other(split, monkeypatch) -> None:

@@ -1,0 +1,429 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+What the edge does with each event: a state machine without clock and threads.
+
+Events are the ``on_...`` methods of :class:`EdgePolicy`; each is given the instant at which it happens and returns the
+actions that follow from it, to be carried out in their order. A frame goes through these events (and actions)::
+
+    on_activation (Acknowledge; RunTail) -> on_decoded -> on_tail_done (Answer) -> on_answers_sent (the next RunTail)
+
+The edge runs one tail at a time, for one frame or a batch, and prepares one tail at a time beside it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+import math
+from typing import Any
+
+import numpy as np
+
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.estimators.load import LoadReport
+from dynsplit_ros.policies.edge_load import LoadMeter
+from dynsplit_ros.policies.edge_queue import FairQueue, MAX_ROBOTS
+from dynsplit_ros.policies.records import EdgeFrame, EdgeTimes, Status
+
+#: Largest payload: this many times the bytes of the cut's tensors, and as many bytes for headers. No codec writes more.
+#: Larger payloads are refused at once, so that they do not fill the memory while they wait.
+PAYLOAD_RATIO, PAYLOAD_HEADER_BYTES = 2, 10_000
+_CLOSED = 'the edge stopped before it ran the tail'
+
+
+@dataclass(frozen=True)
+class Acknowledge:
+    """Tell the robot that the frame's activation has arrived."""
+
+    frame: EdgeFrame
+
+
+@dataclass(frozen=True)
+class RunTail:
+    """
+    Decode the frames' payloads and run the tail of their split once for all of them.
+
+    Call ``on_unreadable`` for each payload that does not decode, ``on_decoded``, then ``on_tail_done`` with the outputs
+    of each readable frame, and in any case ``on_answers_sent`` at the end.
+    """
+
+    frames: tuple[EdgeFrame, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Send the robot the frame's status and, if that is OK, its outputs; call ``on_answer_failed`` if that fails."""
+
+    frame: EdgeFrame
+
+
+@dataclass(frozen=True)
+class PrepareTail:
+    """Build and warm up the tail of a split for frames of ``images`` images; then call ``on_prepared``."""
+
+    split_index: int
+    images: int
+
+
+@dataclass(frozen=True)
+class ReportLoad:
+    """Send the load report to all robots, each with its own queueing delay from ``queueing_s`` (0 if missing)."""
+
+    report: LoadReport
+    queueing_s: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class WakeAt:
+    """Call ``on_time`` at this instant (infinity: not at all); replaces the WakeAt before it."""
+
+    at_s: float
+
+
+Action = Acknowledge | RunTail | Answer | PrepareTail | ReportLoad | WakeAt
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """
+    What the policy knows of the model that the edge serves.
+
+    ``cut_bytes`` holds the raw size of each cut that a robot can send, for one image; the split after the last one is
+    local inference. ``tail_s`` holds the profiled seconds of these tails by batch size, or is empty. ``can_share``
+    says whether frames of several robots may share a run.
+    """
+
+    fingerprint: str
+    cut_bytes: Sequence[int]
+    codecs: Collection[str]
+    tail_s: Sequence[Mapping[int, float]] = ()
+    can_share: bool = False
+
+    @property
+    def local_index(self) -> int:
+        """The split of local inference, which the edge has no part in."""
+        return len(self.cut_bytes)
+
+    def unloaded_s(self) -> dict[tuple[int, int], float]:
+        """Return the profiled time of each tail by split and batch size, interpolated between measured sizes."""
+        times_s: dict[tuple[int, int], float] = {}
+        for index, tail_s in enumerate(self.tail_s):
+            sizes = range(1, max(tail_s) + 1)
+            interpolated_s = np.interp(sizes, sorted(tail_s), [tail_s[size] for size in sorted(tail_s)])
+            times_s |= {(index, size): float(time_s) for size, time_s in zip(sizes, interpolated_s)}
+        return times_s
+
+
+@dataclass(frozen=True)
+class EdgeSettings:
+    """
+    Limits of the edge.
+
+    At most ``max_waiting`` frames of one robot wait. Up to ``max_batch`` frames of different robots share a run, and a
+    frame waits for that at most ``max_batch_wait_s`` seconds. A frame has at most ``max_images`` images. Load reports
+    are ``load_period_s`` seconds apart (infinity: none).
+    """
+
+    max_waiting: int = 2
+    max_batch: int = 1
+    max_batch_wait_s: float = 0.0
+    max_images: int = 1
+    load_period_s: float = math.inf
+
+
+@dataclass
+class _Run:
+    frames: tuple[EdgeFrame, ...]
+    started_s: float
+    decoded_s: float = math.nan
+
+
+class EdgePolicy:
+    """
+    Decides for the edge which tail to run next, for which frames, and how each frame is answered.
+
+    - Each activation is acknowledged on arrival and answered exactly once.
+    - Activations that the edge cannot use are refused at once: another model, unknown split, too many images, too
+      large.
+    - Each robot has a short queue. A frame that does not fit supersedes the oldest one of its robot.
+    - The robot that was served longest ago is next (:class:`~dynsplit_ros.policies.edge_queue.FairQueue`).
+    - Frames of the same cut and of different robots share a run where the profile says that this is faster.
+    - A frame whose robot no longer waits for it is answered SUPERSEDED without a run.
+    - When a robot announces a split, its tail is prepared, unless a newer announcement replaces it first.
+    - A load report goes out periodically (:class:`~dynsplit_ros.policies.edge_load.LoadMeter`).
+
+    Call ``on_start`` first. All instants come from one monotonic clock.
+    """
+
+    def __init__(self, model: ServedModel, settings: EdgeSettings = EdgeSettings(), session: int = 0) -> None:
+        self.model = model
+        self.settings = settings
+        self.session = session
+        unloaded_s = model.unloaded_s()
+        self._robots = FairQueue(_batch_sizes(model, settings, unloaded_s), settings.max_batch_wait_s)
+        self._meter = LoadMeter(session, unloaded_s)
+        self._run: _Run | None = None
+        self._to_prepare: dict[str, int] = {}  # robots that wait for a tail, first come first, and their images
+        self._is_preparing = False
+        self._closed = False
+        self._counts: Counter[str] = Counter()
+        self._report_s = self._wake_s = math.inf
+        self._actions: list[Action] = []
+
+    # ---- what can be asked ---------------------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, int]:
+        """
+        Return how many frames were answered with each status since the start, and how many tails were prepared.
+
+        Refused frames are also counted by reason and, for robots that the edge remembers, by robot.
+        """
+        by_robot = {f'refused from {robot}': queue.refused for robot, queue in self._robots if queue.refused}
+        return dict(sorted({'prepared': 0, **self._counts, **by_robot}.items()))
+
+    def splits(self) -> dict[str, tuple[int, str]]:
+        """Return the split and the codec (empty for local inference) that each robot has announced."""
+        return {robot: queue.split for robot, queue in self._robots if queue.split is not None}
+
+    @property
+    def waiting(self) -> list[EdgeFrame]:
+        """The frames that wait for their tail, oldest first."""
+        return sorted((frame for _, queue in self._robots for frame in queue.frames), key=lambda frame: frame.arrived_s)
+
+    # ---- robots --------------------------------------------------------------------------------------------------
+
+    def on_activation(self, frame: EdgeFrame, now_s: float) -> list[Action]:
+        """Acknowledge an activation; queue it, or answer it at once if the edge cannot use it."""
+        frame.arrived_s = now_s
+        self._actions.append(Acknowledge(frame))
+        queue = self._robots.of(frame.robot)
+        if (refusal := self._refusal(frame)) is not None:
+            self._refuse(frame, *refusal)
+        elif self._closed:
+            self._supersede(frame, _CLOSED)
+        elif queue is None:
+            self._refuse(frame, 'too many robots', f'frames of {MAX_ROBOTS} other robots are in the queue')
+        elif (superseded := queue.add(frame, self.settings.max_waiting)) is not None:
+            self._supersede(superseded, 'a newer frame of its robot replaced it in the queue')
+        return self._act(now_s)
+
+    def on_decision(self, robot: str, fingerprint: str, split_index: int, codec: str, now_s: float) -> list[Action]:
+        """
+        Note the split that a robot announces, and prepare its tail.
+
+        The tail is prepared for as many images as the robot's last frame had; before its first one, for ``max_images``.
+        Raises DynsplitError for a decision that this edge cannot serve, and forgets the robot's announcement before it.
+        """
+        queue = self._robots.of(robot)
+        if queue is None:
+            return []
+        try:
+            self._check(fingerprint, split_index, codec)
+        except DynsplitError:
+            queue.split = None
+            self._to_prepare.pop(robot, None)
+            raise
+        if split_index < self.model.local_index:
+            queue.split = split_index, codec
+            self._to_prepare[robot] = queue.images or self.settings.max_images
+        else:
+            queue.split = split_index, ''
+            self._to_prepare.pop(robot, None)
+        return self._act(now_s)
+
+    def on_robot_left(self, robot: str, now_s: float) -> list[Action]:
+        """Forget a robot that has left, and answer its waiting frames."""
+        self._to_prepare.pop(robot, None)
+        for frame in self._robots.remove(robot):
+            self._supersede(frame, 'its robot has left')
+        return self._act(now_s)
+
+    # ---- the tail ------------------------------------------------------------------------------------------------
+
+    def on_unreadable(self, frame: EdgeFrame, reason: str, now_s: float) -> list[Action]:
+        """Refuse a frame whose payload does not decode; the other frames of its run go on."""
+        self._refuse(frame, 'unreadable', reason)
+        return self._act(now_s)
+
+    def on_decoded(self, now_s: float) -> list[Action]:
+        """Note that the tail of the run starts now."""
+        self._running().decoded_s = now_s
+        return self._act(now_s)
+
+    def on_tail_done(self, outputs: Sequence[Any], now_s: float) -> list[Action]:
+        """Answer the frames of the run; ``outputs`` holds those of each readable frame, in their order."""
+        run = self._running()
+        frames = [frame for frame in run.frames if frame.status is None]
+        images = sum(frame.images for frame in frames)
+        tail_s = now_s - run.decoded_s
+        self._meter.on_tail(run.frames[0].split_index, images, len(frames), tail_s)
+        for frame, output in zip(frames, outputs, strict=True):
+            frame.outputs = output
+            frame.times = EdgeTimes(
+                held_s=now_s - frame.arrived_s, queueing_s=run.started_s - frame.arrived_s,
+                decode_s=run.decoded_s - run.started_s, tail_s=tail_s, batch=len(frames))
+            self._answer(frame, Status.OK, '')
+        return self._act(now_s)
+
+    def on_answers_sent(self, now_s: float) -> list[Action]:
+        """End the run and start the next one."""
+        self._meter.end_run(now_s)
+        self._run = None
+        return self._act(now_s)
+
+    def on_failed(self, frames: Sequence[EdgeFrame], reason: str, now_s: float) -> list[Action]:
+        """Answer frames that met an error which is not their own, unless they have their answer."""
+        for frame in frames:
+            if frame.status is None:
+                self._answer(frame, Status.FAILED, reason)
+        return self._act(now_s)
+
+    def on_answer_failed(self, frame: EdgeFrame, reason: str, now_s: float) -> list[Action]:
+        """Answer a frame whose outputs cannot be sent as failed; other answers are not repeated."""
+        if frame.status is Status.OK:
+            self._counts['answered'] -= 1
+            frame.outputs = None
+            self._answer(frame, Status.FAILED, reason)
+        return self._act(now_s)
+
+    # ---- preparation and time ------------------------------------------------------------------------------------
+
+    def on_prepared(self, did: bool, now_s: float) -> list[Action]:
+        """Prepare the next tail; ``did`` is False if the tail was ready before or cannot be prepared."""
+        self._counts['prepared'] += did
+        self._is_preparing = False
+        return self._act(now_s)
+
+    def on_start(self, now_s: float) -> list[Action]:
+        """Begin the first period of the load reports."""
+        self._meter.start(now_s)
+        self._report_s = now_s + self.settings.load_period_s
+        return self._act(now_s)
+
+    def on_time(self, now_s: float) -> list[Action]:
+        """Let time pass; to be called at the instant of the latest WakeAt."""
+        return self._act(now_s)
+
+    def on_close(self, now_s: float) -> list[Action]:
+        """Answer the waiting frames, and start nothing more."""
+        self._closed = True
+        for _, queue in self._robots:
+            while queue.frames:
+                self._supersede(queue.take(now_s), _CLOSED)
+        return self._act(now_s)
+
+    # ---- the rules -----------------------------------------------------------------------------------------------
+
+    def _act(self, now_s: float) -> list[Action]:
+        """Do what time and the new state allow, and return all actions of this event."""
+        wake_s = math.inf
+        if not self._closed:
+            self._prepare_next()
+            wake_s = min(self._start_run(now_s), self._report_load(now_s))
+        if wake_s != self._wake_s:
+            self._wake_s = wake_s
+            self._actions.append(WakeAt(wake_s))
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _start_run(self, now_s: float) -> float:
+        """Start the next run if none is under way; return when to look again."""
+        while self._run is None:
+            queues, look_s = self._robots.next_run(now_s)
+            if not queues:
+                return look_s
+            expired = [queue.frames[0].is_expired(now_s) for queue in queues]
+            if not all(expired):
+                self._meter.begin_run(queues, self._robots, now_s)
+            frames = [queue.take(now_s) for queue in queues]
+            for frame, is_expired in zip(frames, expired):
+                if is_expired:
+                    self._supersede(frame, 'its answer timeout passed while it waited')
+            if not all(expired):
+                for queue in queues:
+                    queue.served_s = now_s
+                self._run = _Run(tuple(frame for frame in frames if frame.status is None), now_s)
+                self._actions.append(RunTail(self._run.frames))
+        return math.inf
+
+    def _running(self) -> _Run:
+        if self._run is None:
+            raise ValueError('an event of the tail came while no tail runs')
+        return self._run
+
+    def _prepare_next(self) -> None:
+        while self._to_prepare and not self._is_preparing:
+            robot = next(iter(self._to_prepare))
+            images, queue = self._to_prepare.pop(robot), self._robots.get(robot)
+            if queue is not None and queue.split is not None:
+                self._is_preparing = True
+                self._actions.append(PrepareTail(queue.split[0], images))
+
+    def _report_load(self, now_s: float) -> float:
+        """Send a load report if it is due; return when the next one is."""
+        if now_s >= self._report_s:
+            self._report_s += self.settings.load_period_s
+            if now_s >= self._report_s:  # reports that were missed are not made up for
+                self._report_s = now_s + self.settings.load_period_s
+            self._actions.append(ReportLoad(*self._meter.report(self._robots, self._counts['refused'], now_s)))
+        return self._report_s
+
+    def _refusal(self, frame: EdgeFrame) -> tuple[str, str] | None:
+        """Return the kind and the reason for which the edge cannot use an activation."""
+        model, max_images = self.model, self.settings.max_images
+        if frame.fingerprint != model.fingerprint:
+            return 'another model', (
+                f'this edge serves the model with fingerprint {model.fingerprint}, the activation is of '
+                f'{frame.fingerprint[:64]!r}; run the same model, weights and input size on both')
+        if not 0 <= frame.split_index < model.local_index:
+            return 'no such split', (
+                f'split {frame.split_index} cannot be sent; allowed are 0 to {model.local_index - 1}')
+        if frame.images > max_images:
+            return 'too many images', (
+                f'the frame has {frame.images} images, but this edge takes {max_images}; start the edge with the '
+                'parameter batch as on the robot')
+        max_bytes = PAYLOAD_RATIO * max_images * model.cut_bytes[frame.split_index] + PAYLOAD_HEADER_BYTES
+        if frame.payload_bytes > max_bytes:
+            return 'too large', (
+                f'the payload has {frame.payload_bytes} bytes, but no codec makes more than {max_bytes} of split '
+                f'{frame.split_index}')
+        return None
+
+    def _check(self, fingerprint: str, split_index: int, codec: str) -> None:
+        """Raise DynsplitError for a decision that this edge cannot serve."""
+        local = self.model.local_index
+        if fingerprint != self.model.fingerprint:
+            raise DynsplitError(f'the decision is for the model {fingerprint[:12]!r}, but this edge serves '
+                                f'{self.model.fingerprint[:12]}; run the same model, weights and input size on both')
+        if not 0 <= split_index <= local:
+            raise DynsplitError(f'the decision names split {split_index}, but this model has 0 to {local}; run the '
+                                'same version of this package on all sides')
+        if split_index < local and codec not in self.model.codecs:
+            raise DynsplitError(f'the decision names the codec {codec[:40]!r}, but known are '
+                                f'{", ".join(self.model.codecs)}; run the same version of this package on all sides')
+
+    def _refuse(self, frame: EdgeFrame, kind: str, reason: str) -> None:
+        self._counts[f'refused: {kind}'] += 1
+        if (queue := self._robots.get(frame.robot)) is not None:
+            queue.refused += 1
+        self._answer(frame, Status.REFUSED, reason)
+
+    def _supersede(self, frame: EdgeFrame, reason: str) -> None:
+        self._answer(frame, Status.SUPERSEDED, reason)
+
+    def _answer(self, frame: EdgeFrame, status: Status, reason: str) -> None:
+        frame.status, frame.reason, frame.payload = status, reason, ()
+        self._counts['answered' if status is Status.OK else status.name.lower()] += 1
+        self._actions.append(Answer(frame))
+
+
+def _batch_sizes(model: ServedModel, settings: EdgeSettings, unloaded_s: Mapping[tuple[int, int], float]
+                 ) -> dict[int, list[int]]:
+    """Return, by split, the numbers of frames for which a shared run is faster than one run after the other."""
+    sizes: dict[int, list[int]] = {}
+    for (index, size), time_s in unloaded_s.items():
+        if model.can_share and 1 < size <= settings.max_batch and time_s < size * model.tail_s[index][1]:
+            sizes.setdefault(index, []).append(size)
+    return sizes
