@@ -39,8 +39,9 @@ class LoadedModel:
     A module in evaluation mode and what belongs to it.
 
     ``module`` takes float images [N, 3, H, W] (``normalise``'s output), or, where ``image_list`` is true, a
-    list of N images [3, H, W], as torchvision's detectors do. ``input_size`` is (H, W); ``max_batch`` is the
-    largest N, or ``None`` for any; ``torchvision`` tells the models whose traces this package's tests cover.
+    list of N images [3, H, W]; a split finds out at its first run which of both a module of your own takes.
+    ``input_size`` is (H, W); ``max_batch`` is the largest N, or ``None`` for any; ``torchvision`` tells the models
+    whose traces this package's tests cover.
     ``labels`` and ``keypoint_names`` are empty where the model has none. ``label_map`` comes behind the module of a
     segmentation, as a part of the network.
     """
@@ -163,7 +164,9 @@ def load_model(
         model.normalise = Normalise(mean, std)
     if labels is not None:
         model.labels = list(labels)
-    model.module.eval().requires_grad_(False)
+    model.module.eval()
+    for parameter in model.module.parameters():  # a scripted module has no requires_grad_ of its own
+        parameter.requires_grad_(False)
     return model
 
 
@@ -335,6 +338,8 @@ def _from_factory(
             ) from error
     if not isinstance(module, nn.Module):
         raise DynsplitError(f'{name} returned a {type(module).__name__}, but a torch.nn.Module is needed')
+    while isinstance(module, nn.DataParallel) or hasattr(module, '_orig_mod'):  # torch.compile's is not exact
+        module = module.module if isinstance(module, nn.DataParallel) else module._orig_mod
     if weights != 'none':
         load_state_dict(module, Path(weights))
     return _own_model(name, module, size or (224, 224), task)
@@ -361,4 +366,4 @@ def _from_export(
 
 def _own_model(name: str, module: nn.Module, size: tuple[int, int], task: str) -> LoadedModel:
     normalise = Normalise(_IMAGENET_MEAN, _IMAGENET_STD)
-    return LoadedModel(name, module, task, [], size, Resize(size), normalise, image_list=task == 'detection')
+    return LoadedModel(name, module, task, [], size, Resize(size), normalise)

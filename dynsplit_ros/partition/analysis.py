@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from dynsplit_ros.partition.unchanged import unchanged
 from dynsplit_ros.tensors import ITEM_SIZES, TensorSpec
 
 _SHAPE_READERS = {
@@ -49,8 +50,8 @@ class Value:
     storage: int = -1
     literal: Any = None
     literal_of_two: Any = None
-    shape_of_two: tuple[int, ...] | None = None
-    stride_of_two: tuple[int, ...] | None = None
+    shape_of_two: tuple[int, ...] = ()
+    stride_of_two: tuple[int, ...] = ()
     mutates: frozenset[int] = frozenset()
     macs: int = 0
 
@@ -66,18 +67,13 @@ class Value:
 
     def shape_at(self, batch: int) -> tuple[int, ...]:
         """Return the shape for a batch of ``batch``."""
-        two = self.shape_of_two
-        if two is None:  # shapes alone did not tell
-            two = tuple(2 * size if axis == 0 else size for axis, size in enumerate(self.shape))
-        shape: tuple[int, ...] = at_batch(batch, self.shape, two)
+        shape: tuple[int, ...] = at_batch(batch, self.shape, self.shape_of_two)
         return shape
 
     def stride_at(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """Return the strides in the whole module when the shape is ``shape``; ``None`` when any will do."""
         if tuple(shape) == self.shape:
             stride = self.stride
-        elif self.stride_of_two is None:
-            return None
         else:
             # The stride of a dimension of size 1 says nothing, so that of a larger batch is taken for it.
             batch = self._batch_of(shape)
@@ -94,9 +90,7 @@ class Value:
         return batch > 0 and tuple(shape) == self.shape_at(batch)
 
     def _batch_of(self, shape: tuple[int, ...]) -> int:
-        for size, one, two in zip(
-            shape, self.shape, self.shape_of_two or (2 * size for size in self.shape[:1])
-        ):
+        for size, one, two in zip(shape, self.shape, self.shape_of_two):
             if one != two:
                 return 1 + (size - one) // (two - one)
         return 1
@@ -129,42 +123,58 @@ class Analysis:
         self.nodes = [node for node in graph.nodes if node.op != 'output']
         self.output_structure: Any = next(node for node in graph.nodes if node.op == 'output').args[0]
         self.index = {node: position for position, node in enumerate(self.nodes)}
-        self.values: dict[fx.Node, Value] = {}
 
         recorder = _Recorder(root, graph)
         with torch.no_grad():
             self.output = recorder.record(image)
         self.values = recorder.values
-        if batched:
-            self._learn_batch(root, graph, image)
-        else:
-            for value in self.values.values():
-                value.literal_of_two, value.shape_of_two = value.literal, value.shape
+        self._learn_shapes(root, graph, image, batched)
         self._classify()
         self._drop_unused()
         self._follow_lifetimes()
         self._find_rectified(root)
 
-    def _learn_batch(self, root: nn.Module, graph: fx.Graph, image: torch.Tensor) -> None:
-        seen = _Shapes(root, graph, self.values).run_with(image, 2)
+    def _learn_shapes(self, root: nn.Module, graph: fx.Graph, image: torch.Tensor, batched: bool) -> None:
+        """Learn the sizes for a batch of two from shapes alone; a tensor whose shape follows from values is opaque."""
+
+        def run(batch: int) -> dict[fx.Node, Any]:
+            with unchanged(root):  # its code may keep tensors without values
+                return _Shapes(root, graph, self.values).run_with(image, batch)
+
+        seen = run(2 if batched else 1)
+        depend: list[fx.Node] = []
         for node, value in self.values.items():
-            if node in seen:
-                value.literal_of_two = seen[node] if value.kind == 'scalar' else None
-                if value.dtype:
-                    value.shape_of_two, value.stride_of_two = seen[node]
-        if any(
-            value.kind == 'scalar' and value.literal != value.literal_of_two for value in self.values.values()
-        ):
-            # Two points give a line; a third tells whether it is one.
-            third = _Shapes(root, graph, self.values).run_with(image, 3)
-            for node, value in self.values.items():
-                if value.kind == 'scalar':
-                    try:
-                        linear = at_batch(3, value.literal, value.literal_of_two) == third.get(node, _UNKNOWN)
-                    except TypeError:
-                        linear = False
-                    if not linear:
-                        value.kind = 'opaque'
+            if value.kind == 'scalar':
+                value.literal_of_two = seen.get(node) if batched else value.literal
+                if value.literal != value.literal_of_two:
+                    depend.append(node)
+            elif value.dtype and node in seen:
+                value.shape_of_two, value.stride_of_two = seen[node]
+            elif value.dtype:
+                value.kind = 'opaque'
+        third = run(3) if depend else {}  # two points give a line; a third tells whether it is one
+        for node in depend:
+            value = self.values[node]
+            try:
+                linear = at_batch(3, value.literal, value.literal_of_two) == third.get(node, _UNKNOWN)
+            except TypeError:
+                linear = False
+            if not linear:
+                value.kind = 'opaque'
+
+    def compare_shapes(self, root: nn.Module, image: torch.Tensor) -> Any:
+        """
+        Run the graph on another image and return its output.
+
+        A tensor whose shape differs from the first image's becomes opaque: its shape follows from the image's values,
+        so no cut may send it.
+        """
+        compared = _Compared(root, self.graph, self.values)
+        with torch.no_grad():
+            output = compared.run(image)
+        for node in compared.differ:
+            self.values[node].kind = 'opaque'
+        return output
 
     def _classify(self) -> None:
         """Tell what depends on the image's values from what does not, until nothing changes any more."""
@@ -460,9 +470,11 @@ class _Recorder(fx.Interpreter):
         return result
 
     def _describe(self, result: Any) -> Value:
+        if isinstance(result, torch.Tensor) and result.layout != torch.strided:
+            return Value('opaque')  # sparse
         if isinstance(result, torch.Tensor):
             return Value(
-                'tensor' if result.layout == torch.strided else 'opaque',
+                'tensor',
                 str(result.dtype).removeprefix('torch.'),
                 tuple(result.shape),
                 tuple(result.stride()),
@@ -472,7 +484,7 @@ class _Recorder(fx.Interpreter):
         leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         if not leaves and _is_literal(result):
             return Value('scalar', literal=result)
-        storages = {self._storage(leaf) for leaf in leaves}
+        storages = {self._storage(leaf) for leaf in leaves if leaf.layout == torch.strided}
         return Value('opaque', storage=storages.pop() if len(storages) == 1 else -1)
 
     def _storage(self, tensor: torch.Tensor) -> int:
@@ -482,37 +494,53 @@ class _Recorder(fx.Interpreter):
         return self._held.setdefault(storage._cdata, (len(self._held), reference))[0]
 
 
+class _Compared(fx.Interpreter):
+    """Run a graph on another image, and note the tensors whose shape differs from what is known."""
+
+    def __init__(self, root: nn.Module, graph: fx.Graph, values: Mapping[fx.Node, Value]) -> None:
+        super().__init__(root, garbage_collect_values=True, graph=graph)
+        self._values = values
+        self.differ: list[fx.Node] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, torch.Tensor) and n.op != 'output' and tuple(result.shape) != self._values[n].shape:
+            self.differ.append(n)
+        return result
+
+
 class _Shapes(fx.Interpreter):
-    """Run a graph on shapes alone for another batch size, as far as that goes."""
+    """Run a graph on shapes alone; what follows from values stays unknown, and so does what is computed from it."""
 
     def __init__(self, root: nn.Module, graph: fx.Graph, values: Mapping[fx.Node, Value]) -> None:
         super().__init__(root, graph=graph)
         self._values = values
         self._seen: dict[fx.Node, Any] = {}
+        self._unknown: set[fx.Node] = set()
         self._batch = 0
 
     def run_with(self, image: torch.Tensor, batch: int) -> dict[fx.Node, Any]:
         self._batch = batch
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            try:
-                self.run(torch.empty((batch, *image.shape[1:]), dtype=image.dtype))
-            except (
-                Exception
-            ):  # what cannot be known from shapes stays unknown, and nothing is cut that needs it
-                pass
+            self.run(torch.empty((batch, *image.shape[1:]), dtype=image.dtype))
         return self._seen
 
     def run_node(self, n: fx.Node) -> Any:
-        value = self._values.get(n)
+        if n.op == 'output':
+            return None
+        value = self._values[n]
         try:
+            if not self._unknown.isdisjoint(n.all_input_nodes):
+                raise LookupError
             result = super().run_node(n)
         except Exception:
-            if n.op != 'call_module' or value is None or not value.dtype or value.shape[:1] != (1,):
-                raise
+            if n.op != 'call_module' or not value.dtype or value.shape[:1] != (1,):
+                self._unknown.add(n)
+                return None
             # A module that computes sizes from values, such as a detector's front; images are its first
             # dimension.
             result = torch.empty((self._batch, *value.shape[1:]), dtype=getattr(torch, value.dtype))
-        if isinstance(result, torch.Tensor) and value is not None and value.dtype:
+        if isinstance(result, torch.Tensor) and value.dtype:
             self._seen[n] = tuple(result.shape), tuple(result.stride())
         elif _is_literal(result):
             self._seen[n] = result

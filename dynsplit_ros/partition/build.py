@@ -88,7 +88,7 @@ class _Builder:
         for node, base in self.live.rebuilt.items():
             self.done[node] = self._rebuild(node, base)
         for node in nodes:
-            self.done[node] = self.graph.node_copy(node, self._copied)
+            self.done[node] = self._copy(node)
             if stop_points:
                 self.graph.call_function(_stop_point)
         output: Any = analysis.output_structure if result is None else result.sent
@@ -104,9 +104,19 @@ class _Builder:
         if value.kind == 'scalar':
             made = self._scalar(value.literal, value.literal_of_two)
         else:
-            made = self.graph.node_copy(node, self._copied)  # a constant, made where it is first needed
+            made = self._copy(node)  # a constant, made where it is first needed
         self.done[node] = made
         return made
+
+    def _copy(self, node: fx.Node) -> fx.Node:
+        """Copy a node; an exported program names the device that it was exported on, where this model's belongs."""
+        made = self.graph.node_copy(node, self._copied)
+        made.args = fx.node.map_aggregate(made.args, self._placed)
+        made.kwargs = fx.node.map_aggregate(made.kwargs, self._placed)
+        return made
+
+    def _placed(self, argument: Any) -> Any:
+        return self.device if isinstance(argument, torch.device) else argument
 
     def _scalar(self, one: Any, two: Any) -> Any:
         if isinstance(one, torch.device):

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import hashlib
 import json
 from typing import Any
@@ -30,35 +30,69 @@ def fingerprint(
     head = {
         'version': 1,
         'input_size': model.input_size,
-        'graph': [
-            [node.op, node.name, _text(node.target), _text(node.args), _text(node.kwargs)]
-            for node in analysis.nodes
-        ],
+        'graph': _graph(analysis.nodes),
         'output': _text(analysis.output_structure),
-        'modules': [[name, _type_name(module), module.extra_repr()] for name, module in root.named_modules()],
+        'modules': describe_modules(root),
         'cuts': [
             [cut.index, cut.position, cut.name, [list(spec.shape) for spec in cut.tensors]] for cut in cuts
         ],
         'positions': len(positions),
     }
     digest.update(json.dumps(head).encode())
-    tensors = {**dict(root.named_parameters()), **dict(root.named_buffers())}
+    state = state_of(root)
     for node in analysis.nodes:
         if node.op == 'get_attr':
-            tensors.setdefault(str(node.target), _attribute(root, str(node.target)))
-    for name, tensor in sorted(tensors.items()):
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        plain = tensor.detach().cpu().contiguous().view(-1)
-        if plain.numel():
-            digest.update(plain.view(torch.uint8).numpy().data)
+            state.setdefault(str(node.target), _attribute(root, str(node.target)))
+    hash_tensors(digest, state)
     return digest.hexdigest()
 
 
-def _attribute(root: nn.Module, path: str) -> torch.Tensor:
+def describe_modules(root: nn.Module) -> list[list[str]]:
+    """Return the path, the type and the settings of each module in ``root``."""
+    return [[name, _type_name(module), module.extra_repr()] for name, module in root.named_modules()]
+
+
+def state_of(root: nn.Module) -> dict[str, Any]:
+    """Return all tensors of ``root`` by path: parameters, all buffers, and what else its state dict holds."""
+    return {**root.state_dict(), **dict(root.named_parameters()), **dict(root.named_buffers())}
+
+
+def hash_tensors(digest: Any, state: Mapping[str, Any]) -> None:
+    """Add the names, types and values of a module's state to ``digest``."""
+    for name, value in sorted(state.items()):
+        for number, part in enumerate(_parts(value)):
+            if not isinstance(part, torch.Tensor):
+                digest.update(json.dumps([name, number, _text(part)]).encode())
+                continue
+            digest.update(json.dumps([name, str(part.dtype), list(part.shape)]).encode())
+            plain = part.detach().cpu().contiguous().view(-1)
+            if plain.numel():
+                digest.update(plain.view(torch.uint8).numpy().data)
+
+
+def _parts(value: Any) -> list[Any]:
+    """Return plain tensors and literals that say all of ``value``: packed and sparse weights are made of several."""
+    if isinstance(value, (tuple, list)):
+        return [part for item in value for part in _parts(item)]
+    if isinstance(value, fx.GraphModule):
+        return [str(_graph(value.graph.nodes)), *_parts(list(state_of(value).values()))]
+    if not isinstance(value, torch.Tensor):
+        return [value]
+    if value.is_quantized:
+        if value.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+            return [value.int_repr(), value.q_scale(), value.q_zero_point()]
+        return [value.int_repr(), value.q_per_channel_scales(), value.q_per_channel_zero_points()]
+    return [value.to_dense() if value.layout != torch.strided else value]
+
+
+def _graph(nodes: Any) -> list[list[str]]:
+    return [[node.op, node.name, _text(node.target), _text(node.args), _text(node.kwargs)] for node in nodes]
+
+
+def _attribute(root: nn.Module, path: str) -> Any:
     value: Any = root
     for part in path.split('.'):
         value = getattr(value, part)
-    assert isinstance(value, torch.Tensor)
     return value
 
 

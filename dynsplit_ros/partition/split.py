@@ -16,10 +16,10 @@ import torch
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import LoadedModel, name_outputs
-from dynsplit_ros.partition.analysis import Analysis, Live, seeded_image
+from dynsplit_ros.partition.analysis import Live
 from dynsplit_ros.partition.build import arrange, build_part, interruptible
+from dynsplit_ros.partition.choose import choose_trace
 from dynsplit_ros.partition.fingerprint import fingerprint
-from dynsplit_ros.partition.trace import trace, UntraceableError
 from dynsplit_ros.tensors import TensorSpec
 
 Tensors = dict[str, torch.Tensor]
@@ -95,7 +95,7 @@ class SplitModel:
         cache_size: int = 64,
     ) -> None:
         """
-        Trace ``model`` and find its cuts; this runs it once, on the CPU, and then moves it to ``device``.
+        Trace ``model`` and find its cuts; this runs it on the CPU, and then moves it to ``device``.
 
         :param cut: without, the only choices are full offloading and local inference, and any module will do.
         :param leaves: class names or paths of submodules whose code is not followed.
@@ -104,7 +104,7 @@ class SplitModel:
             exact.
         :param compile: compile heads and tails with ``torch.compile``; not exact.
         :param cache_size: how many parts stay built, at least 2.
-        :raises UntraceableError: when the module's code cannot be followed.
+        :raises UntraceableError: when no tracer gives an exact trace of the module.
         :raises DynsplitError: when the device or an option cannot be used.
         """
         if autocast is not None and autocast not in _AUTOCAST:
@@ -120,36 +120,16 @@ class SplitModel:
         self._cache_size = cache_size
         self._lock = threading.RLock()
 
-        image = seeded_image(model.input_size)
-        before = _versions(model)
-        self._root, graph, names = trace(model, cut, leaves)
-        self._analysis = Analysis(self._root, graph, image, model.max_batch != 1)
-        if before != _versions(model):
-            raise DynsplitError(
-                f'{model.name} changes its own parameters or buffers when it runs, so two machines would'
-                ' drift apart; only a module without such state can be split'
-            )
-        if cut and not model.torchvision:
-            self._check_trace(image)
+        trace, self._analysis = choose_trace(model, cut, leaves)
+        self._root = trace.root
         self._lives: list[tuple[int, Live]] = []
-        self.positions: tuple[Cut, ...] = self._list_positions(names)
+        self.positions: tuple[Cut, ...] = self._list_positions(trace.names)
         self._mark_candidates(choose=cut)
-        self._root.to(self.device)
-        if channels_last:
-            self._root.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for module in (self._root, model.module):  # the trace need not hold the module itself
+            module.to(self.device)
+            if channels_last:
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.output_specs: tuple[TensorSpec, ...] | None = self._output_specs()
-
-    def _check_trace(self, image: torch.Tensor) -> None:
-        """Refuse a trace that does not compute what the module computes, which its tests show for torchvision's."""
-        with torch.no_grad():
-            own = self.model.whole(image)
-        traced = name_outputs(self._analysis.output, self.model.output_name)
-        if own.keys() != traced.keys() or not all(torch.equal(own[key], traced[key]) for key in own):
-            raise UntraceableError(
-                f'{self.model.name} cannot be cut: run twice on one image, its module and its trace disagree,'
-                ' so its code depends on chance or on values; ask for the whole-model split, or give a'
-                ' program saved with torch.export'
-            )
 
     def _list_positions(self, names: Mapping[Any, str]) -> tuple[Cut, ...]:
         analysis = self._analysis
@@ -373,7 +353,7 @@ class SplitModel:
             )
         if limit is not None and len(image) > limit:
             raise DynsplitError(
-                f'a batch of {len(image)} was given, but {self.model.name} was exported for {limit}; export'
+                f'a batch of {len(image)} was given, but {self.model.name} takes {limit} at once; give fewer, or export'
                 ' it with a dynamic batch'
             )
         return image
@@ -410,11 +390,6 @@ def checked_device(name: str) -> torch.device:
             f'device {name!r} was given, but this machine offers {", ".join(have)}; choose one of these'
         ) from error
     return device
-
-
-def _versions(model: LoadedModel) -> list[int]:
-    """Return what grows when a parameter or a buffer is written to."""
-    return [tensor._version for tensor in (*model.module.parameters(), *model.module.buffers())]
 
 
 def _shapes(values: Iterable[torch.Tensor]) -> tuple[tuple[int, ...], ...]:

@@ -1,170 +1,43 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-Write down as one graph what happens between the 8-bit image and a model's outputs.
-
-``torch.fx`` follows the module's Python code symbolically. A torchvision detector's own control flow cannot
-be followed: of it, the backbone (with its feature pyramid) is, between two leaves that run the detector's own
-code before and behind.
-"""
+"""Trace a pipeline with ``torch.fx``, which runs the module's Python code on symbols instead of tensors."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-import copy
+from dataclasses import dataclass
 import operator
 import traceback
 from typing import Any
 
-import torch
 from torch import fx, nn
-from torchvision.models.detection.image_list import ImageList
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.model import LoadedModel
-from dynsplit_ros.model.label_map import first_output, LabelMap
-
-#: Prefix of the model's own modules in the traced graph.
-_MODULE = 'module'
+from dynsplit_ros.model.label_map import LabelMap
+from dynsplit_ros.partition.pipeline import DetectorFront, DetectorRest, MODULE, TakesBatch
 
 
 class UntraceableError(DynsplitError):
-    """A module's code cannot be followed symbolically; the message names the place in it, and what to do."""
+    """A module's code cannot be traced; the message names the operation, the submodule, and what to do."""
+
+    def __init__(self, message: str, submodule: str = '') -> None:
+        super().__init__(message)
+        #: Path of the submodule in whose code the tracer failed; empty for the model itself.
+        self.submodule = submodule
 
 
-class _Pipeline(nn.Module):
-    """From the 8-bit image to the module's output."""
-
-    def __init__(self, model: LoadedModel) -> None:
-        super().__init__()
-        self.normalise = model.normalise
-        self.module = model.module
-        self.label_map = model.label_map
-
-    def forward(self, image: torch.Tensor) -> Any:
-        output = self.module(self.normalise(image))
-        # Without the other outputs, the graph is without what computes them alone.
-        return output if self.label_map is None else self.label_map(first_output(output))
-
-
-class _ListPipeline(nn.Module):
-    """The same for a module that takes a list of images and cannot be cut."""
-
-    def __init__(self, model: LoadedModel) -> None:
-        super().__init__()
-        self.normalise = model.normalise
-        self.module = _TakesBatch(model.module)
-
-    def forward(self, image: torch.Tensor) -> Any:
-        return self.module(self.normalise(image))
-
-
-class _TakesBatch(nn.Module):
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.inner = module
-
-    def forward(self, values: torch.Tensor) -> Any:
-        return self.inner(list(values.unbind(0)))
-
-
-class _DetectorPipeline(nn.Module):
-    """From the 8-bit image to a torchvision detector's output, in three steps of which the second can be traced."""
-
-    def __init__(self, model: LoadedModel) -> None:
-        super().__init__()
-        detector: Any = model.module
-        self.front = _DetectorFront(model.normalise, detector.transform)
-        self.module = nn.Module()
-        self.module.backbone = detector.backbone
-        self.rest = _DetectorRest(detector, model.input_size)
-
-    def forward(self, image: torch.Tensor) -> Any:
-        backbone: Any = self.module.backbone
-        return self.rest(backbone(self.front(image)))
-
-
-class _DetectorFront(nn.Module):
-    """What a detector does before its backbone: scale, normalise, put the images into one tensor."""
-
-    def __init__(self, normalise: nn.Module, transform: nn.Module) -> None:
-        super().__init__()
-        self.normalise = normalise
-        self.transform = transform
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        images, _ = self.transform(list(self.normalise(image).unbind(0)))
-        tensors: torch.Tensor = images.tensors
-        return tensors
-
-
-class _DetectorRest(nn.Module):
+@dataclass(frozen=True)
+class Trace:
     """
-    What a detector does behind its backbone: its own ``forward``, with what was computed before in the place of it.
+    A pipeline, its graph, and the name of each node in the model's module hierarchy.
 
-    The images themselves are no longer needed there, only their sizes, which the input size gives.
+    ``kept`` are the paths of submodules that stay whole because their code cannot be traced.
     """
 
-    def __init__(self, detector: Any, input_size: tuple[int, int]) -> None:
-        super().__init__()
-        with torch.no_grad():
-            images, _ = detector.transform([torch.zeros(3, *input_size)])
-        shell = copy.copy(detector)
-        shell._modules = dict(
-            detector._modules, backbone=_Given(), transform=_Transformed(detector.transform)
-        )
-        self.detector = shell
-        self.input_size = input_size
-        self.image_size = images.image_sizes[0]
-        self.tensor_size = tuple(images.tensors.shape[1:])
-
-    def forward(self, features: Any) -> list[dict[str, torch.Tensor]]:
-        if isinstance(features, dict):
-            features = OrderedDict(features)
-            some = next(iter(features.values()))
-        else:
-            some = features
-        batch = some.shape[0]
-        blank = some.new_zeros(()).expand(
-            batch, *self.tensor_size
-        )  # of this, a detector reads the shape alone
-        # A copy per call, so that two threads' features never meet.
-        detector = copy.copy(self.detector)
-        detector._modules = dict(self.detector._modules)
-        detector._modules['backbone'] = _Given(features)
-        transform = copy.copy(self.detector.transform)
-        transform.given = ImageList(blank, [self.image_size] * batch)
-        detector._modules['transform'] = transform
-        output: list[dict[str, torch.Tensor]] = detector(
-            [blank.new_zeros(()).expand(3, *self.input_size)] * batch
-        )
-        return output
-
-
-class _Given(nn.Module):
-    def __init__(self, features: Any = None) -> None:
-        super().__init__()
-        self.features = features
-
-    def forward(self, _: torch.Tensor) -> Any:
-        return self.features
-
-
-class _Transformed(nn.Module):
-    """A detector's transform, of which the images' half has been done already."""
-
-    def __init__(self, transform: nn.Module) -> None:
-        super().__init__()
-        self.transform = transform
-        self.given: ImageList | None = None
-
-    def forward(self, images: Any, targets: Any = None) -> Any:
-        return self.given, targets
-
-    def postprocess(self, *args: Any) -> Any:
-        transform: Any = self.transform
-        return transform.postprocess(*args)
+    root: nn.Module
+    graph: fx.Graph
+    names: Mapping[fx.Node, str]
+    kept: tuple[str, ...] = ()
 
 
 def iadd(held: Any, other: Any) -> Any:
@@ -229,7 +102,7 @@ class _Tracer(fx.Tracer):
         return (
             module_qualified_name in self.leaves
             or (bool(own) and (own in self.leaves or type(m).__name__ in self.leaves))
-            or isinstance(m, (_DetectorFront, _DetectorRest, _TakesBatch, LabelMap))
+            or isinstance(m, (DetectorFront, DetectorRest, TakesBatch, LabelMap))
             or super().is_leaf_module(m, module_qualified_name)
         )
 
@@ -238,6 +111,8 @@ class _Tracer(fx.Tracer):
     ) -> Any:
         outer, self.path = self.path, self.path_of_module(m)
         try:
+            if isinstance(m, fx.GraphModule) and not self.is_leaf_module(m, self.path):
+                return _Copied(m, self).run(*args, **kwargs)
             return super().call_module(m, forward, args, kwargs)
         except Exception:
             self.failed_in = self.failed_in if self.failed_in is not None else self.path
@@ -253,7 +128,7 @@ class _Tracer(fx.Tracer):
             name = str(target)
         else:
             operation = target if isinstance(target, str) else getattr(target, '__name__', str(target))
-            name = '.'.join(part for part in (own_name(self.path), operation.strip('_')) if part)
+            name = '.'.join(part for part in (own_name(self.path), operation.split('.')[0].strip('_')) if part)
         unique, count = name, 1
         while unique in self._taken:
             unique, count = f'{name}_{count}', count + 1
@@ -262,52 +137,66 @@ class _Tracer(fx.Tracer):
         return node
 
 
+class _Copied(fx.Interpreter):
+    """Copy the nodes of a graph module, such as an exported program's, as they are; none of them runs."""
+
+    def __init__(self, module: fx.GraphModule, tracer: _Tracer) -> None:
+        super().__init__(module)
+        self._tracer = tracer
+        self._path = tracer.path
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op in ('placeholder', 'output'):
+            return super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        target = f'{self._path}.{n.target}' if n.op in ('get_attr', 'call_module') else n.target
+        self._tracer.path = f'{self._path}.{_place(n)}'.rstrip('.')
+        return self._tracer.create_proxy(n.op, target, args, kwargs)
+
+
+def _place(node: fx.Node) -> str:
+    """Return the path of the submodule whose code made a node of an exported program, as far as it is known."""
+    stack = list(node.meta.get('nn_module_stack', {}).values())
+    path = str(stack[-1][0]) if stack else ''
+    return path.removeprefix("L['self']").removeprefix('.').removeprefix(INNER).removeprefix('.')
+
+
+#: Name of the module inside of the one that is exported.
+INNER = 'inner'
+
+
 def own_name(path: str) -> str:
     """Return the name that a module of the traced graph has in the model itself."""
-    return path.removeprefix(_MODULE).removeprefix('.') if path.startswith(_MODULE) else path
+    return path.removeprefix(MODULE).removeprefix('.') if path.startswith(MODULE) else path
 
 
-def trace(
-    model: LoadedModel, cut: bool = True, leaves: Sequence[str] = ()
-) -> tuple[nn.Module, fx.Graph, Mapping[fx.Node, str]]:
+def trace(pipeline: nn.Module, leaves: Sequence[str] = (), kept: Sequence[str] = ()) -> Trace:
     """
-    Return the pipeline from the 8-bit image to the model's output, its graph, and each node's name.
+    Trace ``pipeline`` symbolically.
 
-    :param cut: follow the module's code; without, the module is a single node.
-    :param leaves: class names, or paths in the module's hierarchy, of modules that are not followed but kept
-        whole.
-    :raises UntraceableError: when the module's code cannot be followed.
+    :param leaves: class names, or paths in the module's hierarchy, of modules that the user wants whole.
+    :param kept: paths of modules that have to stay whole.
+    :raises UntraceableError: when the module's code cannot be traced; the message is the reason alone.
     """
-    if model.task == 'detection' and model.torchvision and cut:
-        pipeline: nn.Module = _DetectorPipeline(model)
-    elif model.image_list:
-        pipeline = _ListPipeline(model)
-    else:
-        pipeline = _Pipeline(model)
-    tracer = _Tracer((*leaves, *(() if cut else (_MODULE,))))
+    tracer = _Tracer((*leaves, *kept))
     try:
-        graph = tracer.trace(pipeline)
-    except (
-        Exception
-    ) as error:  # whatever the module's code raises when it is given a symbol instead of a tensor
-        own_code = [
-            frame
-            for frame in traceback.extract_tb(error.__traceback__)
-            if '/torch/' not in frame.filename and frame.filename != __file__
-        ]
-        where = (
-            f'{own_code[-1].line!r} ({own_code[-1].filename}, line {own_code[-1].lineno})'
-            if own_code
-            else 'its code'
-        )
+        return Trace(pipeline, tracer.trace(pipeline), tracer.names, tuple(kept))
+    except Exception as error:  # whatever the module's code raises when it is given a symbol instead of a tensor
         place = own_name(tracer.failed_in or '')
-        leaf = 'name the submodule or its type as a leaf (--leaf, parameter leaves), which keeps it whole, or '
-        submodule = pipeline.get_submodule(tracer.failed_in) if tracer.failed_in else model.module
+        submodule = pipeline.get_submodule(tracer.failed_in or MODULE)
         raise UntraceableError(
-            f'{model.name} cannot be cut: the operation {where} in submodule'
-            f' {place or "(the model itself)"!r} of type {type(submodule).__name__} cannot be traced'
-            f' ({" ".join(str(error).split())}); {leaf if place else ""}give a program saved with'
-            ' torch.export, or ask for the whole-model split (--whole, parameter cut: false), which leaves'
-            ' full offloading and local inference'
+            f'the operation {operation(error)} in submodule {place or "(the model itself)"!r} of type'
+            f' {type(submodule).__name__} cannot be traced ({" ".join(str(error).split())[:300]})',
+            place,
         ) from error
-    return pipeline, graph, tracer.names
+
+
+def operation(error: BaseException) -> str:
+    """Return the line of the module's own code that raised ``error``, and where it is."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if '/torch/' not in frame.filename and '/dynsplit_ros/partition/' not in frame.filename
+    ]
+    last = frames[-1] if frames else None
+    return f'{last.line!r} ({last.filename}, line {last.lineno})' if last else 'its code'

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model
-from dynsplit_ros.partition import split as split_module, SplitModel, UntraceableError
+from dynsplit_ros.partition import choose, SplitModel, UntraceableError
 from dynsplit_ros.partition.analysis import seeded_image
 from dynsplit_ros.tools import cuts as cuts_tool
 
@@ -144,7 +144,7 @@ def test_the_choice_among_equal_cuts_does_not_depend_on_values(factory, name, mo
     images += [torch.full_like(images[0], value) for value in (0, 255)]
     seen = set()
     for image in images:
-        monkeypatch.setattr(split_module, 'seeded_image', lambda size, image=image: image)
+        monkeypatch.setattr(choose, 'seeded_image', lambda size, image=image: image)
         seen.add(str(cuts()))
     assert len(seen) == 1
 
@@ -332,12 +332,23 @@ class Branch(nn.Module):
         return x - 1
 
 
-def test_what_cannot_be_traced_is_named():
+class DecidesItself(nn.Module):
+    def forward(self, x):
+        return x + 1 if x.sum() > 0 else x - 1
+
+
+def test_what_no_tracer_can_trace_is_named():
     with pytest.raises(UntraceableError) as error:
-        own(Decides)
+        own(DecidesItself)
     message = str(error.value)
-    assert 'if x.sum() > 0:' in message and "'inner'" in message and 'Branch' in message
+    assert 'if x.sum() > 0' in message and 'DecidesItself' in message
     assert 'leaf' in message and 'torch.export' in message and 'whole-model split' in message
+
+
+def test_a_submodule_that_no_tracer_can_trace_is_kept_whole(caplog):
+    split = own(Decides)
+    assert_every_position_exact(split)
+    assert len(split.positions) > 2 and 'stays whole' in caplog.text and 'inner' in caplog.text
 
 
 def test_a_leaf_or_the_whole_model_split_makes_it_work():
@@ -377,7 +388,7 @@ class Counts(nn.Module):
         return x * self.calls
 
 
-@pytest.mark.parametrize('factory, says', [(Random, 'disagree'), (Counts, 'changes its own parameters')])
+@pytest.mark.parametrize('factory, says', [(Random, 'chance'), (Counts, 'changes its own parameters')])
 def test_a_module_that_no_two_machines_would_agree_on_is_refused(factory, says):
     with pytest.raises(DynsplitError, match=says):
         own(factory)
