@@ -129,17 +129,33 @@ MODEL = (
               'or JSON objects with the parameters of the model, such as '
               '{"model": "alexnet", "weights": "none"}. '
               "[''] allows only the model of the start. The node downloads nothing for them.", locked=True),
-    Parameter('model', 'mobilenet_v2', 'The network: name of a torchvision model, package.module:factory, or path of a '
-              '.pt2 file saved with torch.export. Must be the same on robot and edge.', locked=True),
-    Parameter('weights', 'default', "Weights of the model: 'default' or a name from torchvision's enumeration, 'none' "
-              'for random seeded weights (predictions mean nothing), or the path of a state dict (.pt, .pth, '
-              '.safetensors). Must be the same on robot and edge.', locked=True),
+    Parameter('model', 'mobilenet_v2', 'The network: name of a torchvision model, timm:NAME, transformers:NAME, '
+              'ultralytics:NAME, segmentation_models_pytorch:NAME, package.module:factory, or path of a .pt2 file '
+              'saved with torch.export. Must be the same on robot and edge.', locked=True),
+    Parameter('weights', 'default', "Weights of the model: 'default' for the model's own, a name from torchvision's "
+              "enumeration, 'none' for random seeded weights (predictions mean nothing), or the path of a state dict "
+              '(.pt, .pth, .ckpt, .bin, .safetensors). Must be the same on robot and edge.', locked=True),
     Parameter('model_arguments', '', "Keyword arguments of the model's builder or factory, as a JSON object. Must be "
               'the same on robot and edge.', locked=True),
     Parameter('task', '', 'Task of your own model; empty means classification. Must be the same on robot and edge.',
-              choices=('', 'classification', 'segmentation', 'detection', 'other')),
+              choices=('', 'classification', 'segmentation', 'detection', 'dense', 'other')),
     Parameter('labels', [''], "Names of the classes in the order of the outputs; [''] takes the model's own names.",
               locked=True),
+    Parameter('resize', '', "How camera images become the network's input: 'stretch'; 'crop' cuts out the centre; "
+              "'letterbox' and 'short_side' keep the aspect ratio and add borders, around the image or below and to "
+              "the right. Empty takes the model's own. Only the camera node uses it.",
+              choices=('', 'stretch', 'crop', 'letterbox', 'short_side')),
+    Parameter('crop_fraction', 0.875, "Share of the scaled image's height and width that resize: crop keeps. Only the "
+              'camera node uses it.', minimum=0.1, maximum=1.0),
+    Parameter('interpolation', '', "Interpolation of the resize; empty takes the model's own. Only the camera node "
+              'uses it.', choices=('', 'nearest', 'bilinear', 'bicubic')),
+    Parameter('channels', '', "Channels of the network's input; empty takes the model's own. Must be the same on robot "
+              'and edge.', choices=('', 'rgb', 'bgr', 'grey', 'rgba')),
+    Parameter('scores', '', "What a classifier's outputs are: 'logits' (softmax makes probabilities), 'multilabel' "
+              "(sigmoid does) or 'probabilities' (the network ends in a softmax); for a segmentation with one class, "
+              "'probabilities' sets the threshold to 0.5. Empty: the node finds out. Must be the same on robot and "
+              'edge.',
+              choices=('', 'logits', 'multilabel', 'probabilities')),
     Parameter('mean', [0.0, 0.0, 0.0], "Mean of each channel of an image scaled to 0 to 1; applies with std. A std of "
               "0 takes the model's own mean and std. Must be the same on robot and edge.",
               minimum=-1000.0, maximum=1000.0),
@@ -192,6 +208,8 @@ CAMERA = MODEL + (
         0.001,
         60.0,
     ),
+    Parameter('classes', [''], "Classes that a prediction may name, by label or number; [''] allows all. The edge "
+              'computes the others, too.', dynamic=True),
     Parameter('top_k', 5, 'Number of classes that a prediction names.', minimum=1, maximum=1000, dynamic=True),
     Parameter(
         'min_score', 0.3, 'Smallest score of a detected object in a prediction.', minimum=0.0, maximum=1.0, dynamic=True

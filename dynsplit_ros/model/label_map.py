@@ -9,31 +9,36 @@ wherever the network ends: an edge answers with the classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+
+from dynsplit_ros.model.ending import Ending, first_output
 
 #: With more classes than this, the label map is int16. 255 stands in label images for what the network did not see.
 MOST_UINT8_CLASSES = 255
 
 
-def first_output(output: Any) -> Any:
-    """Return the first part of a module's output, or the output where it has no parts."""
-    while isinstance(output, (Mapping, tuple, list)) and output:
-        output = next(iter(output.values() if isinstance(output, Mapping) else output))
-    return output
-
-
-class LabelMap(nn.Module):
+class LabelMap(Ending):
     """
     Turn a segmentation module's output into a label map: uint8, or int16, [N, H, W].
 
-    Of a module with several outputs, the first one counts. Scores [N, classes, H, W] become the number of the best
-    class, the first of equals; whole numbers [N, H, W] or [N, 1, H, W] are a label map already. Anything else is
-    returned as it is, for :func:`dynsplit_ros.tasks.check_outputs` to refuse.
+    If the module has several outputs, the first one counts. Scores [N, classes, H, W] become the number of the best
+    class, the first of equals. Scores of a single class [N, 1, H, W] become 1 where they exceed ``threshold``, else 0.
+    Whole numbers [N, H, W] or [N, 1, H, W] are a label map already. Anything else is returned as it is, for
+    :func:`dynsplit_ros.tasks.check_outputs` to refuse.
     """
+
+    select = staticmethod(first_output)
+
+    def __init__(self, threshold: float = 0.0) -> None:
+        """Set the ``threshold`` of a single class: 0 for logits, 0.5 for probabilities."""
+        super().__init__()
+        self.threshold = threshold
+
+    def extra_repr(self) -> str:
+        """Return what distinguishes this step from others of its type, for the fingerprint."""
+        return f'threshold={self.threshold}'
 
     def forward(self, output: Any) -> Any:
         """Return the label map."""
@@ -42,8 +47,10 @@ class LabelMap(nn.Module):
             return output
         if not values.is_floating_point():
             whole = values.squeeze(1) if values.ndim == 4 else values
-            return whole if whole.dtype == torch.uint8 else whole.to(torch.int16)
+            return whole.to(torch.uint8 if whole.dtype in (torch.uint8, torch.bool) else torch.int16)
         if values.ndim == 3:
             return output
+        if values.shape[1] == 1:
+            return (values.squeeze(1) > self.threshold).to(torch.uint8)
         classes = values.max(1).indices  # a quarter of the time of argmax
         return classes.to(torch.uint8 if values.shape[1] <= MOST_UINT8_CLASSES else torch.int16)

@@ -1,118 +1,38 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Load a vision model by its torchvision name, a ``package.module:factory``, or the path of an exported program."""
+"""Load a vision model by its name; the source of models that knows it does the work."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-import contextlib
-from dataclasses import dataclass, field
-import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 import importlib
 import logging
-import os
 from pathlib import Path
-import pickle
-import threading
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
-import torchvision.models as zoo
 
-from dynsplit_ros.errors import DynsplitError, in_short
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.model.ending import first_output
 from dynsplit_ros.model.label_map import LabelMap
-from dynsplit_ros.model.preprocess import Normalise, Resize
-from dynsplit_ros.model.weights import load_state_dict, seed_weights, STATE_DICT_SUFFIXES
+from dynsplit_ros.model.loaded import are_probabilities, LoadedModel, SCORES
+from dynsplit_ros.model.preprocess import CHANNELS, INTERPOLATIONS, Normalise, resize_of, RESIZES
+from dynsplit_ros.model.sources import check_task, Request
+from dynsplit_ros.model.weights import kind_of_file, STATE_DICT_SUFFIXES, ULTRALYTICS_COMMAND
 
 _logger = logging.getLogger(__name__)
-_force_safe_load = threading.Lock()
 
-_TASK_ROOMS = {'classification': zoo, 'segmentation': zoo.segmentation, 'detection': zoo.detection}
-TASKS = (*_TASK_ROOMS, 'other')
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass
-class LoadedModel:
-    """
-    A module in evaluation mode and what belongs to it.
-
-    ``module`` takes float images [N, 3, H, W] (``normalise``'s output), or, where ``image_list`` is true, a
-    list of N images [3, H, W]; a split finds out at its first run which of both a module of your own takes.
-    ``input_size`` is (H, W); ``max_batch`` is the largest N, or ``None`` for any; ``torchvision`` tells the models
-    whose traces this package's tests cover.
-    ``labels`` and ``keypoint_names`` are empty where the model has none. ``label_map`` comes behind the module of a
-    segmentation, as a part of the network.
-    """
-
-    name: str
-    module: nn.Module
-    task: str
-    labels: list[str]
-    input_size: tuple[int, int]
-    resize: Resize
-    normalise: Normalise
-    image_list: bool = False
-    max_batch: int | None = None
-    torchvision: bool = False
-    seed: int = 0
-    keypoint_names: list[str] = field(default_factory=list)
-    label_map: LabelMap | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.label_map = LabelMap() if self.task == 'segmentation' else None
-
-    def whole(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        """
-        Return the named outputs of the unchanged module for ``image``, uint8 [N, 3, H, W].
-
-        Of a segmentation that is its label map.
-        """
-        values = self.normalise(image)
-        output = self.module(list(values.unbind(0)) if self.image_list else values)
-        return name_outputs(output if self.label_map is None else self.label_map(output), self.output_name)
-
-    @property
-    def output_name(self) -> str:
-        """What the output is called where the module gives a single tensor."""
-        return {'classification': 'logits', 'segmentation': 'label_map'}.get(self.task, 'output')
-
-
-def name_outputs(output: Any, name: str = 'output') -> dict[str, Any]:
-    """
-    Return the tensors in ``output`` by their path in it: dictionary keys and sequence positions joined by dots.
-
-    A lone tensor is called ``name``. A list of dictionaries, which is what a detector returns for its images,
-    gives ``'boxes.0'``, ``'labels.0'``, ``'boxes.1'`` …: the key first, then the image. Anything but tensors
-    is left out.
-    """
-    found: dict[str, Any] = {}
-
-    def visit(value: Any, path: tuple[str, ...]) -> None:
-        if isinstance(value, torch.Tensor):
-            found['.'.join(path) or name] = value
-        elif isinstance(value, Mapping):
-            for key, item in value.items():
-                visit(item, (*path, str(key)))
-        elif isinstance(value, (list, tuple)):
-            keys = getattr(value, '_fields', None)
-            for position, item in enumerate(value):
-                if isinstance(item, Mapping) and not path:
-                    for key, part in item.items():
-                        visit(part, (str(key), str(position)))
-                else:
-                    visit(item, (*path, keys[position] if keys else str(position)))
-
-    visit(output, ())
-    return found
-
-
-def model_names(task: str | None = None) -> list[str]:
-    """Return the torchvision names that :func:`load_model` knows, of one task or of all."""
-    rooms = _TASK_ROOMS if task is None else {task: _TASK_ROOMS[task]}
-    return [name for room in rooms.values() for name in zoo.list_models(module=room)]
-
+#: The sources whose names begin with a prefix and a colon; any other prefix is a Python module.
+_SOURCES = {
+    'timm': 'timm',
+    'transformers': 'transformers',
+    'ultralytics': 'ultralytics',
+    'segmentation_models_pytorch': 'segmentation_models',
+}
+_FOREIGN = {'.onnx': 'an ONNX model', '.engine': 'a TensorRT engine', '.tflite': 'a TensorFlow Lite model',
+            '.pb': 'a TensorFlow model', '.h5': 'a Keras model', '.torchscript': 'a TorchScript program'}
 
 def load_model(
     name: str,
@@ -125,49 +45,96 @@ def load_model(
     labels: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    resize: str | None = None,
+    crop_fraction: float = 0.875,
+    interpolation: str | None = None,
+    channels: str | None = None,
+    scores: str | None = None,
     download: bool = True,
 ) -> LoadedModel:
     """
     Load a model.
 
-    :param name: a torchvision name (see :func:`model_names`), ``package.module:factory`` for a module of your
+    :param name: a torchvision name (see :func:`model_names`), ``timm:NAME``, ``transformers:NAME``,
+        ``ultralytics:NAME``, ``segmentation_models_pytorch:NAME``, ``package.module:factory`` for a module of your
         own, or the path of a program saved with ``torch.export`` (``.pt2``).
-    :param weights: ``'none'`` (drawn from ``seed``; a factory's and a program's own stay as they come),
-        ``'default'`` or the name of an entry of torchvision's enumeration (downloaded), or the path of a
-        state dict.
+    :param weights: ``'none'`` (drawn from ``seed``; a factory and a program keep theirs), ``'default'`` (the model's
+        own), the name of an entry of torchvision's enumeration (downloaded), or the path of a state dict.
     :param input_size: (height, width) at which the network runs; ``None`` for the model's own.
     :param seed: of the weights that are drawn.
-    :param kwargs: keyword arguments of the torchvision builder or of the factory.
-    :param task: ``'classification'``, ``'segmentation'``, ``'detection'`` or ``'other'``, for a module of
-        your own.
+    :param kwargs: keyword arguments of the builder or of the factory.
+    :param task: one of TASKS, for a module of your own.
     :param labels: the classes' names in the order of the outputs; ``None`` for the weights' own.
     :param mean: per channel, of the image scaled to [0, 1]; ``None`` for the model's own.
     :param std: per channel, as ``mean``.
-    :param download: whether torchvision's weights may be downloaded; without, they must be on this machine.
+    :param resize: one of RESIZES; ``None`` for the model's own.
+    :param crop_fraction: share of the scaled image's height and width that ``'crop'`` keeps.
+    :param interpolation: one of INTERPOLATIONS; ``None`` for the model's own.
+    :param channels: one of CHANNELS; ``None`` for the model's own.
+    :param scores: one of SCORES, for a classifier; ``None`` finds out.
+    :param download: whether weights may be downloaded; without, they must be on this machine.
     :raises DynsplitError: when any of them cannot be used.
     """
-    size = None if input_size is None else _checked_size(input_size)
-    if task is not None and task not in TASKS:
-        raise DynsplitError(
-            f'task {task!r} was given, but it is one of {", ".join(TASKS)}; give one of these'
-        )
+    check_task(task)
+    for what, given, allowed in (('resize', resize, RESIZES), ('interpolation', interpolation, INTERPOLATIONS),
+                                 ('channels', channels, CHANNELS), ('scores', scores, SCORES)):
+        if given is not None and given not in allowed:
+            raise DynsplitError(f'{what} {given!r} was given, but it is one of {", ".join(allowed)}; give one of these')
+    if not 0 < crop_fraction <= 1:
+        raise DynsplitError(f'crop_fraction {crop_fraction} was given, but it is above 0 and at most 1')
     if (mean is None) != (std is None):
-        raise DynsplitError('mean and std belong together, and one alone was given; give both or none')
-    options = dict(kwargs or {})
-    if ':' in name:
-        model = _from_factory(name, weights, size, seed, options, task or 'classification')
-    elif name.endswith('.pt2'):
-        model = _from_export(Path(name), weights, size, options, task or 'classification')
-    else:
-        model = _from_torchvision(name, weights, size, seed, options, download)
-    if mean is not None:
-        model.normalise = Normalise(mean, std)
+        raise DynsplitError('mean and std belong together, but only one was given; give both or none')
+    request = Request(name, weights, None if input_size is None else _checked_size(input_size), seed,
+                      dict(kwargs or {}), task, download)
+    model = _source(name)(request)
+    model.module.eval()
+    for parameter in model.module.parameters():  # a scripted module has no requires_grad_
+        parameter.requires_grad_(False)
+    _set_preprocessing(model, resize, crop_fraction, interpolation, channels, mean, std)
     if labels is not None:
         model.labels = list(labels)
-    model.module.eval()
-    for parameter in model.module.parameters():  # a scripted module has no requires_grad_ of its own
-        parameter.requires_grad_(False)
+    if model.task == 'classification':
+        model.scores = scores or (model.scores if model.torchvision else _found_scores(model))
+    if model.task == 'segmentation' and scores == 'probabilities' and isinstance(model.ending, LabelMap):
+        model.ending = LabelMap(0.5)
     return model
+
+
+def _source(name: str) -> Callable[[Request], LoadedModel]:
+    """Return the function that loads models with names of this form."""
+    prefix, colon, _ = name.partition(':')
+    suffix = Path(name).suffix
+    if colon:
+        module = _SOURCES.get(prefix, 'factory')
+    elif suffix == '.pt2':
+        module = 'exported'
+    elif suffix in STATE_DICT_SUFFIXES or suffix in _FOREIGN:
+        raise DynsplitError(_what_it_is(Path(name)))
+    else:
+        module = 'torchvision'
+    # Imported only now: torch.export and the optional packages take seconds.
+    load: Callable[[Request], LoadedModel] = importlib.import_module(f'dynsplit_ros.model.sources.{module}').load
+    return load
+
+
+def _what_it_is(path: Path) -> str:
+    """Say what a file is that was given as the model, and how to use it."""
+    if path.suffix in _FOREIGN:
+        return (f'model {str(path)!r} is {_FOREIGN[path.suffix]}, which cannot be cut; export the PyTorch module with '
+                'torch.export and give the .pt2 file')
+    kind = kind_of_file(path)
+    there = '' if path.is_file() else ', and there is no such file'
+    if kind == 'a TorchScript program':
+        return (f'model {str(path)!r} is {kind}, which cannot be cut; export the PyTorch module with torch.export and '
+                'give the .pt2 file')
+    if kind == 'a checkpoint of Ultralytics':
+        target = path.with_suffix('.safetensors')
+        return (f'model {str(path)!r} is {kind}, and reading it would execute code that it brings; on a machine where '
+                f'you trust it, save its state dict with: {ULTRALYTICS_COMMAND.format(file=path, target=target)}; then '
+                f'set model to its architecture, such as ultralytics:yolo11n, and weights to {target}')
+    return (f'model {str(path)!r} is {kind or "a file of weights"} without the code of the network{there}; '
+            'set model to the architecture (a torchvision name, timm:NAME, ultralytics:NAME, or '
+            'package.module:factory) and weights to this file')
 
 
 def _checked_size(input_size: Sequence[int]) -> tuple[int, int]:
@@ -179,191 +146,51 @@ def _checked_size(input_size: Sequence[int]) -> tuple[int, int]:
     return size[0], size[1]
 
 
-def _from_torchvision(
-    name: str, weights: str, size: tuple[int, int] | None, seed: int, options: dict[str, Any], download: bool
-) -> LoadedModel:
-    task = next((task for task in _TASK_ROOMS if name in model_names(task)), None)
-    if task is None:
-        close = ', '.join(difflib.get_close_matches(name, model_names(), n=4, cutoff=0.4))
-        raise DynsplitError(
-            f'model {name!r} is not known{"; the closest names are " if close else ""}{close}; give a name of'
-            ' torchvision, package.module:factory, or the path of an exported program (.pt2)'
-        )
-    enumeration = zoo.get_model_weights(name)
-    entry = _weights_entry(name, enumeration, weights)
-    if entry is not None and not download:
-        file = Path(torch.hub.get_dir()) / 'checkpoints' / entry.url.rpartition('/')[2]
-        if not file.is_file():
-            raise DynsplitError(
-                f'the weights {entry} of {name} are not on this machine ({file}), and a running node downloads none;'
-                f' download them with ./run profile {name} --weights {weights}, or start the node with this model'
-            )
-    described = entry or enumeration.DEFAULT
-    preset = described.transforms()
-
-    if task == 'classification':
-        own = int(preset.crop_size[0])
-        size = size or (own, own)
-        ratio = preset.resize_size[0] / own
-        resize = Resize(
-            size,
-            (round(size[0] * ratio), round(size[1] * ratio)),
-            preset.interpolation,
-            preset.antialias is not False,
-        )
-        if entry is None and name.startswith('vit_'):
-            options.setdefault('image_size', size[0])
-        if entry is None and name.startswith('maxvit_'):
-            options.setdefault('input_size', size)
-        if name in ('googlenet', 'inception_v3') and entry is None:
-            options.setdefault(
-                'init_weights', False
-            )  # their own initialisation takes seconds, and is drawn over
-        normalise = Normalise(preset.mean, preset.std)
-    elif task == 'segmentation':
-        size = size or (int(preset.resize_size[0]),) * 2
-        resize = Resize(size, None, preset.interpolation, preset.antialias is not False)
-        normalise = Normalise(preset.mean, preset.std)
-    else:
-        if size is not None and not name.startswith('ssd'):
-            options.setdefault('min_size', min(size))
-            options.setdefault('max_size', max(size))
-        normalise = Normalise(None, None)  # a detector's own transform does it
-    if task != 'classification':
-        options.setdefault('weights_backbone', None)
-
-    with torch.random.fork_rng(devices=[]), _only_safe_loading():
-        torch.manual_seed(seed)
-        try:
-            module = zoo.get_model(name, weights=entry, **options)
-        except OSError as error:  # urllib's URLError is one
-            raise DynsplitError(
-                f'the weights {described} of {name} could not be downloaded ({error}); set weights to none'
-                ' (drawn from the seed) or to the path of a state dict'
-            ) from error
-        except pickle.UnpicklingError as error:
-            raise DynsplitError(
-                f'the downloaded weights {described} hold more than tensors, and reading them would execute'
-                ' code that they bring, so they are not loaded; delete them from torch.hub.get_dir() and try'
-                ' again'
-            ) from error
-        except (TypeError, ValueError) as error:
-            raise DynsplitError(
-                f'{name} cannot be built with {options} and weights {weights!r}: {in_short(error)}; change these'
-                ' arguments'
-            ) from error
-    if entry is None:
-        if weights == 'none':
-            _logger.warning('%s has weights drawn from seed %d: its predictions mean nothing', name, seed)
-            seed_weights(module, seed)
-        else:
-            load_state_dict(module, Path(weights))
-
-    if task == 'detection':
-        size = _detector_size(name, module, size)
-        resize = Resize(size)
-    labels = list(described.meta['categories'])
-    if options.get('num_classes', len(labels)) != len(labels):
-        labels = []
-    assert size is not None
-    return LoadedModel(
-        name, module, task, labels, size, resize, normalise, task == 'detection', torchvision=True, seed=seed,
-        keypoint_names=list(described.meta.get('keypoint_names', [])),
-    )
+def _set_preprocessing(model: LoadedModel, resize: str | None, crop_fraction: float, interpolation: str | None,
+                       channels: str | None, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    """Replace what a person asked for, and let the module have the type of its weights."""
+    own = model.resize
+    if resize is not None:
+        model.resize = resize_of(resize, own.size, crop_fraction, interpolation=own.interpolation,
+                                 antialias=own.antialias, fill=own.fill, channels=own.channels)
+    if interpolation is not None:
+        model.resize = replace(model.resize, interpolation=INTERPOLATIONS[interpolation])
+    bgr = model.normalise.bgr
+    if channels is not None:
+        if CHANNELS[channels] != own.channel_count and model.normalise.shifts and mean is None:
+            raise DynsplitError(f'channels {channels!r} was given for {model.name}, which has mean and std for '
+                                f'{own.channel_count} channels; give mean and std for {CHANNELS[channels]}')
+        model.resize = replace(model.resize, channels=channels)
+        bgr = channels == 'bgr'
+    count = model.resize.channel_count
+    if mean is not None and std is not None:
+        if len(mean) != count:
+            raise DynsplitError(f'mean {list(mean)} was given for {model.name}, which takes {count} channels; give one '
+                                'number for each')
+    elif model.normalise.shifts:
+        mean, std = model.normalise.mean.flatten().tolist(), model.normalise.std.flatten().tolist()
+    dtype = next((value.dtype for value in model.module.parameters() if value.is_floating_point()), torch.float32)
+    model.normalise = Normalise(mean, std, bgr=bgr, dtype=dtype)
 
 
-def _detector_size(name: str, module: nn.Module, size: tuple[int, int] | None) -> tuple[int, int]:
-    """Return the size at which the detector's own transform leaves an image as it is: 4:3 where it is free."""
-    transform: Any = module.transform
-    fixed = transform.fixed_size
-    if fixed is not None:
-        if size not in (None, (fixed[1], fixed[0])):
-            raise DynsplitError(
-                f'{name} runs at {(fixed[1], fixed[0])} alone, and {size} was given; leave it out'
-            )
-        return int(fixed[1]), int(fixed[0])
-    shorter = int(transform.min_size[-1])
-    return size or (shorter, min(round(shorter * 4 / 3), int(transform.max_size)))
+def _found_scores(model: LoadedModel) -> str:
+    """
+    Return what the outputs of a classifier are, from its outputs for two images.
 
-
-def _weights_entry(name: str, enumeration: Any, weights: str) -> Any:
-    if weights == 'none' or Path(weights).suffix in STATE_DICT_SUFFIXES:
-        return None
-    if weights == 'default':
-        return enumeration.DEFAULT
-    entry = enumeration.__members__.get(weights.rsplit('.', 1)[-1])
-    if entry is None:
-        raise DynsplitError(
-            f'weights {weights!r} were given for {name}; allowed are none, default,'
-            f' {", ".join(enumeration.__members__)}, or the path of a state dict'
-            f' ({", ".join(STATE_DICT_SUFFIXES)})'
-        )
-    return entry
-
-
-@contextlib.contextmanager
-def _only_safe_loading() -> Iterator[None]:
-    """Make torch refuse to unpickle code for as long as this lasts: torchvision's downloads ask for no such thing."""
-    key = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
-    with _force_safe_load:
-        before = os.environ.get(key)
-        os.environ[key] = '1'
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = before
-
-
-def _from_factory(
-    name: str, weights: str, size: tuple[int, int] | None, seed: int, options: dict[str, Any], task: str
-) -> LoadedModel:
-    module_name, _, factory_name = name.partition(':')
+    Numbers from 0 to 1 with sum 1 are probabilities, because the module ends in a softmax. A second softmax would turn
+    0.99 of 1000 classes into 0.0027.
+    """
+    generator = np.random.Generator(np.random.PCG64(0))
+    limit = model.max_batch or 2
+    images = torch.from_numpy(generator.integers(0, 256, (2, *model.image_shape), dtype=np.uint8))
     try:
-        factory = getattr(importlib.import_module(module_name), factory_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise DynsplitError(
-            f'model {name!r} was given, but {error}; give package.module:factory of something that can be'
-            ' imported'
-        ) from error
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            module = factory(**options)
-        except TypeError as error:
-            raise DynsplitError(
-                f'{name} cannot be called with {options}: {in_short(error)}; change the arguments'
-            ) from error
-    if not isinstance(module, nn.Module):
-        raise DynsplitError(f'{name} returned a {type(module).__name__}, but a torch.nn.Module is needed')
-    while isinstance(module, nn.DataParallel) or hasattr(module, '_orig_mod'):  # torch.compile's is not exact
-        module = module.module if isinstance(module, nn.DataParallel) else module._orig_mod
-    if weights != 'none':
-        load_state_dict(module, Path(weights))
-    return _own_model(name, module, size or (224, 224), task)
-
-
-def _from_export(
-    path: Path, weights: str, size: tuple[int, int] | None, options: dict[str, Any], task: str
-) -> LoadedModel:
-    from dynsplit_ros.model.exported import load_exported  # imports torch.export, which few processes need
-
-    if weights != 'none' or options:
-        raise DynsplitError(
-            f'{path} is an exported program, which has its own weights and takes no arguments; leave both out'
-        )
-    module, own_size, max_batch = load_exported(path)
-    if size not in (None, own_size):
-        raise DynsplitError(
-            f'{path} was exported for images of {own_size}, and {size} was given; leave it out'
-        )
-    model = _own_model(str(path), module, own_size, task)
-    model.max_batch = max_batch
-    return model
-
-
-def _own_model(name: str, module: nn.Module, size: tuple[int, int], task: str) -> LoadedModel:
-    normalise = Normalise(_IMAGENET_MEAN, _IMAGENET_STD)
-    return LoadedModel(name, module, task, [], size, Resize(size), normalise)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            outputs = [first_output(model.module(model.normalise(part))) for part in torch.split(images, min(limit, 2))]
+        values = torch.cat(outputs).float()
+    except Exception:  # SplitModel runs the module next, and says what is wrong with it
+        return 'logits'
+    ends = are_probabilities(values)
+    if ends:
+        _logger.warning('%s ends in a softmax: its outputs are taken as probabilities; set the parameter scores to '
+                        'logits if they are not', model.name)
+    return 'probabilities' if ends else 'logits'

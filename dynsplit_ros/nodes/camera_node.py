@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 import sys
 import time
+from types import SimpleNamespace
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import qos_profile_sensor_data
@@ -26,6 +27,7 @@ from dynsplit_ros.messages.decisions import from_decision
 from dynsplit_ros.messages.images import assumption, to_rgb
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
 from dynsplit_ros.messages.timing import in_words, to_profile, to_timing
+from dynsplit_ros.model import LoadedModel
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.managed import END_S, Managed
 from dynsplit_ros.nodes.publications import Publications
@@ -37,7 +39,7 @@ from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
 from dynsplit_ros.runtime.batch import Collector
 from dynsplit_ros.runtime.robot import Outputs, Robot
-from dynsplit_ros.tasks import check_outputs
+from dynsplit_ros.tasks import check_outputs, class_numbers
 from dynsplit_ros.tensors import of_image
 
 #: The messages that a camera topic may carry, by their names; the first is taken where a topic carries both.
@@ -62,6 +64,7 @@ class CameraNode(Managed):
     """The robot's half of the network behind a camera topic."""
 
     split: SplitModel
+    _model: LoadedModel | None = None
     _uplink: topics.Apart | None = None
     _publications: Publications | None = None
     _robot: Robot | None = None
@@ -132,6 +135,11 @@ class CameraNode(Managed):
             self._robot.close(within_s)
             self.get_logger().info(', '.join(f'{name} {value}' for name, value in vars(self._robot.counters()).items()))
             self._robot = None
+
+    def on_change(self, values: SimpleNamespace) -> None:
+        """Refuse classes that the model does not have; while there is no model, configure looks at them."""
+        if self._model is not None:
+            class_numbers(values.classes, self._model.labels)
 
     def cleanup(self) -> None:
         """Give the model's memory back."""

@@ -24,7 +24,7 @@ from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.shell import Shell
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.records import FrameRecord, Outcome
-from dynsplit_ros.tasks import check_outputs, interpret, Result
+from dynsplit_ros.tasks import check_outputs, class_numbers, interpret, Result
 from dynsplit_ros.tasks.draw import annotate
 
 #: How vision_msgs has each task; a segmentation's pixels go by label_image.
@@ -45,10 +45,11 @@ class Publications:
     """
 
     def __init__(self, node: Shell, split: SplitModel) -> None:
-        """Announce the topics; raise DynsplitError where the model's outputs are not what its task has."""
+        """Announce the topics; raise DynsplitError for outputs that do not fit the task, and for unknown classes."""
         self._node = node
         self._model = split.model
         self._fingerprint = split.fingerprint
+        class_numbers(node.values.classes, self._model.labels)
         if split.output_specs is not None:
             check_outputs(self._model.task, {
                 spec.name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device='meta')
@@ -104,7 +105,8 @@ class Publications:
         """
         header, values = source.header, self._node.values
         result = interpret(self._model.task, outputs, self._model.labels, placement=self._model.resize.placement(*size),
-                           top_k=values.top_k, min_score=values.min_score)
+                           top_k=values.top_k, min_score=values.min_score, scores=self._model.scores,
+                           classes=class_numbers(values.classes, self._model.labels))
         self._prediction.publish(to_prediction(header, size, self._model, self._fingerprint, result, outputs, timing,
                                                digest=values.output_digest))
         try:

@@ -46,6 +46,8 @@ def _load(node: Shell, values: SimpleNamespace, images: int) -> tuple[SplitModel
         input_size=tuple(values.input_size) if any(values.input_size) else None, task=values.task or None,
         labels=None if values.labels == [''] else values.labels,
         mean=None if own_scale else values.mean, std=None if own_scale else values.std,
+        resize=values.resize or None, crop_fraction=values.crop_fraction, interpolation=values.interpolation or None,
+        channels=values.channels or None, scores=values.scores or None,
         download=values.model == next(iter(node.models)))  # the model of the start: no peer has chosen it
     split = SplitModel(model, device=values.device, cut=values.cut, leaves=[leaf for leaf in values.leaves if leaf],
                        channels_last=values.channels_last, autocast=values.autocast or None, compile=values.compile)
@@ -87,7 +89,7 @@ def _warm_up(split: SplitModel, images: int) -> None:
     for cut in split.cuts:
         split.head(cut.index)
         split.tail(cut.index)
-    split.head(split.local_index)(torch.zeros((images, 3, *split.model.input_size), dtype=torch.uint8))
+    split.head(split.local_index)(torch.zeros((images, *split.model.image_shape), dtype=torch.uint8))
 
 
 def unload() -> None:

@@ -362,10 +362,10 @@ def at_batch(batch: int, one: Any, two: Any) -> Any:
     return one + (two - one) * (batch - 1)
 
 
-def seeded_image(input_size: tuple[int, int], batch: int = 1, seed: int = 0) -> torch.Tensor:
-    """Return a uint8 image [batch, 3, H, W] of noise, the same on every machine."""
+def seeded_image(input_size: tuple[int, int], batch: int = 1, seed: int = 0, channels: int = 3) -> torch.Tensor:
+    """Return a uint8 image [batch, channels, H, W] of noise, the same on every machine."""
     generator = np.random.Generator(np.random.PCG64(seed))
-    return torch.from_numpy(generator.integers(0, 256, (batch, 3, *input_size), dtype=np.uint8))
+    return torch.from_numpy(generator.integers(0, 256, (batch, channels, *input_size), dtype=np.uint8))
 
 
 def _unpack_at_once(graph: fx.Graph) -> None:

@@ -44,7 +44,7 @@ def choose_trace(model: LoadedModel, cut: bool, leaves: Sequence[str]) -> tuple[
     """
     if model.torchvision:  # this package's tests show that these traces are exact
         found = trace(pipeline_for(model, cut=cut), leaves if cut else (MODULE,))
-        return found, Analysis(found.root, found.graph, seeded_image(model.input_size), model.max_batch != 1)
+        return found, Analysis(found.root, found.graph, seeded_image(model.input_size, channels=model.image_shape[0]), model.max_batch != 1)
     reference = _Reference(model)
     if not cut:
         found = trace(pipeline_for(model, cut=False), (MODULE,))
@@ -145,7 +145,7 @@ class _Reference:
 
     def __init__(self, model: LoadedModel) -> None:
         self._model = model
-        noise = seeded_image(model.input_size)
+        noise = seeded_image(model.input_size, channels=model.image_shape[0])
         #: Noise, and a dark image with a bright quarter.
         self.images = (noise, noise // 8)
         self.images[1][..., : noise.shape[-2] // 2, : noise.shape[-1] // 2] |= 192
@@ -181,7 +181,7 @@ class _Reference:
                 self._run(self.images[0])
             except Exception:
                 raise DynsplitError(
-                    f'{model.name} cannot run on a float32 image [1, 3, {model.input_size[0]}, {model.input_size[1]}]'
+                    f'{model.name} cannot run on a float32 image {[1, *model.image_shape]}'
                     f' ({in_short(first)}); set input_size to what it takes, or wrap it in a module whose forward takes'
                     ' such images as its first argument'
                 ) from first

@@ -89,7 +89,7 @@ def export(model: LoadedModel, path: Path, any_batch: bool) -> nn.Module:
     :param any_batch: for batches of any size; otherwise for single images.
     :raises UntraceableError: when the code cannot be followed.
     """
-    values = model.normalise(seeded_image(model.input_size, 2 if any_batch else 1))
+    values = model.normalise(seeded_image(model.input_size, 2 if any_batch else 1, channels=model.image_shape[0]))
     shapes = ({0: torch.export.Dim('batch')},) if any_batch else None
     with torch.no_grad(), _quiet():
         try:

@@ -21,7 +21,6 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 
 from dynsplit_ros.model import LoadedModel
-from dynsplit_ros.model.label_map import first_output
 
 #: Name of the model's own module in a pipeline.
 MODULE = 'module'
@@ -51,12 +50,12 @@ class _Pipeline(nn.Module):
         super().__init__()
         self.normalise = model.normalise
         self.module = module
-        self.label_map = model.label_map
+        self.ending = model.ending
 
     def forward(self, image: torch.Tensor) -> Any:
         output = self.module(self.normalise(image))
         # Without the other outputs, the graph is without what computes them alone.
-        return output if self.label_map is None else self.label_map(first_output(output))
+        return output if self.ending is None else self.ending(self.ending.select(output))
 
 
 class TakesBatch(nn.Module):

@@ -338,18 +338,18 @@ class SplitModel:
         return tensor
 
     def _checked_image(self, image: torch.Tensor) -> torch.Tensor:
-        size = self.model.input_size
+        shape = self.model.image_shape
         limit = self.model.max_batch
         if (
             image.dtype != torch.uint8
             or image.ndim != 4
-            or tuple(image.shape[1:]) != (3, *size)
+            or tuple(image.shape[1:]) != shape
             or not len(image)
         ):
             raise DynsplitError(
                 f'an image of type {image.dtype} and shape {tuple(image.shape)} was given, but'
                 f' {self.model.name} takes'
-                f" torch.uint8 [N, 3, {size[0]}, {size[1]}]; resize it with the model's own resize"
+                f" torch.uint8 [N, {shape[0]}, {shape[1]}, {shape[2]}]; resize it with the model's own resize"
             )
         if limit is not None and len(image) > limit:
             raise DynsplitError(

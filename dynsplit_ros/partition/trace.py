@@ -13,7 +13,7 @@ from typing import Any
 from torch import fx, nn
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.model.label_map import LabelMap
+from dynsplit_ros.model.ending import Ending
 from dynsplit_ros.partition.pipeline import DetectorFront, DetectorRest, MODULE, TakesBatch
 
 
@@ -102,7 +102,7 @@ class _Tracer(fx.Tracer):
         return (
             module_qualified_name in self.leaves
             or (bool(own) and (own in self.leaves or type(m).__name__ in self.leaves))
-            or isinstance(m, (DetectorFront, DetectorRest, TakesBatch, LabelMap))
+            or isinstance(m, (DetectorFront, DetectorRest, TakesBatch, Ending))
             or super().is_leaf_module(m, module_qualified_name)
         )
 

@@ -179,7 +179,7 @@ def _read_line(path: str) -> str:
 
 
 def _frames(split: SplitModel, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    size = (3, *split.model.input_size)
+    size = split.model.image_shape
     for image in images:
         if image.dtype != torch.uint8 or tuple(image.shape) != size:
             raise DynsplitError(
@@ -187,23 +187,23 @@ def _frames(split: SplitModel, images: Sequence[torch.Tensor]) -> list[torch.Ten
                 ' but'
                 f" {split.model.name} takes torch.uint8 {list(size)}; resize it with the model's own resize"
             )
-    return list(images) or [_like_a_photograph(split.model.input_size, seed) for seed in range(2)]
+    return list(images) or [_like_a_photograph(size, seed) for seed in range(2)]
 
 
-def _like_a_photograph(size: tuple[int, int], seed: int) -> torch.Tensor:
+def _like_a_photograph(shape: tuple[int, int, int], seed: int) -> torch.Tensor:
     """
-    Return a seeded uint8 image [3, H, W] whose amplitudes fall with frequency as 1 / f, as those of natural scenes do.
+    Return a seeded uint8 image [channels, H, W] whose amplitudes fall with frequency as 1 / f, as in natural scenes.
 
     White noise would make every codec look useless, a plain image every codec perfect. After Field (1987),
     'Relations between the statistics of natural images and the response properties of cortical cells', J.
     Opt. Soc. Am. A 4(12).
     """
-    height, width = size
+    _, height, width = shape
     generator = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width)
     frequency[0, 0] = np.inf
-    grey, colour = generator.standard_normal((1, *size)), generator.standard_normal((3, *size))
-    values = np.fft.irfft2(np.fft.rfft2(grey + 0.3 * colour) / frequency, s=size)
+    grey, colour = generator.standard_normal((1, height, width)), generator.standard_normal(shape)
+    values = np.fft.irfft2(np.fft.rfft2(grey + 0.3 * colour) / frequency, s=(height, width))
     values /= values.std(axis=(1, 2), keepdims=True) + 1e-9
     return torch.from_numpy(np.clip(128 + 50 * values, 0, 255).astype(np.uint8))
 

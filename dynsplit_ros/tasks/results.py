@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+import difflib
 import hashlib
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.model.loaded import are_probabilities
 from dynsplit_ros.model.preprocess import Placement
 
 #: A pixel belongs to an object where the network's mask exceeds this, as in torchvision's reference code.
@@ -95,47 +97,89 @@ def check_outputs(task: str, outputs: Mapping[str, Tensor]) -> None:
 
 
 def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *, placement: Placement, top_k: int,
-              min_score: float = 0.0) -> Result:
+              min_score: float = 0.0, scores: str | None = None, classes: Collection[int] | None = None) -> Result:
     """
     Return what the outputs of one image (batch 1, on the CPU) say; their shapes are those of torchvision's models.
 
     ``placement`` tells where the source image lies in the network's input. Classification: the ``top_k`` best classes
-    with their softmax. Detection: all objects of at least ``min_score``, best first. Segmentation: the classes that are
-    there, with their share of the network's output, and the label image. For any other task, nothing. Raises
-    DynsplitError as :func:`check_outputs` does.
+    with their probabilities; ``scores`` (LoadedModel.scores) says what the outputs are, ``None`` finds out from them.
+    Detection: all objects of at least ``min_score``, best first. Segmentation: the classes that are there, with their
+    share of the network's output, and the label image. ``classes`` are the numbers of the classes that may be named,
+    ``None`` for all; the label image has all. For any other task, nothing. Raises DynsplitError as
+    :func:`check_outputs` does.
     """
     check_outputs(task, outputs)
     first = next(iter(outputs.values()), torch.empty(0))
     if task == 'classification':
-        logits = first[0].float()
-        scores, ids = torch.softmax(logits, 0).topk(min(top_k, logits.numel()))
-        return Result(*_named(ids, scores, labels))
+        values = _probabilities(first, scores)[0]
+        wanted = torch.tensor(sorted(number for number in classes if number < len(values)), dtype=torch.long) if (
+            classes is not None) else torch.arange(len(values))
+        best, ids = values[wanted].topk(min(top_k, len(wanted)))
+        return Result(*_named(wanted[ids], best, labels))
     if task == 'detection':
-        return _detections(outputs, labels, placement, min_score)
+        return _detections(outputs, labels, placement, min_score, classes)
     if task == 'segmentation':
         kind = np.uint8 if first.dtype == torch.uint8 else np.uint16  # int16 is what PyTorch has in the place of it
         classes = first[0].numpy().view(kind)
         shares, ids = (torch.from_numpy(np.bincount(classes.ravel())) / classes.size).sort(descending=True, stable=True)
-        present = int((shares > 0).sum())
+        present = shares > 0
+        if classes is not None:
+            present &= _among(ids, classes)
         seen = placement.sample(classes, int(np.iinfo(kind).max))
-        return Result(*_named(ids[:present], shares[:present], labels), label_image=seen)
+        return Result(*_named(ids[present], shares[present], labels), label_image=seen)
     return Result()
 
 
+def _probabilities(values: Tensor, scores: str | None) -> Tensor:
+    """Return a probability for each class of a classifier's outputs [N, classes]."""
+    if scores is None:
+        scores = 'probabilities' if are_probabilities(values) else 'logits'
+    if scores == 'probabilities':
+        return values.float()
+    return values.float().sigmoid() if scores == 'multilabel' else values.float().softmax(1)
+
+
 def _detections(outputs: Mapping[str, Tensor], labels: Sequence[str], placement: Placement,
-                min_score: float) -> Result:
+                min_score: float, classes: Collection[int] | None) -> Result:
     parts = _objects(outputs)
-    # Not "at least": a NaN is for the consumer to see.
-    kept = {name: part[~(parts['scores'] < min_score)] for name, part in parts.items()}
+    chosen = ~(parts['scores'] < min_score)  # Not "at least": a NaN is for the consumer to see.
+    if classes is not None:
+        chosen &= _among(parts['labels'], classes)
+    kept = {name: part[chosen] for name, part in parts.items()}
 
     points = kept.get('keypoints', torch.empty(0, 0, 3))
     masks = kept.get('masks', torch.empty(0, 1, 1, 1))[:, 0] > MASK_THRESHOLD
     return Result(
         *_named(kept['labels'], kept['scores'], labels),
-        boxes_px=placement.to_source(kept['boxes'].float().reshape(-1, 2, 2)).flatten().tolist(),
+        boxes_px=placement.clip(placement.to_source(kept['boxes'].float().reshape(-1, 2, 2))).flatten().tolist(),
         masks=[_mask(mask, placement) for mask in masks.numpy()],
         keypoints_px=placement.to_source(points[:, :, :2].float()).flatten().tolist(),
         keypoint_scores=kept.get('keypoints_scores', points[:, :, 2]).float().flatten().tolist())
+
+
+def _among(ids: Tensor, classes: Collection[int]) -> Tensor:
+    return torch.isin(ids, torch.tensor(sorted(classes), dtype=ids.dtype))
+
+
+def class_numbers(names: Sequence[str], labels: Sequence[str]) -> frozenset[int] | None:
+    """
+    Return the numbers of the classes that ``names`` lists by label or number; None for all, which is [''].
+
+    Raises DynsplitError for a name that is neither.
+    """
+    if list(names) in ([], ['']):
+        return None
+    numbers = set()
+    for name in names:
+        if name in labels:
+            numbers |= {number for number, label in enumerate(labels) if label == name}
+        elif name.isascii() and name.isdigit() and int(name) < 2**31:
+            numbers.add(int(name))
+        else:
+            close = ', '.join(difflib.get_close_matches(name, labels, 3))
+            raise DynsplitError(f"parameter 'classes' names {name[:100]!r}, which is neither a label nor a number"
+                                + (f'; the closest labels are {close}' if close else '; give its numbers'))
+    return frozenset(numbers)
 
 
 def _mask(seen: NDArray[np.bool_], placement: Placement) -> Mask:

@@ -23,13 +23,14 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
         'model',
         nargs=None if required else '?',
         metavar='MODEL',
-        help='name of a torchvision model, package.module:factory, or path of a .pt2 file from torch.export',
+        help='name of a torchvision model, timm:NAME, transformers:NAME, ultralytics:NAME, '
+        'segmentation_models_pytorch:NAME, package.module:factory, or path of a .pt2 file from torch.export',
     )
     parser.add_argument(
         '--weights',
         default='none',
-        help="'none': random seeded weights; 'default' or a name from torchvision's enumeration; or a path "
-        '(default: none; the nodes use default)',
+        help="'none': random seeded weights; 'default': the model's own; a name from torchvision's enumeration; or a "
+        'path (default: none; the nodes use default)',
     )
     parser.add_argument(
         '--input-size', type=int, nargs=2, metavar=('H', 'W'),
@@ -44,13 +45,14 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
         help='keyword arguments of the builder or factory, as a JSON object',
     )
     parser.add_argument(
-        '--task', help='task of your own model: classification (default), segmentation, detection or other'
+        '--task', help='task of your own model: classification (default), segmentation, detection, dense or other'
     )
     for name in ('mean', 'std'):
         parser.add_argument(
-            f'--{name}', type=float, nargs=3, metavar=('R', 'G', 'B'),
+            f'--{name}', type=float, nargs='+', metavar='X',
             help=f'{name} of the image channels, scaled to 0 to 1 (default: the one of the model)',
         )
+    parser.add_argument('--channels', help="channels of the input: rgb, bgr, grey or rgba (default: the model's own)")
     parser.add_argument(
         '--leaf',
         action='append',
@@ -72,7 +74,7 @@ def split_model(arguments: argparse.Namespace, device: str = 'cpu', **options: A
     with in_one_sentence(f'model {arguments.model!r} cannot be used', "mend the model's code or change the arguments"):
         model = load_model(
             arguments.model, arguments.weights, arguments.input_size, seed=arguments.seed, kwargs=arguments.kwargs,
-            task=arguments.task, mean=arguments.mean, std=arguments.std
+            task=arguments.task, mean=arguments.mean, std=arguments.std, channels=arguments.channels
         )
         return SplitModel(model, device, cut=not arguments.whole, leaves=arguments.leaf, **options)
 

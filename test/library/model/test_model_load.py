@@ -199,7 +199,7 @@ def test_the_preprocessing_of_an_own_module_can_be_given():
 
 def test_detectors_run_at_the_size_they_are_given():
     model = load_model('fasterrcnn_mobilenet_v3_large_320_fpn')
-    assert model.input_size == (320, 427)
+    assert model.input_size == (320, 568)  # 16:9
     images, _ = model.module.transform([torch.zeros(3, *model.input_size)])
     assert images.image_sizes == [model.input_size]
     with pytest.raises(DynsplitError, match='runs at'):
@@ -297,7 +297,8 @@ def test_a_program_of_one_batch_says_so(tmp_path):
     with pytest.raises(DynsplitError, match='was exported for'):
         load_model(str(path), input_size=(32, 32))
     with pytest.raises(DynsplitError, match='its own weights'):
-        load_model(str(path), weights='default')
+        load_model(str(path), weights='weights.pt')
+    assert load_model(str(path), weights='default').input_size == (16, 16)
 
 
 def rewritten(program, path, change):

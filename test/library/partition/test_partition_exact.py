@@ -90,13 +90,13 @@ def test_every_classifier_is_exact_at_every_candidate(name):
 @pytest.mark.parametrize('name', model_names('segmentation'))
 def test_every_segmentation_model_is_exact_at_every_candidate(name):
     model = load_model(name, input_size=(48, 64), kwargs={'aux_loss': True} if 'raspp' not in name else {})
-    model.label_map, ending = None, model.label_map
+    model.ending, ending = None, model.ending
     scores = SplitModel(model)
     assert_exact(scores, candidates(scores))
     image = images((48, 64), 2)
     best = scores.whole(image)['out'].argmax(1)
 
-    model.label_map = ending
+    model.ending = ending
     split = SplitModel(model)
     assert_exact(split, candidates(split), batches=(2,))
     classes = split.whole(image)['label_map']

@@ -1,7 +1,7 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Load a program saved with ``torch.export.save`` only after making sure that loading it executes nothing of its own.
+Programs saved with ``torch.export``: ``PATH.pt2``, loaded only if they execute nothing of their own.
 
 ``torch.export.load`` trusts its file in several ways: it unpickles what the file asks it to unpickle (and
 falls back to unsafe unpickling for sample inputs), hands the file's symbolic expressions to SymPy, which
@@ -24,6 +24,10 @@ from torch import fx, nn
 from torch.export.pt2_archive._package import PT2ArchiveReader
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.model.loaded import LoadedModel
+from dynsplit_ros.model.preprocess import CHANNELS
+from dynsplit_ros.model.sources import Request
+from dynsplit_ros.model.sources.factory import own_model
 
 _PROGRAM = 'models/model.json'
 _SAMPLES = 'data/sample_inputs/model.pt'
@@ -45,12 +49,29 @@ _PLAIN_TEXT = re.compile(r'[\w.+\- ,>:]*')
 _CONTAINERS = (None, 'builtins.tuple', 'builtins.list', 'builtins.dict', 'collections.OrderedDict')
 
 
-def load_exported(path: Path) -> tuple[nn.Module, tuple[int, int], int | None]:
+def load(request: Request) -> LoadedModel:
+    """Return the model that is saved in the file of this name."""
+    path = Path(request.name)
+    if request.weights not in ('none', 'default') or request.options:
+        raise DynsplitError(
+            f'{path} is an exported program, which has its own weights and takes no arguments; leave both out'
+        )
+    module, (channels, *own_size), max_batch = load_exported(path)
+    size = own_size[0], own_size[1]
+    if request.size not in (None, size):
+        raise DynsplitError(f'{path} was exported for images of {size}, and {request.size} was given; leave it out')
+    model = own_model(request.name, module, size, request.task or 'classification', channels)
+    model.image_list = False
+    model.max_batch = max_batch
+    return model
+
+
+def load_exported(path: Path) -> tuple[nn.Module, tuple[int, int, int], int | None]:
     """
-    Return the program's module, its input size (H, W), and its largest batch (``None`` for any).
+    Return the program's module, its input's shape (channels, H, W), and its largest batch (``None`` for any).
 
     :raises DynsplitError: when it is no such program, would execute code, or does not take float images [N,
-        3, H, W].
+        1, 3 or 4, H, W].
     """
     if not path.is_file():
         raise DynsplitError(
@@ -149,7 +170,7 @@ def _refuse(path: Path, what: str) -> None:
     )
 
 
-def _input(path: Path, program: Any) -> tuple[tuple[int, int], int | None]:
+def _input(path: Path, program: Any) -> tuple[tuple[int, int, int], int | None]:
     wanted = set(program.graph_signature.user_inputs)
     inputs = [
         node.meta['val'] for node in program.graph.nodes if node.op == 'placeholder' and node.name in wanted
@@ -160,19 +181,20 @@ def _input(path: Path, program: Any) -> tuple[tuple[int, int], int | None]:
         or image.dtype != torch.float32
         or image.ndim != 4
         or not all(isinstance(size, int) for size in image.shape[1:])
-        or image.shape[1] != 3
+        or image.shape[1] not in CHANNELS.values()
     ):
         raise DynsplitError(
             f'{path} takes {[tuple(getattr(value, "shape", ())) for value in inputs]}, but a program here'
-            ' takes float32 images [N, 3, H, W] alone, with H and W fixed; export it so'
+            ' takes only float32 images [N, channels, H, W], with 1, 3 or 4 channels and H and W fixed; export it so'
         )
     batch = image.shape[0]
+    shape = int(image.shape[1]), int(image.shape[2]), int(image.shape[3])
     if isinstance(batch, int):
         if batch != 1:
             raise DynsplitError(
                 f'{path} was exported for batches of {batch} alone; export it for 1, or dynamic'
             )
-        return (int(image.shape[2]), int(image.shape[3])), 1
+        return shape, 1
     bound = program.range_constraints[batch.node.expr].upper
     limit = int(bound) if bound.is_number and int(bound) < 2**31 else None
-    return (int(image.shape[2]), int(image.shape[3])), limit
+    return shape, limit

@@ -1,0 +1,65 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Networks of segmentation_models_pytorch by name: ``segmentation_models_pytorch:Unet``."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from dynsplit_ros.errors import DynsplitError, in_short
+from dynsplit_ros.model.loaded import LoadedModel
+from dynsplit_ros.model.preprocess import Normalise, Resize
+from dynsplit_ros.model.sources import as_module, IMAGENET_MEAN, IMAGENET_STD, optional, Request
+from dynsplit_ros.model.sources.factory import own_model
+from dynsplit_ros.model.weights import labels_of, load_state_dict, seed_weights, weights_file
+
+_logger = logging.getLogger(__name__)
+#: What the library's own encoder is if none is named.
+_ENCODER = 'resnet34'
+
+
+def load(request: Request) -> LoadedModel:
+    """Return the architecture with this name; ``weights: default`` gives the encoder's own weights only."""
+    library: Any = optional('segmentation_models_pytorch', request.name)
+    architectures = {type_.__name__: type_ for type_ in library.MODEL_ARCHITECTURES}
+    if request.rest not in architectures:
+        raise DynsplitError(f'model {request.name!r} is not known to segmentation_models_pytorch; give one of '
+                            f'{", ".join(sorted(architectures))}')
+    file = weights_file(request.weights, request.name)
+    options = dict(request.options)
+    if request.weights != 'default':
+        options.setdefault('encoder_weights', None)
+    try:
+        with request.building():
+            module = as_module(architectures[request.rest](**options), request.name)
+    except OSError as error:
+        raise DynsplitError(
+            f"the encoder's weights of {request.name} could not be downloaded ({in_short(error)}); set weights to none "
+            '(drawn from the seed) or to the path of a state dict') from error
+    if file is not None:
+        load_state_dict(module, file)
+    elif request.weights == 'none':
+        _logger.warning('%s has weights drawn from seed %d: its predictions mean nothing', request.name, request.seed)
+        seed_weights(module, request.seed)
+    else:
+        _logger.warning('only the encoder of %s has trained weights: its predictions mean nothing', request.name)
+    model = own_model(request.name, module, request.size or (512, 512), request.own_task('segmentation'),
+                      int(options.get('in_channels', 3)))
+    if options.get('in_channels', 3) == 3:
+        model.normalise = _normalise(library, str(options.get('encoder_name', _ENCODER)), options)
+    model.resize = Resize(model.input_size, channels=model.resize.channels)
+    model.labels, model.seed = labels_of(file), request.seed
+    return model
+
+
+def _normalise(library: Any, encoder: str, options: dict[str, Any]) -> Normalise:
+    """Return the encoder's own preprocessing; ImageNet's for an encoder that has none."""
+    try:
+        own = library.encoders.get_preprocessing_params(encoder, options.get('encoder_weights') or 'imagenet')
+    except (ValueError, KeyError):
+        return Normalise(IMAGENET_MEAN, IMAGENET_STD)
+    mean, std = own.get('mean') or (0.0,) * 3, own.get('std') or (1.0,) * 3
+    if (own.get('input_range') or [0, 1])[1] == 255:
+        mean, std = [value / 255 for value in mean], [value / 255 for value in std]
+    return Normalise(mean, std, bgr=own.get('input_space') == 'BGR')
