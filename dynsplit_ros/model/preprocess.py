@@ -37,6 +37,8 @@ INTERPOLATIONS = {
     'bilinear': InterpolationMode.BILINEAR,
     'bicubic': InterpolationMode.BICUBIC,
 }
+#: Height and width of most cameras' images; the input size of a network that keeps the aspect ratio fits them.
+COMMON_IMAGE = 720, 1280
 #: Grey of the padding that YOLO networks are trained with.
 LETTERBOX_GREY = 114
 

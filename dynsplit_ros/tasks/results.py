@@ -120,12 +120,12 @@ def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *
         return _detections(outputs, labels, placement, min_score, classes)
     if task == 'segmentation':
         kind = np.uint8 if first.dtype == torch.uint8 else np.uint16  # int16 is what PyTorch has in the place of it
-        classes = first[0].numpy().view(kind)
-        shares, ids = (torch.from_numpy(np.bincount(classes.ravel())) / classes.size).sort(descending=True, stable=True)
+        numbers = first[0].numpy().view(kind)
+        shares, ids = (torch.from_numpy(np.bincount(numbers.ravel())) / numbers.size).sort(descending=True, stable=True)
         present = shares > 0
         if classes is not None:
             present &= _among(ids, classes)
-        seen = placement.sample(classes, int(np.iinfo(kind).max))
+        seen = placement.sample(numbers, int(np.iinfo(kind).max))
         return Result(*_named(ids[present], shares[present], labels), label_image=seen)
     return Result()
 

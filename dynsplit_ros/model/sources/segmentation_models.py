@@ -22,7 +22,9 @@ _ENCODER = 'resnet34'
 def load(request: Request) -> LoadedModel:
     """Return the architecture with this name; ``weights: default`` gives the encoder's own weights only."""
     library: Any = optional('segmentation_models_pytorch', request.name)
-    architectures = {type_.__name__: type_ for type_ in library.MODEL_ARCHITECTURES}
+    base = library.base.SegmentationModel
+    architectures = {name: kind for name, kind in vars(library).items()
+                     if isinstance(kind, type) and issubclass(kind, base)}
     if request.rest not in architectures:
         raise DynsplitError(f'model {request.name!r} is not known to segmentation_models_pytorch; give one of '
                             f'{", ".join(sorted(architectures))}')
@@ -57,7 +59,9 @@ def _normalise(library: Any, encoder: str, options: dict[str, Any]) -> Normalise
     """Return the encoder's own preprocessing; ImageNet's for an encoder that has none."""
     try:
         own = library.encoders.get_preprocessing_params(encoder, options.get('encoder_weights') or 'imagenet')
-    except (ValueError, KeyError):
+    except Exception as error:  # an encoder without settings, or settings that are only on Hugging Face
+        _logger.warning("the preprocessing of the encoder %s is not on this machine (%s): ImageNet's mean and standard "
+                        'deviation apply; set mean and std if it has others', encoder, type(error).__name__)
         return Normalise(IMAGENET_MEAN, IMAGENET_STD)
     mean, std = own.get('mean') or (0.0,) * 3, own.get('std') or (1.0,) * 3
     if (own.get('input_range') or [0, 1])[1] == 255:

@@ -15,14 +15,12 @@ import torchvision.models as zoo
 
 from dynsplit_ros.errors import DynsplitError, in_short
 from dynsplit_ros.model.loaded import LoadedModel
-from dynsplit_ros.model.preprocess import Normalise, Resize
+from dynsplit_ros.model.preprocess import COMMON_IMAGE, Normalise, Resize
 from dynsplit_ros.model.sources import Request
 from dynsplit_ros.model.weights import load_state_dict, seed_weights, weights_file
 
 _logger = logging.getLogger(__name__)
 _ROOMS = {'classification': zoo, 'segmentation': zoo.segmentation, 'detection': zoo.detection}
-#: Aspect ratio of the camera images for which a detector's own input size is made: most cameras give 16:9.
-_ASPECT = 16 / 9
 
 
 def model_names(task: str | None = None) -> list[str]:
@@ -137,7 +135,7 @@ def _detector_resize(name: str, module: nn.Module, size: tuple[int, int] | None)
     shorter, longer = int(transform.min_size[-1]), int(transform.max_size)
     fill = tuple(round(255 * mean) for mean in transform.image_mean)
     own = Resize((longer, longer), pad='end', shorter=shorter, antialias=False, fill=fill)
-    return Resize(size or own.placement(900, round(900 * _ASPECT)).scaled, pad='end', shorter=shorter, antialias=False,
+    return Resize(size or own.placement(*COMMON_IMAGE).scaled, pad='end', shorter=shorter, antialias=False,
                   fill=fill)
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from dynsplit_ros.errors import DynsplitError, in_short
 from dynsplit_ros.model.ending import Ending
 from dynsplit_ros.model.loaded import LoadedModel
-from dynsplit_ros.model.preprocess import INTERPOLATIONS, Normalise, Resize
+from dynsplit_ros.model.preprocess import COMMON_IMAGE, INTERPOLATIONS, Normalise, Resize
 from dynsplit_ros.model.sources import IMAGENET_MEAN, IMAGENET_STD, optional, Request
 from dynsplit_ros.model.weights import load_state_dict, seed_weights, weights_file
 
@@ -34,8 +34,6 @@ _HEADS = {
 }
 #: transformers counts the interpolations as Pillow does.
 _RESAMPLES = {0: 'nearest', 2: 'bilinear', 3: 'bicubic'}
-#: Aspect ratio of the camera images for which the input size is made where the longer side is free: that of most.
-_ASPECT = 16 / 9
 
 
 def load(request: Request) -> LoadedModel:
@@ -138,7 +136,7 @@ def _preprocessing(processor: Any, config: Any, size: tuple[int, int] | None) ->
     if shortest and longest:
         fill = tuple(round(255 * value) for value in own('image_mean', (0.5,) * 3))
         free = Resize((longest, longest), None, interpolation, pad='end', shorter=shortest, fill=fill)
-        return Resize(size or free.placement(900, round(900 * _ASPECT)).scaled, None, interpolation, pad='end',
+        return Resize(size or free.placement(*COMMON_IMAGE).scaled, None, interpolation, pad='end',
                       shorter=min(size) if size else shortest, fill=fill), normalise
     if shortest and hasattr(processor, 'crop_pct') and shortest < 384:  # ConvNeXT: scaled by crop_pct, then cut
         cut = size or (shortest, shortest)
