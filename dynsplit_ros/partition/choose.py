@@ -44,7 +44,8 @@ def choose_trace(model: LoadedModel, cut: bool, leaves: Sequence[str]) -> tuple[
     """
     if model.torchvision:  # this package's tests show that these traces are exact
         found = trace(pipeline_for(model, cut=cut), leaves if cut else (MODULE,))
-        return found, Analysis(found.root, found.graph, seeded_image(model.input_size, channels=model.image_shape[0]), model.max_batch != 1)
+        image = seeded_image(model.input_size, channels=model.image_shape[0])
+        return found, Analysis(found.root, found.graph, image, model.max_batch != 1)
     reference = _Reference(model)
     if not cut:
         found = trace(pipeline_for(model, cut=False), (MODULE,))

@@ -5,7 +5,7 @@ Trace a module with ``torch.export``, and keep the result on disk, because it ta
 
 torch.export runs the module's code on tensors without values, so Python code that looks at sizes, unpacks tensors or
 builds output classes is no obstacle to it. What is kept holds no weights: they are the module's own. The loader of
-:mod:`dynsplit_ros.model.exported` reads it and executes nothing of what a file brings.
+:mod:`dynsplit_ros.model.sources.exported` reads it and executes nothing of what a file brings.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import fx, nn
 
 from dynsplit_ros.errors import DynsplitError, in_short
 from dynsplit_ros.model import LoadedModel, name_outputs
-from dynsplit_ros.model.exported import load_exported
+from dynsplit_ros.model.sources.exported import load_exported
 from dynsplit_ros.partition.analysis import seeded_image
 from dynsplit_ros.partition.fingerprint import describe_modules, hash_tensors, state_of
 from dynsplit_ros.partition.trace import INNER, operation, UntraceableError
@@ -76,7 +76,7 @@ def load_kept(model: LoadedModel, path: Path) -> nn.Module:
     :raises Exception: of any kind when there is none, or when the file is damaged.
     """
     program, size, _ = load_exported(path)
-    if size != model.input_size:
+    if size != model.image_shape:
         raise DynsplitError(f'{path} is for images of {size}')
     _share_weights(program, model.module)
     return program

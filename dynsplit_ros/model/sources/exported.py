@@ -61,7 +61,6 @@ def load(request: Request) -> LoadedModel:
     if request.size not in (None, size):
         raise DynsplitError(f'{path} was exported for images of {size}, and {request.size} was given; leave it out')
     model = own_model(request.name, module, size, request.task or 'classification', channels)
-    model.image_list = False
     model.max_batch = max_batch
     return model
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from dynsplit_ros.errors import DynsplitError, in_short
 from dynsplit_ros.model.loaded import LoadedModel
 from dynsplit_ros.model.preprocess import CHANNELS, Normalise, Resize
 from dynsplit_ros.model.sources import as_module, IMAGENET_MEAN, IMAGENET_STD, Request
+from dynsplit_ros.model.sources.torchvision import detector_resize
 from dynsplit_ros.model.weights import labels_of, load_state_dict, weights_file
 
 #: Mean and standard deviation by the number of channels: ImageNet's, their average for grey, and an opaque alpha as 1.
@@ -52,6 +54,9 @@ def load(request: Request) -> LoadedModel:
     if file is not None:
         load_state_dict(module, file)
     model = own_model(name, module, request.size or (224, 224), request.task or 'classification', _channels(module))
+    if isinstance(getattr(module, 'transform', None), GeneralizedRCNNTransform):  # it normalises by itself
+        model.normalise, model.resize = Normalise(None, None), detector_resize(name, module, request.size)
+        model.input_size = model.resize.size
     model.labels = labels_of(file)
     return model
 

@@ -97,7 +97,7 @@ def load(request: Request) -> LoadedModel:
         seed_weights(module, request.seed)
 
     if task == 'detection':
-        resize = _detector_resize(name, module, size)
+        resize = detector_resize(name, module, size)
     labels = list(described.meta['categories'])
     if options.get('num_classes', len(labels)) != len(labels):
         labels = []
@@ -118,7 +118,7 @@ def _build(request: Request, entry: Any, described: Any, options: dict[str, Any]
         ) from error
 
 
-def _detector_resize(name: str, module: nn.Module, size: tuple[int, int] | None) -> Resize:
+def detector_resize(name: str, module: nn.Module, size: tuple[int, int] | None) -> Resize:
     """
     Return the resize whose result the detector's own transform leaves as it is.
 
