@@ -244,7 +244,7 @@ def mean(values: Any) -> float | None:
 def steady(camera: Camera, pinned: int | None) -> bool:
     """Whether predictions come, and from the edge where one is to be used."""
     recent = [message.timing for _, message in list(camera.seen.values())[-5:]]
-    return len(recent) == 5 and (pinned is None or any(timing.state == timing.ANSWERED for timing in recent))
+    return len(recent) == 5 and (pinned is None or any(timing.outcome == timing.ANSWERED for timing in recent))
 
 
 def compare(split: Any, sample: list[tuple[int, int, list[int]]]) -> tuple[float, float]:

@@ -87,7 +87,7 @@ class Faults:
         for seen in reversed(self.rig.player.seen[-400:]):
             if seen.at_s < since_s:
                 break
-            if seen.timing.state == msg.FrameTiming.ANSWERED and seen.timing.split_index == split:
+            if seen.timing.outcome == msg.FrameTiming.ANSWERED and seen.timing.split_index == split:
                 first = seen.at_s
                 return min(
                     [first]
@@ -95,7 +95,7 @@ class Faults:
                         other.at_s
                         for other in self.rig.player.seen[-400:]
                         if since_s <= other.at_s < first
-                        and other.timing.state == msg.FrameTiming.ANSWERED
+                        and other.timing.outcome == msg.FrameTiming.ANSWERED
                         and other.timing.split_index == split
                     ]
                 )
@@ -210,7 +210,7 @@ def account(faults: Faults) -> Account:
     gaps = [(b.at_s - a.at_s, a.at_s, faults.under_way(a.at_s)) for a, b in itertools.pairwise(seen)
             if a.timing.session == b.timing.session]
     over = [(s.at_s - s.timing.sent_s - bound_s(faults, s.timing), faults.under_way(s.timing.sent_s)) for s in seen
-            if s.timing.state == msg.FrameTiming.FELL_BACK and math.isfinite(s.timing.sent_s)]
+            if s.timing.outcome == msg.FrameTiming.FELL_BACK and math.isfinite(s.timing.sent_s)]
     return Account(
         accepted,
         lost,
@@ -220,7 +220,7 @@ def account(faults: Faults) -> Account:
         sum(not s.right for s in seen),
         sorted(gaps, reverse=True)[:5],
         sorted(over, reverse=True)[:5],
-        Counter(s.timing.state for s in seen),
+        Counter(s.timing.outcome for s in seen),
     )
 
 

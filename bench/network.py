@@ -80,7 +80,7 @@ class Bench:
 
         self.seen: list[Seen] = []
         self.profiles: dict[str, Any] = {}
-        self.receipts: dict[int, float] = {}
+        self.acknowledgements: dict[int, float] = {}
         self.loads = 0
         self._number = 0
         self._chance = np.random.default_rng(0)
@@ -100,7 +100,7 @@ class Bench:
         self._probe = topics.PROBE.publisher(node)
         deep = QoSProfile(depth=1000)
         node.create_subscription(msg.Prediction, 'prediction', self._on_prediction, deep)
-        node.create_subscription(msg.Receipt, 'receipt', self._on_receipt, deep)
+        node.create_subscription(msg.Acknowledgement, 'acknowledgement', self._on_acknowledgement, deep)
         topics.ROBOT_PROFILE.subscription(node, lambda message: self.profiles.__setitem__('robot', message))
         topics.EDGE_PROFILE.subscription(node, lambda message: self.profiles.__setitem__('edge', message))
         topics.EDGE_LOAD.subscription(node, lambda message: setattr(self, 'loads', self.loads + 1))
@@ -112,9 +112,9 @@ class Bench:
         stamp = message.header.stamp
         self.seen.append(Seen(time.monotonic(), stamp.sec + stamp.nanosec / 1e9, message.timing))
 
-    def _on_receipt(self, message: Any) -> None:
+    def _on_acknowledgement(self, message: Any) -> None:
         if message.kind == message.PROBE:
-            self.receipts[message.sequence] = time.monotonic()
+            self.acknowledgements[message.sequence] = time.monotonic()
 
     def wait(self, happened: Callable[[], object], what: str, within_s: float = 180.0) -> None:
         """Wait for something, and fail when a process ends or it takes too long."""
@@ -140,8 +140,8 @@ class Bench:
             sent_s = time.monotonic()
             self._probe.publish(msg.Probe(session=1, sequence=key))
             with contextlib.suppress(RuntimeError):  # a lost probe measures nothing
-                self.wait(lambda: key in self.receipts, 'a receipt', 1.0)
-                times.append(self.receipts[key] - sent_s)
+                self.wait(lambda: key in self.acknowledgements, 'an acknowledgement', 1.0)
+                times.append(self.acknowledgements[key] - sent_s)
         return statistics.median(times)
 
     def choose(self, split_index: int, codec: str) -> None:
@@ -149,7 +149,7 @@ class Bench:
         from dynsplit_ros import msg
 
         self._split.publish(msg.SplitDecision(fingerprint=self.profiles['robot'].fingerprint, split_index=split_index,
-                                              codec=codec, fallback_after_s=20.0, local_if_wait_s=math.inf))
+                                              codec=codec, answer_timeout_s=20.0, local_if_wait_s=math.inf))
 
     def show(self) -> float:
         """Publish an image and return its stamp."""

@@ -453,18 +453,18 @@ def _cost_of_frame(profile: SystemProfile, settings: MonitorSettings, anew: bool
         if anew:
             split = (split + 1) % profile.local_index  # the frame is that of a decision before
         dispersion_s, late_s = payload_bytes * 8 / 16.7e6, 1e-4 * float(rng.random())
-        received_s = now_s + dispersion_s + 0.005
+        acknowledged_s = now_s + dispersion_s + 0.005
         sent_s = time.process_time()
         spent_all_s += sent_s - start_s
         monitor.on_sent(number, now_s, split, codec, payload_bytes)
-        monitor.on_receipt(number, received_s, dispersion_s)
+        monitor.on_acknowledgement(number, acknowledged_s, dispersion_s)
         monitor.on_frame(FrameRecord(
             sequence=number, outcome='answered', split_index=split, codec=codec,
             payload_bytes=payload_bytes, answer_bytes=4000, sent_s=now_s,
-            received_s=received_s, answered_s=received_s + tail_s + 0.002 + late_s, held_s=tail_s + 1e-4,
+            acknowledged_s=acknowledged_s, answered_s=acknowledged_s + tail_s + 0.002 + late_s, held_s=tail_s + 1e-4,
             queueing_s=0.0, decode_s=1e-4, tail_s=tail_s, head_s=cut.head_s[1], encode_s=8e-4))
         frame_s = time.process_time()
-        monitor.tick(received_s + tail_s + 0.003)
+        monitor.tick(acknowledged_s + tail_s + 0.003)
         ended_s = time.process_time()
         spent_s += ended_s - sent_s
         deciding_s += ended_s - frame_s

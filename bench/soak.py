@@ -63,7 +63,7 @@ class Driver:
         self._split.publish(msg.SplitDecision(
             sequence=number + 1, fingerprint=self.rig.split.fingerprint, split_index=index,
             split_name=self.rig.split.cuts[index].name, codec=CODECS[number // splits % len(CODECS)],
-            reason='the soak says so', fallback_after_s=2.0, local_if_wait_s=60.0,
+            reason='the soak says so', answer_timeout_s=2.0, local_if_wait_s=60.0,
             last_frame_session=last.session, last_frame=last.sequence))
 
     def step(self) -> None:
@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
     figures.add('duration', took_s, 's', '<= 600')
     figures.add('rate', driver.done / took_s, 'frames/s')
     figures.add('changes of the split', driver.changes, 'changes', f'>= {given.frames // given.every}')
-    states = np.array([one.timing.state for one in seen])
+    states = np.array([one.timing.outcome for one in seen])
     for state, name in ((msg.FrameTiming.ANSWERED, 'answered by the edge'), (msg.FrameTiming.LOCAL, 'local'),
                         (msg.FrameTiming.FELL_BACK, 'finished on the robot')):
         figures.add(f'  of these, {name}', int((states == state).sum()), 'frames')

@@ -162,7 +162,7 @@ def small_messages() -> Iterator[None]:
     Have a participant that is made meanwhile send in the publishing thread, whatever is set for large messages.
 
     What is small waits for no link, but a sending thread has to wait for a core: beside a tail that keeps it busy,
-    receipts left 3 to 5 ms late.
+    acknowledgements left 3 to 5 ms late.
     """
     mode = os.environ.pop(_PUBLICATION_MODE, None)
     try:

@@ -32,7 +32,7 @@ BEGIN, END = '<!-- made by scripts/reference.py -->', '<!-- end -->'
 #: Who publishes and who subscribes; the topics themselves are declared in nodes/topics.py.
 ENDS = {
     'activation': ('camera_node', 'edge_node'), 'tail_result': ('edge_node', 'camera_node'),
-    'receipt': ('edge_node', 'camera_node, monitor_node'), 'probe': ('monitor_node, camera_node', 'edge_node'),
+    'acknowledgement': ('edge_node', 'camera_node, monitor_node'), 'probe': ('monitor_node, camera_node', 'edge_node'),
     'edge_load': ('edge_node', 'monitor_node'), 'edge_profile': ('edge_node', 'monitor_node'),
     'robot_profile': ('camera_node', 'monitor_node'), 'frame_timing': ('camera_node', 'monitor_node'),
     'split': ('monitor_node', 'camera_node, edge_node'), 'link_state': ('monitor_node', 'you'),

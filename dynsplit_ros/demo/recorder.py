@@ -52,7 +52,7 @@ class Recorder(Node):
             'split_index': timing.split_index,
             'split_name': timing.split_name,
             'codec': timing.codec,
-            'outcome': OUTCOMES[timing.state],
+            'outcome': OUTCOMES[timing.outcome],
             'payload_bytes': timing.payload_bytes,
             'latency_s': timing.latency_s,
             'parts_s': {part.removesuffix('_s'): getattr(timing, part) for part in PARTS},

@@ -90,7 +90,7 @@ class Watch:
         self.load = message
 
     def _on_timing(self, message: msg.FrameTiming) -> None:
-        outcome = OUTCOMES.get(message.state)
+        outcome = OUTCOMES.get(message.outcome)
         if outcome is not None:
             self.last = message
             self.heard_s = time.monotonic()

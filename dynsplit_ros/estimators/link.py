@@ -12,16 +12,16 @@ from dynsplit_ros.estimators.probing import LinkRules, ProbePlan, Probing
 from dynsplit_ros.estimators.rate import RateFilter
 from dynsplit_ros.estimators.round_trip import RoundTrip
 
-#: Bytes of a heartbeat; also the assumed bytes of a receipt and of the answer to a probe.
+#: Bytes of a heartbeat; also the assumed bytes of an acknowledgement and of the answer to a probe.
 HEARTBEAT_BYTES = 32
 #: Heartbeats leave in this share of their period until the round-trip estimate has enough of them.
 _FIRST_HEARTBEATS = 0.2
-#: An answer can delay this many heartbeats' worth of receipts and reports behind it on the downlink.
+#: An answer can delay this many heartbeats' worth of acknowledgements and reports behind it on the downlink.
 _BEHIND_ANSWER = 6
 #: Longest time, in seconds, for which the first frame waits until a probe has measured the rate of a new edge.
 _FIRST_RATE_S = 1.0
-#: Receipts kept for payloads that the camera has not reported yet.
-_EARLY_RECEIPTS = 4
+#: Acknowledgements kept for payloads that the camera has not reported yet.
+_EARLY_ACKNOWLEDGEMENTS = 4
 #: Standard deviation, in seconds, of a dispersion that the edge measures. Payloads of fewer bytes than the second
 #: number fit into one burst of a shaper, so their dispersion does not measure the rate.
 _DISPERSION_JITTER_S = 3e-4
@@ -101,8 +101,8 @@ class LinkEstimator:
     Follows each message from sending to arrival on a link that carries one message after the other.
 
     A transfer starts when its message is sent or when the message before it has arrived, whichever is later. It ends
-    half a round trip before the receipt comes back, or before the answer less the time that the edge held it. All
-    instants are of the robot's clock; from the edge come durations only. Probes and heartbeats together take at most
+    half a round trip before the acknowledgement comes back, or before the answer less the time that the edge held it.
+    All instants are of the robot's clock; the edge sends durations only. Probes and heartbeats together take at most
     ``probe_share`` of the rate. They leave only while no other message is under way, except a heartbeat behind a
     payload that nobody waits for. The link counts as lost when the edge is silent for ``silence_s`` longer than
     expected: after an unanswered message, or when regular load reports stay away.
@@ -126,7 +126,7 @@ class LinkEstimator:
         self._under_way: dict[Hashable, _Message] = {}
         self._early: dict[Hashable, tuple[float, float]] = {}
         self._free_s = -math.inf
-        self._receipts = False
+        self._acknowledgements = False
         self._answered_s = -math.inf
         self._answer_size = 0.0
         self._heartbeat_s = self._rest_s = -math.inf
@@ -151,7 +151,7 @@ class LinkEstimator:
         self, key: Hashable, now_s: float, payload_bytes: int, service_s: float, gap_s: float = 0.0
     ) -> bool:
         """
-        Note a payload that left at ``now_s``; return whether its receipt is already here.
+        Note a payload that left at ``now_s``; return whether its acknowledgement is already here.
 
         ``service_s`` is the time for which the edge should hold it, ``gap_s`` the time that this machine took between
         lead and payload.
@@ -161,18 +161,18 @@ class LinkEstimator:
         gap_s = gap_s if 0 <= gap_s < math.inf else 0.0
         self._under_way[key] = _Message(now_s, payload_bytes, service_s, True, gap_s=gap_s)
         early = self._early.pop(key, None)
-        return early is not None and self.on_receipt(key, *early)
+        return early is not None and self.on_acknowledgement(key, *early)
 
-    def on_receipt(self, key: Hashable, now_s: float, dispersion_s: float = math.nan) -> bool:
-        """Take the receipt of a payload; return whether it is of a payload under way."""
+    def on_acknowledgement(self, key: Hashable, now_s: float, dispersion_s: float = math.nan) -> bool:
+        """Take the acknowledgement of a payload; return whether it is of a payload under way."""
         message = self._under_way.get(key)
-        if message is None:  # the receipt can be faster than the camera's report that it message the payload
+        if message is None:  # the acknowledgement can be faster than the camera's report that it message the payload
             self._early[key] = now_s, dispersion_s
-            if len(self._early) > _EARLY_RECEIPTS:
+            if len(self._early) > _EARLY_ACKNOWLEDGEMENTS:
                 del self._early[next(iter(self._early))]
         if message is None or message.arrived:
             return False
-        self._receipts = True
+        self._acknowledgements = True
         self._arrived(message, now_s, 0.0, HEARTBEAT_BYTES / self.rules.downlink_ratio, dispersion_s)
         return True
 
@@ -234,7 +234,7 @@ class LinkEstimator:
     def _arrived(
         self, message: _Message, back_s: float, held_s: float, answer_size: float, dispersion_s: float
     ) -> None:
-        """Learn from a message whose receipt or answer, of ``answer_size`` bytes, was back at ``back_s``."""
+        """Learn from a message whose acknowledgement or answer, of ``answer_size`` bytes, was back at ``back_s``."""
         now_s = self._hear(back_s)
         overtaken = self._overtaken_by(message, now_s)
         message.arrived, message.arrived_s = True, now_s
@@ -465,7 +465,7 @@ class LinkEstimator:
         for message in self._under_way.values():
             if message.is_payload and not message.arrived:  # the first one; the transfers behind it have not begun
                 start_s = max(message.sent_s, self._free_s)
-                held_s = 0.0 if self._receipts else message.service_s
+                held_s = 0.0 if self._acknowledgements else message.service_s
                 return message, max(0.0, now_s - start_s - self.rtt_s - held_s)
         return None
 

@@ -25,16 +25,16 @@ _OUTCOMES = {getattr(FrameTimingMessage, outcome.name): outcome for outcome in O
 
 def to_timing(frame: FrameRecord) -> FrameTimingMessage:
     """Return a frame's record as a message."""
-    return FrameTimingMessage(state=getattr(FrameTimingMessage, frame.outcome.name),
+    return FrameTimingMessage(outcome=getattr(FrameTimingMessage, frame.outcome.name),
                               **{name: getattr(frame, name) for name in _NAMES})
 
 
 def from_timing(message: FrameTimingMessage) -> FrameRecord:
     """Return a frame's record from a message; raise DynsplitError for a state that there is not."""
-    if message.state not in _OUTCOMES:
-        raise DynsplitError(f'a frame timing has state {message.state}, but states go from 0 to 4; run the same '
+    if message.outcome not in _OUTCOMES:
+        raise DynsplitError(f'a frame timing has outcome {message.outcome}, but outcomes go from 0 to 4; run the same '
                             'version of this package on all sides')
-    return FrameRecord(outcome=_OUTCOMES[message.state], **{name: getattr(message, name) for name in _NAMES})
+    return FrameRecord(outcome=_OUTCOMES[message.outcome], **{name: getattr(message, name) for name in _NAMES})
 
 
 def in_words(decision: Any) -> str:

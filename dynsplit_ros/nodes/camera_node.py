@@ -118,7 +118,7 @@ class CameraNode(Managed):
         self._last: FrameRecord | None = None
         self._refusal = self._why_fell_back = ''
         topics.SPLIT.subscription(self, self._on_split)
-        topics.RECEIPT.subscription(self, self._on_receipt)
+        topics.ACKNOWLEDGEMENT.subscription(self, self._on_acknowledgement)
         self._cameras: list[Subscription | None] = [None] * len(self._topics)
         self._follow_types()
         self.every(TYPES_PERIOD_S, self._follow_types)
@@ -238,12 +238,12 @@ class CameraNode(Managed):
         except DynsplitError as error:
             self.tell('split', str(error), error=True)
 
-    def _on_receipt(self, message: msg.Receipt) -> None:
-        if message.kind == msg.Receipt.PROBE:  # each monitor's probes are answered for all to hear
+    def _on_acknowledgement(self, message: msg.Acknowledgement) -> None:
+        if message.kind == msg.Acknowledgement.PROBE:  # each monitor's probes are answered for all to hear
             self.senders.on_monitor(message.session, time.monotonic())
         else:
             self.senders.on_camera(message.session, time.monotonic())
-            self._robot.on_receipt(message.session, message.sequence)
+            self._robot.on_acknowledgement(message.session, message.sequence)
 
     def _on_tail_result(self, message: msg.TailResult) -> None:
         outputs: Outputs = {}
@@ -296,7 +296,7 @@ class CameraNode(Managed):
         activation = msg.Activation(
             header=frame.image[0].message.header, session=frame.session, sequence=frame.sequence,
             fingerprint=self.split.fingerprint, split_index=frame.split_index, codec=frame.codec,
-            patience_s=frame.answer_timeout_s, tensors=to_tensors(payload))
+            answer_timeout_s=frame.answer_timeout_s, tensors=to_tensors(payload))
         self._lead.publish(msg.Probe(session=frame.session, sequence=frame.sequence, is_lead=True))
         self._activation.publish(activation)
 

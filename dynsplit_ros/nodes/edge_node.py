@@ -36,8 +36,8 @@ DISCOVERY_PERIOD_S = 0.1
 ABSENCE_S = 1.5
 ACTIVATION_TYPE = 'dynsplit_ros/msg/Activation'
 #: The topics of a robot that the edge subscribes to or publishes on.
-ROBOT_TOPICS = (topics.ACTIVATION, topics.PROBE, topics.SPLIT, topics.RECEIPT, topics.TAIL_RESULT, topics.EDGE_LOAD,
-                topics.EDGE_PROFILE)
+ROBOT_TOPICS = (topics.ACTIVATION, topics.PROBE, topics.SPLIT, topics.ACKNOWLEDGEMENT, topics.TAIL_RESULT,
+                topics.EDGE_LOAD, topics.EDGE_PROFILE)
 
 
 class RobotLink:
@@ -53,7 +53,7 @@ class RobotLink:
         def name(topic: topics.Topic) -> str:
             return f'{namespace.rstrip("/")}/{topic.name}'
 
-        self.receipt = topics.RECEIPT.publisher(node, name(topics.RECEIPT))
+        self.acknowledgement = topics.ACKNOWLEDGEMENT.publisher(node, name(topics.ACKNOWLEDGEMENT))
         self.tail_result = node.downlink.publisher(topics.TAIL_RESULT, name(topics.TAIL_RESULT))
         self.edge_load = topics.EDGE_LOAD.publisher(node, name(topics.EDGE_LOAD))
         self.edge_profile = topics.EDGE_PROFILE.publisher(node, name(topics.EDGE_PROFILE))
@@ -73,7 +73,7 @@ class RobotLink:
             fingerprint=message.fingerprint,
             split_index=message.split_index,
             codec=message.codec,
-            answer_timeout_s=message.patience_s,
+            answer_timeout_s=message.answer_timeout_s,
             payload=from_tensors(message.tensors)))
 
     def _on_split(self, message: msg.SplitDecision) -> None:
@@ -89,12 +89,12 @@ class RobotLink:
             self._lead = message.session, message.sequence, arrived_s
         else:
             self.senders.on_monitor(message.session, arrived_s)
-            self.acknowledge(msg.Receipt.PROBE, message.session, message.sequence, arrived_s)
+            self.acknowledge(msg.Acknowledgement.PROBE, message.session, message.sequence, arrived_s)
 
     def acknowledge(self, kind: int, session: int, sequence: int, arrived_s: float) -> None:
         """Tell the robot that a message arrived, and how long after its lead."""
         led = self._lead[:2] == (session, sequence)
-        self.receipt.publish(msg.Receipt(kind=kind, session=session, sequence=sequence,
+        self.acknowledgement.publish(msg.Acknowledgement(kind=kind, session=session, sequence=sequence,
                                          fingerprint=self._node.split.fingerprint,
                                          held_s=time.monotonic() - arrived_s,
                                          dispersion_s=arrived_s - self._lead[2] if led else math.nan))
@@ -111,7 +111,7 @@ class RobotLink:
             self._node.forget(subscription.topic_name)
             self._node.destroy_subscription(subscription)
         for owner, publisher in ((self._node.downlink, self.tail_result), *(
-                (self._node, publisher) for publisher in (self.receipt, self.edge_load, self.edge_profile))):
+                (self._node, publisher) for publisher in (self.acknowledgement, self.edge_load, self.edge_profile))):
             self._node.forget(publisher.topic_name)
             owner.destroy_publisher(publisher)
 
@@ -245,7 +245,7 @@ class EdgeNode(Managed):
     def acknowledge(self, frame: EdgeFrame) -> None:
         """Acknowledge an activation."""
         link, _, session, sequence, arrived_s = frame.source
-        link.acknowledge(msg.Receipt.ACTIVATION, session, sequence, arrived_s)
+        link.acknowledge(msg.Acknowledgement.ACTIVATION, session, sequence, arrived_s)
 
     def answer(self, frame: EdgeFrame) -> None:
         """Send an answer to the robot that the frame came from."""

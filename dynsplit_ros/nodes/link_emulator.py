@@ -30,7 +30,7 @@ from dynsplit_ros.nodes.shell import run, Shell
 from dynsplit_ros.parameters import LINK_EMULATOR
 
 UP = (topics.ACTIVATION, topics.PROBE)
-DOWN = (topics.TAIL_RESULT, topics.RECEIPT, topics.EDGE_LOAD, topics.EDGE_PROFILE)
+DOWN = (topics.TAIL_RESULT, topics.ACKNOWLEDGEMENT, topics.EDGE_LOAD, topics.EDGE_PROFILE)
 
 
 def near(topic: topics.Topic) -> str:

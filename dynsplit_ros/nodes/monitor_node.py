@@ -64,7 +64,7 @@ class MonitorNode(Managed):
         topics.ROBOT_PROFILE.subscription(self, lambda message: self._on_profile('robot', message))
         topics.EDGE_PROFILE.subscription(self, lambda message: self._on_profile('edge', message))
         topics.FRAME_TIMING.subscription(self, self._on_frame_timing)
-        topics.RECEIPT.subscription(self, self._on_receipt)
+        topics.ACKNOWLEDGEMENT.subscription(self, self._on_acknowledgement)
         topics.EDGE_LOAD.subscription(self, self._on_edge_load)
         self.every(TICK_S, self._tick)
         self.every(LINK_STATE_PERIOD_S, self._publish_link_state)
@@ -146,17 +146,17 @@ class MonitorNode(Managed):
             self._monitor.on_frame(replace(timing, sequence=number))
         self._decide()
 
-    def _on_receipt(self, message: msg.Receipt) -> None:
-        if message.kind == msg.Receipt.PROBE:
+    def _on_acknowledgement(self, message: msg.Acknowledgement) -> None:
+        if message.kind == msg.Acknowledgement.PROBE:
             self.senders.on_monitor(message.session, time.monotonic())
         if self._monitor is None or not self._is_ours(message.fingerprint):
             return
         now_s = time.monotonic()
-        if message.kind == msg.Receipt.PROBE:
+        if message.kind == msg.Acknowledgement.PROBE:
             if message.session == self._session:
                 self._monitor.on_probe_answer(message.sequence, now_s, message.held_s, message.dispersion_s)
         elif message.session == self._camera_session:
-            self._monitor.on_receipt(self._frame_offset + message.sequence, now_s, message.dispersion_s)
+            self._monitor.on_acknowledgement(self._frame_offset + message.sequence, now_s, message.dispersion_s)
         self._decide()
 
     def _on_edge_load(self, message: msg.EdgeLoad) -> None:
@@ -256,7 +256,7 @@ class MonitorNode(Managed):
         if decision is not None:
             values |= {'split': decision.split_index, 'codec': decision.codec, 'decisions': self._decisions,
                        'predicted_latency_s': decision.predicted_latency_s,
-                       'fallback_after_s': decision.fallback_after_s, 'reason': decision.reason}
+                       'answer_timeout_s': decision.answer_timeout_s, 'reason': decision.reason}
         if not link.alive:
             return DiagnosticStatus.WARN, f'degraded to local inference: {SILENT}', values
         if decision is None:

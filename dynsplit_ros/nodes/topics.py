@@ -118,7 +118,8 @@ ACTIVATION = Topic('activation', msg.Activation, _qos(1),
                    'payload that the robot has given up.')
 TAIL_RESULT = Topic('tail_result', msg.TailResult, _qos(8),
                     'The robot needs every answer; a few can be on the link at once.')
-RECEIPT = Topic('receipt', msg.Receipt, _qos(16), 'A lost receipt (acknowledgement) would delay the next payload.')
+ACKNOWLEDGEMENT = Topic('acknowledgement', msg.Acknowledgement, _qos(16),
+                        'A lost acknowledgement would delay the next payload.')
 PROBE = Topic('probe', msg.Probe, _qos(2, reliable=False),
               'A resent probe measures nothing; depth 2 holds a probe and its lead.')
 EDGE_LOAD = Topic('edge_load', msg.EdgeLoad, _qos(1, reliable=False),

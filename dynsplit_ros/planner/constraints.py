@@ -18,7 +18,7 @@ class PlannerConstraints:
     (bit/s, 0: no limit) at ``frame_rate_hz`` images offered per second.
 
     A change of choice must gain more than ``switching_cost`` (share of the predicted latency) plus ``confidence``
-    standard deviations of the gain. ``fallback_s`` (s) replaces the default answer timeout (0: keep the default).
+    standard deviations of the gain. ``answer_timeout_s`` (s) replaces the default answer timeout (0: keep the default).
     ``waiting_share`` (0 to 1) is the share of the frame rate that the camera may give up to start on newer images.
     """
 
@@ -30,7 +30,7 @@ class PlannerConstraints:
     frame_rate_hz: float = 10.0
     switching_cost: float = 0.01
     confidence: float = 3.5
-    fallback_s: float = 0.0
+    answer_timeout_s: float = 0.0
     waiting_share: float = 0.08
 
     @property

@@ -191,8 +191,8 @@ class LatencyModel:
 
     def _longest_wait_s(self, usual_wait_s: Array) -> Array:
         """Return W: the longest wait for an answer, from the wait at the median rate."""
-        if self._constraints.fallback_s > 0:
-            return np.full(len(usual_wait_s), self._constraints.fallback_s)
+        if self._constraints.answer_timeout_s > 0:
+            return np.full(len(usual_wait_s), self._constraints.answer_timeout_s)
         return np.maximum(_LONGEST_OVER_WAIT * usual_wait_s, _LEAST_LONGEST_WAIT_S)
 
     def _expected_wait_s(self, off_link_s: Array, bit_time: BitTime, bound_s: Array) -> Array:

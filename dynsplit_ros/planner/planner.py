@@ -57,7 +57,7 @@ class Plan:
     """
     A choice, the reason, and the prediction for every choice.
 
-    ``predicted_s`` is the expected latency of a frame from its image's arrival, ``fallback_after_s`` the answer timeout
+    ``predicted_s`` is the expected latency of a frame from its image's arrival, ``answer_timeout_s`` the answer timeout
     after sending. An image that would wait longer than ``local_if_wait_s`` for link and edge is done by local inference
     at once. ``settled`` says that no other choice was predicted to be better.
     """
@@ -67,7 +67,7 @@ class Plan:
     codec: str
     reason: str
     predicted_s: float
-    fallback_after_s: float
+    answer_timeout_s: float
     local_if_wait_s: float
     changed: bool
     settled: bool
@@ -137,7 +137,7 @@ class Planner:
             codec=choices.codecs[chosen],
             reason=reason,
             predicted_s=float(prediction.latency_s[chosen]),
-            fallback_after_s=answer_timeout_s(choices, constraints, prediction, chosen),
+            answer_timeout_s=answer_timeout_s(choices, constraints, prediction, chosen),
             local_if_wait_s=local_if_wait_s(choices, constraints, prediction, estimate, allowed, chosen, takes_turns),
             changed=changed,
             settled=chosen == best,

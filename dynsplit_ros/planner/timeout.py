@@ -26,7 +26,7 @@ def answer_timeout_s(
     finished within the longest wait, but never so short that a usual answer comes too late.
     """
     longest_s = float(prediction.longest_wait_s[chosen])
-    if constraints.fallback_s > 0 or chosen == choices.local:
+    if constraints.answer_timeout_s > 0 or chosen == choices.local:
         return longest_s
     bit_time, bits = prediction.bit_time, float(choices.bits[chosen])
     finish_s, held_s = float(prediction.finish_s[chosen]), float(prediction.off_link_s[chosen])

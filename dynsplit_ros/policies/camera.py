@@ -211,7 +211,7 @@ class CameraPolicy:
     @property
     def link_is_full(self) -> bool:
         """Whether a payload must wait: one is on the link, or too many frames wait for their answers."""
-        on_link = any(math.isnan(frame.received_s) for frame in self._unanswered.values())
+        on_link = any(math.isnan(frame.acknowledged_s) for frame in self._unanswered.values())
         return on_link or len(self._unanswered) >= self.max_unanswered
 
     @property
@@ -333,8 +333,8 @@ class CameraPolicy:
     def on_acknowledgement(self, session: int, sequence: int, now_s: float) -> list[Action]:
         """Note that a payload has arrived at the edge, so that the link is free for the next."""
         frame = self.awaited(session, sequence)
-        if frame is not None and math.isnan(frame.received_s):
-            frame.received_s = now_s
+        if frame is not None and math.isnan(frame.acknowledged_s):
+            frame.acknowledged_s = now_s
             self._scheduler.on_acknowledged(frame.choice, now_s - frame.sent_s)
         return self._act(now_s)
 
@@ -479,7 +479,7 @@ class CameraPolicy:
             frame.split_index, frame.codec, frame.answer_timeout_s = self._local_index, '', math.nan
         else:
             frame.split_index, frame.codec = decision.choice
-            frame.answer_timeout_s = decision.fallback_after_s
+            frame.answer_timeout_s = decision.answer_timeout_s
 
     def _run_head(self, now_s: float) -> None:
         self._stage, self._stage_s = _Stage.RUNNING, now_s
@@ -520,7 +520,7 @@ class CameraPolicy:
         elif not self.link_is_full:
             latest = self._decision
             if latest is not None and latest.choice == frame.choice:  # a newer timeout for the same choice
-                frame.answer_timeout_s = latest.fallback_after_s
+                frame.answer_timeout_s = latest.answer_timeout_s
             frame.answer_timeout_s = min(frame.answer_timeout_s, MAX_ANSWER_TIMEOUT_S)
             frame.link_wait_s = now_s - self._stage_s
             frame.outcome, frame.sent_s = Outcome.SENT, now_s

@@ -25,7 +25,7 @@ class Unanswered(Protocol):
     split_index: int
     codec: str
     sent_s: float
-    received_s: float
+    acknowledged_s: float
 
 
 class SendScheduler:
@@ -58,10 +58,10 @@ class SendScheduler:
 
     def on_answered(self, frame: Unanswered, answered_s: float, held_s: float) -> None:
         """Note when a frame's answer came, and for how much of the time until then the edge held the frame."""
-        received_s = self._received_s(frame)
-        done_s = min(received_s + held_s, answered_s) if held_s >= 0 else answered_s
+        acknowledged_s = self._acknowledged_s(frame)
+        done_s = min(acknowledged_s + held_s, answered_s) if held_s >= 0 else answered_s
         # The edge began when the frame was there and the one before it was done.
-        service_s = max(0.0, done_s - max(received_s, self._edge_free_s))
+        service_s = max(0.0, done_s - max(acknowledged_s, self._edge_free_s))
         self._edge_free_s = max(self._edge_free_s, done_s)
         split = frame.split_index
         error_s = service_s - self._service_s.setdefault(split, service_s)
@@ -69,10 +69,10 @@ class SendScheduler:
         self._deviation_s[split] = deviation_s + _NEWEST_DEVIATION * (abs(error_s) - deviation_s)
         self._service_s[split] += _NEWEST_SERVICE * error_s
 
-    def _received_s(self, frame: Unanswered) -> float:
-        if math.isnan(frame.received_s):
+    def _acknowledged_s(self, frame: Unanswered) -> float:
+        if math.isnan(frame.acknowledged_s):
             return frame.sent_s + self._transfer_s.get((frame.split_index, frame.codec), 0.0)
-        return frame.received_s
+        return frame.acknowledged_s
 
     def remaining_s(self, choice: Choice, spent_s: float) -> float:
         """Return how much longer a head takes that has run for ``spent_s``; at most 0 for one never measured."""
@@ -82,10 +82,10 @@ class SendScheduler:
         """Return when a payload may leave to find the link free, and the edge on its arrival; -inf: at any time."""
         send_s, done_s = -math.inf, self._edge_free_s
         for frame in unanswered:
-            received_s = self._received_s(frame)
-            if math.isnan(frame.received_s):
-                send_s = max(send_s, received_s)
-            done_s = max(received_s, done_s) + self._service_s.get(frame.split_index, 0.0)
+            acknowledged_s = self._acknowledged_s(frame)
+            if math.isnan(frame.acknowledged_s):
+                send_s = max(send_s, acknowledged_s)
+            done_s = max(acknowledged_s, done_s) + self._service_s.get(frame.split_index, 0.0)
             send_s = max(send_s, done_s - self._transfer_s.get(choice, math.inf))
         return send_s
 

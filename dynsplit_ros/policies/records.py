@@ -80,7 +80,7 @@ class SplitDecision:
     """
     Which split and codec the next frames use, and why. The fields are those of SplitDecision.msg.
 
-    ``fallback_after_s`` is the answer timeout: how long after sending a frame the robot begins to finish it itself. An
+    ``answer_timeout_s`` is the answer timeout: how long after sending a frame the robot begins to finish it itself. An
     image that would wait longer than ``local_if_wait_s`` for link and edge is done on the robot at once.
     ``waiting_share`` (0 to 1) of the frame rate may be given up to wait for newer images. ``last_frame`` is the latest
     frame (of ``last_frame_session``) that the decision takes into account. ``degraded`` says that the edge is silent.
@@ -89,7 +89,7 @@ class SplitDecision:
 
     split_index: int
     codec: str
-    fallback_after_s: float
+    answer_timeout_s: float
     last_frame_session: int = 0
     last_frame: int = 0
     local_if_wait_s: float = math.inf
@@ -118,7 +118,7 @@ class FrameRecord:
     """
     One accepted frame from its image's arrival to its prediction. FrameTiming.msg holds and explains most fields.
 
-    Times ending in ``_s`` are seconds; ``arrived_s``, ``started_s``, ``sent_s``, ``received_s``, ``answered_s``,
+    Times ending in ``_s`` are seconds; ``arrived_s``, ``started_s``, ``sent_s``, ``acknowledged_s``, ``answered_s``,
     ``given_up_s``, ``deadline_s`` and ``delivered_s`` are instants on the robot's monotonic clock, NaN where the event
     did not happen. ``image``, ``activation``, ``payload`` and ``outputs`` are what they are to the policy's caller; the
     policy only keeps them.
@@ -137,7 +137,7 @@ class FrameRecord:
     payload_bytes: int = 0
     answer_bytes: int = 0
     sent_s: float = math.nan
-    received_s: float = math.nan
+    acknowledged_s: float = math.nan
     answered_s: float = math.nan
     given_up_s: float = math.nan
     wait_s: float = 0.0

@@ -240,7 +240,7 @@ def _of_bag(path: Path) -> Run:
 
 def _frame(time_s: float, timing: Any) -> Frame | None:
     """Return a finished frame; None where the message tells of one that is under way, or of a late answer."""
-    outcome = _STATES.get(timing.state)
+    outcome = _STATES.get(timing.outcome)
     if outcome is None:
         return None
     return Frame(

@@ -95,7 +95,7 @@ class MonitorSettings:
         0.0,
         10.0,
     )
-    fallback_s: float = _setting(
+    answer_timeout_s: float = _setting(
         0.0,
         'Answer timeout: the robot finishes a frame itself when it expires. With 0, the planner chooses the timeout of '
         'each split: at most three times the predicted wait or 0.2 s, whichever is longer.',
@@ -250,9 +250,9 @@ class Monitor:
         if self._link.on_sent(sequence, now_s, payload_bytes, service_s, gap_s):
             self._news = True
 
-    def on_receipt(self, sequence: int, now_s: float, dispersion_s: float = math.nan) -> None:
-        """Note that the edge has said that a payload arrived; receipts may be lost, late or missing altogether."""
-        if math.isfinite(now_s) and self._link.on_receipt(sequence, now_s, dispersion_s):
+    def on_acknowledgement(self, sequence: int, now_s: float, dispersion_s: float = math.nan) -> None:
+        """Take the edge's acknowledgement of a payload; acknowledgements may come late or never."""
+        if math.isfinite(now_s) and self._link.on_acknowledgement(sequence, now_s, dispersion_s):
             self._news = True
 
     def on_frame(self, frame: FrameRecord) -> None:
@@ -287,8 +287,8 @@ class Monitor:
                 waited_s = frame.given_up_s - arrived_s
                 self._load.on_silence(frame.split_index, waited_s, cut.tail_s[batch], now_s)
         elif frame.outcome in (Outcome.ANSWERED, Outcome.LATE) and math.isfinite(frame.answered_s):
-            if math.isfinite(frame.received_s):
-                self._link.on_receipt(frame.sequence, frame.received_s)
+            if math.isfinite(frame.acknowledged_s):
+                self._link.on_acknowledgement(frame.sequence, frame.acknowledged_s)
             held_s = frame.held_s if math.isfinite(frame.held_s) else -1.0
             if self._link.on_answer(frame.sequence, frame.answered_s, held_s, frame.answer_bytes):
                 self._load.on_answer(
@@ -405,14 +405,14 @@ class Monitor:
             and not (plan.changed or turned or unforeseen)
             and (
                 abs(plan.predicted_s - last.predicted_latency_s) <= 0.02 * last.predicted_latency_s
-                and abs(plan.fallback_after_s - last.fallback_after_s) <= 0.1 * last.fallback_after_s
+                and abs(plan.answer_timeout_s - last.answer_timeout_s) <= 0.1 * last.answer_timeout_s
             )
         ):
             return None
         self._decision = SplitDecision(
             split_index=plan.split_index,
             codec=plan.codec,
-            fallback_after_s=plan.fallback_after_s,
+            answer_timeout_s=plan.answer_timeout_s,
             last_frame=self._last_frame,
             local_if_wait_s=plan.local_if_wait_s,
             predicted_latency_s=plan.predicted_s,

@@ -132,7 +132,7 @@ class Robot:
                 f'the decision names the codec {decision.codec[:40]!r}, but known are {", ".join(CODECS)}; '
                 'run the same version of this package on all sides'
             )
-        for name in ('fallback_after_s', 'local_if_wait_s', 'predicted_latency_s'):
+        for name in ('answer_timeout_s', 'local_if_wait_s', 'predicted_latency_s'):
             if not getattr(decision, name) >= 0:
                 raise DynsplitError(f'the decision has {name} {getattr(decision, name)}, which is no duration; run the '
                                     'same version of this package on all sides')
@@ -140,7 +140,7 @@ class Robot:
             raise DynsplitError(f'the decision has waiting_share {decision.waiting_share}, but a share is 0 to 1')
         self._handle(self.policy.on_decision, decision)
 
-    def on_receipt(self, session: int, sequence: int) -> None:
+    def on_acknowledgement(self, session: int, sequence: int) -> None:
         """Note that a payload has arrived at the edge, so that the link is free for the next."""
         self._handle(self.policy.on_acknowledgement, session, sequence)
 

@@ -73,7 +73,7 @@ class Future:
     delays_s: Sequence[Sequence[float]]
     one_way_s: float
     lead_bytes: int
-    receipt_bytes: int
+    acknowledgement_bytes: int
     frame_rate_hz: float
     batch: int
 
@@ -192,7 +192,7 @@ class Search:
         arrive_s = self._arrive_s(choice, image, send_s)
         answer_before = before['entered_s'] <= arrive_s  # and not behind the acknowledgement
         down_s = np.where(answer_before, before['down_s'], before['down_before_s'])
-        acknowledged_s = (self._down.end_of(np.maximum(arrive_s, down_s), 8.0 * future.receipt_bytes)
+        acknowledged_s = (self._down.end_of(np.maximum(arrive_s, down_s), 8.0 * future.acknowledgement_bytes)
                           + future.one_way_s + self._delays_s[image, 1])
         edge_s, other = self._serve_others(arrive_s, before)
         begin_s = np.maximum(arrive_s, edge_s)

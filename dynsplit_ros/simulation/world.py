@@ -42,8 +42,8 @@ from dynsplit_ros.simulation.trace import constant, Trace
 
 #: How often the monitor looks at the clock, as its node's timer does.
 _TICK_S = 0.02
-#: Bytes of a receipt or a probe's answer, and of the lead of a payload; bytes of a load report.
-_RECEIPT_BYTES = 32
+#: Bytes of an acknowledgement or a probe's answer, and of the lead of a payload; bytes of a load report.
+_ACKNOWLEDGEMENT_BYTES = 32
 _REPORT_BYTES = 64
 #: The edge takes two messages that wait for it so many seconds apart.
 _LEAST_DISPERSION_S = 5e-5
@@ -289,13 +289,14 @@ class World:
 
     def _send(self, frame: FrameRecord) -> None:
         """Send the lead of a payload now, and the payload when the robot has handed it over."""
-        led_s = self._up.transmit(self.now_s, _RECEIPT_BYTES, self._jitter_s())
+        led_s = self._up.transmit(self.now_s, _ACKNOWLEDGEMENT_BYTES, self._jitter_s())
 
         def hand_over() -> None:
             delays = self._delays[frame.image]
             arrives_s = self._up.transmit(self.now_s, frame.payload_bytes, delays[0])
             self._acknowledged_s[frame.sequence] = (
-                self._down.rate.end_of(arrives_s, _RECEIPT_BYTES * 8) + self._scenario.base_rtt_s / 2 + delays[1]
+                self._down.rate.end_of(arrives_s, _ACKNOWLEDGEMENT_BYTES * 8)
+                + self._scenario.base_rtt_s / 2 + delays[1]
             )
             timeout_s = frame.answer_timeout_s
             dispersion_s = self._dispersion_s(led_s, arrives_s)
@@ -425,7 +426,7 @@ class World:
             hand_over()
 
     def _on_probe(self, probe: Probe, dispersion_s: float) -> None:
-        answered_s = self._down.transmit(self.now_s, _RECEIPT_BYTES, self._jitter_s())
+        answered_s = self._down.transmit(self.now_s, _ACKNOWLEDGEMENT_BYTES, self._jitter_s())
 
         def answered() -> None:
             self._monitor.on_probe_answer(probe.id, self.now_s, 0.0, dispersion_s)
@@ -457,15 +458,15 @@ class World:
     def acknowledge(self, frame: EdgeFrame) -> None:
         """Put the acknowledgement of this robot's frame on the downlink."""
         sent, dispersion_s = frame.source
-        arrives_s = self._down.transmit(self.now_s, _RECEIPT_BYTES, self._delays[sent.image][1])
+        arrives_s = self._down.transmit(self.now_s, _ACKNOWLEDGEMENT_BYTES, self._delays[sent.image][1])
         if not self._is_lost():
-            self._robot_sees(arrives_s, lambda: self._on_receipt(sent.sequence, dispersion_s))
+            self._robot_sees(arrives_s, lambda: self._on_acknowledgement(sent.sequence, dispersion_s))
 
     def answer(self, frame: EdgeFrame) -> None:
         """Put the answer to this robot's frame on the downlink."""
         sent, _ = frame.source
         status, reason, times = frame.status, frame.reason, frame.times
-        answer_bytes = self._answer_bytes if status is Status.OK else _RECEIPT_BYTES
+        answer_bytes = self._answer_bytes if status is Status.OK else _ACKNOWLEDGEMENT_BYTES
         answered_s = self._down.transmit(self.now_s, answer_bytes, self._delays[sent.image][2])
         self._robot_sees(answered_s, lambda: self._happen(
             self.camera.on_answer, self.camera.session, sent.sequence, status, reason, None, answer_bytes, times))
@@ -482,9 +483,9 @@ class World:
         if not self._oracle:
             self._robot_sees(arrives_s, arrived)
 
-    def _on_receipt(self, sequence: int, dispersion_s: float) -> None:
+    def _on_acknowledgement(self, sequence: int, dispersion_s: float) -> None:
         if not self._oracle:
-            self._monitor.on_receipt(sequence, self.now_s, dispersion_s)
+            self._monitor.on_acknowledgement(sequence, self.now_s, dispersion_s)
         self._happen(self.camera.on_acknowledgement, self.camera.session, sequence)
         if not self._oracle:
             self._think()
@@ -497,7 +498,7 @@ class World:
             return self._next_step(self._steps, image, now_s)
         split, codec, start_s = self._best(image)
         share = self._monitor.waiting_share
-        return SplitDecision(split, codec, fallback_after_s=math.inf, waiting_share=share), start_s
+        return SplitDecision(split, codec, answer_timeout_s=math.inf, waiting_share=share), start_s
 
     def look_ahead(self, width: int | None = WIDTH) -> list[Step]:
         """Return the best sequence of choices that a beam of this width finds; None searches exhaustively."""
@@ -511,8 +512,8 @@ class World:
             noise=self._noise,
             delays_s=self._delays,
             one_way_s=scenario.base_rtt_s / 2,
-            lead_bytes=_RECEIPT_BYTES,
-            receipt_bytes=_RECEIPT_BYTES,
+            lead_bytes=_ACKNOWLEDGEMENT_BYTES,
+            acknowledgement_bytes=_ACKNOWLEDGEMENT_BYTES,
             frame_rate_hz=scenario.frame_rate_hz,
             batch=scenario.batch,
         )
@@ -532,7 +533,7 @@ class World:
         start_s = step.start_s if step.image <= image else math.inf
         if start_s <= now_s:
             steps.popleft()
-        return SplitDecision(*step.choice, fallback_after_s=math.inf), start_s
+        return SplitDecision(*step.choice, answer_timeout_s=math.inf), start_s
 
     def _best(self, image: int) -> tuple[int, str, float]:
         profile, batch = self._profile, self._scenario.batch
@@ -574,7 +575,7 @@ class World:
         if not self.camera.link_is_full:
             return self.now_s
         unanswered = self.camera.unanswered
-        on_link = [self._acknowledged_s[frame.sequence] for frame in unanswered if math.isnan(frame.received_s)]
+        on_link = [self._acknowledged_s[frame.sequence] for frame in unanswered if math.isnan(frame.acknowledged_s)]
         answers = [self.edge.free_s(self.now_s)] if len(unanswered) >= self.camera.max_unanswered else []
         return max(self.now_s, *on_link, *answers)
 

@@ -229,7 +229,7 @@ def _over_time(profile: SystemProfile, scenario: Scenario, settings: MonitorSett
                     'head_s',
                     'encode_s',
                     'sent_s',
-                    'received_s',
+                    'acknowledged_s',
                     'answered_s',
                     'queueing_s',
                     'decode_s',

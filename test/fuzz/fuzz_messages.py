@@ -214,7 +214,7 @@ class World:
         edge_node.edge = self.edge = Edge(split, edge_node)
         self.link = RobotLink.__new__(RobotLink)
         vars(self.link).update(namespace='/robot1', _node=edge_node, _lead=(0, 0, 0.0), senders=Senders(),
-                               receipt=Ears(), tail_result=self.answers)
+                               acknowledgement=Ears(), tail_result=self.answers)
         # The robot; this object is its outside.
         self.sent: queue.SimpleQueue[msg.Activation] = queue.SimpleQueue()
         self.delivered: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -260,7 +260,7 @@ class World:
         payload = encode(codec, self.split.head(index)(self.picture))
         message = corrupt(msg.Activation(
             session=5, sequence=chance.getrandbits(8), fingerprint=self.split.fingerprint, split_index=index,
-            codec=codec, patience_s=60.0, tensors=to_tensors(payload)), chance)
+            codec=codec, answer_timeout_s=60.0, tensors=to_tensors(payload)), chance)
         if chance.random() < 0.5:  # others find out what a wrong fingerprint does
             message.fingerprint = self.split.fingerprint
         self.link._on_activation(message)
@@ -270,8 +270,8 @@ class World:
         assert answer.sequence == message.sequence and answer.session == message.session
         assert answer.status == msg.TailResult.OK or answer.reason and len(answer.reason) < 2000 and not answer.outputs
         assert self.answers.heard.empty(), 'an activation was answered twice'
-        assert self.link.receipt.next().sequence == message.sequence
-        assert probe.is_lead or self.link.receipt.next().sequence == probe.sequence
+        assert self.link.acknowledgement.next().sequence == message.sequence
+        assert probe.is_lead or self.link.acknowledgement.next().sequence == probe.sequence
 
     # ---- the robot; first what it asks of the world
 
@@ -311,7 +311,7 @@ class World:
     def stray_answer(self, chance: random.Random) -> None:
         """See that an answer that nobody waits for harms nothing."""
         self.camera._on_tail_result(corrupt(self.good_answer(2**40), chance))
-        self.camera._on_receipt(corrupt(msg.Receipt(session=self.robot.session, sequence=1), chance))
+        self.camera._on_acknowledgement(corrupt(msg.Acknowledgement(session=self.robot.session, sequence=1), chance))
 
     def answer(self, chance: random.Random) -> None:
         """See that a frame gets one prediction, whatever is answered before the right answer."""
@@ -319,7 +319,8 @@ class World:
         self.robot.offer('image')
         sequence = self.sent.get(timeout=DEADLINE_S).sequence
         self.camera._on_tail_result(corrupt(self.good_answer(sequence), chance))
-        self.camera._on_receipt(corrupt(msg.Receipt(session=self.robot.session, sequence=sequence), chance))
+        message = msg.Acknowledgement(session=self.robot.session, sequence=sequence)
+        self.camera._on_acknowledgement(corrupt(message, chance))
         self.camera._on_tail_result(self.good_answer(sequence))
         assert self.delivered.get(timeout=DEADLINE_S) == sequence
         assert self.delivered.empty(), 'a frame got two predictions'
@@ -348,7 +349,7 @@ class World:
     def order(self, chance: random.Random) -> None:
         """See that a decision is followed or refused, and that frames go on being delivered either way."""
         self.camera._on_split(corrupt(msg.SplitDecision(
-            fingerprint=self.split.fingerprint, split_index=1, codec='raw', fallback_after_s=1.0, local_if_wait_s=1.0,
+            fingerprint=self.split.fingerprint, split_index=1, codec='raw', answer_timeout_s=1.0, local_if_wait_s=1.0,
             waiting_share=0.08, last_frame_session=self.robot.session, last_frame=1,
             candidates=[msg.CandidatePrediction()]), chance))
         self.robot.offer('image')
@@ -371,12 +372,13 @@ class World:
         sequence = chance.getrandbits(5)
         good: list[tuple[Callable[[Any], None], Any]] = [
             (node._on_frame_timing, msg.FrameTiming(
-                session=5, sequence=sequence, state=chance.randrange(5), split_index=chance.randrange(3), codec='raw',
-                batch=1, payload_bytes=100_000, answer_bytes=4000, sent_s=1.0, received_s=1.1, answered_s=1.2,
+                session=5, sequence=sequence, outcome=chance.randrange(5), split_index=chance.randrange(3), codec='raw',
+                batch=1, payload_bytes=100_000, answer_bytes=4000, sent_s=1.0, acknowledged_s=1.1, answered_s=1.2,
                 given_up_s=math.nan,
                 head_s=0.01, held_s=0.05, tail_s=0.04, latency_s=0.3)),
-            (node._on_receipt, msg.Receipt(kind=chance.randrange(2), session=chance.choice((5, 7)), sequence=sequence,
-                                           fingerprint=fingerprint, held_s=1e-4)),
+            (node._on_acknowledgement, msg.Acknowledgement(
+                kind=chance.randrange(2), session=chance.choice((5, 7)), sequence=sequence, fingerprint=fingerprint,
+                held_s=1e-4)),
             (node._on_edge_load, msg.EdgeLoad(session=9, sequence=sequence, fingerprint=fingerprint, period_s=0.2,
                                               utilisation=0.5, slowdown=1.0, robots=1))]
         callback, message = chance.choice(good)
@@ -392,7 +394,7 @@ class World:
     def check_decision(self, decision: msg.SplitDecision) -> None:
         """Assert that a camera can follow a decision."""
         assert 0 <= decision.split_index <= self.profile.local_index, decision.split_index
-        times_s = decision.predicted_latency_s, decision.fallback_after_s, decision.local_if_wait_s
+        times_s = decision.predicted_latency_s, decision.answer_timeout_s, decision.local_if_wait_s
         assert all(time_s >= 0 for time_s in times_s) and 0 <= decision.waiting_share <= 1, decision
 
     def profile_message(self, chance: random.Random) -> None:
@@ -412,7 +414,7 @@ class World:
             return
         decision = Monitor(profile).tick(1.0)
         assert decision is not None and 0 <= decision.split_index <= profile.local_index
-        assert decision.predicted_latency_s >= 0 and decision.fallback_after_s >= 0, decision
+        assert decision.predicted_latency_s >= 0 and decision.answer_timeout_s >= 0, decision
 
     # ---- images
 

@@ -65,14 +65,14 @@ class Wire:
         self.sequence += 1
         self.monitor.on_sent(self.sequence, self.now_s, split, 'raw', payload_bytes)
         sent_s = self.now_s
-        self.now_s = received_s = sent_s + (payload_bytes + 32) * 8 / self.rate_bps + self.rtt_s
+        self.now_s = acknowledged_s = sent_s + (payload_bytes + 32) * 8 / self.rate_bps + self.rtt_s
         self.answer()
-        self.monitor.on_receipt(self.sequence, received_s)
-        answered_s = received_s + held_s + 4000 * 8 / self.rate_bps
+        self.monitor.on_acknowledgement(self.sequence, acknowledged_s)
+        answered_s = acknowledged_s + held_s + 4000 * 8 / self.rate_bps
         frame = FrameRecord(
             sequence=self.sequence, outcome='answered', split_index=split, codec='raw',
-            payload_bytes=payload_bytes, answer_bytes=4000, sent_s=sent_s,
-            received_s=received_s, answered_s=answered_s, held_s=held_s, queueing_s=0.0, decode_s=0.0, tail_s=held_s,
+            payload_bytes=payload_bytes, answer_bytes=4000, sent_s=sent_s, acknowledged_s=acknowledged_s,
+            answered_s=answered_s, held_s=held_s, queueing_s=0.0, decode_s=0.0, tail_s=held_s,
             offered_hz=offered_hz, latency_s=latency_s)
         self.now_s = answered_s
         self.answer()

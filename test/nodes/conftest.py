@@ -39,7 +39,7 @@ from dynsplit_ros.tasks import output_digest  # noqa: E402
 DEADLINE_S = 60.0
 ROBOT = 'robot1'
 #: For a monitor, where it matters who answered: a busy machine may pause for longer than an answer takes.
-PATIENT = {'fallback_s': 20.0}
+PATIENT = {'answer_timeout_s': 20.0}
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -209,7 +209,7 @@ class System:
     def wait_for_edge(self) -> None:
         """Send images until the edge answers one."""
         deadline_s = time.monotonic() + DEADLINE_S
-        while self.observer.send_and_wait().timing.state != msg.FrameTiming.ANSWERED:
+        while self.observer.send_and_wait().timing.outcome != msg.FrameTiming.ANSWERED:
             assert time.monotonic() < deadline_s, 'the edge answered no frame'
 
 

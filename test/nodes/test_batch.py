@@ -70,7 +70,7 @@ class Rig(Observer):
         """Send images until full batches come back, from the edge if that is wanted."""
         states = {msg.FrameTiming.ANSWERED} if answered else {msg.FrameTiming.LOCAL, msg.FrameTiming.ANSWERED}
         deadline_s = time.monotonic() + 60
-        while not any(batch[0].timing.images == len(cameras) and batch[0].timing.state in states
+        while not any(batch[0].timing.images == len(cameras) and batch[0].timing.outcome in states
                       for batch in self.batches()):
             assert time.monotonic() < deadline_s, 'no full batch came back'
             self.shoot(*cameras)
@@ -107,7 +107,7 @@ def test_the_newest_image_of_each_camera(processes, ros, parameters, split) -> N
         batch = rig.seen(rig.shoot(*cameras))
         assert [one.header.frame_id for one in batch] == ['camera0', 'camera1', 'camera2']
         assert len({one.timing.sequence for one in batch}) == 1
-        assert batch[0].timing.state == msg.FrameTiming.ANSWERED and batch[0].timing.split_index == 1
+        assert batch[0].timing.outcome == msg.FrameTiming.ANSWERED and batch[0].timing.split_index == 1
     # One that is silent holds the others up once for as long as the bound says.
     alone = rig.seen(rig.shoot(0, 2))
     assert [one.header.frame_id for one in alone] == ['camera0', 'camera2'] and alone[0].timing.images == 2
@@ -154,7 +154,7 @@ def test_images_of_one_camera_in_turn(processes, ros, parameters, split) -> None
 def test_an_edge_that_takes_no_batches_is_named_and_the_robot_goes_on(processes, ros, parameters, split) -> None:
     rig = start(processes, ros, parameters, Rig(), {'batch': 2}, {})
     rig.open(0, 0, answered=False)
-    assert {one.timing.state for one in rig.seen(rig.shoot(0, 0))} == {msg.FrameTiming.LOCAL}
+    assert {one.timing.outcome for one in rig.seen(rig.shoot(0, 0))} == {msg.FrameTiming.LOCAL}
     assert_each_right(split, rig)
     assert 'degraded to local inference: the frames have 2 images, but the edge takes 1; start the edge with the '\
            'parameter batch: 2' in processes.log('monitor').read_text()

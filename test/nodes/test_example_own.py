@@ -32,7 +32,7 @@ def test_own_model_and_camera(processes, ros, tmp_path, monkeypatch) -> None:
         def answered() -> list[msg.Prediction]:
             processes.check()
             return [prediction for prediction in list(observer.predictions)
-                    if prediction.timing.state == msg.FrameTiming.ANSWERED]
+                    if prediction.timing.outcome == msg.FrameTiming.ANSWERED]
 
         wait(lambda: {prediction.header.frame_id for prediction in answered()} == {'red', 'green', 'blue'},
              'the edge answered no image of some colour')

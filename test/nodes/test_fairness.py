@@ -39,7 +39,7 @@ class Player(Node):
         topics.EDGE_PROFILE.subscription(self, self.edges.append)
         payload = encode('raw', split.head(index)(split.model.resize(picture(1)).unsqueeze(0)))
         self.message = msg.Activation(session=1, fingerprint=split.fingerprint, split_index=index, codec='raw',
-                                      patience_s=5.0, tensors=to_tensors(payload))
+                                      answer_timeout_s=5.0, tensors=to_tensors(payload))
         self.sent_s: dict[int, float] = {}
         self.answers: list[tuple[float, msg.TailResult]] = []
         self.timer = None
@@ -140,11 +140,11 @@ def test_who_leaves_leaves_nothing_behind_and_may_come_back(processes, ros, mode
         assert 'the robot in namespace /robot1 left' in log.read_text()
         wait(lambda: not stays.count_subscribers('/robot1/activation') + stays.count_subscribers('/robot1/probe'),
              'the edge kept its subscriptions to a robot that left')
-        assert not stays.count_publishers('/robot1/edge_load') + stays.count_publishers('/robot1/receipt')
+        assert not stays.count_publishers('/robot1/edge_load') + stays.count_publishers('/robot1/acknowledgement')
         client = stays.create_client(ListParameters, '/edge/edge_node/list_parameters')
         names = ask(client, ListParameters.Request(), DEADLINE_S).result.names
         assert any('./robot0/' in name for name in names) and not any('./robot1/' in name for name in names)
-        kept = 'qos_overrides./robot0/receipt.publisher.depth'
+        kept = 'qos_overrides./robot0/acknowledgement.publisher.depth'
         assert 'once; start the node with it' in set_parameter(stays, '/edge/edge_node', kept, 3).reason
         before = len(stays.answers)
         stays.send()

@@ -35,7 +35,7 @@ def hostile_activation(split: SplitModel, chance: random.Random, good: list) -> 
     """Return an activation that is wrong in one way or several."""
     message = msg.Activation(
         session=chance.getrandbits(64), sequence=chance.getrandbits(64), fingerprint=split.fingerprint, split_index=1,
-        codec=chance.choice(sorted(CODECS)), patience_s=60.0, tensors=to_tensors(good))
+        codec=chance.choice(sorted(CODECS)), answer_timeout_s=60.0, tensors=to_tensors(good))
     tensor = message.tensors[0]
     for kind in chance.sample(range(8), chance.choice((1, 1, 2, 4))):
         if kind == 0:
@@ -55,7 +55,7 @@ def hostile_activation(split: SplitModel, chance: random.Random, good: list) -> 
         elif kind == 6:
             message.tensors = message.tensors * chance.choice((0, 2, 200))
         else:
-            message.patience_s = chance.choice(NUMBERS)
+            message.answer_timeout_s = chance.choice(NUMBERS)
     if chance.random() < 0.1:
         message.tensors = to_tensors(good)
         message.tensors[0].data = array.array('B', bytes(2_000_000))
@@ -78,12 +78,12 @@ def test_a_flood_of_hostile_activations_harms_neither_edge_nor_good_robot(system
     for number in range(FLOOD):
         flood.publish(hostile_activation(split, chance, good))
         if number % 100 == 50:
-            states.append(running.observer.send_and_wait().timing.state)
+            states.append(running.observer.send_and_wait().timing.outcome)
         if number == FLOOD // 3:
             before_bytes = edge.memory_full_info().uss
         time.sleep(0.001)  # a flood that the middleware drops at its source would test nothing
     for _ in range(10):
-        states.append(running.observer.send_and_wait().timing.state)
+        states.append(running.observer.send_and_wait().timing.outcome)
     wait(lambda: len(results) > FLOOD / 10, 'the flood did not arrive')
     assert edge.memory_full_info().uss - before_bytes < MOST_GROWTH_BYTES
     running.wait_for_edge()
@@ -99,13 +99,13 @@ def test_a_flood_of_hostile_activations_harms_neither_edge_nor_good_robot(system
 
 
 def test_hostile_words_to_the_robot_cost_no_frame(system, ros, processes, split) -> None:
-    """Answers, receipts, decisions, timings, profiles and load reports that are lies."""
+    """Answers, acknowledgements, decisions, timings, profiles and load reports that are lies."""
     running = system(monitor={'pinned_split': 1})
     observer = running.observer
     running.wait_for_edge()
     chance = random.Random(1)
     session = observer.predictions[-1].timing.session
-    robot_topics = (topics.TAIL_RESULT, topics.RECEIPT, topics.SPLIT, topics.FRAME_TIMING, topics.EDGE_LOAD,
+    robot_topics = (topics.TAIL_RESULT, topics.ACKNOWLEDGEMENT, topics.SPLIT, topics.FRAME_TIMING, topics.EDGE_LOAD,
                     topics.EDGE_PROFILE)
     out = {topic.name: topic.publisher(observer) for topic in robot_topics}
     wait(lambda: all(publisher.get_subscription_count() for publisher in out.values()), 'the nodes do not listen')
@@ -124,13 +124,14 @@ def test_hostile_words_to_the_robot_cost_no_frame(system, ros, processes, split)
         out['tail_result'].publish(msg.TailResult(
             **near, status=whole(8), reason=text, batch=whole(16), held_s=number(), tail_s=number(),
             fingerprint=fingerprint, outputs=[msg.Tensor(name=text, dtype='float32', shape=[whole(32)] * 3)]))
-        out['receipt'].publish(msg.Receipt(kind=whole(8), **near, fingerprint=fingerprint, held_s=number()))
+        out['acknowledgement'].publish(msg.Acknowledgement(
+            kind=whole(8), **near, fingerprint=fingerprint, held_s=number()))
         out['split'].publish(
             msg.SplitDecision(
                 fingerprint=fingerprint,
                 split_index=whole(16),
                 codec=text,
-                fallback_after_s=chance.choice((-1.0, math.nan)),
+                answer_timeout_s=chance.choice((-1.0, math.nan)),
                 last_frame_session=session,
                 last_frame=whole(64),
             )
@@ -138,11 +139,11 @@ def test_hostile_words_to_the_robot_cost_no_frame(system, ros, processes, split)
         out['frame_timing'].publish(
             msg.FrameTiming(
                 **{**near, 'session': session},
-                state=whole(8),
+                outcome=whole(8),
                 split_index=whole(16),
                 payload_bytes=whole(32),
                 sent_s=number(),
-                received_s=number(),
+                acknowledged_s=number(),
                 answered_s=number(),
                 held_s=number(),
                 head_s=number(),

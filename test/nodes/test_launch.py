@@ -120,7 +120,7 @@ def test_launched_system_answers_and_ends_cleanly(
         return robot_log.read_text() + edge_log.read_text()
 
     def answered() -> list[msg.Prediction]:
-        return [one for one in list(observer.predictions) if one.timing.state == msg.FrameTiming.ANSWERED]
+        return [one for one in list(observer.predictions) if one.timing.outcome == msg.FrameTiming.ANSWERED]
 
     with launched(edge_log, 'edge', *arguments) as stop_edge:
         with launched(robot_log, 'robot', *arguments, f'namespace:={ROBOT}', 'source:=true',

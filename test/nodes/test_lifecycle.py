@@ -81,11 +81,11 @@ def test_a_system_driven_by_hand(processes, ros, model_parameters, split) -> Non
     observer.settle()
 
     def answered() -> msg.Prediction:
-        wait(lambda: observer.send_and_wait().timing.state == msg.FrameTiming.ANSWERED, 'the edge answers nothing')
+        wait(lambda: observer.send_and_wait().timing.outcome == msg.FrameTiming.ANSWERED, 'the edge answers nothing')
         return observer.predictions[-1]
 
     def alone() -> msg.Prediction:
-        wait(lambda: observer.send_and_wait().timing.state == msg.FrameTiming.LOCAL, 'the edge still answers')
+        wait(lambda: observer.send_and_wait().timing.outcome == msg.FrameTiming.LOCAL, 'the edge still answers')
         return observer.predictions[-1]
 
     session = answered().timing.session
@@ -167,7 +167,7 @@ def test_transitions_that_are_none_take_no_node_down(processes, ros) -> None:
 
 
 def test_deactivating_finishes_what_was_accepted(system, split) -> None:
-    running = system(monitor={'pinned_split': 1, 'fallback_s': 30.0})
+    running = system(monitor={'pinned_split': 1, 'answer_timeout_s': 30.0})
     running.wait_for_edge()
     camera = Manager(running.observer, f'{ROBOT}/camera_node')
     running.processes.send('edge', signal.SIGSTOP)
@@ -176,7 +176,7 @@ def test_deactivating_finishes_what_was_accepted(system, split) -> None:
     wait(lambda: any(timing.sequence > last for timing in list(running.observer.timings)), 'no frame is under way')
     assert camera.set('deactivate')
     wait(lambda: running.observer.predictions[-1].header.stamp.sec == number, 'the frame under way was lost')
-    assert running.observer.predictions[-1].timing.state == msg.FrameTiming.FELL_BACK
+    assert running.observer.predictions[-1].timing.outcome == msg.FrameTiming.FELL_BACK
     running.processes.send('edge', signal.SIGCONT)
     assert_right(split, running.observer)
 
@@ -207,8 +207,8 @@ def test_an_answer_that_came_is_taken_though_nothing_spins_the_camera(tmp_path, 
             codec=codec, outputs=to_tensors(encoded)))
         assert answers.wait_for_all_acked(Duration(seconds=DEADLINE_S))
         getattr(camera, end)()
-        wait(lambda: timings and timings[-1].state != msg.FrameTiming.SENT, 'the frame was lost')
-        assert timings[-1].state == msg.FrameTiming.ANSWERED
+        wait(lambda: timings and timings[-1].outcome != msg.FrameTiming.SENT, 'the frame was lost')
+        assert timings[-1].outcome == msg.FrameTiming.ANSWERED
     finally:
         camera.close()
         camera.destroy_node()

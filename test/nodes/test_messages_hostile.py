@@ -40,12 +40,12 @@ def fuzz(cases: int) -> settings:
 @given(state=st.integers(0, 255), sequence=st.integers(0, 2**64 - 1), times=st.lists(floats, min_size=6, max_size=6),
        detail=texts)
 def test_timings(state, sequence, times, detail) -> None:
-    sent_s, received_s, answered_s, held_s, tail_s, latency_s = times
+    sent_s, acknowledged_s, answered_s, held_s, tail_s, latency_s = times
     message = msg.FrameTiming(
-        state=state,
+        outcome=state,
         sequence=sequence,
         sent_s=sent_s,
-        received_s=received_s,
+        acknowledged_s=acknowledged_s,
         answered_s=answered_s,
         held_s=held_s,
         tail_s=tail_s,

@@ -15,7 +15,7 @@ from dynsplit_ros import msg
 pytestmark = pytest.mark.timeout(300)
 WORDS = f'two robots use the namespace /{ROBOT}; start each robot in a namespace of its own'
 #: A frame is answered though the machine is busy, for what is asked is who is heard.
-PATIENT = {'pinned_split': 1, 'fallback_s': 20.0}
+PATIENT = {'pinned_split': 1, 'answer_timeout_s': 20.0}
 
 
 class Operator(Observer):
@@ -32,7 +32,7 @@ class Operator(Observer):
 
     def answered(self) -> bool:
         """Whether an answer of the edge became a prediction."""
-        return any(prediction.timing.state == msg.FrameTiming.ANSWERED for prediction in list(self.predictions))
+        return any(prediction.timing.outcome == msg.FrameTiming.ANSWERED for prediction in list(self.predictions))
 
 
 def test_two_robots_at_once_are_reported_by_both_and_by_the_edge(processes, ros, model_parameters) -> None:

@@ -125,7 +125,7 @@ def test_edge(start, name, value) -> None:
     payload = to_tensors(encode('raw', edge.split.head(0)(image)))
     wait(lambda: profiles and activation.get_subscription_count(), 'the edge does not find the robot')
     activation.publish(msg.Activation(session=1, sequence=1, fingerprint=edge.split.fingerprint, split_index=0,
-                                      codec='raw', patience_s=DEADLINE_S, tensors=payload))
+                                      codec='raw', answer_timeout_s=DEADLINE_S, tensors=payload))
     wait(lambda: answers, 'no answer')
     assert (answers[0].status, answers[0].reason) == (msg.TailResult.OK, '')
     wait(lambda: loads, 'no report of the load')

@@ -83,7 +83,10 @@ def test_the_policy_names_every_topic_of_every_node() -> None:
         for how in ('publish', 'subscribe')
     }
     to_edge = {topic.name for topic in (topics.ACTIVATION, topics.PROBE, topics.SPLIT)}
-    from_edge = {topic.name for topic in (topics.TAIL_RESULT, topics.RECEIPT, topics.EDGE_LOAD, topics.EDGE_PROFILE)}
+    from_edge = {
+        topic.name
+        for topic in (topics.TAIL_RESULT, topics.ACKNOWLEDGEMENT, topics.EDGE_LOAD, topics.EDGE_PROFILE)
+    }
     every = {value.name for value in vars(topics).values() if isinstance(value, topics.Topic)}
     for topic in every:
         assert (f'/*/{topic}' in allowed['/edge', 'subscribe']) == (topic in to_edge)

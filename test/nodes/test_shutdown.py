@@ -125,13 +125,14 @@ shell.run(Hanging)
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_camera_that_ends_finishes_what_the_edge_owes_it(system, split, number) -> None:
-    running = system(monitor={'pinned_split': 1, 'fallback_s': 30.0})
+    running = system(monitor={'pinned_split': 1, 'answer_timeout_s': 30.0})
     running.wait_for_edge()
     running.processes.send('edge', signal.SIGSTOP)
     owed = running.observer.send()
     wait(
         lambda: any(
-            timing.state == msg.FrameTiming.SENT and timing.sequence > running.observer.predictions[-1].timing.sequence
+            timing.outcome == msg.FrameTiming.SENT
+            and timing.sequence > running.observer.predictions[-1].timing.sequence
             for timing in list(running.observer.timings)
         ),
         'no frame is under way',

@@ -68,7 +68,7 @@ def test_frames_are_split_and_exact(system, split, which) -> None:
     assert_right(split, running.observer)
     prediction = running.observer.predictions[-1]
     timing = prediction.timing
-    assert (timing.state, timing.split_index) == (msg.FrameTiming.ANSWERED, index)
+    assert (timing.outcome, timing.split_index) == (msg.FrameTiming.ANSWERED, index)
     assert timing.split_name == split.cuts[index].name and timing.payload_bytes > 0
     assert timing.latency_s >= timing.head_s + timing.encode_s + timing.transfer_s + timing.tail_s > 0
     assert prediction.task == 'classification' and len(prediction.class_ids) == 5 == len(prediction.labels)
@@ -180,7 +180,7 @@ def test_the_edge_refuses_what_it_cannot_use_and_serves_on(processes, ros, model
 
     def activation(sequence: int, **changes) -> msg.Activation:
         values = {'session': 9, 'sequence': sequence, 'fingerprint': split.fingerprint, 'split_index': 1,
-                  'codec': 'raw', 'patience_s': 60.0, 'tensors': to_tensors(payload)}
+                  'codec': 'raw', 'answer_timeout_s': 60.0, 'tensors': to_tensors(payload)}
         return msg.Activation(**{**values, **changes})
 
     huge = to_tensors(payload)
@@ -194,7 +194,7 @@ def test_the_edge_refuses_what_it_cannot_use_and_serves_on(processes, ros, model
     cases = [
         ({'fingerprint': 'f' * 64}, 'fingerprint'), ({'tensors': huge}, 'shape'), ({'tensors': truncated}, 'byte'),
         ({'tensors': renamed}, 'name'), ({'tensors': retyped}, 'dtype'), ({'tensors': []}, 'tensors'),
-        ({'codec': 'pickle'}, 'pickle'), ({'split_index': 60000}, '60000'), ({'patience_s': float('nan')}, ''),
+        ({'codec': 'pickle'}, 'pickle'), ({'split_index': 60000}, '60000'), ({'answer_timeout_s': float('nan')}, ''),
     ]
 
     def ask(number: int, **changes) -> msg.TailResult:
@@ -221,7 +221,7 @@ def test_a_killed_edge_loses_no_frame_and_splitting_resumes(system, split) -> No
     running = system(monitor={'pinned_split': 0})
     running.wait_for_edge()
     running.processes.stop('edge', number=signal.SIGKILL)
-    states = [running.observer.send_and_wait().timing.state for _ in range(8)]
+    states = [running.observer.send_and_wait().timing.outcome for _ in range(8)]
     assert msg.FrameTiming.ANSWERED not in states
     assert states[-1] == msg.FrameTiming.LOCAL
     running.start_edge()
@@ -233,7 +233,7 @@ def test_a_frozen_edge_loses_no_frame(system, split) -> None:
     running = system(monitor={'pinned_split': 1})
     running.wait_for_edge()
     running.processes.send('edge', signal.SIGSTOP)
-    states = [running.observer.send_and_wait().timing.state for _ in range(8)]
+    states = [running.observer.send_and_wait().timing.outcome for _ in range(8)]
     assert msg.FrameTiming.ANSWERED not in states and states[-1] == msg.FrameTiming.LOCAL
     running.processes.send('edge', signal.SIGCONT)
     running.wait_for_edge()
@@ -249,7 +249,7 @@ def test_an_edge_with_another_model_is_refused_and_the_robot_goes_on(system, spl
     wait(lambda: 'degraded to local inference: the robot runs' in log.read_text(), 'it was not refused')
     for _ in range(3):
         prediction = running.observer.send_and_wait()
-    assert prediction.timing.state == msg.FrameTiming.LOCAL
+    assert prediction.timing.outcome == msg.FrameTiming.LOCAL
     assert_right(split, running.observer)
     assert split.fingerprint[:12] in log.read_text()
 
@@ -258,7 +258,7 @@ def test_monitor_and_camera_restart(system, split) -> None:
     running = system(monitor={'pinned_split': 0, **PATIENT})
     running.wait_for_edge()
     running.processes.stop('monitor', number=signal.SIGKILL)
-    states = {running.observer.send_and_wait().timing.state for _ in range(3)}
+    states = {running.observer.send_and_wait().timing.outcome for _ in range(3)}
     assert states == {msg.FrameTiming.ANSWERED}, 'the last decision stays in force while answers come'
     running.start_monitor()
     running.wait_for_edge()

@@ -175,7 +175,7 @@ def test_what_the_edge_times_tells_the_rate_though_the_robot_pauses(rate_mbps, p
             sequence, took_s = round(now_s * 1000), payload_bytes * 8 / rate_bps
             monitor.on_sent(sequence, now_s, 2, 'raw', payload_bytes)
             now_s += took_s + 0.002 + rng.exponential(0.02)
-            monitor.on_receipt(sequence, now_s, took_s)
+            monitor.on_acknowledgement(sequence, now_s, took_s)
             monitor.on_frame(FrameRecord(
                 sequence=sequence, outcome='answered', split_index=2, codec='raw',
                 payload_bytes=payload_bytes, answer_bytes=4000, answered_s=now_s + 0.03,
@@ -198,7 +198,7 @@ def test_an_edge_that_pauses_is_not_taken_for_a_faster_link(rate_mbps, pause_s) 
         took_s = payload_bytes * 8 / rate_bps
         monitor.on_sent(number, now_s, 2, 'raw', payload_bytes)
         now_s += took_s + 0.002 + rng.exponential(pause_s / 2) + max(0.0, paused_s - took_s)
-        monitor.on_receipt(number, now_s, max(took_s - paused_s, 1e-4))
+        monitor.on_acknowledgement(number, now_s, max(took_s - paused_s, 1e-4))
         now_s += 0.02
         monitor.on_frame(FrameRecord(
             sequence=number, outcome='answered', split_index=2, codec='raw',
@@ -312,7 +312,7 @@ def test_answers_to_what_was_never_sent_teach_nothing() -> None:
         wire.frame()
     before = wire.monitor.link
     for sequence in (77, -1, 2**62):
-        wire.monitor.on_receipt(sequence, wire.now_s)
+        wire.monitor.on_acknowledgement(sequence, wire.now_s)
         wire.monitor.on_frame(FrameRecord(
             sequence=sequence, outcome='answered', split_index=0, codec='raw',
             payload_bytes=10**9, answer_bytes=10, sent_s=wire.now_s - 1e-6,
@@ -356,28 +356,28 @@ def test_impossible_accounts_of_the_edge_teach_nothing(held_s) -> None:
     assert np.isfinite(wire.monitor.link.throughput_bps)
 
 
-def test_a_receipt_that_overtakes_the_word_of_what_was_sent_counts() -> None:
+def test_an_acknowledgement_that_overtakes_the_word_of_what_was_sent_counts() -> None:
     """The camera tells of a payload once that has left."""
     told, overtaken = (Wire(Monitor(PROFILE), rate_bps=20e6) for _ in range(2))
     for wire in (told, overtaken):
         wire.idle(2.0)
         for number in range(20):
-            sent_s, received_s = wire.now_s, wire.now_s + 0.0602 + wire.rtt_s
+            sent_s, acknowledged_s = wire.now_s, wire.now_s + 0.0602 + wire.rtt_s
             tell = [lambda: wire.monitor.on_sent(number, sent_s, 0, 'raw', 150_528),
-                    lambda: wire.monitor.on_receipt(number, received_s, 0.0602)]
+                    lambda: wire.monitor.on_acknowledgement(number, acknowledged_s, 0.0602)]
             for say in tell if wire is told else reversed(tell):
                 say()
-            wire.now_s = received_s
+            wire.now_s = acknowledged_s
             wire.tick()
             wire.idle(0.04)
     assert overtaken.monitor.link.throughput_bps == pytest.approx(told.monitor.link.throughput_bps, rel=1e-9)
     assert overtaken.monitor.link.throughput_bps == pytest.approx(20e6, rel=0.05)
 
 
-def test_receipts_of_payloads_that_nobody_sent_take_no_room() -> None:
+def test_acknowledgements_of_payloads_that_nobody_sent_take_no_room() -> None:
     monitor = Monitor(PROFILE)
     for number in range(10_000):
-        monitor.on_receipt(number, number / 100, 0.01)
+        monitor.on_acknowledgement(number, number / 100, 0.01)
     assert len(monitor._link._early) <= 8
 
 
@@ -484,7 +484,7 @@ def test_a_pause_while_a_payload_is_sent_is_not_the_links(payload_bytes) -> None
             frames += 1
             took_s = max(payload_bytes * 8 / 20e6, 0.02)
             monitor.on_sent(frames, now_s, 2, 'raw', payload_bytes, gap_s=0.02)
-            monitor.on_receipt(frames, now_s + 0.003 + took_s, took_s)
+            monitor.on_acknowledgement(frames, now_s + 0.003 + took_s, took_s)
             assert monitor.link.throughput_bps == pytest.approx(20e6, rel=0.25)
     assert frames == 5
 
@@ -541,7 +541,7 @@ def test_a_heartbeat_that_waited_behind_an_answer_says_nothing_of_the_round_trip
         heartbeat = None
         while heartbeat is None or heartbeat.payload_bytes > HEARTBEAT_BYTES:
             now_s += 0.05
-            link.on_receipt(number, now_s)
+            link.on_acknowledgement(number, now_s)
             heartbeat = link.next_probe(now_s)
         answered_s = now_s + 0.1
         link.on_answer(number, answered_s, 0.0, 250_000)
@@ -571,12 +571,12 @@ def test_probes_that_are_lost_become_smaller_until_they_get_through() -> None:
 
 def test_the_round_trip_is_followed_while_payloads_leave_no_room_for_heartbeats() -> None:
     link, now_s = settled_link(rtt_s=0.004)
-    for number in range(60):  # the next payload leaves with the receipt of the one before
+    for number in range(60):  # the next payload leaves with the acknowledgement of the one before
         dispersion_s = 0.2
         link.on_sent(number, now_s, 500_000, 0.0)
         assert link.next_probe(now_s + 0.1) is None
         now_s += dispersion_s + 0.024
-        link.on_receipt(number, now_s, dispersion_s)
+        link.on_acknowledgement(number, now_s, dispersion_s)
         link.on_answer(number, now_s, 0.0, 100)
     assert link.rtt_s == pytest.approx(0.024, rel=0.1)
 

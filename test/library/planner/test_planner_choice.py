@@ -157,7 +157,7 @@ def test_a_decision_says_what_was_predicted_for_every_choice() -> None:
 
 
 def test_the_fallback_bound_is_three_times_what_was_predicted_or_as_set() -> None:
-    for settings in (MonitorSettings(), MonitorSettings(fallback_s=0.35)):
+    for settings in (MonitorSettings(), MonitorSettings(answer_timeout_s=0.35)):
         wire = Wire(Monitor(PROFILE, settings), rate_bps=20e6)
         wire.idle(3.0)
         for _ in range(10):
@@ -165,10 +165,10 @@ def test_the_fallback_bound_is_three_times_what_was_predicted_or_as_set() -> Non
         sending = [decision for decision in wire.decisions if decision.split_index != LOCAL]
         assert sending
         for decision in sending:
-            if settings.fallback_s:
-                assert decision.fallback_after_s == pytest.approx(0.35)
+            if settings.answer_timeout_s:
+                assert decision.answer_timeout_s == pytest.approx(0.35)
             else:
-                assert 0 < decision.fallback_after_s <= max(0.2, 3.3 * decision.predicted_latency_s)
+                assert 0 < decision.answer_timeout_s <= max(0.2, 3.3 * decision.predicted_latency_s)
 
 
 @pytest.mark.parametrize('settings', [
@@ -180,8 +180,8 @@ def test_rules_that_leave_nothing_are_refused(settings) -> None:
 
 
 @pytest.mark.parametrize('settings', [
-    {'objective': 'speed'}, {'batch': 0}, {'probe_share': -0.1}, {'silence_s': float('nan')}, {'fallback_s': -1.0},
-    {'downlink_ratio': 0.0}, {'pinned_split': -2}])
+    {'objective': 'speed'}, {'batch': 0}, {'probe_share': -0.1}, {'silence_s': float('nan')},
+    {'answer_timeout_s': -1.0}, {'downlink_ratio': 0.0}, {'pinned_split': -2}])
 def test_settings_out_of_range_are_refused_by_name(settings) -> None:
     with pytest.raises(DynsplitError, match=next(iter(settings))):
         MonitorSettings(**settings)
@@ -194,7 +194,7 @@ def test_predictions_are_numbers_at_every_rate() -> None:
         wire.frame()
         for decision in wire.decisions:
             assert np.isfinite([c.latency_s for c in decision.candidates]).all()
-            assert np.isfinite([decision.predicted_latency_s, decision.fallback_after_s]).all()
+            assert np.isfinite([decision.predicted_latency_s, decision.answer_timeout_s]).all()
             assert not np.isnan(decision.local_if_wait_s)
 
 

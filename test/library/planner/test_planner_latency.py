@@ -111,7 +111,7 @@ def test_a_link_that_is_sometimes_slow_makes_images_old() -> None:
 
 
 def test_the_expected_wait_is_bounded_by_the_answer_timeout_and_the_finish() -> None:
-    constraints = replace(RAW, fallback_s=0.2, waiting_share=0.0, frame_rate_hz=0.1)
+    constraints = replace(RAW, answer_timeout_s=0.2, waiting_share=0.0, frame_rate_hz=0.1)
     cut = PROFILE.cuts[0]
     dead = candidate(Planner(PROFILE, constraints), 0, rate_bps=1e3)
     assert dead.latency_s - dead.image_age_s == pytest.approx(cut.head_s[1] + cut.codecs['raw'].encode_s[1]
@@ -132,11 +132,11 @@ def test_the_answer_timeout_leaves_a_usual_answer_time_and_ends_before_the_bound
         wait_s = (chosen.transmit_s + chosen.rtt_s + chosen.queueing_s + chosen.decode_s + chosen.tail_s
                   + chosen.answer_s)
         longest_s = max(3 * wait_s, 0.2)
-        assert 1.5 * wait_s < plan.fallback_after_s <= max(longest_s, 1.5 * wait_s + 0.02)
+        assert 1.5 * wait_s < plan.answer_timeout_s <= max(longest_s, 1.5 * wait_s + 0.02)
 
 
 def test_a_set_answer_timeout_is_taken_as_it_is() -> None:
-    assert Planner(PROFILE, replace(RAW, fallback_s=0.7)).plan(estimate(100e6)).fallback_after_s == 0.7
+    assert Planner(PROFILE, replace(RAW, answer_timeout_s=0.7)).plan(estimate(100e6)).answer_timeout_s == 0.7
 
 
 def turning_point(planner: Planner, low_bps: float, high_bps: float) -> float:

@@ -178,7 +178,7 @@ def test_a_record_says_where_the_time_of_a_frame_went() -> None:
     camera.tell(camera.policy.on_answer, SESSION, 1, Status.OK, '', 'outputs', 77,
                 EdgeTimes(0.04, 0.01, 0.005, 0.025, 3), after_s=0.045)
     answered = camera.reports(Outcome.ANSWERED)[0]
-    assert answered.answered_s - answered.received_s == pytest.approx(0.045)
+    assert answered.answered_s - answered.acknowledged_s == pytest.approx(0.045)
     assert answered.transfer_s == pytest.approx(0.001 + 0.05 + 0.045 - 0.04)
     assert (answered.held_s, answered.queueing_s, answered.decode_s, answered.tail_s) == (0.04, 0.01, 0.005, 0.025)
     assert (answered.batch, answered.answer_bytes) == (3, 77)
@@ -650,7 +650,7 @@ class Chaos:
             self.take(action)
         unanswered = self.policy.unanswered
         assert len(unanswered) <= self.policy.max_unanswered
-        assert sum(math.isnan(frame.received_s) for frame in unanswered) <= 1
+        assert sum(math.isnan(frame.acknowledged_s) for frame in unanswered) <= 1
         assert self.wake_s > self.now_s
 
     def take(self, action: Action) -> None:

@@ -118,7 +118,7 @@ class Conductor:
             case 'on_decision':
                 robot.on_decision(*event.values)
             case 'on_acknowledgement':
-                robot.on_receipt(*event.values)
+                robot.on_acknowledgement(*event.values)
             case 'on_answer':
                 robot.on_answer(*event.values)
             case 'on_time':

@@ -18,7 +18,7 @@ KEY, OTHER = (0, 'raw'), (3, 'blosc2')
 @dataclass
 class Unanswered:
     sent_s: float
-    received_s: float = math.nan
+    acknowledged_s: float = math.nan
     split_index: int = 0
     codec: str = 'raw'
 
@@ -50,7 +50,7 @@ def test_a_payload_leaves_when_the_link_is_free_and_finds_the_edge_free(transfer
     assert known.send_s(KEY, [Unanswered(5.0)]) == pytest.approx(free_s)
 
 
-def test_a_receipt_tells_more_than_the_last_transfer() -> None:
+def test_an_acknowledgement_tells_more_than_the_last_transfer() -> None:
     assert scheduler().send_s(KEY, [Unanswered(5.0, 5.05)]) == pytest.approx(5.05 + 0.1 - 0.01)
 
 

@@ -28,7 +28,7 @@ sizes = st.one_of(st.integers(0, 10**6), st.sampled_from([-1, 2**40]))
 codecs = st.sampled_from(['raw', 'blosc2', '', 'unheard of'])
 events = st.one_of(
     st.tuples(st.just('sent'), counts, times, counts, codecs, sizes),
-    st.tuples(st.just('receipt'), counts, times),
+    st.tuples(st.just('acknowledgement'), counts, times),
     st.tuples(st.just('frame'), counts, st.sampled_from(['answered', 'local', 'fell_back', 'late', 'eaten']), counts,
               codecs, counts, sizes, sizes, st.lists(times, min_size=len(FRAME_TIMES), max_size=len(FRAME_TIMES))),
     st.tuples(st.just('probe'), counts, times, times),
@@ -43,8 +43,8 @@ def happen(monitor: Monitor, event) -> SplitDecision | None:
     kind, *values = event
     if kind == 'sent':
         monitor.on_sent(*values)
-    elif kind == 'receipt':
-        monitor.on_receipt(*values)
+    elif kind == 'acknowledgement':
+        monitor.on_acknowledgement(*values)
     elif kind == 'frame':
         names = ('sequence', 'outcome', 'split_index', 'codec', 'images', 'payload_bytes', 'answer_bytes')
         monitor.on_frame(FrameRecord(**dict(zip(names, values)), **dict(zip(FRAME_TIMES, values[7]))))
@@ -66,7 +66,7 @@ def check(decision: SplitDecision) -> None:
     assert 0 <= decision.split_index <= LOCAL
     assert decision.codec in PROFILE.cuts[decision.split_index].codecs or decision.split_index == LOCAL
     assert math.isfinite(decision.predicted_latency_s) and decision.predicted_latency_s >= 0
-    assert math.isfinite(decision.fallback_after_s) and decision.fallback_after_s >= 0
+    assert math.isfinite(decision.answer_timeout_s) and decision.answer_timeout_s >= 0
     assert decision.local_if_wait_s >= 0
     assert decision.reason and 'nan' not in decision.reason
     for candidate in decision.candidates:
@@ -183,6 +183,6 @@ def test_the_same_history_gives_the_same_decisions() -> None:
             wire.rate_bps = rng.choice([2e6, 20e6, 200e6])
             wire.frame(rng.randrange(LOCAL), rng.randrange(1000, 200_000))
             wire.idle(rng.random() / 10)
-        return [(d.split_index, d.codec, d.predicted_latency_s, d.fallback_after_s, d.reason) for d in wire.decisions]
+        return [(d.split_index, d.codec, d.predicted_latency_s, d.answer_timeout_s, d.reason) for d in wire.decisions]
 
     assert decisions() == decisions()

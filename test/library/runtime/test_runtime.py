@@ -121,7 +121,7 @@ class EdgeWorld:
         self.world = world
 
     def acknowledge(self, frame) -> None:
-        self.world.robot.on_receipt(*frame.source)
+        self.world.robot.on_acknowledgement(*frame.source)
 
     def answer(self, frame) -> None:
         session, sequence = frame.source
@@ -249,7 +249,7 @@ def test_a_share_that_is_none_is_refused(split, share) -> None:
 
 def test_one_payload_on_the_link_at_a_time(split) -> None:
     world = World(split)
-    world.robot.on_receipt = lambda *_: None  # the link stays full until the answer
+    world.robot.on_acknowledgement = lambda *_: None  # the link stays full until the answer
     gate = threading.Event()
     answer = world.robot.on_answer
     world.robot.on_answer = lambda *values: gate.wait(DEADLINE_S) and answer(*values)
@@ -475,7 +475,7 @@ def test_a_head_says_for_how_long_another_frame_was_finished_beside_it(split) ->
     world.robot.on_decision(SplitDecision(0, 'raw', 60.0))
     world.robot.offer(1)
     world.wait(lambda: world.sent)
-    world.robot.on_receipt(world.robot.session, 1)
+    world.robot.on_acknowledgement(world.robot.session, 1)
     world.robot.offer(2)
     assert running.wait(DEADLINE_S)
     world.robot.on_decision(SplitDecision(split.local_index, '', 1.0, degraded=True))

@@ -111,7 +111,7 @@ decisions = st.builds(
     counts,
     counts,
 )
-receipts = st.tuples(st.just('on_receipt'), st.booleans(), counts)
+acknowledgements = st.tuples(st.just('on_acknowledgement'), st.booleans(), counts)
 answers = st.tuples(
     st.just('on_answer'),
     st.booleans(),
@@ -124,7 +124,7 @@ answers = st.tuples(
 
 
 @fuzz(150)
-@given(events=st.lists(st.one_of(decisions, receipts, answers, st.just(('offer',))), min_size=1, max_size=12))
+@given(events=st.lists(st.one_of(decisions, acknowledgements, answers, st.just(('offer',))), min_size=1, max_size=12))
 def test_the_robot_answers_each_frame_once_whatever_it_is_told(split, robot, events) -> None:
     robot, outside = robot
     before = robot.counters().accepted
@@ -152,8 +152,8 @@ def test_the_robot_answers_each_frame_once_whatever_it_is_told(split, robot, eve
         session = robot.session if ours else sequence
         # Near the frames that there are, so that some of it hits.
         sequence = max(0, before + sequence % 16) if ours else sequence
-        if kind == 'on_receipt':
-            robot.on_receipt(session, sequence)
+        if kind == 'on_acknowledgement':
+            robot.on_acknowledgement(session, sequence)
         else:
             status, reason, size, times = rest
             robot.on_answer(session, sequence, status, reason, {'output': torch.zeros(1)}, size, times)
@@ -268,7 +268,7 @@ observations = st.builds(
 reports = st.builds(LoadReport, counts, counts, numbers, st.integers(0, 2**32 - 1), numbers, numbers, counts)
 happenings = st.one_of(
     st.tuples(st.just('on_sent'), counts, numbers, small, texts, st.integers(0, 2**32 - 1)),
-    st.tuples(st.just('on_receipt'), counts, numbers),
+    st.tuples(st.just('on_acknowledgement'), counts, numbers),
     st.tuples(st.just('on_frame'), observations),
     st.tuples(st.just('on_probe_answer'), counts, numbers, numbers),
     st.tuples(st.just('on_load'), reports, st.floats(0, 1e6)))
@@ -285,7 +285,7 @@ def check_decisions(monitor: Monitor, steps: list[tuple]) -> None:
         decision = monitor.tick(now_s)
         if decision is not None:
             assert 0 <= decision.split_index < 65536
-            assert math.isfinite(decision.predicted_latency_s) and decision.fallback_after_s >= 0
+            assert math.isfinite(decision.predicted_latency_s) and decision.answer_timeout_s >= 0
             assert all(0 <= candidate.payload_bytes < 2**32 for candidate in decision.candidates)
         assert math.isfinite(monitor.link.throughput_bps) and monitor.link.throughput_bps > 0
         assert math.isfinite(monitor.load.slowdown)
@@ -330,7 +330,7 @@ def test_a_profile_is_refused_or_can_be_used(profile, data) -> None:
         assert str(error) and len(str(error)) < 20_000
         return
     for system in merged:
-        check_decisions(Monitor(system), [('on_receipt', 1, 1.0)])
+        check_decisions(Monitor(system), [('on_acknowledgement', 1, 1.0)])
 
 
 @pytest.mark.parametrize('change', [

@@ -106,7 +106,7 @@ def test_a_machine_that_pauses_or_slows_down_computes_for_longer(disturbances, f
 def test_lost_acknowledgements_leave_frames_answered() -> None:
     result = run('0', loss=0.5)
     sent = [frame for frame in result.frames if frame.outcome == 'answered']
-    assert 0.3 < np.mean([np.isnan(frame.received_s) for frame in sent]) < 0.7
+    assert 0.3 < np.mean([np.isnan(frame.acknowledged_s) for frame in sent]) < 0.7
 
 
 def test_a_probe_larger_than_the_buffer_is_always_lost() -> None:
