@@ -133,12 +133,13 @@ class Bench:
     def round_trip_s(self) -> float:
         """Return the median round trip of an empty probe."""
         from dynsplit_ros import msg
+        from dynsplit_ros.messages.fields import to_message
 
         times = []
         for _ in range(1, 16):
             key = self._number = self._number + 1
             sent_s = time.monotonic()
-            self._probe.publish(msg.Probe(session=1, sequence=key))
+            self._probe.publish(to_message(msg.Probe, session=1, sequence=key))
             with contextlib.suppress(RuntimeError):  # a lost probe measures nothing
                 self.wait(lambda: key in self.acknowledgements, 'an acknowledgement', 1.0)
                 times.append(self.acknowledgements[key] - sent_s)
@@ -147,9 +148,11 @@ class Bench:
     def choose(self, split_index: int, codec: str) -> None:
         """Play the monitor."""
         from dynsplit_ros import msg
+        from dynsplit_ros.messages.fields import to_message
 
-        self._split.publish(msg.SplitDecision(fingerprint=self.profiles['robot'].fingerprint, split_index=split_index,
-                                              codec=codec, answer_timeout_s=20.0, local_if_wait_s=math.inf))
+        self._split.publish(to_message(
+            msg.SplitDecision, fingerprint=self.profiles['robot'].fingerprint, split_index=split_index, codec=codec,
+            answer_timeout_s=20.0, local_if_wait_s=math.inf))
 
     def show(self) -> float:
         """Publish an image and return its stamp."""

@@ -22,6 +22,7 @@ import psutil
 from bench.figures import argument_parser, Figures
 from bench.rig import Rig, rig, ROBOT, wait
 from dynsplit_ros import msg
+from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.nodes import topics
 
 NAMES = ('camera', 'edge', 'monitor')
@@ -60,8 +61,8 @@ class Driver:
         splits = self.rig.split.local_index + 1
         index = number % splits
         last = self._node.seen[-1].timing if self._node.seen else msg.FrameTiming()
-        self._split.publish(msg.SplitDecision(
-            sequence=number + 1, fingerprint=self.rig.split.fingerprint, split_index=index,
+        self._split.publish(to_message(
+            msg.SplitDecision, sequence=number + 1, fingerprint=self.rig.split.fingerprint, split_index=index,
             split_name=self.rig.split.cuts[index].name, codec=CODECS[number // splits % len(CODECS)],
             reason='the soak says so', answer_timeout_s=2.0, local_if_wait_s=60.0,
             last_frame_session=last.session, last_frame=last.sequence))

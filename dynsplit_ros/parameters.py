@@ -239,6 +239,8 @@ CAMERA = MODEL + (
 )
 
 EDGE = MODEL + (
+    Parameter('edge_name', '', 'Name by which robots know this edge, different for each edge. Empty takes the '
+              'namespace and the name of the host.'),
     Parameter('batch', 1, "Largest number of images in a frame: at least the robots' batch or number of image_topics. "
               'The edge refuses larger frames, and the robot runs the whole network itself.', minimum=1, maximum=64),
     Parameter('max_waiting', 2, 'Largest number of frames of one robot in the queue; a newer frame replaces the '

@@ -55,6 +55,7 @@ class Watch:
         self.last: msg.FrameTiming | None = None
         self.outcomes: Counter[str] = Counter()
         self.counters: dict[str, int] = {}
+        self._version_faults: dict[str, str] = {}
         self.deciding = False  # by the monitor's own word
         self.quiet = 0  # reports of the camera in a row that said the same
         self.began_s = time.monotonic()
@@ -64,9 +65,10 @@ class Watch:
         self._names = {f'{prefix}/{name}': name for name in ('camera_node', 'monitor_node')}
         gentle = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
         # Reliable, because a decision that was made before the watch began is only then handed on.
-        self._subscriptions = [topics.SPLIT.subscription(node, self._on_split, f'{prefix}/{topics.SPLIT.name}')] + [
-            node.create_subscription(topic.type, f'{prefix}/{topic.name}', callback, gentle)
-            for topic, callback in zip(WATCHED[1:], (self._on_link, self._on_load, self._on_timing))
+        self._subscriptions = [
+            topic.subscription(node, callback, f'{prefix}/{topic.name}', on_version=self._on_version,
+                               qos=None if topic is topics.SPLIT else gentle)
+            for topic, callback in zip(WATCHED, (self._on_split, self._on_link, self._on_load, self._on_timing))
         ]
         self._subscriptions.append(
             node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, gentle)
@@ -76,6 +78,13 @@ class Watch:
         """Unsubscribe."""
         for subscription in self._subscriptions:
             node.destroy_subscription(subscription)
+
+    def _on_version(self, topic: str, fault: str) -> None:
+        if fault:
+            self.heard_s = time.monotonic()
+            self._version_faults[topic] = fault
+        else:
+            self._version_faults.pop(topic, None)
 
     def _on_split(self, message: msg.SplitDecision) -> None:
         self.split = message
@@ -111,6 +120,11 @@ class Watch:
                 self.deciding = status.level == DiagnosticStatus.OK
 
     @property
+    def version_fault(self) -> str:
+        """A sentence if messages of this robot or its edge have another protocol version, else empty."""
+        return next(iter(self._version_faults.values()), '')
+
+    @property
     def median_s(self) -> float | None:
         """Median latency of the recent frames."""
         return statistics.median(latency_s for _, latency_s in self._recent) if self._recent else None
@@ -125,7 +139,7 @@ def facts(watch: Watch) -> dict[str, str]:
     split, link, load, last = watch.split, watch.link, watch.load, watch.last
     found: dict[str, Any] = {
         'split': in_words(split) if split else '',
-        'reason': split.reason if split else '',
+        'reason': watch.version_fault or (split.reason if split else ''),
         'throughput': (f'{link.throughput_bps / 1e6:.3g} Mbit/s' if link.alive else 'link lost') if link else '',
         'round trip': f'{link.round_trip_s * 1e3:.1f} ms' if link else '',
         'edge': (f'{load.utilisation:.0%} busy, {load.robots} robot{"s" * (load.robots != 1)} sending' if load else '')

@@ -22,14 +22,15 @@ class LoadReport:
     """
     A load report of an edge over ``period_s`` seconds.
 
-    ``session`` identifies the run of the edge (it changes with a restart) and ``sequence`` counts its reports.
+    ``edge`` is the edge's name. ``edge_session`` identifies its run (a restart changes it), and ``sequence`` counts its
+    reports.
     ``utilisation`` is the busy share of its time (0 to 1), ``queue_length`` the number of waiting frames,
     ``queueing_s`` the queueing delay of a frame that arrives now, ``slowdown`` the measured over the profiled time of
     its tails, ``robots`` the number of robots that sent something lately, ``frame_rate_hz`` the rate of its answers,
     and ``refused_total`` the frames that it refused since its start.
     """
 
-    session: int
+    edge_session: int
     sequence: int
     utilisation: float
     queue_length: int
@@ -39,6 +40,7 @@ class LoadReport:
     period_s: float = 1.0
     frame_rate_hz: float = 0.0
     refused_total: int = 0
+    edge: str = ''
 
 
 @dataclass
@@ -75,7 +77,7 @@ class LoadEstimator:
 
     def on_report(self, report: LoadReport, now_s: float) -> bool:
         """Take a report; return False and ignore it when it is late, repeated or impossible."""
-        if report.session == self._session and report.sequence <= self._sequence:
+        if report.edge_session == self._session and report.sequence <= self._sequence:
             return False
         possible = (
             0 <= report.queueing_s <= _LONGEST_S
@@ -86,10 +88,10 @@ class LoadEstimator:
         )
         if not possible:
             return False
-        if report.session != self._session:
+        if report.edge_session != self._session:
             self.times = ServiceTimes(_SPREAD)
             self.queueing_s = report.queueing_s
-        self._session, self._sequence = report.session, report.sequence
+        self._session, self._sequence = report.edge_session, report.sequence
         self._utilisation, self._robots = min(1.0, report.utilisation), report.robots
         # In a period with answers, the report repeats their times without the cuts. Taken as the machine's factor, they
         # would replace what the answers taught about each cut. A period with little work counts little: one pause of

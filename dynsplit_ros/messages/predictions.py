@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dynsplit_ros import msg
 from dynsplit_ros.codec import encode
+from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.messages.images import to_image
 from dynsplit_ros.messages.tensors import to_tensors
 from dynsplit_ros.messages.timing import to_timing
@@ -26,8 +27,9 @@ from dynsplit_ros.tasks import Mask, output_digest, Result
 def to_prediction(header: Header, size: tuple[int, int], model: LoadedModel, fingerprint: str, result: Result,
                   outputs: Mapping[str, Tensor], timing: FrameRecord, *, digest: bool = False) -> msg.Prediction:
     """Return a prediction for an image of ``size`` (height, width), with the outputs' ``digest`` or without."""
-    return msg.Prediction(
-        header=header, task=model.task, model=model.name, fingerprint=fingerprint, height=size[0], width=size[1],
+    return to_message(
+        msg.Prediction, header=header, task=model.task, model=model.name, fingerprint=fingerprint,
+        height=size[0], width=size[1],
         class_ids=array.array('i', result.class_ids), labels=result.labels, scores=array.array('f', result.scores),
         boxes_px=array.array('f', result.boxes_px), masks=[to_mask(mask) for mask in result.masks],
         keypoint_names=model.keypoint_names, keypoints_px=array.array('f', result.keypoints_px),

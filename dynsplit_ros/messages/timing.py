@@ -1,40 +1,38 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Timings and profiles to and from messages; without torch, which the monitor does not need."""
+"""Frame records and profiles to and from messages; without torch, which the monitor does not need."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 import json
 from typing import Any
 
+from dynsplit_ros import msg
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.msg import FrameTiming as FrameTimingMessage, Profile as ProfileMessage
+from dynsplit_ros.messages.fields import from_message, to_message
 from dynsplit_ros.policies.records import FrameRecord, Outcome
 from dynsplit_ros.profile.profile import Profile
+from dynsplit_ros.protocol import Side
 
 #: A profile that comes in as a message is refused beyond this; real ones have some 10 kB.
 MAX_PROFILE_CHARACTERS = 1_000_000
+#: A robot with one image in a frame, of which no more is known.
+ROBOT = Side()
+#: The outcomes by their numbers in the message.
+OUTCOMES = {getattr(msg.FrameTiming, outcome.name): outcome for outcome in Outcome}
 
 
-#: The fields that record and message share, by their one name, and the outcomes by their numbers in the message.
-_NAMES = tuple(field.name for field in fields(FrameRecord)
-               if field.name in FrameTimingMessage.get_fields_and_field_types())
-_OUTCOMES = {getattr(FrameTimingMessage, outcome.name): outcome for outcome in Outcome}
-
-
-def to_timing(frame: FrameRecord) -> FrameTimingMessage:
+def to_timing(frame: FrameRecord) -> msg.FrameTiming:
     """Return a frame's record as a message."""
-    return FrameTimingMessage(outcome=getattr(FrameTimingMessage, frame.outcome.name),
-                              **{name: getattr(frame, name) for name in _NAMES})
+    return to_message(msg.FrameTiming, frame, outcome=getattr(msg.FrameTiming, frame.outcome.name))
 
 
-def from_timing(message: FrameTimingMessage) -> FrameRecord:
-    """Return a frame's record from a message; raise DynsplitError for a state that there is not."""
-    if message.outcome not in _OUTCOMES:
+def from_timing(message: msg.FrameTiming) -> FrameRecord:
+    """Return a frame's record from a message; raise DynsplitError for an unknown outcome."""
+    if message.outcome not in OUTCOMES:
         raise DynsplitError(f'a frame timing has outcome {message.outcome}, but outcomes go from 0 to 4; run the same '
                             'version of this package on all sides')
-    return FrameRecord(outcome=_OUTCOMES[message.outcome], **{name: getattr(message, name) for name in _NAMES})
+    return from_message(FrameRecord, message, outcome=OUTCOMES[message.outcome])
 
 
 def in_words(decision: Any) -> str:
@@ -43,14 +41,14 @@ def in_words(decision: Any) -> str:
         f'{decision.split_index} (local inference)')
 
 
-def to_profile(profile: Profile, images: int = 1) -> ProfileMessage:
-    """Return the profile of a machine, whose frames have ``images`` images, as a message."""
-    return ProfileMessage(model=profile.model, fingerprint=profile.fingerprint, images=images,
-                          profile_json=json.dumps(profile.to_document()))
+def to_profile(profile: Profile, side: Side = ROBOT) -> msg.Profile:
+    """Return the profile of one side as a message."""
+    return to_message(msg.Profile, side, model=profile.model, fingerprint=profile.fingerprint,
+                      profile_json=json.dumps(profile.to_document()))
 
 
-def from_profile(message: ProfileMessage, where: str) -> Profile:
-    """Return a profile from a message; raise DynsplitError, which names ``where``, for one that cannot be used."""
+def from_profile(message: msg.Profile, where: str) -> tuple[Profile, Side]:
+    """Return a profile and who it is of; raise DynsplitError, which names ``where``, for one that cannot be used."""
     if len(message.profile_json) > MAX_PROFILE_CHARACTERS:
         raise DynsplitError(f'{where} has {len(message.profile_json)} characters, but at most '
                             f'{MAX_PROFILE_CHARACTERS} are allowed')
@@ -58,4 +56,4 @@ def from_profile(message: ProfileMessage, where: str) -> Profile:
         document = json.loads(message.profile_json)
     except (ValueError, RecursionError) as error:
         raise DynsplitError(f'{where} is not JSON; run the same version of this package on all sides') from error
-    return Profile.from_document(document, where)
+    return Profile.from_document(document, where), from_message(Side, message, images=max(1, message.images))

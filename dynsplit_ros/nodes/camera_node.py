@@ -24,6 +24,7 @@ from dynsplit_ros.codec import declared_batch, decode_answer, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.messages.bridge import announce, bridge
 from dynsplit_ros.messages.decisions import from_decision
+from dynsplit_ros.messages.fields import from_message, to_message
 from dynsplit_ros.messages.images import assumption, to_rgb
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
 from dynsplit_ros.messages.timing import in_words, to_profile, to_timing
@@ -37,6 +38,7 @@ from dynsplit_ros.nodes.split_model import load, unload
 from dynsplit_ros.parameters import CAMERA
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
+from dynsplit_ros.protocol import Side
 from dynsplit_ros.runtime.batch import Collector
 from dynsplit_ros.runtime.robot import Outputs, Robot
 from dynsplit_ros.tasks import check_outputs, class_numbers
@@ -94,7 +96,9 @@ class CameraNode(Managed):
         self._frame_timing = topics.FRAME_TIMING.publisher(self)
         self._robot_profile = topics.ROBOT_PROFILE.publisher(self)
         slowdown = values.emulate_slowdown
-        self._robot_profile.publish(to_profile(profile.scaled(slowdown) if slowdown > 1 else profile, self._images))
+        self._robot_profile.publish(to_profile(
+            profile.scaled(slowdown) if slowdown > 1 else profile,
+            Side(images=self._images, torch_version=torch.__version__)))
 
     def _topic(self, name: str) -> str:
         try:
@@ -268,7 +272,7 @@ class CameraNode(Managed):
         self._robot.on_answer(
             message.session, message.sequence, status, reason, outputs,
             sum(len(tensor.data) for tensor in message.outputs),
-            EdgeTimes(message.held_s, message.queueing_s, message.decode_s, message.tail_s, message.batch))
+            from_message(EdgeTimes, message))
 
     # ---- what the robot asks of the world (runtime.robot.CameraIO); called from its threads -------------------------
 
@@ -293,11 +297,10 @@ class CameraNode(Managed):
 
     def send(self, frame: FrameRecord, payload: Sequence[EncodedTensor]) -> None:
         """Publish an activation, and before it what lets the edge time its arrival."""
-        activation = msg.Activation(
-            header=frame.image[0].message.header, session=frame.session, sequence=frame.sequence,
-            fingerprint=self.split.fingerprint, split_index=frame.split_index, codec=frame.codec,
-            answer_timeout_s=frame.answer_timeout_s, tensors=to_tensors(payload))
-        self._lead.publish(msg.Probe(session=frame.session, sequence=frame.sequence, is_lead=True))
+        activation = to_message(
+            msg.Activation, frame, header=frame.image[0].message.header, fingerprint=self.split.fingerprint,
+            tensors=to_tensors(payload))
+        self._lead.publish(to_message(msg.Probe, frame, is_lead=True))
         self._activation.publish(activation)
 
     def deliver(self, frame: FrameRecord, outputs: Outputs) -> None:

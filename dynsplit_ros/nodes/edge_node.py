@@ -5,18 +5,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 import math
+import socket
 import sys
 import time
 from types import SimpleNamespace
 
 from diagnostic_msgs.msg import DiagnosticStatus
+import torch
 
 from dynsplit_ros import msg
 from dynsplit_ros.codec import encode_answer
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.load import LoadReport
+from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
 from dynsplit_ros.messages.timing import in_words, to_profile
 from dynsplit_ros.nodes import topics
@@ -27,6 +30,7 @@ from dynsplit_ros.parameters import EDGE
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.edge import EdgeSettings
 from dynsplit_ros.policies.records import EdgeFrame, Status
+from dynsplit_ros.protocol import Side
 from dynsplit_ros.runtime.edge import Edge
 from dynsplit_ros.runtime.senders import Senders
 
@@ -94,16 +98,17 @@ class RobotLink:
     def acknowledge(self, kind: int, session: int, sequence: int, arrived_s: float) -> None:
         """Tell the robot that a message arrived, and how long after its lead."""
         led = self._lead[:2] == (session, sequence)
-        self.acknowledgement.publish(msg.Acknowledgement(kind=kind, session=session, sequence=sequence,
-                                         fingerprint=self._node.split.fingerprint,
-                                         held_s=time.monotonic() - arrived_s,
-                                         dispersion_s=arrived_s - self._lead[2] if led else math.nan))
+        self.acknowledgement.publish(to_message(
+            msg.Acknowledgement, kind=kind, edge=self._node.edge.name, edge_session=self._node.edge.session,
+            session=session, sequence=sequence, fingerprint=self._node.split.fingerprint,
+            held_s=time.monotonic() - arrived_s,
+            dispersion_s=arrived_s - self._lead[2] if led else math.nan))
 
     def announce(self) -> None:
         """Tell the robot once of this edge, as soon as it can hear answers: the first ones would be lost before."""
         if not self._announced and self.tail_result.get_subscription_count() > 0:
             self._announced = True
-            self.edge_profile.publish(self._node.profile_message)
+            self.edge_profile.publish(self._node.profile_message())
 
     def close(self) -> None:
         """Give the topics back."""
@@ -131,8 +136,6 @@ class EdgeNode(Managed):
         """Load the model."""
         values = self.values
         self.split, self._profile = load(self, values, values.batch)
-        self.profile_message = to_profile(self._profile.scaled(values.emulate_slowdown) if values.emulate_slowdown > 1
-                                          else self._profile, values.batch)
         self.downlink = topics.Apart(self, 'downlink')
 
     def activate(self) -> None:
@@ -142,11 +145,23 @@ class EdgeNode(Managed):
         self._unserved: set[str] = set()
         values = self.values
         self.edge = Edge(
-            self.split, self, profile=self._profile, slowdown=values.emulate_slowdown, settings=EdgeSettings(
-                values.max_waiting, values.max_batch, values.max_batch_wait_s, values.batch, values.load_period_s))
+            self.split, self, name=self._name(), profile=self._profile, slowdown=values.emulate_slowdown,
+            settings=EdgeSettings(values.max_waiting, values.max_batch, values.max_batch_wait_s, values.batch,
+                                  values.load_period_s))
         self.every(DISCOVERY_PERIOD_S, self._discover)
         self._discover()
         self.get_logger().info(f'serving {self.values.model} ({self.split.fingerprint[:12]}) on {self.values.device}')
+
+    def _name(self) -> str:
+        """Return the name by which robots know this edge."""
+        return self.values.edge_name or f'{self.get_namespace()}/{socket.gethostname()}'.lstrip('/')
+
+    def profile_message(self) -> msg.Profile:
+        """Return what robots need to know of this edge."""
+        slowdown = self.values.emulate_slowdown
+        return to_profile(
+            self._profile.scaled(slowdown) if slowdown > 1 else self._profile,
+            Side(self.edge.name, self.edge.session, self.values.batch, torch.__version__))
 
     def deactivate(self, within_s: float) -> None:
         """Leave the robots, which then go on alone."""
@@ -253,19 +268,19 @@ class EdgeNode(Managed):
         if frame.status is Status.REFUSED:
             self.tell(f'refused {frame.robot}', f'activation from {frame.robot} refused: {frame.reason}', error=True)
         codec, encoded = encode_answer(frame.outputs or {})
-        link.tail_result.publish(msg.TailResult(
-            header=header, session=session, sequence=sequence, fingerprint=self.split.fingerprint,
-            split_index=frame.split_index, status=int(frame.status), reason=frame.reason,
-            codec=codec, outputs=to_tensors(encoded), **asdict(frame.times)))
+        link.tail_result.publish(to_message(
+            msg.TailResult, frame.times, header=header, session=session, sequence=sequence,
+            fingerprint=self.split.fingerprint, split_index=frame.split_index, status=int(frame.status),
+            reason=frame.reason, codec=codec, outputs=to_tensors(encoded)))
 
     def report_load(self, report: LoadReport, queueing_s: Mapping[str, float]) -> None:
         """Send the load report to each robot."""
         self._load = report
         for link in list(self._links.values()):
             try:
-                link.edge_load.publish(msg.EdgeLoad(
-                    model=self.values.model, fingerprint=self.split.fingerprint,
-                    **asdict(replace(report, queueing_s=queueing_s.get(link.namespace, 0.0)))))
+                link.edge_load.publish(to_message(
+                    msg.EdgeLoad, report, model=self.values.model, fingerprint=self.split.fingerprint,
+                    queueing_s=queueing_s.get(link.namespace, 0.0)))
             except Exception:
                 if link.namespace in self._links:  # else the robot left meanwhile, and its publishers went
                     raise

@@ -18,6 +18,7 @@ from std_msgs.msg import Header
 from dynsplit_ros import msg
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.messages.decisions import to_decision
+from dynsplit_ros.messages.fields import from_message, to_message
 from dynsplit_ros.messages.timing import from_profile, from_timing, in_words
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.managed import Managed
@@ -25,6 +26,7 @@ from dynsplit_ros.nodes.shell import run
 from dynsplit_ros.parameters import MONITOR
 from dynsplit_ros.policies.records import Outcome, SplitDecision
 from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
+from dynsplit_ros.protocol import inexactness, Side
 from dynsplit_ros.runtime.monitor import LoadReport, Monitor, MonitorSettings
 
 TICK_S = 0.02
@@ -44,7 +46,8 @@ class MonitorNode(Managed):
         super().__init__('monitor_node', MONITOR)
         self._settings = settings_of(self.values)
         self._profiles: dict[str, Profile] = {}
-        self._images: dict[str, int] = {}
+        self._sides: dict[str, Side] = {}
+        self._inexact = ''  # why predictions may differ from the whole model's in the last bits
 
     def activate(self) -> None:
         """Listen, and decide once both profiles are there; the latest of each is sent again."""
@@ -79,10 +82,11 @@ class MonitorNode(Managed):
 
     def _on_profile(self, side: str, message: msg.Profile) -> None:
         try:
-            profile, images = from_profile(message, f"the {side}'s profile"), max(1, message.images)
-            if self._monitor is not None and (profile, images) == (self._profiles[side], self._images[side]):
-                return  # it came again, as from an edge whose DDS lease had run out: what is believed still holds
-            self._profiles[side], self._images[side] = profile, images
+            profile, sender = from_profile(message, f"the {side}'s profile")
+            known = self._profiles.get(side), self._sides.get(side)
+            self._profiles[side], self._sides[side] = profile, sender
+            if self._monitor is not None and known == (profile, replace(sender, edge_session=known[1].edge_session)):
+                return  # it came again, as from an edge that was restarted: what is believed still holds
             self._start()
         except DynsplitError as error:
             self.tell(f'{side} profile', str(error), error=True)
@@ -100,8 +104,11 @@ class MonitorNode(Managed):
             self.tell('profiles', f'degraded to local inference: {error}', error=True)
             self._publish_local(self._alone, robot)
             return
-        self.get_logger().info(
-            f'deciding for {robot.model} ({robot.fingerprint[:12]}), splits 0 to {robot.local_index}')
+        self._inexact = inexactness(self._sides['robot'], self._sides['edge'])
+        if self._inexact:
+            self.get_logger().warning(self._inexact)
+        self.get_logger().info(f'deciding for {robot.model} ({robot.fingerprint[:12]}), splits 0 to '
+                               f'{robot.local_index}, with edge {self._monitor.edge!r}')
 
     def _make(self, settings: MonitorSettings) -> Monitor:
         robot, edge = self._profiles['robot'], self._profiles['edge']
@@ -109,12 +116,12 @@ class MonitorNode(Managed):
             raise DynsplitError(f'the robot runs {robot.model!r} ({robot.fingerprint[:12]}), but the edge runs '
                                 f'{edge.model!r} ({edge.fingerprint[:12]}); run the same model, weights and input '
                                 'size on both')
-        if self._images['robot'] > self._images['edge']:
-            raise DynsplitError(f"the frames have {self._images['robot']} images, but the edge takes "
-                                f"{self._images['edge']}; start the edge with the parameter batch: "
-                                f"{self._images['robot']}")
+        images, most = self._sides['robot'].images, self._sides['edge'].images
+        if images > most:
+            raise DynsplitError(f'the frames have {images} images, but the edge takes {most}; start the edge with the '
+                                f'parameter batch: {images}')
         profile = merge(robot, edge)
-        return Monitor(profile, self._settle(settings, profile))
+        return Monitor(profile, self._settle(settings, profile), self._sides['edge'].edge)
 
     def _settle(self, settings: MonitorSettings, profile: SystemProfile) -> MonitorSettings:
         known = sorted({codec for cut in profile.cuts for codec in cut.codecs})
@@ -122,7 +129,7 @@ class MonitorNode(Managed):
         if unknown:
             raise DynsplitError(f"parameter 'codecs' names {', '.join(map(repr, unknown))}, but the profiles have "
                                 f'{", ".join(known)}; name one of these, or profile both machines with it')
-        return replace(settings, batch=self._images['robot'])
+        return replace(settings, batch=self._sides['robot'].images)
 
     def _on_frame_timing(self, message: msg.FrameTiming) -> None:
         try:
@@ -162,9 +169,7 @@ class MonitorNode(Managed):
     def _on_edge_load(self, message: msg.EdgeLoad) -> None:
         if self._monitor is None or not self._is_ours(message.fingerprint):
             return
-        self._monitor.on_load(LoadReport(
-            message.session, message.sequence, message.utilisation, message.queue_length, message.queueing_s,
-            message.slowdown, message.robots, message.period_s), time.monotonic())
+        self._monitor.on_load(from_message(LoadReport, message), time.monotonic())
         self._decide()
 
     def _is_ours(self, fingerprint: str) -> bool:
@@ -180,9 +185,9 @@ class MonitorNode(Managed):
             return
         probe = self._monitor.next_probe(time.monotonic())
         if probe is not None:
-            lead, message = (msg.Probe(session=self._session, sequence=probe.id, padding=array.array('B', bytes(size)))
-                             for size in (probe.lead_bytes,
-                                          max(0, probe.payload_bytes - probe.lead_bytes - HEADER_BYTES)))
+            sizes = probe.lead_bytes, max(0, probe.payload_bytes - probe.lead_bytes - HEADER_BYTES)
+            lead, message = (to_message(msg.Probe, session=self._session, sequence=probe.id,
+                                        padding=array.array('B', bytes(size))) for size in sizes)
             lead.is_lead = True
             began_s = time.monotonic()
             if probe.lead_bytes:
@@ -221,12 +226,12 @@ class MonitorNode(Managed):
             return
         link, load = self._monitor.link, self._monitor.load
         spread = math.exp(min(link.relative_uncertainty, 20.0))
-        self._link_state.publish(msg.LinkState(
-            header=self._header(), alive=link.alive, throughput_bps=link.throughput_bps,
-            throughput_low_bps=link.throughput_bps / spread, throughput_high_bps=link.throughput_bps * spread,
-            round_trip_s=link.rtt_s, silence_s=link.silence_s, edge_queueing_s=load.queueing_s,
-            edge_slowdown=load.slowdown, edge_utilisation=load.utilisation,
-            probe_bytes_total=link.probe_bytes + link.heartbeat_bytes))
+        self._link_state.publish(to_message(
+            msg.LinkState, header=self._header(), edge=self._monitor.edge, alive=link.alive,
+            throughput_bps=link.throughput_bps, throughput_low_bps=link.throughput_bps / spread,
+            throughput_high_bps=link.throughput_bps * spread, round_trip_s=link.rtt_s,
+            silence_s=link.silence_s, edge_queueing_s=load.queueing_s, edge_slowdown=load.slowdown,
+            edge_utilisation=load.utilisation, probe_bytes_total=link.probe_bytes + link.heartbeat_bytes))
 
     def _header(self) -> Header:
         return Header(stamp=self.get_clock().now().to_msg())
@@ -251,7 +256,7 @@ class MonitorNode(Managed):
                 return DiagnosticStatus.WARN, f'no profile of {" and ".join(missing)}', values
             return DiagnosticStatus.WARN, f'degraded to local inference: {self._alone}', values
         link, load, decision = self._monitor.link, self._monitor.load, self._monitor.decision
-        values |= {'frame_rate_hz': self._monitor.frame_rate_hz, **asdict(link),
+        values |= {'edge': self._monitor.edge, 'frame_rate_hz': self._monitor.frame_rate_hz, **asdict(link),
                    **{f'edge_{name}': value for name, value in asdict(load).items()}}
         if decision is not None:
             values |= {'split': decision.split_index, 'codec': decision.codec, 'decisions': self._decisions,
@@ -261,6 +266,8 @@ class MonitorNode(Managed):
             return DiagnosticStatus.WARN, f'degraded to local inference: {SILENT}', values
         if decision is None:
             return DiagnosticStatus.OK, 'no decision yet', values
+        if self._inexact:
+            return DiagnosticStatus.WARN, self._inexact, values
         return DiagnosticStatus.OK, f'split {in_words(decision)}', values
 
 

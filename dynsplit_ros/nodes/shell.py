@@ -126,6 +126,7 @@ class Shell(Node):
         self._told: dict[str, tuple[float, int]] = {}
         self._telling = threading.Lock()
         self._mismatched: dict[str, tuple[Subscription, bool]] = {}
+        self._version_faults: dict[str, str] = {}  # by topic; a later message of the right version ends one
         self.values = SimpleNamespace(**{p.name: self._declare(p) for p in parameters})
         for name in set(self._parameter_overrides) - set(self._declarations):  # a file may be for several nodes
             for meant in difflib.get_close_matches(name, self._declarations, 1, _MISTYPED):
@@ -180,6 +181,14 @@ class Shell(Node):
         timer.callback = lambda: None
         return super().destroy_timer(timer)
 
+    def on_version(self, topic: str, fault: str) -> None:
+        """Note why the latest message of a topic cannot be read: its protocol version; empty if it can be read."""
+        if fault:
+            self.tell(f'protocol version on {topic}', fault)
+            self._version_faults[topic] = fault
+        else:
+            self._version_faults.pop(topic, None)
+
     def _mismatches(self) -> list[str]:
         """Return a sentence for each publisher that a subscription cannot hear at present; log it when it is new."""
         sentences = []
@@ -215,6 +224,7 @@ class Shell(Node):
 
     def forget(self, topic: str) -> None:
         """Undeclare what overrides the quality of service of a topic that is used no more: names may be without end."""
+        self._version_faults.pop(topic, None)
         for name in self.get_parameters_by_prefix(f'{_OVERRIDES}.{topic}'):
             self.undeclare_parameter(f'{_OVERRIDES}.{topic}.{name}')
 
@@ -316,6 +326,10 @@ class Shell(Node):
         if unheard:
             level = DiagnosticStatus.WARN if level == DiagnosticStatus.OK else DiagnosticStatus.ERROR
             words, values['publishers_not_heard'] = unheard[0], len(unheard)
+        if self._version_faults:
+            level = max(level, DiagnosticStatus.WARN)
+            words = '; '.join((words, *list(self._version_faults.values())[:1]))
+            values['topics_of_another_protocol_version'] = len(self._version_faults)
         shared = self.shared_namespaces()
         if shared:
             sentence = f'two robots use the namespace {", ".join(shared)}; start each robot in a namespace of its own'

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 import copy
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,9 @@ from rclpy.validate_full_topic_name import validate_full_topic_name
 from sensor_msgs.msg import Image
 
 from dynsplit_ros import msg
+from dynsplit_ros.messages import fields
 from dynsplit_ros.messages.vision import vision
+from dynsplit_ros.protocol import check_version, VersionError
 
 
 def _qos(depth: int, *, reliable: bool = True, latched: bool = False) -> QoSProfile:
@@ -56,10 +58,31 @@ class Topic:
         return node.create_publisher(self.type, name or self.name, copy.copy(self.qos),
                                      qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
-    def subscription(self, node: Node, callback: Any, name: str | None = None, **options: Any) -> Subscription:
-        """Create a subscription; ROS 2's QoS override parameters apply."""
-        return node.create_subscription(self.type, name or self.name, callback, copy.copy(self.qos), **options,
-                                        qos_overriding_options=QoSOverridingOptions.with_default_policies())
+    def subscription(self, node: Node, callback: Any, name: str | None = None, *, qos: QoSProfile | None = None,
+                     on_version: Callable[[str, str], None] | None = None, **options: Any) -> Subscription:
+        """
+        Create a subscription; ROS 2's QoS override parameters apply. ``qos`` replaces the topic's own.
+
+        Messages of another protocol version do not reach ``callback``. For each message, ``on_version`` (default: the
+        node's) gets the name of the topic and a sentence about the version, empty if the version is ours.
+        """
+        report = on_version or getattr(node, 'on_version', lambda topic, fault: None)
+
+        def checked(message: Any) -> None:
+            fault = ''
+            try:
+                check_version(message.protocol_version, f'the latest message on {subscription.topic_name}')
+            except VersionError as error:
+                fault = str(error)
+            report(subscription.topic_name, fault)
+            if not fault:
+                callback(message)
+
+        has_version = not options.get('raw') and not isinstance(self.type, str) and fields.has_version(self.type)
+        subscription = node.create_subscription(
+            self.type, name or self.name, checked if has_version else callback, copy.copy(qos or self.qos),
+            **options, qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        return subscription
 
 
 def have_valid_names(topics: Iterable[Topic], namespace: str) -> bool:

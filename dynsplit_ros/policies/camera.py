@@ -476,8 +476,10 @@ class CameraPolicy:
         frame.started_s = now_s
         frame.wait_s = now_s - frame.arrived_s - frame.resize_s
         if decision is None or is_local:
-            frame.split_index, frame.codec, frame.answer_timeout_s = self._local_index, '', math.nan
+            frame.edge, frame.split_index, frame.codec = '', self._local_index, ''
+            frame.answer_timeout_s = math.nan
         else:
+            frame.edge = decision.edge
             frame.split_index, frame.codec = decision.choice
             frame.answer_timeout_s = decision.answer_timeout_s
 
@@ -615,6 +617,7 @@ class CameraPolicy:
 
 def _note_answer(frame: FrameRecord, answer_bytes: int, times: EdgeTimes, now_s: float) -> None:
     frame.answered_s, frame.answer_bytes = now_s, answer_bytes
+    frame.edge = times.edge or frame.edge
     frame.batch, frame.held_s, frame.queueing_s = times.batch, times.held_s, times.queueing_s
     frame.decode_s, frame.tail_s = times.decode_s, times.tail_s
     frame.transfer_s = max(0.0, now_s - frame.sent_s - times.held_s)

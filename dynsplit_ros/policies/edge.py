@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import math
 from typing import Any
 
@@ -154,16 +154,20 @@ class EdgePolicy:
     - When a robot announces a split, its tail is prepared, unless a newer announcement replaces it first.
     - A load report goes out periodically (:class:`~dynsplit_ros.policies.edge_load.LoadMeter`).
 
-    Call ``on_start`` first. All instants come from one monotonic clock.
+    ``name`` and ``session`` are the edge's name and run, in every answer and load report. Call ``on_start`` first. All
+    instants come from one monotonic clock.
     """
 
-    def __init__(self, model: ServedModel, settings: EdgeSettings = EdgeSettings(), session: int = 0) -> None:
+    def __init__(
+        self, model: ServedModel, settings: EdgeSettings = EdgeSettings(), session: int = 0, name: str = ''
+    ) -> None:
         self.model = model
         self.settings = settings
         self.session = session
+        self.name = name
         unloaded_s = model.unloaded_s()
         self._robots = FairQueue(_batch_sizes(model, settings, unloaded_s), settings.max_batch_wait_s)
-        self._meter = LoadMeter(session, unloaded_s)
+        self._meter = LoadMeter(unloaded_s, name, session)
         self._run: _Run | None = None
         self._to_prepare: dict[str, int] = {}  # robots that wait for a tail, first come first, and their images
         self._is_preparing = False
@@ -197,6 +201,7 @@ class EdgePolicy:
     def on_activation(self, frame: EdgeFrame, now_s: float) -> list[Action]:
         """Acknowledge an activation; queue it, or answer it at once if the edge cannot use it."""
         frame.arrived_s = now_s
+        frame.times = EdgeTimes(edge=self.name, edge_session=self.session)
         self._actions.append(Acknowledge(frame))
         queue = self._robots.of(frame.robot)
         if (refusal := self._refusal(frame)) is not None:
@@ -261,8 +266,8 @@ class EdgePolicy:
         self._meter.on_tail(run.frames[0].split_index, images, len(frames), tail_s)
         for frame, output in zip(frames, outputs, strict=True):
             frame.outputs = output
-            frame.times = EdgeTimes(
-                held_s=now_s - frame.arrived_s, queueing_s=run.started_s - frame.arrived_s,
+            frame.times = replace(
+                frame.times, held_s=now_s - frame.arrived_s, queueing_s=run.started_s - frame.arrived_s,
                 decode_s=run.decoded_s - run.started_s, tail_s=tail_s, batch=len(frames))
             self._answer(frame, Status.OK, '')
         return self._act(now_s)

@@ -16,11 +16,11 @@ class LoadMeter:
     Measures the load of the edge from the runs of its tails.
 
     ``unloaded_s`` is the time of a tail on this machine when nothing else runs, by split and images. If it is empty,
-    the fastest run so far takes its place.
+    the fastest run so far takes its place. ``edge`` and ``session`` are the edge's name and run in the reports.
     """
 
-    def __init__(self, session: int, unloaded_s: dict[tuple[int, int], float]) -> None:
-        self._session = session
+    def __init__(self, unloaded_s: dict[tuple[int, int], float], edge: str = '', session: int = 0) -> None:
+        self._edge, self._session = edge, session
         self._learns = not unloaded_s
         self._unloaded_s = dict(unloaded_s)
         self._reports = 0
@@ -83,7 +83,8 @@ class LoadMeter:
         self._reports += 1
         queueing_s = {robot: queue.queueing_s2 / period_s for robot, queue in robots}
         report = LoadReport(
-            session=self._session,
+            edge=self._edge,
+            edge_session=self._session,
             sequence=self._reports,
             period_s=period_s,
             utilisation=min(1.0, self._busy_s / period_s),

@@ -36,13 +36,19 @@ class Status(enum.IntEnum):
 
 @dataclass(frozen=True)
 class EdgeTimes:
-    """The edge's account of one frame, in seconds on its own clock: how long it held it, and the parts of that."""
+    """
+    The edge's account of one frame, in seconds on its own clock: how long it held it, and the parts of that.
+
+    ``edge`` is the edge's name and ``edge_session`` its run, a random number that changes with a restart.
+    """
 
     held_s: float = 0.0
     queueing_s: float = 0.0
     decode_s: float = 0.0
     tail_s: float = 0.0
     batch: int = 1
+    edge: str = ''
+    edge_session: int = 0
 
 
 @dataclass(eq=False)
@@ -78,8 +84,9 @@ class EdgeFrame:
 @dataclass(frozen=True)
 class SplitDecision:
     """
-    Which split and codec the next frames use, and why. The fields are those of SplitDecision.msg.
+    Which edge, split and codec the next frames use, and why. The fields are those of SplitDecision.msg.
 
+    ``edge`` is the name of the edge, empty while none is known.
     ``answer_timeout_s`` is the answer timeout: how long after sending a frame the robot begins to finish it itself. An
     image that would wait longer than ``local_if_wait_s`` for link and edge is done on the robot at once.
     ``waiting_share`` (0 to 1) of the frame rate may be given up to wait for newer images. ``last_frame`` is the latest
@@ -98,6 +105,7 @@ class SplitDecision:
     degraded: bool = False
     sequence: int = 0
     split_name: str = ''
+    edge: str = ''
     reason: str = ''
     changed: bool = False
     plan: Any = field(default=None, repr=False, compare=False)
@@ -128,6 +136,7 @@ class FrameRecord:
     sequence: int = 0
     outcome: Outcome = Outcome.LOCAL
     detail: str = ''
+    edge: str = ''
     split_index: int = 0
     split_name: str = ''
     codec: str = ''

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dynsplit_ros.errors import check_file, DynsplitError
+from dynsplit_ros.protocol import check_version, VersionError
 from dynsplit_ros.report.bag import files_of, messages
 from dynsplit_ros.report.cdr import Decoder
 
@@ -140,6 +141,7 @@ class _Collector:
         self._splits: dict[str, tuple[int, str]] = {}
         self._began_ns: int | None = None
         self._damaged = 0
+        self._versions: dict[str, str] = {}  # by topic: why its messages are dropped
         self.count = 0
 
     def take(self, topic: str, kind: str, definition: str, time_ns: int, data: bytes) -> None:
@@ -154,12 +156,15 @@ class _Collector:
             decoder = self._decoders.get(kind + definition) or Decoder(kind, definition)
             self._decoders[kind + definition] = decoder
             message = decoder.decode(data)
+            check_version(getattr(message, 'protocol_version', 0), f'the recording of {topic}')
             if self._began_ns is None:
                 self._began_ns = time_ns
                 self._run.began_s = time_ns / 1e9
             time_s = (time_ns - self._began_ns) / 1e9
             getattr(self, '_on_' + kind.removeprefix(_PACKAGE))(robot, time_s, message)
             self._run.duration_s = max(self._run.duration_s, time_s)
+        except VersionError as error:
+            self._versions.setdefault(topic, str(error))
         except (DynsplitError, AttributeError, TypeError, ValueError, OverflowError):
             self._damaged += 1
 
@@ -214,6 +219,7 @@ class _Collector:
                 )
             robot.frames, robot.doubled = _once(robot.frames)
         self._run.robots = sorted(self._robots.values(), key=lambda robot: robot.name)
+        self._run.notes.extend(f'{fault}.' for fault in self._versions.values())
         if self._damaged:
             self._run.notes.append(f'{self._damaged} messages could not be decoded and were dropped.')
 

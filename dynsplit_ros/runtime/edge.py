@@ -64,7 +64,8 @@ class Edge:
 
     ``profile`` is that of this machine, for batches and for the slowdown in load reports. Without one, no frames share
     a run, and the fastest run of each tail so far counts as unloaded. ``slowdown`` > 1 emulates a slower edge by
-    sleeping. ``policy`` replaces the one that is made of the other arguments.
+    sleeping. ``name`` distinguishes this edge from others. ``policy`` replaces the one that is made of
+    the other arguments.
     """
 
     def __init__(
@@ -75,11 +76,12 @@ class Edge:
         profile: Profile | None = None,
         settings: EdgeSettings | None = None,
         slowdown: float = 1.0,
+        name: str = '',
         clock: Callable[[], float] = time.monotonic,
         policy: EdgePolicy | None = None,
     ) -> None:
         self.policy = policy or EdgePolicy(
-            served_model(split, profile), settings or EdgeSettings(), secrets.randbits(63) | 1)
+            served_model(split, profile), settings or EdgeSettings(), secrets.randbits(63) | 1, name)
         self._split = split
         self._io = io
         self._slowdown = slowdown
@@ -101,6 +103,11 @@ class Edge:
     def session(self) -> int:
         """Number that tells this run of the edge from another one."""
         return self.policy.session
+
+    @property
+    def name(self) -> str:
+        """Name by which robots know this edge."""
+        return self.policy.name
 
     def submit(self, frame: EdgeFrame) -> None:
         """Take an activation; it is acknowledged and answered in any case, at once where it is refused."""

@@ -200,12 +200,17 @@ class Monitor:
     """
     Estimates link and load from what the robot sees and decides which split comes next.
 
+    ``edge`` is the name of the edge that the decisions are for.
+
     ``now_s`` is always the robot's monotonic clock. Nothing that a peer or a clock says raises from here:
     what cannot be is dropped.
     """
 
-    def __init__(self, profile: SystemProfile, settings: MonitorSettings = MonitorSettings()) -> None:
+    def __init__(
+        self, profile: SystemProfile, settings: MonitorSettings = MonitorSettings(), edge: str = ''
+    ) -> None:
         self.profile = profile
+        self.edge = edge
         self._link = LinkEstimator(_part(LinkRules, settings))
         self._load = LoadEstimator(settings.report_timeout_s)
         self._planner = _planner(profile, settings)
@@ -419,6 +424,7 @@ class Monitor:
             waiting_share=self.waiting_share,
             degraded=degraded,
             split_name=plan.split_name,
+            edge=self.edge,
             reason=plan.reason,
             changed=plan.changed,
             plan=plan,

@@ -55,6 +55,7 @@ from dynsplit_ros.nodes.monitor_node import MonitorNode
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.records import FrameRecord, SplitDecision
 from dynsplit_ros.profile.profile import merge, Profile
+from dynsplit_ros.protocol import Side
 from dynsplit_ros.runtime.edge import Edge
 from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings
 from dynsplit_ros.runtime.robot import Robot
@@ -232,7 +233,7 @@ class World:
         self.decisions, self.states = Ears(), Ears()
         self.monitor = bare(
             MonitorNode, _session=7, _profiles={'robot': self.profile, 'edge': self.profile},
-            _images={'robot': 1, 'edge': 1}, _settings=MonitorSettings(),
+            _sides={'robot': Side(), 'edge': Side()}, _settings=MonitorSettings(),
             _monitor=Monitor(merge(self.profile.scaled(8.0), self.profile)), _camera_session=5, _frame_offset=0,
             _last_frame=0, _fallbacks=0, _ignored=0, _decisions=0, _split=self.decisions, _link_state=self.states,
             _probe=Ears(), _header=Header)
@@ -379,7 +380,7 @@ class World:
             (node._on_acknowledgement, msg.Acknowledgement(
                 kind=chance.randrange(2), session=chance.choice((5, 7)), sequence=sequence, fingerprint=fingerprint,
                 held_s=1e-4)),
-            (node._on_edge_load, msg.EdgeLoad(session=9, sequence=sequence, fingerprint=fingerprint, period_s=0.2,
+            (node._on_edge_load, msg.EdgeLoad(edge_session=9, sequence=sequence, fingerprint=fingerprint, period_s=0.2,
                                               utilisation=0.5, slowdown=1.0, robots=1))]
         callback, message = chance.choice(good)
         callback(corrupt(message, chance))
@@ -408,7 +409,7 @@ class World:
         else:
             message.profile_json = other_bytes(message.profile_json.encode(), chance).decode(errors='replace')
         try:
-            profile = merge(from_profile(message, 'the profile'), self.profile)
+            profile = merge(from_profile(message, 'the profile')[0], self.profile)
         except DynsplitError as error:
             assert 0 < len(str(error)) < 5000, str(error)
             return

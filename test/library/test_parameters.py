@@ -23,8 +23,8 @@ from dynsplit_ros.parameters import (
 )
 
 #: Texts that name neither code nor a file, a host or a port: torch's devices, topics, the registry's codecs, a frame,
-#: labels.
-HARMLESS = {'device', 'image_topics', 'codecs', 'frame_id', 'classes'}
+#: labels, an edge.
+HARMLESS = {'device', 'image_topics', 'codecs', 'frame_id', 'classes', 'edge_name'}
 STARTED = {parameter.name: parameter.default for parameter in MODEL} | {
     'model': 'my_package:net', 'weights': '/mine.pth', 'profile': '/mine.yaml', 'labels': ['cat', 'dog'],
     'model_arguments': '{"width": 3}', 'input_size': [64, 64]}

@@ -83,8 +83,8 @@ class Wire:
     def report(self, **values: float) -> None:
         """Have the edge say something about itself."""
         self.reports += 1
-        known = {'session': 1, 'sequence': self.reports, 'utilisation': 0.2, 'queue_length': 0, 'queueing_s': 0.0,
-                 'slowdown': 1.0, **values}
+        known = {'edge_session': 1, 'sequence': self.reports, 'utilisation': 0.2, 'queue_length': 0,
+                 'queueing_s': 0.0, 'slowdown': 1.0, **values}
         self.monitor.on_load(LoadReport(**known), self.now_s)  # type: ignore[arg-type]
         self.tick()
 

@@ -17,10 +17,16 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import Image
 
+from dynsplit_ros import msg
+from dynsplit_ros.messages.fields import to_message
+from dynsplit_ros.messages.timing import to_profile
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.shell import Shell
 from dynsplit_ros.parameters import REMOTE_CONTROL
+from dynsplit_ros.profile.profile import Profile
+from dynsplit_ros.protocol import PROTOCOL_VERSION, Side
 
+PROFILE = Profile.load(Path(__file__).parents[1] / 'data' / 'alexnet.yaml')
 pytestmark = pytest.mark.timeout(180)
 
 
@@ -125,7 +131,8 @@ def test_each_level_has_its_cause(processes, ros, model_parameters) -> None:
     operator.says(camera, DiagnosticStatus.ERROR, 'images are refused')
     destroy(operator, timer)
     activations = topics.ACTIVATION.publisher(operator)
-    timer = operator.create_timer(0.1, lambda: activations.publish(topics.ACTIVATION.type(fingerprint='f' * 64)))
+    activation = to_message(msg.Activation, fingerprint='f' * 64)
+    timer = operator.create_timer(0.1, lambda: activations.publish(activation))
     values = operator.says(edge, DiagnosticStatus.WARN, f'refusing activations from /{ROBOT}: another model')
     assert values['refused: another model'] == values[f'refused from /{ROBOT}'] == values['refused'] != '0'
     destroy(operator, timer)
@@ -162,3 +169,40 @@ def test_a_source_that_cannot_be_played_is_an_error(processes, ros, tmp_path) ->
     operator.says(f'/{ROBOT}/image_source', DiagnosticStatus.ERROR, f'{picture_file} cannot be read')
     cv2.imwrite(str(picture_file), np.zeros((8, 8, 3), np.uint8))
     operator.says(f'/{ROBOT}/image_source', DiagnosticStatus.OK, f'playing {picture_file}')
+
+
+def test_versions_that_differ_are_found_when_robot_and_edge_meet(processes, ros) -> None:
+    """The monitor does not use an edge of another protocol version; it warns of another version of torch."""
+    operator = ros(Operator())
+    processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': -1})
+    wait(lambda: operator.count_subscribers('edge_profile'), 'the monitor does not start')
+    robot, edge = (to_profile(PROFILE, Side(name, torch_version=version)) for name, version in (
+        ('', '2.11.0+cpu'), ('lab', '2.14.1+cpu')))
+    topics.ROBOT_PROFILE.publisher(operator).publish(robot)
+    edges = topics.EDGE_PROFILE.publisher(operator)
+
+    edge.protocol_version += 1
+    edges.publish(edge)
+    monitor = f'/{ROBOT}/monitor_node'
+    sentence = (f'the latest message on /{ROBOT}/edge_profile has protocol version {edge.protocol_version}, but this '
+                f'program has {PROTOCOL_VERSION}')
+    operator.says(
+        monitor, DiagnosticStatus.WARN, f'no profile of edge; {sentence}', 'topics_of_another_protocol_version')
+    assert processes.log('monitor').read_text().count(sentence) == 1 and not operator.decisions
+
+    edge.protocol_version = PROTOCOL_VERSION
+    edges.publish(edge)
+    loads = topics.EDGE_LOAD.publisher(operator)
+    sentence = "of edge 'lab' may differ from the whole model in the last bits: torch 2.11.0 on the robot and 2.14.1 on"
+    load = to_message(msg.EdgeLoad, edge='lab', fingerprint=PROFILE.fingerprint, period_s=0.1, slowdown=1.0)
+
+    def alive() -> bool:
+        load.sequence += 1
+        loads.publish(load)
+        return bool(operator.links) and operator.links[-1].alive
+
+    wait(alive, 'the monitor does not follow the edge')
+    operator.create_timer(0.1, alive)
+    operator.says(monitor, DiagnosticStatus.WARN, sentence)
+    assert processes.log('monitor').read_text().count(sentence) == 1
+    assert operator.decisions[-1].edge == operator.links[-1].edge == 'lab'

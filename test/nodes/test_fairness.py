@@ -15,6 +15,7 @@ from rclpy.qos import QoSProfile
 
 from dynsplit_ros import msg
 from dynsplit_ros.codec import encode
+from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.messages.tensors import to_tensors
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.spinning import ask
@@ -38,8 +39,8 @@ class Player(Node):
         self.edges: list[msg.Profile] = []
         topics.EDGE_PROFILE.subscription(self, self.edges.append)
         payload = encode('raw', split.head(index)(split.model.resize(picture(1)).unsqueeze(0)))
-        self.message = msg.Activation(session=1, fingerprint=split.fingerprint, split_index=index, codec='raw',
-                                      answer_timeout_s=5.0, tensors=to_tensors(payload))
+        self.message = to_message(msg.Activation, session=1, fingerprint=split.fingerprint, split_index=index,
+                                  codec='raw', answer_timeout_s=5.0, tensors=to_tensors(payload))
         self.sent_s: dict[int, float] = {}
         self.answers: list[tuple[float, msg.TailResult]] = []
         self.timer = None

@@ -8,6 +8,7 @@ from conftest import Observer, ROBOT, wait
 import pytest
 
 from dynsplit_ros import msg
+from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.nodes import topics
 
 pytestmark = pytest.mark.timeout(180)
@@ -25,8 +26,8 @@ def test_the_edge_prepares_an_announced_split_before_any_activation(processes, r
                for end in robot.get_subscriptions_info_by_topic(f'/{ROBOT}/split')), 'ros2 node info would not show it'
 
     def announce(**changes: object) -> None:
-        decisions.publish(msg.SplitDecision(
-            **{'fingerprint': split.fingerprint, 'split_index': 2, 'codec': 'blosc2', **changes}))
+        decisions.publish(to_message(
+            msg.SplitDecision, **{'fingerprint': split.fingerprint, 'split_index': 2, 'codec': 'blosc2', **changes}))
 
     announce()
     wait(lambda: told.get((EDGE, 'prepared')) == '1', 'the edge prepared nothing')

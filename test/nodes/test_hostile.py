@@ -16,6 +16,7 @@ from rclpy.qos import QoSProfile
 
 from dynsplit_ros import msg
 from dynsplit_ros.codec import CODECS, encode
+from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.messages.tensors import to_tensors
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.partition import SplitModel
@@ -33,9 +34,10 @@ NUMBERS = (math.nan, math.inf, -math.inf, -1.0, 1e308, 0.0)
 
 def hostile_activation(split: SplitModel, chance: random.Random, good: list) -> msg.Activation:
     """Return an activation that is wrong in one way or several."""
-    message = msg.Activation(
-        session=chance.getrandbits(64), sequence=chance.getrandbits(64), fingerprint=split.fingerprint, split_index=1,
-        codec=chance.choice(sorted(CODECS)), answer_timeout_s=60.0, tensors=to_tensors(good))
+    message = to_message(
+        msg.Activation, session=chance.getrandbits(64), sequence=chance.getrandbits(64),
+        fingerprint=split.fingerprint, split_index=1, codec=chance.choice(sorted(CODECS)),
+        answer_timeout_s=60.0, tensors=to_tensors(good))
     tensor = message.tensors[0]
     for kind in chance.sample(range(8), chance.choice((1, 1, 2, 4))):
         if kind == 0:
@@ -121,13 +123,14 @@ def test_hostile_words_to_the_robot_cost_no_frame(system, ros, processes, split)
         near = {'session': chance.choice((session, whole(64))), 'sequence': latest + chance.randrange(4)}
         text = chance.choice(TEXTS[:6])
         fingerprint = chance.choice((split.fingerprint, text))
-        out['tail_result'].publish(msg.TailResult(
-            **near, status=whole(8), reason=text, batch=whole(16), held_s=number(), tail_s=number(),
+        out['tail_result'].publish(to_message(
+            msg.TailResult, **near, status=whole(8), reason=text, batch=whole(16), held_s=number(), tail_s=number(),
             fingerprint=fingerprint, outputs=[msg.Tensor(name=text, dtype='float32', shape=[whole(32)] * 3)]))
-        out['acknowledgement'].publish(msg.Acknowledgement(
-            kind=whole(8), **near, fingerprint=fingerprint, held_s=number()))
+        out['acknowledgement'].publish(to_message(
+            msg.Acknowledgement, kind=whole(8), **near, fingerprint=fingerprint, held_s=number()))
         out['split'].publish(
-            msg.SplitDecision(
+            to_message(
+                msg.SplitDecision,
                 fingerprint=fingerprint,
                 split_index=whole(16),
                 codec=text,
@@ -137,7 +140,8 @@ def test_hostile_words_to_the_robot_cost_no_frame(system, ros, processes, split)
             )
         )
         out['frame_timing'].publish(
-            msg.FrameTiming(
+            to_message(
+                msg.FrameTiming,
                 **{**near, 'session': session},
                 outcome=whole(8),
                 split_index=whole(16),
@@ -150,11 +154,12 @@ def test_hostile_words_to_the_robot_cost_no_frame(system, ros, processes, split)
                 tail_s=number(),
             )
         )
-        out['edge_load'].publish(msg.EdgeLoad(
-            session=whole(64), sequence=whole(64), fingerprint=fingerprint, utilisation=number(), queueing_s=number(),
-            slowdown=number(), robots=whole(32)))
-        out['edge_profile'].publish(msg.Profile(fingerprint=fingerprint, profile_json=chance.choice(
-            ('[' * 100_000, '{"dynsplit_profile": 1, "cuts": [{"index": Infinity}]}', 'null', text))))
+        out['edge_load'].publish(to_message(
+            msg.EdgeLoad, edge_session=whole(64), sequence=whole(64), fingerprint=fingerprint,
+            utilisation=number(), queueing_s=number(), slowdown=number(), robots=whole(32)))
+        out['edge_profile'].publish(to_message(
+            msg.Profile, fingerprint=fingerprint, torch_version=text, profile_json=chance.choice((
+                '[' * 100_000, '{"dynsplit_profile": 1, "cuts": [{"index": Infinity}]}', 'null', text))))
         observer.send_and_wait()
     # An edge's own word at last, and all is as before.
     running.processes.stop('edge')

@@ -21,6 +21,7 @@ import yaml
 
 from dynsplit_ros import msg
 from dynsplit_ros.codec import encode_answer
+from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.messages.tensors import to_tensors
 from dynsplit_ros.model import load_model
@@ -202,9 +203,9 @@ def test_an_answer_that_came_is_taken_though_nothing_spins_the_camera(tmp_path, 
         camera._on_image(0, from_rgb(picture(1)))
         wait(lambda: activations, 'no frame is under way')
         codec, encoded = encode_answer(split.whole(split.model.resize(picture(1)).unsqueeze(0)))
-        answers.publish(msg.TailResult(
-            session=activations[0].session, sequence=activations[0].sequence, fingerprint=split.fingerprint,
-            codec=codec, outputs=to_tensors(encoded)))
+        answers.publish(to_message(
+            msg.TailResult, session=activations[0].session, sequence=activations[0].sequence,
+            fingerprint=split.fingerprint, codec=codec, outputs=to_tensors(encoded)))
         assert answers.wait_for_all_acked(Duration(seconds=DEADLINE_S))
         getattr(camera, end)()
         wait(lambda: timings and timings[-1].outcome != msg.FrameTiming.SENT, 'the frame was lost')

@@ -19,10 +19,12 @@ from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from dynsplit_ros import msg  # noqa: E402
 from dynsplit_ros.codec import decode  # noqa: E402
 from dynsplit_ros.errors import DynsplitError  # noqa: E402
+from dynsplit_ros.messages.fields import to_message  # noqa: E402
 from dynsplit_ros.messages.images import to_rgb  # noqa: E402
 from dynsplit_ros.messages.tensors import from_tensors  # noqa: E402
 from dynsplit_ros.messages.timing import from_profile, from_timing, to_timing  # noqa: E402
 from dynsplit_ros.tensors import TensorSpec  # noqa: E402
+from dynsplit_ros.text import printable  # noqa: E402
 
 pytestmark = pytest.mark.timeout(120)
 floats = st.one_of(st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 1e308]), st.floats())
@@ -41,7 +43,8 @@ def fuzz(cases: int) -> settings:
        detail=texts)
 def test_timings(state, sequence, times, detail) -> None:
     sent_s, acknowledged_s, answered_s, held_s, tail_s, latency_s = times
-    message = msg.FrameTiming(
+    message = to_message(
+        msg.FrameTiming,
         outcome=state,
         sequence=sequence,
         sent_s=sent_s,
@@ -57,7 +60,9 @@ def test_timings(state, sequence, times, detail) -> None:
     except DynsplitError as error:
         assert state > 4 and str(state) in str(error)
         return
-    assert getattr(msg.FrameTiming, timing.outcome.name) == state and repr(to_timing(timing)) == repr(message)
+    assert getattr(msg.FrameTiming, timing.outcome.name) == state and timing.detail == printable(detail)
+    message.detail = timing.detail
+    assert repr(to_timing(timing)) == repr(message)
 
 
 json_values = st.recursive(

@@ -22,6 +22,7 @@ import yaml
 from dynsplit_ros import msg
 from dynsplit_ros.codec import encode
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.messages.tensors import to_tensors
 from dynsplit_ros.messages.timing import to_profile
@@ -124,8 +125,9 @@ def test_edge(start, name, value) -> None:
     image = torch.zeros((1, 3, *edge.split.model.input_size), dtype=torch.uint8)
     payload = to_tensors(encode('raw', edge.split.head(0)(image)))
     wait(lambda: profiles and activation.get_subscription_count(), 'the edge does not find the robot')
-    activation.publish(msg.Activation(session=1, sequence=1, fingerprint=edge.split.fingerprint, split_index=0,
-                                      codec='raw', answer_timeout_s=DEADLINE_S, tensors=payload))
+    activation.publish(to_message(
+        msg.Activation, session=1, sequence=1, fingerprint=edge.split.fingerprint, split_index=0, codec='raw',
+        answer_timeout_s=DEADLINE_S, tensors=payload))
     wait(lambda: answers, 'no answer')
     assert (answers[0].status, answers[0].reason) == (msg.TailResult.OK, '')
     wait(lambda: loads, 'no report of the load')

@@ -37,6 +37,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from dynsplit_ros import msg
 from dynsplit_ros.codec import encode
 from dynsplit_ros.errors import CONFIGURATION_EXIT_CODE
+from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.messages.tensors import to_tensors
 from dynsplit_ros.model import load_model
@@ -181,7 +182,7 @@ def test_the_edge_refuses_what_it_cannot_use_and_serves_on(processes, ros, model
     def activation(sequence: int, **changes) -> msg.Activation:
         values = {'session': 9, 'sequence': sequence, 'fingerprint': split.fingerprint, 'split_index': 1,
                   'codec': 'raw', 'answer_timeout_s': 60.0, 'tensors': to_tensors(payload)}
-        return msg.Activation(**{**values, **changes})
+        return to_message(msg.Activation, **{**values, **changes})
 
     huge = to_tensors(payload)
     huge[0].shape = [1, 2**31, 2**31]

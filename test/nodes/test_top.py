@@ -28,6 +28,7 @@ from rich.console import Console
 
 from dynsplit_ros import msg
 from dynsplit_ros.demo.watch import facts, Watch
+from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.tools import top
 
@@ -120,7 +121,8 @@ def test_texts_from_the_network_cannot_steer_the_terminal(ros: Callable[[Node], 
     publisher = topics.SPLIT.publisher(observer)
     watch = Watch(observer, '/evil/')
     reason = '\x1b]0;owned\x07\x1b[2J[red]and [/bold] markup\r\n' + 'x' * 5000
-    publisher.publish(msg.SplitDecision(split_name='\x1b[31m', codec='[link=file:///etc/passwd]', reason=reason))
+    publisher.publish(to_message(
+        msg.SplitDecision, split_name='\x1b[31m', codec='[link=file:///etc/passwd]', reason=reason))
     wait(lambda: watch.split is not None, 'the decision did not arrive')
     said = facts(watch)
     assert all(character.isprintable() for text in said.values() for character in text) and len(said['reason']) == 300

@@ -400,7 +400,7 @@ def test_an_idle_edge_reports_no_load_at_its_period() -> None:
     edge = Edge(load_period_s=PERIOD_S)
     first, second = report(edge), report(edge)
     assert edge.now_s == 2.0 and second.queueing_s == {}
-    assert (first.report.sequence, second.report.sequence, second.report.session) == (1, 2, 5)
+    assert (first.report.sequence, second.report.sequence, second.report.edge_session) == (1, 2, 5)
     loads = second.report
     assert (loads.period_s, loads.utilisation, loads.queue_length, loads.queueing_s, loads.slowdown, loads.robots,
             loads.frame_rate_hz, loads.refused_total) == (1.0, 0.0, 0, 0.0, 1.0, 0, 0.0, 0)

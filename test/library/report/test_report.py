@@ -23,6 +23,7 @@ from types import SimpleNamespace
 import pytest
 from worlds import DATA
 
+from dynsplit_ros import protocol
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.report import bag
 from dynsplit_ros.report.bag import _unpack_lz4, messages, Stored
@@ -315,6 +316,12 @@ def test_the_files_of_a_folder_are_read_in_their_order(tmp_path: Path) -> None:
     (tmp_path / 'metadata.yaml').write_text('rosbag2_bagfile_information: {relative_file_paths: [/etc/passwd]}')
     robot = read_run(tmp_path).robots[0]
     assert len(robot.frames) == 32 and robot.doubled == 64
+
+
+def test_a_recording_of_another_protocol_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, 'PROTOCOL_VERSION', 7)
+    with pytest.raises(DynsplitError, match='has protocol version 1, but this program has 7'):
+        read_run(RECORDING)
 
 
 def test_a_recording_that_breaks_off_is_read_up_to_there(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a robot and an edge can work together: the version of their messages, and what computes on each side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.text import printable
+
+#: Version of the messages between robot, edge and tools. Raise it when a field changes its meaning or its type: a
+#: node that reads such a field by its old meaning would compute with wrong numbers.
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Side:
+    """
+    What one side tells the other when they meet; the fields are those of Profile.msg.
+
+    ``edge`` and ``edge_session`` are the edge's name and run; the robot leaves them empty and 0. ``images`` is the
+    number of images in the robot's frames, or the largest number that the edge takes. ``torch_version`` and ``engine``
+    say what runs heads or tails.
+    """
+
+    edge: str = ''
+    edge_session: int = 0
+    images: int = 1
+    torch_version: str = ''
+    engine: str = 'eager'
+
+
+class VersionError(DynsplitError):
+    """A message has another protocol version."""
+
+
+def check_version(version: int, what: str) -> None:
+    """Raise VersionError for ``what``, a message, if its sender has another protocol version."""
+    if version != PROTOCOL_VERSION:
+        raise VersionError(
+            f'{what} has protocol version {version}, but this program has {PROTOCOL_VERSION} and ignores it; install '
+            'the same version of dynsplit_ros on robot and edge'
+        )
+
+
+def inexactness(robot: Side, edge: Side) -> str:
+    """
+    Return why predictions may differ from the whole model's in the last bits; empty if nothing here can cause that.
+
+    PyTorch promises the same bits only for one release: another one may add up the products of a layer in another
+    order. The suffix of a version, as in 2.11.0+cpu, names the build and not the release.
+    """
+    differences = [
+        f'{name} {printable(here)} on the robot and {printable(there)} on the edge'
+        for name, here, there in (
+            ('torch', robot.torch_version.partition('+')[0], edge.torch_version.partition('+')[0]),
+            ('engine', robot.engine, edge.engine),
+        )
+        if here != there
+    ]
+    if not differences:
+        return ''
+    return (f'predictions of edge {printable(edge.edge)!r} may differ from the whole model in the last bits: '
+            f'{" and ".join(differences)}; install the same version on both for exact results')

@@ -1,0 +1,45 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a robot and an edge can work together, and what a person is told if their versions differ."""
+
+from __future__ import annotations
+
+import pytest
+
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.protocol import check_version, inexactness, PROTOCOL_VERSION, Side
+
+ROBOT = Side(torch_version='2.11.0+cpu')
+
+
+def test_a_message_of_this_version_passes() -> None:
+    check_version(PROTOCOL_VERSION, 'the latest message on /robot1/split')
+
+
+@pytest.mark.parametrize('version', [0, PROTOCOL_VERSION + 1, 65535])
+def test_a_message_of_another_version_is_refused_in_one_sentence_with_both_versions(version) -> None:
+    with pytest.raises(DynsplitError) as refused:
+        check_version(version, 'the latest message on /robot1/edge_profile')
+    sentence = str(refused.value)
+    assert sentence.startswith('the latest message on /robot1/edge_profile has protocol version')
+    assert str(version) in sentence and str(PROTOCOL_VERSION) in sentence and 'install the same version' in sentence
+    assert '. ' not in sentence and '\n' not in sentence
+
+
+@pytest.mark.parametrize('torch_version', ['2.11.0+cpu', '2.11.0+cu128', '2.11.0'])
+def test_builds_of_one_torch_release_are_exact(torch_version) -> None:
+    assert inexactness(ROBOT, Side('lab', torch_version=torch_version)) == ''
+
+
+def test_another_torch_release_is_named_with_the_edge_and_both_versions() -> None:
+    sentence = inexactness(ROBOT, Side('lab', torch_version='2.14.1+cpu'))
+    assert all(word in sentence for word in ("'lab'", '2.11.0', '2.14.1', 'last bits')) and '\n' not in sentence
+
+
+def test_another_engine_is_named() -> None:
+    sentence = inexactness(ROBOT, Side('lab', torch_version='2.11.0', engine='openvino'))
+    assert 'engine eager on the robot and openvino on the edge' in sentence and 'torch' not in sentence
+
+
+def test_what_a_peer_says_of_itself_cannot_steer_a_terminal() -> None:
+    assert inexactness(ROBOT, Side('\x1b[2J\n', torch_version='\x1b]0;owned\x07')).isprintable()
