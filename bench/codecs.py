@@ -139,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
         # The bar is the candidates'. Some others have only a third of zeros: the mantissas of the rest, as
         # good as random, alone take 0.48 of the size, and exponents and the mask of zeros come on top.
         ratio = results[RELU_CODEC][cut.name].ratio
-        bar = '<= 0.55' if cut.natural_float else None
+        bar = '<= 0.55' if cut.natural else None
         figures.add(f'resnet50 {cut.name}, {RELU_CODEC}: payload / raw', ratio, '', bar)
     for codec in codecs:
         report(figures, f'resnet50 after ReLU, {codec}', list(results[codec].values()),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import contextlib
 from dataclasses import dataclass, replace
 from functools import cached_property
+import math
 import threading
 from typing import Any
 
@@ -35,8 +36,9 @@ class Cut:
 
     ``index`` is the split index, or ``None`` for a position that is no choice; ``position`` counts all
     positions from the image (0). ``tensors`` are those of a batch of one; ``macs_before`` is the share (0 to
-    1) of the whole model's multiply-adds. ``natural`` tells a natural bottleneck: fewer bytes than the 8-bit
-    image and than every earlier position; ``natural_float`` the same against the image in float32.
+    1) of the whole model's multiply-adds. ``fewer_bytes`` says that fewer bytes flow here than in the 8-bit image and
+    at every earlier position; ``fewer_elements`` says the same of elements, whatever their type, as in Bakhtiarnia et
+    al. (2022): an activation of 4 bits per element is then smaller than the image.
     """
 
     index: int | None
@@ -44,8 +46,18 @@ class Cut:
     name: str
     tensors: tuple[TensorSpec, ...]
     macs_before: float
-    natural: bool = False
-    natural_float: bool = False
+    fewer_bytes: bool = False
+    fewer_elements: bool = False
+
+    @property
+    def natural(self) -> bool:
+        """Whether this is a natural bottleneck, by bytes or by elements."""
+        return self.fewer_bytes or self.fewer_elements
+
+    @property
+    def elements(self) -> int:
+        """Elements of all tensors for a batch of one."""
+        return sum(math.prod(spec.shape) for spec in self.tensors)
 
     @property
     def nbytes(self) -> int:
@@ -148,27 +160,27 @@ class SplitModel:
 
     def _mark_candidates(self, choose: bool) -> None:
         """
-        Find the natural bottlenecks by both definitions and number the choices.
+        Find the natural bottlenecks by both definitions and number their union.
 
-        Among neighbours of equal bytes, the first of those with the most bytes behind a rectifier stands for all:
-        a rectifier's zeros are what a codec shrinks. Robot and edge must choose the same, so nothing here depends on
-        computed values, whose last bits differ between processors.
+        The numbering follows from the model alone, whatever codecs are allowed. Among neighbours of equal size, the
+        first of those with the most bytes behind a rectifier stands for all: a rectifier's zeros are what a codec
+        shrinks. Robot and edge must choose the same, so nothing here depends on computed values, whose last bits
+        differ between processors.
         """
-        image_bytes = self.positions[0].nbytes
         cuts = list(self.positions)
-        for field, limit in (('natural', image_bytes), ('natural_float', 4 * image_bytes)):
-            first = 1
+        for flag, sizes in (('fewer_bytes', [cut.nbytes for cut in cuts]),
+                            ('fewer_elements', [cut.elements for cut in cuts])):
+            limit, first = sizes[0], 1
             while choose and first < len(cuts):
-                nbytes = cuts[first].nbytes
-                if nbytes >= limit:
+                if sizes[first] >= limit:
                     first += 1
                     continue
-                limit = nbytes
+                limit = sizes[first]
                 behind = first
-                while behind < len(cuts) and cuts[behind].nbytes == nbytes:
+                while behind < len(cuts) and sizes[behind] == limit:
                     behind += 1
                 chosen = max(range(first, behind), key=self._rectified_bytes)  # the first of several
-                cuts[chosen] = replace(cuts[chosen], **{field: True})  # type: ignore[arg-type]
+                cuts[chosen] = replace(cuts[chosen], **{flag: True})  # type: ignore[arg-type]
                 first = behind
         chosen_positions = [0] + [cut.position for cut in cuts if cut.natural]
         for index, position in enumerate(chosen_positions):

@@ -31,8 +31,9 @@ def describe(cut: Cut) -> dict[str, Any]:
         ],
         'bytes': cut.nbytes,
         'macs_before': cut.macs_before,
-        'natural': cut.natural,
-        'natural_float': cut.natural_float,
+        'elements': cut.elements,
+        'fewer_bytes': cut.fewer_bytes,
+        'fewer_elements': cut.fewer_elements,
     }
 
 
@@ -73,7 +74,7 @@ def _print_table(split: SplitModel, cuts: Sequence[Cut]) -> None:
         table.add_column(name, justify=justify, overflow='fold')  # type: ignore[arg-type]
     for cut in cuts:
         tensors = '\n'.join(f'{spec.dtype} {"×".join(map(str, spec.shape))}' for spec in cut.tensors)
-        natural = '8-bit' if cut.natural else 'float' if cut.natural_float else ''
+        natural = 'bytes' if cut.fewer_bytes else 'elements' if cut.fewer_elements else ''
         table.add_row(
             '' if cut.index is None else str(cut.index),
             cut.name,

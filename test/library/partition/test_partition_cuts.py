@@ -30,7 +30,20 @@ def natural_kib(split):
 
 
 def test_the_natural_bottlenecks_of_mobilenet_v2():
-    assert natural_kib(SplitModel(load_model('mobilenet_v2'))) == [98.0, 49.0, 30.6, 5.0, 3.9]
+    assert natural_kib(SplitModel(load_model('mobilenet_v2'))) == [294.0, 98.0, 49.0, 30.6, 5.0, 3.9]
+
+
+def test_the_bottlenecks_by_elements_are_those_of_the_paper_whatever_their_bytes():
+    # 294 KiB of float32 are more bytes than the image's 147 KiB, but half of its elements.
+    first = SplitModel(load_model('mobilenet_v2')).cuts[1]
+    assert first.fewer_elements and not first.fewer_bytes and first.elements == 24 * 56 * 56
+
+
+def test_a_bottleneck_by_bytes_alone_is_a_candidate():
+    # The label map has more elements than the cut before it, but each is one byte.
+    split = SplitModel(load_model('lraspp_mobilenet_v3_large', weights='none', input_size=(64, 64)))
+    label_map = next(cut for cut in split.cuts if cut.name == 'label_map')
+    assert label_map.fewer_bytes and not label_map.fewer_elements and label_map.natural
 
 
 def test_two_tensor_cuts_of_shufflenet():
@@ -48,15 +61,15 @@ def test_a_vision_transformer_has_no_bottleneck_before_its_class_token_is_taken(
 @pytest.mark.parametrize('name', ['mobilenet_v3_small', 'resnet18', 'densenet121', 'googlenet'])
 def test_candidates_follow_the_definition(name):
     split = SplitModel(load_model(name))
-    sizes = [cut.nbytes for cut in split.positions]
-    for definition, image in (('natural', sizes[0]), ('natural_float', 4 * sizes[0])):
-        least, expected = image, []
-        for nbytes in sizes[1:]:
-            if nbytes < least:
-                least = nbytes
-                expected.append(nbytes)
-        found = [cut for cut in split.positions if getattr(cut, definition)]
-        assert [cut.nbytes for cut in found] == expected
+    for definition, size in (('fewer_bytes', 'nbytes'), ('fewer_elements', 'elements')):
+        least, *others = [getattr(cut, size) for cut in split.positions]
+        expected = []
+        for other in others:
+            if other < least:
+                least = other
+                expected.append(other)
+        assert [getattr(cut, size) for cut in split.positions if getattr(cut, definition)] == expected
+    assert [cut for cut in split.cuts if cut.natural] == [cut for cut in split.positions if cut.natural]
     assert [cut.index for cut in split.cuts] == list(range(split.local_index + 1))
     shares = [cut.macs_before for cut in split.positions]
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] <= 1
@@ -138,7 +151,7 @@ class Borderline(nn.Module):
 def test_the_choice_among_equal_cuts_does_not_depend_on_values(factory, name, monkeypatch):
     def cuts():
         split = own(factory, (32, 32)) if factory else SplitModel(load_model(name, weights='none', input_size=(64, 64)))
-        return split.fingerprint, [(cut.index, cut.name, cut.natural, cut.natural_float) for cut in split.positions]
+        return split.fingerprint, [(cut.index, cut.name, cut.fewer_bytes, cut.fewer_elements) for cut in split.positions]
 
     images = [seeded_image((64, 64) if name else (32, 32), seed=seed) for seed in range(8 if factory else 1)]
     images += [torch.full_like(images[0], value) for value in (0, 255)]
@@ -400,9 +413,9 @@ def test_the_inspector_writes_what_it_lists(tmp_path, capsys):
         cuts_tool.main(['shufflenet_v2_x1_0', '--input-size', '64', '64', '--json', str(out), '--all']) == 0
     )
     cuts = json.loads(out.read_text())['cuts']
-    assert {'index', 'name', 'tensors', 'bytes', 'macs_before', 'natural'} <= cuts[0].keys()
+    assert {'index', 'name', 'tensors', 'bytes', 'elements', 'macs_before', 'fewer_bytes', 'fewer_elements'} <= cuts[0].keys()
     assert cuts[0]['tensors'] == [{'name': 'image', 'dtype': 'uint8', 'shape': [1, 3, 64, 64]}]
-    assert len(cuts) > 200 and any(cut['natural'] for cut in cuts) and cuts[-1]['bytes'] == 0
+    assert len(cuts) > 200 and any(cut['fewer_bytes'] for cut in cuts) and cuts[-1]['bytes'] == 0
     assert 'stage4' in capsys.readouterr().out
 
 

@@ -74,17 +74,13 @@ def assert_exact(split, cuts, batches=(1, 2)):
                 assert torch.equal(tensor, before[name]), f'{name} was overwritten'
 
 
-def candidates(split):
-    return [*split.cuts, *(cut for cut in split.positions if cut.natural_float and not cut.natural)]
-
-
 @pytest.mark.parametrize('name', model_names('classification'))
 def test_every_classifier_is_exact_at_every_candidate(name):
     if name in LARGE and not os.environ.get('DYNSPLIT_LARGE'):
         pytest.skip('a large model: set DYNSPLIT_LARGE=1')
     split = SplitModel(load_model(name, input_size=SIZES.get(name, (64, 64))))
     assert split.local_index >= 2
-    assert_exact(split, candidates(split))
+    assert_exact(split, split.cuts)
 
 
 @pytest.mark.parametrize('name', model_names('segmentation'))
@@ -92,13 +88,13 @@ def test_every_segmentation_model_is_exact_at_every_candidate(name):
     model = load_model(name, input_size=(48, 64), kwargs={'aux_loss': True} if 'raspp' not in name else {})
     model.ending, ending = None, model.ending
     scores = SplitModel(model)
-    assert_exact(scores, candidates(scores))
+    assert_exact(scores, scores.cuts)
     image = images((48, 64), 2)
     best = scores.whole(image)['out'].argmax(1)
 
     model.ending = ending
     split = SplitModel(model)
-    assert_exact(split, candidates(split), batches=(2,))
+    assert_exact(split, split.cuts, batches=(2,))
     classes = split.whole(image)['label_map']
     assert classes.dtype == torch.uint8 and len(classes.unique()) > 1
     assert torch.equal(classes, best.to(torch.uint8))
@@ -124,7 +120,7 @@ def test_every_detector_is_exact(name):
     smallest = min(split.positions, key=lambda cut: cut.nbytes)
     # No detector's bottlenecks are many, so the pyramid (the last position) and one amid the backbone are cut
     # too.
-    places = {*candidates(split), smallest, split.positions[-1], split.positions[len(split.positions) // 2]}
+    places = {*split.cuts, smallest, split.positions[-1], split.positions[len(split.positions) // 2]}
     assert_exact(split, sorted(places, key=lambda cut: cut.position), (1, 2) if free else (1,))
 
 
