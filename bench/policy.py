@@ -187,7 +187,7 @@ def _profile(name: str, folder: Path | None, figures: Figures) -> SystemProfile:
 
         torch.set_num_threads(1)
         keep_freed()
-        edge = measure(SplitModel(load_model(name)), (1,), MonitorSettings().codecs)
+        edge = measure(SplitModel(load_model(name)), (1,))
     figures.extra.setdefault('profiles', {})[name] = edge.to_document()  # to see again what these figures are about
     figures.add(f'{name}: the whole model on the edge', 1000 * edge.cuts[0].tail_s[1], 'ms')
     return merge(edge.scaled(SLOWDOWN), edge)
@@ -418,8 +418,9 @@ def _cost(figures: Figures) -> None:
     cuts = tuple(
         CutProfile(index, f'cut {index}', True, 1000, index / 30, {1: 0.001 * index}, {1: 0.001 * (30 - index)},
                    {} if index == 30 else {
-                       codec: CodecProfile({1: int(rng.integers(10_000, 200_000))}, {1: 1e-4}, {1: 1e-4})
-                       for codec in codecs})
+                       # Each is best at some rate: the fewer bytes, the longer it takes.
+                       codec: CodecProfile({1: size}, {1: 10 / size}, {1: 1e-4})
+                       for codec, size in zip(codecs, rng.choice(range(10_000, 200_000), 4, False).tolist())})
         for index in range(31))
     edge = Profile('thirty cuts', '0', 'cpu', 1, cuts, 4000)
     profile = merge(edge.scaled(SLOWDOWN), edge)

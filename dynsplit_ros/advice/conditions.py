@@ -11,7 +11,7 @@ import numpy as np
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.rate import RATE_SHARES
-from dynsplit_ros.planner import Candidate, Planner, PlannerConstraints, SystemEstimate
+from dynsplit_ros.planner import Candidate, codecs_to_choose_from, Planner, PlannerConstraints, SystemEstimate
 from dynsplit_ros.profile.profile import SystemProfile
 
 #: Rates that are looked at between the lowest and the highest; a choice that holds for less than this is not found.
@@ -64,7 +64,7 @@ class Adviser:
         self.constraints = constraints
         self.rtt_s = rtt_s
         self.batch = batch
-        if not any(name in constraints.codecs for name in profile.cuts[0].codecs):
+        if not codecs_to_choose_from(profile.cuts[0], batch, constraints.codecs, constraints.min_agreement):
             raise DynsplitError(
                 f'none of the codecs {", ".join(constraints.codecs)} was measured for the image (split 0); name '
                 f'one of {", ".join(profile.cuts[0].codecs)}'

@@ -24,6 +24,7 @@ from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.managed import Managed
 from dynsplit_ros.nodes.shell import run
 from dynsplit_ros.parameters import MONITOR
+from dynsplit_ros.planner import ALL_CODECS
 from dynsplit_ros.policies.records import Outcome, SplitDecision
 from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
 from dynsplit_ros.protocol import inexactness, Side
@@ -125,7 +126,7 @@ class MonitorNode(Managed):
 
     def _settle(self, settings: MonitorSettings, profile: SystemProfile) -> MonitorSettings:
         known = sorted({codec for cut in profile.cuts for codec in cut.codecs})
-        unknown = [codec for codec in settings.codecs if codec not in known]
+        unknown = [codec for codec in settings.codecs if codec not in known and settings.codecs != ALL_CODECS]
         if unknown:
             raise DynsplitError(f"parameter 'codecs' names {', '.join(map(repr, unknown))}, but the profiles have "
                                 f'{", ".join(known)}; name one of these, or profile both machines with it')

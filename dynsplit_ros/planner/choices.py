@@ -4,17 +4,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dynsplit_ros.agreement import Agreement, images_needed
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.planner.constraints import PlannerConstraints
-from dynsplit_ros.profile.profile import SystemProfile
+from dynsplit_ros.planner.constraints import ALL_CODECS, PlannerConstraints
+from dynsplit_ros.profile.profile import CodecProfile, SystemCut, SystemProfile, undominated
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+
+#: The bound for which the number of images is named to a user who has set none.
+_USUAL_BOUND = 0.98
 
 
 class Choices:
@@ -37,8 +41,8 @@ class Choices:
         rows = [
             (cut, name, codec)
             for cut in profile.cuts[:-1]
-            for name, codec in cut.codecs.items()
-            if name in constraints.codecs
+            for name, codec in codecs_to_choose_from(
+                cut, batch, constraints.codecs, constraints.min_agreement).items()
         ]
         self.codecs = [name for _, name, _ in rows] + ['']
         self.names = [cut.name for cut, _, _ in rows] + [local.name]
@@ -60,7 +64,8 @@ class Choices:
         if not self.allowed.any():
             raise DynsplitError(
                 f'no choice is left: pinned_split {constraints.pinned_split}, shallowest_split '
-                f'{constraints.shallowest_split}, codecs {list(constraints.codecs)}; allow another split or codec'
+                f'{constraints.shallowest_split}, codecs {list(constraints.codecs)}, min_agreement '
+                f'{constraints.min_agreement:g}; allow another split or codec'
             )
 
     def __len__(self) -> int:
@@ -78,6 +83,48 @@ class Choices:
         return f'split {self.split[choice]} ({self.names[choice]}, {self.codecs[choice]})'
 
 
+def codecs_to_choose_from(
+    cut: SystemCut, batch: int, codecs: Collection[str] = ALL_CODECS, min_agreement: float = 1.0
+) -> dict[str, CodecProfile]:
+    """Return the codecs that a user allows at a cut, without those that another one beats at every rate and load."""
+
+    def is_allowed(name: str) -> bool:
+        if codecs != ALL_CODECS and name not in codecs:
+            return False
+        if cut.codecs[name].lossless or min_agreement == 0:
+            return True
+        return min_agreement < 1 and cut.agreement.get(name, Agreement()).low >= min_agreement
+
+    allowed = {name: codec for name, codec in cut.codecs.items() if is_allowed(name)}
+    front = undominated({name: (codec.payload_bytes[batch], codec.encode_s[batch], codec.decode_s[batch])
+                         for name, codec in allowed.items()})
+    return {name: allowed[name] for name in front}
+
+
+def _check_agreement(profile: SystemProfile, constraints: PlannerConstraints) -> None:
+    """Raise DynsplitError when a lossy codec is asked for whose agreement was not measured well enough."""
+    bound, images = constraints.min_agreement, profile.agreement_images
+    if bound == 0:
+        return
+    command = f"'./run profile {profile.model} --image FOLDER' on the robot, with at least"
+    lossy = sorted({name for cut in profile.cuts for name, codec in cut.codecs.items() if not codec.lossless})
+    measured = {name for cut in profile.cuts for name in cut.agreement}
+    unmeasured = [name for name in lossy if name in constraints.codecs and name not in measured]
+    if unmeasured:
+        raise DynsplitError(
+            f'codecs names {unmeasured[0]!r}, which is lossy, but the profile of {profile.model!r} has no measured '
+            f'agreement of it; run {command} {images_needed(min(bound, _USUAL_BOUND))} images, or set min_agreement to '
+            '0')
+    if bound < 1 and not measured:
+        raise DynsplitError(
+            f'min_agreement is {bound:g}, but the profile of {profile.model!r} has no measured agreement; run '
+            f'{command} {images_needed(bound)} images, or set min_agreement to 1')
+    if bound < 1 and images < images_needed(bound):
+        raise DynsplitError(
+            f'min_agreement is {bound:g}, which at least {images_needed(bound)} images can show, but the agreement of '
+            f'{profile.model!r} was measured on {images}; run {command} that number of images')
+
+
 def _column(values: Sequence[float]) -> Array:
     return np.array(values, dtype=np.float64)
 
@@ -88,6 +135,9 @@ def _check(profile: SystemProfile, constraints: PlannerConstraints, batch: int) 
         raise DynsplitError(
             f'batch {batch} was not profiled, only {list(profile.batches)}: profile it, or use one of these'
         )
+    if not 0 <= constraints.min_agreement <= 1:
+        raise DynsplitError(f'min_agreement is {constraints.min_agreement}, but must be between 0 and 1')
+    _check_agreement(profile, constraints)
     if constraints.objective not in ('latency', 'frame_rate'):
         raise DynsplitError(f"the objective {constraints.objective!r} is not known: use 'latency' or 'frame_rate'")
     for name, index in (

@@ -6,16 +6,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: The value of ``codecs`` that names none in particular. ROS parameters have no empty list of texts.
+ALL_CODECS = ('',)
+
 
 @dataclass(frozen=True)
 class PlannerConstraints:
     """
     The user's limits on the choice of split and codec.
 
-    ``objective`` is 'latency' (of one frame) or 'frame_rate' (the slowest stage decides). ``codecs`` names the codecs
-    that may be chosen, ``shallowest_split`` the least split index whose activation may leave the robot,
-    ``pinned_split`` the only split that may be used (-1: any). ``bandwidth_bps`` limits what is sent on average
-    (bit/s, 0: no limit) at ``frame_rate_hz`` images offered per second.
+    ``objective`` is 'latency' (of one frame) or 'frame_rate' (the slowest stage decides). ``min_agreement`` (0 to 1)
+    bounds the agreement of lossy codecs with the unquantised model: at 1 only lossless codecs may be chosen, below it
+    also those whose measured agreement keeps the bound with the lower end of its interval, at 0 all. ``codecs``
+    restricts that to the codecs it names ('' as the only name: all). ``shallowest_split`` is the least split index
+    whose activation may leave the robot, ``pinned_split`` the only split that may be used (-1: any). ``bandwidth_bps``
+    limits what is sent on average (bit/s, 0: no limit) at ``frame_rate_hz`` images offered per second.
 
     A change of choice must gain more than ``switching_cost`` (share of the predicted latency) plus ``confidence``
     standard deviations of the gain. ``answer_timeout_s`` (s) replaces the default answer timeout (0: keep the default).
@@ -23,7 +28,8 @@ class PlannerConstraints:
     """
 
     objective: str = 'latency'
-    codecs: tuple[str, ...] = ('raw', 'blosc2')
+    codecs: tuple[str, ...] = ALL_CODECS
+    min_agreement: float = 1.0
     shallowest_split: int = 0
     pinned_split: int = -1
     bandwidth_bps: float = 0.0

@@ -14,7 +14,7 @@ memory to the kernel, the stages with the largest tensors took twice as long in 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import hashlib
 import importlib.metadata
 import os
@@ -28,7 +28,10 @@ import torch
 from dynsplit_ros.codec import CODECS, decode, encode, encode_answer, usable_codecs
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import Cut, SplitModel
-from dynsplit_ros.profile.profile import CodecProfile, CutProfile, FORMAT, Profile
+from dynsplit_ros.profile.profile import CodecProfile, CutProfile, FORMAT, Profile, undominated
+
+#: Repeats in which every codec is measured, before those that are not worth it are left out.
+_TRIAL_REPEATS = 3
 
 #: Called with what is being measured and the share (0 to 1) of the work that is done.
 Progress = Callable[[str, float], None]
@@ -51,7 +54,7 @@ def measure(
     :param repeats: timed runs, of which medians and half the distance between the quartiles are kept.
     :param warm_up: runs before those.
     :param images: uint8 [3, H, W]; what the codecs are measured on (payload sizes follow the content); drawn
-        ones with a photograph's statistics without them. A lossy codec's effect is measured on all of them.
+        ones with a photograph's statistics without them.
     :raises DynsplitError: when a batch, a codec or an image cannot be used.
     """
     if repeats < 1 or warm_up < 0:
@@ -136,6 +139,12 @@ def conditions(split: SplitModel) -> dict[str, str]:
         'codecs': ' '.join(CODECS),
         'format': str(FORMAT),
     }
+
+
+def engine_of(split: SplitModel) -> dict[str, str]:
+    """Return the part of :func:`conditions` that can change an output: what an agreement is measured with."""
+    now = conditions(split)
+    return {key: now[key] for key in ('torch', 'processor', 'instructions', 'device', *split.options)}
 
 
 def this_machine(split: SplitModel) -> dict[str, str]:
@@ -279,78 +288,67 @@ def _codecs(
     repeats: int,
     progress: Callable[[float], None],
 ) -> list[dict[str, CodecProfile]]:
-    """Measure, for each cut, the codecs among ``names`` that fit it, all in turn in every repeat."""
+    """
+    Measure, for each cut, the codecs among ``names`` that fit it, all in turn in every repeat.
+
+    The first repeats measure all of them. The rest measure only lossless codecs that are worth having, at cuts that are
+    worth sending: the others are never chosen, or only where their exact time matters little.
+    """
     sending = split.cuts[: split.local_index]
     chosen = [_fitting(cut, names) for cut in sending]
-    size_of: dict[tuple[int, str, int], list[int]] = defaultdict(list)
-    encode_s: dict[tuple[int, str, int], list[float]] = defaultdict(list)
-    decode_s: dict[tuple[int, str, int], list[float]] = defaultdict(list)
+    timings: dict[tuple[int, str, int], list[tuple[int, float, float]]] = defaultdict(list)
     for batch in sizes:
-        # A batch takes its frames from another start in each repeat, so that sizes are not those of one
-        # image.
-        images = [
-            _batch([*frames[start:], *frames[:start]], batch) for start in range(min(len(frames), repeats, 4))
-        ]
+        # A batch takes its frames from another start in each repeat, so that sizes are not those of one image.
+        images = [_batch([*frames[start:], *frames[:start]], batch) for start in range(min(len(frames), repeats, 4))]
         kept = [[split.head(cut)(image) for image in images] for cut in sending]
+        measured = [(at, name) for at, names_here in enumerate(chosen) for name in names_here]
         for repeat in range(repeats):
-            for at, cut in enumerate(sending):
-                tensors = kept[at][repeat % len(images)]
-                for name in chosen[at]:
-                    start_s = time.perf_counter()
-                    encoded = encode(name, tensors)
-                    between_s = time.perf_counter()
-                    decode(name, encoded, cut.tensors, max_batch=batch)
-                    end_s = time.perf_counter()
-                    encode_s[at, name, batch].append(between_s - start_s)
-                    decode_s[at, name, batch].append(end_s - between_s)
-                    size_of[at, name, batch].append(sum(memoryview(tensor.data).nbytes for tensor in encoded))
+            if repeat == _TRIAL_REPEATS:
+                trial = [{name: _profile_of(name, timings, at, [batch]) for name in here}
+                         for at, here in enumerate(chosen)]
+                measured = [(at, name) for at, here in enumerate(_worth_timing(trial, batch)) for name in here]
+            for at, name in measured:
+                timings[at, name, batch].append(_timed(name, kept[at][repeat % len(images)], sending[at], batch))
             progress((sizes.index(batch) + (repeat + 1) / repeats) / len(sizes))
-    profiles: list[dict[str, CodecProfile]] = []
-    for at, cut in enumerate(sending):
-        profiles.append({})
-        for name in chosen[at]:
-            agreement, difference = (
-                (None, None) if CODECS[name].lossless else _effect(split, cut, name, frames)
-            )
-            profiles[at][name] = CodecProfile(
-                payload_bytes={batch: round(float(np.median(size_of[at, name, batch]))) for batch in sizes},
-                encode_s={batch: float(np.median(encode_s[at, name, batch])) for batch in sizes},
-                decode_s={batch: float(np.median(decode_s[at, name, batch])) for batch in sizes},
-                agreement=agreement,
-                largest_difference=difference,
-            )
-    return [*profiles, {}]
+    return [*({name: _profile_of(name, timings, at, sizes) for name in here} for at, here in enumerate(chosen)), {}]
+
+
+def _timed(name: str, tensors: Mapping[str, torch.Tensor], cut: Cut, batch: int) -> tuple[int, float, float]:
+    """Return the bytes of a payload and the seconds of its encoding and decoding."""
+    start_s = time.perf_counter()
+    encoded = encode(name, tensors)
+    between_s = time.perf_counter()
+    decode(name, encoded, cut.tensors, max_batch=batch)
+    end_s = time.perf_counter()
+    size_bytes = sum(memoryview(tensor.data).nbytes for tensor in encoded)
+    return size_bytes, between_s - start_s, end_s - between_s
+
+
+def _profile_of(name: str, timings: Mapping[tuple[int, str, int], list[tuple[int, float, float]]], at: int,
+                sizes: Sequence[int]) -> CodecProfile:
+    """Return the medians of what was measured of a codec at a cut."""
+    medians = {batch: np.median(np.asarray(timings[at, name, batch]), axis=0) for batch in sizes}
+    return CodecProfile(
+        payload_bytes={batch: round(float(median[0])) for batch, median in medians.items()},
+        encode_s={batch: float(median[1]) for batch, median in medians.items()},
+        decode_s={batch: float(median[2]) for batch, median in medians.items()},
+        lossless=CODECS[name].lossless,
+    )
+
+
+def _worth_timing(trial: Sequence[Mapping[str, CodecProfile]], batch: int) -> list[set[str]]:
+    """Return, for each cut, the codecs worth having that make it smaller than every cut before it."""
+    worth, least = [], float('inf')
+    for codecs in trial:
+        lossless = {name: (codec.payload_bytes[batch], codec.encode_s[batch], codec.decode_s[batch])
+                    for name, codec in codecs.items() if codec.lossless}
+        here = set(undominated(lossless))
+        smallest = min((codecs[name].payload_bytes[batch] for name in here), default=least)
+        worth.append({name for name in here if codecs[name].payload_bytes[batch] < least})
+        least = min(least, smallest)
+    return worth
 
 
 def _fitting(cut: Cut, names: Sequence[str] | None) -> list[str]:
     usable = usable_codecs(cut.tensors, allow_lossy=True)
     return [name for name in usable if names is None or name in names] or ['raw']
-
-
-def _effect(
-    split: SplitModel, cut: Cut, codec: str, frames: Sequence[torch.Tensor]
-) -> tuple[float | None, float | None]:
-    """
-    Return what a lossy codec does to the outputs: the share of top classes that stay, and the largest difference.
-
-    Of a label map, every pixel has a class, and there is no difference to tell. Both are ``None`` for a detector,
-    whose outputs cannot be paired.
-    """
-    if split.output_specs is None:
-        return None, None
-    agree: list[float] = []
-    largest: list[float] = []
-    for frame in frames:
-        image = frame[None]
-        exact = split.whole(image)
-        received = decode(codec, encode(codec, split.head(cut)(image)), cut.tensors)
-        outputs = split.tail(cut)(received)
-        for name, value in exact.items():
-            if value.is_floating_point():
-                largest.append(float((outputs[name].double() - value.double()).abs().max()))
-        name = next(iter(exact))
-        if not exact[name].is_floating_point():
-            agree.append(float((outputs[name] == exact[name]).double().mean()))
-        elif exact[name].ndim > 1:
-            agree.append(float((outputs[name].argmax(1) == exact[name].argmax(1)).double().mean()))
-    return (float(np.mean(agree)) if agree else None), max(largest, default=None)

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 import yaml
 
+from dynsplit_ros.agreement import Agreement
 from dynsplit_ros.errors import check_file, DynsplitError
 from dynsplit_ros.text import MOST_CHARACTERS
 
 #: Written at the head of each file; raised when a field changes its meaning.
-FORMAT = 1
+FORMAT = 2
 
 #: Most that a size (what a message's uint32 holds) and a time may be; a profile may come from a stranger.
 MOST_BYTES = 2**32 - 1
@@ -28,6 +29,9 @@ _Entry = TypeVar('_Entry')
 #: A spread of the whole model's time above this share of it says more about the machine's other work than about it.
 _DOUBTFUL = 0.5
 
+#: Entries of ``measured`` that name an engine: results of another one may differ by more than the last bits.
+ENGINE_KEYS = ('engine', 'precision')
+
 Seconds = Mapping[int, float]
 """Seconds by batch size."""
 
@@ -37,17 +41,44 @@ class CodecProfile:
     """
     One codec on one cut's tensors.
 
-    ``payload_bytes``, ``encode_s`` and ``decode_s`` are by batch size (bytes of the whole batch, seconds,
-    medians). ``agreement`` (share of images, of a label map of pixels, whose top class stays, 0..1) and
-    ``largest_difference`` (of the model's outputs) tell a lossy codec's effect; both are None where it was not
-    measured, as for a lossless one.
+    ``payload_bytes``, ``encode_s`` and ``decode_s`` are by batch size (bytes of the whole batch, seconds, medians).
+    ``lossless``: every bit comes back.
     """
 
     payload_bytes: Mapping[int, int]
     encode_s: Seconds
     decode_s: Seconds
-    agreement: float | None = None
-    largest_difference: float | None = None
+    lossless: bool = True
+
+
+@dataclass(frozen=True)
+class AgreementRecord:
+    """
+    Agreement of heads on one engine, with a codec, and tails on another, with the unquantised model on the head's.
+
+    ``task`` says what was compared, ``source`` which images. ``head`` and ``tail`` hold what can change an output
+    there: torch, processor, engine, precision (:func:`dynsplit_ros.profile.measure.engine_of`). ``cuts`` holds the
+    agreement by split index and codec. ``images`` is the largest number of images of any of them.
+    """
+
+    task: str
+    source: str
+    head: Mapping[str, str]
+    tail: Mapping[str, str]
+    cuts: Mapping[int, Mapping[str, Agreement]]
+
+    @property
+    def images(self) -> int:
+        """Number of images; a codec that disagreed early was measured on fewer."""
+        return max((found.images for cut in self.cuts.values() for found in cut.values()), default=0)
+
+    def fits(self, robot: Mapping[str, str], edge: Mapping[str, str]) -> bool:
+        """Return whether heads and tails of two profiles (their ``measured``) run on these engines."""
+        return all(
+            side.get(key) == measured.get(key)
+            for side, measured in ((self.head, robot), (self.tail, edge))
+            for key in ENGINE_KEYS
+        )
 
 
 @dataclass(frozen=True)
@@ -80,8 +111,8 @@ class Profile:
 
     ``cuts`` holds every index from 0 (the image) to the local index (the whole model), in order, each
     measured for the same batch sizes, 1 among them. ``answer_bytes`` is the size of an answer for batch 1, as sent.
-    ``measured`` says on what machine and with which versions, for a person. Raises DynsplitError when any of
-    this does not hold.
+    ``measured`` says on what machine and with which versions, for a person. ``agreements`` has an entry for each pair
+    of engines on which lossy codecs were measured with images. Raises DynsplitError when any of this does not hold.
     """
 
     model: str
@@ -91,6 +122,7 @@ class Profile:
     cuts: tuple[CutProfile, ...]
     answer_bytes: int = 0
     measured: Mapping[str, str] = field(default_factory=dict)
+    agreements: tuple[AgreementRecord, ...] = ()
 
     def __post_init__(self) -> None:
         where = f'profile of {self.model!r}'
@@ -119,6 +151,15 @@ class Profile:
             for name, codec in cut.codecs.items():
                 for key, most in (('payload_bytes', MOST_BYTES), ('encode_s', MOST_S), ('decode_s', MOST_S)):
                     _check_batches(getattr(codec, key), batches, f'{at}, codec {name!r}: {key}', most)
+        for record in self.agreements:
+            for index, codecs in record.cuts.items():
+                if not 0 <= index < self.local_index:
+                    raise DynsplitError(f'{where} has the agreement of cut {index}, but sends at the cuts 0 to '
+                                        f'{self.local_index - 1}: measure it again')
+                for name, found in codecs.items():
+                    of = f'{where}, agreement of cut {index} with {name!r}'
+                    _check(found.images, f'{of}: images', MOST_BYTES)
+                    _check(found.agreeing, f'{of}: agreeing', found.images)
 
     @property
     def local_index(self) -> int:
@@ -194,6 +235,7 @@ class Profile:
                 }
                 for cut in self.cuts
             ],
+            **({'agreements': [_agreement_document(record) for record in self.agreements]} if self.agreements else {}),
         }
 
     def save(self, path: str | Path) -> None:
@@ -227,10 +269,9 @@ class Profile:
                 threads=int(document['threads']),
                 cuts=tuple(_cut(entry) for entry in _few(document['cuts'], 'cuts')),
                 answer_bytes=int(document.get('answer_bytes', 0)),
-                measured={
-                    _text(key, 'a key of measured'): _text(value, f'measured {str(key)[:40]!r}')
-                    for key, value in _few((document.get('measured') or {}).items(), 'entries of measured')
-                },
+                measured=_texts(document.get('measured') or {}, 'measured'),
+                agreements=tuple(
+                    _agreement(entry) for entry in _few(document.get('agreements') or [], 'agreements')),
             )
         except KeyError as error:
             raise DynsplitError(f'{where} lacks {error}: measure it again') from error
@@ -248,7 +289,8 @@ class SystemCut:
     One cut of a robot with an edge, all times in seconds by batch size.
 
     ``head_s`` and ``finish_s`` (the tail, when the robot finishes the frame itself) are the robot's,
-    ``tail_s`` is the edge's. In ``codecs`` encode_s is the robot's and decode_s the edge's.
+    ``tail_s`` is the edge's. In ``codecs`` encode_s is the robot's and decode_s the edge's. ``agreement`` is by codec;
+    it lacks codecs that were not measured with images on these engines.
     """
 
     index: int
@@ -258,17 +300,23 @@ class SystemCut:
     finish_s: Seconds
     tail_s: Seconds
     codecs: Mapping[str, CodecProfile]
+    agreement: Mapping[str, Agreement] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class SystemProfile:
-    """A robot and an edge running the same model; the last cut is the robot alone."""
+    """
+    A robot and an edge running the same model; the last cut is the robot alone.
+
+    ``agreement_images`` is the number of images with which agreement was measured on their engines, 0 if it was not.
+    """
 
     model: str
     fingerprint: str
     batches: tuple[int, ...]
     answer_bytes: int
     cuts: tuple[SystemCut, ...]
+    agreement_images: int = 0
 
     @property
     def local_index(self) -> int:
@@ -280,8 +328,8 @@ def merge(robot: Profile, edge: Profile) -> SystemProfile:
     """
     Join what was measured on the robot with what was measured on the edge.
 
-    Batch sizes and codecs are those that both have. Raises DynsplitError when the two are of different
-    models, or when a cut is left without a codec.
+    Batch sizes and codecs are those that both have; the agreement is the robot's, measured on engines like theirs.
+    Raises DynsplitError when the two are of different models, or when a cut is left without a codec.
     """
     if robot.fingerprint != edge.fingerprint:
         raise DynsplitError(
@@ -294,6 +342,7 @@ def merge(robot: Profile, edge: Profile) -> SystemProfile:
             f'{len(edge.cuts)} on the edge): profile both with the same version of this package'
         )
     batches = tuple(batch for batch in robot.batches if batch in edge.batches)
+    record = next((one for one in robot.agreements if one.fits(robot.measured, edge.measured)), None)
     cuts = []
     for here, there in zip(robot.cuts, edge.cuts):
         codecs = {
@@ -304,9 +353,24 @@ def merge(robot: Profile, edge: Profile) -> SystemProfile:
         if not codecs and here.index != robot.local_index:
             raise DynsplitError(f'cut {here.index} ({here.name}) has no codec that both profiles measured')
         cuts.append(
-            SystemCut(here.index, here.name, here.natural, here.head_s, here.tail_s, there.tail_s, codecs)
+            SystemCut(here.index, here.name, here.natural, here.head_s, here.tail_s, there.tail_s, codecs,
+                      record.cuts.get(here.index, {}) if record else {})
         )
-    return SystemProfile(robot.model, robot.fingerprint, batches, robot.answer_bytes, tuple(cuts))
+    return SystemProfile(robot.model, robot.fingerprint, batches, robot.answer_bytes, tuple(cuts),
+                         record.images if record else 0)
+
+
+def undominated(costs: Mapping[str, tuple[float, ...]]) -> list[str]:
+    """Return the names whose costs no other name undercuts: the Pareto front; the first of equals stands for all."""
+    front: list[str] = []
+    for name, cost in costs.items():
+        if not any(_undercuts(other, cost) for other in costs.values()) and cost not in (costs[kept] for kept in front):
+            front.append(name)
+    return front
+
+
+def _undercuts(cost: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return cost != other and all(mine <= others for mine, others in zip(cost, other))
 
 
 def _check(value: float, what: str, most: float) -> None:
@@ -342,15 +406,55 @@ def _rounded(seconds: Seconds) -> dict[int, float]:
 
 
 def _codec_document(codec: CodecProfile) -> dict[str, Any]:
-    document: dict[str, Any] = {
+    return {
+        'lossless': bool(codec.lossless),
         'payload_bytes': {int(batch): int(value) for batch, value in codec.payload_bytes.items()},
         'encode_s': _rounded(codec.encode_s),
         'decode_s': _rounded(codec.decode_s),
     }
-    for key in ('agreement', 'largest_difference'):
-        if getattr(codec, key) is not None:
-            document[key] = float(getattr(codec, key))
-    return document
+
+
+def _agreement_document(record: AgreementRecord) -> dict[str, Any]:
+    """Return the record as plain values; counts are [agreeing, images]."""
+    return {
+        'task': record.task,
+        'source': record.source,
+        'head': {str(key): str(value) for key, value in record.head.items()},
+        'tail': {str(key): str(value) for key, value in record.tail.items()},
+        'cuts': {
+            int(index): {name: [round(float(found.agreeing), 6), int(found.images)] for name, found in codecs.items()}
+            for index, codecs in record.cuts.items()
+        },
+    }
+
+
+def _agreement(entry: Mapping[str, Any]) -> AgreementRecord:
+    return AgreementRecord(
+        task=_text(entry['task'], 'the task of an agreement'),
+        source=_text(entry['source'], 'the source of an agreement'),
+        head=_texts(entry['head'], 'the head of an agreement'),
+        tail=_texts(entry['tail'], 'the tail of an agreement'),
+        cuts={
+            int(index): {
+                _text(name, 'the name of a codec'): Agreement(float(agreeing), int(images))
+                for name, (agreeing, images) in _few(codecs.items(), 'codecs of an agreement')
+            }
+            for index, codecs in _few(entry['cuts'].items(), 'cuts of an agreement')
+        },
+    )
+
+
+def _texts(entries: Mapping[Any, Any], what: str) -> dict[str, str]:
+    return {
+        _text(key, f'a key of {what}'): _text(value, f'{what}, {str(key)[:40]!r}')
+        for key, value in _few(entries.items(), f'entries of {what}')
+    }
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f'{str(value)[:40]!r} is not true or false')
+    return value
 
 
 def _seconds(entry: Mapping[Any, Any]) -> dict[int, float]:
@@ -371,10 +475,7 @@ def _cut(entry: Mapping[str, Any]) -> CutProfile:
                 payload_bytes={int(b): int(v) for b, v in codec['payload_bytes'].items()},
                 encode_s=_seconds(codec['encode_s']),
                 decode_s=_seconds(codec['decode_s']),
-                agreement=None if codec.get('agreement') is None else float(codec['agreement']),
-                largest_difference=(
-                    None if codec.get('largest_difference') is None else float(codec['largest_difference'])
-                ),
+                lossless=_flag(codec['lossless']),
             )
             for name, codec in _few((entry.get('codecs') or {}).items(), 'codecs of a cut')
         },

@@ -15,7 +15,7 @@ from dynsplit_ros.estimators.link import LinkEstimate, LinkEstimator, Probe
 from dynsplit_ros.estimators.load import LoadEstimate, LoadEstimator, LoadReport
 from dynsplit_ros.estimators.probing import LinkRules
 from dynsplit_ros.estimators.service import ServiceTimes
-from dynsplit_ros.planner import Planner, PlannerConstraints, STEADY, SystemEstimate
+from dynsplit_ros.planner import ALL_CODECS, Planner, PlannerConstraints, STEADY, SystemEstimate
 from dynsplit_ros.policies.records import FrameRecord, Outcome, SplitDecision
 from dynsplit_ros.profile.profile import SystemProfile
 
@@ -59,7 +59,18 @@ class MonitorSettings:
         choices=('latency', 'frame_rate'),
     )
     codecs: tuple[str, ...] = _setting(
-        ('raw', 'blosc2'), 'Codecs that the planner may choose. It uses a lossy codec only if this list names it.'
+        ALL_CODECS,
+        "Codecs that the planner may choose; [''] allows every codec of the profiles that min_agreement allows. A name "
+        'here does not override min_agreement.',
+    )
+    min_agreement: float = _setting(
+        1.0,
+        'Smallest share of images whose output a lossy codec must keep (classification: the best class; detection: F1 '
+        "of the boxes; segmentation: pixels). It bounds the lower end of the 95 % interval in the robot's profile. 1 "
+        'allows only lossless codecs, 0 every codec.',
+        '',
+        0.0,
+        1.0,
     )
     shallowest_split: int = _setting(
         0,

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dynsplit_ros.planner import codecs_to_choose_from
 from dynsplit_ros.policies.camera import (
     Action,
     CameraPolicy,
@@ -544,9 +545,8 @@ class World:
         base_s = self._scenario.base_rtt_s / 2
         delays, noise = self._delays[image], self._noise[image][2]
         for cut in profile.cuts[self._settings.shallowest_split : local]:
-            for name, codec in cut.codecs.items():
-                if name not in self._settings.codecs:
-                    continue
+            for name, codec in codecs_to_choose_from(
+                    cut, batch, self._settings.codecs, self._settings.min_agreement).items():
                 ready_s = sum(self._head(image, cut.index, name))
                 send_s = max(self.now_s + ready_s, slot_s)
                 arrives_s = (

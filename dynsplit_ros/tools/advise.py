@@ -94,13 +94,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measured(arguments: argparse.Namespace) -> Profile:
     from dynsplit_ros.profile.kept import kept_profile
-    from dynsplit_ros.profile.measure import measure
 
     set_threads(arguments)
-    split = split_model(arguments)
-    if arguments.codec:  # what is kept has the codecs without loss alone
-        return measure(split, [1], arguments.codec)
-    return kept_profile(split, progress=lambda text: print(text, file=sys.stderr))
+    return kept_profile(split_model(arguments), progress=lambda text: print(text, file=sys.stderr))
 
 
 def shown(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], width: int) -> RenderableType:

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
@@ -13,10 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from dynsplit_ros.agreement import images_needed
 from dynsplit_ros.errors import DynsplitError, in_one_sentence
 from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.tools.model_options import add_model_options, picture, split_model, writable
 from dynsplit_ros.tools.system_options import set_threads
+
+#: Images with which times and sizes are measured; the agreement takes all.
+_TIMED_IMAGES = 16
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +42,9 @@ def main(argv: list[str] | None = None) -> int:
                         help='batch sizes to measure (default: 1)')
     parser.add_argument('--codec', nargs='+', metavar='NAME', help='codecs to measure (default: all that fit)')
     parser.add_argument(
-        '--image', type=Path, nargs='+', default=[], metavar='FILE', help='images to measure with (default: drawn ones)'
+        '--image', type=Path, nargs='+', default=[], metavar='PATH',
+        help='images, or folders of images, to measure with; only with them does the profile say how far lossy codecs '
+             'keep the outputs of the unquantised model (default: drawn ones, which say nothing of that)'
     )
     parser.add_argument('--threads', type=int, metavar='N', help="CPU threads (default: PyTorch's choice)")
     parser.add_argument('--device', default='cpu', help='device that runs head and tail (default: cpu)')
@@ -49,7 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--autocast', choices=['bfloat16', 'float16'], help='compute in this data type; not exact')
     parser.add_argument('--compile', action='store_true', help='use torch.compile; not exact')
     arguments = parser.parse_args(argv)
-    from dynsplit_ros.profile.measure import measure  # here, so that --help answers at once
+    from dynsplit_ros.profile.agreement import measure_agreement  # here, so that --help answers at once
+    from dynsplit_ros.profile.measure import measure
 
     console = Console(stderr=True)
     output = arguments.output or Path(f'{Path(arguments.model).stem.replace(":", ".")}.profile.yaml')
@@ -63,7 +72,8 @@ def main(argv: list[str] | None = None) -> int:
             autocast=arguments.autocast,
             compile=arguments.compile,
         )
-        images = [_read(split, path) for path in arguments.image]
+        files = image_files(arguments.image)
+        images = [_read(split, path) for path in files[:: max(1, len(files) // _TIMED_IMAGES)][:_TIMED_IMAGES]]
         with Progress(
             TextColumn('{task.description:28}'),
             BarColumn(),
@@ -81,6 +91,13 @@ def main(argv: list[str] | None = None) -> int:
                 images,
                 lambda what, share: bar.update(task, description=what, completed=share),
             )
+            if files:
+                record = measure_agreement(
+                    split, (_read(split, path) for path in files), f'{len(files)} images of {arguments.image[0]}',
+                    arguments.codec,
+                    lambda done: bar.update(task, description=f'agreement, image {done} of {len(files)}',
+                                            completed=done / len(files)))
+                profile = replace(profile, agreements=(record,))
         profile.save(output)
         if arguments.plot is not None:
             from dynsplit_ros.profile.plot import plot_profile
@@ -90,6 +107,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f'profile: {error}', file=sys.stderr)
         return 2
     _print_table(profile)
+    _print_agreement(profile)
     if profile.doubt:
         print(f'profile: {profile.doubt}; measure again while it is idle', file=sys.stderr)
     print(f'written to {output}' + (f' and {arguments.plot}' if arguments.plot else ''))
@@ -104,6 +122,41 @@ def _read(split: SplitModel, path: Path) -> torch.Tensor:
     if image is None:
         raise DynsplitError(f'image {str(path)!r} was given, but it cannot be read; give a PNG or JPEG file')
     return split.model.resize(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files that paths name, of a folder its images in order; raises DynsplitError for an empty one."""
+    from dynsplit_ros.sources import IMAGE_SUFFIXES
+
+    files: list[Path] = []
+    for path in paths:
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not inside:
+            raise DynsplitError(f'the folder {path} has no image; name one with files ending in '
+                                + ', '.join(sorted(IMAGE_SUFFIXES)))
+        files += inside
+    return files
+
+
+def _agreement(profile: Profile, cut: int, codec: str) -> str:
+    """Return the agreement of a lossy codec as the table shows it; empty where it was not measured."""
+    found = [record.cuts[cut][codec] for record in profile.agreements if codec in record.cuts.get(cut, {})]
+    return f'{found[0].share:.3f} ≥ {found[0].low:.3f}' if found else ''
+
+
+def _print_agreement(profile: Profile) -> None:
+    """Say what the measured agreement can promise, and how many images a higher bound needs."""
+    from dynsplit_ros.tasks.agreement import MEASURES
+
+    for record in profile.agreements:
+        print(f'agreement ({MEASURES[record.task]}) on {record.images} images, ≥ the lower end of its 95 % interval')
+        for bound in (0.9, 0.95, 0.98, 0.99):
+            if images_needed(bound) > record.images:
+                print(f'min_agreement {bound:g} and more cannot be shown with {record.images} images; '
+                      f'{bound:g} needs at least {images_needed(bound)}')
+                break
 
 
 def _print_table(profile: Profile) -> None:
@@ -122,7 +175,6 @@ def _print_table(profile: Profile) -> None:
             'encode ms',
             'decode ms',
             'agree',
-            'differ',
         ):
             table.add_column(name, justify='left' if name in ('cut', 'codec') else 'right', overflow='fold')
         for cut in profile.cuts:
@@ -141,8 +193,7 @@ def _print_table(profile: Profile) -> None:
                     f'{codec.payload_bytes[batch] / 1024:.1f}',
                     f'{1000 * codec.encode_s[batch]:.2f}',
                     f'{1000 * codec.decode_s[batch]:.2f}',
-                    '' if codec.agreement is None else f'{100 * codec.agreement:.0f} %',
-                    '' if codec.largest_difference is None else f'{codec.largest_difference:.3g}',
+                    'lossless' if codec.lossless else _agreement(profile, cut.index, name),
                 )
                 start = ('', '', '', '')
             table.add_section()

@@ -119,7 +119,7 @@ def _measure(arguments: argparse.Namespace, bar: Progress) -> Profile:
     set_threads(arguments)
     batches = sorted({1, arguments.batch, *(arguments.batches or [])})
     task = bar.add_task('', total=None)
-    profile = measure(split_model(arguments), batches, arguments.codec or MonitorSettings().codecs,
+    profile = measure(split_model(arguments), batches, arguments.codec or None,
                       progress=lambda what, share: bar.update(task, description=what))
     bar.remove_task(task)
     return profile

@@ -51,7 +51,12 @@ def add_system_options(parser: argparse.ArgumentParser) -> None:
         help='round-trip time of an empty message (default: 0.004)'
     )
     policy = parser.add_argument_group('constraints and objective')
-    policy.add_argument('--codec', nargs='+', metavar='NAME', help='allowed codecs (default: the lossless ones)')
+    policy.add_argument('--codec', nargs='+', metavar='NAME',
+                        help='allowed codecs (default: all that --min-agreement allows)')
+    policy.add_argument(
+        '--min-agreement', type=float, default=1.0, metavar='SHARE',
+        help='smallest agreement of a lossy codec with the unquantised model, as a profile measured it with --image; 1 '
+             'allows only lossless codecs, 0 every codec (default: 1)')
     policy.add_argument('--objective', choices=('latency', 'frame_rate'), default='latency',
                         help='quantity to optimise (default: latency)')
     policy.add_argument(
@@ -115,6 +120,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
         raise DynsplitError(f'--bandwidth {arguments.bandwidth:g} was given, but it is at least 0, which sets no bound')
     values: dict[str, Any] = {
         'objective': arguments.objective,
+        'min_agreement': arguments.min_agreement,
         'shallowest_split': arguments.shallowest_split,
         'bandwidth_bps': 1e6 * arguments.bandwidth,
     }
