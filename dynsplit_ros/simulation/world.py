@@ -34,7 +34,7 @@ from dynsplit_ros.policies.camera import (
 )
 from dynsplit_ros.policies.edge import ReportLoad
 from dynsplit_ros.policies.records import EdgeFrame, FrameRecord, Outcome, SplitDecision, Status
-from dynsplit_ros.profile.profile import SystemProfile
+from dynsplit_ros.profile.profile import CodecProfile, SystemCut, SystemProfile
 from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings, Probe
 from dynsplit_ros.simulation.edge import ROBOT, SimulatedEdge
 from dynsplit_ros.simulation.link import Disturbances, OneWayLink, Pauses, ProcessClock, true_profile
@@ -521,10 +521,14 @@ class World:
         choices = [
             (cut.index, codec)
             for cut in profile.cuts[self._settings.shallowest_split : profile.local_index]
-            for codec in cut.codecs
-            if codec in self._settings.codecs
+            for codec in self._codecs_of(cut)
         ]
         return Search(profile, future, [*choices, (profile.local_index, '')], self._monitor.waiting_share).best(width)
+
+    def _codecs_of(self, cut: SystemCut) -> dict[str, CodecProfile]:
+        """Return the codecs that the settings allow at a cut, without those that are best at no rate."""
+        settings = self._settings
+        return codecs_to_choose_from(cut, self._scenario.batch, settings.codecs, settings.min_agreement)
 
     def _next_step(self, steps: deque[Step], image: int, now_s: float) -> tuple[SplitDecision, float]:
         """Return the plan's choice for an image and its start: never where the plan skips the image."""
@@ -545,8 +549,7 @@ class World:
         base_s = self._scenario.base_rtt_s / 2
         delays, noise = self._delays[image], self._noise[image][2]
         for cut in profile.cuts[self._settings.shallowest_split : local]:
-            for name, codec in codecs_to_choose_from(
-                    cut, batch, self._settings.codecs, self._settings.min_agreement).items():
+            for name, codec in self._codecs_of(cut).items():
                 ready_s = sum(self._head(image, cut.index, name))
                 send_s = max(self.now_s + ready_s, slot_s)
                 arrives_s = (
