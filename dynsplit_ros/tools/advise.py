@@ -16,6 +16,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from dynsplit_ros.advice.bounds import plot_bounds, what_bounds_buy
 from dynsplit_ros.advice.conditions import Advice, Adviser, largest_gain, offloading_from_bps, pays_from_bps, Range
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.planner import Candidate, PlannerConstraints
@@ -51,6 +52,14 @@ def main(argv: list[str] | None = None) -> int:
 
         arguments.plot.parent.mkdir(parents=True, exist_ok=True)
         plot_advice(adviser, ranges, arguments.plot)
+        if arguments.agreement_plot is not None:
+            points = what_bounds_buy(adviser)
+            for point in points:
+                print(f'min_agreement {point.bound:g} at {point.rate_bps / 1e6:g} Mbit/s: split {point.choice}, '
+                      f'{point.payload_bytes / 1024:.1f} KiB, {1e3 * point.latency_s:.1f} ms')
+            plot_bounds(points, f'{profile.model}: what a bound on the agreement buys, as predicted',
+                        arguments.agreement_plot)
+            written.append(arguments.agreement_plot)
         if arguments.json is not None:
             written.append(arguments.json)
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     output = parser.add_argument_group('output')
     output.add_argument('--plot', type=picture, default=Path('advice.png'), metavar='PNG',
                         help='draw the advice into this file (default: advice.png)')
+    output.add_argument('--agreement-plot', type=picture, metavar='PNG',
+                        help='also draw latency and bytes against the bound --min-agreement into this file')
     output.add_argument('--json', type=writable, metavar='OUT', help='also write the advice to this file')
     return parser
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from dynsplit_ros.advice.bounds import BoundPoint, bounds_of, plot_bounds, RATES_BPS
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.profile.profile import Profile, SystemProfile
 from dynsplit_ros.runtime.monitor import MonitorSettings
@@ -63,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
             written: list[Path] = []
             if 'time' in arguments.figure:
                 written += _over_time(profile, scenario, settings, arguments, bar)
+            if 'agreement' in arguments.figure:
+                written += _over_bounds(profile, scenario, settings, arguments, bar)
             for figure in ('rates', 'load'):
                 if figure in arguments.figure:
                     written += _sweep(figure, profile, scenario, settings, arguments, bar)
@@ -90,9 +93,10 @@ def _parser() -> argparse.ArgumentParser:
                        help='spread of computing times (default: 0.02)')
     world.add_argument('--seed', type=int, default=0, help='seed of link, noise and weights (default: 0)')
     output = parser.add_argument_group('output')
-    output.add_argument('--figure', nargs='+', choices=('time', 'rates', 'load'), default=['time'],
-                        help='time: latency over time; rates: mean latency by data rate; load: by server load '
-                             '(default: time)')
+    output.add_argument('--figure', nargs='+', choices=('time', 'rates', 'load', 'agreement'),
+                        default=['time'],
+                        help='time: latency over time; rates: mean latency by data rate; load: by server load; '
+                             'agreement: latency and bytes by --min-agreement (default: time)')
     output.add_argument('--batch', type=int, default=1, help='images in a frame, for the figure time (default: 1)')
     output.add_argument('--batches', type=int, nargs='+', metavar='N',
                         help='batch sizes of the other figures (default: 1; with profiles, all of theirs)')
@@ -328,6 +332,28 @@ def _sweep(figure: str, profile: SystemProfile, scenario: Scenario, settings: Mo
     from dynsplit_ros.simulation.plot import plot_sweep
 
     plot_sweep(profile, means, points, label, title, paths[1])
+    return paths
+
+
+def _mean_s_and_bytes(settling_s: float, job: Job, run: Run) -> tuple[float, float]:
+    sent = [frame.payload_bytes for frame in run.frames if frame.arrived_s > settling_s]
+    return summarise(run, job.scenario.duration_s, settling_s).mean_s, sum(sent) / max(1, len(sent))
+
+
+def _over_bounds(profile: SystemProfile, scenario: Scenario, settings: MonitorSettings,
+                 arguments: argparse.Namespace, bar: Progress) -> list[Path]:
+    """Simulate the dynamic split under each bound on the agreement at each data rate."""
+    seconds = max(scenario.duration_s, SETTLING_S + _FEWEST_FRAMES / scenario.frame_rate_hz)
+    rates_bps = [1e6 * rate for rate in arguments.rates] if arguments.rates else RATES_BPS
+    keys = [(bound, rate_bps) for bound in bounds_of(profile) for rate_bps in rates_bps]
+    jobs = [Job(profile, replace(scenario, link=traces.constant(rate_bps, seconds), duration_s=seconds), 'dynamic',
+                replace(settings, min_agreement=bound)) for bound, rate_bps in keys]
+    results = _run(jobs, functools.partial(_mean_s_and_bytes, SETTLING_S), 'latency by agreement', arguments, bar)
+    points = [BoundPoint(*key, *result) for key, result in zip(keys, results)]
+    paths = [arguments.output / 'agreement.csv', arguments.output / 'agreement.png']
+    _write(paths[0], [{'min_agreement': point.bound, 'rate_mbps': point.rate_bps / 1e6, 'mean_s': point.latency_s,
+                       'mean_payload_bytes': point.payload_bytes} for point in points])
+    plot_bounds(points, f'{profile.model}: what a bound on the agreement buys, simulated', paths[1])
     return paths
 
 

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import math
 from pathlib import Path
 
+from dynsplit_ros.agreement import Agreement
 from dynsplit_ros.policies.records import FrameRecord, SplitDecision
-from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
+from dynsplit_ros.profile.profile import AgreementRecord, merge, Profile, SystemProfile
 from dynsplit_ros.runtime.monitor import LoadReport, Monitor
 
 DATA = Path(__file__).parents[1] / 'data'
@@ -26,6 +28,20 @@ def system(name: str = 'mobilenet_v2', slower: float = 8.0) -> SystemProfile:
     """Return that machine as the edge of a robot which takes eight times as long, or as said."""
     edge = measured(name)
     return merge(edge.scaled(slower), edge)
+
+
+def bounded_profile(folder: Path) -> list[str]:
+    """Write a profile in which a codec of a quarter of raw's bytes kept 497 of 500 images at one cut; name it."""
+    one = measured('efficientnet_b0')
+    cuts = []
+    for cut in one.cuts:
+        if (raw := cut.codecs.get('raw')) is not None:
+            lossy = replace(raw, payload_bytes={1: raw.payload_bytes[1] // 4}, lossless=False)
+            cut = replace(cut, codecs={**cut.codecs, 'quant8-zstd': lossy})
+        cuts.append(cut)
+    record = AgreementRecord('classification', 'photographs', {}, {}, {2: {'quant8-zstd': Agreement(497, 500)}})
+    replace(one, cuts=tuple(cuts), agreements=(record,)).save(folder / 'bounded.yaml')
+    return ['--edge-profile', str(folder / 'bounded.yaml')]
 
 
 class Wire:

@@ -10,7 +10,7 @@ import json
 
 import pytest
 from rich.console import Console
-from worlds import DATA, measured, system
+from worlds import bounded_profile, DATA, measured, system
 
 from dynsplit_ros.advice.conditions import Adviser, offloading_from_bps, pays_from_bps
 from dynsplit_ros.planner import PlannerConstraints
@@ -47,6 +47,26 @@ def test_predicted_latencies_are_those_of_the_simulation(rate_bps: float, slowdo
         simulated_s = simulate(profile, scenario, policy, MonitorSettings()).mean_s(since_s=5.0)
         if predicted_s < 0.5:  # what takes longer than an image's period is passed over for newer images, each its own
             assert predicted_s == pytest.approx(simulated_s, rel=0.1), policy
+
+
+def test_the_picture_of_the_bound_shows_what_it_buys(tmp_path, capsys) -> None:
+    pictures = [tmp_path / 'a.png', tmp_path / 'b.png']
+    options = ['--loads', '1', '--plot', str(pictures[0]), '--agreement-plot', str(pictures[1])]
+    assert main([*bounded_profile(tmp_path), *options]) == 0
+    assert all(picture.read_bytes().startswith(b'\x89PNG') for picture in pictures)
+    printed = capsys.readouterr().out
+    assert 'min_agreement 1 at 5 Mbit/s' in printed
+    assert 'min_agreement 0.982 at 5 Mbit/s: split 2 quant8-zstd' in printed
+
+
+@pytest.mark.parametrize('options, message', [
+    (['--min-agreement', '0.98'], '--image FOLDER'), (['--min-agreement', '1.5'], 'min_agreement'),
+    (['--agreement-plot', 'a.png'], '--image FOLDER')])
+def test_a_bound_that_nothing_shows_is_refused_in_one_line(options, message, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*EDGE, '--loads', '1', *options]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith('advise: ') and message in error and '\n' not in error
 
 
 def test_ranges_join_and_their_ends_are_where_the_choice_changes() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import csv
 
 import pytest
-from worlds import DATA
+from worlds import bounded_profile, DATA
 
 from dynsplit_ros.tools.simulate import main
 
@@ -61,6 +61,16 @@ def test_everything_asked_for_is_written(tmp_path, capsys) -> None:
         assert (out / f'{name}.png').read_bytes().startswith(b'\x89PNG')
     printed = capsys.readouterr().out
     assert 'dynamic' in printed and 'full offloading' in printed
+
+
+def test_the_figure_of_the_bound_has_latency_and_bytes(tmp_path) -> None:
+    options = ['--figure', 'agreement', '--rates', '5', '--seconds', '8', '--workers', '1', '--output', str(tmp_path)]
+    assert main([*bounded_profile(tmp_path), *options]) == 0
+    exact, bounded = rows(tmp_path / 'agreement.csv')
+    assert float(exact['min_agreement']) == 1 and float(bounded['min_agreement']) < 1
+    assert float(bounded['mean_payload_bytes']) < float(exact['mean_payload_bytes'])
+    assert float(bounded['mean_s']) < float(exact['mean_s'])
+    assert (tmp_path / 'agreement.png').read_bytes().startswith(b'\x89PNG')
 
 
 def test_the_same_seed_writes_the_same_frames(tmp_path) -> None:
