@@ -95,6 +95,12 @@ class AuditScheduler:
         self.counters.audited += 1
         return True
 
+    def on_failed(self, frame: FrameRecord) -> None:
+        """Skip an audit that could not be computed."""
+        if self._running is frame:
+            self._running = None
+            self.counters.skipped += 1
+
     def on_end(self) -> FrameRecord | None:
         """Return the frame whose audit must end because the robot stops; what waits is skipped."""
         frame, self._running = self._running, None
@@ -127,7 +133,7 @@ class AuditLedger:
         self._removed: dict[Choice, str] = {}
 
     def on_audit(self, choice: Choice, score: float, bound: float) -> str:
-        """Take the agreement (0 to 1) of an audited frame; return why its choice is taken out now, empty if it stays."""
+        """Take the agreement (0 to 1) of a frame; return why its choice is taken out now, empty if it is not."""
         if not 0 <= score <= 1 or math.isnan(score):
             return ''
         audits = self._audits.setdefault(choice, _Audits())
@@ -136,8 +142,9 @@ class AuditLedger:
         if choice in self._removed or found.images < FEWEST_AUDITS or found.high >= bound:
             return ''
         split, codec = choice
-        self._removed[choice] = (f'split {split} with {codec} is taken out: {found.agreeing:g} of its last {found.images} '
-                                 f'audits agree, at most {found.high:.3f}, but min_agreement is {bound:g}')
+        self._removed[choice] = (f'split {split} with {codec} is taken out: {found.agreeing:g} of its last '
+                                 f'{found.images} audits agree, at most {found.high:.3f}, but min_agreement is '
+                                 f'{bound:g}')
         return self._removed[choice]
 
     def agreement(self, choice: Choice) -> Agreement:

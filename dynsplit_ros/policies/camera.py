@@ -17,12 +17,13 @@ beside the head.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, replace
 import enum
 import math
 from typing import Any
 
+from dynsplit_ros.policies.audit import AuditScheduler
 from dynsplit_ros.policies.pacing import SendScheduler
 from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
 from dynsplit_ros.policies.staleness import StalenessControl
@@ -97,6 +98,32 @@ class Drop:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """
+    Compute without loss what the edge answered for this frame, and compare.
+
+    Then call ``on_audited`` or ``on_audit_failed``; for an audit that was ended, neither.
+    """
+
+    frame: FrameRecord
+
+
+@dataclass(frozen=True)
+class StopAudit:
+    """End the audit that the robot runs for this frame: something else has to be computed."""
+
+    frame: FrameRecord
+
+
+@dataclass(frozen=True)
+class ReportAudit:
+    """Tell the monitor how far the outputs of a frame agree with the unquantised model's (0 to 1)."""
+
+    frame: FrameRecord
+    agreement: float
+
+
+@dataclass(frozen=True)
 class Report:
     """Tell the monitor what became of a frame; the record is a snapshot."""
 
@@ -111,7 +138,20 @@ class WakeAt:
 
 
 Action = (
-    Prepare | RunHead | InterruptHead | Encode | Send | Finish | StopFinishing | Deliver | Drop | Report | WakeAt
+    Prepare
+    | RunHead
+    | InterruptHead
+    | Encode
+    | Send
+    | Finish
+    | StopFinishing
+    | Deliver
+    | Drop
+    | Audit
+    | StopAudit
+    | ReportAudit
+    | Report
+    | WakeAt
 )
 #: From an image, its arrival and the present instant to the decision to follow and the instant to start on it.
 Chooser = Callable[[Any, float, float], tuple[SplitDecision, float]]
@@ -164,15 +204,26 @@ class CameraPolicy:
     - Each accepted frame is delivered or dropped exactly once, in the order of the frames.
 
     ``local_index`` is the split that sends nothing. ``choose`` replaces the decision and the earliest start of each
-    image, and nothing else: the simulation's oracles use it. All instants come from one monotonic clock.
+    image, and nothing else: the simulation's oracles use it. All instants come from one monotonic clock. ``audits``
+    draws the frames that are audited if their codec is among ``lossy``; an audit runs only while the robot has nothing
+    else to compute.
     """
 
     def __init__(
-        self, local_index: int, session: int = 0, *, max_unanswered: int = 3, choose: Chooser | None = None
+        self,
+        local_index: int,
+        session: int = 0,
+        *,
+        max_unanswered: int = 3,
+        choose: Chooser | None = None,
+        audits: AuditScheduler | None = None,
+        lossy: Container[str] = (),
     ) -> None:
         self.session = session
         self.counters = Counters()
         self.max_unanswered = max_unanswered
+        self.audits = audits or AuditScheduler()
+        self._lossy = lossy
         self._local_index = local_index
         self._choose = choose
         self._decision: SplitDecision | None = None
@@ -372,6 +423,17 @@ class CameraPolicy:
             self._give_up(frame, reason, now_s)
         return self._act(now_s)
 
+    def on_audited(self, frame: FrameRecord, agreement: float, now_s: float) -> list[Action]:
+        """Report how far an audited frame agrees, unless the audit was to end before."""
+        if self.audits.on_audited(frame):
+            self._actions.append(ReportAudit(frame.snapshot(), agreement))
+        return self._act(now_s)
+
+    def on_audit_failed(self, frame: FrameRecord, now_s: float) -> list[Action]:
+        """Skip an audit that raised an error."""
+        self.audits.on_failed(frame)
+        return self._act(now_s)
+
     # ---- finishing and the end -----------------------------------------------------------------------------------
 
     def on_finished(self, sequence: int, outputs: Any, now_s: float) -> list[Action]:
@@ -407,11 +469,28 @@ class CameraPolicy:
         due_s = self._expire(now_s)
         self._finish_next(now_s)
         wake_s = min(due_s, self._start_next(now_s))
+        self._audit_next()
         if wake_s != self._wake_s:
             self._wake_s = wake_s
             self._actions.append(WakeAt(wake_s))
         actions, self._actions = self._actions, []
         return actions
+
+    def _audit_next(self) -> None:
+        """Audit a frame while the robot has nothing else to compute; end an audit when it has."""
+        if self._stopped or self._head is not None or self._overdue:
+            ended = self.audits.on_end() if self._stopped else self.audits.on_work()
+            if ended is not None:
+                self._actions.append(StopAudit(ended))
+        elif (frame := self.audits.on_pause()) is not None:
+            self._actions.append(Audit(frame))
+
+    def _note_for_audit(self, frame: FrameRecord) -> None:
+        """Keep what an audit needs of a frame that was drawn and sent with loss."""
+        if frame.outcome is Outcome.ANSWERED and frame.codec in self._lossy:
+            self.audits.on_answer(replace(frame, image=None, payload=()))
+        else:
+            self.audits.on_exact()
 
     def _at_head(self) -> FrameRecord:
         if self._head is None:
@@ -437,7 +516,7 @@ class CameraPolicy:
         self._waiting = None
         latest = self._decision if self._choose is None else decision
         self._staleness.on_start(period_s, latest.waiting_share if latest is not None else 0.0, now_s)
-        self._head = FrameRecord(session=self.session, image=image, arrived_s=arrived_s)
+        self._head = FrameRecord(session=self.session, image=image, arrived_s=arrived_s, audited=self.audits.draw())
         self._interrupted = False
         self._stage, self._stage_s = _Stage.PREPARING, now_s
         self._follow(decision, is_local, now_s)
@@ -600,6 +679,8 @@ class CameraPolicy:
 
     def _complete(self, frame: FrameRecord, now_s: float, failed: bool = False) -> None:
         """Deliver or drop a frame and those that waited for it, in order."""
+        if frame.audited and not failed:
+            self._note_for_audit(frame)
         frame.activation, frame.payload = None, ()
         self._done[frame.sequence] = (frame, failed)
         while self._next in self._done:

@@ -128,8 +128,8 @@ class FrameRecord:
 
     Times ending in ``_s`` are seconds; ``arrived_s``, ``started_s``, ``sent_s``, ``acknowledged_s``, ``answered_s``,
     ``given_up_s``, ``deadline_s`` and ``delivered_s`` are instants on the robot's monotonic clock, NaN where the event
-    did not happen. ``image``, ``activation``, ``payload`` and ``outputs`` are what they are to the policy's caller; the
-    policy only keeps them.
+    did not happen. ``audited`` says that the frame was drawn for an audit. ``image``, ``activation``, ``payload`` and
+    ``outputs`` are what they are to the policy's caller; the policy only keeps them.
     """
 
     session: int = 0
@@ -141,6 +141,7 @@ class FrameRecord:
     split_name: str = ''
     codec: str = ''
     images: int = 1
+    audited: bool = False
     offered_hz: float = math.nan
     batch: int = 1
     payload_bytes: int = 0

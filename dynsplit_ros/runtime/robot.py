@@ -24,8 +24,10 @@ from torch import Tensor
 from dynsplit_ros.codec import CODECS, encode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import Interrupted, SplitModel
+from dynsplit_ros.policies.audit import AuditCounters, AuditScheduler
 from dynsplit_ros.policies.camera import (
     Action,
+    Audit,
     CameraPolicy,
     Counters,
     Deliver,
@@ -35,12 +37,16 @@ from dynsplit_ros.policies.camera import (
     InterruptHead,
     Prepare,
     Report,
+    ReportAudit,
     RunHead,
     Send,
+    StopAudit,
     StopFinishing,
     WakeAt,
 )
 from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, SplitDecision, Status
+from dynsplit_ros.tasks.agreement import agreement_of_image
+from dynsplit_ros.tensors import of_image
 
 Outputs = dict[str, Tensor]
 
@@ -60,6 +66,9 @@ class CameraIO(Protocol):
     def report(self, frame: FrameRecord) -> None:
         """Tell the monitor that a payload was sent or that a frame is done."""
 
+    def report_audit(self, frame: FrameRecord, agreement: float) -> None:
+        """Tell the monitor how far a frame's outputs agree with the unquantised model's (0 to 1)."""
+
     def refuse(self, image: Any, reason: str) -> None:
         """Tell people that an image was not accepted."""
 
@@ -72,7 +81,8 @@ class Robot:
     Runs heads for the newest images and answers for every accepted frame, as ``policy`` decides.
 
     ``slowdown`` > 1 emulates a slower robot by sleeping after each computation; it is for demonstrations only.
-    ``policy`` replaces the one that is made with ``max_unanswered``.
+    ``audit_share`` of the frames (0 to 1) are also computed without loss, in pauses of the robot. ``policy`` replaces
+    the one that is made with ``max_unanswered`` and ``audit_share``.
     """
 
     def __init__(
@@ -82,11 +92,14 @@ class Robot:
         *,
         max_unanswered: int = 3,
         slowdown: float = 1.0,
+        audit_share: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         policy: CameraPolicy | None = None,
     ) -> None:
+        session = secrets.randbits(63) | 1
         self.policy = policy or CameraPolicy(
-            split.local_index, secrets.randbits(63) | 1, max_unanswered=max_unanswered)
+            split.local_index, session, max_unanswered=max_unanswered, audits=AuditScheduler(audit_share, session),
+            lossy={info.name for info in CODECS.values() if not info.lossless})
         self._split = split
         self._io = io
         self._slowdown = slowdown
@@ -94,11 +107,12 @@ class Robot:
 
         self._changed = threading.Condition()  # guards the policy and all below
         self._for_head: deque[Prepare | RunHead | Encode | Send] = deque()
-        self._for_finish: deque[Finish] = deque()
+        self._for_finish: deque[Finish | Audit] = deque()
+        self._ended_audits: set[int] = set()  # frames whose audit is to end
         self._interrupted = 0  # the frame whose head is to end; 0 for none
         self._answered: set[int] = set()  # frames whose tail is to end
         self._wake_s = float('inf')
-        self._outgoing: deque[Deliver | Drop | Report] = deque()
+        self._outgoing: deque[Deliver | Drop | Report | ReportAudit] = deque()
         self._publishing = threading.RLock()  # taken before _changed, never while holding it
 
         self._image: Tensor | None = None  # of the frame whose head has not ended
@@ -168,6 +182,11 @@ class Robot:
         """Accept no image and send no payload any more; frames that were sent go on waiting for their answers."""
         self._handle(self.policy.on_stop)
 
+    def audits(self) -> AuditCounters:
+        """Return the counts of audits so far."""
+        with self._changed:
+            return replace(self.policy.audits.counters)
+
     @property
     def busy(self) -> bool:
         """Whether an accepted frame may still be unfinished; becomes false some time after :meth:`stop`."""
@@ -194,15 +213,17 @@ class Robot:
         match action:
             case Prepare() | RunHead() | Encode() | Send():
                 self._for_head.append(action)
-            case Finish():
+            case Finish() | Audit():
                 self._for_finish.append(action)
+            case StopAudit(frame):
+                self._ended_audits.add(frame.sequence)
             case InterruptHead(frame):
                 self._interrupted = frame.sequence
             case StopFinishing(frame):
                 self._answered.add(frame.sequence)
             case WakeAt(at_s):
                 self._wake_s = at_s
-            case Deliver() | Drop() | Report():
+            case Deliver() | Drop() | Report() | ReportAudit():
                 self._outgoing.append(action)
 
     def _run(self, actions: deque[Any]) -> None:
@@ -231,6 +252,8 @@ class Robot:
                 self._send(frame)
             case Finish(frame):
                 self._finish(frame)
+            case Audit(frame):
+                self._audit(frame)
 
     # ---- the head thread; an exception that ended it would stop perception for good --------------------------------
 
@@ -314,6 +337,30 @@ class Robot:
         with self._changed:
             self._answered.discard(frame.sequence)
 
+    def _audit(self, frame: FrameRecord) -> None:
+        """Compute a frame without loss and compare; whatever happens, no frame is affected."""
+
+        def ended() -> bool:
+            return frame.sequence in self._ended_audits
+
+        started_s = self._clock()
+        try:
+            exact = self._split.tail(frame.split_index)(frame.activation, ended)
+            self._slow_down(started_s, ended)
+            by_name, task = self._split.output_specs is None, self._split.model.task
+            scores = [agreement_of_image(task, of_image(exact, number, frame.images, by_name),
+                                         of_image(frame.outputs, number, frame.images, by_name))
+                      for number in range(frame.images)]
+        except Interrupted:
+            pass
+        except Exception as error:
+            self._handle(self.policy.on_audit_failed, frame)
+            self._io.fault(f'a frame could not be audited ({type(error).__name__}: {error})')
+        else:
+            self._handle(self.policy.on_audited, frame, sum(scores) / len(scores))
+        with self._changed:
+            self._ended_audits.discard(frame.sequence)
+
     def _slow_down(self, since_s: float, stop: Callable[[], bool] = lambda: False) -> None:
         """Make the time since an instant ``slowdown`` times as long by sleeping; raise Interrupted if told to stop."""
         if self._slowdown > 1:
@@ -336,6 +383,11 @@ class Robot:
                                 f'a prediction could not be published ({type(error).__name__}: {error})')
                             with self._changed:
                                 self.policy.on_delivery_failed()
+                    case ReportAudit(frame, agreement):
+                        try:
+                            self._io.report_audit(frame, agreement)
+                        except Exception as error:
+                            self._io.fault(f'an audit could not be published ({type(error).__name__}: {error})')
                     case Report(frame):
                         try:
                             self._io.report(frame)

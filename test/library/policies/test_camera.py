@@ -10,8 +10,10 @@ import math
 from hypothesis import given, settings, strategies as st
 import pytest
 
+from dynsplit_ros.policies.audit import AuditScheduler
 from dynsplit_ros.policies.camera import (
     Action,
+    Audit,
     CameraPolicy,
     Deliver,
     Drop,
@@ -20,8 +22,10 @@ from dynsplit_ros.policies.camera import (
     InterruptHead,
     Prepare,
     Report,
+    ReportAudit,
     RunHead,
     Send,
+    StopAudit,
     StopFinishing,
     WakeAt,
 )
@@ -771,3 +775,68 @@ def test_whatever_happens_each_frame_is_delivered_or_dropped_once_in_order_and_t
     counters = chaos.policy.counters
     assert counters.accepted == chaos.accepted == counters.delivered + counters.failed
     assert counters.accepted + counters.refused_images + counters.dropped == chaos.images
+
+
+# ---- audits ----------------------------------------------------------------------------------------------------------
+
+
+def auditing(codec: str = 'quant4-zstd') -> Camera:
+    """Return a camera that audits every frame which it sends with loss."""
+    decision = SplitDecision(1, codec, 1.0, predicted_latency_s=0.2)
+    return Camera(decision, audits=AuditScheduler(1.0), lossy={'quant4-zstd'})
+
+
+def test_a_frame_that_was_sent_with_loss_is_audited_in_the_pause_after_its_answer() -> None:
+    camera = auditing()
+    frame = camera.send()
+    assert not any(isinstance(action, Audit) for action in camera.acknowledge(frame))
+    answered = camera.answer(frame)
+    audited = one(answered, Audit).frame
+    assert answered.index(one(answered, Deliver)) < answered.index(one(answered, Audit)), 'the prediction does not wait'
+    assert audited.activation == 'activation' and audited.outputs is not None and audited.image is None
+    report = one(camera.tell(camera.policy.on_audited, audited, 0.75, after_s=0.1), ReportAudit)
+    assert (report.agreement, report.frame.choice) == (0.75, (1, 'quant4-zstd')) and report.frame.activation is None
+    assert camera.policy.audits.counters.audited == 1
+
+
+def test_the_next_frame_ends_an_audit_before_its_own_work_begins() -> None:
+    camera = auditing()
+    frame = camera.send()
+    camera.acknowledge(frame)
+    audited = one(camera.answer(frame), Audit).frame
+    started = camera.image()
+    assert one(started, Prepare) and one(started, StopAudit).frame is audited
+    assert not camera.tell(camera.policy.on_audited, audited, 1.0), 'an audit that was to end does not count'
+    assert camera.policy.audits.counters.audited == 0
+
+
+@pytest.mark.parametrize('decision', [OFFLOAD, SplitDecision(LOCAL, '', 1.0)])
+def test_a_frame_without_loss_needs_no_audit(decision) -> None:
+    camera = auditing()
+    camera.decide(decision)
+    if decision.split_index == LOCAL:
+        camera.compute()
+    else:
+        frame = camera.send()
+        camera.acknowledge(frame)
+        camera.answer(frame)
+    assert not any(isinstance(action, Audit) for action in camera.actions)
+    assert (camera.policy.audits.counters.drawn, camera.policy.audits.counters.exact) == (1, 1)
+
+
+def test_the_end_ends_an_audit_and_skips_it() -> None:
+    camera = auditing()
+    frame = camera.send()
+    camera.acknowledge(frame)
+    camera.answer(frame)
+    assert one(camera.tell(camera.policy.on_stop), StopAudit)
+    assert camera.policy.audits.counters.skipped == 1 and camera.policy.ended
+
+
+def test_an_audit_that_fails_is_skipped_and_the_next_one_runs() -> None:
+    camera = auditing()
+    for _ in range(2):
+        frame = camera.send()
+        camera.acknowledge(frame)
+        assert not camera.tell(camera.policy.on_audit_failed, one(camera.answer(frame), Audit).frame)
+    assert camera.policy.audits.counters.skipped == 2

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import gc
 import random
 import threading
@@ -14,7 +15,7 @@ import pytest
 import torch
 from worlds import DEADLINE_S
 
-from dynsplit_ros.codec import encode
+from dynsplit_ros.codec import CODECS, encode
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.model import load_model
@@ -50,6 +51,7 @@ class World:
         self.changed = threading.Condition()
         self.delivered: list[tuple[int, int, Outcome, dict]] = []
         self.reports: list = []
+        self.audits: list[tuple[int, float]] = []
         self.refusals: list[str] = []
         self.faults: list[str] = []
         self.held_back: list[tuple] = []
@@ -82,6 +84,11 @@ class World:
     def report(self, frame) -> None:
         with self.changed:
             self.reports.append(frame)
+
+    def report_audit(self, frame, agreement) -> None:
+        with self.changed:
+            self.audits.append((frame.sequence, agreement))
+            self.changed.notify_all()
 
     def refuse(self, source, reason) -> None:
         with self.changed:
@@ -556,6 +563,65 @@ def test_a_split_that_there_is_not_is_refused(split) -> None:
 
 
 # ---- the edge alone ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('codec, expected', [('float16', 1.0), ('worse', 0.0)])
+def test_an_audit_compares_the_answer_with_what_the_robot_computes_without_loss(split, codec, expected, monkeypatch):
+    # Half precision keeps the class of this picture; a codec that sends the scores negated does not.
+    worse = replace(CODECS['float16'], name='worse', encode=lambda tensor: CODECS['float16'].encode(-tensor))
+    monkeypatch.setitem(CODECS, 'worse', worse)
+    world = World(split, audit_share=1.0)
+    try:
+        world.robot.on_decision(SplitDecision(split.local_index - 1, codec, 30.0))
+        world.robot.offer(1)
+        world.wait(lambda: world.audits)
+        assert world.audits == [(1, expected)] and world.robot.audits().audited == 1
+        assert [outcome for _, _, outcome, _ in world.delivered] == [Outcome.ANSWERED]
+    finally:
+        world.close()
+
+
+def test_an_audit_ends_when_the_next_image_comes_and_its_frame_does_not_wait(split) -> None:
+    running, ended = threading.Event(), threading.Event()
+
+    def tail(index):
+        def run(activation, stop):
+            running.set()
+            deadline_s = time.monotonic() + DEADLINE_S
+            while not stop():
+                assert time.monotonic() < deadline_s, 'the audit was not told to end'
+                time.sleep(0.001)
+            ended.set()
+            raise Interrupted
+
+        return run
+
+    world = World(split, robot_split=SlowSplit(split, tail=tail), audit_share=1.0)
+    try:
+        world.robot.on_decision(SplitDecision(2, 'float16', 30.0))
+        world.robot.offer(1)
+        assert running.wait(DEADLINE_S)
+        world.robot.offer(2)
+        assert ended.wait(DEADLINE_S)
+        world.wait(lambda: len(world.delivered) == 2)
+        assert not world.audits and not world.faults
+    finally:
+        world.close()
+
+
+def test_an_audit_that_cannot_be_computed_is_skipped_and_said(split) -> None:
+    def tail(index):
+        raise RuntimeError('out of memory')
+
+    world = World(split, robot_split=SlowSplit(split, tail=tail), audit_share=1.0)
+    try:
+        world.robot.on_decision(SplitDecision(2, 'float16', 30.0))
+        world.robot.offer(1)
+        world.wait(lambda: world.robot.audits().skipped == 1)
+        assert any('could not be audited' in fault for fault in world.faults)
+        assert [outcome for _, _, outcome, _ in world.delivered] == [Outcome.ANSWERED]
+    finally:
+        world.close()
 
 
 class Answers:
