@@ -36,7 +36,8 @@ def bounded_profile(folder: Path) -> list[str]:
     cuts = []
     for cut in one.cuts:
         if (raw := cut.codecs.get('raw')) is not None:
-            lossy = replace(raw, payload_bytes={1: raw.payload_bytes[1] // 4}, lossless=False)
+            lossy = replace(raw, payload_bytes={
+                batch: size // 4 for batch, size in raw.payload_bytes.items()}, lossless=False)
             cut = replace(cut, codecs={**cut.codecs, 'quant8-zstd': lossy})
         cuts.append(cut)
     record = AgreementRecord('classification', 'photographs', {}, {}, {2: {'quant8-zstd': Agreement(497, 500)}})

@@ -48,7 +48,7 @@ def test_every_lossy_codec_is_measured_at_every_cut_that_sends(split):
 
 
 @pytest.mark.parametrize('name, task', [
-    ('lraspp_mobilenet_v3_large', 'segmentation'), ('ssdlite320_mobilenet_v3_large', 'detection')])
+    ('lraspp_mobilenet_v3_large', 'segmentation'), ('fasterrcnn_mobilenet_v3_large_320_fpn', 'detection')])
 def test_other_tasks_are_measured_too(name, task):
     other = SplitModel(load_model(name, weights='none', input_size=(64, 64)))
     record = measure_agreement(other, images(1), 'an image', ['float16'])
