@@ -117,7 +117,6 @@ class LinkEstimator:
         self._round_trip = RoundTrip()
         self._probing = Probing(self._rate, self._round_trip)
         self.alive = False
-        self._lost_s = -math.inf  # when the link was lost for the last time
         self._heard_s = -math.inf
         self._first_heard_s = math.inf
         self._reported_s = -math.inf
@@ -126,7 +125,6 @@ class LinkEstimator:
         self._under_way: dict[Hashable, _Message] = {}
         self._early: dict[Hashable, tuple[float, float]] = {}
         self._free_s = -math.inf
-        self._acknowledgements = False
         self._answered_s = -math.inf
         self._answer_size = 0.0
         self._heartbeat_s = self._rest_s = -math.inf
@@ -172,7 +170,6 @@ class LinkEstimator:
                 del self._early[next(iter(self._early))]
         if message is None or message.arrived:
             return False
-        self._acknowledgements = True
         self._arrived(message, now_s, 0.0, HEARTBEAT_BYTES / self.rules.downlink_ratio, dispersion_s)
         return True
 
@@ -256,8 +253,7 @@ class LinkEstimator:
         """
         Note that the messages before this one have arrived or are lost; return whether there were any.
 
-        The link keeps their order, so their transfers took at least until this message left. That says nothing of the
-        rate when the link was lost since then: the edge may have died with the message.
+        The link keeps their order.
         """
         overtaken = [
             other
@@ -265,13 +261,6 @@ class LinkEstimator:
             if other is not message and other.sent_s <= message.sent_s and not other.arrived
         ]
         for other in overtaken:
-            if other.is_payload and other.sent_s > self._lost_s:
-                self._advance(now_s)
-                self._rate.observe_longer(
-                    message.sent_s - max(other.sent_s, self._free_s) - self.rtt_s,
-                    other.size,
-                    self._round_trip.jitter_s + 0.25 * other.service_s,
-                )
             other.arrived, other.arrived_s = True, now_s
         return bool(overtaken)
 
@@ -406,19 +395,15 @@ class LinkEstimator:
         """Let time pass: detect a lost link, and drop messages that nobody will answer."""
         now_s = self._clock(now_s)
         if self._reports_are_missing:
-            self._lose(now_s)
+            self.alive = False
         for key, message in list(self._under_way.items()):
             if now_s - message.sent_s > self._longest_wait_s(message):
                 if self._heard_s <= message.sent_s:
-                    self._lose(now_s)
+                    self.alive = False
                 if message.arrived or not message.is_payload:
                     del self._under_way[key]
                 if not (message.arrived or message.is_payload):
                     self._probing.on_lost(message.size)
-
-    def _lose(self, now_s: float) -> None:
-        if self.alive:
-            self.alive, self._lost_s = False, now_s
 
     def _longest_wait_s(self, message: _Message) -> float:
         return self.rules.silence_s + self.rtt_s + message.service_s + message.size * 8 / self._rate.median_bps
@@ -465,8 +450,7 @@ class LinkEstimator:
         for message in self._under_way.values():
             if message.is_payload and not message.arrived:  # the first one; the transfers behind it have not begun
                 start_s = max(message.sent_s, self._free_s)
-                held_s = 0.0 if self._acknowledgements else message.service_s
-                return message, max(0.0, now_s - start_s - self.rtt_s - held_s)
+                return message, max(0.0, now_s - start_s - self.rtt_s - message.service_s)
         return None
 
     def arrived_s(self, key: Hashable) -> float | None:

@@ -18,7 +18,8 @@ _LEAST_BYTES = 128
 _JITTERS = 20.0
 #: Bytes of a lead: two network frames, which use up the burst that shapers and radios let through at once.
 _LEAD_BYTES = 3000
-#: A jitter of this many times the limit makes probes keep their lead for the next seconds: jitter comes and goes.
+#: A jitter of this many times the limit makes probes keep their lead for the next seconds. A machine that is stopped
+#: until its next time slice needs this: most of its round trips are equal, so its jitter seems small at times.
 _MUCH = 2.0
 _LEADS_S = 60.0
 #: Least bytes behind a lead, and their transfer time in seconds: just long enough to detect a change of rate. A longer

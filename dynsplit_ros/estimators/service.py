@@ -9,34 +9,35 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-#: Profiled times below this, in seconds, are not compared: the clock's error would dominate.
+#: Shortest profiled time, in seconds, that is compared with measured ones. A shorter one is mostly the clock's error.
 SHORTEST_S = 5e-4
-#: Standard deviations of natural logarithms: of one measurement, at least and at most; of a cut's own factor before its
-#: first measurement; and of the machine's drift per square root of a second. Smaller noise makes the estimate follow
-#: single outliers, smaller drift makes it follow a real change too late.
-_NOISE = 0.08
-_LOUDEST = 0.3
+#: Standard deviation (natural logarithm) of one measurement, at least and at most. The differences between consecutive
+#: measurements say where it lies between. Less noise makes the estimate follow single outliers.
+_NOISE, _LOUDEST = 0.08, 0.3
+#: Standard deviation (natural logarithm) of a cut's own factor before its first measurement: profiles of one machine
+#: compare its cuts to about 20 %. A larger one makes the first measurement of a cut count for that cut alone.
 _CUT = 0.2
+#: Drift of the machine's factor: standard deviation of its natural logarithm per square root of a second. Less drift
+#: makes the estimate follow a real change too late.
 _DRIFT = 0.15
-#: Weight of the newest squared difference in the variance of measurements; a difference counts with at most the second
-#: number times that variance.
+#: Weight of the newest squared difference in the variance of measurements: the mean of the last twenty.
 _NEWEST = 0.05
-_LARGEST = 9.0
-#: A cut's own factor returns to 1 with this time constant, in seconds: a cut that was slow once is tried again.
+#: Time constant, in seconds, with which a cut's own factor returns to 1. Without it, a cut that was slow once would not
+#: be tried again.
 _CUT_FORGETTING_S = 600.0
-#: Interval at which this return is computed, in seconds.
+#: Interval, in seconds, at which this return is computed; it only saves time.
 _AGING_S = 1.0
-#: Usual pause of a process, in seconds. A shorter computation says little about the machine, so its noise is larger.
+#: Usual pause of a process, in seconds. It adds noise to short computations, which otherwise make an edge look slow.
 _PAUSE_S = 1e-3
-#: An innovation beyond this many standard deviations is an outlier unless the next one has the same sign.
+#: An innovation beyond this many standard deviations is an outlier unless the next one has the same sign. Fewer delay
+#: usual changes by a frame, more let single outliers through.
 _SURPRISE = 3.5
 #: A silence longer than this many standard deviations of the machine's factor needs confirmation: a pause is likelier.
 _UNLIKELY = 2.0
-#: Without measurements the machine's factor returns to 1 with this time constant, in seconds: at first, and at most. It
-#: doubles each time a measurement after some forgetting shows that the machine had not changed.
+#: Time constant, in seconds, with which the machine's factor returns to 1 while nothing is measured. A longer one tries
+#: a machine that recovered too late, a shorter one tries a slow one too often.
 _FORGETTING_S = 60.0
-_LONGEST_FORGETTING_S = 600.0
-#: A measurement that differs from the profile by this factor is wrong and is ignored.
+#: A measurement that differs from the profile by more than this factor is wrong and is ignored.
 _ABSURD = 1e3
 
 
@@ -70,9 +71,7 @@ class ServiceTimes:
         self._own: NDArray[np.float64] | None = None
         self._updated_s: float | None = None
         self._unaged_s = 0.0
-        self._forgetting_s = _FORGETTING_S
         self._forgotten_s = -math.inf
-        self._remembered: float | None = None
         self._surprise = 0.0  # the last innovation that was taken for an outlier
 
     @property
@@ -120,10 +119,6 @@ class ServiceTimes:
             self._covariance[0, 0] += innovation**2
             shared, total = self._shared(row, varies)
         self._surprise, self._surprises = 0.0, 0
-        if self._remembered is not None:
-            same = (self._logs.item(0) + innovation - self._remembered) ** 2 < _SURPRISE**2 * varies
-            self._forgetting_s = min(2 * self._forgetting_s, _LONGEST_FORGETTING_S) if same else _FORGETTING_S
-            self._remembered = None
         self._logs += shared * (innovation / total)
         self._covariance -= shared[:, None] * (shared / total)
         self._own = None  # arrays that were returned before stay as they are
@@ -158,7 +153,7 @@ class ServiceTimes:
         """Return the variance of measurements, updated by the difference of the last two of the same cut."""
         if cut is not None:
             if self._last is not None and self._last[0] == cut:
-                squared = min((measured - self._last[1]) ** 2 / 2, _LARGEST * self._noise)
+                squared = (measured - self._last[1]) ** 2 / 2
                 self._noise = min(max(self._noise + _NEWEST * (squared - self._noise), _NOISE**2), _LOUDEST**2)
             self._last = cut, measured
         return self._noise
@@ -182,16 +177,12 @@ class ServiceTimes:
             if elapsed_s < expected_s * math.exp(_UNLIKELY * self._spread):
                 self._surprise, self._surprises = math.inf, self._confirmations
             self.observe(cut, elapsed_s, profiled_s, now_s)
-            if self._surprises == 0:  # it counted; the next measurement, perhaps of this frame, may correct it at once
-                self._surprise, self._surprises = -math.inf, self._confirmations
 
     def forget(self, now_s: float) -> None:
         """Move the machine's factor towards 1 while nothing is measured: a machine that was slow is tried again."""
         if self._updated_s is not None and now_s > self._forgotten_s:
             since_s = max(self._updated_s, self._forgotten_s)
-            kept = math.exp(-max(0.0, now_s - since_s) / self._forgetting_s)
-            if self._remembered is None and now_s - self._updated_s > 1.0:
-                self._remembered = self._logs.item(0)
+            kept = math.exp(-max(0.0, now_s - since_s) / _FORGETTING_S)
             self._logs[0] *= kept
             self._covariance[0, 0] += (1 - kept) * max(0.0, self._spread**2 - self._covariance.item(0))
             self._forgotten_s = now_s

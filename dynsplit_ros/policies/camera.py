@@ -508,7 +508,7 @@ class CameraPolicy:
         if self._waiting is None or self._head is not None or self._overdue:
             return math.inf
         image, arrived_s, period_s = self._waiting
-        decision, is_local, start_s = self._next_start(image, arrived_s, period_s, now_s)
+        decision, is_local, start_s = self._next_start(image, arrived_s, now_s)
         if start_s < math.inf:
             start_s = self._staleness.start_s(arrived_s, start_s, period_s, now_s)
         if start_s > now_s:
@@ -523,9 +523,7 @@ class CameraPolicy:
         self._actions.append(Prepare(self._head))
         return math.inf
 
-    def _next_start(
-        self, image: Any, arrived_s: float, period_s: float, now_s: float
-    ) -> tuple[SplitDecision | None, bool, float]:
+    def _next_start(self, image: Any, arrived_s: float, now_s: float) -> tuple[SplitDecision | None, bool, float]:
         """
         Return the decision for the image that waits (None: none to be trusted), whether it is local, and its start.
 
@@ -541,7 +539,7 @@ class CameraPolicy:
         if latest.split_index == self._local_index or not self._unanswered:
             return latest, latest.split_index == self._local_index, now_s
         send_s = self._scheduler.send_s(latest.choice, self._unanswered.values())
-        start_s = self._scheduler.start_s(latest.choice, send_s, arrived_s + period_s, latest.waiting_share)
+        start_s = self._scheduler.start_s(latest.choice, send_s)
         if start_s - now_s > latest.local_if_wait_s:
             return latest, True, now_s
         if self.link_is_full and send_s <= now_s:  # overdue: an acknowledgement or a decision must come first

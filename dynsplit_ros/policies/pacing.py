@@ -10,13 +10,9 @@ from typing import Protocol
 
 from dynsplit_ros.policies.records import Choice
 
-#: Weight of the newest frame in the mean service time of the edge, and in its mean absolute deviation.
-_NEWEST_SERVICE, _NEWEST_DEVIATION = 0.3, 0.1
-#: A head starts early by this share of the deviation, but by no more than this share of the service time: an idle edge
-#: costs more than a payload that waits for the edge.
-_EARLY, _MOST_EARLY = 0.5, 0.05
-#: The same where nothing of the frame rate may be given up.
-_EARLY_FOR_RATE, _MOST_EARLY_FOR_RATE = 1.5, 0.15
+#: Weight of the newest frame in the mean service time of the edge. With the newest frame alone, one slow tail would
+#: delay the next head; a much smaller weight would follow a slower edge too late.
+_NEWEST_SERVICE = 0.3
 
 
 class Unanswered(Protocol):
@@ -40,7 +36,6 @@ class SendScheduler:
         self._transfer_s: dict[Choice, float] = {}
         # The edge's service time, by split only: decoding is a small part of it.
         self._service_s: dict[int, float] = {}
-        self._deviation_s: dict[int, float] = {}
         self._edge_free_s = -math.inf
 
     @property
@@ -64,10 +59,8 @@ class SendScheduler:
         service_s = max(0.0, done_s - max(acknowledged_s, self._edge_free_s))
         self._edge_free_s = max(self._edge_free_s, done_s)
         split = frame.split_index
-        error_s = service_s - self._service_s.setdefault(split, service_s)
-        deviation_s = self._deviation_s.get(split, 0.0)
-        self._deviation_s[split] = deviation_s + _NEWEST_DEVIATION * (abs(error_s) - deviation_s)
-        self._service_s[split] += _NEWEST_SERVICE * error_s
+        before_s = self._service_s.get(split, service_s)
+        self._service_s[split] = before_s + _NEWEST_SERVICE * (service_s - before_s)
 
     def _acknowledged_s(self, frame: Unanswered) -> float:
         if math.isnan(frame.acknowledged_s):
@@ -89,17 +82,6 @@ class SendScheduler:
             send_s = max(send_s, done_s - self._transfer_s.get(choice, math.inf))
         return send_s
 
-    def start_s(self, choice: Choice, send_s: float, newer_s: float, waiting_share: float) -> float:
-        """
-        Return when to start on an image whose payload may leave at ``send_s``.
-
-        A little early, unless a newer image, due at ``newer_s`` (NaN: unknown), comes before; earlier where no
-        ``waiting_share`` of the frame rate may be given up.
-        """
-        start_s = send_s - self._ready_s.get(choice, math.inf)
-        if not newer_s > start_s:
-            return start_s
-        deviation_s, service_s = self._deviation_s.get(choice[0], 0.0), self._service_s.get(choice[0], 0.0)
-        if waiting_share > 0:
-            return start_s - min(_EARLY * deviation_s, _MOST_EARLY * service_s)
-        return start_s - min(_EARLY_FOR_RATE * deviation_s, _MOST_EARLY_FOR_RATE * service_s)
+    def start_s(self, choice: Choice, send_s: float) -> float:
+        """Return when to start on an image whose payload may leave at ``send_s``."""
+        return send_s - self._ready_s.get(choice, math.inf)

@@ -45,10 +45,7 @@ class StalenessControl:
             self._possible_s = possible_s
         age_s, wait_s = possible_s - arrived_s, arrived_s + period_s - possible_s
         if age_s > _NEW * period_s and 0 < wait_s <= self._saved_s:
-            # A robot that keeps up makes good for a delay by itself: it waits only where the wait is the smaller loss.
-            keeps_up = self._possible_s - self._started_s < period_s
-            if wait_s <= age_s or not keeps_up:
-                return arrived_s + (1 + _PUNCTUAL) * period_s
+            return arrived_s + (1 + _PUNCTUAL) * period_s
         return possible_s
 
     def on_start(self, period_s: float, share: float, now_s: float) -> None:

@@ -144,15 +144,6 @@ def test_one_silence_that_a_slow_edge_explains_is_believed() -> None:
     assert load.times.factor_of(0) > 4
 
 
-def test_a_silence_that_the_answer_denies_is_forgotten_at_once() -> None:
-    load = LoadEstimator()
-    for number in range(20):
-        load.on_answer(0, 0.0, 0.05, 0.05, number / 10)
-    load.on_silence(0, 0.3, 0.05, 2.1)
-    load.on_answer(0, 0.0, 0.05, 0.05, 2.2)
-    assert load.times.factor_of(0) < 1.3
-
-
 def test_how_two_cuts_compare_is_learned_from_changes_between_them() -> None:
     """The machine's own speed drifts meanwhile, and is all that what is measured of one cut changes of the other."""
     times, rng, now_s, machine = ServiceTimes(0.5), np.random.default_rng(0), 0.0, 0.0
@@ -234,20 +225,13 @@ def test_a_cut_that_was_slow_half_an_hour_ago_is_tried_again() -> None:
     assert times.factor_of(2) / times.factor_of(6) < 1.05
 
 
-def test_a_slow_machine_that_stayed_slow_is_forgotten_more_slowly_the_next_time() -> None:
+def test_a_slow_machine_is_tried_again_after_a_minute_or_two() -> None:
     times, now_s = ServiceTimes(0.5), 0.0
-    left_after_a_minute = []
-    for _ in range(3):
-        for _ in range(20):
-            now_s += 0.1
-            times.observe(0, 0.4, 0.1, now_s)
-        assert times.factor_of(0) == pytest.approx(4.0, rel=0.05)
-        before = math.log(times.factor)
-        for _ in range(60):
-            now_s += 1.0
-            times.forget(now_s)
-        left_after_a_minute.append(math.log(times.factor) / before)
-    first, second, third = left_after_a_minute
-    assert first == pytest.approx(math.exp(-1), abs=0.02)
-    assert second == pytest.approx(math.exp(-1 / 2), abs=0.02)
-    assert third == pytest.approx(math.exp(-1 / 4), abs=0.02)
+    for _ in range(20):
+        now_s += 0.1
+        times.observe(0, 0.4, 0.1, now_s)
+    before = math.log(times.factor)
+    for _ in range(60):
+        now_s += 1.0
+        times.forget(now_s)
+    assert math.log(times.factor) / before == pytest.approx(math.exp(-1), abs=0.02)

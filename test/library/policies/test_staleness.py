@@ -87,3 +87,47 @@ def test_without_a_known_period_nothing_is_waited_for(period_s) -> None:
     for now_s in (0.0, 50.0, 100.0):
         fresh.on_start(period_s, 0.08, now_s)
         assert fresh.start_s(now_s, now_s + 0.09, period_s, now_s) == now_s + 0.09
+
+
+def starts(control: StalenessControl, periods: float, begin_s: float, frames: int) -> list[float]:
+    """Return how long after it was possible each of so many heads starts, of a stage that takes so many periods."""
+    waits, now_s = [], begin_s
+    for _ in range(frames):
+        arrived_s = math.floor(now_s / PERIOD_S + 1e-9) * PERIOD_S
+        start_s = control.start_s(arrived_s, now_s, PERIOD_S, now_s)
+        newer_s = arrived_s + PERIOD_S
+        waits.append(0.0 if start_s <= now_s else newer_s - now_s)
+        now_s += waits[-1]
+        control.start_s(max(arrived_s, now_s - PERIOD_S), now_s, PERIOD_S, now_s)
+        control.on_start(PERIOD_S, 0.08, now_s)
+        now_s += periods * PERIOD_S
+    return waits
+
+
+def test_a_long_silence_saves_no_more_than_one_period_of_waiting() -> None:
+    control = StalenessControl()
+    control.on_start(PERIOD_S, 0.08, 0.0)
+    waits = starts(control, 1.5, 1000.0, 21)
+    assert sum(waits[1:]) <= PERIOD_S + 0.08 * 20 * 1.6 * PERIOD_S
+
+
+def test_a_wait_counts_from_the_instant_at_which_the_head_could_have_started() -> None:
+    control = StalenessControl()
+    for now_s in (0.0, 50.0):  # a whole period is saved
+        control.on_start(PERIOD_S, 0.08, now_s)
+    assert control.start_s(51.0, 51.06, PERIOD_S, 51.02) == pytest.approx(51.11)  # asked before it is possible
+    control.start_s(51.1, 51.06, PERIOD_S, 51.1)
+    control.on_start(PERIOD_S, 0.08, 51.1)  # 0.04 s of the 0.1 s are spent, and 0.088 s saved: a period again
+    assert control.start_s(51.2, 51.22, PERIOD_S, 51.22) == pytest.approx(51.31)
+
+
+def test_an_earlier_wait_is_not_paid_twice() -> None:
+    control = StalenessControl()
+    for now_s in (0.0, 1.0):
+        control.on_start(PERIOD_S, 0.08, now_s)  # 0.08 s are saved
+    control.start_s(1.1, 1.15, PERIOD_S, 1.15)
+    control.on_start(PERIOD_S, 0.08, 1.2)  # 0.05 s are spent, and 0.016 s saved
+    control.start_s(1.3, 1.3, PERIOD_S, 1.3)
+    control.on_start(PERIOD_S, 0.08, 1.3)  # nothing is spent, and 0.008 s saved
+    assert control.start_s(1.4, 1.452, PERIOD_S, 1.452) == pytest.approx(1.51)  # 0.048 s are within 0.054 s
+    assert control.start_s(1.4, 1.44, PERIOD_S, 1.44) == 1.44
