@@ -39,7 +39,7 @@ def test_fast_links_offload_and_slow_ones_do_not() -> None:
 
 
 @pytest.mark.parametrize('shallowest', [1, 3, LOCAL])
-def test_nothing_shallower_than_allowed_ever_leaves(shallowest) -> None:
+def test_no_frame_is_cut_before_shallowest_split(shallowest) -> None:
     link = markov(1e6, 1e9, 2.0, 20.0, 3)
     result = simulate(PROFILE, Scenario(link, 20.0, seed=3), 'dynamic', MonitorSettings(shallowest_split=shallowest))
     assert result.frames
@@ -66,7 +66,7 @@ def test_the_codec_follows_the_rate() -> None:
 
 
 @pytest.mark.parametrize('bandwidth_bps', [0.5e6, 2e6, 8e6])
-def test_payloads_keep_to_the_bandwidth(bandwidth_bps) -> None:
+def test_payloads_stay_below_bandwidth_bps(bandwidth_bps) -> None:
     result = run(100e6, 30.0, bandwidth_bps=bandwidth_bps)
     assert 8 * result.payload_bytes / 30.0 <= 1.1 * bandwidth_bps
 
@@ -103,13 +103,13 @@ def test_robot_and_steady_link_take_turns_where_that_pays(name, rate_bps, load) 
 
 
 @pytest.mark.parametrize('rate_mbps', [4, 6, 8, 10, 30])
-def test_noise_on_a_constant_link_makes_nobody_flap(rate_mbps) -> None:
+def test_noise_on_a_constant_link_does_not_change_the_split(rate_mbps) -> None:
     changes = [change_s for seed in (7, 8, 9) for change_s in simulate(
         PROFILE, Scenario(noisy(1e6 * rate_mbps, 0.2, 65.0, seed), 65.0, seed=seed)).decisions_changed if change_s > 5]
     assert len(changes) / 3 <= 2
 
 
-def test_the_measured_rate_of_frames_is_planned_for_unless_one_is_set() -> None:
+def test_the_planner_uses_the_measured_frame_rate_unless_one_is_set() -> None:
     for settings, expected_hz in ((MonitorSettings(), 28.0), (MonitorSettings(frame_rate_hz=3.0), 3.0)):
         wire = Wire(Monitor(PROFILE, settings))
         wire.idle(3.0)
@@ -120,7 +120,7 @@ def test_the_measured_rate_of_frames_is_planned_for_unless_one_is_set() -> None:
         assert wire.monitor.frame_rate_hz == expected_hz
 
 
-def test_a_faster_camera_needs_smaller_payloads_under_a_bandwidth() -> None:
+def test_a_faster_camera_needs_smaller_payloads_under_bandwidth_bps() -> None:
     wire = Wire(Monitor(PROFILE, MonitorSettings(bandwidth_bps=4e6)), rate_bps=100e6)
     wire.idle(3.0)
     sent = []
@@ -134,7 +134,7 @@ def test_a_faster_camera_needs_smaller_payloads_under_a_bandwidth() -> None:
     assert 8 * 2 * sent[0] <= 4e6 and sent[1] < sent[0]
 
 
-def test_a_decision_says_what_was_predicted_for_every_choice() -> None:
+def test_a_decision_has_a_prediction_for_every_choice() -> None:
     wire = Wire(Monitor(PROFILE), rate_bps=20e6)
     wire.idle(3.0)
     for _ in range(10):
@@ -156,7 +156,7 @@ def test_a_decision_says_what_was_predicted_for_every_choice() -> None:
     assert decision.reason
 
 
-def test_the_fallback_bound_is_three_times_what_was_predicted_or_as_set() -> None:
+def test_the_answer_timeout_is_at_most_three_predicted_waits_or_as_set() -> None:
     for settings in (MonitorSettings(), MonitorSettings(answer_timeout_s=0.35)):
         wire = Wire(Monitor(PROFILE, settings), rate_bps=20e6)
         wire.idle(3.0)
@@ -174,7 +174,7 @@ def test_the_fallback_bound_is_three_times_what_was_predicted_or_as_set() -> Non
 @pytest.mark.parametrize('settings', [
     {'pinned_split': LOCAL + 1}, {'shallowest_split': LOCAL + 1}, {'pinned_split': 1, 'shallowest_split': 3},
     {'pinned_split': 1, 'codecs': ('jpeg90',)}, {'batch': 3}])
-def test_rules_that_leave_nothing_are_refused(settings) -> None:
+def test_constraints_that_leave_no_choice_are_refused(settings) -> None:
     with pytest.raises(DynsplitError):
         Monitor(PROFILE, MonitorSettings(**settings))
 
@@ -187,7 +187,7 @@ def test_settings_out_of_range_are_refused_by_name(settings) -> None:
         MonitorSettings(**settings)
 
 
-def test_predictions_are_numbers_at_every_rate() -> None:
+def test_predictions_are_finite_at_every_rate() -> None:
     for rate_bps in np.geomspace(1e4, 1e10, 7):
         wire = Wire(Monitor(PROFILE), rate_bps=float(rate_bps))
         wire.idle(3.0)
@@ -216,7 +216,7 @@ def settled(monkeypatch, **settings) -> tuple[Wire, list[float]]:
     return wire, plans(wire.monitor, monkeypatch)
 
 
-def test_where_nothing_moves_nothing_is_planned_anew(monkeypatch) -> None:
+def test_constant_estimates_cause_no_new_plan(monkeypatch) -> None:
     wire, made = settled(monkeypatch)
     wire.decisions.clear()
     for _ in range(50):
@@ -227,7 +227,7 @@ def test_where_nothing_moves_nothing_is_planned_anew(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize('what', ['rate', 'round trip', 'edge', 'queue', 'head', 'silence'])
-def test_a_belief_that_moves_is_planned_for(monkeypatch, what) -> None:
+def test_a_changed_estimate_causes_a_new_plan(monkeypatch, what) -> None:
     wire, made = settled(monkeypatch)
     if what == 'rate':
         wire.rate_bps /= 3
@@ -253,7 +253,7 @@ def test_a_belief_that_moves_is_planned_for(monkeypatch, what) -> None:
 
 @pytest.mark.parametrize('outcome, finishing_s, factor', [
     ('local', 0.1, 1.0), ('local', 0.0, 2.0), ('late', 0.0, 1.0)])
-def test_a_head_that_shared_the_robot_or_was_reported_before_says_nothing_of_it(outcome, finishing_s, factor) -> None:
+def test_the_robot_estimate_ignores_heads_that_shared_the_robot_and_late_answers(outcome, finishing_s, factor) -> None:
     """An answer did not come: its frame is finished while the next head runs, and both take twice as long."""
     monitor = Monitor(PROFILE)
     head_s = PROFILE.cuts[LOCAL].head_s[1]
@@ -265,7 +265,7 @@ def test_a_head_that_shared_the_robot_or_was_reported_before_says_nothing_of_it(
     assert monitor._robot.factor_of(LOCAL) == pytest.approx(factor, rel=0.02)
 
 
-def test_a_choice_that_takes_longer_than_predicted_does_not_stay() -> None:
+def test_a_split_that_is_slower_than_predicted_is_replaced() -> None:
     """By each part's measure this split is the best for ever; what frames took says that it is not."""
     wire = Wire(Monitor(PROFILE, MonitorSettings(codecs=('raw',), frame_rate_hz=10.0)), rate_bps=100e6)
     wire.idle(1.0)
@@ -284,7 +284,7 @@ def test_a_choice_that_takes_longer_than_predicted_does_not_stay() -> None:
     assert LOCAL in play(300, 2 * PROFILE.cuts[LOCAL].head_s[1])
 
 
-def test_what_frames_take_corrects_the_prediction_of_what_is_like_them() -> None:
+def test_local_frames_correct_only_the_prediction_of_local_inference() -> None:
     monitor, sequence = Monitor(PROFILE), 0
     head_s = PROFILE.cuts[LOCAL].head_s[1]
     for latency_s in (1.5 * head_s, 1.1 * head_s):
@@ -297,7 +297,7 @@ def test_what_frames_take_corrects_the_prediction_of_what_is_like_them() -> None
         assert not monitor._estimate_system(sequence * 0.1, 0.05).residual_s[:LOCAL].any()
 
 
-def test_what_frames_take_corrects_their_own_split_most_and_local_inference_not_at_all() -> None:
+def test_sent_frames_correct_their_own_split_most_and_local_inference_not_at_all() -> None:
     wire = Wire(Monitor(PROFILE, MonitorSettings(codecs=('raw',), frame_rate_hz=10.0, pinned_split=0)), rate_bps=100e6)
     wire.idle(1.0)
     for _ in range(10):
@@ -312,7 +312,7 @@ def test_what_frames_take_corrects_their_own_split_most_and_local_inference_not_
     assert 0.01 * latency_s < residual_s[1] == residual_s[2] < 0.6 * residual_s[0] and residual_s[LOCAL] == 0
 
 
-def test_a_rate_that_has_changed_is_followed_at_once_and_one_that_wavers_is_not() -> None:
+def test_a_changed_rate_changes_the_split_at_once_and_a_fluctuating_one_does_not() -> None:
     def estimate(rate_bps: float, now_s: float) -> SystemEstimate:
         cuts = len(PROFILE.cuts)
         return SystemEstimate(now_s=now_s, rates_bps=np.full(len(RATE_SHARES), rate_bps), rate_spread=0.1, rtt_s=0.01,
@@ -333,7 +333,7 @@ def test_a_rate_that_has_changed_is_followed_at_once_and_one_that_wavers_is_not(
 
 
 @pytest.mark.parametrize('outcome', ['fell_back', 'given up', 'local', 'another split'])
-def test_a_frame_that_went_another_way_is_always_answered_by_a_decision_that_knows_it(monkeypatch, outcome) -> None:
+def test_a_frame_that_did_not_follow_the_decision_causes_a_new_decision(monkeypatch, outcome) -> None:
     """The camera goes on alone after a frame that the edge failed, until a decision takes it into account."""
     wire, _ = settled(monkeypatch)
     frame = wire.frame()
@@ -352,7 +352,7 @@ def test_a_frame_that_went_another_way_is_always_answered_by_a_decision_that_kno
     assert [decision.last_frame for decision in wire.decisions] == [frame.sequence]
 
 
-def test_what_is_not_missed_does_not_add_up_while_nothing_is_planned(monkeypatch) -> None:
+def test_no_missed_gains_add_up_while_the_choice_in_force_is_the_best(monkeypatch) -> None:
     wire, _ = settled(monkeypatch)
     planner = wire.monitor._planner
     for _ in range(30):

@@ -51,7 +51,7 @@ def test_a_capped_mean_is_that_of_the_distribution() -> None:
     assert float(bit_time.share_beyond(np.array(0.0))) == 1.0
 
 
-def test_each_term_moves_the_latency_by_what_it_is() -> None:
+def test_each_term_changes_the_latency_by_its_own_size() -> None:
     planner, split = Planner(PROFILE, RARE), 2
     cut = PROFILE.cuts[split]
     before = candidate(planner, split)
@@ -78,7 +78,7 @@ def test_a_slower_downlink_makes_only_the_answer_longer() -> None:
     assert slow.transmit_s == fast.transmit_s
 
 
-def test_a_residual_takes_at_most_half_of_a_prediction() -> None:
+def test_a_residual_reduces_a_prediction_by_at_most_half() -> None:
     planner = Planner(PROFILE, RAW)
     before = candidate(planner, 1)
     without_age_s = before.latency_s - before.image_age_s
@@ -94,7 +94,7 @@ def test_images_are_new_while_every_stage_keeps_up_and_half_a_period_old_beyond(
         assert age_s == pytest.approx(old_s, rel=0.1) if old_s else 0 < age_s < 0.03
 
 
-def test_publishing_counts_for_whether_the_robot_keeps_up_and_not_for_the_latency() -> None:
+def test_publishing_occupies_the_robot_and_adds_no_latency() -> None:
     planner = Planner(PROFILE, replace(RAW, frame_rate_hz=4.0, waiting_share=0.0))
     local_s = PROFILE.cuts[LOCAL].head_s[1]
     idle, busy = (candidate(planner, LOCAL, publish_s=publish_s) for publish_s in (0.0, 0.3 - local_s))
@@ -103,7 +103,7 @@ def test_publishing_counts_for_whether_the_robot_keeps_up_and_not_for_the_latenc
     assert busy.latency_s - busy.image_age_s == pytest.approx(idle.latency_s - idle.image_age_s)
 
 
-def test_a_link_that_is_sometimes_slow_makes_images_old() -> None:
+def test_a_link_that_is_slow_at_times_makes_images_old() -> None:
     planner = Planner(PROFILE, replace(RAW, frame_rate_hz=10.0, waiting_share=0.0))
     bits = 8 * PROFILE.cuts[0].codecs['raw'].payload_bytes[1]
     rates_bps = near(bits / 0.3, 15.0)  # 0.3 s or 0.02 s for a frame
@@ -135,7 +135,7 @@ def test_the_answer_timeout_leaves_a_usual_answer_time_and_ends_before_the_bound
         assert 1.5 * wait_s < plan.answer_timeout_s <= max(longest_s, 1.5 * wait_s + 0.02)
 
 
-def test_a_set_answer_timeout_is_taken_as_it_is() -> None:
+def test_answer_timeout_s_replaces_the_answer_timeout() -> None:
     assert Planner(PROFILE, replace(RAW, answer_timeout_s=0.7)).plan(estimate(100e6)).answer_timeout_s == 0.7
 
 
@@ -151,7 +151,7 @@ def turning_point(planner: Planner, low_bps: float, high_bps: float) -> float:
 @pytest.mark.parametrize('spread, doubt', [
     ({'rate_spread': 0.0}, 'none'), ({'rate_spread': 0.1}, 'the rate'), ({'robot_spread': 0.03}, 'the robot'),
     ({'edge_spread': 0.03}, 'the edge')])
-def test_a_change_must_gain_more_than_the_doubt(spread, doubt) -> None:
+def test_a_change_must_gain_more_than_the_uncertainty_of_the_gain(spread, doubt) -> None:
     constraints = replace(RARE, switching_cost=0.0)
     rate_bps = 1.01 * turning_point(Planner(PROFILE, constraints), 1e6, 100e6)
     values = {'rate_spread': 0.0, **spread}
@@ -164,7 +164,7 @@ def test_a_change_must_gain_more_than_the_doubt(spread, doubt) -> None:
     assert changes(0.01) is (doubt == 'none')
 
 
-def test_doubt_beyond_a_fluctuation_does_not_delay_a_change() -> None:
+def test_a_large_uncertainty_does_not_delay_a_change() -> None:
     """A machine that is hardly known (1.0) is not waited for longer than one that fluctuates by 3 %."""
     rate_bps = 1.5 * turning_point(Planner(PROFILE, RARE), 1e6, 100e6)
     for spread in (0.03, 1.0):
@@ -191,14 +191,14 @@ def test_missed_gains_add_up_to_a_change() -> None:
     assert 10.0 < changed_s < 200.0
 
 
-def test_a_look_after_a_long_time_counts_one_second_of_missed_gains() -> None:
+def test_a_plan_after_a_long_time_counts_one_second_of_missed_gains() -> None:
     rate_bps = 1.06 * turning_point(Planner(PROFILE, RARE), 1e6, 100e6)
     planner = Planner(PROFILE, RARE)
     planner.plan(estimate(rate_bps / 1.2, rate_spread=0.1))
     assert not planner.plan(estimate(rate_bps, now_s=1000.0, rate_spread=0.1)).changed
 
 
-def test_what_was_missed_is_forgotten_when_the_choice_in_force_is_the_best_again() -> None:
+def test_missed_gains_are_reset_when_the_choice_in_force_is_the_best_again() -> None:
     rate_bps = 1.06 * turning_point(Planner(PROFILE, RARE), 1e6, 100e6)
     planner = Planner(PROFILE, RARE)
     planner.plan(estimate(rate_bps / 1.2, rate_spread=0.1))
@@ -208,7 +208,7 @@ def test_what_was_missed_is_forgotten_when_the_choice_in_force_is_the_best_again
     assert planner.hysteresis.missed_s == 0
 
 
-def test_a_frame_rate_that_is_set_later_is_planned_for() -> None:
+def test_the_planner_uses_a_frame_rate_that_is_set_later() -> None:
     planner = Planner(PROFILE, replace(RAW, bandwidth_bps=4e6))
     rates = []
     for frame_rate_hz in (2.0, 40.0):
@@ -219,13 +219,13 @@ def test_a_frame_rate_that_is_set_later_is_planned_for() -> None:
     assert rates[1] < rates[0] <= 4e6 / 8 / 2
 
 
-def test_the_frame_rate_objective_takes_the_least_slowest_stage() -> None:
+def test_the_frame_rate_objective_minimises_the_slowest_stage() -> None:
     plan = Planner(PROFILE, replace(RAW, objective='frame_rate')).plan(estimate(12e6))
     chosen = next(c for c in plan.candidates if c.split_index == plan.split_index)
     assert chosen.frame_rate_hz == pytest.approx(max(c.frame_rate_hz for c in plan.candidates))
 
 
-def test_images_that_wait_are_done_by_the_robot_only_where_that_is_foreseen() -> None:
+def test_images_are_computed_locally_during_a_wait_only_if_the_wait_is_predictable() -> None:
     def waits(**values) -> float:
         planner = Planner(PROFILE, replace(RAW, frame_rate_hz=20.0, waiting_share=0.0))
         return planner.plan(estimate(**values)).local_if_wait_s
