@@ -9,11 +9,12 @@ import math
 
 import numpy as np
 import pytest
-from worlds import system
+from worlds import measured, system
 
 from dynsplit_ros.estimators.rate import RATE_SHARES
 from dynsplit_ros.planner import Planner, PlannerConstraints, SystemEstimate
 from dynsplit_ros.planner.latency import BitTime
+from dynsplit_ros.profile.profile import merge
 
 PROFILE = system()
 CUTS = len(PROFILE.cuts)
@@ -133,6 +134,37 @@ def test_the_answer_timeout_leaves_a_usual_answer_time_and_ends_before_the_bound
                   + chosen.answer_s)
         longest_s = max(3 * wait_s, 0.2)
         assert 1.5 * wait_s < plan.answer_timeout_s <= max(longest_s, 1.5 * wait_s + 0.02)
+
+
+def timeout_s(slow_s: float, finish_s: float) -> tuple[float, float]:
+    """
+    Return the answer timeout and the usual wait.
+
+    A transfer usually takes 0.1 s, but 0.1 s + ``slow_s`` for two of five rates. The rest of the wait takes 0.3 s and a
+    tail. The robot finishes a frame in ``finish_s``.
+    """
+    edge = measured()
+    tail_s, codec = edge.cuts[0].tail_s[1], edge.cuts[0].codecs['raw']
+    profile = merge(edge.scaled(finish_s / tail_s), edge)
+    time_s = np.where(np.arange(len(RATE_SHARES)) < 0.4 * len(RATE_SHARES), 0.1 + slow_s, 0.1)
+    rates_bps = 8 * (codec.payload_bytes[1] + edge.answer_bytes) / time_s
+    plan = Planner(profile, replace(RAW, pinned_split=0)).plan(estimate(rates_bps=rates_bps, rtt_s=0.3))
+    return plan.answer_timeout_s, 0.1 + 0.3 + tail_s + codec.decode_s[1]
+
+
+def test_the_answer_timeout_is_short_where_finishing_costs_less_than_a_slow_transfer() -> None:
+    after_s, usual_s = timeout_s(slow_s=0.5, finish_s=0.2)
+    assert after_s == pytest.approx(1.5 * usual_s + 0.02)
+
+
+def test_the_answer_timeout_lasts_as_long_as_a_slow_transfer_where_finishing_costs_more() -> None:
+    after_s, usual_s = timeout_s(slow_s=0.25, finish_s=0.3)
+    assert after_s == pytest.approx(usual_s + 0.25) and after_s > 1.5 * usual_s + 0.02
+
+
+def test_the_robot_finishes_a_frame_within_the_longest_wait() -> None:
+    after_s, usual_s = timeout_s(slow_s=0.29, finish_s=0.38)
+    assert after_s == pytest.approx(3 * usual_s - 1.5 * 0.38 - 0.02) and after_s > 1.5 * usual_s + 0.02
 
 
 def test_answer_timeout_s_replaces_the_answer_timeout() -> None:
