@@ -10,24 +10,27 @@ from dynsplit_ros.planner.choices import Array, Choices
 from dynsplit_ros.planner.constraints import PlannerConstraints
 from dynsplit_ros.planner.latency import Prediction, SystemEstimate
 
-#: Largest standard deviation of a machine's factor (natural logarithm) that counts as a fluctuation. An estimate with a
-#: larger one was never measured or has just changed; hysteresis does not apply to the rest of it.
+#: Largest standard deviation of a machine's factor (natural logarithm) that counts as a fluctuation: computation times
+#: vary by about 3 %. A larger deviation means that the factor was never measured or has just changed; to wait until it
+#: is known would keep a worse choice for seconds.
 _MACHINE_FLUCTUATION = 0.03
-#: The same for the link's rate. Larger doubt is already in the expected latencies, and waiting for more measurements
-#: would cost frames.
+#: The same for the link's rate. The expected latencies already count a larger deviation. A larger value delays the
+#: reaction to a step of the rate, a smaller one lets a noisy rate change the split.
 _LINK_FLUCTUATION = 0.10
-#: A rate that moved this far (natural logarithm) since the choice in force was last the best has changed: the doubt
-#: about the rate no longer delays a change of choice.
+#: A change of the rate (natural logarithm) since the choice in force was last the best: beyond it, the deviation of the
+#: rate no longer delays a change of choice. A smaller value takes fluctuations for changes.
 _RATE_CHANGE = 0.5
-#: A missed gain of this many predicted latencies overrules the doubt. Less makes choices flap, more keeps a worse one.
+#: Missed gains of this many predicted latencies overrule the deviation of the gain. Fewer let the choice flap, more
+#: keep a worse one for longer.
 _MISSED_LATENCIES = 2.0
-#: Longest time, in seconds, for which one look at the choices accounts.
+#: Longest time, in seconds, for whose frames one comparison counts missed gains. Without it, the first comparison after
+#: a long silence overrules every deviation.
 _LONGEST_LOOK_S = 1.0
 
 
 class Hysteresis:
     """
-    Holds the choice in force until another one gains more than the doubt about the gain, or until missed gains add up.
+    Keeps the choice in force until another one gains more than the uncertainty of the gain, or missed gains add up.
 
     ``missed_s`` is the sum of the gains missed so far (s), ``looked_s`` when the choices were last compared.
     """
@@ -72,7 +75,7 @@ class Hysteresis:
         self.confirm(estimate.now_s)
 
     def _miss(self, net_gain_s: float, now_s: float) -> None:
-        """Add up what is missed by not changing: the net gain of each frame since the last look."""
+        """Add the net gain that each frame since the last comparison missed."""
         frames = self.constraints.frame_rate_hz * min(_LONGEST_LOOK_S, now_s - self.looked_s)
         self.missed_s = max(0.0, self.missed_s + frames * net_gain_s)
         self.looked_s = now_s
@@ -97,7 +100,7 @@ class Hysteresis:
     def _why_not(self, current: int | None, estimate: SystemEstimate) -> str:
         """Return why the choice in force cannot stay."""
         if current is None:
-            return 'first choice by these settings'
+            return 'first choice with these settings'
         if not estimate.alive:
             return 'the edge does not answer'
         if self.constraints.pinned_split >= 0:
