@@ -197,7 +197,8 @@ class CameraPolicy:
     - One payload at a time is on the link (sent, not acknowledged), and at most ``max_unanswered`` frames wait for
       their answers. A payload that is ready sooner waits.
     - A frame without an answer after its timeout, or when the edge is silent, or refused by the edge, is finished on
-      the robot. No new head starts meanwhile. An answer that comes before that is done is still taken.
+      the robot. No new head starts meanwhile. An answer that comes before that is done is still taken. A frame whose
+      timeout would pass during local inference of the next image is finished before that.
     - After a frame that the edge failed, frames are local until a decision takes that frame into account.
     - A head that would take longer than the whole latency which a new decision promises is interrupted once, and
       started again with that decision.
@@ -466,6 +467,7 @@ class CameraPolicy:
     def _act(self, now_s: float) -> list[Action]:
         """Do what time and the new state allow, and return all actions of this event."""
         self._release_payload(now_s)
+        self._finish_before_local(now_s)
         due_s = self._expire(now_s)
         self._finish_next(now_s)
         wake_s = min(due_s, self._start_next(now_s))
@@ -629,6 +631,21 @@ class CameraPolicy:
                 else:
                     due_s = min(due_s, frame.deadline_s)
         return due_s
+
+    def _finish_before_local(self, now_s: float) -> None:
+        """
+        Give up frames that would time out during the local inference of the next image.
+
+        The robot would then work on both at half speed, and the newer frame would be done before it may be delivered.
+        """
+        latest = self._decision
+        if self._waiting is None or self._head is not None or self._choose is not None or latest is None:
+            return
+        if latest.split_index == self._local_index:
+            local_s = self._scheduler.remaining_s(latest.choice, 0.0)
+            for frame in self._unanswered.values():
+                if frame.deadline_s < now_s + local_s:
+                    self._give_up(frame, 'local inference comes next, and it would not be answered before', now_s)
 
     def _give_up(self, frame: FrameRecord, reason: str, now_s: float) -> None:
         """Have a frame finished here, unless that is under way."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 import math
 
 from hypothesis import given, settings, strategies as st
@@ -326,6 +327,19 @@ def test_no_head_starts_while_a_frame_is_finished() -> None:
     assert Prepare in kinds(camera.finish(frame))
 
 
+@pytest.mark.parametrize('waited_s, first', [(0.6, Prepare), (0.8, Finish)])
+def test_a_frame_that_would_time_out_during_local_inference_is_finished_before_it(waited_s, first) -> None:
+    """Local inference takes 0.3 s and the answer timeout is 1 s: both at once would take twice as long."""
+    camera = Camera()
+    camera.compute(head_s=0.3)
+    camera.decide(OFFLOAD)
+    frame = camera.send(head_s=0.3)
+    camera.decide(SplitDecision(LOCAL, '', 0.0), after_s=waited_s)
+    assert kinds(camera.image()) == [first]
+    if first is Finish:
+        assert kinds(camera.finish(frame)) == [Deliver, Report, Prepare]
+
+
 def test_an_answer_may_come_while_its_frame_is_finished() -> None:
     camera = Camera(OFFLOAD)
     frame = camera.send()
@@ -534,7 +548,7 @@ def test_each_frame_may_be_interrupted_once() -> None:
 def test_a_head_that_was_interrupted_for_an_edge_that_fails_meanwhile_is_local_again() -> None:
     camera = Camera()
     camera.compute(head_s=60.0)
-    camera.decide(OFFLOAD)
+    camera.decide(replace(OFFLOAD, answer_timeout_s=100.0))
     sent = camera.send()
     camera.decide(SplitDecision(LOCAL, '', 0.0))
     camera.image()
