@@ -88,8 +88,8 @@ def load_model(
                       dict(kwargs or {}), task, download)
     model = _source(name)(request)
     model.module.eval()
-    for parameter in model.module.parameters():  # a scripted module has no requires_grad_
-        parameter.requires_grad_(False)
+    for parameter in model.module.parameters():  # requires_grad_ is not for scripted modules and lazy parameters
+        parameter.requires_grad = False
     _set_preprocessing(model, resize, crop_fraction, interpolation, channels, mean, std)
     if labels is not None:
         model.labels = list(labels)
@@ -185,6 +185,7 @@ def _found_scores(model: LoadedModel) -> str:
     images = torch.from_numpy(generator.integers(0, 256, (2, *model.image_shape), dtype=np.uint8))
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(model.seed)  # the first run of a lazy module draws its parameters
             outputs = [first_output(model.module(model.normalise(part))) for part in torch.split(images, min(limit, 2))]
         values = torch.cat(outputs).float()
     except Exception:  # SplitModel runs the module next, and says what is wrong with it

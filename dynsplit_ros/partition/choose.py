@@ -10,7 +10,7 @@ the module's own for two images of different content and, where the module takes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 import logging
 from typing import Any
@@ -57,8 +57,6 @@ def choose_trace(model: LoadedModel, cut: bool, leaves: Sequence[str]) -> tuple[
                 found = attempt.trace()
                 analysis = Analysis(found.root, found.graph, reference.images[0], attempt.batched)
                 reference.check(found, analysis, attempt.batched)
-                if attempt.only_decoding:
-                    _check_decoding(found, analysis)
         except Exception as error:
             if isinstance(error, _DifferError):
                 reference.check_repeats()
@@ -68,7 +66,7 @@ def choose_trace(model: LoadedModel, cut: bool, leaves: Sequence[str]) -> tuple[
             model.max_batch = 1
         if found.kept:
             _logger.warning('%s: the code of %s cannot be traced, so it stays whole', model.name, ', '.join(found.kept))
-        return found, analysis
+        return replace(found, tracer=attempt.tracer), analysis
     reason, *others = (f'with {tracer}, {reason}' for tracer, reason in failures.items())
     raise UntraceableError(
         f'{model.name} cannot be cut: {reason}{"".join(f"; nor {other[:300]}" for other in others)}; name the submodule'
@@ -83,12 +81,11 @@ class _DifferError(DynsplitError):
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A way to a trace; ``only_decoding``: what it keeps whole may only be the end of the network."""
+    """A way to a trace, and whether that is for any batch or for single images."""
 
     tracer: str
     trace: Callable[[], Trace]
     batched: bool
-    only_decoding: bool = False
 
 
 def _attempts(model: LoadedModel, leaves: Sequence[str], batched: bool) -> Iterator[_Attempt]:
@@ -97,8 +94,8 @@ def _attempts(model: LoadedModel, leaves: Sequence[str], batched: bool) -> Itera
     if symbolic:
         yield _Attempt('torch.fx', lambda: trace(pipeline_for(model), leaves), batched)
         if model.task == 'detection':
-            yield _Attempt('torch.fx', lambda: _trace_around(model, leaves), batched, only_decoding=True)
-    if not isinstance(model.module, fx.GraphModule):
+            yield _Attempt('torch.fx', lambda: _trace_trunk(model, leaves), batched)
+    if not isinstance(model.module, fx.GraphModule):  # an exported program already
         yield from _exports(model, batched and not model.image_list)
     if symbolic:
         yield _Attempt('torch.fx', lambda: _trace_around(model, leaves), batched)
@@ -106,17 +103,16 @@ def _attempts(model: LoadedModel, leaves: Sequence[str], batched: bool) -> Itera
 
 def _exports(model: LoadedModel, batched: bool) -> Iterator[_Attempt]:
     """Yield torch.export's ways: those that are kept on disk first, then for any batch, then for single images."""
-    sizes = [True, False] if batched else [False]
-    paths = {any_batch: exported.kept_path(model, any_batch) for any_batch in sizes}
+    paths = {size: exported.kept_path(model, size) for size in ([True, False] if batched else [False])}
 
     def program(make: Callable[..., nn.Module], *arguments: Any) -> Trace:
-        return trace(pipeline_for(model, make(*arguments)))
+        return trace(pipeline_for(model, make(model, *arguments)))
 
     for any_batch, path in paths.items():
         if path.is_file():
-            yield _Attempt('a kept program', partial(program, exported.load_kept, model, path), any_batch)
+            yield _Attempt('torch.export (kept)', partial(program, exported.load_kept, path), any_batch)
     for any_batch, path in paths.items():
-        yield _Attempt('torch.export', partial(program, exported.export, model, path, any_batch), any_batch)
+        yield _Attempt('torch.export', partial(program, exported.export, path, any_batch), any_batch)
 
 
 def _trace_around(model: LoadedModel, leaves: Sequence[str]) -> Trace:
@@ -132,13 +128,19 @@ def _trace_around(model: LoadedModel, leaves: Sequence[str]) -> Trace:
             kept.append(error.submodule)
 
 
-def _check_decoding(found: Trace, analysis: Analysis) -> None:
-    """Raise unless what the trace keeps whole is the end of a detector, with less than half of its multiply-adds."""
-    total = sum(value.macs for value in analysis.values.values())
-    for node in analysis.nodes:
-        if node.op == 'call_module' and own_name(str(node.target)) in found.kept:
-            if analysis.values[node].macs > total / 2 or any(user.op != 'output' for user in node.users):
-                raise DynsplitError(f'submodule {own_name(str(node.target))!r} is not the end of the network')
+def _trace_trunk(model: LoadedModel, leaves: Sequence[str]) -> Trace:
+    """Trace a detector with torch.fx and keep its decoding whole: the end of the network, with few of its weights."""
+    found = _trace_around(model, leaves)
+    for node in found.graph.nodes:
+        if node.op == 'call_module' and (name := own_name(str(node.target))) in found.kept:
+            share = _weights(model.module.get_submodule(name)) / max(_weights(model.module), 1)
+            if share > 0.5 or any(user.op != 'output' for user in node.users):
+                raise DynsplitError(f'submodule {name!r} is more than the decoding of boxes')
+    return found
+
+
+def _weights(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 class _Reference:

@@ -92,6 +92,9 @@ def export(model: LoadedModel, path: Path, any_batch: bool) -> nn.Module:
     values = model.normalise(seeded_image(model.input_size, 2 if any_batch else 1, channels=model.image_shape[0]))
     shapes = ({0: torch.export.Dim('batch')},) if any_batch else None
     with torch.no_grad(), _quiet():
+        # A module may keep what it made for the last size of a batch, as YOLO's head does with its anchors. After one
+        # image, a program for any batch makes that itself, and one for single images finds it made.
+        model.whole(seeded_image(model.input_size))
         try:
             program = torch.export.export(_Exportable(model), (values,), dynamic_shapes=shapes, strict=False)
         except Exception as error:  # whatever the module's code, or torch's idea of it, raises
@@ -133,7 +136,8 @@ def _keep(program: Any, path: Path) -> None:
         unfinished.replace(path)
     except Exception as error:  # no room, or a program that has no file format: it is exported at each start
         _logger.info('the exported program was not kept in %s (%s)', path, error)
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
     finally:
         program.state_dict.update(weights)
 

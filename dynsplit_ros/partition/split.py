@@ -134,6 +134,8 @@ class SplitModel:
 
         trace, self._analysis = choose_trace(model, cut, leaves)
         self._root = trace.root
+        #: How the model was traced, and what stays whole because it could not be.
+        self.tracer = ', '.join((trace.tracer, *(f'{name} whole' for name in trace.kept)))
         self._lives: list[tuple[int, Live]] = []
         self.positions: tuple[Cut, ...] = self._list_positions(trace.names)
         self._mark_candidates(choose=cut)

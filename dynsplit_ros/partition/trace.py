@@ -31,13 +31,15 @@ class Trace:
     """
     A pipeline, its graph, and the name of each node in the model's module hierarchy.
 
-    ``kept`` are the paths of submodules that stay whole because their code cannot be traced.
+    ``kept`` are the paths of submodules that stay whole because their code cannot be traced. ``tracer`` is the name of
+    the tracer.
     """
 
     root: nn.Module
     graph: fx.Graph
     names: Mapping[fx.Node, str]
     kept: tuple[str, ...] = ()
+    tracer: str = 'torch.fx'
 
 
 def iadd(held: Any, other: Any) -> Any:

@@ -195,5 +195,5 @@ def _input(path: Path, program: Any) -> tuple[tuple[int, int, int], int | None]:
             )
         return shape, 1
     bound = program.range_constraints[batch.node.expr].upper
-    limit = int(bound) if bound.is_number and int(bound) < 2**31 else None
+    limit = int(bound) if bound.is_Integer and bound < 2**31 else None
     return shape, limit
