@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 import importlib
 import importlib.util
 import json
@@ -38,120 +39,98 @@ MEMORY_LIMIT_BYTES = 6 * 2**30
 _PLACE = re.compile(r'(<!-- models -->\n).*?(<!-- end -->)', re.DOTALL)
 
 
-def models() -> Iterator[tuple[str, str, int, str]]:
-    """Yield package, name, side of the image in pixels, and task."""
+@dataclass(frozen=True)
+class Entry:
+    """A model of the table: what ``load_model`` is given."""
+
+    package: str
+    name: str
+    task: str
+    side: int
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What distinguishes a row from the others."""
+        return self.package, self.name, self.task
+
+    @property
+    def model(self) -> str:
+        """The name of the model for ``load_model``."""
+        if self.package == 'open_clip':
+            return 'bench.models:open_clip_visual'
+        return self.name if self.package == 'torchvision' else f'{self.package}:{self.name}'
+
+
+#: Small configurations: the graph is that of the large ones, but shorter.
+_SMALL = {'hidden_size': 48, 'num_hidden_layers': 2, 'num_attention_heads': 4, 'intermediate_size': 96}
+_RESNET = {'model_type': 'resnet', 'embedding_size': 16, 'hidden_sizes': [16, 32, 64, 64], 'depths': [1, 1, 1, 1],
+           'out_features': ['stage4']}  # fmt: skip
+_DETR = {'d_model': 32, 'encoder_layers': 1, 'decoder_layers': 1, 'encoder_ffn_dim': 64, 'decoder_ffn_dim': 64,
+         'encoder_attention_heads': 4, 'decoder_attention_heads': 4, 'num_queries': 10, 'use_timm_backbone': False,
+         'use_pretrained_backbone': False, 'backbone': None, 'backbone_config': _RESNET}  # fmt: skip
+
+
+def models() -> Iterator[Entry]:
+    """Yield the models of the table."""
     for name in (
         'alexnet', 'convnext_tiny', 'densenet121', 'efficientnet_b0', 'googlenet', 'mnasnet1_0', 'mobilenet_v2',
         'mobilenet_v3_small', 'regnet_y_400mf', 'resnet18', 'shufflenet_v2_x1_0', 'squeezenet1_1', 'swin_t', 'vit_b_32',
     ):  # fmt: skip
-        yield 'torchvision', name, 64, 'classification'
+        yield Entry('torchvision', name, 'classification', 64)
     for name in ('deeplabv3_mobilenet_v3_large', 'lraspp_mobilenet_v3_large'):
-        yield 'torchvision', name, 64, 'segmentation'
+        yield Entry('torchvision', name, 'segmentation', 64)
     for name in ('fasterrcnn_mobilenet_v3_large_320_fpn', 'ssdlite320_mobilenet_v3_large'):
-        yield 'torchvision', name, 320, 'detection'
+        yield Entry('torchvision', name, 'detection', 320)
     for name in (
         'cspresnet50', 'dla34', 'edgenext_xx_small', 'efficientnet_lite0', 'efficientvit_b0', 'ese_vovnet19b_dw',
         'ghostnet_100', 'hrnet_w18_small', 'lcnet_050', 'mobilenetv4_conv_small', 'mobilevit_xxs', 'poolformer_s12',
-        'repvgg_a0', 'resnet10t', 'starnet_s1',
+        'repvgg_a0', 'resnet10t', 'starnet_s1', 'deit_tiny_patch16_224',
     ):  # fmt: skip
-        yield 'timm', name, 96, 'classification'
-    for name in ('deit_tiny_patch16_224', 'levit_128s', 'tiny_vit_5m_224'):
-        yield 'timm', name, 224, 'classification'
-    for name in (
-        'Beit', 'Bit', 'ConvNext', 'Dinov2', 'EfficientNet', 'MobileNetV2', 'MobileViT', 'PoolFormer', 'RegNet',
-        'ResNet', 'Swin', 'ViT',
-    ):  # fmt: skip
-        yield 'transformers', name, 64, 'classification'
-    for name in ('MobileViT', 'Segformer'):
-        yield 'transformers', name, 64, 'segmentation'
-    for name in ('ConditionalDetr', 'Detr', 'RTDetr', 'Yolos'):
-        yield 'transformers', name, 64, 'detection'
+        yield Entry('timm', name, 'classification', 96)
+    for name in ('levit_128s', 'tiny_vit_5m_224'):
+        yield Entry('timm', name, 'classification', 224)
+    for name in ('bit', 'convnext', 'efficientnet', 'mobilenet_v2', 'poolformer', 'regnet', 'resnet'):
+        yield Entry('transformers', name, 'classification', 64)
+    for name in ('beit', 'dinov2', 'vit'):
+        yield Entry('transformers', name, 'classification', 64, {**_SMALL, 'image_size': 64})
+    yield Entry('transformers', 'mobilevit', 'classification', 64, {'image_size': 64})
+    swin = {'embed_dim': 24, 'depths': [2, 2], 'num_heads': [2, 4], 'window_size': 4, 'image_size': 64}
+    yield Entry('transformers', 'swin', 'classification', 64, swin)
+    yield Entry('transformers', 'mobilevit', 'segmentation', 64, {'image_size': 64})
+    yield Entry('transformers', 'segformer', 'segmentation', 64)
+    yield Entry('transformers', 'detr', 'detection', 64, _DETR)
+    yield Entry('transformers', 'conditional_detr', 'detection', 64, _DETR)
+    yield Entry('transformers', 'rt_detr', 'detection', 64)
+    yield Entry('transformers', 'yolos', 'detection', 64, {**_SMALL, 'image_size': [64, 64]})
     for name in ('yolov5n', 'yolov8n', 'yolo11n', 'yolo11n-seg', 'yolo11n-pose', 'yolo11n-obb'):
-        yield 'ultralytics', name, 96, 'detection'
-    yield 'ultralytics', 'yolo11n-cls', 96, 'classification'
+        yield Entry('ultralytics', name, 'detection', 96)
+    yield Entry('ultralytics', 'yolo11n-cls', 'classification', 96)
     for name in ('DeepLabV3', 'FPN', 'Linknet', 'MAnet', 'PAN', 'PSPNet', 'Segformer', 'Unet', 'UnetPlusPlus'):
-        yield 'segmentation_models_pytorch', name, 128, 'segmentation'
-    yield 'open_clip', 'RN50', 224, 'other'
-    yield 'open_clip', 'ViT-S-32', 224, 'other'
-    yield 'open_clip', 'MobileCLIP-S1', 256, 'other'
+        yield Entry('segmentation_models_pytorch', name, 'segmentation', 128, {'encoder_name': 'resnet18'})
+    for name, side in (('RN50', 224), ('ViT-S-32', 224), ('MobileCLIP-S1', 256)):
+        yield Entry('open_clip', name, 'other', side, {'name': name})
 
 
-def build(package: str, name: str, task: str, side: int) -> nn.Module:
-    """Return a model of a package other than torchvision, from its configuration; a factory for ``load_model``."""
-    made: nn.Module = globals()[f'_{package}'](name, task, side)
-    return made
-
-
-def _timm(name: str, task: str, side: int) -> nn.Module:
-    timm = importlib.import_module('timm')
-    made: nn.Module = timm.create_model(name, pretrained=False)
-    return made
-
-
-#: Small configurations: the graph is the same as that of the large ones, but for its length.
-_SMALL: dict[str, dict[str, Any]] = {
-    'Beit': {'hidden_size': 48, 'num_hidden_layers': 2, 'num_attention_heads': 4, 'intermediate_size': 96},
-    'Dinov2': {'hidden_size': 48, 'num_hidden_layers': 2, 'num_attention_heads': 4},
-    'ViT': {'hidden_size': 48, 'num_hidden_layers': 2, 'num_attention_heads': 4, 'intermediate_size': 96},
-    'Swin': {'embed_dim': 24, 'depths': [2, 2], 'num_heads': [2, 4], 'window_size': 4},
-    'Yolos': {'hidden_size': 48, 'num_hidden_layers': 2, 'num_attention_heads': 4, 'intermediate_size': 96},
-}
-_DETR = {'d_model': 32, 'encoder_layers': 1, 'decoder_layers': 1, 'encoder_ffn_dim': 64, 'decoder_ffn_dim': 64,
-         'encoder_attention_heads': 4, 'decoder_attention_heads': 4, 'num_queries': 10}  # fmt: skip
-
-
-def _transformers(name: str, task: str, side: int) -> nn.Module:
-    transformers = importlib.import_module('transformers')
-    ending = {'classification': 'ImageClassification', 'segmentation': 'SemanticSegmentation',
-              'detection': 'ObjectDetection'}[task]
-    settings = dict(_SMALL.get(name, {}))
-    if name in ('Beit', 'Dinov2', 'MobileViT', 'Swin', 'ViT'):
-        settings['image_size'] = side
-    if name == 'Yolos':
-        settings['image_size'] = [side, side]
-    if name in ('ConditionalDetr', 'Detr'):
-        backbone = transformers.ResNetConfig(
-            embedding_size=16, hidden_sizes=[16, 32, 64, 64], depths=[1, 1, 1, 1], out_features=['stage4'])
-        settings = {**_DETR, 'use_timm_backbone': False, 'use_pretrained_backbone': False, 'backbone': None,
-                    'backbone_config': backbone}
-    config = getattr(transformers, f'{name}Config')(**settings)
-    made: nn.Module = getattr(transformers, f'{name}For{ending}')(config)
-    return made
-
-
-def _ultralytics(name: str, task: str, side: int) -> nn.Module:
-    tasks = importlib.import_module('ultralytics.nn.tasks')
-    kinds = {'seg': 'SegmentationModel', 'pose': 'PoseModel', 'obb': 'OBBModel', 'cls': 'ClassificationModel'}
-    made: nn.Module = getattr(tasks, kinds.get(name.partition('-')[2], 'DetectionModel'))(f'{name}.yaml', verbose=False)
-    return made
-
-
-def _segmentation_models_pytorch(name: str, task: str, side: int) -> nn.Module:
-    package = importlib.import_module('segmentation_models_pytorch')
-    made: nn.Module = getattr(package, name)('resnet18', encoder_weights=None, classes=5)
-    return made
-
-
-def _open_clip(name: str, task: str, side: int) -> nn.Module:
+def open_clip_visual(name: str) -> nn.Module:
+    """Return the image side of a model of open_clip; a factory for ``load_model``."""
     made: nn.Module = importlib.import_module('open_clip').create_model(name, pretrained=None).visual
     return made
 
 
-def measure(package: str, name: str, side: int, task: str) -> dict[str, Any]:
+def measure(entry: Entry) -> dict[str, Any]:
     """Load and split one model in this process, and return its row of the table."""
     from dynsplit_ros import load_model, SplitModel
     from dynsplit_ros.errors import DynsplitError, in_short
 
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     torch.set_num_threads(1)
-    row: dict[str, Any] = {'package': package, 'name': name, 'task': task, 'side': side}
-    own = package != 'torchvision'
+    row = _row(entry)
     try:
-        model = load_model(
-            'bench.models:build' if own else name, weights='none', task=task if own else None,
-            input_size=None if name.startswith('ssd') else (side, side),
-            kwargs={'package': package, 'name': name, 'task': task, 'side': side} if own else None)
-        model.name = name
+        size = None if entry.name.startswith('ssd') else (entry.side, entry.side)  # it has one size
+        model = load_model(entry.model, task=None if entry.package == 'torchvision' else entry.task, input_size=size,
+                           kwargs=entry.kwargs, weights='none')
+        model.name = entry.name
         start_s = time.perf_counter()
         split = SplitModel(model)
         row['load_s'] = time.perf_counter() - start_s
@@ -179,7 +158,7 @@ def _exact_cuts(split: Any, cuts: list[Any], batch: int) -> int:
     from dynsplit_ros.partition.analysis import seeded_image
     from dynsplit_ros.partition.choose import same_tensors
 
-    images = [seeded_image(split.model.input_size, batch, seed) for seed in (11, 12)]
+    images = [seeded_image(split.model.input_size, batch, seed, split.model.image_shape[0]) for seed in (11, 12)]
     expected = [split.whole(image) for image in images]
     return sum(all(same_tensors(split.tail(cut)(split.head(cut)(image)), outputs)
                    for image, outputs in zip(images, expected)) for cut in cuts)
@@ -211,40 +190,37 @@ def main() -> int:
     parser = argument_parser(__doc__ or '')
     parser.add_argument('--only', default='', metavar='PATTERN', help='models in whose "package name" this is found')
     parser.add_argument('--page', type=Path, help='put the table between the marks of this page')
-    parser.add_argument('--one', nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument('--one', nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    entries = {entry.key: entry for entry in models()}
     if arguments.one:
-        package, name, side, task = arguments.one
-        print(json.dumps(measure(package, name, int(side), task)))
+        print(json.dumps(measure(entries[tuple(arguments.one)])))
         return 0
-    wanted = list(models())
-    missing = sorted({package for package, *_ in wanted if importlib.util.find_spec(package) is None})
+    missing = sorted({key[0] for key in entries if importlib.util.find_spec(key[0]) is None})
     for package in missing:
         print(f'{package} is not installed: its models are left out')
     rows = _kept_rows(arguments.json)
+    for key, entry in entries.items():
+        if entry.package not in missing and re.search(arguments.only, f'{entry.package} {entry.name}'):
+            rows[key] = _in_own_process(entry)
+            print(json.dumps(rows[key]), flush=True)
+            _save(rows, arguments.json)
+    chosen = [rows[key] for key in entries if key in rows]
     figures = Figures()
-    for package, name, side, task in wanted:
-        if package in missing or not re.search(arguments.only, f'{package} {name}'):
-            continue
-        row = rows[package, name, task] = _in_own_process(package, name, side, task)
-        print(json.dumps(row), flush=True)
-        figures.extra['models'] = [rows[key] for key in _order(wanted) if key in rows]
-        _save(figures, arguments.json)
-    chosen = [rows[key] for key in _order(wanted) if key in rows]
     figures.extra = {'models': chosen, 'missing': missing}
     figures.add('models', len(chosen), '', '>= 60')
     figures.add('models that load and are exact at each cut', 100 * sum(map(exact, chosen)) / max(len(chosen), 1), '%',
                 '>= 95')
-    figures.add('models that are not exact and have no sentence that says why',
-                sum(not exact(row) and row.get('error', 'raised').startswith('raised') for row in chosen), '', '== 0')
+    unexplained = sum(not exact(row) and row.get('error', 'raised').startswith('raised') for row in chosen)
+    figures.add('models that are not exact and have no sentence that says why', unexplained, '', '== 0')
     if arguments.page:
-        text = arguments.page.read_text()
-        arguments.page.write_text(_PLACE.sub(lambda place: place[1] + '\n' + table(chosen) + '\n' + place[2], text))
+        page = arguments.page.read_text()
+        arguments.page.write_text(_PLACE.sub(lambda place: f'{place[1]}\n{table(chosen)}\n{place[2]}', page))
     return figures.finish(arguments.json)
 
 
-def _order(wanted: list[tuple[str, str, int, str]]) -> list[tuple[str, str, str]]:
-    return [(package, name, task) for package, name, _, task in wanted]
+def _row(entry: Entry) -> dict[str, Any]:
+    return {'package': entry.package, 'name': entry.name, 'task': entry.task, 'side': entry.side}
 
 
 def _kept_rows(path: Path | None) -> dict[tuple[str, str, str], dict[str, Any]]:
@@ -254,28 +230,25 @@ def _kept_rows(path: Path | None) -> dict[tuple[str, str, str], dict[str, Any]]:
     return {(row['package'], row['name'], row['task']): row for row in rows}
 
 
-def _save(figures: Figures, path: Path | None) -> None:
+def _save(rows: dict[tuple[str, str, str], dict[str, Any]], path: Path | None) -> None:
     """Write the rows so far, so that a run that is ended loses one model at most."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(figures.extra, indent=1) + '\n')
+        path.write_text(json.dumps({'models': list(rows.values())}, indent=1) + '\n')
 
 
-def _in_own_process(package: str, name: str, side: int, task: str) -> dict[str, Any]:
+def _in_own_process(entry: Entry) -> dict[str, Any]:
     """Measure one model in a process of its own; one that is killed has an error in its row."""
-    row: dict[str, Any] = {'package': package, 'name': name, 'task': task, 'side': side}
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
     try:
-        done = subprocess.run(
-            [sys.executable, '-W', 'ignore', '-m', 'bench.models', '--one', package, name, str(side), task],
-            capture_output=True, text=True, timeout=TIME_LIMIT_S, cwd=ROOT, env=environment)
+        done = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'bench.models', '--one', *entry.key],
+                              capture_output=True, text=True, timeout=TIME_LIMIT_S, cwd=ROOT, env=environment)
     except subprocess.TimeoutExpired:
-        return {**row, 'error': f'raised nothing in {TIME_LIMIT_S} s'}
-    last = done.stdout.strip().rpartition('\n')[2]
+        return {**_row(entry), 'error': f'raised nothing in {TIME_LIMIT_S} s'}
     try:
-        measured: dict[str, Any] = json.loads(last)
+        measured: dict[str, Any] = json.loads(done.stdout.strip().rpartition('\n')[2])
     except ValueError:
-        return {**row, 'error': f'raised exit code {done.returncode}: {done.stderr[-300:]}'}
+        return {**_row(entry), 'error': f'raised exit code {done.returncode}: {done.stderr[-300:]}'}
     return measured
 
 

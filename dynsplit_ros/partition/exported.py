@@ -89,12 +89,13 @@ def export(model: LoadedModel, path: Path, any_batch: bool) -> nn.Module:
     :param any_batch: for batches of any size; otherwise for single images.
     :raises UntraceableError: when the code cannot be followed.
     """
-    values = model.normalise(seeded_image(model.input_size, 2 if any_batch else 1, channels=model.image_shape[0]))
+    images = seeded_image(model.input_size, 2 if any_batch else 1, channels=model.image_shape[0])
+    values = model.normalise(images)
     shapes = ({0: torch.export.Dim('batch')},) if any_batch else None
     with torch.no_grad(), _quiet():
         # A module may keep what it made for the last size of a batch, as YOLO's head does with its anchors. After one
         # image, a program for any batch makes that itself, and one for single images finds it made.
-        model.whole(seeded_image(model.input_size))
+        model.whole(images[:1])
         try:
             program = torch.export.export(_Exportable(model), (values,), dynamic_shapes=shapes, strict=False)
         except Exception as error:  # whatever the module's code, or torch's idea of it, raises

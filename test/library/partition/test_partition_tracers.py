@@ -269,7 +269,6 @@ class Decides(nn.Module):
         (KeywordOnly, 'cannot run on a float32 image'),
         (Nothing, 'returns no tensor'),
         (Decides, 'if x.mean'),
-        (lambda: body().half(), 'cannot run on a float32 image'),
         (lambda: body(channels=5), 'cannot run on a float32 image'),
         (lambda: body().to('meta'), 'meta device'),
     ],
