@@ -161,8 +161,8 @@ MODEL = (
               minimum=-1000.0, maximum=1000.0),
     Parameter('std', [0.0, 0.0, 0.0], 'Standard deviation of each channel of an image scaled to 0 to 1; 0 takes the '
               "model's own mean and std. Must be the same on robot and edge.", minimum=0.0, maximum=1000.0),
-    Parameter('leaves', [''], 'Class names or paths of submodules that the partition keeps '
-              'whole. Must be the same on robot and edge.', locked=True),
+    Parameter('leaves', [''], 'Class names or paths of submodules that the partition keeps whole. Must be the same on '
+              'robot and edge.', locked=True),
     Parameter('cut', True, 'Split the model at cuts. If false, only full offloading and local inference remain, and '
               'any module works. Must be the same on robot and edge.'),
     Parameter('input_size', [0, 0], "Height and width that images are resized to; [0, 0] takes the model's own. "
