@@ -5,7 +5,7 @@ How near the policy comes to oracles that know the future, and to the best fixed
 
 The greedy oracle chooses the least latency frame by frame; its bars are about the mean over frames. The look-ahead
 oracle chooses the best sequence of choices; its bars are about the mean over images, in which a dropped image counts
-with the latency of the frame that replaced it.
+with the latency of the frame before it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dynsplit_ros.profile.profile import CodecProfile, CutProfile, merge, Profil
 from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings
 from dynsplit_ros.simulation.compare import Job, run_all, summarise
 from dynsplit_ros.simulation.trace import constant, load_trace, markov, noisy, steps, Trace
-from dynsplit_ros.simulation.world import Run, Scenario
+from dynsplit_ros.simulation.world import images_of_frames, Run, Scenario
 
 MODELS = ('mobilenet_v2', 'efficientnet_b0', 'resnet50')
 #: The robot takes this many times as long as the edge.
@@ -68,7 +68,7 @@ class Outcome:
         return float(self.latency_s[(self.arrived_s >= since_s) & (self.arrived_s < until_s)].mean())
 
     def mean_per_image_s(self, since_s: float = 0.0) -> float:
-        """Mean over images, where a dropped one counts with the latency of the frame that replaced it."""
+        """Mean over images, where a dropped one counts with the latency of the frame before it."""
         return float(np.average(self.latency_s, weights=self.images * (self.arrived_s >= since_s)))
 
     def p95_s(self) -> float:
@@ -88,7 +88,7 @@ def outcome(job: Job, run: Run) -> Outcome:
     summary = summarise(run, job.scenario.duration_s, SETTLED_S)
     return Outcome(
         np.array([frame.arrived_s for frame in frames]), np.array([frame.latency_s for frame in frames]),
-        np.diff([frame.image for frame in frames], prepend=-1),
+        images_of_frames(frames),
         max(waits, default=0.0), summary.fell_back, summary.switches_per_minute, summary.probe_share, at_ten, later)
 
 

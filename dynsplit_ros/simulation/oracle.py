@@ -10,10 +10,10 @@ those of the simulation. The model leaves out probes, heartbeats, load reports a
 disturbances (pauses, bursts, lost messages). Its edge serves all robots in the order of arrival, not fairly. In a
 scenario with disturbances or other robots the sequence need not be the best one.
 
-The objective is the mean latency over all offered images. A dropped image counts with the latency of the frame that
-replaced it: otherwise a policy would gain from dropping images while frames are slow. The camera's rules hold. A head
-starts just early enough for its payload to find the link, or the edge, free. It waits for a newer image only within the
-share of the frame rate that the settings allow.
+The objective is the mean latency over all offered images. A dropped image counts with the latency of the frame before
+it, which kept the camera busy: otherwise a policy would gain from dropping images while frames are slow. The camera's
+rules hold. A head starts just early enough for its payload to find the link, or the edge, free. It waits for a newer
+image only within the share of the frame rate that the settings allow.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ WIDTH = 32
 #: Sequences of the least cost that are compared with each other, as a multiple of the width: many are alike.
 _COMPARED = 4
 
-#: One sequence of choices. ``cost_s`` is the sum of the latencies so far, ``saved_s`` the time that the camera may
-#: still spend on waiting for newer images. The other times are instants: until when robot and edge are busy; when the
-#: latest payload is acknowledged; the latest answers, newest first; when the latest answer enters the downlink, and
+#: One sequence of choices. ``cost_s`` is the sum of the latencies of all images before the latest frame, ``latency_s``
+#: that of the latest frame, which also counts for the images dropped after it. ``saved_s`` is the time that the camera
+#: may still spend on waiting for newer images. The other times are instants: until when robot and edge are busy; when
+#: the latest payload is acknowledged; the latest answers, newest first; when the latest answer enters the downlink, and
 #: until when the downlink is busy with and without it; the latest delivery; the start of the latest head. ``other``
 #: counts the other robots' frames that the edge has served, ``parent`` is the position in the log of the sequence
 #: without its latest frame.
@@ -124,7 +125,7 @@ class Search:
         for image in range(-1, self._images - 1):
             if image not in waiting:
                 continue
-            rows = _prune(np.concatenate(waiting.pop(image)), (image + 1) / self._future.frame_rate_hz, width)
+            rows = _prune(np.concatenate(waiting.pop(image)), image, self._future.frame_rate_hz, width)
             for successors in self._successors(rows):
                 successors['parent'] += logged
                 for reached in np.unique(successors['image']):
@@ -132,7 +133,7 @@ class Search:
             log.append(rows)
             logged += len(rows)
         ends = np.concatenate(waiting[self._images - 1])
-        return self._steps(ends[int(ends['cost_s'].argmin())], np.concatenate(log))
+        return self._steps(ends[int((ends['cost_s'] + ends['latency_s']).argmin())], np.concatenate(log))
 
     def _steps(self, row: Any, log: Rows) -> list[Step]:
         steps = []
@@ -210,7 +211,7 @@ class Search:
             after[name][sends] = value[sends]
         after['delivered_s'] = np.maximum(done_s, before['delivered_s'])
         after['latency_s'] = after['delivered_s'] - image / future.frame_rate_hz
-        after['cost_s'] += (image - before['image']) * after['latency_s']
+        after['cost_s'] += (image - np.maximum(before['image'], 0)) * before['latency_s']
         since_s = np.where(before['image'] < 0, 0.0, start_s - before['started_s'])
         saved_s = before['saved_s'] - waited_s + self._waiting_share * since_s
         after['saved_s'] = np.clip(saved_s, 0.0, 1 / future.frame_rate_hz) if self._waiting_share > 0 else 0.0
@@ -263,22 +264,26 @@ def _link_free_s(rows: Rows) -> Array:
     return np.asarray(np.maximum(rows['acknowledged_s'], rows['answers_s'][:, -1]))
 
 
-def _prune(rows: Rows, next_s: float, width: int | None) -> Rows:
+def _prune(rows: Rows, image: int, rate_hz: float, width: int | None) -> Rows:
     """
-    Return the rows worth keeping, of those with the same latest image; the next one arrives at ``next_s``.
+    Return the rows worth keeping, of those whose latest frame has this image.
 
     A row is left out if another one costs no more, is busy no longer, and can still wait as long. To be free earlier is
     no advantage by itself: the camera may then have to start on an older image.
     """
+    next_s = (image + 1) / rate_hz
     busy_s = np.maximum(np.column_stack((rows['robot_s'], _link_free_s(rows), rows['edge_s'])), next_s)
     answers_s = np.maximum(np.column_stack((rows['down_s'], rows['delivered_s'], rows['answers_s'][:, :-1])), next_s)
-    order = np.lexsort((-rows['saved_s'], *busy_s.T, rows['cost_s']))
+    # The latest frame counts at least for the images that arrive while it keeps the robot busy.
+    dropped = np.floor((busy_s[:, 0] - next_s) * rate_hz)
+    costs_s = np.column_stack((rows['cost_s'] + rows['latency_s'] * (1 + dropped), rows['cost_s'], rows['latency_s']))
+    order = np.lexsort((-rows['saved_s'], *busy_s.T, costs_s[:, 0]))
     if width is not None:
         order = order[: _COMPARED * width]
-    rows, busy_s, answers_s = rows[order], busy_s[order], answers_s[order]
-    # [i, j]: by how much row i is busy longer than row j, and whether j, which costs no more, is no worse than i.
+    rows, busy_s, ends_s = rows[order], busy_s[order], np.column_stack((costs_s[:, 1:], answers_s))[order]
+    # [i, j]: by how much row i is busy longer than row j, and whether j is no worse than i; of equal rows the first is.
     longer_s = busy_s[:, None, :] - busy_s[None, :, :]
-    no_worse = np.tri(len(rows), k=-1, dtype=bool)
-    no_worse &= (longer_s >= 0).all(axis=2) & (answers_s[:, None, :] >= answers_s[None, :, :]).all(axis=2)
+    no_worse = (longer_s >= 0).all(axis=2) & (ends_s[:, None, :] >= ends_s[None, :, :]).all(axis=2)
     no_worse &= rows['saved_s'][None, :] - longer_s.max(axis=2) >= rows['saved_s'][:, None]
+    no_worse &= np.tri(len(rows), k=-1, dtype=bool) | ~no_worse.T
     return np.asarray(rows[~no_worse.any(axis=1)][:width])

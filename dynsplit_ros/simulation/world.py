@@ -106,13 +106,12 @@ class Run:
         """
         Mean over all images offered at ``since_s`` or later, in seconds.
 
-        A dropped image counts with the latency of the frame that replaced it. The mean over frames would be better for
-        a policy that drops more images while frames are slow.
+        A dropped image counts with the latency of the frame before it, which kept the camera busy. The mean over frames
+        would be better for a policy that drops more images while frames are slow.
         """
-        images = np.diff([frame.image for frame in self.frames], prepend=-1)
-        counted = images * [frame.arrived_s >= since_s for frame in self.frames]
+        weights = images_of_frames(self.frames) * [frame.arrived_s >= since_s for frame in self.frames]
         latencies = [frame.latency_s for frame in self.frames]
-        return float(np.average(latencies, weights=counted)) if counted.any() else math.nan
+        return float(np.average(latencies, weights=weights)) if weights.any() else math.nan
 
     def estimate_bps(self, time_s: float) -> float:
         """Estimated rate of the link at an instant, 0 where it counts as lost; NaN where there is no estimate yet."""
@@ -122,6 +121,12 @@ class Run:
     def p95_s(self, since_s: float = 0.0) -> float:
         """95th percentile of the latency, in seconds."""
         return float(np.percentile(self.latencies(since_s), 95))
+
+
+def images_of_frames(frames: Sequence[FrameRecord]) -> NDArray[np.int_]:
+    """Return for how many images each frame counts: for its own and for those that were dropped after it."""
+    images = [frame.image for frame in frames]
+    return np.diff(images, append=images[-1] + 1) if images else np.zeros(0, dtype=int)
 
 
 class World:
