@@ -208,6 +208,8 @@ CAMERA = MODEL + (
         0.001,
         60.0,
     ),
+    Parameter('on_demand', False, 'Run the network only when the service infer is called, for the newest image. If '
+              'false, it runs for every image, and the service runs it once more.', dynamic=True),
     Parameter('classes', [''], "Classes that a prediction may name, by label or number; [''] allows all. The edge "
               'computes the others, too.', dynamic=True),
     Parameter('top_k', 5, 'Number of classes that a prediction names.', minimum=1, maximum=1000, dynamic=True),

@@ -36,8 +36,8 @@ ENDS = {
     'edge_load': ('edge_node', 'monitor_node'), 'edge_profile': ('edge_node', 'monitor_node'),
     'robot_profile': ('camera_node', 'monitor_node'), 'frame_timing': ('camera_node', 'monitor_node'),
     'split': ('monitor_node', 'camera_node, edge_node'), 'link_state': ('monitor_node', 'you'),
-    **dict.fromkeys(('prediction', 'label_image', 'annotated', 'classification', 'detections', 'label_info',
-                     'vision_info'), ('camera_node', 'you')),
+    **dict.fromkeys(('prediction', 'label_image', 'dense_image', 'annotated', 'classification', 'detections',
+                     'label_info', 'vision_info'), ('camera_node', 'you')),
 }
 NODES = {'camera_node': parameters.CAMERA, 'edge_node': parameters.EDGE, 'monitor_node': parameters.MONITOR,
          'image_source': parameters.SOURCE, 'link_emulator': parameters.LINK_EMULATOR}

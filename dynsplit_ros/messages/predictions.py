@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dynsplit_ros import msg
 from dynsplit_ros.codec import encode
+from dynsplit_ros.messages.encodings import from_array
 from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.messages.images import to_image
 from dynsplit_ros.messages.tensors import to_tensors
@@ -31,7 +32,8 @@ def to_prediction(header: Header, size: tuple[int, int], model: LoadedModel, fin
         msg.Prediction, header=header, task=model.task, model=model.name, fingerprint=fingerprint,
         height=size[0], width=size[1],
         class_ids=array.array('i', result.class_ids), labels=result.labels, scores=array.array('f', result.scores),
-        boxes_px=array.array('f', result.boxes_px), masks=[to_mask(mask) for mask in result.masks],
+        boxes_px=array.array('f', result.boxes_px), box_angles=array.array('f', result.box_angles),
+        masks=[to_mask(mask) for mask in result.masks],
         keypoint_names=model.keypoint_names, keypoints_px=array.array('f', result.keypoints_px),
         keypoint_scores=array.array('f', result.keypoint_scores),
         outputs=to_tensors(encode('raw', outputs)) if model.task == 'other' else [],
@@ -45,6 +47,13 @@ def to_mask(mask: Mask) -> msg.Mask:
     if pixels.size:
         message.png = array.array('B')
         message.png.frombytes(cv2.imencode('.png', pixels.view(np.uint8) * np.uint8(255))[1].data)
+    return message
+
+
+def to_dense_image(header: Header, values: np.ndarray) -> Image:
+    """Return values of each pixel, float32 [height, width, channels], as an Image such as ``32FC1``."""
+    message = from_array(values, f'32FC{values.shape[2]}')
+    message.header = header
     return message
 
 

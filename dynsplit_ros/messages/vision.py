@@ -10,6 +10,7 @@ latched beside the results.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import itertools
 from typing import Any, TYPE_CHECKING
 
 from std_msgs.msg import Header
@@ -37,11 +38,13 @@ def to_detections(header: Header, result: Result) -> Any:
     """Return a ``vision_msgs/Detection2DArray``; the hypotheses' poses, in metres, are not known and left at zero."""
     detections = []
     boxes = zip(*[iter(result.boxes_px)] * 4)
-    for number, score, (left, top, right, bottom) in zip(result.class_ids, result.scores, boxes):
+    angles = result.box_angles or itertools.repeat(0.0)
+    for number, score, (left, top, right, bottom), angle in zip(result.class_ids, result.scores, boxes, angles):
         detection = vision.Detection2D(header=header, results=[vision.ObjectHypothesisWithPose(
             hypothesis=vision.ObjectHypothesis(class_id=str(number), score=score))])
         detection.bbox.center.position.x = (left + right) / 2
         detection.bbox.center.position.y = (top + bottom) / 2
+        detection.bbox.center.theta = angle
         detection.bbox.size_x, detection.bbox.size_y = right - left, bottom - top
         detections.append(detection)
     return vision.Detection2DArray(header=header, detections=detections)

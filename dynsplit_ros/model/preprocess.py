@@ -95,9 +95,9 @@ class Placement:
         centres = (2 * np.arange(source, dtype=np.int64) + 1) * scaled - 2 * source * self.offset[axis]
         return centres * count // (2 * source * size)  # whole numbers: exact
 
-    def sample(self, values: NDArray[Any], outside: int) -> NDArray[Any]:
+    def sample(self, values: NDArray[Any], outside: float) -> NDArray[Any]:
         """
-        Return an output map [h, w] over the input as one over the camera image, [height, width].
+        Return an output map [h, w, …] over the input as one over the camera image, [height, width, …].
 
         Each pixel takes the value at its centre, and ``outside`` where that was cut away.
         """
@@ -198,10 +198,12 @@ class Resize:
             scaled = tuple(max(1, round(length * scale)) for length in source)
             offset = tuple(-round((size - length) / 2 - 0.1) for size, length in zip(self.size, scaled))
         else:
-            if self.shorter is not None:
-                scale = min(scale, self.shorter / min(source))
-            # In float32 and rounded down, as torchvision's detectors compute it.
-            scaled = tuple(max(1, math.floor(length * float(np.float32(scale)))) for length in source)
+            # torchvision's detectors scale by the shorter side, or else by the longer one, and round down.
+            wanted = [] if self.shorter is None else [self.shorter / min(source)]
+            for tried in (*wanted, max(self.size) / max(source), scale):
+                scaled = tuple(max(1, math.floor(length * tried)) for length in source)
+                if all(length <= size for length, size in zip(scaled, self.size)):
+                    break
             offset = 0, 0
         return Placement(source, scaled, self.size, offset)  # type: ignore[arg-type]
 

@@ -16,6 +16,7 @@ from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import Trigger
 import torch
 from torch import Tensor
 
@@ -41,25 +42,32 @@ from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, Split
 from dynsplit_ros.protocol import Side
 from dynsplit_ros.runtime.batch import Collector
 from dynsplit_ros.runtime.robot import Outputs, Robot
-from dynsplit_ros.tasks import check_outputs, class_numbers
+from dynsplit_ros.tasks import check_outputs, class_numbers, Result
 from dynsplit_ros.tensors import of_image
 
 #: The messages that a camera topic may carry, by their names; the first is taken where a topic carries both.
 IMAGE_TYPES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': CompressedImage}
 #: How image_transport ends the name of a topic of compressed images.
 COMPRESSED_SUFFIX = '/compressed'
+#: Longest wait of the service infer for its prediction, in seconds: a large network on a small robot takes some.
+INFER_S = 10.0
 #: How often, in seconds, the types of the publishers are looked at; images of another type are not heard for as long.
 TYPES_PERIOD_S = 0.25
 
 
 @dataclass(eq=False)
 class Shot:
-    """A camera message on its way, when it came, and its size in pixels once it has been converted."""
+    """
+    A camera message on its way, when it came, and its size in pixels once it has been converted.
+
+    ``outcome`` says whether it has a prediction, and which, or why it has none.
+    """
 
     message: Image | CompressedImage
     arrived_s: float
     width: int = 0
     height: int = 0
+    outcome: tuple[bool, str] | None = None
 
 
 class CameraNode(Managed):
@@ -72,7 +80,9 @@ class CameraNode(Managed):
     _robot: Robot | None = None
 
     def __init__(self) -> None:
+        self._newest: Image | CompressedImage | None = None
         super().__init__('camera_node', CAMERA)
+        self.create_service(Trigger, '~/infer', self._on_infer)
 
     def configure(self) -> None:
         """Load the model and say how fast it is here."""
@@ -115,6 +125,7 @@ class CameraNode(Managed):
         self._answers = topics.TAIL_RESULT.subscription(self, self._on_tail_result)
         self._robot = Robot(self.split, self, max_unanswered=values.max_unanswered,
                             slowdown=values.emulate_slowdown)
+        self._newest = None
         self._left_out = 0  # images that could not be used, of batches that could
         self._counters_before = self._robot.counters()
         self._outcomes = dict.fromkeys(Outcome, 0)
@@ -180,6 +191,8 @@ class CameraNode(Managed):
             return DiagnosticStatus.ERROR, 'frames fail', values
         if counters.refused_images > before.refused_images:
             return DiagnosticStatus.ERROR, f'images are refused: {self._refusal}', values
+        if self.values.on_demand and counters.accepted == before.accepted:
+            return DiagnosticStatus.OK, 'waits for a call of the service infer', values
         if counters.delivered == before.delivered and counters.accepted == counters.delivered + counters.failed:
             return (DiagnosticStatus.ERROR, wrong, values) if (wrong := self._wrong_type()) else (
                 DiagnosticStatus.WARN, 'no frame in the last second', values)
@@ -224,7 +237,29 @@ class CameraNode(Managed):
 
     def _on_image(self, camera: int, message: Image | CompressedImage) -> None:
         now_s = time.monotonic()
-        self._offer(self._collector.add(camera, Shot(message, now_s), now_s))
+        self._newest = message
+        shots = self._collector.add(camera, Shot(message, now_s), now_s)
+        if not self.values.on_demand:
+            self._offer(shots)
+
+    def _on_infer(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Run the network once for the newest image, publish the prediction, and name it in the response."""
+        response.success, response.message = self._infer()
+        return response
+
+    def _infer(self) -> tuple[bool, str]:
+        if self._robot is None:
+            return False, (f'the node is {self.state}; activate it with ros2 lifecycle set '
+                           f'{self.get_fully_qualified_name()} activate')
+        if self._images > 1:
+            return False, f'a frame has {self._images} images; set batch to 1 and name one image topic'
+        if self._newest is None:
+            return False, f'no image has come on {self._topics[0]}; start the camera'
+        shot = Shot(self._newest, time.monotonic())
+        self._robot.offer([shot])
+        # This callback keeps the executor from taking the answer.
+        receive(self._answers, lambda: shot.outcome is None, INFER_S)
+        return shot.outcome or (False, f'no prediction within {INFER_S:g} s; read the log of the node')
 
     def _offer(self, shots: list[Shot]) -> None:
         if shots:
@@ -309,9 +344,10 @@ class CameraNode(Managed):
         frame.offered_hz = self._collector.rate_hz
         for number, shot in enumerate(frame.image):
             own = of_image(outputs, number, count, self.split.output_specs is None)
-            self._publications.publish(
+            result = self._publications.publish(
                 shot.message, (shot.height, shot.width), own,
                 frame if self._images == 1 else _since(shot.arrived_s, frame))
+            shot.outcome = True, in_words_of(result)
 
     def report(self, frame: FrameRecord) -> None:
         """Publish what became of a frame."""
@@ -326,11 +362,20 @@ class CameraNode(Managed):
     def refuse(self, source: list[Shot], reason: str) -> None:
         """Log an image that was not accepted."""
         self._refusal = reason
+        for shot in source:
+            shot.outcome = False, f'image refused: {reason}'
         self.tell('image', f'image refused: {reason}', error=True)
 
     def fault(self, reason: str) -> None:
         """Log what a frame met."""
         self.tell('fault', reason, error=True)
+
+
+def in_words_of(result: Result) -> str:
+    """Return a result in a few words: its first classes or objects with their scores."""
+    words = [f'{label or number} {score:.2f}' for label, number, score in
+             zip(result.labels, result.class_ids, result.scores)]
+    return ', '.join(words[:5]) + (f' and {len(words) - 5} more' if len(words) > 5 else '') or 'nothing'
 
 
 def _since(arrived_s: float, frame: FrameRecord) -> FrameRecord:

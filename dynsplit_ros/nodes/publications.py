@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dynsplit_ros.messages import vision
 from dynsplit_ros.messages.images import from_rgb, to_rgb
-from dynsplit_ros.messages.predictions import to_label_image, to_prediction
+from dynsplit_ros.messages.predictions import to_dense_image, to_label_image, to_prediction
 from dynsplit_ros.messages.timing import in_words
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.shell import Shell
@@ -59,6 +59,9 @@ class Publications:
         self._label_image = None
         if self._model.task == 'segmentation':
             self._label_image = self._pictures.publisher(topics.LABEL_IMAGE)
+        self._dense_image = None
+        if self._model.task == 'dense':
+            self._dense_image = self._pictures.publisher(topics.DENSE_IMAGE)
         self._own: list[Publisher] = []
         self._prediction = self._publisher(topics.PREDICTION)
         self._vision = None
@@ -97,9 +100,11 @@ class Publications:
         return Header(stamp=self._node.get_clock().now().to_msg())
 
     def publish(self, source: Image | CompressedImage, size: tuple[int, int], outputs: dict[str, Tensor],
-                timing: FrameRecord) -> None:
+                timing: FrameRecord) -> Result:
         """
-        Publish what the outputs say of a camera message of ``size`` (height, width); may be called from any thread.
+        Publish what the outputs say of a camera message of ``size`` (height, width), and return that.
+
+        It may be called from any thread.
 
         Raises DynsplitError for outputs that cannot be read.
         """
@@ -113,6 +118,7 @@ class Publications:
             self._publish_beside(source, result, timing)
         except Exception as error:  # The frame has its prediction.
             self._node.tell('beside', f'prediction published on fewer topics ({type(error).__name__}: {error})')
+        return result
 
     def _publish_beside(self, source: Image | CompressedImage, result: Result, timing: FrameRecord) -> None:
         """Publish the same in the forms that someone listens to."""
@@ -124,6 +130,8 @@ class Publications:
             self._vision.publish(VISION[self._model.task][1](source.header, result))
         if self._label_image is not None and self._label_image.get_subscription_count():
             self._label_image.publish(to_label_image(source.header, result.label_image))
+        if self._dense_image is not None and self._dense_image.get_subscription_count():
+            self._dense_image.publish(to_dense_image(source.header, result.dense))
         self._tell_labels()
 
     def _run_drawing(self) -> None:

@@ -155,6 +155,8 @@ LINK_STATE = Topic('link_state', msg.LinkState, _qos(1), 'Only the newest estima
 PREDICTION = Topic('prediction', msg.Prediction, _qos(10), 'Consumers want every prediction.')
 LABEL_IMAGE = Topic('label_image', Image, _qos(5),
                     'Consumers want every image; published only while a subscriber exists.')
+DENSE_IMAGE = Topic('dense_image', Image, _qos(5),
+                    'Consumers want every image; published only while a subscriber exists.')
 ANNOTATED = Topic('annotated', Image, _qos(1),
                   'Viewers of any reliability match, and only the newest image matters; published only while a '
                   'subscriber exists.')

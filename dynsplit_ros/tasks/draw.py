@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import colorsys
+import math
 
 import cv2
 import numpy as np
@@ -52,6 +53,8 @@ def annotate(image: Image, task: str, result: Result, caption: Sequence[str]) ->
     else:
         if result.label_image is not None:
             _draw_classes(drawn, result)
+        if result.dense is not None:
+            _draw_dense(drawn, result.dense[..., 0])
         _write(drawn, words[:MOST_LINES], colours if result.label_image is not None else [], top=True)
     _write(drawn, caption, [], top=False)
     return drawn
@@ -68,7 +71,12 @@ def _draw_objects(drawn: Image, result: Result, words: Sequence[str], colours: S
     # The best last, so that it is not written over.
     for at in reversed(range(len(words))):
         (left, top), (right, bottom) = boxes[at].tolist()
-        cv2.rectangle(drawn, (left, top), (right, bottom), colours[at], line)
+        if result.box_angles and np.isfinite(result.box_angles[at]):
+            turned = cv2.boxPoints((((left + right) / 2, (top + bottom) / 2), (right - left, bottom - top),
+                                    math.degrees(result.box_angles[at])))
+            cv2.polylines(drawn, [_whole(turned.astype(np.float64)).astype(np.int32)], True, colours[at], line)
+        else:
+            cv2.rectangle(drawn, (left, top), (right, bottom), colours[at], line)
         _text(drawn, words[at], (max(left, 0), max(top, 0)), colours[at])
         if points is not None:
             scores = np.reshape(result.keypoint_scores, points.shape[:2])[at]
@@ -93,6 +101,16 @@ def _draw_classes(drawn: Image, result: Result) -> None:
     tints[shown] = [colour(number) for number in shown]
     tinted = np.isin(result.label_image, shown)
     drawn[tinted] = (drawn[tinted] + tints[result.label_image[tinted]].astype(np.uint16)) // 2
+
+
+def _draw_dense(drawn: Image, values: NDArray[np.float32]) -> None:
+    """Tint the image from blue for the least value to red for the greatest; NaN stays as it is."""
+    seen = np.isfinite(values)
+    if seen.any():
+        least, most = float(values[seen].min()), float(values[seen].max())
+        shades = np.where(seen, 255 * (values - least) / max(most - least, 1e-12), 0).astype(np.uint8)
+        tints = cv2.applyColorMap(shades, cv2.COLORMAP_JET)[..., ::-1]
+        drawn[seen] = (drawn[seen] + tints[seen].astype(np.uint16)) // 2
 
 
 def _whole(points: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 import difflib
 import hashlib
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from dynsplit_ros.model.preprocess import Placement
 
 #: A pixel belongs to an object where the network's mask exceeds this, as in torchvision's reference code.
 MASK_THRESHOLD = 0.5
+#: Channels of a dense output: an image message has no name for more.
+MOST_CHANNELS = 4
 #: Objects with a mask in one answer; torchvision's models give 100. Small masks that come in make large ones here.
 MOST_MASKS = 1000
 
@@ -52,9 +55,12 @@ class Result:
 
     ``class_ids`` are places in the model's labels; ``scores`` go from 0 to 1 (of a segmentation, shares of the image).
     ``boxes_px`` holds x_min, y_min, x_max, y_max of each object in pixels of the source image, one after the other;
+    ``box_angles`` is the rotation of each box about its centre, clockwise in the image, in rad, if boxes are oriented;
     ``masks`` one for each object, where the model gives them; ``keypoints_px`` x and y of each keypoint of each object,
     with one entry of ``keypoint_scores`` for each. ``label_image`` is the class of each pixel of the source image,
-    uint8 or uint16 [height, width]; the type's greatest value stands for what the network did not see.
+    uint8 or uint16 [height, width]; the type's greatest value stands for what the network did not see. ``dense`` has
+    the values of each pixel of the source image, float32 [height, width, channels], NaN where the network did not see
+    it.
     """
 
     class_ids: list[int] = field(default_factory=list)
@@ -65,6 +71,8 @@ class Result:
     keypoints_px: list[float] = field(default_factory=list)
     keypoint_scores: list[float] = field(default_factory=list)
     label_image: NDArray[np.uint8] | NDArray[np.uint16] | None = None
+    box_angles: list[float] = field(default_factory=list)
+    dense: NDArray[np.float32] | None = None
 
 
 def check_outputs(task: str, outputs: Mapping[str, Tensor]) -> None:
@@ -82,10 +90,20 @@ def check_outputs(task: str, outputs: Mapping[str, Tensor]) -> None:
                  and len(masks) <= MOST_MASKS)
             and (keypoints is None or keypoints.ndim == 3 and len(keypoints) == len(boxes) and keypoints.shape[2] == 3
                  and keypoints.is_floating_point())
+            and (parts.get('angles') is None or parts['angles'].shape == scores.shape
+                 and parts['angles'].is_floating_point())
             and (keypoint_scores is None or keypoints is not None and keypoint_scores.shape == keypoints.shape[:2]))
         if not fits:
             raise DynsplitError(f'{_in_words(parts)} do not fit together as objects, or there are classes outside of '
                                 f'0 to 2**31 or more than {MOST_MASKS} masks; run the same model on both sides')
+    elif task == 'dense':
+        first = next(iter(outputs.values()), torch.empty(0))
+        channels = first.shape[1] if first.ndim == 4 else 1
+        if (first.ndim not in (3, 4) or len(first) != 1 or not first.is_floating_point() or not first.numel()
+                or channels > MOST_CHANNELS):
+            raise DynsplitError(f'the outputs of one image are {_in_words(outputs)}, but for the task dense the first '
+                                f'one must be float [1, height, width] or [1, 1 to {MOST_CHANNELS}, height, width]; '
+                                'set task to what the model does, or to other')
     elif task in ('classification', 'segmentation'):
         first = next(iter(outputs.values()), torch.empty(0))
         dense = task == 'segmentation'
@@ -104,9 +122,9 @@ def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *
     ``placement`` tells where the source image lies in the network's input. Classification: the ``top_k`` best classes
     with their probabilities; ``scores`` (LoadedModel.scores) says what the outputs are, ``None`` finds out from them.
     Detection: all objects of at least ``min_score``, best first. Segmentation: the classes that are there, with their
-    share of the network's output, and the label image. ``classes`` are the numbers of the classes that may be named,
-    ``None`` for all; the label image has all. For any other task, nothing. Raises DynsplitError as
-    :func:`check_outputs` does.
+    share of the network's output, and the label image. Dense: the values of each pixel. ``classes`` are the numbers of
+    the classes that may be named, ``None`` for all; the label image has all. For any other task, nothing. Raises
+    DynsplitError as :func:`check_outputs` does.
     """
     check_outputs(task, outputs)
     first = next(iter(outputs.values()), torch.empty(0))
@@ -127,6 +145,9 @@ def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *
             present &= _among(ids, classes)
         seen = placement.sample(numbers, int(np.iinfo(kind).max))
         return Result(*_named(ids[present], shares[present], labels), label_image=seen)
+    if task == 'dense':
+        pixels = first[0].float().reshape(-1, *first.shape[-2:]).permute(1, 2, 0).numpy()
+        return Result(dense=placement.sample(pixels, math.nan))
     return Result()
 
 
@@ -147,14 +168,16 @@ def _detections(outputs: Mapping[str, Tensor], labels: Sequence[str], placement:
         chosen &= _among(parts['labels'], classes)
     kept = {name: part[chosen] for name, part in parts.items()}
 
+    boxes = placement.to_source(kept['boxes'].float().reshape(-1, 2, 2))
     points = kept.get('keypoints', torch.empty(0, 0, 3))
     masks = kept.get('masks', torch.empty(0, 1, 1, 1))[:, 0] > MASK_THRESHOLD
     return Result(
         *_named(kept['labels'], kept['scores'], labels),
-        boxes_px=placement.clip(placement.to_source(kept['boxes'].float().reshape(-1, 2, 2))).flatten().tolist(),
+        boxes_px=(boxes if 'angles' in kept else placement.clip(boxes)).flatten().tolist(),
         masks=[_mask(mask, placement) for mask in masks.numpy()],
         keypoints_px=placement.to_source(points[:, :, :2].float()).flatten().tolist(),
-        keypoint_scores=kept.get('keypoints_scores', points[:, :, 2]).float().flatten().tolist())
+        keypoint_scores=kept.get('keypoints_scores', points[:, :, 2]).float().flatten().tolist(),
+        box_angles=kept['angles'].float().tolist() if 'angles' in kept else [])
 
 
 def _among(ids: Tensor, classes: Collection[int]) -> Tensor:
@@ -200,8 +223,8 @@ def _objects(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not {'boxes', 'labels', 'scores'} <= parts.keys():
         raise DynsplitError(f'the outputs of one image are {_in_words(outputs)}, but for the task detection boxes, '
                             'labels and scores are needed; set task to what the model does, or to other')
-    return {name: parts[name] for name in ('boxes', 'labels', 'scores', 'masks', 'keypoints', 'keypoints_scores')
-            if name in parts}
+    return {name: parts[name] for name in (
+        'boxes', 'labels', 'scores', 'masks', 'keypoints', 'keypoints_scores', 'angles') if name in parts}
 
 
 def _in_words(outputs: Mapping[str, Tensor]) -> str:

@@ -44,7 +44,7 @@ class Publisher(Node):
 
     def __init__(self) -> None:
         super().__init__('publisher', namespace='/robot1')
-        self.values = SimpleNamespace(top_k=2, min_score=0.5, image_bits=16, output_digest=True)
+        self.values = SimpleNamespace(top_k=2, min_score=0.5, image_bits=16, output_digest=True, classes=[''])
         self.told: list[str] = []
 
     def tell(self, kind: str, text: str, *, error: bool = False) -> None:
@@ -54,7 +54,7 @@ class Publisher(Node):
 def model(task: str, specs: tuple[TensorSpec, ...] | None = None) -> SimpleNamespace:
     """Return what Publications need to know of a split model."""
     return SimpleNamespace(fingerprint='f00d', output_specs=specs, model=SimpleNamespace(
-        name='my_net', task=task, labels=['', 'cat', 'dog'], resize=Resize((12, 20)),
+        name='my_net', task=task, labels=['', 'cat', 'dog'], resize=Resize((12, 20)), scores='logits',
         keypoint_names=['nose'] if task == 'detection' else []))
 
 
@@ -72,8 +72,8 @@ class Scene:
         heard: list = []
         self.listener.create_subscription(topic.type, topic.name, heard.append, QoSProfile(
             depth=100, durability=topic.qos.durability))
-        matched = [publisher for publisher in (*self.publications._own, self.publications._annotated,
-                                               self.publications._label_image) if publisher is not None
+        pictures = (self.publications._annotated, self.publications._label_image, self.publications._dense_image)
+        matched = [publisher for publisher in (*self.publications._own, *pictures) if publisher is not None
                    and publisher.topic_name == f'/robot1/{topic.name}']
         wait(lambda: matched[0].get_subscription_count(), f'{topic.name} was not found')
         return heard
@@ -145,6 +145,33 @@ def test_another_task_s_outputs_are_passed_on(scene) -> None:
     wait(lambda: other.predictions, 'no prediction')
     received = decode('raw', from_tensors(other.predictions[0].outputs), None)
     assert torch.equal(received['depth'], outputs['depth']) and not other.predictions[0].class_ids
+
+
+def test_only_the_chosen_classes_are_named(scene) -> None:
+    detector = scene('detection')
+    detector.node.values.classes = ['dog']
+    detector.publish(OBJECTS)
+    wait(lambda: detector.predictions, 'no prediction')
+    assert list(detector.predictions[0].labels) == ['dog'] and len(detector.predictions[0].boxes_px) == 4
+
+
+def test_oriented_boxes_carry_their_angles(scene) -> None:
+    detector = scene('detection')
+    detector.publish({**OBJECTS, 'angles.0': torch.tensor([0.5, -0.25, 1.0])})
+    wait(lambda: detector.predictions, 'no prediction')
+    assert list(detector.predictions[0].box_angles) == [0.5, -0.25]
+
+
+def test_dense_values_are_an_image_under_the_same_header(scene) -> None:
+    depth = scene('dense')
+    images = depth.listen(topics.DENSE_IMAGE)
+    values = torch.rand(1, 1, 12, 20)
+    image = depth.publish({'values': values})
+    wait(lambda: images and depth.predictions, 'no image')
+    received = images[0]
+    assert received.header == image.header == depth.predictions[0].header and received.encoding == '32FC1'
+    pixels = np.frombuffer(received.data, np.float32).reshape(48, 80)
+    assert np.array_equal(pixels, np.kron(values[0, 0].numpy(), np.ones((4, 4), np.float32)))
 
 
 def test_a_segmentation_is_a_label_image_under_the_same_header(scene) -> None:
@@ -279,6 +306,12 @@ def test_detections_for_vision_msgs(types) -> None:
         x, y = found.bbox.center.position.x, found.bbox.center.position.y
         half_x, half_y = found.bbox.size_x / 2, found.bbox.size_y / 2
         assert (x - half_x, y - half_y, x + half_x, y + half_y) == box and found.bbox.center.theta == 0
+
+
+def test_oriented_boxes_for_vision_msgs(types) -> None:
+    outputs = {**OBJECTS, 'angles.0': torch.tensor([0.5, -0.25, 1.0])}
+    result = interpret('detection', outputs, [], placement=Resize((12, 20)).placement(48, 80), top_k=1, min_score=0.5)
+    assert [found.bbox.center.theta for found in vision.to_detections(Header(), result).detections] == [0.5, -0.25]
 
 
 def test_the_classes_names_for_vision_msgs(types) -> None:

@@ -49,6 +49,7 @@ def load(request: Request) -> LoadedModel:
     if isinstance(made, LoadedModel):
         if file is not None:
             load_state_dict(made.module, file)
+        made.name = name
         return made
     module = _unwrapped(as_module(made, name))
     if file is not None:
