@@ -48,16 +48,16 @@ def seed_weights(module: nn.Module, seed: int) -> None:
 
     torch's own initialisations go through ``normal_``, whose last bits differ between processors, so that a
     robot and an edge would get different weights from one seed. Here the draws are integers scaled by a power
-    of two (PCG64), the same everywhere. Other parameters that their constructor made constant (normalisation
-    scales, biases, layer scales) keep their value. The variance keeps activations finite at any depth (He et
-    al., 2015, https://arxiv.org/abs/1502.01852).
+    of two (PCG64), the same everywhere. Parameters that their constructor made constant (normalisation scales,
+    biases, layer scales) or that need no gradient (the bins of a YOLO's boxes) keep their value. The variance keeps
+    activations finite at any depth (He et al., 2015, https://arxiv.org/abs/1502.01852).
     """
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             values = parameter.view(-1)
             owner = module.get_submodule(name.rpartition('.')[0])
             layer = isinstance(owner, (nn.Linear, nn.modules.conv._ConvNd))
-            if parameter.ndim < 2 or not (layer or bool((values[0] != values).any())):
+            if not parameter.requires_grad or parameter.ndim < 2 or not (layer or bool((values[0] != values).any())):
                 continue
             generator = np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode())]))
             bound = (6.0 / parameter[0].numel()) ** 0.5

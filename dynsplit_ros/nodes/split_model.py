@@ -20,6 +20,8 @@ from dynsplit_ros.nodes.shell import Shell
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.kept import differences, kept_profile
 from dynsplit_ros.profile.profile import Profile
+from dynsplit_ros.tasks import check_outputs
+from dynsplit_ros.tensors import of_image
 
 #: What to do about a model that raises.
 MEND = "mend the model's code, or change its arguments or input size; the cuts tool tries it without ROS"
@@ -89,7 +91,9 @@ def _warm_up(split: SplitModel, images: int) -> None:
     for cut in split.cuts:
         split.head(cut.index)
         split.tail(cut.index)
-    split.head(split.local_index)(torch.zeros((images, *split.model.image_shape), dtype=torch.uint8))
+    outputs = split.head(split.local_index)(torch.zeros((images, *split.model.image_shape), dtype=torch.uint8))
+    # What is wrong with the outputs of a module of one's own is said now, and not with each frame.
+    check_outputs(split.model.task, of_image(outputs, 0, images, split.output_specs is None))
 
 
 def unload() -> None:

@@ -13,7 +13,6 @@ import importlib
 import logging
 import os
 from pathlib import Path
-import tempfile
 from typing import Any
 
 import torch
@@ -41,8 +40,7 @@ _LEAST_DOUBT = 1e-6
 
 def load(request: Request) -> LoadedModel:
     """Return the network of an architecture that Ultralytics knows."""
-    # Its settings file would otherwise be written into the home folder.
-    os.environ.setdefault('YOLO_CONFIG_DIR', tempfile.gettempdir())
+    os.environ.setdefault('YOLO_AUTOINSTALL', 'false')  # it would install packages by itself
     tasks: Any = optional('ultralytics.nn.tasks', request.name)
     tasks.LOGGER.setLevel(logging.WARNING)  # some networks print a summary
     name = Path(request.rest)
@@ -190,6 +188,8 @@ class _Objects(Ending):
         boxes, more = found[:, :4], found[:, 6:]
         if self.kind == 'obb':
             boxes = ops.xywh2xyxy(boxes)
+        else:
+            boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor(self.size[::-1] * 2))
         objects = {'boxes': boxes.contiguous(), 'labels': found[:, 5].long(), 'scores': found[:, 4].contiguous()}
         if self.kind == 'segment':
             assert proto is not None
