@@ -16,7 +16,7 @@ from dynsplit_ros.tasks.results import check_outputs
 MIN_SCORE = 0.3
 #: Boxes of one label match from this intersection over union on, as in PASCAL VOC.
 MIN_IOU = 0.5
-#: Largest Euclidean norm of the difference, as a share of the norm of the model's output, for the task 'other'.
+#: Largest Euclidean norm of the difference, as a share of the norm of the model's output, for 'dense' and 'other'.
 MOST_DIFFERENCE = 0.01
 
 #: What the agreement of an image is, by task, in words.
@@ -24,6 +24,7 @@ MEASURES = {
     'classification': 'same best class',
     'detection': f'F1 of boxes with a score of at least {MIN_SCORE}, same label and IoU of at least {MIN_IOU}',
     'segmentation': 'share of equal pixels',
+    'dense': f'the values differ by at most {MOST_DIFFERENCE} of their Euclidean norm',
     'other': f'each output differs by at most {MOST_DIFFERENCE} of its Euclidean norm',
 }
 
@@ -40,7 +41,7 @@ def agreement_of_image(task: str, exact: Mapping[str, Tensor], outputs: Mapping[
     check_outputs(task, outputs)
     if task == 'detection':
         return _f1(exact, outputs)
-    if task == 'other':
+    if task in ('dense', 'other'):
         return float(all(_near(value, outputs[name]) for name, value in exact.items()))
     name = next(iter(exact))
     if task == 'classification':

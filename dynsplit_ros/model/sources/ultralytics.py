@@ -32,8 +32,10 @@ _logger = logging.getLogger(__name__)
 _BUILDERS = {'detect': 'DetectionModel', 'segment': 'SegmentationModel', 'pose': 'PoseModel', 'obb': 'OBBModel',
              'classify': 'ClassificationModel'}
 #: Settings of the last step and their defaults: Ultralytics' own, but for the least score, which the camera node's
-#: parameter min_score raises. With the suppression's order, a lower one here does not change the boxes above it.
+#: parameter min_score raises. A lower one here does not change the boxes above it, because suppression goes by score.
 _SETTINGS = {'conf': 0.001, 'iou': 0.7, 'max_det': 300}
+#: Least score of an object with a mask, Ultralytics' own: 300 masks at 640 x 640 would make an answer of 7.7 MB.
+_MASKED_CONF = 0.25
 #: Scores of keypoints are logits everywhere in this package; a score of 1 would be infinite.
 _LEAST_DOUBT = 1e-6
 
@@ -57,9 +59,7 @@ def load(request: Request) -> LoadedModel:
             f'{ULTRALYTICS_COMMAND.format(file=f"{name.stem}.pt", target=f"{name.stem}.safetensors")}; then set weights'
             f' to {name.stem}.safetensors, or to none')
     options = dict(request.options)
-    # Scores of weights from a seed are far below any real one.
-    defaults = _SETTINGS if file is not None else {**_SETTINGS, 'conf': 0.0}
-    settings = {key: options.pop(key, default) for key, default in defaults.items()}
+    settings = {key: options.pop(key) for key in _SETTINGS if key in options}
     labels = labels_of(file)
     if labels:
         options.setdefault('nc', len(labels))
@@ -79,6 +79,9 @@ def load(request: Request) -> LoadedModel:
     else:
         _logger.warning('%s has weights drawn from seed %d: its predictions mean nothing', request.name, request.seed)
         seed_weights(network, request.seed)
+    # Scores of weights from a seed are far below any real one.
+    conf = 0.0 if file is None else _MASKED_CONF if kind == 'segment' else _SETTINGS['conf']
+    settings = {**_SETTINGS, 'conf': conf, **settings}
     task = request.own_task('classification' if kind == 'classify' else 'detection')
     size = request.size or ((224, 224) if kind == 'classify' else (640, 640))
     network.eval()

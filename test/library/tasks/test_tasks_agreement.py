@@ -48,10 +48,11 @@ def test_of_a_segmentation_the_equal_pixels_count():
     assert agreement_of_image('segmentation', exact, other) == 0.75
 
 
-def test_of_another_task_the_norm_of_the_difference_counts():
-    exact = {'depth': torch.full((1, 100), 2.0)}
-    assert agreement_of_image('other', exact, {'depth': exact['depth'] * 1.009}) == 1.0
-    assert agreement_of_image('other', exact, {'depth': exact['depth'] * 1.011}) == 0.0
+@pytest.mark.parametrize('task', ['dense', 'other'])
+def test_of_another_task_the_norm_of_the_difference_counts(task):
+    exact = {'depth': torch.full((1, 10, 10), 2.0)}
+    assert agreement_of_image(task, exact, {'depth': exact['depth'] * 1.009}) == 1.0
+    assert agreement_of_image(task, exact, {'depth': exact['depth'] * 1.011}) == 0.0
 
 
 @pytest.mark.parametrize('task, outputs', [
