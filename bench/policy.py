@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from bench.figures import argument_parser, Figures
+from dynsplit_ros.policies.monitor import MonitorPolicy
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import FrameRecord
 from dynsplit_ros.profile.profile import CodecProfile, CutProfile, merge, Profile, SystemProfile
-from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings
 from dynsplit_ros.simulation.compare import Job, run_all, summarise
 from dynsplit_ros.simulation.trace import constant, load_trace, markov, noisy, steps, Trace
 from dynsplit_ros.simulation.world import images_of_frames, Run, Scenario
@@ -437,7 +438,7 @@ def _cost(figures: Figures) -> None:
 
 def _cost_of_frame(profile: SystemProfile, settings: MonitorSettings, anew: bool) -> tuple[float, float, float]:
     """Return processor time in seconds, for a frame: of the last look, of all that it takes, of idle looks too."""
-    monitor, rng = Monitor(profile, settings), np.random.default_rng(1)
+    monitor, rng = MonitorPolicy(profile, settings), np.random.default_rng(1)
     frames, spent_s, spent_all_s, deciding_s = 300, 0.0, 0.0, 0.0
     for number in range(frames):
         now_s = number / 10

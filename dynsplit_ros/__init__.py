@@ -24,8 +24,9 @@ PUBLIC = {
     'tasks': ('interpret', 'Result', 'output_digest'),
     'profile.measure': ('measure',),
     'profile.profile': ('Profile', 'merge', 'SystemProfile'),
+    'policies.monitor': ('MonitorPolicy',),
+    'policies.monitor_settings': ('MonitorSettings',),
     'policies.records': ('SplitDecision', 'FrameRecord'),
-    'runtime.monitor': ('Monitor', 'MonitorSettings'),
     'estimators.link': ('LinkEstimate', 'Probe'),
     'estimators.load': ('LoadEstimate', 'LoadReport'),
 }
@@ -37,10 +38,11 @@ if TYPE_CHECKING:
     from dynsplit_ros.estimators.load import *  # noqa: F401, F403
     from dynsplit_ros.model import *  # noqa: F401, F403
     from dynsplit_ros.partition import *  # noqa: F401, F403
+    from dynsplit_ros.policies.monitor import *  # noqa: F401, F403
+    from dynsplit_ros.policies.monitor_settings import *  # noqa: F401, F403
     from dynsplit_ros.policies.records import *  # noqa: F401, F403
     from dynsplit_ros.profile.measure import *  # noqa: F401, F403
     from dynsplit_ros.profile.profile import *  # noqa: F401, F403
-    from dynsplit_ros.runtime.monitor import *  # noqa: F401, F403
     from dynsplit_ros.tasks import *  # noqa: F401, F403
     from dynsplit_ros.tensors import *  # noqa: F401, F403
 else:

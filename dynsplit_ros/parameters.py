@@ -11,7 +11,7 @@ import math
 from typing import Any, Union
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.runtime.monitor import MonitorSettings
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.text import printable
 
 #: Most entries of a list that a peer may set. No list needs more: an edge accepts at most 64 images in a frame, so a

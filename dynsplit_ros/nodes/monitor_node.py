@@ -17,6 +17,8 @@ from std_msgs.msg import Header
 
 from dynsplit_ros import msg
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.estimators.link import Probe
+from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.messages.decisions import to_decision
 from dynsplit_ros.messages.fields import from_message, to_message
 from dynsplit_ros.messages.timing import from_profile, from_timing, in_words
@@ -25,12 +27,12 @@ from dynsplit_ros.nodes.managed import Managed
 from dynsplit_ros.nodes.shell import run
 from dynsplit_ros.parameters import MONITOR
 from dynsplit_ros.planner import ALL_CODECS
+from dynsplit_ros.policies.monitor import Announce, MonitorPolicy, SendProbe, TICK_S, WakeAt
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import Outcome, SplitDecision
 from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
 from dynsplit_ros.protocol import inexactness, Side
-from dynsplit_ros.runtime.monitor import LoadReport, Monitor, MonitorSettings
 
-TICK_S = 0.02
 LINK_STATE_PERIOD_S = 0.1
 #: What RTPS, UDP, IP and Ethernet add to a probe's padding: its size is what the link carries.
 HEADER_BYTES = 128
@@ -40,7 +42,7 @@ SILENT = 'the edge is silent'
 class MonitorNode(Managed):
     """Feeds the monitor with what robot and edge say, and publishes its decisions."""
 
-    _monitor: Monitor | None = None
+    _monitor: MonitorPolicy | None = None
     _alone = ''  # why there is no monitor though both profiles are there
 
     def __init__(self) -> None:
@@ -70,7 +72,7 @@ class MonitorNode(Managed):
         topics.FRAME_TIMING.subscription(self, self._on_frame_timing)
         topics.ACKNOWLEDGEMENT.subscription(self, self._on_acknowledgement)
         topics.EDGE_LOAD.subscription(self, self._on_edge_load)
-        self.every(TICK_S, self._tick)
+        self._timer = self.every(TICK_S, self._act)
         self.every(LINK_STATE_PERIOD_S, self._publish_link_state)
         self.get_logger().info('waiting for the profiles of robot and edge')
 
@@ -111,7 +113,7 @@ class MonitorNode(Managed):
         self.get_logger().info(f'deciding for {robot.model} ({robot.fingerprint[:12]}), splits 0 to '
                                f'{robot.local_index}, with edge {self._monitor.edge!r}')
 
-    def _make(self, settings: MonitorSettings) -> Monitor:
+    def _make(self, settings: MonitorSettings) -> MonitorPolicy:
         robot, edge = self._profiles['robot'], self._profiles['edge']
         if robot.fingerprint != edge.fingerprint:
             raise DynsplitError(f'the robot runs {robot.model!r} ({robot.fingerprint[:12]}), but the edge runs '
@@ -122,7 +124,7 @@ class MonitorNode(Managed):
             raise DynsplitError(f'the frames have {images} images, but the edge takes {most}; start the edge with the '
                                 f'parameter batch: {images}')
         profile = merge(robot, edge)
-        return Monitor(profile, self._settle(settings, profile), self._sides['edge'].edge)
+        return MonitorPolicy(profile, self._settle(settings, profile), self._sides['edge'].edge)
 
     def _settle(self, settings: MonitorSettings, profile: SystemProfile) -> MonitorSettings:
         known = sorted({codec for cut in profile.cuts for codec in cut.codecs})
@@ -152,7 +154,7 @@ class MonitorNode(Managed):
         else:
             self._fallbacks += timing.outcome is Outcome.FELL_BACK
             self._monitor.on_frame(replace(timing, sequence=number))
-        self._decide()
+        self._act()
 
     def _on_acknowledgement(self, message: msg.Acknowledgement) -> None:
         if message.kind == msg.Acknowledgement.PROBE:
@@ -165,13 +167,13 @@ class MonitorNode(Managed):
                 self._monitor.on_probe_answer(message.sequence, now_s, message.held_s, message.dispersion_s)
         elif message.session == self._camera_session:
             self._monitor.on_acknowledgement(self._frame_offset + message.sequence, now_s, message.dispersion_s)
-        self._decide()
+        self._act()
 
     def _on_edge_load(self, message: msg.EdgeLoad) -> None:
         if self._monitor is None or not self._is_ours(message.fingerprint):
             return
         self._monitor.on_load(from_message(LoadReport, message), time.monotonic())
-        self._decide()
+        self._act()
 
     def _is_ours(self, fingerprint: str) -> bool:
         """Whether the edge that speaks serves the robot's model; one that does not counts as silent."""
@@ -181,26 +183,30 @@ class MonitorNode(Managed):
 
     # ---- what goes out -------------------------------------------------------------------------------------------
 
-    def _tick(self) -> None:
-        if self._monitor is None:
-            return
-        probe = self._monitor.next_probe(time.monotonic())
-        if probe is not None:
-            sizes = probe.lead_bytes, max(0, probe.payload_bytes - probe.lead_bytes - HEADER_BYTES)
-            lead, message = (to_message(msg.Probe, session=self._session, sequence=probe.id,
-                                        padding=array.array('B', bytes(size))) for size in sizes)
-            lead.is_lead = True
-            began_s = time.monotonic()
-            if probe.lead_bytes:
-                self._lead.publish(lead)
-            self._probe.publish(message)
-            self._monitor.on_probe_sent(probe.id, time.monotonic() - began_s)
-        self._decide()
+    def _act(self) -> None:
+        """Carry out what the monitor wants to do now."""
+        for action in self._monitor.on_time(time.monotonic()) if self._monitor is not None else ():
+            match action:
+                case SendProbe(probe):
+                    self._send_probe(probe)
+                case Announce(decision):
+                    self._announce(decision)
+                case WakeAt(at_s):
+                    self._timer.timer_period_ns = max(1, math.ceil(1e9 * (at_s - time.monotonic())))
+                    self._timer.reset()
 
-    def _decide(self) -> None:
-        decision = self._monitor.tick(time.monotonic()) if self._monitor is not None else None
-        if decision is None:
-            return
+    def _send_probe(self, probe: Probe) -> None:
+        sizes = probe.lead_bytes, max(0, probe.payload_bytes - probe.lead_bytes - HEADER_BYTES)
+        lead, message = (to_message(msg.Probe, session=self._session, sequence=probe.id,
+                                    padding=array.array('B', bytes(size))) for size in sizes)
+        lead.is_lead = True
+        began_s = time.monotonic()
+        if probe.lead_bytes:
+            self._lead.publish(lead)
+        self._probe.publish(message)
+        self._monitor.on_probe_sent(probe.id, time.monotonic() - began_s)
+
+    def _announce(self, decision: SplitDecision) -> None:
         if decision.changed:
             self.get_logger().info(decision.reason)
         known = decision.last_frame > self._frame_offset  # the message numbers frames as the camera does

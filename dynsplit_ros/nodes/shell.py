@@ -141,9 +141,9 @@ class Shell(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self.every(1.0, self._publish_diagnostics)
 
-    def every(self, period_s: float, callback: Callable[[], None]) -> None:
+    def every(self, period_s: float, callback: Callable[[], None]) -> Timer:
         """Call back periodically, whatever the ROS time does: a paused simulation or bag must not stop the watching."""
-        self.create_timer(period_s, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        return self.create_timer(period_s, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def create_subscription(self, msg_type: Any, topic: str, *arguments: Any, **options: Any) -> Subscription:
         """Create a subscription that tells of publishers whose quality of service keeps it from hearing them."""

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.profile.profile import SystemProfile
-from dynsplit_ros.runtime.monitor import MonitorSettings
 from dynsplit_ros.simulation.world import Run, Scenario, simulate
 
 Result = TypeVar('Result')

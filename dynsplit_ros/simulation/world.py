@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dynsplit_ros.estimators.link import Probe
 from dynsplit_ros.planner import codecs_to_choose_from
 from dynsplit_ros.policies.camera import (
     Action,
@@ -33,16 +34,15 @@ from dynsplit_ros.policies.camera import (
     WakeAt,
 )
 from dynsplit_ros.policies.edge import ReportLoad
+from dynsplit_ros.policies.monitor import Announce, MonitorPolicy, SendProbe, WakeAt as MonitorWakeAt
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import EdgeFrame, FrameRecord, Outcome, SplitDecision, Status
 from dynsplit_ros.profile.profile import CodecProfile, SystemCut, SystemProfile
-from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings, Probe
 from dynsplit_ros.simulation.edge import ROBOT, SimulatedEdge
 from dynsplit_ros.simulation.link import Disturbances, OneWayLink, Pauses, ProcessClock, true_profile
 from dynsplit_ros.simulation.oracle import Future, Search, Step, WIDTH
 from dynsplit_ros.simulation.trace import constant, Trace
 
-#: How often the monitor looks at the clock, as its node's timer does.
-_TICK_S = 0.02
 #: Bytes of an acknowledgement or a probe's answer, and of the lead of a payload; bytes of a load report.
 _ACKNOWLEDGEMENT_BYTES = 32
 _REPORT_BYTES = 64
@@ -173,7 +173,7 @@ class World:
             'frame_rate_hz': scenario.frame_rate_hz,
             'downlink_ratio': scenario.downlink_ratio,
         }
-        self._monitor = Monitor(profile, MonitorSettings(**values))
+        self._monitor = MonitorPolicy(profile, MonitorSettings(**values))
         self._settings = self._monitor.settings
         disturbances, delay_s, ends_s = scenario.disturbances, scenario.base_rtt_s / 2, scenario.duration_s + 60.0
         self._up = OneWayLink(scenario.link, delay_s, disturbances.burst_bytes)
@@ -219,7 +219,7 @@ class World:
                 self.at(time_s, lambda image=image: self._happen(  # type: ignore[misc]
                     self.camera.on_image, image, period_s=self._period_s))
         if not self._oracle:
-            self.at(0.0, self._on_tick)
+            self.at(0.0, self._let_monitor_act)
         self.edge.start()
         deadline_s = self._scenario.duration_s + 60.0
         while self._events:
@@ -346,7 +346,7 @@ class World:
             )
         else:
             self._monitor.on_frame(frame)
-        self._think()
+        self._let_monitor_act()
 
     @property
     def _answer_bytes(self) -> int:
@@ -395,24 +395,26 @@ class World:
 
     # ---- monitor -------------------------------------------------------------------------------------------
 
-    def _think(self) -> None:
-        decision = self._monitor.tick(self.now_s)
-        if decision is not None:
-            if decision.changed:
-                self._changes.append(self.now_s)
-            split_index, codec = decision.choice
-            self.at(self.now_s + self._scenario.base_rtt_s / 2, lambda: self.edge.on_decision(split_index, codec))
-            self._happen(self.camera.on_decision, decision)
+    def _let_monitor_act(self) -> None:
+        """Carry out what the monitor wants to do now."""
+        for action in self._monitor.on_time(self.now_s):
+            match action:
+                case SendProbe(probe):
+                    self._send_probe(probe)
+                case Announce(decision):
+                    self._announce(decision)
+                case MonitorWakeAt(at_s):
+                    link = self._monitor.link
+                    self._estimates.append((self.now_s, link.throughput_bps if link.alive else 0.0))
+                    self.at(at_s, self._let_monitor_act)
 
-    def _on_tick(self) -> None:
-        probe = self._monitor.next_probe(self.now_s)
-        if probe is not None:
-            self._send_probe(probe)
-        self._think()
-        link = self._monitor.link
-        self._estimates.append((self.now_s, link.throughput_bps if link.alive else 0.0))
-        if self.now_s < self._scenario.duration_s or self._busy():
-            self.at(self.now_s + _TICK_S, self._on_tick)
+    def _announce(self, decision: SplitDecision) -> None:
+        """Have camera and edge follow a decision."""
+        if decision.changed:
+            self._changes.append(self.now_s)
+        split_index, codec = decision.choice
+        self.at(self.now_s + self._scenario.base_rtt_s / 2, lambda: self.edge.on_decision(split_index, codec))
+        self._happen(self.camera.on_decision, decision)
 
     def _send_probe(self, probe: Probe) -> None:
         began_s = self.now_s
@@ -436,7 +438,7 @@ class World:
 
         def answered() -> None:
             self._monitor.on_probe_answer(probe.id, self.now_s, 0.0, dispersion_s)
-            self._think()
+            self._let_monitor_act()
 
         if not self._is_lost():
             self._robot_sees(answered_s, answered)
@@ -484,7 +486,7 @@ class World:
 
         def arrived() -> None:
             self._monitor.on_load(report, self.now_s)
-            self._think()
+            self._let_monitor_act()
 
         if not self._oracle:
             self._robot_sees(arrives_s, arrived)
@@ -494,7 +496,7 @@ class World:
             self._monitor.on_acknowledgement(sequence, self.now_s, dispersion_s)
         self._happen(self.camera.on_acknowledgement, self.camera.session, sequence)
         if not self._oracle:
-            self._think()
+            self._let_monitor_act()
 
     # ---- oracles -------------------------------------------------------------------------------------------
 

@@ -21,8 +21,8 @@ from rich.table import Table
 
 from dynsplit_ros.advice.bounds import BoundPoint, bounds_of, plot_bounds, RATES_BPS
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.profile.profile import Profile, SystemProfile
-from dynsplit_ros.runtime.monitor import MonitorSettings
 from dynsplit_ros.simulation import trace as traces
 from dynsplit_ros.simulation.compare import Job, run_all, summarise, Summary
 from dynsplit_ros.simulation.trace import load_trace, Trace

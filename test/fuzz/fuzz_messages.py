@@ -53,11 +53,12 @@ from dynsplit_ros.nodes.camera_node import CameraNode
 from dynsplit_ros.nodes.edge_node import EdgeNode, RobotLink
 from dynsplit_ros.nodes.monitor_node import MonitorNode
 from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.policies.monitor import MonitorPolicy
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import FrameRecord, SplitDecision
 from dynsplit_ros.profile.profile import merge, Profile
 from dynsplit_ros.protocol import Side
 from dynsplit_ros.runtime.edge import Edge
-from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings
 from dynsplit_ros.runtime.robot import Robot
 from dynsplit_ros.runtime.senders import Senders
 from dynsplit_ros.tasks import interpret
@@ -234,9 +235,9 @@ class World:
         self.monitor = bare(
             MonitorNode, _session=7, _profiles={'robot': self.profile, 'edge': self.profile},
             _sides={'robot': Side(), 'edge': Side()}, _settings=MonitorSettings(),
-            _monitor=Monitor(merge(self.profile.scaled(8.0), self.profile)), _camera_session=5, _frame_offset=0,
+            _monitor=MonitorPolicy(merge(self.profile.scaled(8.0), self.profile)), _camera_session=5, _frame_offset=0,
             _last_frame=0, _fallbacks=0, _ignored=0, _decisions=0, _split=self.decisions, _link_state=self.states,
-            _probe=Ears(), _header=Header)
+            _probe=Ears(), _lead=Ears(), _timer=SimpleNamespace(reset=lambda: None), _header=Header)
         #: What is attacked, with how many in a hundred cases; what needs the robot's threads takes longest.
         self.cases: list[tuple[float, Callable[[random.Random], None]]] = [
             (20, self.activation), (25, self.stray_answer), (2, self.answer), (15, self.detections), (1, self.order),
@@ -384,7 +385,7 @@ class World:
                                               utilisation=0.5, slowdown=1.0, robots=1))]
         callback, message = chance.choice(good)
         callback(corrupt(message, chance))
-        node._tick()
+        node._act()
         node._publish_link_state()
         state = self.states.next()
         assert not any(math.isnan(getattr(state, name)) for name, kind in state.get_fields_and_field_types().items()
@@ -413,7 +414,7 @@ class World:
         except DynsplitError as error:
             assert 0 < len(str(error)) < 5000, str(error)
             return
-        decision = Monitor(profile).tick(1.0)
+        decision = MonitorPolicy(profile).tick(1.0)
         assert decision is not None and 0 <= decision.split_index <= profile.local_index
         assert decision.predicted_latency_s >= 0 and decision.answer_timeout_s >= 0, decision
 

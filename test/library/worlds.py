@@ -9,9 +9,10 @@ import math
 from pathlib import Path
 
 from dynsplit_ros.agreement import Agreement
+from dynsplit_ros.estimators.load import LoadReport
+from dynsplit_ros.policies.monitor import MonitorPolicy
 from dynsplit_ros.policies.records import FrameRecord, SplitDecision
 from dynsplit_ros.profile.profile import AgreementRecord, merge, Profile, SystemProfile
-from dynsplit_ros.runtime.monitor import LoadReport, Monitor
 
 DATA = Path(__file__).parents[1] / 'data'
 #: Longest wait, in seconds, for what is to happen; a machine with a load of 8 needs a part of it.
@@ -48,7 +49,7 @@ def bounded_profile(folder: Path) -> list[str]:
 class Wire:
     """A monitor whose messages all take the time that ``rate_bps`` and ``rtt_s`` say, one after the other."""
 
-    def __init__(self, monitor: Monitor, rate_bps: float = 20e6, rtt_s: float = 0.004) -> None:
+    def __init__(self, monitor: MonitorPolicy, rate_bps: float = 20e6, rtt_s: float = 0.004) -> None:
         self.monitor, self.rate_bps, self.rtt_s = monitor, rate_bps, rtt_s
         self.now_s = 0.0
         self.sequence = -1

@@ -49,7 +49,7 @@ def test_decisions_are_numbered_on_when_another_profile_comes(node) -> None:
     node._on_profile('robot', to_profile(PROFILE))
     for slower in (1.0, 2.0, 3.0):
         node._on_profile('edge', to_profile(PROFILE.scaled(slower)))
-        node._decide()
+        node._act()
     node._on_profile('edge', msg.Profile(fingerprint='0' * 64, model='another'))
     assert len(node.decided) >= 3
     assert [decision.sequence for decision in node.decided] == list(range(1, len(node.decided) + 1))

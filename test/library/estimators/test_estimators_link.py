@@ -15,8 +15,9 @@ from dynsplit_ros.estimators.link import HEARTBEAT_BYTES, LinkEstimator
 from dynsplit_ros.estimators.probing import LinkRules
 from dynsplit_ros.estimators.rate import RateFilter
 from dynsplit_ros.parameters import EDGE
+from dynsplit_ros.policies.monitor import MonitorPolicy
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import FrameRecord
-from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings
 from dynsplit_ros.simulation.trace import constant, noisy, steps
 from dynsplit_ros.simulation.world import Scenario, simulate
 
@@ -51,7 +52,7 @@ def test_nothing_is_sent_before_something_has_told_of_the_rate(rate_mbps) -> Non
 
 
 def test_a_rate_that_no_probe_tells_is_not_waited_for_long() -> None:
-    monitor, decided_s = Monitor(PROFILE), []
+    monitor, decided_s = MonitorPolicy(PROFILE), []
     for number in range(100):
         now_s = number * 0.02
         decided_s += [now_s] if monitor.tick(now_s) else []
@@ -64,7 +65,7 @@ def test_a_rate_that_no_probe_tells_is_not_waited_for_long() -> None:
 
 def times_lost(settings: MonitorSettings, load_period_s: float, seconds: float) -> int:
     """Return in how many ticks a perfect link is believed to be lost, after the first five seconds."""
-    wire, due_s, lost = Wire(Monitor(PROFILE, settings)), 0.0, 0
+    wire, due_s, lost = Wire(MonitorPolicy(PROFILE, settings)), 0.0, 0
     while wire.now_s < seconds:
         wire.idle(0.02)
         if wire.now_s >= due_s:
@@ -90,7 +91,7 @@ def test_a_perfect_link_is_never_lost_at_either_end_of_a_setting(name, value) ->
 
 def test_an_edge_that_comes_back_after_a_while_is_missed_as_soon_as_before() -> None:
     """The time that it was away is no pause between its reports."""
-    wire = Wire(Monitor(PROFILE))
+    wire = Wire(MonitorPolicy(PROFILE))
     missed_s = []
     for _ in range(2):
         for _ in range(50):
@@ -106,7 +107,7 @@ def test_an_edge_that_comes_back_after_a_while_is_missed_as_soon_as_before() -> 
 
 
 def test_an_edge_that_is_heard_before_anything_was_decided_is_sent_nothing_yet() -> None:
-    monitor = Monitor(PROFILE)
+    monitor = MonitorPolicy(PROFILE)
     monitor.on_probe_answer(monitor.next_probe(0.0).id, 0.001)
     decision = monitor.tick(0.01)
     assert monitor.link.alive and decision.split_index == PROFILE.local_index and not decision.degraded
@@ -136,7 +137,7 @@ def test_a_rate_beyond_what_is_thought_of_is_taken_for_the_nearest(rate_bps) -> 
 
 @pytest.mark.parametrize('rtt_s', [0.001, 0.02, 0.1])
 def test_the_round_trip_is_told_from_the_rate(rtt_s) -> None:
-    wire = Wire(Monitor(PROFILE), rate_bps=5e6, rtt_s=rtt_s)
+    wire = Wire(MonitorPolicy(PROFILE), rate_bps=5e6, rtt_s=rtt_s)
     wire.idle(3.0)
     for _ in range(10):
         wire.frame()
@@ -162,7 +163,7 @@ def test_a_step_up_is_recognised_within_seconds(policy) -> None:
 @pytest.mark.parametrize('rate_mbps', [1, 20, 100])
 @pytest.mark.parametrize('payload_bytes', [0, 40_000])
 def test_what_the_edge_times_tells_the_rate_though_the_robot_pauses(rate_mbps, payload_bytes) -> None:
-    monitor, rng, now_s, rate_bps = Monitor(PROFILE), np.random.default_rng(1), 0.0, rate_mbps * 1e6
+    monitor, rng, now_s, rate_bps = MonitorPolicy(PROFILE), np.random.default_rng(1), 0.0, rate_mbps * 1e6
     while now_s < 20.0:
         now_s += 0.02
         probe = monitor.next_probe(now_s)
@@ -190,7 +191,7 @@ def test_what_the_edge_times_tells_the_rate_though_the_robot_pauses(rate_mbps, p
 @pytest.mark.parametrize('pause_s', [0.003, 0.02])
 def test_an_edge_that_pauses_is_not_taken_for_a_faster_link(rate_mbps, pause_s) -> None:
     """It then sees a payload's lead and the payload at once, or nearly; two in a row are a faster link."""
-    monitor, rng, now_s = Monitor(PROFILE), np.random.default_rng(1), 0.0
+    monitor, rng, now_s = MonitorPolicy(PROFILE), np.random.default_rng(1), 0.0
     believed_bps, payload_bytes = [], 60_000
 
     def frame(number: int, rate_bps: float, paused_s: float) -> None:
@@ -225,7 +226,7 @@ def test_an_edge_that_pauses_is_not_taken_for_a_faster_link(rate_mbps, pause_s) 
 
 @pytest.mark.parametrize('seed', range(8))
 def test_a_robot_that_pauses_and_sends_nothing_finds_a_faster_link(seed) -> None:
-    monitor, rng, now_s, rate_bps = Monitor(PROFILE), np.random.default_rng(seed), 0.0, 5e6
+    monitor, rng, now_s, rate_bps = MonitorPolicy(PROFILE), np.random.default_rng(seed), 0.0, 5e6
     changed_s = 15.0 + rng.uniform(0.0, 2.0)
     while now_s < changed_s or (now_s < changed_s + 3.0 and monitor.link.throughput_bps < 14e6):
         now_s += 0.02
@@ -257,7 +258,7 @@ def test_probes_keep_to_their_budget_and_are_counted(rate_mbps, policy) -> None:
 
 def test_silence_is_recognised_within_its_bound() -> None:
     settings = MonitorSettings(silence_s=0.5, heartbeat_period_s=0.25)
-    wire = Wire(Monitor(PROFILE, settings), rate_bps=20e6)
+    wire = Wire(MonitorPolicy(PROFILE, settings), rate_bps=20e6)
     wire.idle(3.0)
     wire.frame()
     assert wire.monitor.link.alive
@@ -278,7 +279,7 @@ def test_silence_is_recognised_within_its_bound() -> None:
 @pytest.mark.parametrize('regular', [True, False])
 def test_reports_that_stay_away_tell_that_the_edge_is_lost(regular) -> None:
     """An answer may be due in ten seconds, but an edge that reports ten times a second is lost sooner."""
-    wire = Wire(Monitor(PROFILE, MonitorSettings(silence_s=0.5)))
+    wire = Wire(MonitorPolicy(PROFILE, MonitorSettings(silence_s=0.5)))
     wire.idle(3.0)
     for _ in range(20 if regular else 3):
         wire.idle(0.1)
@@ -306,7 +307,7 @@ def test_reports_that_stay_away_tell_that_the_edge_is_lost(regular) -> None:
 
 
 def test_answers_to_what_was_never_sent_teach_nothing() -> None:
-    wire = Wire(Monitor(PROFILE))
+    wire = Wire(MonitorPolicy(PROFILE))
     wire.idle(3.0)
     for _ in range(5):
         wire.frame()
@@ -325,7 +326,7 @@ def test_answers_to_what_was_never_sent_teach_nothing() -> None:
 
 @pytest.mark.parametrize('jump_s', [-1000.0, -1.0, 1000.0])
 def test_a_clock_that_jumps_leaves_a_sound_estimate(jump_s) -> None:
-    wire = Wire(Monitor(PROFILE))
+    wire = Wire(MonitorPolicy(PROFILE))
     wire.idle(3.0)
     for _ in range(5):
         wire.frame()
@@ -340,7 +341,7 @@ def test_a_clock_that_jumps_leaves_a_sound_estimate(jump_s) -> None:
 
 @pytest.mark.parametrize('held_s', [-1.0, 1e6, math.nan, math.inf])
 def test_impossible_accounts_of_the_edge_teach_nothing(held_s) -> None:
-    wire = Wire(Monitor(PROFILE))
+    wire = Wire(MonitorPolicy(PROFILE))
     wire.idle(3.0)
     for _ in range(20):
         sent_s = wire.now_s
@@ -358,7 +359,7 @@ def test_impossible_accounts_of_the_edge_teach_nothing(held_s) -> None:
 
 def test_an_acknowledgement_that_overtakes_the_word_of_what_was_sent_counts() -> None:
     """The camera tells of a payload once that has left."""
-    told, overtaken = (Wire(Monitor(PROFILE), rate_bps=20e6) for _ in range(2))
+    told, overtaken = (Wire(MonitorPolicy(PROFILE), rate_bps=20e6) for _ in range(2))
     for wire in (told, overtaken):
         wire.idle(2.0)
         for number in range(20):
@@ -375,13 +376,13 @@ def test_an_acknowledgement_that_overtakes_the_word_of_what_was_sent_counts() ->
 
 
 def test_acknowledgements_of_payloads_that_nobody_sent_take_no_room() -> None:
-    monitor = Monitor(PROFILE)
+    monitor = MonitorPolicy(PROFILE)
     for number in range(10_000):
         monitor.on_acknowledgement(number, number / 100, 0.01)
     assert len(monitor._link._early) <= 8
 
 
-def probes(monitor: Monitor):
+def probes(monitor: MonitorPolicy):
     """Look at the clock 1500 times, every 0.02 s, and give each probe with the instant it leaves."""
     for number in range(1500):
         now_s = number * 0.02
@@ -391,7 +392,7 @@ def probes(monitor: Monitor):
             yield now_s, probe
 
 
-def answer(monitor: Monitor, now_s: float, probe, rest_s: float, rng) -> None:
+def answer(monitor: MonitorPolicy, now_s: float, probe, rest_s: float, rng) -> None:
     """Answer a probe that came so long after its lead, over a way that wavers, before the next look at the clock."""
     back_s = now_s + rest_s + 0.003 + min(float(rng.exponential(0.01)), 0.01)
     monitor.on_probe_answer(probe.id, back_s, 0.0, rest_s if probe.lead_bytes else math.nan)
@@ -399,7 +400,7 @@ def answer(monitor: Monitor, now_s: float, probe, rest_s: float, rng) -> None:
 
 def test_a_probe_that_tells_of_a_change_is_confirmed_at_once() -> None:
     """Where the round trip wavers, probes are rare; a longer one kept in hand follows at once, but for a heartbeat."""
-    monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
+    monitor, rng = MonitorPolicy(PROFILE), np.random.default_rng(0)
     rate_bps, told, confirmed = 5e6, None, []
     for now_s, probe in probes(monitor):
         if probe.lead_bytes:
@@ -416,7 +417,7 @@ def test_a_probe_that_tells_of_a_change_is_confirmed_at_once() -> None:
 
 @pytest.mark.parametrize('dispersion_s', [5e-324, 1e-300, 1e300, math.inf, -1.0, 0.0])
 def test_an_edge_may_tell_any_dispersion(dispersion_s) -> None:
-    monitor, rng, told = Monitor(PROFILE), np.random.default_rng(0), 0
+    monitor, rng, told = MonitorPolicy(PROFILE), np.random.default_rng(0), 0
     for now_s, probe in probes(monitor):
         if probe.lead_bytes and now_s > 20.0:
             told += 1
@@ -428,7 +429,7 @@ def test_an_edge_may_tell_any_dispersion(dispersion_s) -> None:
 
 def test_one_that_was_mistaken_costs_one_longer_probe() -> None:
     """What the first confirmation denies, a second need not deny again: the bytes are wanted for a true change."""
-    monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
+    monitor, rng = MonitorPolicy(PROFILE), np.random.default_rng(0)
     mistaken_s, sizes = math.inf, []
     for now_s, probe in probes(monitor):
         rest_s = (probe.payload_bytes - probe.lead_bytes) * 8 / 5e6
@@ -443,7 +444,7 @@ def test_one_that_was_mistaken_costs_one_longer_probe() -> None:
 
 @pytest.mark.parametrize('gap_s', [0.0003, 0.02])
 def test_a_pause_between_a_lead_and_its_probe_is_not_the_links(gap_s) -> None:
-    monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
+    monitor, rng = MonitorPolicy(PROFILE), np.random.default_rng(0)
     for now_s, probe in probes(monitor):
         paused_s = gap_s if now_s > 20.0 else 0.0003
         monitor.on_probe_sent(probe.id, paused_s)
@@ -453,7 +454,7 @@ def test_a_pause_between_a_lead_and_its_probe_is_not_the_links(gap_s) -> None:
 
 
 def test_a_probe_that_this_machine_spoiled_is_followed_by_another_at_once() -> None:
-    monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
+    monitor, rng = MonitorPolicy(PROFILE), np.random.default_rng(0)
     spoiled_s, followed_s = math.inf, []
     for now_s, probe in probes(monitor):
         if probe.lead_bytes and now_s > spoiled_s:
@@ -468,7 +469,7 @@ def test_a_probe_that_this_machine_spoiled_is_followed_by_another_at_once() -> N
 
 
 def test_a_machine_that_is_always_slow_to_send_learns_the_rate_all_the_same() -> None:
-    monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
+    monitor, rng = MonitorPolicy(PROFILE), np.random.default_rng(0)
     for now_s, probe in probes(monitor):
         monitor.on_probe_sent(probe.id, 0.002 * (1 + 0.2 * float(rng.random())))
         answer(monitor, now_s, probe, (probe.payload_bytes - probe.lead_bytes) * 8 / 5e6, rng)
@@ -477,7 +478,7 @@ def test_a_machine_that_is_always_slow_to_send_learns_the_rate_all_the_same() ->
 
 @pytest.mark.parametrize('payload_bytes', [3400, 12_000])
 def test_a_pause_while_a_payload_is_sent_is_not_the_links(payload_bytes) -> None:
-    monitor, rng, frames = Monitor(PROFILE), np.random.default_rng(0), 0
+    monitor, rng, frames = MonitorPolicy(PROFILE), np.random.default_rng(0), 0
     for now_s, probe in probes(monitor):
         answer(monitor, now_s, probe, (probe.payload_bytes - probe.lead_bytes) * 8 / 20e6, rng)
         if now_s > 25.0 and frames < 5:
@@ -491,7 +492,7 @@ def test_a_pause_while_a_payload_is_sent_is_not_the_links(payload_bytes) -> None
 
 def test_a_choice_waits_until_it_is_known_how_much_faster_the_link_is() -> None:
     """What one probe tells is doubtful, and in doubt a smaller payload would be chosen than a moment later."""
-    monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
+    monitor, rng = MonitorPolicy(PROFILE), np.random.default_rng(0)
     rate_bps, told, splits = 5e6, 0, []
     for now_s, probe in probes(monitor):
         told += bool(probe.lead_bytes) and now_s > 25.0
@@ -508,7 +509,7 @@ def test_a_choice_waits_until_it_is_known_how_much_faster_the_link_is() -> None:
 
 def test_a_machine_that_is_stopped_until_its_next_slice_does_not_take_a_slow_link_for_a_fast_one() -> None:
     """Most round trips then end with the same slice, and so does what took a part of it on the link."""
-    monitor, rng = Monitor(PROFILE), np.random.default_rng(0)
+    monitor, rng = MonitorPolicy(PROFILE), np.random.default_rng(0)
     for now_s, probe in probes(monitor):
         stopped_s = 0.0 if rng.random() < 0.2 else 0.0097
         rest_s = (probe.payload_bytes - probe.lead_bytes) * 8 / 5e6

@@ -12,7 +12,7 @@ from worlds import system, Wire
 
 from dynsplit_ros.estimators.load import LoadEstimator, LoadReport
 from dynsplit_ros.estimators.service import ServiceTimes
-from dynsplit_ros.runtime.monitor import Monitor
+from dynsplit_ros.policies.monitor import MonitorPolicy
 from dynsplit_ros.simulation.trace import constant, steps
 from dynsplit_ros.simulation.world import Scenario, simulate
 
@@ -69,7 +69,7 @@ def test_impossible_reports_are_passed_over(values) -> None:
 
 
 def test_a_report_from_the_future_does_not_stay_believed() -> None:
-    wire = Wire(Monitor(PROFILE))
+    wire = Wire(MonitorPolicy(PROFILE))
     wire.idle(2.0)
     now_s = wire.now_s
     wire.monitor.on_load(LoadReport(1, 1, 0.5, 1, 5.0, 1.0), now_s + 3600.0)
@@ -83,7 +83,7 @@ def test_a_report_from_the_future_does_not_stay_believed() -> None:
 
 
 def test_another_robots_burst_shows_within_a_second() -> None:
-    wire = Wire(Monitor(PROFILE), rate_bps=100e6)
+    wire = Wire(MonitorPolicy(PROFILE), rate_bps=100e6)
     wire.idle(2.0)
     for _ in range(10):
         wire.frame()
@@ -98,7 +98,7 @@ def test_another_robots_burst_shows_within_a_second() -> None:
 
 
 def test_a_slow_edge_is_known_by_its_answers_for_every_cut() -> None:
-    wire = Wire(Monitor(PROFILE), rate_bps=100e6)
+    wire = Wire(MonitorPolicy(PROFILE), rate_bps=100e6)
     wire.idle(2.0)
     tail_s = PROFILE.cuts[0].tail_s[1]
     for _ in range(15):

@@ -9,8 +9,9 @@ import pytest
 from dynsplit_ros.agreement import Agreement
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.planner import codecs_to_choose_from, Planner, PlannerConstraints
+from dynsplit_ros.policies.monitor import MonitorPolicy
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.profile.profile import AgreementRecord, CodecProfile, CutProfile, merge, Profile
-from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings
 
 LOSSY = {'quant4': (Agreement(470, 500), 20_000), 'quant8': (Agreement(500, 500), 40_000)}
 ENGINE = {'engine': 'torch', 'precision': 'float32'}
@@ -78,7 +79,7 @@ def test_with_a_bound_of_0_a_lossy_codec_needs_no_agreement():
 
 
 def test_a_monitor_that_is_given_another_bound_keeps_the_one_before_if_it_is_refused():
-    monitor = Monitor(profile(False), MonitorSettings())
+    monitor = MonitorPolicy(profile(False), MonitorSettings())
     with pytest.raises(DynsplitError, match='--image FOLDER'):
         monitor.reconfigure(replace(monitor.settings, min_agreement=0.98))
     assert monitor.settings.min_agreement == 1.0

@@ -14,8 +14,9 @@ from worlds import MODELS, system, Wire
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.rate import RATE_SHARES
 from dynsplit_ros.planner import Planner, PlannerConstraints, SystemEstimate
+from dynsplit_ros.policies.monitor import MonitorPolicy
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import FrameRecord
-from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings
 from dynsplit_ros.simulation.trace import constant, markov, noisy
 from dynsplit_ros.simulation.world import Scenario, simulate
 
@@ -80,7 +81,7 @@ def test_the_frame_rate_objective_delivers_no_fewer_frames(name) -> None:
 
 
 def test_the_frame_rate_objective_weighs_the_slowest_stage() -> None:
-    wire = Wire(Monitor(PROFILE, MonitorSettings(objective='frame_rate')), rate_bps=12e6)
+    wire = Wire(MonitorPolicy(PROFILE, MonitorSettings(objective='frame_rate')), rate_bps=12e6)
     wire.idle(3.0)
     for _ in range(5):
         wire.frame()
@@ -111,7 +112,7 @@ def test_noise_on_a_constant_link_does_not_change_the_split(rate_mbps) -> None:
 
 def test_the_planner_uses_the_measured_frame_rate_unless_one_is_set() -> None:
     for settings, expected_hz in ((MonitorSettings(), 28.0), (MonitorSettings(frame_rate_hz=3.0), 3.0)):
-        wire = Wire(Monitor(PROFILE, settings))
+        wire = Wire(MonitorPolicy(PROFILE, settings))
         wire.idle(3.0)
         assert wire.monitor.frame_rate_hz == (settings.frame_rate_hz or 10.0)
         for offered_hz in (28.0, math.nan, 0.0, 27.5, -1.0, math.inf):
@@ -121,7 +122,7 @@ def test_the_planner_uses_the_measured_frame_rate_unless_one_is_set() -> None:
 
 
 def test_a_faster_camera_needs_smaller_payloads_under_bandwidth_bps() -> None:
-    wire = Wire(Monitor(PROFILE, MonitorSettings(bandwidth_bps=4e6)), rate_bps=100e6)
+    wire = Wire(MonitorPolicy(PROFILE, MonitorSettings(bandwidth_bps=4e6)), rate_bps=100e6)
     wire.idle(3.0)
     sent = []
     for offered_hz in (2.0, 40.0):
@@ -135,7 +136,7 @@ def test_a_faster_camera_needs_smaller_payloads_under_bandwidth_bps() -> None:
 
 
 def test_a_decision_has_a_prediction_for_every_choice() -> None:
-    wire = Wire(Monitor(PROFILE), rate_bps=20e6)
+    wire = Wire(MonitorPolicy(PROFILE), rate_bps=20e6)
     wire.idle(3.0)
     for _ in range(10):
         wire.frame()
@@ -158,7 +159,7 @@ def test_a_decision_has_a_prediction_for_every_choice() -> None:
 
 def test_the_answer_timeout_is_at_most_three_predicted_waits_or_as_set() -> None:
     for settings in (MonitorSettings(), MonitorSettings(answer_timeout_s=0.35)):
-        wire = Wire(Monitor(PROFILE, settings), rate_bps=20e6)
+        wire = Wire(MonitorPolicy(PROFILE, settings), rate_bps=20e6)
         wire.idle(3.0)
         for _ in range(10):
             wire.frame()
@@ -176,7 +177,7 @@ def test_the_answer_timeout_is_at_most_three_predicted_waits_or_as_set() -> None
     {'pinned_split': 1, 'codecs': ('jpeg90',)}, {'batch': 3}])
 def test_constraints_that_leave_no_choice_are_refused(settings) -> None:
     with pytest.raises(DynsplitError):
-        Monitor(PROFILE, MonitorSettings(**settings))
+        MonitorPolicy(PROFILE, MonitorSettings(**settings))
 
 
 @pytest.mark.parametrize('settings', [
@@ -189,7 +190,7 @@ def test_settings_out_of_range_are_refused_by_name(settings) -> None:
 
 def test_predictions_are_finite_at_every_rate() -> None:
     for rate_bps in np.geomspace(1e4, 1e10, 7):
-        wire = Wire(Monitor(PROFILE), rate_bps=float(rate_bps))
+        wire = Wire(MonitorPolicy(PROFILE), rate_bps=float(rate_bps))
         wire.idle(3.0)
         wire.frame()
         for decision in wire.decisions:
@@ -198,7 +199,7 @@ def test_predictions_are_finite_at_every_rate() -> None:
             assert not np.isnan(decision.local_if_wait_s)
 
 
-def plans(monitor: Monitor, monkeypatch) -> list[float]:
+def plans(monitor: MonitorPolicy, monkeypatch) -> list[float]:
     """Return the instants of all plans that the monitor makes from now on."""
     made: list[float] = []
     plan = monitor._planner.plan
@@ -208,7 +209,7 @@ def plans(monitor: Monitor, monkeypatch) -> list[float]:
 
 def settled(monkeypatch, **settings) -> tuple[Wire, list[float]]:
     """Return a wire on which the best choice has long been made, and the plans from then on."""
-    wire = Wire(Monitor(PROFILE, MonitorSettings(frame_rate_hz=10.0, **settings)), rate_bps=100e6)
+    wire = Wire(MonitorPolicy(PROFILE, MonitorSettings(frame_rate_hz=10.0, **settings)), rate_bps=100e6)
     wire.idle(1.0)
     for _ in range(60):
         wire.frame()
@@ -255,19 +256,19 @@ def test_a_changed_estimate_causes_a_new_plan(monkeypatch, what) -> None:
     ('local', 0.1, 1.0), ('local', 0.0, 2.0), ('late', 0.0, 1.0)])
 def test_the_robot_estimate_ignores_heads_that_shared_the_robot_and_late_answers(outcome, finishing_s, factor) -> None:
     """An answer did not come: its frame is finished while the next head runs, and both take twice as long."""
-    monitor = Monitor(PROFILE)
+    monitor = MonitorPolicy(PROFILE)
     head_s = PROFILE.cuts[LOCAL].head_s[1]
     for sequence in range(1, 40):
         monitor.on_frame(FrameRecord(
             sequence=sequence, outcome=outcome, split_index=LOCAL, codec='',
             head_s=2 * head_s, finishing_s=finishing_s))
         monitor.tick(sequence * 0.1)
-    assert monitor._robot.factor_of(LOCAL) == pytest.approx(factor, rel=0.02)
+    assert monitor._robot.times.factor_of(LOCAL) == pytest.approx(factor, rel=0.02)
 
 
 def test_a_split_that_is_slower_than_predicted_is_replaced() -> None:
     """By each part's measure this split is the best for ever; what frames took says that it is not."""
-    wire = Wire(Monitor(PROFILE, MonitorSettings(codecs=('raw',), frame_rate_hz=10.0)), rate_bps=100e6)
+    wire = Wire(MonitorPolicy(PROFILE, MonitorSettings(codecs=('raw',), frame_rate_hz=10.0)), rate_bps=100e6)
     wire.idle(1.0)
 
     def play(frames: int, latency_s: float) -> set[int]:
@@ -285,7 +286,7 @@ def test_a_split_that_is_slower_than_predicted_is_replaced() -> None:
 
 
 def test_local_frames_correct_only_the_prediction_of_local_inference() -> None:
-    monitor, sequence = Monitor(PROFILE), 0
+    monitor, sequence = MonitorPolicy(PROFILE), 0
     head_s = PROFILE.cuts[LOCAL].head_s[1]
     for latency_s in (1.5 * head_s, 1.1 * head_s):
         for _ in range(300):
@@ -298,7 +299,8 @@ def test_local_frames_correct_only_the_prediction_of_local_inference() -> None:
 
 
 def test_sent_frames_correct_their_own_split_most_and_local_inference_not_at_all() -> None:
-    wire = Wire(Monitor(PROFILE, MonitorSettings(codecs=('raw',), frame_rate_hz=10.0, pinned_split=0)), rate_bps=100e6)
+    settings = MonitorSettings(codecs=('raw',), frame_rate_hz=10.0, pinned_split=0)
+    wire = Wire(MonitorPolicy(PROFILE, settings), rate_bps=100e6)
     wire.idle(1.0)
     for _ in range(10):
         wire.frame()

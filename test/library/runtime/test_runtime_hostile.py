@@ -18,14 +18,15 @@ from worlds import DEADLINE_S
 
 from dynsplit_ros.codec import CODECS, encode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.edge import EdgeSettings
+from dynsplit_ros.policies.monitor import MonitorPolicy
 from dynsplit_ros.policies.records import EdgeFrame, EdgeTimes, FrameRecord, SplitDecision, Status
 from dynsplit_ros.profile.measure import measure
 from dynsplit_ros.profile.profile import merge, Profile
 from dynsplit_ros.runtime.edge import Edge
-from dynsplit_ros.runtime.monitor import LoadReport, Monitor
 from dynsplit_ros.runtime.robot import Robot
 
 
@@ -274,7 +275,7 @@ happenings = st.one_of(
     st.tuples(st.just('on_load'), reports, st.floats(0, 1e6)))
 
 
-def check_decisions(monitor: Monitor, steps: list[tuple]) -> None:
+def check_decisions(monitor: MonitorPolicy, steps: list[tuple]) -> None:
     """Let the monitor hear all that, and check that what it says can be sent and followed."""
     now_s = 1.0
     for kind, *values in steps:
@@ -295,7 +296,7 @@ def check_decisions(monitor: Monitor, steps: list[tuple]) -> None:
 @fuzz(400)
 @given(steps=st.lists(happenings, max_size=15))
 def test_the_monitor_decides_whatever_it_hears(profile, steps) -> None:
-    check_decisions(Monitor(merge(profile, profile)), steps)
+    check_decisions(MonitorPolicy(merge(profile, profile)), steps)
 
 
 def places(document: object, path: tuple = ()) -> list[tuple]:
@@ -330,7 +331,7 @@ def test_a_profile_is_refused_or_can_be_used(profile, data) -> None:
         assert str(error) and len(str(error)) < 20_000
         return
     for system in merged:
-        check_decisions(Monitor(system), [('on_acknowledgement', 1, 1.0)])
+        check_decisions(MonitorPolicy(system), [('on_acknowledgement', 1, 1.0)])
 
 
 @pytest.mark.parametrize('change', [

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from worlds import system
 
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.profile.profile import CodecProfile, CutProfile, merge, Profile, SystemProfile
-from dynsplit_ros.runtime.monitor import MonitorSettings
 from dynsplit_ros.simulation.oracle import Step
 from dynsplit_ros.simulation.trace import constant, markov, steps, Trace
 from dynsplit_ros.simulation.world import Scenario, simulate, World

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from worlds import MODELS, system
 
-from dynsplit_ros.runtime.monitor import MonitorSettings
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.simulation.compare import Job, run_all, summarise
 from dynsplit_ros.simulation.trace import constant, markov, steps, Trace
 from dynsplit_ros.simulation.world import Scenario, simulate

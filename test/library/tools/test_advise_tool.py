@@ -14,8 +14,8 @@ from worlds import bounded_profile, DATA, measured, system
 
 from dynsplit_ros.advice.conditions import Adviser, offloading_from_bps, pays_from_bps
 from dynsplit_ros.planner import PlannerConstraints
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
-from dynsplit_ros.runtime.monitor import MonitorSettings
 from dynsplit_ros.simulation.trace import constant
 from dynsplit_ros.simulation.world import Scenario, simulate
 from dynsplit_ros.tools.advise import main, shown

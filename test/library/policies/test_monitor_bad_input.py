@@ -14,8 +14,10 @@ import pytest
 from worlds import system, Wire
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.estimators.load import LoadReport
+from dynsplit_ros.policies.monitor import MonitorPolicy
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import FrameRecord, SplitDecision
-from dynsplit_ros.runtime.monitor import LoadReport, Monitor, MonitorSettings
 
 PROFILE = system()
 LOCAL = PROFILE.local_index
@@ -38,7 +40,7 @@ events = st.one_of(
 )
 
 
-def happen(monitor: Monitor, event) -> SplitDecision | None:
+def happen(monitor: MonitorPolicy, event) -> SplitDecision | None:
     """Tell the monitor of one event; return its decision, if that was a tick."""
     kind, *values = event
     if kind == 'sent':
@@ -77,7 +79,7 @@ def check(decision: SplitDecision) -> None:
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.lists(events, max_size=40))
 def test_no_event_makes_it_raise_or_decide_by_a_nan(history) -> None:
-    monitor = Monitor(PROFILE)
+    monitor = MonitorPolicy(PROFILE)
     for event in history:
         decision = happen(monitor, event)
         if decision is not None:
@@ -90,7 +92,7 @@ def test_no_event_makes_it_raise_or_decide_by_a_nan(history) -> None:
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.lists(events, min_size=1, max_size=15))
 def test_it_decides_soundly_again_after_nonsense(nonsense) -> None:
-    wire = Wire(Monitor(PROFILE), rate_bps=100e6)
+    wire = Wire(MonitorPolicy(PROFILE), rate_bps=100e6)
     wire.idle(2.0)
     for event in nonsense:
         happen(wire.monitor, event)
@@ -102,7 +104,7 @@ def test_it_decides_soundly_again_after_nonsense(nonsense) -> None:
 
 @pytest.mark.parametrize('outcome', ['answered', 'late', 'fell_back', 'local'])
 def test_frames_of_unknown_splits_are_passed_over(outcome) -> None:
-    wire = Wire(Monitor(PROFILE))
+    wire = Wire(MonitorPolicy(PROFILE))
     wire.idle(2.0)
     before = wire.monitor.link.throughput_bps
     for split in (-1, LOCAL + 1, 10**6):
@@ -114,7 +116,7 @@ def test_frames_of_unknown_splits_are_passed_over(outcome) -> None:
 
 
 def test_decisions_say_which_frame_they_know_of() -> None:
-    wire = Wire(Monitor(PROFILE))
+    wire = Wire(MonitorPolicy(PROFILE))
     wire.idle(2.0)
     for _ in range(10):
         frame = wire.frame()
@@ -126,7 +128,7 @@ def test_decisions_say_which_frame_they_know_of() -> None:
 
 
 def test_other_settings_are_followed_with_what_is_known() -> None:
-    wire = Wire(Monitor(PROFILE))
+    wire = Wire(MonitorPolicy(PROFILE))
     wire.idle(2.0)
     for _ in range(10):
         wire.frame()
@@ -148,7 +150,7 @@ def test_other_settings_are_followed_with_what_is_known() -> None:
 
 
 def test_before_anything_is_heard_the_robot_helps_itself() -> None:
-    wire = Wire(Monitor(PROFILE))
+    wire = Wire(MonitorPolicy(PROFILE))
     wire.lost = True
     wire.idle(1.0)
     assert wire.decisions and {decision.split_index for decision in wire.decisions} == {LOCAL}
@@ -156,7 +158,7 @@ def test_before_anything_is_heard_the_robot_helps_itself() -> None:
 
 
 def test_frames_that_fall_back_again_and_again_stop_being_sent() -> None:
-    wire = Wire(Monitor(PROFILE), rate_bps=100e6)
+    wire = Wire(MonitorPolicy(PROFILE), rate_bps=100e6)
     wire.idle(2.0)
     for _ in range(5):
         wire.frame()
@@ -178,7 +180,7 @@ def test_frames_that_fall_back_again_and_again_stop_being_sent() -> None:
 def test_the_same_history_gives_the_same_decisions() -> None:
     def decisions() -> list[tuple]:
         rng = random.Random(5)
-        wire = Wire(Monitor(PROFILE, MonitorSettings()))
+        wire = Wire(MonitorPolicy(PROFILE, MonitorSettings()))
         for _ in range(60):
             wire.rate_bps = rng.choice([2e6, 20e6, 200e6])
             wire.frame(rng.randrange(LOCAL), rng.randrange(1000, 200_000))

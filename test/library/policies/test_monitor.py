@@ -1,0 +1,152 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Each rule of the monitor: when it probes, when it decides, what it announces, and what it learns from frames."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from worlds import system, Wire
+
+from dynsplit_ros.policies.monitor import Announce, MonitorPolicy, SendProbe, TICK_S, WakeAt
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
+from dynsplit_ros.policies.records import FrameRecord
+
+PROFILE = system()
+LOCAL = PROFILE.local_index
+
+
+def kinds(actions: list) -> list[type]:
+    return [type(action) for action in actions]
+
+
+def steady(settings: MonitorSettings | None = None, rate_bps: float = 100e6) -> Wire:
+    """Return a monitor that has measured a steady link for a while."""
+    wire = Wire(MonitorPolicy(PROFILE, settings), rate_bps=rate_bps)
+    wire.idle(3.0)
+    for _ in range(10):
+        wire.frame()
+        wire.idle(0.1)
+    return wire
+
+
+def test_the_first_look_probes_decides_and_asks_to_be_woken() -> None:
+    monitor = MonitorPolicy(PROFILE)
+    probe, announce, wake = monitor.on_time(5.0)
+    assert isinstance(probe, SendProbe) and probe.probe.payload_bytes > 0
+    assert isinstance(announce, Announce) and announce.decision is monitor.decision
+    assert (announce.decision.split_index, announce.decision.degraded) == (LOCAL, True), 'nothing was heard yet'
+    assert wake == WakeAt(5.0 + TICK_S)
+
+
+def test_probes_go_out_at_ticks_only_and_each_tick_asks_for_the_next() -> None:
+    monitor = MonitorPolicy(PROFILE)
+    now_s, wake_s, sent_s = 0.0, 0.0, []
+    while now_s < 3.0:
+        actions = monitor.on_time(now_s)
+        assert (WakeAt in kinds(actions)) == (now_s >= wake_s)
+        for action in actions:
+            if isinstance(action, WakeAt):
+                wake_s = action.at_s
+            elif isinstance(action, SendProbe):
+                assert WakeAt in kinds(actions)
+                sent_s.append(now_s)
+                monitor.on_probe_answer(action.probe.id, now_s + 0.004)
+        now_s = min(now_s + 0.007, wake_s) if wake_s > now_s else now_s + 0.007
+    assert 3.0 / 0.25 <= len(sent_s) < 3.0 / TICK_S
+
+
+@pytest.mark.parametrize('now_s', [math.nan, math.inf, -math.inf])
+def test_an_impossible_instant_decides_nothing(now_s) -> None:
+    monitor = MonitorPolicy(PROFILE)
+    assert not [action for action in monitor.on_time(now_s) if not isinstance(action, WakeAt)]
+    assert monitor.decision is None
+
+
+def test_nothing_is_announced_while_nothing_changes() -> None:
+    wire = steady()
+    before = len(wire.decisions)
+    for _ in range(50):
+        wire.frame()
+        wire.idle(0.1)
+    assert len(wire.decisions) - before <= 2
+    assert wire.monitor.decision is wire.decisions[-1]
+
+
+def test_a_silent_edge_degrades_at_once_and_one_that_is_heard_again_does_not() -> None:
+    wire = steady(MonitorSettings(silence_s=0.5))
+    assert not wire.monitor.decision.degraded and wire.monitor.decision.split_index < LOCAL
+    wire.lost, lost_s = True, wire.now_s
+    while not wire.monitor.decision.degraded:
+        wire.idle(0.02)
+        assert wire.now_s < lost_s + 1.5
+    assert wire.monitor.decision.split_index == LOCAL
+    wire.lost, back_s = False, wire.now_s
+    while wire.monitor.decision.degraded:
+        wire.idle(0.02)
+        assert wire.now_s < back_s + 1.5
+
+
+@pytest.mark.parametrize('changes', [
+    {'outcome': 'fell_back', 'given_up_s': 1.0}, {'outcome': 'late'}, {'split_index': LOCAL, 'outcome': 'local'},
+    {'outcome': 'answered', 'given_up_s': 1.0}])
+def test_a_frame_that_the_decision_did_not_expect_makes_a_new_decision(changes) -> None:
+    """After a frame that the edge failed, the camera trusts only a decision that takes it into account."""
+    wire = steady()
+    wire.sequence += 1
+    wire.monitor.on_frame(FrameRecord(**{'sequence': wire.sequence, 'split_index': 0, 'codec': 'raw', **changes}))
+    (decision,) = (action.decision for action in wire.monitor.on_time(wire.now_s) if isinstance(action, Announce))
+    expected = wire.sequence - 1 if changes.get('outcome') == 'late' else wire.sequence
+    assert decision.last_frame == expected, 'a late answer tells of a frame that was reported before'
+
+
+def test_an_expected_frame_makes_no_new_decision() -> None:
+    wire = steady()
+    before = wire.monitor.decision
+    wire.frame()
+    assert wire.monitor.decision is before
+
+
+def test_other_settings_make_a_new_decision() -> None:
+    wire = steady()
+    wire.monitor.reconfigure(MonitorSettings(pinned_split=1))
+    assert Announce in kinds(wire.monitor.on_time(wire.now_s))
+    assert wire.monitor.decision.split_index == 1
+
+
+@pytest.mark.parametrize('offered_hz, expected_hz', [
+    (10.9, 10.0), (11.1, 11.1), (9.2, 10.0), (9.0, 9.0), (0.001, 10.0), (2000.0, 10.0), (math.nan, 10.0)])
+def test_a_measured_frame_rate_is_followed_when_it_differs_by_a_tenth(offered_hz, expected_hz) -> None:
+    wire = Wire(MonitorPolicy(PROFILE))
+    wire.frame(offered_hz=offered_hz)
+    assert wire.monitor.frame_rate_hz == expected_hz
+    told = Wire(MonitorPolicy(PROFILE, MonitorSettings(frame_rate_hz=15.0)))
+    told.frame(offered_hz=30.0)
+    assert told.monitor.frame_rate_hz == 15.0, 'the setting holds'
+
+
+def test_frames_that_take_longer_than_predicted_raise_the_prediction() -> None:
+    wire = steady(MonitorSettings(pinned_split=0, codecs=('raw',)))
+    before_s = wire.monitor.decision.predicted_latency_s
+    for _ in range(100):
+        wire.frame(latency_s=before_s + 0.02)
+        wire.idle(0.1)
+    assert wire.monitor.decision.predicted_latency_s == pytest.approx(before_s + 0.02, rel=0.15)
+
+
+def test_a_slow_head_counts_only_if_no_other_frame_was_finished_meanwhile() -> None:
+    def predicted_s(finishing_s: float) -> float:
+        wire = Wire(MonitorPolicy(PROFILE, MonitorSettings(pinned_split=LOCAL)))
+        wire.idle(1.0)
+        for number in range(1, 30):
+            wire.now_s += 0.5
+            wire.monitor.on_frame(FrameRecord(
+                sequence=number, outcome='local', split_index=LOCAL, head_s=3 * PROFILE.cuts[LOCAL].head_s[1],
+                finishing_s=finishing_s))
+            wire.tick()
+        return wire.monitor.decision.predicted_latency_s
+
+    alone_s = PROFILE.cuts[LOCAL].head_s[1]
+    assert predicted_s(0.0) > 2 * alone_s
+    assert predicted_s(0.1) == pytest.approx(alone_s, rel=0.1)
