@@ -38,9 +38,9 @@ from dynsplit_ros.nodes.spinning import receive
 from dynsplit_ros.nodes.split_model import load, unload
 from dynsplit_ros.parameters import CAMERA
 from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.policies.image_batch import ImageBatcher
 from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
 from dynsplit_ros.protocol import Side
-from dynsplit_ros.runtime.batch import Collector
 from dynsplit_ros.runtime.robot import Outputs, Robot
 from dynsplit_ros.tasks import check_outputs, class_numbers, Result
 from dynsplit_ros.tensors import of_image
@@ -120,7 +120,7 @@ class CameraNode(Managed):
     def activate(self) -> None:
         """Accept images."""
         values = self.values
-        self._collector = Collector[Shot](len(self._topics), self._images, values.batch_timeout_s)
+        self._collector = ImageBatcher[Shot](len(self._topics), self._images, values.batch_timeout_s)
         # Before the robot: deactivate, which also follows a failure in here, hears answers as long as there is a robot.
         self._answers = topics.TAIL_RESULT.subscription(self, self._on_tail_result)
         self._robot = Robot(self.split, self, max_unanswered=values.max_unanswered,

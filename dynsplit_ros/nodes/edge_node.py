@@ -30,9 +30,9 @@ from dynsplit_ros.parameters import EDGE
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.edge import EdgeSettings
 from dynsplit_ros.policies.records import EdgeFrame, Status
+from dynsplit_ros.policies.senders import Senders
 from dynsplit_ros.protocol import Side
 from dynsplit_ros.runtime.edge import Edge
-from dynsplit_ros.runtime.senders import Senders
 
 #: How often the graph is searched for robots that came or left, and after how long one that is not found has left: a
 #: robot whose link flickers keeps its topics.

@@ -19,7 +19,7 @@ from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.memory import keep_memory
 from dynsplit_ros.nodes.shell import interruptible, Shell
 from dynsplit_ros.parameters import Parameter, Value
-from dynsplit_ros.runtime.senders import Senders
+from dynsplit_ros.policies.senders import Senders
 from dynsplit_ros.text import printable
 
 #: Longest time in which a node that is told to end finishes what is under way.

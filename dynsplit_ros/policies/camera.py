@@ -11,7 +11,7 @@ events (and actions)::
 
 Local inference ends with ``on_head_done`` (Deliver). A frame that was sent ends with ``on_answer`` (Deliver) or, when
 the edge does not answer it in time, with Finish and ``on_finished`` (Deliver). The robot finishes one frame at a time,
-beside the head.
+in parallel with a head.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class ReportAudit:
 
 @dataclass(frozen=True)
 class Report:
-    """Tell the monitor what became of a frame; the record is a snapshot."""
+    """Report a frame's outcome to the monitor; the record is a snapshot."""
 
     frame: FrameRecord
 
@@ -506,7 +506,7 @@ class CameraPolicy:
 
     def _start_next(self, now_s: float) -> float:
         """Start on the image that waits if its time has come; return the instant at which to look again."""
-        # A head beside a frame that is finished here would slow that down, and it is late already.
+        # A head would slow down the frame that is finished here, which is late already.
         if self._waiting is None or self._head is not None or self._overdue:
             return math.inf
         image, arrived_s, period_s = self._waiting
@@ -530,7 +530,7 @@ class CameraPolicy:
         Return the decision for the image that waits (None: none to be trusted), whether it is local, and its start.
 
         An image starts so that its payload is ready when link and edge are free. An image that would wait too long for
-        that is done on the robot at once. The start is infinite where only another event can tell.
+        that is done on the robot at once. The start is infinite if it depends on another event.
         """
         if self._choose is not None:
             decision, start_s = self._choose(image, arrived_s, now_s)
@@ -707,7 +707,7 @@ class CameraPolicy:
                 self.counters.failed += 1
             else:
                 self.counters.delivered += 1
-            if not failed or ready.outcome is Outcome.FELL_BACK:  # a head that failed tells the monitor nothing
+            if not failed or ready.outcome is Outcome.FELL_BACK:  # the monitor learns nothing from a head that failed
                 self._actions.append(Report(ready.snapshot()))
 
 

@@ -8,7 +8,7 @@ actions that follow from it, to be carried out in their order. A frame goes thro
 
     on_activation (Acknowledge; RunTail) -> on_decoded -> on_tail_done (Answer) -> on_answers_sent (the next RunTail)
 
-The edge runs one tail at a time, for one frame or a batch, and prepares one tail at a time beside it.
+The edge runs one tail at a time, for one frame or a batch, and prepares one tail at a time in parallel.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CLOSED = 'the edge stopped before it ran the tail'
 
 @dataclass(frozen=True)
 class Acknowledge:
-    """Tell the robot that the frame's activation has arrived."""
+    """Acknowledge the arrival of the frame's activation to its robot."""
 
     frame: EdgeFrame
 

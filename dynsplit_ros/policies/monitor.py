@@ -3,7 +3,7 @@
 """
 What the monitor does with each observation: estimates of link and edge, probes, and decisions. It has no clock.
 
-The node and the simulation tell :class:`MonitorPolicy` what they observe (``on_...``), call ``on_time`` after each
+The node and the simulation pass observations to :class:`MonitorPolicy` (``on_...``). They call ``on_time`` after each
 observation and at the instant of the latest WakeAt, and carry out the actions that it returns, in their order.
 """
 
@@ -284,7 +284,7 @@ class MonitorPolicy:
         return self._must_decide or self._has_turned() or self._link.overdue(now_s) is not None
 
     def _has_turned(self) -> bool:
-        """Whether the edge became silent, or was heard again, since the decision in force."""
+        """Whether the edge became silent, or ended its silence, since the decision in force."""
         return self._decision is None or self._decision.degraded == self._link.alive
 
     def _differs(self, plan: Plan) -> bool:

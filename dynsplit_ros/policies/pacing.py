@@ -28,7 +28,7 @@ class SendScheduler:
     """
     Predicts from the latest durations of each choice when the next head may start.
 
-    All durations are in seconds, from the robot's clock and the edge's own account.
+    All durations are in seconds, from the robot's clock and the times that the edge reports.
     """
 
     def __init__(self) -> None:

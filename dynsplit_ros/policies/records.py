@@ -37,7 +37,7 @@ class Status(enum.IntEnum):
 @dataclass(frozen=True)
 class EdgeTimes:
     """
-    The edge's account of one frame, in seconds on its own clock: how long it held it, and the parts of that.
+    The edge's times for one frame, in seconds on its own clock: how long it held the frame, and the parts of that.
 
     ``edge`` is the edge's name and ``edge_session`` its run, a random number that changes with a restart.
     """

@@ -46,7 +46,7 @@ class EdgeIO(Protocol):
     """What the edge needs of the world around it; the node implements it with topics. Called from several threads."""
 
     def acknowledge(self, frame: EdgeFrame) -> None:
-        """Tell the robot that the frame's activation has arrived."""
+        """Acknowledge the arrival of the frame's activation to its robot."""
 
     def answer(self, frame: EdgeFrame) -> None:
         """Send the robot the frame's status, reason, times and outputs (None unless the status is OK)."""
@@ -55,7 +55,7 @@ class EdgeIO(Protocol):
         """Send the load report to all robots, each with its own queueing delay (0 if missing)."""
 
     def fault(self, reason: str) -> None:
-        """Tell people of an error that the edge survived."""
+        """Report an error that the edge survived."""
 
 
 class Edge:
@@ -64,8 +64,8 @@ class Edge:
 
     ``profile`` is that of this machine, for batches and for the slowdown in load reports. Without one, no frames share
     a run, and the fastest run of each tail so far counts as unloaded. ``slowdown`` > 1 emulates a slower edge by
-    sleeping. ``name`` distinguishes this edge from others. ``policy`` replaces the one that is made of
-    the other arguments.
+    sleeping. ``name`` distinguishes this edge from others. ``policy`` replaces the one that is made from the other
+    arguments.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class Edge:
         for thread in self._threads:
             thread.start()
 
-    # ---- what comes in -------------------------------------------------------------------------------------------
+    # ---- events from outside -------------------------------------------------------------------------------------
 
     @property
     def session(self) -> int:
-        """Number that tells this run of the edge from another one."""
+        """Random number that identifies this run of the edge."""
         return self.policy.session
 
     @property
@@ -116,7 +116,7 @@ class Edge:
             if 0 <= frame.split_index < self._split.local_index:
                 frame.images = declared_batch(frame.payload, self._split.cuts[frame.split_index].tensors)
             self._handle(self.policy.on_activation, frame)
-        except Exception as error:  # Whatever an activation holds, its robot must hear of it.
+        except Exception as error:  # The robot must have an answer, whatever its activation holds.
             self._fail([frame], 'activation not queued', error)
 
     def on_split(self, robot: str, fingerprint: str, split_index: int, codec: str) -> None:
@@ -124,11 +124,11 @@ class Edge:
         self._handle(self.policy.on_decision, robot, fingerprint, split_index, codec)
 
     def forget(self, robot: str) -> None:
-        """Drop all that is kept of a robot that has left, and answer its waiting frames."""
+        """Forget a robot that has left, and answer its waiting frames."""
         self._handle(self.policy.on_robot_left, robot)
 
     def on_time(self) -> None:
-        """Let the policy look at the clock; the edge's own thread does so when the policy asked for it."""
+        """Let time pass for the policy; the time thread calls this when the policy asked for it."""
         self._handle(self.policy.on_time)
 
     def counts(self) -> dict[str, int]:
@@ -161,7 +161,7 @@ class Edge:
     # ---- events to actions ---------------------------------------------------------------------------------------
 
     def _handle(self, event: Callable[..., list[Action]], *values: Any) -> None:
-        """Tell the policy of an event, and carry out the actions that follow or give them to their thread."""
+        """Pass an event to the policy; carry out the actions that follow, or hand them to their thread."""
         outgoing = []
         with self._changed:
             for action in event(*values, now_s=self._clock()):
@@ -194,7 +194,7 @@ class Edge:
                 self._handle(self.policy.on_answer_failed, action.frame, f'{what})')
 
     def _fail(self, frames: Sequence[EdgeFrame], what: str, error: Exception) -> None:
-        """Report an error that is none of the frames' own, and answer those that have no answer yet."""
+        """Report an error of the edge itself, and answer the frames that have no answer yet."""
         self._io.fault(f'{what} ({type(error).__name__}: {error})')
         self._handle(self.policy.on_failed, frames, f'{what} ({type(error).__name__})')
 
@@ -207,7 +207,7 @@ class Edge:
                     return
             self.on_time()
 
-    # ---- the tail thread; an exception that ended it would leave every robot without an edge -----------------------
+    # ---- the tail thread; an exception must not end it: every robot would lose the edge ----------------------------
 
     def _run_tails(self) -> None:
         while (run := self._runs.get()) is not None:
@@ -235,7 +235,7 @@ class Edge:
         self._handle(self.policy.on_tail_done, [of_image(outputs, number, count, by_name) for number in range(count)])
 
     def _decode(self, frame: EdgeFrame) -> dict[str, Tensor] | None:
-        """Return the tensors of a frame; None if it was answered because they cannot be had."""
+        """Return the tensors of a frame; None if they cannot be decoded, and the frame was answered so."""
         specs = self._split.cuts[frame.split_index].tensors
         try:
             return decode(frame.codec, frame.payload, specs, self.policy.settings.max_images)
@@ -256,7 +256,7 @@ class Edge:
                 prepared = self._split.prepare_tail(tail.split_index, tail.images, lambda: self._closing)
             except Interrupted:
                 pass
-            except Exception as error:  # the activation will meet the same, and the robot then hears of it
+            except Exception as error:  # the activation will meet the same error, and is answered with it
                 self._io.fault(f'tail of split {tail.split_index} not prepared ({type(error).__name__}: {error})')
             self._handle(self.policy.on_prepared, prepared)
 

@@ -64,21 +64,21 @@ class CameraIO(Protocol):
         """Publish a frame's prediction; called once for each frame, in order."""
 
     def report(self, frame: FrameRecord) -> None:
-        """Tell the monitor that a payload was sent or that a frame is done."""
+        """Report to the monitor that a payload was sent or that a frame is done."""
 
     def report_audit(self, frame: FrameRecord, agreement: float) -> None:
-        """Tell the monitor how far a frame's outputs agree with the unquantised model's (0 to 1)."""
+        """Report to the monitor how far a frame's outputs agree with the unquantised model's (0 to 1)."""
 
     def refuse(self, image: Any, reason: str) -> None:
-        """Tell people that an image was not accepted."""
+        """Report that an image was not accepted."""
 
     def fault(self, reason: str) -> None:
-        """Tell people that something went wrong that a frame survived, or did not."""
+        """Report an error that the robot survived, with the frame or without it."""
 
 
 class Robot:
     """
-    Runs heads for the newest images and answers for every accepted frame, as ``policy`` decides.
+    Runs heads for the newest images and delivers each accepted frame, as ``policy`` decides.
 
     ``slowdown`` > 1 emulates a slower robot by sleeping after each computation; it is for demonstrations only.
     ``audit_share`` of the frames (0 to 1) are also computed without loss, in pauses of the robot. ``policy`` replaces
@@ -108,9 +108,9 @@ class Robot:
         self._changed = threading.Condition()  # guards the policy and all below
         self._for_head: deque[Prepare | RunHead | Encode | Send] = deque()
         self._for_finish: deque[Finish | Audit] = deque()
-        self._ended_audits: set[int] = set()  # frames whose audit is to end
-        self._interrupted = 0  # the frame whose head is to end; 0 for none
-        self._answered: set[int] = set()  # frames whose tail is to end
+        self._ended_audits: set[int] = set()  # frames whose audit must end
+        self._interrupted = 0  # the frame whose head must end; 0 for none
+        self._answered: set[int] = set()  # frames whose tails must end
         self._wake_s = float('inf')
         self._outgoing: deque[Deliver | Drop | Report | ReportAudit] = deque()
         self._publishing = threading.RLock()  # taken before _changed, never while holding it
@@ -123,11 +123,11 @@ class Robot:
         for thread in self._threads:
             thread.start()
 
-    # ---- what comes in -------------------------------------------------------------------------------------------
+    # ---- events from outside -------------------------------------------------------------------------------------
 
     @property
     def session(self) -> int:
-        """Number that tells this robot's frames from those of another run."""
+        """Random number that identifies this run of the robot in its frames."""
         return self.policy.session
 
     def offer(self, image: Any, period_s: float = float('nan')) -> None:
@@ -201,7 +201,7 @@ class Robot:
     # ---- events to actions ---------------------------------------------------------------------------------------
 
     def _handle(self, event: Callable[..., list[Action]], *values: Any, **options: Any) -> None:
-        """Tell the policy of an event, and see that the actions that follow are carried out."""
+        """Pass an event to the policy, and have the actions that follow carried out."""
         with self._changed:
             for action in event(*values, now_s=self._clock(), **options):
                 self._assign(action)
@@ -255,7 +255,7 @@ class Robot:
             case Audit(frame):
                 self._audit(frame)
 
-    # ---- the head thread; an exception that ended it would stop perception for good --------------------------------
+    # ---- the head thread; an exception must not end it: the robot would make no more predictions -------------------
 
     def _prepare(self, frame: FrameRecord) -> None:
         started_s = self._clock()
@@ -362,13 +362,13 @@ class Robot:
             self._ended_audits.discard(frame.sequence)
 
     def _slow_down(self, since_s: float, stop: Callable[[], bool] = lambda: False) -> None:
-        """Make the time since an instant ``slowdown`` times as long by sleeping; raise Interrupted if told to stop."""
+        """Sleep to make the time since an instant ``slowdown`` times as long; raise Interrupted once ``stop`` is true."""
         if self._slowdown > 1:
             with self._changed:
                 if self._changed.wait_for(stop, (self._clock() - since_s) * (self._slowdown - 1)):
                     raise Interrupted
 
-    # ---- what goes out -------------------------------------------------------------------------------------------
+    # ---- predictions and reports ---------------------------------------------------------------------------------
 
     def _publish(self) -> None:
         """Publish predictions and reports in their order, whichever thread they come from."""

@@ -130,7 +130,7 @@ class SimulatedEdge:
             self._world.at(self._others_at_s[number], arrive)
 
     def _happen(self, event: Callable[..., list[Action]], *values: Any) -> None:
-        """Tell the policy of an event, and carry out the actions that follow; each one only schedules events."""
+        """Pass an event to the policy, and carry out the actions that follow; each one only schedules events."""
         for action in event(*values, now_s=self._world.now_s):
             match action:
                 case Acknowledge(frame) if frame.robot == ROBOT:

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""One robot, one link, one edge, event by event: the Monitor's decisions, or an oracle's, on a known future."""
+"""One robot, one link and one edge, event by event; the monitor decides, or an oracle that knows the future."""
 
 from __future__ import annotations
 
@@ -41,12 +41,13 @@ from dynsplit_ros.profile.profile import CodecProfile, SystemCut, SystemProfile
 from dynsplit_ros.simulation.edge import ROBOT, SimulatedEdge
 from dynsplit_ros.simulation.link import Disturbances, OneWayLink, Pauses, ProcessClock, true_profile
 from dynsplit_ros.simulation.oracle import Future, Search, Step, WIDTH
+from dynsplit_ros.simulation.processor import Processor
 from dynsplit_ros.simulation.trace import constant, Trace
 
 #: Bytes of an acknowledgement or a probe's answer, and of the lead of a payload; bytes of a load report.
 _ACKNOWLEDGEMENT_BYTES = 32
 _REPORT_BYTES = 64
-#: The edge takes two messages that wait for it so many seconds apart.
+#: Least time between the arrivals of two messages as the edge sees them, in seconds.
 _LEAST_DISPERSION_S = 5e-5
 
 
@@ -133,8 +134,9 @@ class World:
     """
     Simulates one policy.
 
-    The camera side is :class:`~dynsplit_ros.policies.camera.CameraPolicy`, the one that the camera node runs. This
-    class has its events happen when link, edge and processor come to them. Two threads at once go at half speed.
+    Camera, edge and monitor are the policies that the nodes run: :class:`~dynsplit_ros.policies.camera.CameraPolicy`,
+    :class:`~dynsplit_ros.policies.edge.EdgePolicy` and :class:`~dynsplit_ros.policies.monitor.MonitorPolicy`. This
+    class makes their events happen at the instants that follow from link, load and computation times.
 
     ``policy`` is 'dynamic', 'look-ahead oracle', 'eager oracle', 'patient oracle' or a split index as text ('0' is
     full offloading, the local index local inference); fixed splits are the monitor's own pinned split, with its
@@ -185,7 +187,7 @@ class World:
         self.now_s = 0.0
         images = int(scenario.duration_s * scenario.frame_rate_hz) + 1
         rng = np.random.default_rng([scenario.seed, 1])
-        # Drawn per image, so that each policy meets the same fortune.
+        # Drawn for each image, so that all policies meet the same times.
         self._noise = np.exp(scenario.noise * rng.standard_normal((images, 3))).tolist()
         self._delays = rng.exponential(scenario.jitter_s / 2 + 1e-12, (images, 3)).tolist()
         self._rng = np.random.default_rng([scenario.seed, 2])
@@ -202,10 +204,7 @@ class World:
         self._wake_s = math.inf
         self._period_s = 1 / scenario.frame_rate_hz
         self._acknowledged_s: dict[int, float] = {}  # when the acknowledgement of each payload will be back
-        # Processor shared by head and finish threads: remaining work of each
-        self._work: dict[str, tuple[float, Callable[[], None]]] = {}
-        self._worked_s = 0.0
-        self._work_version = 0
+        self._processor = Processor(self)
         # Results
         self._frames: list[FrameRecord] = []
         self._changes: list[float] = []
@@ -253,7 +252,7 @@ class World:
     # ---- camera --------------------------------------------------------------------------------------------
 
     def _happen(self, event: Callable[..., list[Action]], *values: Any, **options: Any) -> None:
-        """Tell the camera of an event, and carry out the actions that follow, one after the other."""
+        """Pass an event to the camera's policy, and carry out the actions that follow, one after the other."""
         self._actions.extend(event(*values, now_s=self.now_s, **options))
         if self._acting:
             return
@@ -271,7 +270,7 @@ class World:
                 head_s = self._head(frame.image, frame.split_index, frame.codec)[0]
                 self._compute('head', head_s, lambda: self._happen(camera.on_head_done, None))
             case InterruptHead():
-                self._cease('head')
+                self._processor.stop('head')
                 self._happen(camera.on_head_interrupted)
             case Encode(frame):
                 encode_s = self._head(frame.image, frame.split_index, frame.codec)[1]
@@ -284,7 +283,7 @@ class World:
                 number = frame.sequence
                 self._compute('finish', finish_s, lambda: self._happen(camera.on_finished, number, None))
             case StopFinishing():
-                self._cease('finish')
+                self._processor.stop('finish')
             case Deliver(frame):
                 self._frames.append(frame)
             case Report(frame):
@@ -333,7 +332,7 @@ class World:
         return too_large or disturbances.loss > 0 and self._rng.random() < disturbances.loss
 
     def _robot_sees(self, at_s: float, action: Callable[[], None]) -> None:
-        """Have a message arrive that the robot's processes take when they run."""
+        """Have a message arrive at the robot; its processes take it when they run."""
         self.at(self._robot.after(at_s), action)
 
     def _report(self, frame: FrameRecord) -> None:
@@ -359,39 +358,9 @@ class World:
         return cut.head_s[batch] * noise, encode_s * noise
 
     def _compute(self, thread: str, work_s: float, done: Callable[[], None]) -> None:
-        """Run ``work_s`` of computation in a thread; two threads at once go at half speed."""
-        self._progress()
+        """Run ``work_s`` of computation in a thread of the robot."""
         work_s = self._robot.end_of(self.now_s, work_s) - self.now_s if self._pauses else work_s
-        self._work[thread] = (work_s, done)
-        self._schedule_work()
-
-    def _cease(self, thread: str) -> None:
-        """End a thread's computation before it is done."""
-        self._progress()
-        del self._work[thread]
-        self._schedule_work()
-
-    def _progress(self) -> None:
-        if self._work:
-            share = (self.now_s - self._worked_s) / len(self._work)
-            self._work = {thread: (left - share, done) for thread, (left, done) in self._work.items()}
-        self._worked_s = self.now_s
-
-    def _schedule_work(self) -> None:
-        self._work_version += 1
-        if not self._work:
-            return
-        version = self._work_version
-        thread, (left, _) = min(self._work.items(), key=lambda item: item[1][0])
-
-        def finished() -> None:
-            if version == self._work_version:
-                self._progress()
-                _, done = self._work.pop(thread)
-                self._schedule_work()
-                done()
-
-        self.at(self.now_s + max(0.0, left) * len(self._work), finished)
+        self._processor.start(thread, work_s, done)
 
     # ---- monitor -------------------------------------------------------------------------------------------
 

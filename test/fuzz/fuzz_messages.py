@@ -56,11 +56,11 @@ from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.monitor import MonitorPolicy
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import FrameRecord, SplitDecision
+from dynsplit_ros.policies.senders import Senders
 from dynsplit_ros.profile.profile import merge, Profile
 from dynsplit_ros.protocol import Side
 from dynsplit_ros.runtime.edge import Edge
 from dynsplit_ros.runtime.robot import Robot
-from dynsplit_ros.runtime.senders import Senders
 from dynsplit_ros.tasks import interpret
 
 PROFILE = Path(__file__).parents[1] / 'data' / 'mobilenet_v2.yaml'

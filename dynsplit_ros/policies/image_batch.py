@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Images of one or several cameras joined to batches."""
+"""When the images of one or several cameras make a batch."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Generic, TypeVar
 
 Image = TypeVar('Image')
 
-#: The rate of batches is measured over the latest of them, and over no longer than this, in seconds.
+#: The rate of batches is the mean over this many of the latest ones, and over at most this many seconds.
 RATE_BATCHES, RATE_S = 20, 3.0
 
 
-class Collector(Generic[Image]):
+class ImageBatcher(Generic[Image]):
     """
-    Joins the newest image of each of several cameras to a batch, or ``batch`` images of a single camera in turn.
+    Joins the newest image of each of several cameras, or ``batch`` consecutive images of one camera, to a batch.
 
-    A batch goes when each camera has its image in it, those apart that were silent for longer than ``timeout_s``
-    (a single camera: when it has ``batch``), or else ``timeout_s`` after its first image, as it is then. A newer
-    image takes the place of an older one of its camera. Instants are of any one clock, in seconds; images come back in
-    the order of the cameras, those of a single one in the order in which they came. Not for several threads at a time.
+    A batch is complete when it has an image of each camera that sent one in the last ``timeout_s`` seconds, or
+    ``batch`` images of a single camera. An incomplete batch goes ``timeout_s`` seconds after its first image. A newer
+    image replaces the older one of its camera. All instants come from one clock, in seconds. The images of a batch are
+    in the order of the cameras, those of a single camera in the order of arrival. Not thread-safe.
 
-    ``rate_hz`` is the rate of the latest batches, NaN before the second; ``replaced`` counts the images that newer ones
-    took the place of.
+    ``rate_hz`` is the rate of the latest batches (NaN before the second one), ``replaced`` the number of images that
+    were replaced.
     """
 
     def __init__(self, cameras: int, batch: int, timeout_s: float) -> None:
@@ -39,9 +39,9 @@ class Collector(Generic[Image]):
         self._heard_s: dict[int, float] = {}
 
     def add(self, camera: int, image: Image, now_s: float) -> list[Image]:
-        """Take an image of a camera, numbered from 0; return the batch that goes now, empty for none."""
+        """Take an image of a camera (counted from 0); return the batch that goes now, empty for none."""
         place = camera if self._cameras > 1 else len(self._images)
-        if not self._heard_s:  # at first each camera is waited for
+        if not self._heard_s:  # the first batch waits for each camera
             self._heard_s = dict.fromkeys(range(self._cameras), now_s)
         if not self._images:
             self._begun_s = now_s
@@ -51,7 +51,7 @@ class Collector(Generic[Image]):
         return self.due(now_s)
 
     def due(self, now_s: float) -> list[Image]:
-        """Return the batch that goes now though no image came, empty for none; to be asked every now and then."""
+        """Return the batch that goes now although no image came, empty for none; to be called periodically."""
         if self._cameras > 1:
             missing = any(camera not in self._images and now_s - heard_s <= self._timeout_s
                           for camera, heard_s in self._heard_s.items())

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from dynsplit_ros.runtime.senders import MOST_SESSIONS, Senders, WITHIN_S
+from dynsplit_ros.policies.senders import MOST_SESSIONS, Senders, WITHIN_S
 
 
 @pytest.fixture(params=['on_camera', 'on_monitor'])

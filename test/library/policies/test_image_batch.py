@@ -8,24 +8,24 @@ import math
 
 import pytest
 
-from dynsplit_ros.runtime.batch import Collector
+from dynsplit_ros.policies.image_batch import ImageBatcher
 
 
 def test_one_image_is_a_batch_of_one_at_once() -> None:
-    collector = Collector[str](cameras=1, batch=1, timeout_s=0.5)
+    collector = ImageBatcher[str](cameras=1, batch=1, timeout_s=0.5)
     assert collector.add(0, 'a', 0.0) == ['a'] and collector.due(9.0) == []
     assert collector.add(0, 'b', 0.1) == ['b'] and collector.replaced == 0
 
 
 def test_images_of_one_camera_in_turn() -> None:
-    collector = Collector[int](cameras=1, batch=3, timeout_s=0.5)
+    collector = ImageBatcher[int](cameras=1, batch=3, timeout_s=0.5)
     assert [collector.add(0, number, 0.1 * number) for number in range(7)] == [
         [], [], [0, 1, 2], [], [], [3, 4, 5], []]
     assert collector.replaced == 0
 
 
 def test_a_camera_that_stops_leaves_no_image_behind() -> None:
-    collector = Collector[int](cameras=1, batch=3, timeout_s=0.5)
+    collector = ImageBatcher[int](cameras=1, batch=3, timeout_s=0.5)
     collector.add(0, 0, 0.0)
     collector.add(0, 1, 0.4)
     assert collector.due(0.49) == []
@@ -33,7 +33,7 @@ def test_a_camera_that_stops_leaves_no_image_behind() -> None:
 
 
 def test_the_newest_of_each_camera_in_the_order_of_the_cameras() -> None:
-    collector = Collector[str](cameras=3, batch=3, timeout_s=0.5)
+    collector = ImageBatcher[str](cameras=3, batch=3, timeout_s=0.5)
     assert collector.add(2, 'c1', 0.0) == [] and collector.add(0, 'a1', 0.1) == []
     assert collector.add(2, 'c2', 0.2) == [], 'the second image of a camera is not one of another'
     assert collector.add(1, 'b1', 0.3) == ['a1', 'b1', 'c2']
@@ -41,7 +41,7 @@ def test_the_newest_of_each_camera_in_the_order_of_the_cameras() -> None:
 
 
 def test_a_silent_camera_holds_nobody_up() -> None:
-    collector = Collector[str](cameras=2, batch=2, timeout_s=0.5)
+    collector = ImageBatcher[str](cameras=2, batch=2, timeout_s=0.5)
     assert collector.add(0, 'a1', 0.0) == [], 'at first the other is waited for'
     assert collector.add(1, 'b1', 0.1) == ['a1', 'b1']
     assert collector.add(0, 'a2', 0.2) == [] and collector.add(0, 'a3', 0.5) == []
@@ -53,14 +53,14 @@ def test_a_silent_camera_holds_nobody_up() -> None:
 
 
 def test_a_batch_of_slow_cameras_waits_no_longer_than_the_bound() -> None:
-    collector = Collector[str](cameras=2, batch=2, timeout_s=0.5)
+    collector = ImageBatcher[str](cameras=2, batch=2, timeout_s=0.5)
     collector.add(0, 'a1', 0.0)
     collector.add(1, 'b1', 0.0)
     assert collector.add(0, 'a2', 0.4) == [] and collector.add(0, 'a3', 0.8) == ['a3']
 
 
 def test_the_rate_follows_the_cameras() -> None:
-    collector = Collector[int](cameras=1, batch=2, timeout_s=0.5)
+    collector = ImageBatcher[int](cameras=1, batch=2, timeout_s=0.5)
     assert math.isnan(collector.rate_hz)
     now_s = 0.0
     for period_s in 0.05, 0.01, 0.2:

@@ -1,45 +1,45 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Tell two robots in one namespace from one that has restarted, by the sessions that their messages carry.
+Distinguish two robots in one namespace from one robot that has restarted, by the sessions of their messages.
 
-A camera and a monitor draw a session when they start. After a restart only the new session is heard. Two that live at
-the same time are heard in turns: a session comes back after another one.
+A camera and a monitor draw a random session when they start. After a restart, only messages of the new session come. If
+two run at the same time, their messages alternate: a session returns after another one.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-#: So often sessions must have come back, within so many seconds. A straggler of a node that ended makes two returns:
-#: its own and that of its successor. Two monitors with the slowest heartbeat, 10 s, make three in 20 s.
+#: Sessions must return this many times within this many seconds. A late message of a node that ended makes two returns:
+#: its own and that of its successor. Two monitors with the slowest heartbeat, 10 s, make three returns in 20 s.
 RETURNS, WITHIN_S = 3, 30.0
-#: Latest sessions of one kind of sender that are kept; whoever sends others all the time is not two robots.
+#: Latest sessions that are remembered for cameras and for monitors; a sender with ever new sessions is not two robots.
 MOST_SESSIONS = 8
 
 
 class Senders:
-    """The cameras and monitors that are heard in one namespace; instants are of any one clock, in seconds."""
+    """Watches the sessions of the cameras and monitors in one namespace; all instants come from one clock (s)."""
 
     def __init__(self) -> None:
         self._cameras, self._monitors = _Sessions(), _Sessions()
 
     def on_camera(self, session: int, now_s: float) -> None:
-        """Note that a camera with this session was heard."""
+        """Note a message of a camera with this session."""
         self._cameras.on_heard(session, now_s)
 
     def on_monitor(self, session: int, now_s: float) -> None:
-        """Note that a monitor with this session was heard."""
+        """Note a message of a monitor with this session."""
         self._monitors.on_heard(session, now_s)
 
     def are_two(self, now_s: float) -> bool:
-        """Whether two cameras or two monitors live in this namespace."""
+        """Whether two cameras or two monitors run in this namespace."""
         return self._cameras.are_two(now_s) or self._monitors.are_two(now_s)
 
 
 class _Sessions:
     def __init__(self) -> None:
-        self._latest: deque[int] = deque(maxlen=MOST_SESSIONS)  # in the order in which they were heard last
+        self._latest: deque[int] = deque(maxlen=MOST_SESSIONS)  # the latest message's last
         self._returned_s: deque[float] = deque(maxlen=RETURNS)
 
     def on_heard(self, session: int, now_s: float) -> None:
