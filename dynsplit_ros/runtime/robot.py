@@ -362,7 +362,7 @@ class Robot:
             self._ended_audits.discard(frame.sequence)
 
     def _slow_down(self, since_s: float, stop: Callable[[], bool] = lambda: False) -> None:
-        """Sleep to make the time since an instant ``slowdown`` times as long; raise Interrupted once ``stop`` is true."""
+        """Sleep until ``slowdown`` times the time since an instant is over; raise Interrupted once ``stop`` is true."""
         if self._slowdown > 1:
             with self._changed:
                 if self._changed.wait_for(stop, (self._clock() - since_s) * (self._slowdown - 1)):
