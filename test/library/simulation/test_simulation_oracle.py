@@ -93,6 +93,12 @@ def test_the_oracle_is_never_worse_than_a_fixed_choice(name, model) -> None:
         assert best_s <= simulate(profile, scenario, str(split)).mean_per_image_s(), f'split {split}'
 
 
+def test_a_wider_beam_finds_nothing_better_where_frames_take_many_periods() -> None:
+    scenario = Scenario(constant(63e6, 4.0), 4.0, slowdown=constant(8.0, 4.0), seed=3)
+    world = World(system('resnet50'), scenario, AHEAD)
+    assert cost_s(world.look_ahead(16)) == pytest.approx(cost_s(world.look_ahead(96)), rel=1e-3)
+
+
 def test_a_dropped_image_counts_with_the_frame_before_it() -> None:
     run = simulate(system(), SCENARIOS['two states'], 'dynamic')
     assert run.dropped > 0
