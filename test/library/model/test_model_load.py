@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names, weights, preprocessing and labels; and files that would execute code are not loaded."""
 
+from dataclasses import dataclass
 import io
 import json
 import sys
+from typing import NamedTuple
 from urllib.error import URLError
 import zipfile
 
@@ -20,6 +22,7 @@ from torchvision.transforms.v2 import functional as functional_v2
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import load_model, model_names, name_outputs
+from dynsplit_ros.model.ending import first_output
 from dynsplit_ros.model.preprocess import Resize
 from dynsplit_ros.partition import SplitModel
 
@@ -419,5 +422,24 @@ def test_outputs_are_named_by_their_path():
     ]
     assert list(name_outputs([{'boxes': tensor}, {'boxes': tensor}])) == ['boxes.0', 'boxes.1']
 
+
+@dataclass
+class Named:
+    logits: torch.Tensor
+    states: tuple[torch.Tensor, ...] = ()
+    loss: torch.Tensor | None = None
+
+
+class Pair(NamedTuple):
+    best: torch.Tensor
+    other: Named
+
+
+def test_outputs_in_dataclasses_and_named_tuples_are_named_by_their_fields():
+    tensor = torch.zeros(1)
+    assert list(name_outputs(Named(tensor, (tensor, tensor)))) == ['logits', 'states.0', 'states.1']
+    assert list(name_outputs({'all': Pair(tensor, Named(tensor))})) == ['all.best', 'all.other.logits']
+    assert list(name_outputs([Named(tensor), Named(tensor)])) == ['logits.0', 'logits.1'], 'one for each image'
+    assert first_output(Pair(None, Named(tensor))) is tensor and first_output([]) == []
 
 assert __name__ in sys.modules  # the factories above are imported by this name
