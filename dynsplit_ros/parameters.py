@@ -23,6 +23,9 @@ MOST_LENGTH = 256
 #: Most characters of a refused value that an error repeats, so that the sentence stays readable.
 _MOST_SHOWN = 200
 
+#: Default of the smallest score of an object in a prediction; a profile states the size of an answer for it.
+MIN_SCORE = 0.3
+
 Value = Union[bool, int, float, str, 'list[int]', 'list[float]', 'list[str]']
 
 
@@ -214,13 +217,14 @@ CAMERA = MODEL + (
               'computes the others, too.', dynamic=True),
     Parameter('top_k', 5, 'Number of classes that a prediction names.', minimum=1, maximum=1000, dynamic=True),
     Parameter(
-        'min_score', 0.3, 'Smallest score of a detected object in a prediction.', minimum=0.0, maximum=1.0, dynamic=True
+        'min_score', MIN_SCORE, 'Smallest score of a detected object in a prediction. The edge leaves out the others.',
+        minimum=0.0, maximum=1.0, dynamic=True,
     ),
     Parameter(
         'output_digest',
         False,
-        'Put a digest of the raw outputs into predictions, for tests that compare them bit for bit. It takes '
-        'time: 1.3 s for 100 masks.',
+        'Put a digest of the outputs (of a detector, of the objects that the prediction shows) into predictions, for '
+        'tests that compare them bit for bit. It takes time: 0.3 s for 100 masks.',
         dynamic=True,
     ),
     Parameter(

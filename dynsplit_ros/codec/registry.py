@@ -34,6 +34,8 @@ from dynsplit_ros.tensors import ITEM_SIZES, TensorSpec
 
 # Of a tensor about which nothing is known beforehand: sizes whose product stays far below what overflows.
 _MAX_AXES, _MAX_SIZE = 4, 2**15
+#: Most bytes that an answer of unknown shapes may unfold to: 300 masks of 800 x 1066 pixels.
+MOST_UNFOLDED_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,8 @@ def decode(
     ``max_batch`` that multiplies every first dimension. That, and each size that the data themselves declare,
     is checked before memory is taken: never more than a small multiple of the expected tensors' bytes.
 
-    ``expected`` is ``None`` for an answer whose shapes follow the image, a detector's. Then any tensors are
-    taken, but by ``raw`` alone, where what is declared is as large as what came.
+    ``expected`` is ``None`` for an answer whose shapes follow the image, a detector's. Then any tensors are taken by
+    ``raw``, where what is declared is as large as what came, or by ``blosc2`` up to :data:`MOST_UNFOLDED_BYTES`.
 
     Raises DynsplitError, and nothing else, for whatever does not fit.
     """
@@ -160,7 +162,7 @@ def decode(
             if spec.dtype == 'bool' and spec.nbytes and raw.bytes_of(values).max() > 1:
                 raise DynsplitError('a bool was neither 0 nor 1')
         except DynsplitError as error:
-            raise DynsplitError(f'codec {codec!r}, tensor {spec.name!r}: {error}') from error
+            raise DynsplitError(f'codec {codec!r}, tensor {reprlib.repr(spec.name)}: {error}') from error
         decoded[spec.name] = values
     return decoded
 
@@ -174,8 +176,8 @@ def _look_up(codec: str) -> CodecInfo:
 
 def _self_described(codec: str, encoded: Sequence[EncodedTensor]) -> list[TensorSpec]:
     """Return what a payload of unknown tensors declares itself to be, once that can be believed."""
-    if codec != 'raw':
-        raise DynsplitError(f'tensors of unknown shapes came by codec {codec!r}, but only raw may carry them')
+    if codec not in ('raw', 'blosc2'):
+        raise DynsplitError(f'tensors of unknown shapes came by codec {codec!r}; only raw and blosc2 may carry them')
     for tensor in encoded:
         sizes = tuple(tensor.shape)
         possible = len(sizes) <= _MAX_AXES and all(0 <= size < _MAX_SIZE for size in sizes)
@@ -183,7 +185,11 @@ def _self_described(codec: str, encoded: Sequence[EncodedTensor]) -> list[Tensor
             raise DynsplitError(f'no tensor can be {reprlib.repr(tensor.dtype)} {reprlib.repr(sizes)}')
     if len({tensor.name for tensor in encoded}) < len(encoded):
         raise DynsplitError('two tensors have the same name')
-    return [TensorSpec(tensor.name, tensor.dtype, tuple(tensor.shape)) for tensor in encoded]
+    specs = [TensorSpec(tensor.name, tensor.dtype, tuple(tensor.shape)) for tensor in encoded]
+    unfolded = sum(spec.nbytes for spec in specs)
+    if codec != 'raw' and unfolded > MOST_UNFOLDED_BYTES:
+        raise DynsplitError(f'the answer unfolds to {unfolded} bytes, but at most {MOST_UNFOLDED_BYTES} are allowed')
+    return specs
 
 
 def _declared(

@@ -42,7 +42,7 @@ from dynsplit_ros.policies.image_batch import ImageBatcher
 from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
 from dynsplit_ros.protocol import Side
 from dynsplit_ros.runtime.robot import Outputs, Robot
-from dynsplit_ros.tasks import check_outputs, class_numbers, Result
+from dynsplit_ros.tasks import check_outputs, class_numbers, condensed, Result
 from dynsplit_ros.tensors import of_image
 
 #: The messages that a camera topic may carry, by their names; the first is taken where a topic carries both.
@@ -60,11 +60,13 @@ class Shot:
     """
     A camera message on its way, when it came, and its size in pixels once it has been converted.
 
-    ``outcome`` says whether it has a prediction, and which, or why it has none.
+    ``min_score`` is the smallest score to show, as it was set when the message came. ``outcome`` says whether it has a
+    prediction, and which, or why it has none.
     """
 
     message: Image | CompressedImage
     arrived_s: float
+    min_score: float
     width: int = 0
     height: int = 0
     outcome: tuple[bool, str] | None = None
@@ -238,7 +240,7 @@ class CameraNode(Managed):
     def _on_image(self, camera: int, message: Image | CompressedImage) -> None:
         now_s = time.monotonic()
         self._newest = message
-        shots = self._collector.add(camera, Shot(message, now_s), now_s)
+        shots = self._collector.add(camera, Shot(message, now_s, self.values.min_score), now_s)
         if not self.values.on_demand:
             self._offer(shots)
 
@@ -255,7 +257,7 @@ class CameraNode(Managed):
             return False, f'a frame has {self._images} images; set batch to 1 and name one image topic'
         if self._newest is None:
             return False, f'no image has come on {self._topics[0]}; start the camera'
-        shot = Shot(self._newest, time.monotonic())
+        shot = Shot(self._newest, time.monotonic(), self.values.min_score)
         self._robot.offer([shot])
         # This callback keeps the executor from taking the answer.
         receive(self._answers, lambda: shot.outcome is None, INFER_S)
@@ -334,7 +336,8 @@ class CameraNode(Managed):
         """Publish an activation, and before it what lets the edge time its arrival."""
         activation = to_message(
             msg.Activation, frame, header=frame.image[0].message.header, fingerprint=self.split.fingerprint,
-            tensors=to_tensors(payload))
+            tensors=to_tensors(payload),
+            min_score=frame.image[0].min_score if self._model.task == 'detection' else -1.0)
         self._lead.publish(to_message(msg.Probe, frame, is_lead=True))
         self._activation.publish(activation)
 
@@ -345,7 +348,7 @@ class CameraNode(Managed):
         for number, shot in enumerate(frame.image):
             own = of_image(outputs, number, count, self.split.output_specs is None)
             result = self._publications.publish(
-                shot.message, (shot.height, shot.width), own,
+                shot.message, (shot.height, shot.width), condensed(self._model.task, own, shot.min_score),
                 frame if self._images == 1 else _since(shot.arrived_s, frame))
             shot.outcome = True, in_words_of(result)
 

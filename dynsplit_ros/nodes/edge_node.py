@@ -33,6 +33,7 @@ from dynsplit_ros.policies.records import EdgeFrame, Status
 from dynsplit_ros.policies.senders import Senders
 from dynsplit_ros.protocol import Side
 from dynsplit_ros.runtime.edge import Edge
+from dynsplit_ros.tasks import condensed
 
 #: How often the graph is searched for robots that came or left, and after how long one that is not found has left: a
 #: robot whose link flickers keeps its topics.
@@ -73,7 +74,7 @@ class RobotLink:
         self.senders.on_camera(message.session, arrived_s)
         self._node.edge.submit(EdgeFrame(
             robot=self.namespace,
-            source=(self, message.header, message.session, message.sequence, arrived_s),
+            source=(self, message.header, message.session, message.sequence, arrived_s, message.min_score),
             fingerprint=message.fingerprint,
             split_index=message.split_index,
             codec=message.codec,
@@ -259,15 +260,16 @@ class EdgeNode(Managed):
 
     def acknowledge(self, frame: EdgeFrame) -> None:
         """Acknowledge an activation."""
-        link, _, session, sequence, arrived_s = frame.source
+        link, _, session, sequence, arrived_s, _ = frame.source
         link.acknowledge(msg.Acknowledgement.ACTIVATION, session, sequence, arrived_s)
 
     def answer(self, frame: EdgeFrame) -> None:
         """Send an answer to the robot that the frame came from."""
-        link, header, session, sequence, _ = frame.source
+        link, header, session, sequence, _, min_score = frame.source
         if frame.status is Status.REFUSED:
             self.tell(f'refused {frame.robot}', f'activation from {frame.robot} refused: {frame.reason}', error=True)
-        codec, encoded = encode_answer(frame.outputs or {})
+        outputs = frame.outputs or {}
+        codec, encoded = encode_answer(condensed('detection', outputs, min_score) if min_score >= 0 else outputs)
         link.tail_result.publish(to_message(
             msg.TailResult, frame.times, header=header, session=session, sequence=sequence,
             fingerprint=self.split.fingerprint, split_index=frame.split_index, status=int(frame.status),

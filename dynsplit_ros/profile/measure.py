@@ -27,8 +27,10 @@ import torch
 
 from dynsplit_ros.codec import CODECS, decode, encode, encode_answer, usable_codecs
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.parameters import MIN_SCORE
 from dynsplit_ros.partition import Cut, SplitModel
 from dynsplit_ros.profile.profile import CodecProfile, CutProfile, FORMAT, Profile, undominated
+from dynsplit_ros.tasks import condensed
 
 #: Repeats in which every codec is measured, before those that are not worth it are left out.
 _TRIAL_REPEATS = 3
@@ -88,7 +90,7 @@ def measure(
         repeats,
         lambda share: progress('codecs', (len(sizes) + share * repeats) / steps),
     )
-    answers = [encode_answer(split.whole(image[None]))[1] for image in frames]
+    answers = [encode_answer(condensed(split.model.task, split.whole(image[None]), MIN_SCORE))[1] for image in frames]
     progress('done', 1.0)
     return Profile(
         model=split.model.name,

@@ -25,6 +25,8 @@ MASK_THRESHOLD = 0.5
 MOST_CHANNELS = 4
 #: Objects with a mask in one answer; torchvision's models give 100. Small masks that come in make large ones here.
 MOST_MASKS = 1000
+#: A detector's outputs for one image; the first three are always there.
+_PARTS = ('boxes', 'labels', 'scores', 'masks', 'keypoints', 'keypoints_scores', 'angles')
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,28 @@ def check_outputs(task: str, outputs: Mapping[str, Tensor]) -> None:
             needed = 'scores [1, classes, height, width] or a label map' if dense else '[1, classes]'
             raise DynsplitError(f'the outputs of one image are {_in_words(outputs)}, but for the task {task} the first '
                                 f'one must be {needed}; set task to what the model does, or to other')
+
+
+def condensed(task: str, outputs: Mapping[str, Tensor], min_score: float) -> dict[str, Tensor]:
+    """
+    Return outputs without what no prediction shows, so that an answer is small; :func:`interpret` then says the same.
+
+    A detector keeps its objects of at least ``min_score``, and of each mask which pixels are the object's, bool. All
+    other outputs stay as they are. The outputs may be of several images ('boxes.0', 'boxes.1', …).
+    """
+    kept = dict(outputs)
+    if task != 'detection':
+        return kept
+    for name, scores in outputs.items():
+        image = name.removeprefix('scores')
+        if image == name or image.lstrip('.').strip('0123456789') or not scores.is_floating_point() or scores.ndim != 1:
+            continue
+        shown = ~(scores < min_score)  # not "at least": a NaN is for the consumer to see
+        for part in _PARTS:
+            tensor = outputs.get(part + image)
+            if tensor is not None and tensor.shape[:1] == scores.shape:
+                kept[part + image] = tensor[shown] > MASK_THRESHOLD if part == 'masks' else tensor[shown]
+    return kept
 
 
 def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *, placement: Placement, top_k: int,
@@ -223,8 +247,7 @@ def _objects(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not {'boxes', 'labels', 'scores'} <= parts.keys():
         raise DynsplitError(f'the outputs of one image are {_in_words(outputs)}, but for the task detection boxes, '
                             'labels and scores are needed; set task to what the model does, or to other')
-    return {name: parts[name] for name in (
-        'boxes', 'labels', 'scores', 'masks', 'keypoints', 'keypoints_scores', 'angles') if name in parts}
+    return {name: parts[name] for name in _PARTS if name in parts}
 
 
 def _in_words(outputs: Mapping[str, Tensor]) -> str:

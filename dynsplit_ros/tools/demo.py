@@ -281,15 +281,16 @@ def check(split: Any, frames: list[dict[str, Any]]) -> int:
 
     The images are made again from their stamps; raw outputs are compared by digest, classes and scores by value.
     """
+    from dynsplit_ros.parameters import MIN_SCORE
     from dynsplit_ros.sources import Panorama
-    from dynsplit_ros.tasks import interpret, output_digest
+    from dynsplit_ros.tasks import condensed, interpret, output_digest
 
     source = Panorama(640, 480)
     mismatches = 0
     for frame in track(frames, 'comparing every prediction with the whole model', console=console,
                        disable=not console.is_terminal):
         image = split.model.resize(np.ascontiguousarray(source.at(frame['stamp_ns']))).unsqueeze(0)
-        outputs = split.whole(image)
+        outputs = condensed(split.model.task, split.whole(image), MIN_SCORE)
         expected = interpret(split.model.task, outputs, split.model.labels, top_k=len(frame['class_ids']),
                              placement=split.model.resize.placement(480, 640))
         same = (output_digest(outputs) == frame['output_digest'] and expected.class_ids == frame['class_ids']

@@ -33,6 +33,7 @@ from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
+import torch
 
 from dynsplit_ros import msg
 from dynsplit_ros.codec import encode
@@ -45,6 +46,7 @@ from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.spinning import ask
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.measure import measure
+from dynsplit_ros.tasks import condensed, output_digest
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -405,6 +407,33 @@ def test_detection_in_pixels_of_the_camera(processes, ros, tmp_path, monkeypatch
     boxes = outputs['boxes.0'].numpy() * [80 / width, 48 / height, 80 / width, 48 / height]
     assert np.allclose(np.reshape(prediction.boxes_px, (-1, 4)), boxes, rtol=1e-6)
     assert len(prediction.class_ids) == len(prediction.scores) == len(boxes) > 0
+
+
+def test_the_edge_leaves_out_objects_that_the_robot_would_not_show(processes, ros, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    detector = {'model': 'ssdlite320_mobilenet_v3_large', 'weights': 'none', 'threads': 1,
+                'model_arguments': '{"score_thresh": 0.0, "detections_per_img": 5}'}
+    split = SplitModel(load_model('ssdlite320_mobilenet_v3_large', weights='none',
+                                  kwargs={'score_thresh': 0.0, 'detections_per_img': 5}))
+
+    def outputs(number: int) -> dict[str, torch.Tensor]:
+        return split.whole(split.model.resize(picture(number)).unsqueeze(0))
+
+    min_score = float(outputs(1)['scores.0'][2])  # three of the first picture's five objects reach it
+    running = System(processes, ros, detector, monitor={'pinned_split': 0}, camera={'min_score': min_score})
+    running.wait_for_edge()
+    running.observer.send_and_wait()
+    observer = running.observer
+    states = set()
+    for prediction in observer.predictions:
+        shown = condensed('detection', outputs(prediction.header.stamp.sec), min_score)
+        assert prediction.output_digest == output_digest(shown)
+        assert list(prediction.scores) == shown['scores.0'].tolist()
+        states.add(prediction.timing.state)
+        if prediction.timing.state == msg.FrameTiming.ANSWERED:  # boxes, scores and labels
+            assert prediction.timing.answer_bytes == (4 * 4 + 4 + 8) * len(prediction.scores)
+    assert msg.FrameTiming.ANSWERED in states
+    assert len(observer.predictions[0].scores) == 3 and observer.predictions[0].header.stamp.sec == 1
 
 
 def test_two_robots_share_the_edge(system, ros, processes, model_parameters, split) -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from dynsplit_ros.codec import CODECS, decode, encode, EncodedTensor
-from dynsplit_ros.codec.blosc import compress
+from dynsplit_ros.codec.blosc import compress, decompress, first_chunk
 from dynsplit_ros.codec.lossy import QUANTISED_BITS
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.tensors import TensorSpec
@@ -155,21 +155,26 @@ def test_sparse_values_must_be_as_many_as_the_mask_says():
         refuses('blosc2-sparse', replace(tensor, data=data), spec, 'declares|too few')
 
 
+def with_second_channel(data, scale, lowest):
+    """Return a quantised payload whose second channel has this scale and lowest step."""
+    scales, steps = first_chunk(memoryview(data))
+    header = np.empty((2, VALUES.shape[1]), np.int16)
+    decompress(scales, header.view(np.uint8).reshape(-1), 2, 'zstd', 'byte')
+    header[0, 1] = np.float32(scale).view(np.int32) >> 16  # in bfloat16
+    header[1, 1] = 16 * lowest
+    return compress(header.view(np.uint8).reshape(-1), 2, 'zstd', 'byte') + bytes(steps)
+
+
 @pytest.mark.parametrize('codec', QUANTISED)
 def test_scales_and_ranges_that_no_tensor_has(codec):
     tensor, spec = payload(codec)
-    channels = VALUES.shape[1]
-    for value in (float('nan'), float('inf'), -1.0, 3e38):
-        data = bytearray(tensor.data)
-        data[2:4] = struct.pack('<f', value)[2:]  # the second scale, in bfloat16
-        struct.pack_into('<h', data, 2 * channels + 2, 32500)  # its lowest step
-        refuses(codec, replace(tensor, data=data), spec, 'a scale is NaN or negative, or its steps are beyond')
-    for lowest in (-2**15, 2**15 - 1):
-        data = bytearray(tensor.data)
-        data[2:4] = struct.pack('<f', 1e5)[2:]
-        struct.pack_into('<h', data, 2 * channels + 2, lowest)
+    for scale in (float('nan'), float('inf'), -1.0, 3e38):
+        refuses(codec, replace(tensor, data=with_second_channel(tensor.data, scale, 2000)), spec,
+                'a scale is NaN or negative, or its steps are beyond')
+    half = replace(spec, dtype='float16')
+    for lowest in (-2048, 2047):
+        data = with_second_channel(tensor.data, 1e5, lowest)
         decode(codec, [replace(tensor, data=data)], [spec])  # within float32 …
-        half = replace(spec, dtype='float16')
         refuses(codec, replace(tensor, data=data, dtype='float16'), half, 'beyond float16')
 
 
@@ -184,10 +189,10 @@ def test_a_payload_of_another_level(codec):
 @pytest.mark.parametrize('bits', [bits for bits in QUANTISED_BITS if bits * (8 // bits) < 8])
 def test_elements_above_the_level(bits):
     tensor, spec = payload(f'quant{bits}-zstd')
-    channels = VALUES.shape[1]
+    scales, _ = first_chunk(memoryview(tensor.data))
     count = -(-VALUES.numel() // (8 // bits))
     wide = compress(np.full(count, 2 ** (bits * (8 // bits)), np.uint8), 1, 'zstd', 'none')
-    data = tensor.data[:4 * channels] + wide
+    data = bytes(scales) + wide
     refuses(f'quant{bits}-zstd', replace(tensor, data=data), spec, f'elements of {bits} bits')
 
 
@@ -197,7 +202,9 @@ def test_a_quantised_bomb_is_refused_before_memory_is_taken(codec):
     giant = bytearray(blosc2.compress2(np.zeros(4096, np.uint8), typesize=1, nthreads=1))
     struct.pack_into('<2i', giant, 4, 2**31 - 1024, 131072)
     tracemalloc.start()
-    refuses(codec, replace(tensor, data=tensor.data[:16] + bytes(giant)), spec, 'declares')
+    scales, _ = first_chunk(memoryview(tensor.data))
+    refuses(codec, replace(tensor, data=bytes(scales) + bytes(giant)), spec, 'declares')
+    refuses(codec, replace(tensor, data=bytes(giant)), spec, 'declares')
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1_000_000
@@ -250,18 +257,35 @@ def test_jpeg_of_another_kind():
     refuses('jpeg90', replace(tensor, data=progressive), spec, 'segment ffc2')
 
 
-def test_answers_of_unknown_shape_are_taken_by_raw_alone():
+def test_answers_of_unknown_shape_are_taken_by_raw_and_blosc2():
     tensors = {'boxes': torch.rand(3, 4), 'labels': torch.tensor([1, 2, 3]), 'none': torch.zeros(0, 4)}
-    decoded = decode('raw', encode('raw', tensors), None)
-    assert all(torch.equal(decoded[name], value) for name, value in tensors.items())
-    with pytest.raises(DynsplitError, match='only raw'):
-        decode('blosc2', encode('blosc2', tensors), None)
+    for codec in ('raw', 'blosc2'):
+        decoded = decode(codec, encode(codec, tensors), None)
+        assert all(torch.equal(decoded[name], value) for name, value in tensors.items())
+    with pytest.raises(DynsplitError, match='only raw and blosc2'):
+        decode('quant8-zstd', encode('quant8-zstd', tensors), None)
     shapes = (-1,), (0, *(2**20,) * 4), (1,) * 99, (2**14, 2**14), (2**62,)
     for dtype, shape in (('object', (1,)), *(('int8', shape) for shape in shapes)):
         with pytest.raises(DynsplitError):
             decode('raw', [EncodedTensor('x', dtype, shape, b'\1')], None)
+    for codec in ('raw', 'blosc2'):
+        with pytest.raises(DynsplitError, match='tensor .xxx') as caught:
+            decode(codec, [EncodedTensor('x' * 10_000, 'uint8', (3,), b'ab')], None)
+        assert len(str(caught.value)) < 400
     with pytest.raises(DynsplitError, match='same name'):
         decode('raw', encode('raw', {'x': torch.zeros(1)}) * 2, None)
+
+
+def test_an_answer_may_not_unfold_to_any_size():
+    zeros = encode('blosc2', {'x': torch.zeros(1, 16, 1024, 1024, dtype=torch.uint8)})[0]
+    assert len(zeros.data) < 10_000 and decode('blosc2', [zeros], None)['x'].numel() == 2**24
+    side = 2**15 - 1
+    for many in ([replace(zeros, shape=(1, 1, side, side))],
+                 [replace(zeros, name=str(number), shape=(17, 1024, 1024)) for number in range(16)]):
+        with pytest.raises(DynsplitError, match='unfolds to'):
+            decode('blosc2', many, None)
+    with pytest.raises(DynsplitError, match='header declares'):
+        decode('blosc2', [replace(zeros, shape=(255, 1024, 1024))], None)
 
 
 def test_nothing_is_unpickled():

@@ -84,8 +84,9 @@ def test_an_answer_by_another_codec_or_of_other_bytes_is_refused(codec, data) ->
     specs = [TensorSpec('label_map', 'uint8', (1, 100, 80))]
     with pytest.raises(DynsplitError):
         decode_answer(codec, [EncodedTensor('label_map', 'uint8', (1, 100, 80), data)], specs)
-    with pytest.raises(DynsplitError, match='raw'):
-        decode_answer('blosc2', [EncodedTensor('label_map', 'uint8', (1, 100, 80), data)], None)
+    if codec != 'raw':
+        with pytest.raises(DynsplitError):
+            decode_answer(codec, [EncodedTensor('label_map', 'uint8', (1, 100, 80), data)], None)
 
 
 def test_the_tools_take_a_model_of_ones_own_as_the_nodes_do() -> None:
