@@ -105,12 +105,12 @@ def decode_sparse(data: memoryview, spec: TensorSpec) -> Tensor:
     """Undo :func:`encode_sparse`."""
     item_bytes = ITEM_SIZES[spec.dtype]
     count = spec.nbytes // item_bytes
-    mask_bytes = min(max(_header(data)[6], 0), data.nbytes)
+    mask, rest = first_chunk(data)
     packed = np.empty((count + 7) // 8, np.uint8)
-    decompress(data[:mask_bytes], packed, 1, 'zstd', 'none')
+    decompress(mask, packed, 1, 'zstd', 'none')
     marked = np.unpackbits(packed, count=count).view(np.bool_)
     values = np.empty(int(np.count_nonzero(marked)) * item_bytes, np.uint8)
-    decompress(data[mask_bytes:], values, item_bytes, 'zstd', 'byte')
+    decompress(rest, values, item_bytes, 'zstd', 'byte')
     tensor = empty(spec)
     words = bytes_of(tensor).view(_WORDS[item_bytes])
     words[:] = 0
@@ -194,6 +194,12 @@ def decompress(data: memoryview, out: Bytes, item_bytes: int, compressor: str, s
             blosc2.decompress2(data, dst=out, nthreads=1)
     except (RuntimeError, ValueError) as error:
         raise DynsplitError('the Blosc2 chunk is damaged') from error
+
+
+def first_chunk(data: memoryview) -> tuple[memoryview, memoryview]:
+    """Return the first of several chunks, by the size that its header declares, and what follows it."""
+    size = min(max(_header(data)[6], 0), data.nbytes)
+    return data[:size], data[size:]
 
 
 def _header(data: memoryview) -> tuple[Any, ...]:

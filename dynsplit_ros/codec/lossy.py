@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dynsplit_ros.codec import blosc, raw
-from dynsplit_ros.codec.blosc import compress, decompress
+from dynsplit_ros.codec.blosc import compress, decompress, first_chunk
 from dynsplit_ros.codec.raw import Buffer, Bytes, bytes_of, TORCH_TYPES
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.tensors import TensorSpec
@@ -26,9 +26,9 @@ QUANTISED_BITS = (8, 6, 5, 4, 3, 2)
 
 #: Channels with fewer elements share one scale: the 4 bytes of a scale cost them more than they gain.
 _MIN_GROUP = 16
-#: Largest number of a channel's lowest step. With the 255 steps above it, it fits int16.
-_MOST_STEPS = 32500
-_HEADER_BYTES = 4  # of a group: its scale in bfloat16 and the number of its lowest step in int16
+#: Largest number of a channel's lowest step: with a turn of 4 bits it fits int16.
+_MOST_STEPS = 2000
+_TURNS = 16
 _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 
 _encode_exactly, _decode_exactly = blosc.codec('zstd', 'byte')
@@ -57,13 +57,15 @@ def quantiser(bits: int) -> tuple[Callable[[Tensor], Buffer], Callable[[memoryvi
     An element becomes ``scale * step``, where step is an integer: affine quantisation with an integer zero point (Jacob
     et al., 2018, arXiv:1712.05877, equation 1), so zero stays exact. The 2**bits steps cover the range of one channel
     of one sample; a frame therefore does not depend on the batch that it is sent in. The error is at most half a step,
-    and a step is at most 1 % more than the range / (2**bits - 1) or, if that is more, the largest magnitude / 32500.
+    and a step is at most 1 % more than the range / (2**bits - 1) or, if that is more, the largest magnitude / 2000.
 
-    Layout: the scales, bfloat16 [groups]; the lowest steps, int16 [groups]; a Blosc2 chunk of the steps above the
-    lowest, 8 // bits elements in each byte. Neighbours in one byte let zstd's Huffman code see pairs of them: at 4 bits
-    5 % smaller than one element in each byte, at 2 bits 30 %.
+    Layout: a Blosc2 chunk of the scales, bfloat16 [groups], and the lowest steps times 16 plus a turn, int16 [groups];
+    a Blosc2 chunk of the steps above the lowest, minus the turn, modulo 2**bits, 8 // bits of them in each byte. The
+    turn makes the frequent steps of all channels equal, which saves 1 to 3 %. Neighbours in one byte let zstd's Huffman
+    code see pairs of them: at 4 bits 5 % smaller than one element in each byte, at 2 bits 30 %.
     """
     top = 2**bits - 1
+    turn_steps = max(1, 2**bits // _TURNS)
 
     def encode(tensor: Tensor) -> Buffer:
         if not tensor.is_floating_point():
@@ -78,28 +80,34 @@ def quantiser(bits: int) -> tuple[Callable[[Tensor], Buffer], Callable[[memoryvi
         divisor = torch.where(scale > 0, scale, 1.0)  # a channel of zeros: any divisor gives step 0
         lowest = (least / divisor).round_()
         steps = values.div(divisor).sub_(lowest).round_().clamp_(0, top).to(torch.uint8)
-        header = torch.cat([scale.to(torch.bfloat16).view(torch.int16), lowest.to(torch.int16)])
-        return bytes_of(header).tobytes() + compress(_packed(bytes_of(steps), bits), 1, 'zstd', 'none')
+        # After a ReLU, zero is the lowest step and the most frequent one of all channels. The sum may overflow.
+        usual = torch.where(least == 0, 0.0, (values.mean(1, keepdim=True) - least) / divisor)
+        turn = (usual / turn_steps).round_().nan_to_num_(0.0).clamp_(0, _TURNS - 1)
+        header = torch.cat([scale.to(torch.bfloat16).view(torch.int16), (lowest * _TURNS + turn).to(torch.int16)])
+        steps.sub_((turn * turn_steps).to(torch.uint8)).bitwise_and_(top)
+        return compress(bytes_of(header), 2, 'zstd', 'byte') + compress(
+            _packed(bytes_of(steps), bits), 1, 'zstd', 'none')
 
     def decode(data: memoryview, spec: TensorSpec) -> Tensor:
         dtype = TORCH_TYPES[spec.dtype]
         if not dtype.is_floating_point:
             return _decode_exactly(data, spec)
         count, groups = math.prod(spec.shape), _groups(spec.shape)
-        if data.nbytes < _HEADER_BYTES * groups:
-            raise DynsplitError(f'{data.nbytes} bytes are too few for the scales of {groups} channels')
-        header = torch.from_numpy(np.frombuffer(data, np.int16, 2 * groups).reshape(2, groups, 1).copy())
-        scale, lowest = header[0].view(torch.bfloat16).double(), header[1].double()
+        header = torch.empty((2, groups, 1), dtype=torch.int16)
+        scales, rest = first_chunk(data)
+        decompress(scales, bytes_of(header), 2, 'zstd', 'byte')
+        scale, lowest = header[0].view(torch.bfloat16).double(), (header[1] // _TURNS).double()
+        turn = (header[1] % _TURNS * turn_steps).to(torch.uint8)
         # A range that the encoder could have seen ends within the type, rounded outwards by at most one step of four.
         ends = scale * torch.maximum(lowest.abs(), (lowest + top).abs())
         if not bool(((scale >= 0) & (ends <= 1.5 * torch.finfo(dtype).max)).all()):
             raise DynsplitError(f'a scale is NaN or negative, or its steps are beyond {spec.dtype}')
         per_byte = 8 // bits
         packed = np.empty(-(-count // per_byte), np.uint8)
-        decompress(data[_HEADER_BYTES * groups :], packed, 1, 'zstd', 'none')
+        decompress(rest, packed, 1, 'zstd', 'none')
         if bits * per_byte < 8 and packed.max() >> bits * per_byte:
             raise DynsplitError(f'a byte has more than {per_byte} elements of {bits} bits')
-        steps = torch.from_numpy(_unpacked(packed, bits, count)).reshape(groups, -1)
+        steps = torch.from_numpy(_unpacked(packed, bits, count)).reshape(groups, -1).add_(turn).bitwise_and_(top)
         values = steps.to(torch.float32).add_(lowest.float()).mul_(scale.float())
         limit = torch.finfo(dtype).max if dtype != torch.float64 else torch.finfo(torch.float32).max
         return values.clamp_(-limit, limit).reshape(spec.shape).to(dtype)
