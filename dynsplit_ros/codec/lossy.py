@@ -80,9 +80,9 @@ def quantiser(bits: int) -> tuple[Callable[[Tensor], Buffer], Callable[[memoryvi
         divisor = torch.where(scale > 0, scale, 1.0)  # a channel of zeros: any divisor gives step 0
         lowest = (least / divisor).round_()
         steps = values.div(divisor).sub_(lowest).round_().clamp_(0, top).to(torch.uint8)
-        # After a ReLU, zero is the lowest step and the most frequent one of all channels. The sum may overflow.
-        usual = torch.where(least == 0, 0.0, (values.mean(1, keepdim=True) - least) / divisor)
-        turn = (usual / turn_steps).round_().nan_to_num_(0.0).clamp_(0, _TURNS - 1)
+        # After a ReLU, zero is the lowest step and the most frequent one of all channels.
+        mean = steps.sum(1, keepdim=True, dtype=torch.int32) / steps.shape[1]
+        turn = (torch.where(least == 0, 0.0, mean) / turn_steps).round_().clamp_(0, _TURNS - 1)
         header = torch.cat([scale.to(torch.bfloat16).view(torch.int16), (lowest * _TURNS + turn).to(torch.int16)])
         steps.sub_((turn * turn_steps).to(torch.uint8)).bitwise_and_(top)
         return compress(bytes_of(header), 2, 'zstd', 'byte') + compress(

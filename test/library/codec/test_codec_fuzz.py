@@ -20,25 +20,24 @@ def run_fuzzer(*options):
     environment = {**os.environ, 'PYTHONPATH': path, 'MALLOC_PERTURB_': '165'}
     return subprocess.run(
         [sys.executable, str(FUZZER), *map(str, options)],
-        env=environment, capture_output=True, text=True, errors='replace', timeout=170,
+        env=environment, capture_output=True, text=True, errors='replace', timeout=570,
     )
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize('seed', [0, 1])
-def test_seeded_mutations(seed, tmp_path):
-    """Two times 100,000 payloads; about 10 s each."""
+@pytest.mark.timeout(600)
+def test_seeded_mutations(tmp_path):
+    """100,000 payloads of all codecs together; about 15 s."""
     progress = tmp_path / 'case'
-    done = run_fuzzer('--seed', seed, '--cases', 100_000, '--progress', progress)
+    done = run_fuzzer('--cases', 100_000, '--progress', progress)
     last = progress.read_text().strip() if progress.exists() else 'none'
     assert done.returncode == 0, (
         f'exit code {done.returncode}; to see it again: '
-        f'python test/fuzz/fuzz_codec.py --seed {seed} --first {last} --cases 1\n{done.stderr[-3000:]}'
+        f'python test/fuzz/fuzz_codec.py --first {last} --cases 1\n{done.stderr[-3000:]}'
     )
     assert '100000 cases' in done.stdout
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(importlib.util.find_spec('atheris') is None, reason='atheris is not installed')
 def test_coverage_guided(tmp_path):
     """At least 100,000 payloads that follow the decoders' branches."""
