@@ -23,7 +23,8 @@ MOST_LENGTH = 256
 #: Most characters of a refused value that an error repeats, so that the sentence stays readable.
 _MOST_SHOWN = 200
 
-#: Default of the smallest score of an object in a prediction; a profile states the size of an answer for it.
+#: Default of the smallest score of an object in a prediction. Agreement counts objects from it on, and a profile states
+#: the size of an answer with them.
 MIN_SCORE = 0.3
 
 Value = Union[bool, int, float, str, 'list[int]', 'list[float]', 'list[str]']

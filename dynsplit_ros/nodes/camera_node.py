@@ -36,7 +36,7 @@ from dynsplit_ros.nodes.publications import Publications
 from dynsplit_ros.nodes.shell import run
 from dynsplit_ros.nodes.spinning import receive
 from dynsplit_ros.nodes.split_model import load, unload
-from dynsplit_ros.parameters import CAMERA
+from dynsplit_ros.parameters import CAMERA, MIN_SCORE
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.image_batch import ImageBatcher
 from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
@@ -337,7 +337,8 @@ class CameraNode(Managed):
         activation = to_message(
             msg.Activation, frame, header=frame.image[0].message.header, fingerprint=self.split.fingerprint,
             tensors=to_tensors(payload),
-            min_score=frame.image[0].min_score if self._model.task == 'detection' else -1.0)
+            # An audit counts the objects from MIN_SCORE on, whatever the prediction shows.
+            min_score=min(frame.image[0].min_score, MIN_SCORE) if self._model.task == 'detection' else -1.0)
         self._lead.publish(to_message(msg.Probe, frame, is_lead=True))
         self._activation.publish(activation)
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.parameters import MIN_SCORE
 from dynsplit_ros.tasks.results import check_outputs
 
-#: Detections below this score do not count: the default of the nodes' parameter min_score, which is what is published.
-MIN_SCORE = 0.3
 #: Boxes of one label match from this intersection over union on, as in PASCAL VOC.
 MIN_IOU = 0.5
 #: Largest Euclidean norm of the difference, as a share of the norm of the model's output, for 'dense' and 'other'.

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from pathlib import Path
 import re
@@ -33,20 +34,19 @@ from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
-import torch
 
 from dynsplit_ros import msg
-from dynsplit_ros.codec import encode
+from dynsplit_ros.codec import decode_answer, encode
 from dynsplit_ros.errors import CONFIGURATION_EXIT_CODE
 from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.messages.images import from_rgb
-from dynsplit_ros.messages.tensors import to_tensors
+from dynsplit_ros.messages.tensors import from_tensors, to_tensors
 from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.spinning import ask
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.measure import measure
-from dynsplit_ros.tasks import condensed, output_digest
+from dynsplit_ros.tasks import output_digest
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -413,28 +413,31 @@ def test_the_edge_leaves_out_objects_that_the_robot_would_not_show(processes, ro
     split = SplitModel(load_model('ssdlite320_mobilenet_v3_large', weights='none',
                                   kwargs={'score_thresh': 0.0, 'detections_per_img': 5}))
     measure(split, codecs=['raw'], repeats=1, warm_up=0).save(tmp_path / 'profile.yaml')
-    detector = {'model': 'ssdlite320_mobilenet_v3_large', 'weights': 'none', 'threads': 1,
-                'model_arguments': '{"score_thresh": 0.0, "detections_per_img": 5}',
-                'profile': str(tmp_path / 'profile.yaml')}
-
-    def outputs(number: int) -> dict[str, torch.Tensor]:
-        return split.whole(split.model.resize(picture(number)).unsqueeze(0))
-
-    min_score = float(outputs(1)['scores.0'][2])  # three of the first picture's five objects reach it
-    running = System(processes, ros, detector, monitor={'pinned_split': 0}, camera={'min_score': min_score})
-    running.wait_for_edge()
-    running.observer.send_and_wait()
-    observer = running.observer
-    outcomes = set()
-    for prediction in observer.predictions:
-        shown = condensed('detection', outputs(prediction.header.stamp.sec), min_score)
-        assert prediction.output_digest == output_digest(shown)
-        assert list(prediction.scores) == shown['scores.0'].tolist()
-        outcomes.add(prediction.timing.outcome)
-        if prediction.timing.outcome == msg.FrameTiming.ANSWERED:  # boxes, scores and labels
-            assert prediction.timing.answer_bytes == (4 * 4 + 4 + 8) * len(prediction.scores)
-    assert msg.FrameTiming.ANSWERED in outcomes
-    assert len(observer.predictions[0].scores) == 3 and observer.predictions[0].header.stamp.sec == 1
+    processes.start('edge', 'edge_node', 'edge', {
+        'model': 'ssdlite320_mobilenet_v3_large', 'weights': 'none', 'threads': 1,
+        'model_arguments': '{"score_thresh": 0.0, "detections_per_img": 5}', 'profile': str(tmp_path / 'profile.yaml')})
+    observer = ros(Observer())
+    activations = topics.ACTIVATION.publisher(observer)
+    results: dict[int, msg.TailResult] = {}
+    topics.TAIL_RESULT.subscription(observer, lambda result: results.setdefault(result.sequence, result))
+    wait(lambda: activations.get_subscription_count() and observer.count_publishers('tail_result'), 'no edge')
+    image = split.model.resize(picture(1)).unsqueeze(0)
+    whole = split.whole(image)
+    payload = to_tensors(encode('raw', split.head(0)(image)))
+    third = float(whole['scores.0'][2])
+    for sequence, (min_score, kept) in enumerate(((-1.0, 5), (math.nan, 5), (0.0, 5), (third, 3), (1.0, 0)), 1):
+        deadline_s = time.monotonic() + 60
+        while sequence not in results:  # the edge may not yet know of this subscription to its answers
+            assert time.monotonic() < deadline_s, f'no answer for min_score {min_score}'
+            activations.publish(to_message(
+                msg.Activation, session=9, sequence=sequence, fingerprint=split.fingerprint, split_index=0, codec='raw',
+                answer_timeout_s=60.0, tensors=payload, min_score=min_score))
+            pause_s = time.monotonic() + 1.0
+            while sequence not in results and time.monotonic() < pause_s:
+                time.sleep(0.01)
+        outputs = decode_answer(results[sequence].codec, from_tensors(results[sequence].outputs), None)
+        assert {name: len(tensor) for name, tensor in outputs.items()} == dict.fromkeys(whole, kept)
+        assert output_digest(outputs) == output_digest({name: tensor[:kept] for name, tensor in whole.items()})
 
 
 def test_two_robots_share_the_edge(system, ros, processes, model_parameters, split) -> None:
