@@ -74,7 +74,7 @@ class LoadMeter:
 
     def report(self, robots: FairQueue, refused: int, now_s: float) -> tuple[LoadReport, dict[str, float]]:
         """Return the load since the last report, and the queueing delay of each robot; begin the next period."""
-        period_s = max(now_s - self._since_s, 1e-6)
+        period_s = now_s - self._since_s
         if not math.isnan(self._busy_since_s):  # a run is under way: count its part so far
             self._busy_s += now_s - self._busy_since_s
             self._busy_since_s = now_s
@@ -87,7 +87,7 @@ class LoadMeter:
             edge_session=self._session,
             sequence=self._reports,
             period_s=period_s,
-            utilisation=min(1.0, self._busy_s / period_s),
+            utilisation=min(1.0, self._busy_s / period_s),  # the sum of busy times has rounding errors
             queue_length=len(robots),
             queueing_s=max(queueing_s.values(), default=0.0),
             slowdown=self._slowdown if self._busy_s > 0 else 1.0,

@@ -150,3 +150,16 @@ def test_a_slow_head_counts_only_if_no_other_frame_was_finished_meanwhile() -> N
     alone_s = PROFILE.cuts[LOCAL].head_s[1]
     assert predicted_s(0.0) > 2 * alone_s
     assert predicted_s(0.1) == pytest.approx(alone_s, rel=0.1)
+
+
+def test_an_answer_to_a_probe_changes_the_decision_at_once() -> None:
+    monitor, at_ticks, after_answers = MonitorPolicy(PROFILE), 0, 0
+    for tick in range(50):
+        now_s = tick * TICK_S
+        actions = monitor.on_time(now_s)
+        at_ticks += Announce in kinds(actions)
+        for action in actions:
+            if isinstance(action, SendProbe):
+                monitor.on_probe_answer(action.probe.id, now_s + 0.003)
+                after_answers += Announce in kinds(monitor.on_time(now_s + 0.003))
+    assert at_ticks == 1 and after_answers >= 3
