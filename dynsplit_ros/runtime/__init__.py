@@ -1,3 +1,3 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The cores of the nodes, without ROS."""
+"""Threads and a clock around the policies of camera and edge."""

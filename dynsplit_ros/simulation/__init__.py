@@ -1,3 +1,3 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The planner on emulated links and servers, event by event."""
+"""Simulated links, computations and other robots around the policies of camera, edge and monitor."""
