@@ -16,7 +16,8 @@ from dynsplit_ros.estimators.round_trip import RoundTrip
 HEARTBEAT_BYTES = 32
 #: Heartbeats leave in this share of their period until the round-trip estimate has enough of them.
 _FIRST_HEARTBEATS = 0.2
-#: An answer can delay this many heartbeats' worth of acknowledgements and reports behind it on the downlink.
+#: A heartbeat behind a large answer on the downlink (an image of labels, for example) tells nothing of the round trip.
+#: That answer can delay this many heartbeats' worth of acknowledgements and reports behind it.
 _BEHIND_ANSWER = 6
 #: Longest time, in seconds, for which the first frame waits until a probe has measured the rate of a new edge.
 _FIRST_RATE_S = 1.0
@@ -30,10 +31,12 @@ _LEAST_DISPERSED_BYTES = 4500
 _EDGE_PAUSED = 0.03
 #: Without transfers the rate filter forgets in steps of at least this time, in seconds.
 _IDLE_S = 0.2
-#: The longest pause between the edge's reports fades by this factor with each report. The link is lost after twice this
-#: pause, once this many reports came in a row.
-_PAUSE_FADING = 0.95
+#: The link is lost when no report came for ``silence_s`` plus this many times the longest pause between two reports.
+#: A smaller factor takes a late report for a lost link. The longest pause fades by the second factor with each report:
+#: otherwise, one frame on a slow link would delay the detection of a lost link for ever.
 _PAUSES = 2.0
+_PAUSE_FADING = 0.95
+#: Reports in a row after which a missing one counts.
 _REGULAR_REPORTS = 3
 
 
@@ -79,9 +82,8 @@ class _Message:
     A message without an answer.
 
     It left at ``sent_s`` with ``size`` bytes, and the edge should hold it for ``service_s``. ``lead`` are its bytes
-    that went ahead, ``gap_s`` is how long this machine took between lead and message, ``confirms`` marks a probe that
-    confirms a change of rate. ``arrived`` says that the edge has it, as far as is known since ``arrived_s``;
-    ``given_up`` that nobody waits for its answer.
+    that went ahead, ``gap_s`` is how long this machine took between lead and message. ``arrived`` says that the edge
+    has it, as far as is known since ``arrived_s``; ``given_up`` that nobody waits for its answer.
     """
 
     sent_s: float
@@ -89,7 +91,6 @@ class _Message:
     service_s: float
     is_payload: bool
     lead: int = 0
-    confirms: bool = False
     gap_s: float = 0.0
     arrived: bool = False
     arrived_s: float = 0.0
@@ -274,25 +275,32 @@ class LinkEstimator:
         answer_size: float,
         dispersion_s: float,
     ) -> None:
-        """Learn the rate from a transfer, by its dispersion where the edge measured one, else by its duration."""
+        """
+        Learn the rate from a transfer, by its dispersion where the edge measured one, else by its duration.
+
+        Packet-pair dispersion (Dovrolis et al., INFOCOM 2001) contains no pause of this machine; the rest of a
+        payload's time does, and measures the round trip.
+        """
         if not message.is_payload:
             self._probing.on_through(message.size)
         self._advance(now_s)
         paused = self._probing.paused(message.gap_s, dispersion_s)
         if paused and message.lead > 0:
-            self._probing.on_spoiled(confirms=message.confirms)
             return
-        # A payload with a pause of this machine is no probe that could be repeated; it counts with a larger error.
+        # A payload is no probe that will be repeated: with a pause of this machine, it counts with a larger error.
         pause_s = message.gap_s if paused else 0.0
         first = self._informed_s == -math.inf
         measured = 1.0
         dispersed = message.lead > 0 or (message.is_payload and message.size >= _LEAST_DISPERSED_BYTES)
         if dispersed and 0 < dispersion_s <= arrived_s - message.sent_s:
-            self._learn_dispersion(message, now_s, arrived_s - start_s, alone, dispersion_s, pause_s)
+            dispersed_bytes = message.size - message.lead
+            self._rate.observe(dispersion_s, dispersed_bytes, _DISPERSION_JITTER_S + pause_s, _EDGE_PAUSED)
+            # No more often than heartbeats, which leave only between payloads.
+            if message.is_payload and alone and now_s - self._rest_s >= self.rules.heartbeat_period_s:
+                self._rest_s = now_s
+                self._on_heartbeat(arrived_s - start_s - dispersion_s)
         else:
             size = message.size + answer_size
-            if first:  # the round trip still contains the heartbeats' own bytes
-                size = max(size - self._heartbeat_size, 1.0)
             self._rate.observe(arrived_s - start_s - self.rtt_s, size, self._round_trip.jitter_s + pause_s)
             # A short transfer measures less, so the next probe is due sooner.
             transfer_s, airtime_s = size * 8 / self._rate.median_bps, self._probing.airtime_s(self.rules)
@@ -302,25 +310,6 @@ class LinkEstimator:
         self._informed_s = max(self._informed_s, now_s - (1 - measured) * self.rules.probe_period_s)
         if first:
             self._round_trip.update(self._heartbeat_own_s)
-
-    def _learn_dispersion(
-        self, message: _Message, now_s: float, transfer_s: float, alone: bool, dispersion_s: float, pause_s: float
-    ) -> None:
-        """
-        Learn the rate from the dispersion of a message, and the round trip from the rest of a payload's time.
-
-        Packet-pair dispersion (Dovrolis et al., INFOCOM 2001) contains no pause of this machine; the rest does.
-        """
-        dispersed_bytes = message.size - message.lead
-        if message.is_payload:
-            self._probing.on_payload()
-        else:
-            self._probing.on_dispersion(8 * dispersed_bytes / dispersion_s, now_s, confirms=message.confirms)
-        self._rate.observe(dispersion_s, dispersed_bytes, _DISPERSION_JITTER_S + pause_s, _EDGE_PAUSED)
-        # No more often than heartbeats, which leave only between payloads.
-        if message.is_payload and alone and now_s - self._rest_s >= self.rules.heartbeat_period_s:
-            self._rest_s = now_s
-            self._on_heartbeat(transfer_s - dispersion_s)
 
     def _behind_an_answer(self, back_s: float) -> bool:
         behind_s = back_s - self._answered_s
@@ -333,8 +322,6 @@ class LinkEstimator:
 
     def _hear(self, now_s: float) -> float:
         now_s = self._clock(now_s)
-        if not self.alive:
-            self._probing.begin()
         if self._reports_are_missing:  # the edge answers without reports: their absence means nothing
             self._reports = 0
         self.alive = True
@@ -386,7 +373,7 @@ class LinkEstimator:
         self._probing.pay(plan.size)
         self._probes += 1
         probe = Probe(self._probes, plan.size, plan.lead)
-        self._under_way['probe', probe.id] = _Message(now_s, plan.size, 0.0, False, plan.lead, plan.confirms)
+        self._under_way['probe', probe.id] = _Message(now_s, plan.size, 0.0, False, plan.lead)
         return probe
 
     # ---- estimates -----------------------------------------------------------------------------------------------
@@ -417,12 +404,6 @@ class LinkEstimator:
     def rate_awaited(self) -> bool:
         """Whether an edge was heard for the first time just now and no transfer has measured the rate yet."""
         return self.alive and self._informed_s == -math.inf and self._now_s - self._first_heard_s < _FIRST_RATE_S
-
-    @property
-    def confirms_rise(self) -> bool:
-        """Whether a probe measured a faster link just now and the next ones are about to tell by how much."""
-        under_way = any(message.confirms and not message.arrived for message in self._under_way.values())
-        return self._probing.confirms_rise(self._now_s, under_way=under_way)
 
     def belief(self, now_s: float) -> RateFilter:
         """Return the rate estimate at ``now_s``, the payload under way included: it takes at least the time so far."""

@@ -9,8 +9,6 @@ import math
 
 from dynsplit_ros.estimators.service import ServiceTimes
 
-#: Weight of the newest queueing delay in the estimate: a burst shows within a few values.
-_NEWEST = 0.5
 #: Standard deviation (natural logarithm) of the slowdown of an edge that was never measured: a factor of three.
 _SPREAD = 1.1
 #: A report with a longer queueing delay, in seconds, is wrong and is ignored.
@@ -122,6 +120,4 @@ class LoadEstimator:
         return LoadEstimate(self.queueing_s, self.times.factor, self._utilisation, self._robots, True)
 
     def _queue(self, queueing_s: float, now_s: float) -> None:
-        fresh = now_s - self._news_s <= self.stale_after_s
-        self.queueing_s = queueing_s if not fresh else (1 - _NEWEST) * self.queueing_s + _NEWEST * queueing_s
-        self._news_s = max(self._news_s, now_s)
+        self.queueing_s, self._news_s = queueing_s, max(self._news_s, now_s)

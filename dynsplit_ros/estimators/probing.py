@@ -26,14 +26,6 @@ _LEADS_S = 60.0
 #: probe costs more budget, so the next one comes later.
 _LED_BYTES = 800
 _LED_S = 0.0013
-#: This many longer probes, of this transfer time in seconds, confirm a change of rate. This many bytes of the budget
-#: are reserved for them; while the reserve is not full, this share of the income is saved.
-_CONFIRMATIONS = 2
-_CONFIRMING_S = 0.0025
-_RESERVE_BYTES = 18_000
-_SAVING = 0.1
-#: Longest time, in seconds, for which a decision waits for confirming probes.
-_CONFIRMED_S = 0.15
 #: A probe that leaves this many seconds after its lead, and a quarter of the dispersion, was delayed by this machine;
 #: on a machine that is always slow to send, the limit is this many times its least delay.
 _GAP_S = 1e-3
@@ -66,11 +58,10 @@ class LinkRules:
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """A probe to send: its bytes, the bytes of its lead among them, and whether it confirms a change of rate."""
+    """A probe to send: its bytes, and the bytes of its lead among them."""
 
     size: int
     lead: int = 0
-    confirms: bool = False
 
 
 class Probing:
@@ -78,8 +69,7 @@ class Probing:
     Decides on probes and keeps their budget, heartbeats included.
 
     The first probe is on credit. With so much jitter that a second's income does not measure the rate, probes have a
-    lead, and the edge measures their dispersion. A probe that shows a change is followed at once by longer ones, paid
-    from the reserve.
+    lead, and the edge measures their dispersion.
     """
 
     def __init__(self, rate: RateFilter, round_trip: RoundTrip) -> None:
@@ -87,21 +77,11 @@ class Probing:
         self._round_trip = round_trip
         self._tokens = 0.0
         self._tokens_s: float | None = None
-        self._earned = 0.0  # bytes per second
         self._largest = _LARGEST_BYTES
         self._credit = True  # the next probe may be on credit
         self._leads_until_s = -math.inf
         self._led = False  # a probe with a lead was answered
-        self._led_s = -math.inf  # when the last probe with a lead left
         self._least_gap_s = math.inf  # least time between a lead and its probe on this machine
-        self._believed_bps = self._told_bps = 0.0  # rates before and after the change that a probe showed
-        self._told_s = -math.inf  # when it showed it
-        self._confirmations = 0  # confirming probes still to be sent
-        self._spoiled = False  # the last probe was delayed by this machine and measured nothing
-
-    def begin(self) -> None:
-        """Note that the link is up (again): the next probe is on credit."""
-        self._credit, self._led = True, False
 
     # ---- results of probes -----------------------------------------------------------------------------------------
 
@@ -123,29 +103,6 @@ class Probing:
         usual_s = _USUAL_GAPS * self._least_gap_s if self._least_gap_s < math.inf else 0.0
         return gap_s > max(_GAP_S, dispersion_s / 4, usual_s)
 
-    def on_spoiled(self, *, confirms: bool) -> None:
-        """Note a probe that measured nothing because of such a pause: the next one is due at once."""
-        self._spoiled = not confirms
-        self._confirmations += confirms
-
-    def on_dispersion(self, told_bps: float, now_s: float, *, confirms: bool) -> None:
-        """Note the rate that a probe with a lead measured, before the filter gets it: a change needs confirmation."""
-        believed_bps = self._believed_bps if confirms else self._rate.median_bps
-        if abs(math.log(told_bps / believed_bps)) <= _AMBIGUOUS:
-            self._confirmations = 0
-        elif not confirms:
-            self._believed_bps, self._told_bps, self._told_s = believed_bps, told_bps, now_s
-            self._confirmations = _CONFIRMATIONS
-
-    def confirms_rise(self, now_s: float, *, under_way: bool) -> bool:
-        """Whether a faster link waits for confirmation by a probe that is ``under_way`` or still to be sent."""
-        rise = self._told_bps > self._believed_bps
-        return rise and (self._confirmations > 0 or under_way) and now_s - self._told_s < _CONFIRMED_S
-
-    def on_payload(self) -> None:
-        """Note that a payload measured the rate, which makes confirming probes unnecessary."""
-        self._confirmations, self._spoiled = 0, False
-
     def on_led(self) -> None:
         """Note that a probe with a lead measured the rate."""
         self._led = True
@@ -156,8 +113,6 @@ class Probing:
         """Whether a probe is due when no transfer measured the rate for ``quiet_s`` seconds."""
         return (
             self._credit
-            or self._confirmations > 0
-            or self._spoiled
             or quiet_s >= rules.probe_period_s
             or self._rate.level_spread > _AMBIGUOUS
         )
@@ -185,11 +140,9 @@ class Probing:
                 rate_bps = _EARNED_LED * math.sqrt(self._rate.low_bps * self._rate.median_bps)
             else:
                 rate_bps = _EARNED * self._rate.low_bps
-            self._earned = rules.probe_share * rate_bps / 8
-            least = _LEAD_BYTES + _LED_BYTES + _RESERVE_BYTES if needs_lead else _FIRST_BYTES
-            self._tokens = min(
-                self._tokens + self._earned * (now_s - self._tokens_s), max(_SAVED_S * self._earned, least)
-            )
+            income = rules.probe_share * rate_bps / 8  # bytes per second
+            least = _LEAD_BYTES + _LED_BYTES if needs_lead else _FIRST_BYTES
+            self._tokens = min(self._tokens + income * (now_s - self._tokens_s), max(_SAVED_S * income, least))
         self._tokens_s = now_s
 
     def pay(self, size: int) -> None:
@@ -199,23 +152,14 @@ class Probing:
     def choose(self, now_s: float, rules: LinkRules) -> ProbePlan | None:
         """Return the probe to send now if the budget allows one; it counts as sent, :meth:`pay` follows."""
         lead = _LEAD_BYTES if self._needs_lead(now_s, rules) else 0
-        confirms = lead > 0 and self._confirmations > 0
-        rate_bps = self._told_bps if confirms else self._rate.low_bps
-        airtime_s = _CONFIRMING_S if confirms else _LED_S if lead else self.airtime_s(rules)
-        size = int(min(rate_bps * airtime_s / 8, self._largest))  # an edge can claim any rate, even an infinite one
-        if confirms:
-            size = min(size, int(self._tokens / self._confirmations) - lead)
+        airtime_s = _LED_S if lead else self.airtime_s(rules)
+        size = int(min(self._rate.low_bps * airtime_s / 8, self._largest))  # an edge can claim any rate
         size = lead + max(size, _LED_BYTES if lead else _LEAST_BYTES, _FIRST_BYTES if self._credit else 0)
         # The first probe is on credit; so is the first one with a lead, since the rate measured without may be far too
         # low.
         on_credit = self._credit or (lead > 0 and not self._led)
         affordable = self._tokens >= (-2 * size if on_credit else size)
-        if lead and not (on_credit or confirms or self._spoiled or self._rate.level_spread > _AMBIGUOUS):
-            saves = self._tokens < size + _RESERVE_BYTES
-            affordable &= not saves or (now_s - self._led_s) * self._earned >= (1 + _SAVING) * size
         if not affordable:
             return None
-        self._credit = self._spoiled = False
-        self._confirmations = self._confirmations - 1 if confirms else 0
-        self._led_s = now_s if lead else self._led_s
-        return ProbePlan(size, lead, confirms)
+        self._credit = False
+        return ProbePlan(size, lead)

@@ -18,9 +18,8 @@ _LONGEST_S = 10.0
 _BUSY_S = 0.002
 #: The robot slowed a head down if it finished another frame for more than this share of the head's time.
 _FINISHING_SHARE = 0.001
-#: Standard deviation (natural logarithm) of the robot's factor before its first measurement, and measurements that must
-#: confirm a change: other work of the robot slows single heads down.
-_SPREAD, _CONFIRMATIONS = 0.5, 2
+#: Standard deviation (natural logarithm) of the robot's factor before its first measurement: a factor of 1.6.
+_SPREAD = 0.5
 
 #: Weight of the newest frame in a residual, the largest difference that counts as a share of the prediction, and the
 #: factor by which each frame reduces all residuals (half after 700 frames). With larger values, single slow frames
@@ -34,7 +33,7 @@ class RobotEstimator:
     """Estimates how long the robot takes for its own part; ``times`` corrects its profile."""
 
     def __init__(self) -> None:
-        self.times = ServiceTimes(_SPREAD, _CONFIRMATIONS)
+        self.times = ServiceTimes(_SPREAD)
         self.resize_s = 0.0
         self._publish_s = 0.0
         self._last_local: tuple[int, float] | None = None  # sequence number of the latest local frame, and its end

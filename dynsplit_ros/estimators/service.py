@@ -11,17 +11,15 @@ from numpy.typing import NDArray
 
 #: Shortest profiled time, in seconds, that is compared with measured ones. A shorter one is mostly the clock's error.
 SHORTEST_S = 5e-4
-#: Standard deviation (natural logarithm) of one measurement, at least and at most. The differences between consecutive
-#: measurements say where it lies between. Less noise makes the estimate follow single outliers.
-_NOISE, _LOUDEST = 0.08, 0.3
+#: Standard deviation (natural logarithm) of one measurement. Less noise makes the estimate follow single outliers, more
+#: makes it follow a real change too late.
+_NOISE = 0.08
 #: Standard deviation (natural logarithm) of a cut's own factor before its first measurement: profiles of one machine
 #: compare its cuts to about 20 %. A larger one makes the first measurement of a cut count for that cut alone.
 _CUT = 0.2
 #: Drift of the machine's factor: standard deviation of its natural logarithm per square root of a second. Less drift
 #: makes the estimate follow a real change too late.
 _DRIFT = 0.15
-#: Weight of the newest squared difference in the variance of measurements: the mean of the last twenty.
-_NEWEST = 0.05
 #: Time constant, in seconds, with which a cut's own factor returns to 1. Without it, a cut that was slow once would not
 #: be tried again.
 _CUT_FORGETTING_S = 600.0
@@ -48,26 +46,17 @@ class ServiceTimes:
     The logarithm of measured over profiled time is the sum of the machine's factor (throttled, shared), the cut's own
     factor (the profile's error for this cut) and noise. A Kalman filter estimates all factors jointly: a measurement of
     one cut changes the prediction of every cut, and a change of cut shows how both compare, since the machine is the
-    same before and after it. The variance of the noise comes from the differences between consecutive measurements of
-    one cut.
+    same before and after it.
     """
 
-    def __init__(self, spread: float, confirmations: int = 1) -> None:
-        """
-        Start at the profile; ``spread`` is the standard deviation of the logarithm of the machine's factor.
-
-        An outlier counts once ``confirmations`` more follow it with the same sign.
-        """
-        self._confirmations = confirmations
-        self._surprises = 0
+    def __init__(self, spread: float) -> None:
+        """Start at the profile; ``spread`` is the standard deviation of the logarithm of the machine's factor."""
         self._spread = spread
         # State of the Kalman filter: the logarithms of the machine's factor (first) and of the measured cuts' own
         # factors.
         self._rows: dict[int, int] = {}
         self._logs: NDArray[np.float64] = np.zeros(1)
         self._covariance: NDArray[np.float64] = np.full((1, 1), spread**2)
-        self._noise = _NOISE**2
-        self._last: tuple[int, float] | None = None
         self._own: NDArray[np.float64] | None = None
         self._updated_s: float | None = None
         self._unaged_s = 0.0
@@ -109,16 +98,15 @@ class ServiceTimes:
         row = 0 if cut is None else self._row(cut)
         measured = math.log(measured_s / profiled_s)
         innovation = measured - self._logs.item(0) - (self._logs.item(row) if row else 0.0)
-        varies = self._varies(cut, measured) + (_PAUSE_S / profiled_s) ** 2
+        varies = _NOISE**2 + (_PAUSE_S / profiled_s) ** 2
         shared, total = self._shared(row, varies)
         if innovation**2 > _SURPRISE**2 * total:
-            self._surprises = self._surprises + 1 if self._surprise * innovation > 0 else 1
-            self._surprise = innovation
-            if self._surprises <= self._confirmations:
+            if not self._surprise * innovation > 0:
+                self._surprise = innovation
                 return
             self._covariance[0, 0] += innovation**2
             shared, total = self._shared(row, varies)
-        self._surprise, self._surprises = 0.0, 0
+        self._surprise = 0.0
         self._logs += shared * (innovation / total)
         self._covariance -= shared[:, None] * (shared / total)
         self._own = None  # arrays that were returned before stay as they are
@@ -149,15 +137,6 @@ class ServiceTimes:
             covariance[:, 1:] *= kept
             covariance.flat[len(covariance) + 1::len(covariance) + 1] += (1 - kept**2) * _CUT**2
 
-    def _varies(self, cut: int | None, measured: float) -> float:
-        """Return the variance of measurements, updated by the difference of the last two of the same cut."""
-        if cut is not None:
-            if self._last is not None and self._last[0] == cut:
-                squared = (measured - self._last[1]) ** 2 / 2
-                self._noise = min(max(self._noise + _NEWEST * (squared - self._noise), _NOISE**2), _LOUDEST**2)
-            self._last = cut, measured
-        return self._noise
-
     def _shared(self, row: int, varies: float) -> tuple[NDArray[np.float64], float]:
         """Return the covariance of the state with a measurement, and the variance of the measurement."""
         if not row:
@@ -175,7 +154,7 @@ class ServiceTimes:
         expected_s = profiled_s * self.factor_of(cut)
         if elapsed_s > expected_s:
             if elapsed_s < expected_s * math.exp(_UNLIKELY * self._spread):
-                self._surprise, self._surprises = math.inf, self._confirmations
+                self._surprise = math.inf
             self.observe(cut, elapsed_s, profiled_s, now_s)
 
     def forget(self, now_s: float) -> None:

@@ -264,8 +264,6 @@ class MonitorPolicy:
             return None
         if self._link.rate_awaited and self._decision is not None:
             return None  # a probe is about to measure the rate
-        if self._link.confirms_rise and not is_urgent:
-            return None  # the choice depends on the new rate, which the next probe measures
         self._reviewed_s, self._has_news = now_s, False
         rate = self._link.belief(now_s)
         estimate = self._estimate_system(now_s, rate.level_spread)
