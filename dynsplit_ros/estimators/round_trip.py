@@ -59,5 +59,3 @@ class RoundTrip:
         limit_s = 3 * self.jitter_s
         near = [rtt for rtt in rtts if abs(rtt - middle) <= limit_s]
         self.rtt_s = max(0.0, sum(near) / len(near))
-        if not self.settled:
-            self.jitter_s = max(self.jitter_s, self.rtt_s / 4)

@@ -23,8 +23,6 @@ _DRIFT = 0.15
 #: Time constant, in seconds, with which a cut's own factor returns to 1. Without it, a cut that was slow once would not
 #: be tried again.
 _CUT_FORGETTING_S = 600.0
-#: Interval, in seconds, at which this return is computed; it only saves time.
-_AGING_S = 1.0
 #: Usual pause of a process, in seconds. It adds noise to short computations, which otherwise make an edge look slow.
 _PAUSE_S = 1e-3
 #: An innovation beyond this many standard deviations is an outlier unless the next one has the same sign. Fewer delay
@@ -59,7 +57,6 @@ class ServiceTimes:
         self._covariance: NDArray[np.float64] = np.full((1, 1), spread**2)
         self._own: NDArray[np.float64] | None = None
         self._updated_s: float | None = None
-        self._unaged_s = 0.0
         self._forgotten_s = -math.inf
         self._surprise = 0.0  # the last innovation that was taken for an outlier
 
@@ -128,14 +125,11 @@ class ServiceTimes:
         covariance = self._covariance
         variance: float = covariance.item(0)
         covariance[0, 0] = max(variance, min(self._spread**2, variance + _DRIFT**2 * elapsed_s))
-        self._unaged_s += elapsed_s
-        if self._unaged_s > _AGING_S:
-            kept = math.exp(-self._unaged_s / _CUT_FORGETTING_S)
-            self._unaged_s = 0.0
-            self._logs[1:] *= kept
-            covariance[1:] *= kept
-            covariance[:, 1:] *= kept
-            covariance.flat[len(covariance) + 1::len(covariance) + 1] += (1 - kept**2) * _CUT**2
+        kept = math.exp(-elapsed_s / _CUT_FORGETTING_S)
+        self._logs[1:] *= kept
+        covariance[1:] *= kept
+        covariance[:, 1:] *= kept
+        covariance.flat[len(covariance) + 1::len(covariance) + 1] += (1 - kept**2) * _CUT**2
 
     def _shared(self, row: int, varies: float) -> tuple[NDArray[np.float64], float]:
         """Return the covariance of the state with a measurement, and the variance of the measurement."""

@@ -536,3 +536,82 @@ def test_a_payload_that_died_with_its_edge_does_not_make_the_link_look_slow() ->
     link.on_answer(('probe', heartbeat.id), now_s + 0.004, 0.0, 0)
     link.tick(now_s + 0.01)
     assert link.alive and 10e6 < link.estimate(now_s + 0.01).throughput_bps < 40e6
+
+
+def test_a_steady_link_is_followed_by_transfers_of_fifteen_jitters() -> None:
+    for rate_bps in np.geomspace(9.5e6, 10.5e6, 7).tolist():
+        belief, transfer_s, off = RateFilter(), 8 * 60_000 / rate_bps, []
+        for _ in range(200):
+            belief.elapse(0.1)
+            belief.observe(transfer_s, 60_000, transfer_s / 15)
+            off.append(math.log(belief.median_bps / rate_bps))
+        assert abs(np.mean(off[100:])) < 0.01
+
+
+@pytest.mark.parametrize('rate_bps', [3e5, 1e6])
+def test_probes_count_with_the_bytes_of_their_answers(rate_bps) -> None:
+    """A probe of a few hundred bytes and its answer of 32 bytes: without these, the rate is off by some percent."""
+    link, now_s = settled_link(rate_bps=rate_bps)
+    assert link.estimate(now_s).throughput_bps == pytest.approx(rate_bps, rel=0.03)
+
+
+def test_a_payload_behind_another_one_starts_when_that_has_arrived() -> None:
+    link, now_s = settled_link(rtt_s=0.004, rate_bps=20e6)
+    for number in range(0, 40, 2):
+        link.on_sent(number, now_s, 250_000, 0.0)
+        link.on_sent(number + 1, now_s, 250_000, 0.0)
+        for each, arrives_s in ((number, 0.1), (number + 1, 0.2)):
+            link.on_acknowledgement(each, now_s + arrives_s + 0.004)
+            link.on_answer(each, now_s + arrives_s + 0.004, 0.0, 0)
+        now_s += 0.5
+    assert link.estimate(now_s).throughput_bps == pytest.approx(20e6, rel=0.05)
+
+
+def test_a_long_silence_saves_no_more_than_two_seconds_of_the_budget() -> None:
+    link, now_s = settled_link(rate_bps=5e6)
+    spent, now_s = link.probe_bytes, now_s + 60.0
+    until_s = now_s + 1.0
+    while now_s < until_s:
+        now_s += 0.02
+        probe = link.next_probe(now_s)
+        if probe is not None:
+            link.on_answer(('probe', probe.id), now_s + 0.004 + (probe.payload_bytes + 32) * 8 / 5e6, 0.0, 0)
+    assert 0 < link.probe_bytes - spent <= 3.2 * 0.01 * 5e6 / 8
+
+
+def test_probes_keep_their_lead_for_a_minute_after_much_jitter() -> None:
+    settings, rng = MonitorSettings(), np.random.default_rng(0)
+    link = LinkEstimator(LinkRules(**{name: getattr(settings, name) for name in LinkRules.__dataclass_fields__}))
+    now_s, last_lead_s = 0.0, 0.0
+    while now_s < 200.0:
+        now_s += 0.05
+        link.tick(now_s)
+        probe = link.next_probe(now_s)
+        if probe is None:
+            continue
+        last_lead_s = now_s if probe.lead_bytes else last_lead_s
+        rest_s = (probe.payload_bytes - probe.lead_bytes) * 8 / 5e6
+        jitter_s = float(rng.exponential(0.02)) if now_s < 20.0 else 0.0
+        back_s = now_s + 0.004 + (probe.payload_bytes + 32) * 8 / 5e6 + jitter_s
+        link.on_answer(('probe', probe.id), back_s, 0.0, 0, rest_s if probe.lead_bytes else math.nan)
+    assert 70.0 < last_lead_s < 100.0
+
+
+def test_time_of_any_length_passes() -> None:
+    for elapsed_s in (5e-324, 1e-9, 1e9, 1e300):
+        belief = RateFilter()
+        belief.observe(0.1, 100_000, 1e-4)
+        belief.elapse(elapsed_s)
+        assert math.isfinite(belief.median_bps) and math.isfinite(belief.relative_uncertainty)
+    assert belief.relative_uncertainty > 3.0  # nothing is left of the measurement
+
+
+def test_a_small_payload_that_a_token_bucket_passes_at_once_does_not_make_the_link_look_fast() -> None:
+    link, now_s = settled_link(rate_bps=5e6)
+    for number in range(30):
+        link.on_sent(number, now_s, 3000, 0.0)
+        back_s = now_s + 0.004 + 3032 * 8 / 5e6
+        link.on_acknowledgement(number, back_s, 1e-4)  # lead and payload arrive in one burst
+        link.on_answer(number, back_s + 0.01, 0.0, 100)
+        now_s += 0.1
+    assert link.estimate(now_s).throughput_bps == pytest.approx(5e6, rel=0.2)

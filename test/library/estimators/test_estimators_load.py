@@ -235,3 +235,28 @@ def test_a_slow_machine_is_tried_again_after_a_minute_or_two() -> None:
         now_s += 1.0
         times.forget(now_s)
     assert math.log(times.factor) / before == pytest.approx(math.exp(-1), abs=0.02)
+
+
+def test_a_silence_that_hardly_any_edge_explains_needs_a_second_one() -> None:
+    """Twenty times the profiled time is further off than two standard deviations of any edge's slowdown."""
+    load = LoadEstimator()
+    for number in range(20):
+        load.on_answer(0, 0.0, 0.05, 0.05, number / 10)
+    load.on_silence(0, 1.0, 0.05, 2.1)
+    assert load.times.factor_of(0) < 2
+    load.on_silence(0, 1.1, 0.05, 2.2)
+    assert load.times.factor_of(0) > 5
+
+
+def test_an_edge_is_busy_for_all_of_its_time_at_most() -> None:
+    load = LoadEstimator()
+    assert load.on_report(report(1, utilisation=1.0005), 0.0)
+    assert load.estimate(0.0).utilisation == 1.0
+
+
+def test_the_time_in_the_queue_is_no_part_of_a_silence() -> None:
+    load = LoadEstimator()
+    for number in range(20):
+        load.on_answer(0, 0.5, 0.05, 0.05, number / 10)
+    load.on_silence(0, 0.54, 0.05, 2.1)
+    assert load.times.factor_of(0) == pytest.approx(1.0, abs=0.01)

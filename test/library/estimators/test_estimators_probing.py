@@ -1,0 +1,146 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Which probe leaves next: its size, its lead, and what counts as a pause of this machine."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from dynsplit_ros.estimators.link import HEARTBEAT_BYTES, LinkEstimator
+from dynsplit_ros.estimators.probing import LinkRules, ProbePlan, Probing
+from dynsplit_ros.estimators.rate import RateFilter
+from dynsplit_ros.estimators.round_trip import RoundTrip
+
+RULES = LinkRules(heartbeat_period_s=0.25, probe_period_s=0.2, probe_share=0.01, silence_s=0.5, downlink_ratio=1.0)
+
+
+def probing(rate_bps: float = 20e6, jitter_s: float = 2e-4) -> Probing:
+    """Return what sends probes on a link that is known well, after the first probe."""
+    rate, trip = RateFilter(), RoundTrip()
+    for _ in range(100):
+        rate.elapse(0.1)
+        rate.observe(8 * 100_000 / rate_bps, 100_000, 1e-4)
+    for number in range(25):
+        trip.observe(0.004 + (number % 5 - 2) * jitter_s / 1.4826, 0.0)
+    known = Probing(rate, trip)
+    known.earn(0.0, RULES, alive=True)
+    known.choose(0.0, RULES)
+    known.pay(600)
+    return known
+
+
+def plan(known: Probing, now_s: float = 100.0) -> ProbePlan | None:
+    known.earn(now_s, RULES, alive=True)
+    return known.choose(now_s, RULES)
+
+
+def test_the_first_probe_is_one_packet_on_credit() -> None:
+    known = Probing(RateFilter(), RoundTrip())
+    known.earn(0.0, RULES, alive=True)
+    first = known.choose(0.0, RULES)
+    assert first is not None and 512 <= first.size <= 1000 and first.lead == 0
+    known.pay(first.size)
+    known.on_led()  # the first one with a lead would be on credit too
+    assert plan(known, 0.1) is None
+
+
+@pytest.mark.parametrize(
+    ('rate_bps', 'least', 'most'), [(3e4, 128, 200), (20e6, 9_000, 13_000), (2e9, 262_144, 262_144)])
+def test_a_probe_takes_twenty_jitters_within_its_least_and_its_largest_size(rate_bps, least, most) -> None:
+    known = probing(rate_bps)
+    for _ in range(10):  # a larger one follows one that got through
+        known.on_through(262_144)
+    sent = plan(known)
+    assert sent is not None and least <= sent.size <= most and sent.lead == 0
+
+
+@pytest.mark.parametrize(('jitter_s', 'lead_bytes'), [(4e-4, 0), (6e-4, 3000)])
+def test_a_probe_has_a_lead_of_two_packets_where_a_seconds_income_does_not_measure_the_rate(
+    jitter_s, lead_bytes
+) -> None:
+    sent = plan(probing(20e6, jitter_s))
+    assert sent is not None and sent.lead == lead_bytes
+    if lead_bytes:
+        assert sent.size - sent.lead == pytest.approx(20e6 / 8 * 0.0013, rel=0.15)
+
+
+def test_a_probe_with_a_lead_is_long_enough_to_show_a_change_on_a_slow_link() -> None:
+    known = probing(1e6, 2e-3)
+    known.on_led()
+    sent = plan(known)
+    assert sent is not None and sent.size == 3000 + 800
+
+
+def test_the_first_probe_with_a_lead_is_on_credit_the_next_one_is_not() -> None:
+    known = probing(1e6, 2e-3)
+    first = plan(known, 1.0)
+    assert first is not None and first.lead > 0
+    known.pay(first.size)
+    known.on_led()
+    assert plan(known, 1.1) is None
+
+
+@pytest.mark.parametrize(('gap_s', 'dispersion_s', 'least_gap_s', 'paused'), [
+    (0.0009, 0.001, math.inf, False), (0.0015, 0.001, math.inf, True), (0.0015, 0.01, math.inf, False),
+    (0.003, 0.01, math.inf, True), (0.005, 0.001, 0.002, False), (0.007, 0.001, 0.002, True)])
+def test_a_gap_between_lead_and_probe_is_a_pause_beyond_what_is_usual(
+    gap_s, dispersion_s, least_gap_s, paused
+) -> None:
+    known = probing()
+    known.on_gap(least_gap_s)
+    known.on_gap(2 * least_gap_s)  # the least one counts
+    assert known.paused(gap_s, dispersion_s) == paused
+
+
+def test_a_probe_is_due_when_nothing_measured_the_rate_for_a_while_or_the_rate_is_vague() -> None:
+    known = probing()
+    assert not known.wanted(0.1, RULES) and known.wanted(0.2, RULES)
+    assert Probing(RateFilter(), RoundTrip()).wanted(0.0, RULES)
+
+
+def test_a_lost_probe_halves_the_next_one_and_a_packet_stays() -> None:
+    known = probing(2e9)
+    sizes = []
+    for size in (262_144, 131_072, 600, 600):
+        known.on_lost(size)
+        sent = plan(known, 100.0 + len(sizes))
+        sizes.append(sent.size if sent else 0)
+    assert sizes == [131_072, 65_536, 65_536, 65_536]
+    known.on_through(65_536)
+    sent = plan(known, 200.0)
+    assert sent is not None and sent.size == 131_072
+
+
+def test_no_budget_is_earned_while_the_edge_is_silent() -> None:
+    known = probing()
+    known.pay(10**6)
+    known.earn(1000.0, RULES, alive=False)
+    assert plan(known, 1000.1) is None
+
+
+def test_the_first_heartbeats_come_five_times_as_often() -> None:
+    link, times = LinkEstimator(RULES), []
+    for number in range(200):
+        now_s = number * 0.01
+        probe = link.next_probe(now_s)
+        if probe is not None:
+            times += [now_s] if probe.payload_bytes == HEARTBEAT_BYTES else []
+            link.on_answer(('probe', probe.id), now_s + 0.001, 0.0, 0)
+    gaps = [after - before for before, after in zip(times, times[1:])]
+    assert gaps[:8] == [pytest.approx(0.05, abs=0.011)] * 8 and gaps[-1] == pytest.approx(0.25, abs=0.011)
+
+
+@pytest.mark.parametrize(('reports', 'period_s', 'lost_after_s'), [(5, 0.1, 0.7), (5, 0.4, 1.3), (3, 0.1, math.inf)])
+def test_a_missing_report_counts_after_a_few_in_a_row_and_twice_their_period(reports, period_s, lost_after_s) -> None:
+    link, now_s = LinkEstimator(RULES), 0.0
+    for _ in range(reports):
+        now_s += period_s
+        link.on_report(now_s, period_s)
+    link.on_sent(1, now_s, 10**9, 0.0)  # its answer may take minutes
+    last_s = now_s
+    while link.alive and now_s < last_s + 5.0:
+        now_s += 0.01
+        link.tick(now_s)
+    assert now_s - last_s == pytest.approx(min(lost_after_s, 5.0), abs=0.05)
