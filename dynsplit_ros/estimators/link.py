@@ -14,29 +14,32 @@ from dynsplit_ros.estimators.round_trip import RoundTrip
 
 #: Bytes of a heartbeat; also the assumed bytes of an acknowledgement and of the answer to a probe.
 HEARTBEAT_BYTES = 32
-#: Heartbeats leave in this share of their period until the round-trip estimate has enough of them.
+#: Heartbeats leave in this share of their period until the round-trip estimate has enough of them: half a second after
+#: the start at the default period. With a larger share, the first decisions rest on a guessed round trip.
 _FIRST_HEARTBEATS = 0.2
 #: A heartbeat behind a large answer on the downlink (an image of labels, for example) tells nothing of the round trip.
 #: That answer can delay this many heartbeats' worth of acknowledgements and reports behind it.
 _BEHIND_ANSWER = 6
-#: Longest time, in seconds, for which the first frame waits until a probe has measured the rate of a new edge.
+#: Longest time, in seconds, for which the first frame waits until a probe has measured the rate of a new edge. Without
+#: this wait, one image at a guessed rate occupies a slow link for seconds.
 _FIRST_RATE_S = 1.0
-#: Acknowledgements kept for payloads that the camera has not reported yet.
+#: Acknowledgements kept for payloads that the camera has not reported yet; a peer that sends others takes no more room.
 _EARLY_ACKNOWLEDGEMENTS = 4
-#: Standard deviation, in seconds, of a dispersion that the edge measures. Payloads of fewer bytes than the second
-#: number fit into one burst of a shaper, so their dispersion does not measure the rate.
+#: Standard deviation, in seconds, of a dispersion that the edge measures: both arrivals wait for the edge's scheduler.
 _DISPERSION_JITTER_S = 3e-4
+#: Payloads of fewer bytes fit into one burst of a shaper, so their dispersion would make the link look fast.
 _LEAST_DISPERSED_BYTES = 4500
-#: Probability that the edge paused between lead and message and saw both at once.
+#: Probability that the edge paused between lead and message and saw both at once. With 0, one such pause makes the link
+#: look fast; a larger probability delays the detection of a faster link.
 _EDGE_PAUSED = 0.03
-#: Without transfers the rate filter forgets in steps of at least this time, in seconds.
+#: Without transfers the rate filter forgets in steps of at least this time, in seconds: shorter steps only cost time.
 _IDLE_S = 0.2
 #: The link is lost when no report came for ``silence_s`` plus this many times the longest pause between two reports.
 #: A smaller factor takes a late report for a lost link. The longest pause fades by the second factor with each report:
-#: otherwise, one frame on a slow link would delay the detection of a lost link for ever.
+#: otherwise, one frame on a slow link would delay the detection of every lost link.
 _PAUSES = 2.0
 _PAUSE_FADING = 0.95
-#: Reports in a row after which a missing one counts.
+#: Reports in a row after which a missing one counts: an edge that reports irregularly is not taken for lost.
 _REGULAR_REPORTS = 3
 
 

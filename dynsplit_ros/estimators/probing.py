@@ -10,33 +10,39 @@ import math
 from dynsplit_ros.estimators.rate import RateFilter
 from dynsplit_ros.estimators.round_trip import RoundTrip
 
-#: Size of the first probe, when the rate is unknown (one packet), of the largest, and of the smallest, in bytes.
+#: Bytes of the first probe, while the rate is unknown: one packet, which passes any link within a second.
 _FIRST_BYTES = 600
-_LARGEST_BYTES = 262144
-_LEAST_BYTES = 128
-#: Transfer time of a probe in standard deviations of the round trip: it then measures the rate to 5 %.
+#: Most and least bytes of a probe without its lead. A larger one would hold up the payload behind it, a smaller one
+#: measures nothing on any link.
+_LARGEST_BYTES, _LEAST_BYTES = 262144, 128
+#: Transfer time of a probe, in standard deviations of the round trip: one probe then measures the rate to 5 %. Shorter
+#: probes take jitter for changes of the rate, longer ones exceed the budget.
 _JITTERS = 20.0
-#: Bytes of a lead: two network frames, which use up the burst that shapers and radios let through at once.
+#: Bytes of a lead: two packets, which use up the burst that shapers and radios let through at once. With less, the
+#: probe behind it arrives in the same burst, and the link looks fast.
 _LEAD_BYTES = 3000
 #: A jitter of this many times the limit makes probes keep their lead for the next seconds. A machine that is stopped
 #: until its next time slice needs this: most of its round trips are equal, so its jitter seems small at times.
 _MUCH = 2.0
 _LEADS_S = 60.0
-#: Least bytes behind a lead, and their transfer time in seconds: just long enough to detect a change of rate. A longer
-#: probe costs more budget, so the next one comes later.
+#: Least bytes behind a lead, and their transfer time in seconds: just long enough to detect a change of rate above the
+#: jitter of the edge's clock. Longer probes cost more budget, so the next one comes later.
 _LED_BYTES = 800
 _LED_S = 0.0013
-#: A probe that leaves this many seconds after its lead, and a quarter of the dispersion, was delayed by this machine;
-#: on a machine that is always slow to send, the limit is this many times its least delay.
+#: A probe that leaves this many seconds after its lead, and a quarter of the dispersion, was delayed by this machine.
+#: On a machine that is always slow to send, the limit is this many times its least delay. With a lower limit such a
+#: machine measures nothing, with a higher one its pauses look like a slow link.
 _GAP_S = 1e-3
 _USUAL_GAPS = 3.0
-#: Share of the income that probes may spend, since the rate may have fallen unnoticed; a probe with a lead may spend
-#: more, since it cannot be smaller.
+#: Share of the income that probes may spend, since the rate may have fallen unnoticed. A probe with a lead may spend
+#: more, since it cannot be smaller. With all of the income, probes exceed ``probe_share`` on a link that becomes slow.
 _EARNED = 0.85
 _EARNED_LED = 0.95
-#: Largest budget, in seconds of income: enough for the largest probe and the heartbeats.
+#: Largest budget, in seconds of income: enough for the largest probe and the heartbeats. More lets a burst of probes
+#: exceed ``probe_share`` after a silence.
 _SAVED_S = 2.0
-#: With a larger standard deviation of the rate's logarithm, the next probe is due at once.
+#: With a larger standard deviation of the rate's logarithm, the next probe is due at once: the rate is known to less
+#: than a factor of 1.6, and the planner's choice depends on it.
 _AMBIGUOUS = 0.5
 
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
+#: Lowest and highest rate of the grid in bit/s, and its number of rates, which are 8 % apart. A rate beyond the grid
+#: counts as the nearest one; a coarser grid knows a steady link worse.
 LOWEST_BPS = 2e4
 HIGHEST_BPS = 5e9
 _SIZE = 160
@@ -24,9 +26,11 @@ _SIZE = 160
 _SPREAD = np.array([0.05, 0.18, 0.45])
 _DRIFT = np.array([0.02, 0.12, 0.70])
 _JUMPS_PER_S = np.array([0.02, 0.03, 0.10])
-#: Changes between these models per second.
+#: Changes between these models per second: one in twenty seconds. Without changes, a link that becomes steady or wild
+#: keeps the wrong model for minutes.
 _REGIME_CHANGES_PER_S = 0.05
-#: Share of transfers that something other than the link delays: a pause of a process, a packet that is sent again.
+#: Share of transfers that something other than the link delays: a pause of a process, a packet that is sent again. With
+#: a smaller share, one such transfer looks like a slower link; with a larger one, a slower link needs more transfers.
 _HELD_UP = 0.01
 #: Densities are scaled by this, so that the maximum of the standard normal density is 1.
 _PER_DENSITY = math.sqrt(2 * math.pi)

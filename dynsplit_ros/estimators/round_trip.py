@@ -8,11 +8,13 @@ from collections import deque
 import math
 import statistics
 
-#: Round-trip time and jitter before the first heartbeat is answered, in seconds.
+#: Round-trip time and jitter before the first heartbeat is answered, in seconds: those of a usual Wi-Fi. The first few
+#: heartbeats replace them within half a second.
 _GUESSED_S = 0.005
 #: Least jitter, in seconds: clock, scheduler and middleware together are no better.
 _LEAST_JITTER_S = 2e-4
-#: Number of heartbeats in the estimate, and the least number that measures jitter.
+#: Number of heartbeats in the estimate (6 s of them at the default period), and the least number that measures jitter.
+#: Fewer make the mean follow single delays, more make it follow another route too late.
 _KEPT = 25
 _SETTLED = 3
 
