@@ -69,6 +69,12 @@ _RESNET = {'model_type': 'resnet', 'embedding_size': 16, 'hidden_sizes': [16, 32
 _DETR = {'d_model': 32, 'encoder_layers': 1, 'decoder_layers': 1, 'encoder_ffn_dim': 64, 'decoder_ffn_dim': 64,
          'encoder_attention_heads': 4, 'decoder_attention_heads': 4, 'num_queries': 10, 'use_timm_backbone': False,
          'use_pretrained_backbone': False, 'backbone': None, 'backbone_config': _RESNET}  # fmt: skip
+_RT_DETR = {
+    'd_model': 32, 'encoder_hidden_dim': 32, 'encoder_in_channels': [32, 64, 64], 'encoder_ffn_dim': 64,
+    'decoder_ffn_dim': 64, 'decoder_layers': 1, 'decoder_in_channels': [32, 32, 32], 'num_queries': 50,
+    'backbone_config': {**_RESNET, 'model_type': 'rt_detr_resnet', 'layer_type': 'basic',
+                        'out_features': ['stage2', 'stage3', 'stage4']},
+}  # fmt: skip
 
 
 def models() -> Iterator[Entry]:
@@ -101,7 +107,7 @@ def models() -> Iterator[Entry]:
     yield Entry('transformers', 'segformer', 'segmentation', 64)
     yield Entry('transformers', 'detr', 'detection', 64, _DETR)
     yield Entry('transformers', 'conditional_detr', 'detection', 64, _DETR)
-    yield Entry('transformers', 'rt_detr', 'detection', 64)
+    yield Entry('transformers', 'rt_detr', 'detection', 64, _RT_DETR)
     yield Entry('transformers', 'yolos', 'detection', 64, {**_SMALL, 'image_size': [64, 64]})
     for name in ('yolov5n', 'yolov8n', 'yolo11n', 'yolo11n-seg', 'yolo11n-pose', 'yolo11n-obb'):
         yield Entry('ultralytics', name, 'detection', 96)
@@ -239,7 +245,8 @@ def _save(rows: dict[tuple[str, str, str], dict[str, Any]], path: Path | None) -
 
 def _in_own_process(entry: Entry) -> dict[str, Any]:
     """Measure one model in a process of its own; one that is killed has an error in its row."""
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
+    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    environment = {**os.environ, 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': path}
     try:
         done = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'bench.models', '--one', *entry.key],
                               capture_output=True, text=True, timeout=TIME_LIMIT_S, cwd=ROOT, env=environment)
