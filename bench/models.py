@@ -114,7 +114,7 @@ def models() -> Iterator[Entry]:
     yield Entry('ultralytics', 'yolo11n-cls', 'classification', 96)
     for name in ('DeepLabV3', 'FPN', 'Linknet', 'MAnet', 'PAN', 'PSPNet', 'Segformer', 'Unet', 'UnetPlusPlus'):
         yield Entry('segmentation_models_pytorch', name, 'segmentation', 128, {'encoder_name': 'resnet18'})
-    for name, side in (('RN50', 224), ('ViT-S-32', 224), ('MobileCLIP-S1', 256)):
+    for name, side in (('RN50', 224), ('ViT-S-32', 224), ('ViT-S-16', 224)):
         yield Entry('open_clip', name, 'other', side, {'name': name})
 
 

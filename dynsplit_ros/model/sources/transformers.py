@@ -42,7 +42,9 @@ def load(request: Request) -> LoadedModel:
     file = weights_file(request.weights, request.name)
     local = Path(request.rest).expanduser()
     where = str(local) if local.is_dir() else request.rest
-    safe = {'trust_remote_code': False, 'local_files_only': local.is_dir() or not request.download}
+    # The name of a type is not that of a repository: it is not looked up on Hugging Face.
+    local_only = local.is_dir() or where in library.CONFIG_MAPPING or not request.download
+    safe = {'trust_remote_code': False, 'local_files_only': local_only}
     try:
         with request.building():
             config = _config(library, request, where, safe)
