@@ -229,6 +229,16 @@ CAMERA = MODEL + (
         dynamic=True,
     ),
     Parameter(
+        'audit_share',
+        0.01,
+        'Share of the frames that the robot also computes without loss, while it has nothing else to do, if they were '
+        'sent with a lossy codec. The monitor takes a codec out when these audits show that it does not keep '
+        'min_agreement. 0 audits nothing.',
+        minimum=0.0,
+        maximum=1.0,
+        dynamic=True,
+    ),
+    Parameter(
         'max_unanswered',
         3,
         'Largest number of frames that wait for their answers. Only one payload at a time is on the link.',

@@ -32,7 +32,7 @@ OUTCOMES = {
 
 
 #: The topics of a robot that are watched.
-WATCHED = (topics.SPLIT, topics.LINK_STATE, topics.EDGE_LOAD, topics.FRAME_TIMING)
+WATCHED = (topics.SPLIT, topics.LINK_STATE, topics.EDGE_LOAD, topics.FRAME_TIMING, topics.AGREEMENT)
 
 
 class Watch:
@@ -53,6 +53,7 @@ class Watch:
         self.link: msg.LinkState | None = None
         self.load: msg.EdgeLoad | None = None
         self.last: msg.FrameTiming | None = None
+        self.agreement: msg.Agreement | None = None
         self.outcomes: Counter[str] = Counter()
         self.counters: dict[str, int] = {}
         self._version_faults: dict[str, str] = {}
@@ -68,7 +69,8 @@ class Watch:
         self._subscriptions = [
             topic.subscription(node, callback, f'{prefix}/{topic.name}', on_version=self._on_version,
                                qos=None if topic is topics.SPLIT else gentle)
-            for topic, callback in zip(WATCHED, (self._on_split, self._on_link, self._on_load, self._on_timing))
+            for topic, callback in zip(WATCHED, (self._on_split, self._on_link, self._on_load, self._on_timing,
+                                                 self._on_agreement))
         ]
         self._subscriptions.append(
             node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, gentle)
@@ -106,6 +108,9 @@ class Watch:
             self.outcomes[outcome] += 1
             self._recent.append((self.heard_s, message.latency_s))
 
+    def _on_agreement(self, message: msg.Agreement) -> None:
+        self.agreement = message
+
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             name = self._names.get(status.name)
@@ -136,7 +141,7 @@ class Watch:
 
 def facts(watch: Watch) -> dict[str, str]:
     """Return how a robot is, in words by name; what is not known is left out. The words are safe to print."""
-    split, link, load, last = watch.split, watch.link, watch.load, watch.last
+    split, link, load, last, agreement = watch.split, watch.link, watch.load, watch.last, watch.agreement
     found: dict[str, Any] = {
         'split': in_words(split) if split else '',
         'reason': watch.version_fault or (split.reason if split else ''),
@@ -145,6 +150,9 @@ def facts(watch: Watch) -> dict[str, str]:
         'edge': (f'{load.utilisation:.0%} busy, {load.robots} robot{"s" * (load.robots != 1)} sending' if load else '')
         + (f', queue {link.edge_queueing_s * 1e3:.1f} ms' if link and load else ''),
         'latency': f'{last.latency_s * 1e3:.0f} ms, median {(watch.median_s or 0.0) * 1e3:.0f} ms' if last else '',
+        'agreement': (f'{agreement.agreement:.3f} ({agreement.low:.3f} to {agreement.high:.3f}), {agreement.audits} '
+                      f'audits of split {agreement.split_index} {agreement.codec}' + ', taken out' * agreement.removed)
+        if agreement else '',
         'frames': f'{watch.rate_hz(time.monotonic()):.1f}/s: '
         + ', '.join(f'{watch.outcomes[outcome]} {outcome}' for outcome in OUTCOMES.values())
         if watch.outcomes

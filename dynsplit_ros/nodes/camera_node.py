@@ -106,6 +106,7 @@ class CameraNode(Managed):
         self._lead = self._uplink.publisher(topics.PROBE)
         self._publications = Publications(self, self.split)
         self._frame_timing = topics.FRAME_TIMING.publisher(self)
+        self._audit = topics.AUDIT.publisher(self)
         self._robot_profile = topics.ROBOT_PROFILE.publisher(self)
         slowdown = values.emulate_slowdown
         self._robot_profile.publish(to_profile(
@@ -126,7 +127,7 @@ class CameraNode(Managed):
         # Before the robot: deactivate, which also follows a failure in here, hears answers as long as there is a robot.
         self._answers = topics.TAIL_RESULT.subscription(self, self._on_tail_result)
         self._robot = Robot(self.split, self, max_unanswered=values.max_unanswered,
-                            slowdown=values.emulate_slowdown)
+                            slowdown=values.emulate_slowdown, audit_share=values.audit_share)
         self._newest = None
         self._left_out = 0  # images that could not be used, of batches that could
         self._counters_before = self._robot.counters()
@@ -154,9 +155,11 @@ class CameraNode(Managed):
             self._robot = None
 
     def on_change(self, values: SimpleNamespace) -> None:
-        """Refuse classes that the model does not have; while there is no model, configure looks at them."""
+        """Refuse classes that the model does not have (without a model, configure does); audit another share."""
         if self._model is not None:
             class_numbers(values.classes, self._model.labels)
+        if self._robot is not None:
+            self._robot.audit(values.audit_share)
 
     def cleanup(self) -> None:
         """Give the model's memory back."""
@@ -184,7 +187,8 @@ class CameraNode(Managed):
         before, self._counters_before = self._counters_before, counters
         decision, last = self._decision, self._last
         values: dict[str, object] = {
-            **vars(counters), 'image_converter': bridge().words,
+            **vars(counters), **{f'audits_{name}': count for name, count in vars(self._robot.audits()).items()},
+            'image_converter': bridge().words,
             'replaced_in_batch': self._collector.replaced, 'offered_hz': self._collector.rate_hz,
             **{outcome.value: self._outcomes[outcome] for outcome in (Outcome.SENT, Outcome.ANSWERED, Outcome.LOCAL)}}
         if last is not None:
@@ -362,6 +366,12 @@ class CameraNode(Managed):
         if frame.outcome not in (Outcome.SENT, Outcome.LATE):
             self._last = frame
         self._frame_timing.publish(to_timing(frame))
+
+    def report_audit(self, frame: FrameRecord, agreement: float) -> None:
+        """Publish how far a frame's outputs agree with the unquantised model's."""
+        self._audit.publish(to_message(msg.Audit, self._robot.audits(), session=frame.session, sequence=frame.sequence,
+                                       fingerprint=self.split.fingerprint, split_index=frame.split_index,
+                                       codec=frame.codec, agreement=agreement))
 
     def refuse(self, source: list[Shot], reason: str) -> None:
         """Log an image that was not accepted."""

@@ -32,11 +32,14 @@ from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import Outcome, SplitDecision
 from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
 from dynsplit_ros.protocol import inexactness, Side
+from dynsplit_ros.text import printable
 
 LINK_STATE_PERIOD_S = 0.1
 #: What RTPS, UDP, IP and Ethernet add to a probe's padding: its size is what the link carries.
 HEADER_BYTES = 128
 SILENT = 'the edge is silent'
+#: Most characters of a codec's name in a message; real ones have some ten.
+MOST_CODEC_CHARACTERS = 60
 
 
 class MonitorNode(Managed):
@@ -65,11 +68,13 @@ class MonitorNode(Managed):
 
         self._split = topics.SPLIT.publisher(self)
         self._link_state = topics.LINK_STATE.publisher(self)
+        self._agreement = topics.AGREEMENT.publisher(self)
         self._probe = topics.PROBE.publisher(self)
         self._lead = topics.PROBE.publisher(self)  # DDS joins small messages of one publisher in one datagram
         topics.ROBOT_PROFILE.subscription(self, lambda message: self._on_profile('robot', message))
         topics.EDGE_PROFILE.subscription(self, lambda message: self._on_profile('edge', message))
         topics.FRAME_TIMING.subscription(self, self._on_frame_timing)
+        topics.AUDIT.subscription(self, self._on_audit)
         topics.ACKNOWLEDGEMENT.subscription(self, self._on_acknowledgement)
         topics.EDGE_LOAD.subscription(self, self._on_edge_load)
         self._timer = self.every(TICK_S, self._act)
@@ -154,6 +159,22 @@ class MonitorNode(Managed):
         else:
             self._fallbacks += timing.outcome is Outcome.FELL_BACK
             self._monitor.on_frame(replace(timing, sequence=number))
+        self._act()
+
+    def _on_audit(self, message: msg.Audit) -> None:
+        if self._monitor is None or message.session != self._camera_session or not self._is_ours(message.fingerprint):
+            return
+        choice = message.split_index, printable(message.codec, MOST_CODEC_CHARACTERS)
+        reason = self._monitor.on_audit(*choice, message.agreement)
+        if reason:
+            self.get_logger().warning(reason)
+        found = self._monitor.audits.agreement(choice)
+        if found.images:
+            self._agreement.publish(to_message(
+                msg.Agreement, header=self._header(), fingerprint=message.fingerprint, split_index=choice[0],
+                codec=choice[1], audits=found.images, agreement=found.share, low=found.low, high=found.high,
+                min_agreement=self._monitor.settings.min_agreement, removed=choice in self._monitor.audits.removed,
+                reason=self._monitor.audits.removed.get(choice, ''), audited=message.audited, skipped=message.skipped))
         self._act()
 
     def _on_acknowledgement(self, message: msg.Acknowledgement) -> None:
@@ -265,6 +286,10 @@ class MonitorNode(Managed):
         link, load, decision = self._monitor.link, self._monitor.load, self._monitor.decision
         values |= {'edge': self._monitor.edge, 'frame_rate_hz': self._monitor.frame_rate_hz, **asdict(link),
                    **{f'edge_{name}': value for name, value in asdict(load).items()}}
+        for choice in self._monitor.audits.choices:
+            values[f'agreement of split {choice[0]} with {choice[1]}'] = str(self._monitor.audits.agreement(choice))
+        if removed := list(self._monitor.audits.removed.values()):
+            values['taken_out'] = '; '.join(removed)
         if decision is not None:
             values |= {'split': decision.split_index, 'codec': decision.codec, 'decisions': self._decisions,
                        'predicted_latency_s': decision.predicted_latency_s,
@@ -273,6 +298,8 @@ class MonitorNode(Managed):
             return DiagnosticStatus.WARN, f'degraded to local inference: {SILENT}', values
         if decision is None:
             return DiagnosticStatus.OK, 'no decision yet', values
+        if removed:
+            return DiagnosticStatus.WARN, removed[-1], values
         if self._inexact:
             return DiagnosticStatus.WARN, self._inexact, values
         return DiagnosticStatus.OK, f'split {in_words(decision)}', values

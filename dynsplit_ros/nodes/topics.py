@@ -150,6 +150,9 @@ EDGE_LOAD = Topic('edge_load', msg.EdgeLoad, _qos(1, reliable=False),
 EDGE_PROFILE = Topic('edge_profile', msg.Profile, _qos(1, latched=True), 'Published once; late joiners need it.')
 ROBOT_PROFILE = Topic('robot_profile', msg.Profile, _qos(1, latched=True), 'Published once; late joiners need it.')
 FRAME_TIMING = Topic('frame_timing', msg.FrameTiming, _qos(50), 'The estimators need every frame, bursts included.')
+AUDIT = Topic('audit', msg.Audit, _qos(10), 'Every audit counts in the running agreement.')
+AGREEMENT = Topic('agreement', msg.Agreement, _qos(10, latched=True),
+                  'Late joiners need the latest agreement of each choice, and which are taken out.')
 SPLIT = Topic('split', msg.SplitDecision, _qos(1, latched=True), 'Late joiners need the current decision.')
 LINK_STATE = Topic('link_state', msg.LinkState, _qos(1), 'Only the newest estimate matters.')
 PREDICTION = Topic('prediction', msg.Prediction, _qos(10), 'Consumers want every prediction.')

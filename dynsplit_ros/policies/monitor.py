@@ -9,6 +9,7 @@ observation and at the instant of the latest WakeAt, and carry out the actions t
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 import math
 from typing import TypeVar
@@ -20,8 +21,9 @@ from dynsplit_ros.estimators.load import LoadEstimate, LoadEstimator, LoadReport
 from dynsplit_ros.estimators.probing import LinkRules
 from dynsplit_ros.estimators.robot import ResidualEstimator, RobotEstimator
 from dynsplit_ros.planner import Plan, Planner, PlannerConstraints, STEADY, SystemEstimate
+from dynsplit_ros.policies.audit import AuditLedger
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
-from dynsplit_ros.policies.records import FrameRecord, Outcome, SplitDecision
+from dynsplit_ros.policies.records import Choice, FrameRecord, Outcome, SplitDecision
 from dynsplit_ros.profile.profile import SystemCut, SystemProfile
 
 #: Time between two looks for a probe or heartbeat to send, and for a silence of the edge, in seconds. Both are then
@@ -97,6 +99,8 @@ class MonitorPolicy:
         self._robot = RobotEstimator()
         self._residuals = ResidualEstimator(len(profile.cuts))
         self._planner = _planner(profile, settings, _FRAME_RATE_HZ)
+        #: Audits of the lossy choices, and which of them are taken out.
+        self.audits = AuditLedger()
         self._decision: SplitDecision | None = None
         self._basis: _Basis | None = None  # of the decision
         self._last_frame = -1
@@ -110,7 +114,11 @@ class MonitorPolicy:
 
         Raises DynsplitError, and changes nothing, when they leave nothing to choose.
         """
-        self._planner = _planner(self.profile, settings, self.frame_rate_hz)
+        keeps_bound = settings.min_agreement == self.settings.min_agreement
+        removed = self.audits.removed if keeps_bound else ()
+        self._planner = _planner(_without(self.profile, removed), settings, self.frame_rate_hz)
+        if not keeps_bound:
+            self.audits.reset()  # a choice is taken out for one bound
         self._link.rules = _part(LinkRules, settings)
         self._load.stale_after_s = settings.report_timeout_s
         self.settings = settings
@@ -203,6 +211,20 @@ class MonitorPolicy:
             self._link.on_report(now_s, report.period_s)
             if self._load.on_report(report, now_s):
                 self._has_news = True
+
+    def on_audit(self, split_index: int, codec: str, agreement: float) -> str:
+        """Take an audit; return why its choice is taken out from now on, empty if it is not."""
+        cut = self._cut(split_index)
+        if cut is None or codec not in cut.codecs:
+            return ''
+        reason = self.audits.on_audit((split_index, codec), agreement, self.settings.min_agreement)
+        if reason:
+            # What was pinned for debugging does not override the bound.
+            is_pinned = self.settings.pinned_split == split_index
+            settings = replace(self.settings, pinned_split=-1) if is_pinned else self.settings
+            self._planner = _planner(_without(self.profile, self.audits.removed), settings, self.frame_rate_hz)
+            self._must_decide = True
+        return reason
 
     def _learn_edge(self, frame: FrameRecord, profiled_s: float, now_s: float) -> None:
         if frame.outcome == Outcome.FELL_BACK:
@@ -347,6 +369,13 @@ class MonitorPolicy:
 def _planner(profile: SystemProfile, settings: MonitorSettings, measured_hz: float) -> Planner:
     rules = _part(PlannerConstraints, replace(settings, frame_rate_hz=settings.frame_rate_hz or measured_hz))
     return Planner(profile, rules, settings.batch, settings.downlink_ratio)
+
+
+def _without(profile: SystemProfile, removed: Collection[Choice]) -> SystemProfile:
+    """Return the profile without the codecs that audits have taken out at their cuts."""
+    return replace(profile, cuts=tuple(
+        replace(cut, codecs={name: codec for name, codec in cut.codecs.items() if (cut.index, name) not in removed})
+        for cut in profile.cuts))
 
 
 def _part(kind: type[Settings], settings: MonitorSettings) -> Settings:

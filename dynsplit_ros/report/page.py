@@ -136,7 +136,7 @@ def _robot(run: Run, robot: Robot, number: int, charts: dict[str, Chart]) -> str
             f'<figure id="{identifier}"><h3>{escape(chart["title"])}</h3><figcaption>{escape(chart.pop("caption"))}'
             f'</figcaption><div class="legend">{legend}</div><div class="plot"></div></figure>'
         )
-    parts += [_split_table(figures), _switch_table(robot), '</section>']
+    parts += [_split_table(figures), _audit_table(robot), _switch_table(robot), '</section>']
     return '\n'.join(parts)
 
 
@@ -191,6 +191,22 @@ def _split_table(figures: Figures) -> str:
         '<tr><th class="n">split</th><th>cut</th><th>codec</th><th class="n">frames</th><th class="n">share</th>'
         '<th class="n">mean latency</th><th class="n">mean payload</th></tr>'
         f'{rows}</table></div>'
+    )
+
+
+def _audit_table(robot: Robot) -> str:
+    if not robot.audits:
+        return ''
+    rows = ''.join(
+        f'<tr><td class="n">{one.split_index}</td><td>{escape(one.codec)}</td><td class="n">{one.audits}</td>'
+        f'<td class="n">{one.agreement:.3f}</td><td class="n">{one.low:.3f} to {one.high:.3f}</td>'
+        f'<td class="n">{one.min_agreement:g}</td><td class="why">{escape(one.reason)}</td></tr>'
+        for one in robot.audits.values()
+    )
+    return (
+        '<div class="card scroll"><table><caption>Agreement of lossy codecs with the unquantised model</caption>'
+        '<tr><th class="n">split</th><th>codec</th><th class="n">audits</th><th class="n">agreement</th>'
+        f'<th class="n">95 % interval</th><th class="n">min_agreement</th><th>taken out</th></tr>{rows}</table></div>'
     )
 
 

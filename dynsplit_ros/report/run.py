@@ -23,7 +23,10 @@ MOST_FRAMES = 1_000_000
 MOST_ROBOTS = 16
 MOST_JSON_BYTES = 2**28
 _PACKAGE = 'dynsplit_ros/msg/'
-_TYPES = tuple(_PACKAGE + name for name in ('Prediction', 'FrameTiming', 'LinkState', 'EdgeLoad', 'SplitDecision'))
+_TYPES = tuple(_PACKAGE + name
+               for name in ('Prediction', 'FrameTiming', 'LinkState', 'EdgeLoad', 'SplitDecision', 'Agreement'))
+#: Most choices of split and codec whose agreement is kept; real runs have some.
+MOST_AUDITED = 100
 #: States of FrameTiming.msg that end a frame.
 _STATES = {1: 'answered', 2: 'local', 3: 'fell back'}
 
@@ -80,15 +83,35 @@ class Decision:
     reason: str
 
 
+@dataclass(frozen=True)
+class Audited:
+    """The running agreement of a choice at a time, as the monitor said it."""
+
+    time_s: float
+    split_index: int
+    codec: str
+    audits: int
+    agreement: float
+    low: float
+    high: float
+    min_agreement: float
+    reason: str
+
+
 @dataclass
 class Robot:
-    """What was recorded of one robot, each list by time. ``doubled`` are predictions of a frame that had one before."""
+    """
+    What was recorded of one robot, each list by time.
+
+    ``audits`` has the latest of each choice. ``doubled`` are predictions of a frame that had one before.
+    """
 
     name: str
     frames: list[Frame] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
+    audits: dict[tuple[int, str], Audited] = field(default_factory=dict)
     doubled: int = 0
 
 
@@ -209,6 +232,13 @@ class _Collector:
                     time_s, choice[0], _name(message.split_name, choice[1]), choice[1], _text(message.reason, 400)
                 )
             )
+
+    def _on_Agreement(self, robot: Robot, time_s: float, message: Any) -> None:
+        choice = int(message.split_index), _text(message.codec)
+        if choice in robot.audits or len(robot.audits) < MOST_AUDITED:
+            robot.audits[choice] = Audited(
+                time_s, *choice, int(message.audits), _number(message.agreement), _number(message.low),
+                _number(message.high), _number(message.min_agreement), _text(message.reason, 400))
 
     def finish(self) -> None:
         for robot in self._robots.values():

@@ -182,6 +182,11 @@ class Robot:
         """Accept no image and send no payload any more; frames that were sent go on waiting for their answers."""
         self._handle(self.policy.on_stop)
 
+    def audit(self, share: float) -> None:
+        """Audit this share (0 to 1) of the frames from now on."""
+        with self._changed:
+            self.policy.audits.share = share
+
     def audits(self) -> AuditCounters:
         """Return the counts of audits so far."""
         with self._changed:

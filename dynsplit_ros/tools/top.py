@@ -23,7 +23,7 @@ WIDE = 160
 #: top shows a robot as silent after the first time without a message, and removes it after the second.
 SILENT_S, GONE_S = 3.0, 60.0
 LOOK_S = 1.0
-#: Most robots that are watched at a time; each costs five subscriptions.
+#: Most robots that are watched at a time; each costs six subscriptions.
 MOST_ROBOTS = 100
 
 
@@ -172,7 +172,7 @@ def _facts(robot: Any, now_s: float) -> dict[str, str]:
 
 def _wide(robots: Mapping[str, Mapping[str, str]], width: int) -> Group:
     # In the order of the facts of a robot of which all is known.
-    order = ('robot', 'split', 'throughput', 'round trip', 'edge', 'latency', 'frames')
+    order = ('robot', 'split', 'throughput', 'round trip', 'edge', 'latency', 'agreement', 'frames')
     names = [name for name in order if any(name in known for known in robots.values())]
     table = Table(box=None, pad_edge=False, header_style='bold')
     for name in names:
