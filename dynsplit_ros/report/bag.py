@@ -33,9 +33,11 @@ from dynsplit_ros.report.definitions import own_definition
 
 _ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 _MAGIC = b'\x89MCAP0\r\n'
-#: Most that a chunk may hold once it is unpacked, and most that a message that is wanted may hold, in bytes.
+#: Most that a chunk may hold once it is unpacked, and most that a wanted message or image may hold, in bytes.
 MOST_CHUNK_BYTES = 2**28
-MOST_MESSAGE_BYTES = 2**20
+MOST_MESSAGE_BYTES, MOST_IMAGE_BYTES = 2**20, 2**26
+#: The types of messages that hold an image.
+IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 #: Bounds on an SQLite file that is unpacked in the temporary folder: the ratio of its size to the compressed one, and
 #: the share of the folder's free bytes. The ratio is 4 for this package's messages and 32000 for zeros (measured).
 #: A higher bound lets a small file fill the disk; a lower one refuses recordings.
@@ -148,13 +150,18 @@ def _stored(
     """Yield a message, unpacked if rosbag2's compression mode was MESSAGE: no CDR begins like zstd."""
     if data[:4] == _ZSTD_MAGIC:
         try:
-            data = _unpack_zstd(data, MOST_MESSAGE_BYTES)
+            data = _unpack_zstd(data, _most_bytes(kind))
         except _Cut:
             note = f'Messages in {name} were dropped: their compressed data are damaged or too long.'
             if note not in notes:
                 notes.append(note)
             return
     yield Stored(topic, kind, definition, time_ns, data)
+
+
+def _most_bytes(kind: str) -> int:
+    """Return the most bytes of a message of a type."""
+    return MOST_IMAGE_BYTES if kind in IMAGE_TYPES else MOST_MESSAGE_BYTES
 
 
 def _definition(kind: str, recorded: dict[str, str], name: str, notes: list[str]) -> str | None:
@@ -264,7 +271,7 @@ def _of_record(
             channels[number] = topic, *schemas[schema]
     elif code == _MESSAGE:
         number, _, time_ns, _ = struct.unpack_from('<HIQQ', record)
-        if number in channels and len(record) <= MOST_MESSAGE_BYTES:
+        if number in channels and len(record) <= _most_bytes(channels[number][1]):
             yield from _stored(*channels[number], time_ns, record[22:], file_name, notes)
 
 
@@ -449,7 +456,7 @@ def _of_sqlite(path: Path, file_name: str, types: Collection[str], notes: list[s
             topics = {number: (name, kind, text) for number, name, kind in wanted if (text := definitions[kind])}
             for number, time_ns, data in database.execute(
                 'SELECT topic_id, timestamp, data FROM messages WHERE length(data) <= ? ORDER BY timestamp',
-                (MOST_MESSAGE_BYTES,),
+                (max(_most_bytes(kind) for kind in types),),
             ):
                 if number in topics and isinstance(data, bytes) and isinstance(time_ns, int):
                     yield from _stored(*topics[number], time_ns, data, file_name, notes)

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
@@ -43,9 +44,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--codec', nargs='+', metavar='NAME', help='codecs to measure (default: all that fit)')
     parser.add_argument(
         '--image', type=Path, nargs='+', default=[], metavar='PATH',
-        help='images, or folders of images, to measure with; only with them does the profile say how far lossy codecs '
-             'keep the outputs of the unquantised model (default: drawn ones, which say nothing of that)'
+        help='images, folders of images or recordings (MCAP, SQLite) to measure with; only with them does the profile '
+             'say how far lossy codecs keep the outputs of the unquantised model (default: drawn ones, which say '
+             'nothing of that)'
     )
+    parser.add_argument('--image-topic', default='', metavar='TOPIC',
+                        help='topic of the images in a recording (default: the only one)')
     parser.add_argument('--threads', type=int, metavar='N', help="CPU threads (default: PyTorch's choice)")
     parser.add_argument('--device', default='cpu', help='device that runs head and tail (default: cpu)')
     parser.add_argument(
@@ -72,8 +76,8 @@ def main(argv: list[str] | None = None) -> int:
             autocast=arguments.autocast,
             compile=arguments.compile,
         )
-        files = image_files(arguments.image)
-        images = [_read(split, path) for path in files[:: max(1, len(files) // _TIMED_IMAGES)][:_TIMED_IMAGES]]
+        read, count = _images(split, arguments.image, arguments.image_topic)
+        images = list(islice(read(), 0, None, max(1, count // _TIMED_IMAGES)))[:_TIMED_IMAGES]
         with Progress(
             TextColumn('{task.description:28}'),
             BarColumn(),
@@ -91,12 +95,11 @@ def main(argv: list[str] | None = None) -> int:
                 images,
                 lambda what, share: bar.update(task, description=what, completed=share),
             )
-            if files:
+            if count:
                 record = measure_agreement(
-                    split, (_read(split, path) for path in files), f'{len(files)} images of {arguments.image[0]}',
-                    arguments.codec,
-                    lambda done: bar.update(task, description=f'agreement, image {done} of {len(files)}',
-                                            completed=done / len(files)))
+                    split, read(), f'{count} images of {arguments.image[0]}', arguments.codec,
+                    lambda done: bar.update(task, description=f'agreement, image {done} of {count}',
+                                            completed=done / count))
                 profile = replace(profile, agreements=(record,))
         profile.save(output)
         if arguments.plot is not None:
@@ -124,20 +127,31 @@ def _read(split: SplitModel, path: Path) -> torch.Tensor:
     return split.model.resize(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files that paths name, of a folder its images in order; raises DynsplitError for an empty one."""
+def _images(split: SplitModel, paths: Sequence[Path], topic: str) -> tuple[Callable[[], Iterator[torch.Tensor]], int]:
+    """
+    Return what reads the images that paths name, as the model takes them, and their number.
+
+    A path is an image, a folder of images or a recording. Raises DynsplitError for one without images.
+    """
+    from dynsplit_ros.report.recorded_images import is_recording, recorded_images
     from dynsplit_ros.sources import IMAGE_SUFFIXES
 
-    files: list[Path] = []
+    sources: list[Callable[[], Iterator[torch.Tensor]]] = []
+    count = 0
     for path in paths:
         inside = [path]
         if path.is_dir():
             inside = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        if not inside:
-            raise DynsplitError(f'the folder {path} has no image; name one with files ending in '
+        if path.exists() and is_recording(path):
+            count += sum(1 for _ in recorded_images(path, topic))
+            sources.append(lambda path=path: map(split.model.resize, recorded_images(path, topic)))  # type: ignore[misc]
+        elif inside:
+            count += len(inside)
+            sources.append(lambda inside=inside: (_read(split, file) for file in inside))  # type: ignore[misc]
+        else:
+            raise DynsplitError(f'the folder {path} has no image; name a recording, or a folder with files ending in '
                                 + ', '.join(sorted(IMAGE_SUFFIXES)))
-        files += inside
-    return files
+    return lambda: (image for source in sources for image in source()), count
 
 
 def _agreement(profile: Profile, cut: int, codec: str) -> str:

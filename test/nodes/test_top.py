@@ -115,6 +115,17 @@ def test_top_says_that_there_is_no_robot() -> None:
     assert result.returncode == 1 and 'no robot is heard' in result.stdout and result.stderr == ''
 
 
+def test_the_running_agreement_is_shown(ros: Callable[[Node], Node]) -> None:
+    observer = ros(Observer('audited'))
+    publisher = topics.AGREEMENT.publisher(observer)
+    watch = Watch(observer, '/audited/')
+    publisher.publish(to_message(
+        msg.Agreement, split_index=2, codec='quant4-zstd', audits=120, agreement=0.99, low=0.95, high=0.998,
+        removed=True))
+    wait(lambda: watch.agreement is not None, 'the agreement did not arrive')
+    assert facts(watch)['agreement'] == '0.990 (0.950 to 0.998), 120 audits of split 2 quant4-zstd, taken out'
+
+
 def test_texts_from_the_network_cannot_steer_the_terminal(ros: Callable[[Node], Node]) -> None:
     """A reason with escape sequences and markup is shown as it is, without its control characters."""
     observer = ros(Observer('evil'))

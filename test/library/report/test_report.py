@@ -31,7 +31,7 @@ from dynsplit_ros.report.cdr import Decoder
 from dynsplit_ros.report.definitions import own_definition
 from dynsplit_ros.report.figures import count
 from dynsplit_ros.report.page import make_page
-from dynsplit_ros.report.run import Frame, Link, PARTS, read_run, Robot, Run
+from dynsplit_ros.report.run import Audited, Frame, Link, PARTS, read_run, Robot, Run
 from dynsplit_ros.tools.report import main
 
 RECORDING = DATA / 'run.mcap'
@@ -369,6 +369,15 @@ def test_latencies_outcomes_splits_and_switches_are_counted() -> None:
     assert figures.outcomes == {'answered': 100, 'local': 1, 'fell back': 1} and figures.switches == 2
     assert [(split.index, split.frames, split.codecs) for split in figures.splits] == [(2, 101, ('raw',)), (5, 1, ())]
     assert sum(split.share for split in figures.splits) == pytest.approx(1)
+
+
+def test_the_page_shows_the_running_agreement_and_why_a_codec_was_taken_out() -> None:
+    reason = 'split 2 with quant2-zstd is taken out: <b>0 of its last 50 audits agree'
+    audited = Audited(3.0, 2, 'quant2-zstd', 50, 0.5, 0.37, 0.63, 0.98, reason)
+    page = make_page(Run('run', duration_s=10.0, robots=[
+        Robot('robot1', [frame(1)], audits={(2, 'quant2-zstd'): audited})]))
+    assert '0.370 to 0.630' in page and 'taken out: &lt;b&gt;0 of its last 50' in page
+    assert 'Agreement of lossy codecs' not in make_page(Run('run', duration_s=10.0, robots=[Robot('r', [frame(1)])]))
 
 
 def test_the_share_of_probes_is_that_of_the_estimated_capacity() -> None:
