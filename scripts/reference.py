@@ -35,7 +35,7 @@ ENDS = {
     'acknowledgement': ('edge_node', 'camera_node, monitor_node'), 'probe': ('monitor_node, camera_node', 'edge_node'),
     'edge_load': ('edge_node', 'monitor_node'), 'edge_profile': ('edge_node', 'monitor_node'),
     'robot_profile': ('camera_node', 'monitor_node'), 'frame_timing': ('camera_node', 'monitor_node'),
-    'audit': ('camera_node', 'monitor_node'), 'agreement': ('monitor_node', 'you, top'),
+    'audit': ('camera_node', 'monitor_node'), 'agreement': ('monitor_node', 'you'),
     'split': ('monitor_node', 'camera_node, edge_node'), 'link_state': ('monitor_node', 'you'),
     **dict.fromkeys(('prediction', 'label_image', 'dense_image', 'annotated', 'classification', 'detections',
                      'label_info', 'vision_info'), ('camera_node', 'you')),

@@ -8,8 +8,9 @@ import pytest
 from worlds import bounded, Wire
 
 from dynsplit_ros.policies.audit import FEWEST_AUDITS
+from dynsplit_ros.policies.monitor import MonitorPolicy as Monitor
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.profile.profile import merge
-from dynsplit_ros.runtime.monitor import Monitor, MonitorSettings
 
 SETTINGS = MonitorSettings(min_agreement=0.98, shallowest_split=2, frame_rate_hz=2.0)
 LOSSY = (2, 'quant8-zstd')
