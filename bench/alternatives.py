@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from bench.figures import argument_parser, Figures
-from bench.testbed import Testbed
+from testing.testbed import Testbed
 
 ROBOT = 'robot1'
 RATE_HZ = 10.0
@@ -93,7 +93,7 @@ class Camera:
 
         from dynsplit_ros import msg
         from dynsplit_ros.messages.images import from_rgb
-        from dynsplit_ros.nodes.shell import make_executor
+        from dynsplit_ros.nodes.base_node import make_executor
         from dynsplit_ros.nodes.spinning import Spinning
         from dynsplit_ros.sources import Panorama
 
@@ -135,8 +135,8 @@ class Camera:
 
 def run(name: str, pinned: int | None, folder: Path, model: dict[str, object], seconds: float) -> dict[str, Any]:
     """Run one alternative; return its latencies by step, the images of each step, and a sample of its predictions."""
-    from dynsplit_ros.demo.processes import Processes
-    from dynsplit_ros.demo.recorder import PARTS
+    from dynsplit_ros.nodes.processes import Processes
+    from dynsplit_ros.report.run import PARTS
     from dynsplit_ros.transport import environment
 
     jpeg = name in (JPEG, JPEG_PACED)

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from bench.figures import argument_parser, Figures
-from bench.setting import Setter
-from bench.testbed import CPU_PERIOD_US, Testbed
+from testing.setting import Setter
+from testing.testbed import CPU_PERIOD_US, Testbed
 
 ROBOT = 'robot1'
 LINK_RATES_BPS = (5e6, 20e6, 100e6)
@@ -71,10 +71,10 @@ class Bench:
         from sensor_msgs.msg import Image
 
         from dynsplit_ros import msg
-        from dynsplit_ros.demo.processes import Processes
         from dynsplit_ros.messages.images import from_rgb
         from dynsplit_ros.nodes import topics
-        from dynsplit_ros.nodes.shell import make_executor
+        from dynsplit_ros.nodes.base_node import make_executor
+        from dynsplit_ros.nodes.processes import Processes
         from dynsplit_ros.nodes.spinning import Spinning
         from dynsplit_ros.transport import environment
 

@@ -20,10 +20,10 @@ import numpy as np
 import psutil
 
 from bench.figures import argument_parser, Figures
-from bench.rig import Rig, rig, ROBOT, wait
 from dynsplit_ros import msg
 from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.nodes import topics
+from testing.rig import Rig, rig, ROBOT, wait
 
 NAMES = ('camera', 'edge', 'monitor')
 #: Images that may be offered and not yet predicted.

@@ -39,7 +39,7 @@ def receive() -> None:
     from dynsplit_ros.memory import keep_memory
     from dynsplit_ros.messages.tensors import from_tensors
     from dynsplit_ros.nodes import topics
-    from dynsplit_ros.nodes.shell import make_executor
+    from dynsplit_ros.nodes.base_node import make_executor
     from dynsplit_ros.transport import defaults
 
     with defaults(shared_memory=False):  # as an edge

@@ -15,8 +15,10 @@ from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter  # noqa: E402
 import numpy as np  # noqa: E402
 
-OUTCOMES = {'answered': ('#1f77b4', 'answered by the edge'), 'local': ('#2ca02c', 'local inference'),
-            'fell back': ('#d62728', 'finished on the robot, no answer in time')}
+from dynsplit_ros.policies.records import Outcome  # noqa: E402
+
+OUTCOMES = {Outcome.ANSWERED: ('#1f77b4', 'answered by the edge'), Outcome.LOCAL: ('#2ca02c', 'local inference'),
+            Outcome.FELL_BACK: ('#d62728', 'finished on the robot, no answer in time')}
 
 #: 100, not ten to the second.
 PLAIN = FuncFormatter(lambda value, _: f'{value:g}')

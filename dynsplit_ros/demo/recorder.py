@@ -13,11 +13,10 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import Float64
 
 from dynsplit_ros import msg
-from dynsplit_ros.demo.watch import OUTCOMES, Watch
-
-#: Parts of a frame's latency, in the order in which they happen.
-PARTS = ('wait_s', 'resize_s', 'head_s', 'encode_s', 'link_wait_s', 'transfer_s', 'queueing_s', 'decode_s', 'tail_s',
-         'finish_s')
+from dynsplit_ros.messages.fields import shared_names
+from dynsplit_ros.messages.timing import OUTCOMES
+from dynsplit_ros.nodes.watch import Watch
+from dynsplit_ros.policies.records import FrameRecord
 
 
 class Recorder(Node):
@@ -45,17 +44,10 @@ class Recorder(Node):
     def _on_prediction(self, message: msg.Prediction) -> None:
         timing, link, load = message.timing, self.watch.link, self.watch.load
         self.frames.append({
-            'session': timing.session,
-            'sequence': timing.sequence,
+            **{name: getattr(timing, name) for name in shared_names(FrameRecord, msg.FrameTiming)},
+            'outcome': OUTCOMES[timing.outcome],
             'time_s': time.monotonic(),
             'stamp_ns': message.header.stamp.sec * 10**9 + message.header.stamp.nanosec,
-            'split_index': timing.split_index,
-            'split_name': timing.split_name,
-            'codec': timing.codec,
-            'outcome': OUTCOMES[timing.outcome],
-            'payload_bytes': timing.payload_bytes,
-            'latency_s': timing.latency_s,
-            'parts_s': {part.removesuffix('_s'): getattr(timing, part) for part in PARTS},
             'rate_true_bps': self.rates[-1]['rate_bps'] if self.rates else math.nan,
             'rate_estimated_bps': link.throughput_bps if link else math.nan,
             'link_alive': link.alive if link else False,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dynsplit_ros import msg
-from dynsplit_ros.codec import declared_batch, decode_answer, EncodedTensor
+from dynsplit_ros.codec import EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.messages.bridge import announce, bridge
 from dynsplit_ros.messages.decisions import from_decision
@@ -31,18 +31,18 @@ from dynsplit_ros.messages.tensors import from_tensors, to_tensors
 from dynsplit_ros.messages.timing import in_words, to_profile, to_timing
 from dynsplit_ros.model import LoadedModel
 from dynsplit_ros.nodes import topics
-from dynsplit_ros.nodes.managed import END_S, Managed
+from dynsplit_ros.nodes.base_node import run
+from dynsplit_ros.nodes.managed_node import END_S, ManagedNode
 from dynsplit_ros.nodes.publications import Publications
-from dynsplit_ros.nodes.shell import run
 from dynsplit_ros.nodes.spinning import receive
 from dynsplit_ros.nodes.split_model import load, unload
 from dynsplit_ros.parameters import CAMERA, MIN_SCORE
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.image_batch import ImageBatcher
-from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
+from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision
 from dynsplit_ros.protocol import Side
 from dynsplit_ros.runtime.robot import Outputs, Robot
-from dynsplit_ros.tasks import check_outputs, class_numbers, condensed, Result
+from dynsplit_ros.tasks import class_numbers, condensed, Result
 from dynsplit_ros.tensors import of_image
 
 #: The messages that a camera topic may carry, by their names; the first is taken where a topic carries both.
@@ -56,7 +56,7 @@ TYPES_PERIOD_S = 0.25
 
 
 @dataclass(eq=False)
-class Shot:
+class CameraImage:
     """
     A camera message on its way, when it came, and its size in pixels once it has been converted.
 
@@ -72,12 +72,12 @@ class Shot:
     outcome: tuple[bool, str] | None = None
 
 
-class CameraNode(Managed):
+class CameraNode(ManagedNode):
     """The robot's half of the network behind a camera topic."""
 
     split: SplitModel
     _model: LoadedModel | None = None
-    _uplink: topics.Apart | None = None
+    _uplink: topics.LargeMessages | None = None
     _publications: Publications | None = None
     _robot: Robot | None = None
 
@@ -101,7 +101,7 @@ class CameraNode(Managed):
         self._images = len(self._topics) if several else values.batch
         self.split, profile = load(self, values, self._images)
         self._model = self.split.model
-        self._uplink = topics.Apart(self, 'uplink')
+        self._uplink = topics.LargeMessages(self, 'uplink')
         self._activation = self._uplink.publisher(topics.ACTIVATION)
         self._lead = self._uplink.publisher(topics.PROBE)
         self._publications = Publications(self, self.split)
@@ -123,7 +123,7 @@ class CameraNode(Managed):
     def activate(self) -> None:
         """Accept images."""
         values = self.values
-        self._collector = ImageBatcher[Shot](len(self._topics), self._images, values.batch_timeout_s)
+        self._collector = ImageBatcher[CameraImage](len(self._topics), self._images, values.batch_timeout_s)
         # Before the robot: deactivate, which also follows a failure in here, hears answers as long as there is a robot.
         self._answers = topics.TAIL_RESULT.subscription(self, self._on_tail_result)
         self._robot = Robot(self.split, self, max_unanswered=values.max_unanswered,
@@ -244,7 +244,7 @@ class CameraNode(Managed):
     def _on_image(self, camera: int, message: Image | CompressedImage) -> None:
         now_s = time.monotonic()
         self._newest = message
-        shots = self._collector.add(camera, Shot(message, now_s, self.values.min_score), now_s)
+        shots = self._collector.add(camera, CameraImage(message, now_s, self.values.min_score), now_s)
         if not self.values.on_demand:
             self._offer(shots)
 
@@ -261,27 +261,28 @@ class CameraNode(Managed):
             return False, f'a frame has {self._images} images; set batch to 1 and name one image topic'
         if self._newest is None:
             return False, f'no image has come on {self._topics[0]}; start the camera'
-        shot = Shot(self._newest, time.monotonic(), self.values.min_score)
+        shot = CameraImage(self._newest, time.monotonic(), self.values.min_score)
         self._robot.offer([shot])
         # This callback keeps the executor from taking the answer.
         receive(self._answers, lambda: shot.outcome is None, INFER_S)
         return shot.outcome or (False, f'no prediction within {INFER_S:g} s; read the log of the node')
 
-    def _offer(self, shots: list[Shot]) -> None:
+    def _offer(self, shots: list[CameraImage]) -> None:
         if shots:
             self._robot.offer(shots, 1 / self._collector.rate_hz)
 
     def _on_split(self, message: msg.SplitDecision) -> None:
         if message.fingerprint != self.split.fingerprint:
-            self.tell('split', f'ignoring the monitor: it decides for the model {message.fingerprint[:12]}, but this '
-                      f'node runs {self.split.fingerprint[:12]}; start both with the same model', error=True)
+            self.log_throttled(
+                'split', f'ignoring the monitor: it decides for the model {message.fingerprint[:12]}, but this node '
+                f'runs {self.split.fingerprint[:12]}; start both with the same model', error=True)
             return
         try:
             decision = from_decision(message)
             self._robot.on_decision(decision)
             self._decision = decision
         except DynsplitError as error:
-            self.tell('split', str(error), error=True)
+            self.log_throttled('split', str(error), error=True)
 
     def _on_acknowledgement(self, message: msg.Acknowledgement) -> None:
         if message.kind == msg.Acknowledgement.PROBE:  # each monitor's probes are answered for all to hear
@@ -291,33 +292,17 @@ class CameraNode(Managed):
             self._robot.on_acknowledgement(message.session, message.sequence)
 
     def _on_tail_result(self, message: msg.TailResult) -> None:
-        outputs: Outputs = {}
-        try:
-            status = Status(message.status)
-            reason = message.reason[:500]
-            if status is Status.OK:
-                if message.fingerprint != self.split.fingerprint:
-                    raise DynsplitError('the model differs')
-                images, specs = self._robot.images(message.session, message.sequence), self.split.output_specs
-                outputs = decode_answer(message.codec, from_tensors(message.outputs), specs, images)
-                for number in range(images if specs is None else 0):
-                    # A detector's shapes are free: what cannot be read is no answer.
-                    check_outputs(self._model.task, of_image(outputs, number, images, True))
-                if specs is not None and declared_batch(message.outputs, specs) != images:
-                    raise DynsplitError(f'the answer does not have the {images} images of the frame')
-        except Exception as error:  # Whatever it holds, the frame is finished here.
-            status, reason = Status.FAILED, f'answer refused: {error}'
-        if status in (Status.REFUSED, Status.FAILED):
-            self.tell('answer', f'the edge (model {message.fingerprint[:12]}) did not run split '
-                      f'{message.split_index} of model {self.split.fingerprint[:12]}: {reason}', error=True)
-        self._robot.on_answer(
-            message.session, message.sequence, status, reason, outputs,
-            sum(len(tensor.data) for tensor in message.outputs),
-            from_message(EdgeTimes, message))
+        fault = self._robot.on_tail_result(
+            message.session, message.sequence, message.fingerprint, message.status, message.reason[:500],
+            message.codec, from_tensors(message.outputs), from_message(EdgeTimes, message))
+        if fault:
+            self.log_throttled(
+                'answer', f'the edge (model {message.fingerprint[:12]}) did not run split {message.split_index} of '
+                f'model {self.split.fingerprint[:12]}: {fault}', error=True)
 
     # ---- what the robot asks of the world (runtime.robot.CameraIO); called from its threads -------------------------
 
-    def prepare(self, source: list[Shot]) -> Tensor:
+    def prepare(self, source: list[CameraImage]) -> Tensor:
         """Convert and resize the camera images of a frame; one that cannot be used is left out of it."""
         images = []
         for shot in list(source):
@@ -373,16 +358,16 @@ class CameraNode(Managed):
                                        fingerprint=self.split.fingerprint, split_index=frame.split_index,
                                        codec=frame.codec, agreement=agreement))
 
-    def refuse(self, source: list[Shot], reason: str) -> None:
+    def refuse(self, source: list[CameraImage], reason: str) -> None:
         """Log an image that was not accepted."""
         self._refusal = reason
         for shot in source:
             shot.outcome = False, f'image refused: {reason}'
-        self.tell('image', f'image refused: {reason}', error=True)
+        self.log_throttled('image', f'image refused: {reason}', error=True)
 
     def fault(self, reason: str) -> None:
         """Log what a frame met."""
-        self.tell('fault', reason, error=True)
+        self.log_throttled('fault', reason, error=True)
 
 
 def in_words_of(result: Result) -> str:

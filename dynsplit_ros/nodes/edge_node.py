@@ -23,8 +23,8 @@ from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
 from dynsplit_ros.messages.timing import in_words, to_profile
 from dynsplit_ros.nodes import topics
-from dynsplit_ros.nodes.managed import Managed
-from dynsplit_ros.nodes.shell import run
+from dynsplit_ros.nodes.base_node import run
+from dynsplit_ros.nodes.managed_node import ManagedNode
 from dynsplit_ros.nodes.split_model import load, unload
 from dynsplit_ros.parameters import EDGE
 from dynsplit_ros.partition import SplitModel
@@ -85,7 +85,7 @@ class RobotLink:
         try:
             self._node.edge.on_split(self.namespace, message.fingerprint, message.split_index, message.codec)
         except DynsplitError as error:
-            self._node.tell(f'split of {self.namespace}',
+            self._node.log_throttled(f'split of {self.namespace}',
                             f'ignoring the split that {self.namespace} announced: {error}')
 
     def _on_probe(self, message: msg.Probe) -> None:
@@ -122,12 +122,12 @@ class RobotLink:
             owner.destroy_publisher(publisher)
 
 
-class EdgeNode(Managed):
+class EdgeNode(ManagedNode):
     """Discovers robots by their activation topics and serves them with one model."""
 
     split: SplitModel
     edge: Edge | None = None
-    downlink: topics.Apart | None = None
+    downlink: topics.LargeMessages | None = None
 
     def __init__(self) -> None:
         super().__init__('edge_node', EDGE)
@@ -137,7 +137,7 @@ class EdgeNode(Managed):
         """Load the model."""
         values = self.values
         self.split, self._profile = load(self, values, values.batch)
-        self.downlink = topics.Apart(self, 'downlink')
+        self.downlink = topics.LargeMessages(self, 'downlink')
 
     def activate(self) -> None:
         """Serve robots."""
@@ -198,11 +198,12 @@ class EdgeNode(Managed):
             link = self._links.get(namespace)
             present = self.count_publishers(name) > 0
             if link is None and present and not topics.have_valid_names(ROBOT_TOPICS, namespace):
-                self.tell('names', f'the robot in namespace {namespace} is not served: ROS 2 refuses the name of one '
-                          'of its topics, which may have 247 characters; start the robot in a shorter namespace')
+                self.log_throttled(
+                    'names', f'the robot in namespace {namespace} is not served: ROS 2 refuses the name of one of its '
+                    'topics, which may have 247 characters; start the robot in a shorter namespace')
             elif link is None and present and len(self._links) >= self.values.max_robots:
                 self._unserved.add(namespace)
-                self.tell(
+                self.log_throttled(
                     'robots',
                     f'not serving the robot in namespace {namespace}: {len(self._links)} robots are served; '
                     'raise max_robots',
@@ -267,7 +268,8 @@ class EdgeNode(Managed):
         """Send an answer to the robot that the frame came from."""
         link, header, session, sequence, _, min_score = frame.source
         if frame.status is Status.REFUSED:
-            self.tell(f'refused {frame.robot}', f'activation from {frame.robot} refused: {frame.reason}', error=True)
+            self.log_throttled(
+                f'refused {frame.robot}', f'activation from {frame.robot} refused: {frame.reason}', error=True)
         outputs = frame.outputs or {}
         codec, encoded = encode_answer(condensed('detection', outputs, min_score) if min_score >= 0 else outputs)
         link.tail_result.publish(to_message(
@@ -289,7 +291,7 @@ class EdgeNode(Managed):
 
     def fault(self, reason: str) -> None:
         """Log what the edge survived."""
-        self.tell('fault', reason, error=True)
+        self.log_throttled('fault', reason, error=True)
 
 
 def main(args: list[str] | None = None) -> int:

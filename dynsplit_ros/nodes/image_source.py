@@ -14,12 +14,12 @@ from sensor_msgs.msg import Image
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.messages.bridge import announce, bridge
 from dynsplit_ros.messages.images import from_rgb
-from dynsplit_ros.nodes.shell import run, Shell
+from dynsplit_ros.nodes.base_node import BaseNode, run
 from dynsplit_ros.parameters import SOURCE
 from dynsplit_ros.sources import open_source
 
 
-class ImageSource(Shell):
+class ImageSource(BaseNode):
     """Publishes ``image_raw`` at the rate asked for."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class ImageSource(Shell):
             image = self._source.at(stamp.nanoseconds)
         except DynsplitError as error:
             self._failure = str(error)
-            self.tell('source', self._failure, error=True)
+            self.log_throttled('source', self._failure, error=True)
             return
         self._failure = ''
         message = from_rgb(image)

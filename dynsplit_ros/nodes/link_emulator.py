@@ -26,7 +26,7 @@ from std_msgs.msg import Float64
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.nodes import topics
-from dynsplit_ros.nodes.shell import run, Shell
+from dynsplit_ros.nodes.base_node import BaseNode, run
 from dynsplit_ros.parameters import LINK_EMULATOR
 
 UP = (topics.ACTIVATION, topics.PROBE)
@@ -113,7 +113,7 @@ class Pipe:
             thread.join(MAX_WAIT_S + 1)
 
 
-class LinkEmulator(Shell):
+class LinkEmulator(BaseNode):
     """Forwards the package's topics of one robot, at the script's rate; publishes that rate for plots."""
 
     def __init__(self) -> None:

@@ -23,8 +23,8 @@ from dynsplit_ros.messages.decisions import to_decision
 from dynsplit_ros.messages.fields import from_message, to_message
 from dynsplit_ros.messages.timing import from_profile, from_timing, in_words
 from dynsplit_ros.nodes import topics
-from dynsplit_ros.nodes.managed import Managed
-from dynsplit_ros.nodes.shell import run
+from dynsplit_ros.nodes.base_node import run
+from dynsplit_ros.nodes.managed_node import ManagedNode
 from dynsplit_ros.parameters import MONITOR
 from dynsplit_ros.planner import ALL_CODECS
 from dynsplit_ros.policies.monitor import Announce, MonitorPolicy, SendProbe, TICK_S, WakeAt
@@ -42,7 +42,7 @@ SILENT = 'the edge is silent'
 MOST_CODEC_CHARACTERS = 60
 
 
-class MonitorNode(Managed):
+class MonitorNode(ManagedNode):
     """Feeds the monitor with what robot and edge say, and publishes its decisions."""
 
     _monitor: MonitorPolicy | None = None
@@ -97,7 +97,7 @@ class MonitorNode(Managed):
                 return  # it came again, as from an edge that was restarted: what is believed still holds
             self._start()
         except DynsplitError as error:
-            self.tell(f'{side} profile', str(error), error=True)
+            self.log_throttled(f'{side} profile', str(error), error=True)
 
     def _start(self) -> None:
         """Make the monitor when both profiles are there, or again when one of them is another."""
@@ -109,7 +109,7 @@ class MonitorNode(Managed):
         except DynsplitError as error:
             # The robot runs the whole network from now on, and the edge refuses payloads that are still on the link.
             self._alone = str(error)
-            self.tell('profiles', f'degraded to local inference: {error}', error=True)
+            self.log_throttled('profiles', f'degraded to local inference: {error}', error=True)
             self._publish_local(self._alone, robot)
             return
         self._inexact = inexactness(self._sides['robot'], self._sides['edge'])
@@ -143,7 +143,7 @@ class MonitorNode(Managed):
         try:
             timing = from_timing(message)
         except DynsplitError as error:
-            self.tell('timing', str(error), error=True)
+            self.log_throttled('timing', str(error), error=True)
             return
         self.senders.on_camera(timing.session, time.monotonic())
         if timing.session != self._camera_session:
@@ -264,7 +264,7 @@ class MonitorNode(Managed):
     def _header(self) -> Header:
         return Header(stamp=self.get_clock().now().to_msg())
 
-    # ---- the shell -----------------------------------------------------------------------------------------------
+    # ---- settings and diagnostics -----------------------------------------------------------------------------------
 
     def on_change(self, values: SimpleNamespace) -> None:
         """Decide by new settings from now on, with what is known of link and edge."""

@@ -21,7 +21,7 @@ from dynsplit_ros.messages.images import from_rgb, to_rgb
 from dynsplit_ros.messages.predictions import to_dense_image, to_label_image, to_prediction
 from dynsplit_ros.messages.timing import in_words
 from dynsplit_ros.nodes import topics
-from dynsplit_ros.nodes.shell import Shell
+from dynsplit_ros.nodes.base_node import BaseNode
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.records import FrameRecord, Outcome
 from dynsplit_ros.tasks import check_outputs, class_numbers, interpret, Result
@@ -44,7 +44,7 @@ class Publications:
     DDS participant of their own, so that no prediction waits for a viewer.
     """
 
-    def __init__(self, node: Shell, split: SplitModel) -> None:
+    def __init__(self, node: BaseNode, split: SplitModel) -> None:
         """Announce the topics; raise DynsplitError for outputs that do not fit the task, and for unknown classes."""
         self._node = node
         self._model = split.model
@@ -54,7 +54,7 @@ class Publications:
             check_outputs(self._model.task, {
                 spec.name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device='meta')
                 for spec in split.output_specs})
-        self._pictures = topics.Apart(node, 'pictures')
+        self._pictures = topics.LargeMessages(node, 'pictures')
         self._annotated = self._pictures.publisher(topics.ANNOTATED)
         self._label_image = None
         if self._model.task == 'segmentation':
@@ -115,12 +115,13 @@ class Publications:
         self._prediction.publish(to_prediction(header, size, self._model, self._fingerprint, result, outputs, timing,
                                                digest=values.output_digest))
         try:
-            self._publish_beside(source, result, timing)
+            self._publish_forms(source, result, timing)
         except Exception as error:  # The frame has its prediction.
-            self._node.tell('beside', f'prediction published on fewer topics ({type(error).__name__}: {error})')
+            self._node.log_throttled(
+                'forms', f'prediction published on fewer topics ({type(error).__name__}: {error})')
         return result
 
-    def _publish_beside(self, source: Image | CompressedImage, result: Result, timing: FrameRecord) -> None:
+    def _publish_forms(self, source: Image | CompressedImage, result: Result, timing: FrameRecord) -> None:
         """Publish the same in the forms that someone listens to."""
         if self._annotated.get_subscription_count():
             with self._changed:
@@ -139,7 +140,7 @@ class Publications:
             try:
                 self._draw(*job)
             except Exception as error:  # A picture that cannot be drawn is no reason to have no further one.
-                self._node.tell('annotated', f'image not annotated ({type(error).__name__}: {error})')
+                self._node.log_throttled('annotated', f'image not annotated ({type(error).__name__}: {error})')
 
     def _next_to_draw(self) -> Any:
         with self._changed:

@@ -16,7 +16,7 @@ import torch
 from dynsplit_ros.errors import DynsplitError, in_one_sentence
 from dynsplit_ros.memory import give_back, keep_freed
 from dynsplit_ros.model import load_model
-from dynsplit_ros.nodes.shell import Shell
+from dynsplit_ros.nodes.base_node import BaseNode
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.kept import differences, kept_profile
 from dynsplit_ros.profile.profile import Profile
@@ -29,13 +29,13 @@ MEND = "mend the model's code, or change its arguments or input size; the cuts t
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
-def load(node: Shell, values: SimpleNamespace, images: int) -> tuple[SplitModel, Profile]:
+def load(node: BaseNode, values: SimpleNamespace, images: int) -> tuple[SplitModel, Profile]:
     """Load, cut and profile for frames of ``images`` images; raise DynsplitError for what cannot be followed."""
     with in_one_sentence(f'model {values.model!r} cannot be used', MEND):
         return _load(node, values, images)
 
 
-def _load(node: Shell, values: SimpleNamespace, images: int) -> tuple[SplitModel, Profile]:
+def _load(node: BaseNode, values: SimpleNamespace, images: int) -> tuple[SplitModel, Profile]:
     started_s = time.monotonic()
     _forward_log(node)
     keep_freed()
@@ -103,7 +103,7 @@ def unload() -> None:
         torch.cuda.empty_cache()
 
 
-def _forward_log(node: Shell) -> None:
+def _forward_log(node: BaseNode) -> None:
     """Have the library's warnings on the node's log, and so on /rosout."""
     library = logging.getLogger('dynsplit_ros')
     library.handlers = [handler := logging.Handler(logging.WARNING)]

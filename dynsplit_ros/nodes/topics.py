@@ -99,16 +99,16 @@ def have_valid_names(topics: Iterable[Topic], namespace: str) -> bool:
     return True
 
 
-class Apart:
+class LargeMessages:
     """
-    A DDS participant of its own beside a node's, for publishers of large messages.
+    A second DDS participant of a node, for publishers of large messages.
 
     A message that waits for a slow link otherwise holds up all that its participant publishes: predictions came 0.2 s
-    late while an activation of 0.5 s was on its way. And a node's own participant sends in the publishing thread.
+    late while an activation of 0.5 s was on its way. Besides, a node's own participant sends in the publishing thread.
     """
 
     def __init__(self, node: Node, suffix: str) -> None:
-        self._beside = node
+        self._main_node = node
         self._context = rclpy.Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self._node = Node(f'{node.get_name()}_{suffix}', namespace=node.get_namespace(), context=self._context,
@@ -117,9 +117,9 @@ class Apart:
     def publisher(self, topic: Topic, name: str | None = None) -> Publisher:
         """Create a publisher under the name and with the quality of service that it would have on the node."""
         # Made there first: its remappings apply, and its parameters may override the quality of service.
-        publisher = topic.publisher(self._beside, name)
+        publisher = topic.publisher(self._main_node, name)
         full_name, qos = publisher.topic_name, publisher.qos_profile
-        self._beside.destroy_publisher(publisher)
+        self._main_node.destroy_publisher(publisher)
         return self._node.create_publisher(topic.type, full_name, qos)
 
     def destroy_publisher(self, publisher: Publisher) -> None:
@@ -127,7 +127,7 @@ class Apart:
         self._node.destroy_publisher(publisher)
 
     def close(self) -> None:
-        """Leave."""
+        """Withdraw the publishers."""
         self._node.destroy_node()
         self._context.try_shutdown()
 

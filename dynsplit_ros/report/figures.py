@@ -11,7 +11,8 @@ import math
 
 import numpy as np
 
-from dynsplit_ros.report.run import Frame, Link, OUTCOMES, Robot
+from dynsplit_ros.policies.records import FrameRecord
+from dynsplit_ros.report.run import LinkSample, OUTCOMES, RecordedRobot
 
 PERCENTS = (50, 95, 99)
 
@@ -55,7 +56,7 @@ class Figures:
     splits: tuple[SplitShare, ...]
 
 
-def count(robot: Robot, duration_s: float, accepted: int | None = None) -> Figures:
+def count(robot: RecordedRobot, duration_s: float, accepted: int | None = None) -> Figures:
     """Count one robot's run of ``duration_s`` seconds; ``accepted`` is how many frames its camera took, if known."""
     frames = robot.frames
     latencies = np.array([frame.latency_s for frame in frames if math.isfinite(frame.latency_s)])
@@ -87,7 +88,7 @@ def count(robot: Robot, duration_s: float, accepted: int | None = None) -> Figur
     )
 
 
-def _splits(frames: Sequence[Frame]) -> tuple[SplitShare, ...]:
+def _splits(frames: Sequence[FrameRecord]) -> tuple[SplitShare, ...]:
     result = []
     for index in sorted({frame.split_index for frame in frames}):
         of_split = [frame for frame in frames if frame.split_index == index]
@@ -110,7 +111,7 @@ def _mean(values: Iterable[float]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
-def _probe_share(links: Sequence[Link]) -> float:
+def _probe_share(links: Sequence[LinkSample]) -> float:
     """Return the share of the capacity that was estimated which probes took."""
     capacity_bytes = probe_bytes = 0.0
     for before, after in zip(links, links[1:]):

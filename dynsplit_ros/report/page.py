@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from dynsplit_ros.policies.records import FrameRecord, Outcome
 from dynsplit_ros.report.figures import count, Figures, PERCENTS
-from dynsplit_ros.report.run import Frame, OUTCOMES, PARTS, Robot, Run
+from dynsplit_ros.report.run import OUTCOMES, RecordedRobot, Recording
 
 #: Most points of a line or a cloud that are drawn, and most bars.
 MOST_POINTS = 3000
@@ -29,26 +30,26 @@ MOST_BARS = 150
 MOST_SWITCHES = 60
 
 #: Colours of style.css by meaning.
-_OUTCOME_COLOURS = {'answered': 0, 'local': 2, 'fell back': 3}
+_OUTCOME_COLOURS = {Outcome.ANSWERED: 0, Outcome.LOCAL: 2, Outcome.FELL_BACK: 3}
 _OUTCOME_NAMES = {
-    'answered': 'answered by the edge',
-    'local': 'local inference',
-    'fell back': 'finished on the robot, no answer in time',
+    Outcome.ANSWERED: 'answered by the edge',
+    Outcome.LOCAL: 'local inference',
+    Outcome.FELL_BACK: 'finished on the robot, no answer in time',
 }
 _PART_GROUPS = (
-    ('waiting for the robot', ('wait',), 7),
-    ('resize, head and encode', ('resize', 'head', 'encode'), 2),
-    ('waiting for the link', ('link_wait',), 6),
-    ('transfer, both ways', ('transfer',), 1),
-    ('queue at the edge', ('queueing',), 4),
-    ('decode and tail', ('decode', 'tail'), 0),
-    ('finishing on the robot', ('finish',), 3),
+    ('waiting for the robot', ('wait_s',), 7),
+    ('resize, head and encode', ('resize_s', 'head_s', 'encode_s'), 2),
+    ('waiting for the link', ('link_wait_s',), 6),
+    ('transfer, both ways', ('transfer_s',), 1),
+    ('queue at the edge', ('queueing_s',), 4),
+    ('decode and tail', ('decode_s', 'tail_s'), 0),
+    ('finishing on the robot', ('finish_s',), 3),
 )
 
 Chart = dict[str, Any]
 
 
-def make_page(run: Run) -> str:
+def make_page(run: Recording) -> str:
     """Return the page's HTML."""
     here = Path(__file__).parent
     style, script = ((here / name).read_text(encoding='utf-8') for name in ('style.css', 'charts.js'))
@@ -103,7 +104,7 @@ _FOOTNOTE = (
 )
 
 
-def _about(run: Run) -> str:
+def _about(run: Recording) -> str:
     parts = [f'{_seconds(run.duration_s)}', f'{len(run.robots)} robot{"s" if len(run.robots) > 1 else ""}']
     try:
         parts.insert(0, datetime.fromtimestamp(run.began_s, timezone.utc).strftime('%Y-%m-%d %H:%M:%S UTC'))
@@ -119,7 +120,7 @@ def _seconds(value: float) -> str:
 # ---- one robot -------------------------------------------------------------------------------------------------------
 
 
-def _robot(run: Run, robot: Robot, number: int, charts: dict[str, Chart]) -> str:
+def _robot(run: Recording, robot: RecordedRobot, number: int, charts: dict[str, Chart]) -> str:
     figures = count(robot, run.duration_s, run.accepted)
     parts = [f'<section><h2>{escape(robot.name)}</h2>', _tiles(run, figures)]
     for name, chart in _charts(run, robot).items():
@@ -140,8 +141,8 @@ def _robot(run: Run, robot: Robot, number: int, charts: dict[str, Chart]) -> str
     return '\n'.join(parts)
 
 
-def _tiles(run: Run, figures: Figures) -> str:
-    total = max(figures.frames, 1)
+def _tiles(run: Recording, figures: Figures) -> str:
+    total, fell_back = max(figures.frames, 1), figures.outcomes[Outcome.FELL_BACK]
     tiles: list[tuple[str, str, str, bool | None]] = [
         ('frames', f'{figures.frames}', f'{figures.rate_hz:.1f}/s', None),
         ('lost', f'{figures.lost}', '', figures.lost == 0),
@@ -150,9 +151,9 @@ def _tiles(run: Run, figures: Figures) -> str:
         ('mean latency', _ms(figures.mean_s), 'ms', None),
         *((f'{percent} % within', _ms(value), 'ms', None) for percent, value in zip(PERCENTS, figures.percentiles_s)),
         ('longest', _ms(figures.longest_s), 'ms', None),
-        ('by the edge', f'{100 * figures.outcomes["answered"] / total:.1f}', '%', None),
-        ('local inference', f'{100 * figures.outcomes["local"] / total:.1f}', '%', None),
-        ('fallbacks', f'{figures.outcomes["fell back"]}', f'{100 * figures.outcomes["fell back"] / total:.1f} %', None),
+        ('by the edge', f'{100 * figures.outcomes[Outcome.ANSWERED] / total:.1f}', '%', None),
+        ('local inference', f'{100 * figures.outcomes[Outcome.LOCAL] / total:.1f}', '%', None),
+        ('fallbacks', f'{fell_back}', f'{100 * fell_back / total:.1f} %', None),
         ('switches', f'{figures.switches}', f'{60 * figures.switches / max(run.duration_s, 1e-9):.1f}/min', None),
         ('payloads', f'{figures.payload_bps / 1e6:.2f}', 'Mbit/s', None),
     ]
@@ -194,7 +195,7 @@ def _split_table(figures: Figures) -> str:
     )
 
 
-def _audit_table(robot: Robot) -> str:
+def _audit_table(robot: RecordedRobot) -> str:
     if not robot.audits:
         return ''
     rows = ''.join(
@@ -210,14 +211,14 @@ def _audit_table(robot: Robot) -> str:
     )
 
 
-def _switch_table(robot: Robot) -> str:
+def _switch_table(robot: RecordedRobot) -> str:
     if not robot.decisions:
         return ''
     rows = ''.join(
-        f'<tr><td class="n">{decision.time_s:.1f} s</td><td class="n">{decision.split_index}</td>'
+        f'<tr><td class="n">{time_s:.1f} s</td><td class="n">{decision.split_index}</td>'
         f'<td>{escape(decision.codec) or "–"}'
         f'</td><td class="why">{escape(decision.reason)}</td></tr>'
-        for decision in robot.decisions[:MOST_SWITCHES]
+        for time_s, decision in robot.decisions[:MOST_SWITCHES]
     )
     more = len(robot.decisions) - MOST_SWITCHES
     rest = f'<p class="explain">… and {more} more</p>' if more > 0 else ''
@@ -231,7 +232,7 @@ def _switch_table(robot: Robot) -> str:
 # ---- its charts ------------------------------------------------------------------------------------------------------
 
 
-def _charts(run: Run, robot: Robot) -> dict[str, Chart]:
+def _charts(run: Recording, robot: RecordedRobot) -> dict[str, Chart]:
     lost = _lost(robot)
     common = {'phases': [[_rounded(a), _rounded(b), name] for a, b, name in run.phases if 0 <= a < b], 'lost': []}
     frames = robot.frames
@@ -297,7 +298,7 @@ def _charts(run: Run, robot: Robot) -> dict[str, Chart]:
     used = sorted(names)
     rows = {split: row for row, split in enumerate(used)}  # splits that were not used take no room
     words = [f'{split} {names[split]}' for split in used]
-    step_x, step_y = _changes([frame.time_s for frame in frames], [rows[frame.split_index] for frame in frames])
+    step_x, step_y = _changes([frame.delivered_s for frame in frames], [rows[frame.split_index] for frame in frames])
     charts['split'] = {
         **common,
         'title': 'Split in use',
@@ -336,9 +337,8 @@ def _charts(run: Run, robot: Robot) -> dict[str, Chart]:
     starts = [_rounded(number * step_s) for number in range(len(groups))]
     layers = []
     for name, parts, colour in _PART_GROUPS:
-        places = [PARTS.index(part) for part in parts]
         values = [
-            _rounded(1e3 * _mean(sum(frame.parts_s[place] for place in places) for frame in group)) for group in groups
+            _rounded(1e3 * _mean(sum(getattr(frame, part) for part in parts) for frame in group)) for group in groups
         ]
         if any(values):
             layers.append({'name': name, 'colour': colour, 'y': values})
@@ -394,7 +394,7 @@ def _charts(run: Run, robot: Robot) -> dict[str, Chart]:
 
 
 def _by_outcome(
-    frames: Sequence[Frame], value: Callable[[Frame], float | None], words: Sequence[str] | None = None
+    frames: Sequence[FrameRecord], value: Callable[[FrameRecord], float | None], words: Sequence[str] | None = None
 ) -> list[Chart]:
     series = []
     for outcome in OUTCOMES:
@@ -404,7 +404,7 @@ def _by_outcome(
                 'kind': 'dots',
                 'name': _OUTCOME_NAMES[outcome],
                 'colour': _OUTCOME_COLOURS[outcome],
-                'x': [_rounded(frame.time_s) for frame in chosen],
+                'x': [_rounded(frame.delivered_s) for frame in chosen],
                 'y': [value(frame) for frame in chosen],
             }
             series.append({**entry, 'words': list(words)} if words else entry)
@@ -438,7 +438,7 @@ def _thinned_index(times: Sequence[float], values: Sequence[float | None]) -> li
     return sorted(keep)
 
 
-def _thinned_frames(frames: Sequence[Frame]) -> list[Frame]:
+def _thinned_frames(frames: Sequence[FrameRecord]) -> list[FrameRecord]:
     """Return the frames to draw: of each stretch the slowest, the fastest and the first of each outcome."""
     if len(frames) <= MOST_POINTS:
         return list(frames)
@@ -463,7 +463,7 @@ def _changes(times: Sequence[float], values: Sequence[int]) -> tuple[list[float]
     return [_rounded(times[i]) for i in places], [values[i] for i in places]
 
 
-def _buckets(frames: Sequence[Frame], duration_s: float) -> tuple[float, list[list[Frame]]]:
+def _buckets(frames: Sequence[FrameRecord], duration_s: float) -> tuple[float, list[list[FrameRecord]]]:
     """Return how long each stretch is, in s, and the frames in each."""
     rough_s = max(duration_s, 0.1) / MOST_BARS
     step_s = next(
@@ -474,13 +474,13 @@ def _buckets(frames: Sequence[Frame], duration_s: float) -> tuple[float, list[li
         ),
         rough_s,
     )
-    groups: list[list[Frame]] = [[] for _ in range(min(MOST_BARS, int(duration_s / step_s)) + 1)]
+    groups: list[list[FrameRecord]] = [[] for _ in range(min(MOST_BARS, int(duration_s / step_s)) + 1)]
     for frame in frames:
-        groups[min(max(int(frame.time_s / step_s), 0), len(groups) - 1)].append(frame)
+        groups[min(max(int(frame.delivered_s / step_s), 0), len(groups) - 1)].append(frame)
     return step_s, groups
 
 
-def _lost(robot: Robot) -> list[list[float]]:
+def _lost(robot: RecordedRobot) -> list[list[float]]:
     """Return when the link was believed to be lost: start and end, in seconds."""
     found: list[list[float]] = []
     since: float | None = None

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 import json
 import math
@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from dynsplit_ros.errors import check_file, DynsplitError
+from dynsplit_ros.policies.records import FrameRecord, Outcome, SplitDecision
 from dynsplit_ros.protocol import check_version, VersionError
 from dynsplit_ros.report.bag import files_of, messages
 from dynsplit_ros.report.cdr import Decoder
 
-#: Where a frame's time goes, in the order in which it does, as FrameTiming.msg names it.
-PARTS = ('wait', 'resize', 'head', 'encode', 'link_wait', 'transfer', 'queueing', 'decode', 'tail', 'finish')
-OUTCOMES = ('answered', 'local', 'fell back')
+#: Parts of a frame's latency in their order, as FrameRecord names them.
+PARTS = ('wait_s', 'resize_s', 'head_s', 'encode_s', 'link_wait_s', 'transfer_s', 'queueing_s', 'decode_s', 'tail_s',
+         'finish_s')
+#: Outcomes that end a frame.
+OUTCOMES = (Outcome.ANSWERED, Outcome.LOCAL, Outcome.FELL_BACK)
 MOST_FRAMES = 1_000_000
 MOST_ROBOTS = 16
 MOST_JSON_BYTES = 2**28
@@ -27,29 +30,13 @@ _TYPES = tuple(_PACKAGE + name
                for name in ('Prediction', 'FrameTiming', 'LinkState', 'EdgeLoad', 'SplitDecision', 'Agreement'))
 #: Most choices of split and codec whose agreement is kept; real runs have some.
 MOST_AUDITED = 100
-#: States of FrameTiming.msg that end a frame.
-_STATES = {1: 'answered', 2: 'local', 3: 'fell back'}
+#: Outcomes by their numbers in FrameTiming.msg.
+_OUTCOMES = dict(enumerate(Outcome))
 
 
 @dataclass(frozen=True)
-class Frame:
-    """One prediction; ``time_s`` counts from the start of the run, ``parts_s`` is in the order of :data:`PARTS`."""
-
-    time_s: float
-    session: int
-    sequence: int
-    outcome: str
-    split_index: int
-    split_name: str
-    codec: str
-    payload_bytes: int
-    latency_s: float
-    parts_s: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Link:
-    """What was believed of the link at a time; rates in bit/s, ``true_bps`` only of an emulated link (else NaN)."""
+class LinkSample:
+    """The estimate of the link at a time; rates in bit/s, ``true_bps`` only of an emulated link (else NaN)."""
 
     time_s: float
     alive: bool
@@ -63,24 +50,13 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Load:
-    """What the edge said of itself at a time."""
+class LoadSample:
+    """The load that the edge reported at a time."""
 
     time_s: float
     utilisation: float
     queue_length: float = math.nan
     robots: float = math.nan
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A change of the split, and why."""
-
-    time_s: float
-    split_index: int
-    split_name: str
-    codec: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -99,26 +75,27 @@ class Audited:
 
 
 @dataclass
-class Robot:
+class RecordedRobot:
     """
     What was recorded of one robot, each list by time.
 
-    ``audits`` has the latest of each choice. ``doubled`` are predictions of a frame that had one before.
+    ``delivered_s`` of a frame is the instant of its prediction. All instants count from the start of the recording.
+    ``audits`` has the latest of each choice. ``doubled`` is the number of predictions of a frame that had one before.
     """
 
     name: str
-    frames: list[Frame] = field(default_factory=list)
-    links: list[Link] = field(default_factory=list)
-    loads: list[Load] = field(default_factory=list)
-    decisions: list[Decision] = field(default_factory=list)
+    frames: list[FrameRecord] = field(default_factory=list)
+    links: list[LinkSample] = field(default_factory=list)
+    loads: list[LoadSample] = field(default_factory=list)
+    decisions: list[tuple[float, SplitDecision]] = field(default_factory=list)  # changes of the split, with their times
     audits: dict[tuple[int, str], Audited] = field(default_factory=dict)
     doubled: int = 0
 
 
 @dataclass
-class Run:
+class Recording:
     """
-    A recorded run.
+    A recorded run of a system.
 
     ``accepted`` is how many frames the camera says that it took, ``mismatches`` how many predictions differ from the
     whole model's; both only where a demonstration has counted them. ``notes`` are sentences on what could not be
@@ -129,14 +106,14 @@ class Run:
     model: str = ''
     duration_s: float = 0.0
     began_s: float = math.nan
-    robots: list[Robot] = field(default_factory=list)
+    robots: list[RecordedRobot] = field(default_factory=list)
     accepted: int | None = None
     mismatches: int | None = None
     phases: list[tuple[float, float, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> Recording:
     """Read what ``ros2 bag record`` made (folder or file) or the JSON of ``demo``; raises DynsplitError for others."""
     if not path.exists():
         raise DynsplitError(f'{path} does not exist; name the folder of a recording, or the JSON of a demo')
@@ -156,11 +133,11 @@ def read_run(path: Path) -> Run:
 class _Collector:
     """Sorts a recording's messages by robot."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Recording) -> None:
         self._run = run
-        self._robots: dict[str, Robot] = {}
+        self._robots: dict[str, RecordedRobot] = {}
         self._decoders: dict[str, Decoder] = {}
-        self._timings: dict[str, list[Frame]] = {}  # of FrameTiming, for recordings without predictions
+        self._timings: dict[str, list[FrameRecord]] = {}  # of FrameTiming, for recordings without predictions
         self._splits: dict[str, tuple[int, str]] = {}
         self._began_ns: int | None = None
         self._damaged = 0
@@ -172,7 +149,7 @@ class _Collector:
         if name not in self._robots:
             if len(self._robots) >= MOST_ROBOTS:
                 return
-            self._robots[name] = Robot(name)
+            self._robots[name] = RecordedRobot(name)
         robot = self._robots[name]
         try:
             # Two files of a recording may describe a type differently.
@@ -191,22 +168,22 @@ class _Collector:
         except (DynsplitError, AttributeError, TypeError, ValueError, OverflowError):
             self._damaged += 1
 
-    def _on_Prediction(self, robot: Robot, time_s: float, message: Any) -> None:
+    def _on_Prediction(self, robot: RecordedRobot, time_s: float, message: Any) -> None:
         self._run.model = self._run.model or _text(message.model)
         frame = _frame(time_s, message.timing)
         if frame is not None:
             robot.frames.append(frame)
             self.count += 1
 
-    def _on_FrameTiming(self, robot: Robot, time_s: float, message: Any) -> None:
+    def _on_FrameTiming(self, robot: RecordedRobot, time_s: float, message: Any) -> None:
         frame = _frame(time_s, message)
         if frame is not None:
             self._timings.setdefault(robot.name, []).append(frame)
             self.count += 1
 
-    def _on_LinkState(self, robot: Robot, time_s: float, message: Any) -> None:
+    def _on_LinkState(self, robot: RecordedRobot, time_s: float, message: Any) -> None:
         robot.links.append(
-            Link(
+            LinkSample(
                 time_s,
                 bool(message.alive),
                 _number(message.throughput_bps),
@@ -218,22 +195,18 @@ class _Collector:
             )
         )
 
-    def _on_EdgeLoad(self, robot: Robot, time_s: float, message: Any) -> None:
+    def _on_EdgeLoad(self, robot: RecordedRobot, time_s: float, message: Any) -> None:
         robot.loads.append(
-            Load(time_s, _number(message.utilisation), _number(message.queue_length), _number(message.robots))
+            LoadSample(time_s, _number(message.utilisation), _number(message.queue_length), _number(message.robots))
         )
 
-    def _on_SplitDecision(self, robot: Robot, time_s: float, message: Any) -> None:
+    def _on_SplitDecision(self, robot: RecordedRobot, time_s: float, message: Any) -> None:
         choice = int(message.split_index), _text(message.codec)
         if self._splits.get(robot.name) != choice:
             self._splits[robot.name] = choice
-            robot.decisions.append(
-                Decision(
-                    time_s, choice[0], _name(message.split_name, choice[1]), choice[1], _text(message.reason, 400)
-                )
-            )
+            robot.decisions.append((time_s, _decision(choice, message.split_name, message.reason)))
 
-    def _on_Agreement(self, robot: Robot, time_s: float, message: Any) -> None:
+    def _on_Agreement(self, robot: RecordedRobot, time_s: float, message: Any) -> None:
         choice = int(message.split_index), _text(message.codec)
         if choice in robot.audits or len(robot.audits) < MOST_AUDITED:
             robot.audits[choice] = Audited(
@@ -254,8 +227,8 @@ class _Collector:
             self._run.notes.append(f'{self._damaged} messages could not be decoded and were dropped.')
 
 
-def _of_bag(path: Path) -> Run:
-    run = Run(source=path.resolve().name)
+def _of_bag(path: Path) -> Recording:
+    run = Recording(source=path.resolve().name)
     collector = _Collector(run)
     files = files_of(path, run.notes)
     for file in files:
@@ -274,28 +247,30 @@ def _of_bag(path: Path) -> Run:
     return run
 
 
-def _frame(time_s: float, timing: Any) -> Frame | None:
+def _frame(time_s: float, timing: Any) -> FrameRecord | None:
     """Return a finished frame; None where the message tells of one that is under way, or of a late answer."""
-    outcome = _STATES.get(timing.outcome)
-    if outcome is None:
-        return None
-    return Frame(
-        time_s,
-        int(timing.session),
-        int(timing.sequence),
-        outcome,
-        int(timing.split_index),
-        _name(timing.split_name, timing.codec),
-        _text(timing.codec),
-        int(timing.payload_bytes),
-        _number(timing.latency_s),
-        tuple(_duration(getattr(timing, f'{part}_s')) for part in PARTS),
-    )
+    outcome = _OUTCOMES.get(timing.outcome)
+    return _record(time_s, outcome, lambda name: getattr(timing, name)) if outcome in OUTCOMES else None
 
 
-def _once(frames: list[Frame]) -> tuple[list[Frame], int]:
+def _record(time_s: float, outcome: Outcome, value: Callable[[str], Any]) -> FrameRecord:
+    """Return the record of a frame that was delivered at a time; ``value`` returns each of its fields by name."""
+    codec = _text(value('codec'))
+    return FrameRecord(
+        session=int(value('session')), sequence=int(value('sequence')), outcome=outcome, delivered_s=time_s,
+        split_index=int(value('split_index')), split_name=_name(value('split_name'), codec), codec=codec,
+        payload_bytes=int(value('payload_bytes')), latency_s=_number(value('latency_s')),
+        **{part: _duration(value(part)) for part in PARTS})  # type: ignore[arg-type]
+
+
+def _decision(choice: tuple[int, str], split_name: object, reason: object) -> SplitDecision:
+    """Return what a report shows of a decision."""
+    return SplitDecision(*choice, math.nan, split_name=_name(split_name, choice[1]), reason=_text(reason, 400))
+
+
+def _once(frames: list[FrameRecord]) -> tuple[list[FrameRecord], int]:
     """Return the first prediction of each frame, and how many more there were."""
-    first: dict[tuple[int, int], Frame] = {}
+    first: dict[tuple[int, int], FrameRecord] = {}
     for frame in frames:
         first.setdefault((frame.session, frame.sequence), frame)
     return list(first.values()), len(frames) - len(first)
@@ -304,7 +279,7 @@ def _once(frames: list[Frame]) -> tuple[list[Frame], int]:
 # ---- from a demonstration --------------------------------------------------------------------------------------------
 
 
-def _of_demo(path: Path) -> Run:
+def _of_demo(path: Path) -> Recording:
     check_file(path, 'the run')
     try:
         if path.stat().st_size > MOST_JSON_BYTES:
@@ -321,31 +296,18 @@ def _of_demo(path: Path) -> Run:
         ) from error
 
 
-def _of_document(document: Mapping[str, Any], source: str) -> Run:
+def _of_document(document: Mapping[str, Any], source: str) -> Recording:
     summary = document['summary']
-    robot = Robot('robot1')
+    robot = RecordedRobot('robot1')
     frames = []
     for entry in document['frames'][:MOST_FRAMES]:
         time_s = _number(entry['time_s'])
-        if entry['outcome'] not in OUTCOMES or not math.isfinite(time_s):
+        outcome = Outcome(entry['outcome'])
+        if outcome not in OUTCOMES or not math.isfinite(time_s):
             raise TypeError(f'frame {str(entry["sequence"])[:20]}')
-        parts = entry['parts_s']
-        frames.append(
-            Frame(
-                time_s,
-                int(entry.get('session', 0)),
-                int(entry['sequence']),
-                entry['outcome'],
-                int(entry['split_index']),
-                _name(entry['split_name'], entry['codec']),
-                _text(entry['codec']),
-                int(entry['payload_bytes']),
-                _number(entry['latency_s']),
-                tuple(_duration(parts.get(part)) for part in PARTS),
-            )
-        )
+        frames.append(_record(time_s, outcome, entry.get))
         robot.links.append(
-            Link(
+            LinkSample(
                 time_s,
                 bool(entry['link_alive']),
                 _number(entry['rate_estimated_bps']),
@@ -355,25 +317,18 @@ def _of_document(document: Mapping[str, Any], source: str) -> Run:
                 true_bps=_number(entry['rate_true_bps']),
             )
         )
-        robot.loads.append(Load(time_s, _number(entry['edge_utilisation'])))
+        robot.loads.append(LoadSample(time_s, _number(entry['edge_utilisation'])))
     for entry in document.get('decisions', ()):
-        robot.decisions.append(
-            Decision(
-                _number(entry['time_s']),
-                int(entry['split_index']),
-                _name(entry['split_name'], entry['codec']),
-                _text(entry['codec']),
-                _text(entry['reason'], 400),
-            )
-        )
+        choice = int(entry['split_index']), _text(entry['codec'])
+        robot.decisions.append((_number(entry['time_s']), _decision(choice, entry['split_name'], entry['reason'])))
     robot.frames, robot.doubled = _once(frames)
     phases = [
         (_number(step['start_s']), _number(step['end_s']), _text(step['name'])) for step in document['steps'][:100]
     ]
-    return Run(
+    return Recording(
         source,
         model=_text(document['model']),
-        duration_s=max([_number(document['seconds']), *(f.time_s for f in frames)]),
+        duration_s=max([_number(document['seconds']), *(frame.delivered_s for frame in frames)]),
         robots=[robot],
         accepted=int(summary['frames_accepted']),
         mismatches=int(summary['mismatches']),

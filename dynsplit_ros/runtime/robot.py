@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from dynsplit_ros.codec import CODECS, encode, EncodedTensor
+from dynsplit_ros.codec import CODECS, declared_batch, decode_answer, encode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import Interrupted, SplitModel
 from dynsplit_ros.policies.audit import AuditCounters, AuditScheduler
@@ -45,6 +45,7 @@ from dynsplit_ros.policies.camera import (
     WakeAt,
 )
 from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, SplitDecision, Status
+from dynsplit_ros.tasks import check_outputs
 from dynsplit_ros.tasks.agreement import agreement_of_image
 from dynsplit_ros.tensors import of_image
 
@@ -163,15 +164,30 @@ class Robot:
         """Take the edge's answer; one that nobody waits for is counted and dropped."""
         self._handle(self.policy.on_answer, session, sequence, status, reason, outputs, answer_bytes, times)
 
+    def on_tail_result(self, session: int, sequence: int, fingerprint: str, status: int, reason: str, codec: str,
+                       tensors: Sequence[EncodedTensor], times: EdgeTimes) -> str:
+        """
+        Decode the edge's answer and take it; return why the edge did not compute the frame, empty if it did.
+
+        Nothing in the answer is trusted. A frame whose answer cannot be used is finished here.
+        """
+        outputs: Outputs = {}
+        try:
+            status = Status(status)
+            if status is Status.OK:
+                if fingerprint != self._split.fingerprint:
+                    raise DynsplitError('the model differs')
+                with self._changed:
+                    frame = self.policy.awaited(session, sequence)
+                outputs = decode_outputs(self._split, codec, tensors, frame.images if frame is not None else 1)
+        except Exception as error:
+            status, reason = Status.FAILED, f'answer refused: {error}'
+        self.on_answer(session, sequence, status, reason, outputs, sum(len(tensor.data) for tensor in tensors), times)
+        return reason if status in (Status.REFUSED, Status.FAILED) else ''
+
     def on_time(self) -> None:
         """Let the policy look at the clock; the robot's own threads do so when it asked for it."""
         self._handle(self.policy.on_time)
-
-    def images(self, session: int, sequence: int) -> int:
-        """Return how many images an answer must be of: those of the frame that waits for it; 1 where none does."""
-        with self._changed:
-            frame = self.policy.awaited(session, sequence)
-            return frame.images if frame is not None else 1
 
     def counters(self) -> Counters:
         """Return the counts so far."""
@@ -398,3 +414,15 @@ class Robot:
                             self._io.report(frame)
                         except Exception as error:
                             self._io.fault(f'a report could not be published ({type(error).__name__}: {error})')
+
+
+def decode_outputs(split: SplitModel, codec: str, tensors: Sequence[EncodedTensor], images: int) -> Outputs:
+    """Return the outputs for a frame of ``images`` images; raise DynsplitError for tensors that are not the model's."""
+    specs = split.output_specs
+    outputs = decode_answer(codec, tensors, specs, images)
+    if specs is None:  # a detector's shapes are free
+        for number in range(images):
+            check_outputs(split.model.task, of_image(outputs, number, images, True))
+    elif declared_batch(tensors, specs) != images:
+        raise DynsplitError(f'the answer does not have the {images} images of the frame')
+    return outputs

@@ -26,6 +26,7 @@ from rich.text import Text
 from dynsplit_ros.demo.script import Step, STEPS
 from dynsplit_ros.errors import DynsplitError, in_one_sentence
 from dynsplit_ros.parameters import CAMERA, SOURCE
+from dynsplit_ros.policies.records import Outcome
 from dynsplit_ros.tools.model_options import writable
 
 ROBOT = 'robot1'
@@ -89,9 +90,9 @@ def demonstrate(given: argparse.Namespace) -> int:
     """Set the stage, play the script, check and report."""
     import torch  # here, so that --help answers at once
 
-    from dynsplit_ros.demo.processes import Processes
     from dynsplit_ros.memory import keep_freed
     from dynsplit_ros.model import load_model
+    from dynsplit_ros.nodes.processes import Processes
     from dynsplit_ros.partition import SplitModel
     from dynsplit_ros.profile.kept import kept_profile
 
@@ -114,7 +115,7 @@ def demonstrate(given: argparse.Namespace) -> int:
                      'cameras, edge and monitors did not find each other', processes)
             asked_s = time.monotonic()
             stage.start_source()
-            wait_for(lambda: any(frame['outcome'] == 'answered' for frame in list(recorder.frames)), 30.0,
+            wait_for(lambda: any(frame['outcome'] == Outcome.ANSWERED for frame in list(recorder.frames)), 30.0,
                      'no frame was answered by the edge', processes)
             started_s = recorder.frames[-1]['time_s']
             play(given, stage, recorder, started_s, lead_s=recorder.frames[0]['time_s'] - asked_s)
@@ -138,7 +139,7 @@ def demonstrate(given: argparse.Namespace) -> int:
                   'rates': recorder.rates,
                   'decisions': recorder.decisions,
                   'frames': frames}
-        return tell(report, given.out, given.json or given.out / 'demo.json')
+        return conclude(report, given.out, given.json or given.out / 'demo.json')
 
 
 @contextlib.contextmanager
@@ -247,7 +248,7 @@ def play(given: argparse.Namespace, stage: Stage, recorder: Any, started_s: floa
 
 def facts(recorder: Any, step: Step) -> dict[str, str]:
     """Return what the live table shows."""
-    from dynsplit_ros.demo.watch import facts as facts_of
+    from dynsplit_ros.nodes.watch import facts as facts_of
 
     dropped = recorder.watch.counters.get('dropped', 0)
     return {
@@ -317,15 +318,15 @@ def summarise(frames: list[dict[str, Any]], counters: Mapping[str, int], mismatc
         'other_robot_frames': other_robot_frames,
         'splits_used': splits,
         'frames_by_split': {str(split): sum(frame['split_index'] == split for frame in frames) for split in splits},
-        'frames_by_outcome': {outcome: sum(frame['outcome'] == outcome for frame in frames)
-                              for outcome in ('answered', 'local', 'fell back')},
+        'frames_by_outcome': {outcome.value: sum(frame['outcome'] == outcome for frame in frames)
+                              for outcome in (Outcome.ANSWERED, Outcome.LOCAL, Outcome.FELL_BACK)},
         'latency_mean_s': float(latencies.mean()),
         **{f'latency_p{percent}_s': float(np.percentile(latencies, percent)) for percent in PERCENTILES},
         'latency_max_s': float(latencies.max()),
     }
 
 
-def tell(report: dict[str, Any], folder: Path, json_path: Path) -> int:
+def conclude(report: dict[str, Any], folder: Path, json_path: Path) -> int:
     """Print the summary, draw the plot, write the JSON; return the exit code."""
     from dynsplit_ros.demo.plot import draw
 

@@ -55,7 +55,7 @@ def watch(given: argparse.Namespace, console: Console) -> int:
     import rclpy  # here, so that --help answers at once
     from rclpy.signals import SignalHandlerOptions
 
-    from dynsplit_ros.nodes.shell import make_executor
+    from dynsplit_ros.nodes.base_node import make_executor
     from dynsplit_ros.transport import leaving
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -102,8 +102,8 @@ class Robots:
 
     def look(self) -> None:
         """Look, now and then, for robots that are new or gone: who decides about a split is one."""
-        from dynsplit_ros.demo.watch import Watch, WATCHED
         from dynsplit_ros.nodes import topics
+        from dynsplit_ros.nodes.watch import Watch, WATCHED
 
         now_s = time.monotonic()
         if now_s - self._looked_s < LOOK_S:
@@ -162,7 +162,7 @@ def lines(robots: Mapping[str, Any], now_s: float) -> list[str]:
 
 
 def _facts(robot: Any, now_s: float) -> dict[str, str]:
-    from dynsplit_ros.demo.watch import facts
+    from dynsplit_ros.nodes.watch import facts
     from dynsplit_ros.text import printable
 
     silent_s = now_s - robot.heard_s

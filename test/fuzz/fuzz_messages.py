@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import array
 from collections.abc import Callable
+import contextlib
 import copy
 import faulthandler
 import json
@@ -188,7 +189,7 @@ def bare(node: type, **attributes: Any) -> Any:
     """Return a node without ROS: its callbacks work on these attributes."""
     made = node.__new__(node)
     logger = SimpleNamespace(**dict.fromkeys(('debug', 'info', 'warning', 'error'), lambda text: None))
-    for name, value in {'tell': lambda *_, **__: None, 'get_logger': lambda: logger, 'senders': Senders(),
+    for name, value in {'log_throttled': lambda *_, **__: None, 'get_logger': lambda: logger, 'senders': Senders(),
                         **attributes}.items():
         object.__setattr__(made, name, value)
     return made
@@ -226,9 +227,10 @@ class World:
         # A detector's answers have free shapes, so its robot is only asked whether it could deliver them.
         detector = SimpleNamespace(name='detector', task='detection', labels=['', 'cat'], keypoint_names=['nose'],
                                    resize=Resize((12, 16)))
-        self.detector = bare(CameraNode, split=SimpleNamespace(fingerprint=split.fingerprint, output_specs=None),
-                             _model=detector, _robot=SimpleNamespace(on_answer=self.on_detections,
-                                                                     images=lambda *_: 1))
+        detecting = SimpleNamespace(fingerprint=split.fingerprint, output_specs=None, model=detector)
+        self.detector = bare(CameraNode, split=detecting, _model=detector, _robot=bare(
+            Robot, _split=detecting, on_answer=self.on_detections, policy=self.robot.policy,
+            _changed=contextlib.nullcontext()))
         # The monitor.
         self.profile = Profile.load(PROFILE)
         self.decisions, self.states = Ears(), Ears()

@@ -27,10 +27,10 @@ from sensor_msgs.msg import Image  # noqa: E402
 import torch  # noqa: E402
 
 from dynsplit_ros import msg  # noqa: E402
-from dynsplit_ros.demo.processes import Processes  # noqa: E402
 from dynsplit_ros.messages.images import from_rgb  # noqa: E402
 from dynsplit_ros.model import load_model  # noqa: E402
 from dynsplit_ros.nodes import topics  # noqa: E402
+from dynsplit_ros.nodes.processes import Processes  # noqa: E402
 from dynsplit_ros.nodes.spinning import ask, Spinning  # noqa: E402
 from dynsplit_ros.partition import SplitModel  # noqa: E402
 from dynsplit_ros.profile.kept import kept_profile  # noqa: E402

@@ -19,7 +19,7 @@ from dynsplit_ros import msg
 from dynsplit_ros.errors import CONFIGURATION_EXIT_CODE, DynsplitError
 from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.model import load_model
-from dynsplit_ros.nodes.camera_node import CameraNode, Shot
+from dynsplit_ros.nodes.camera_node import CameraImage, CameraNode
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.measure import measure
 from dynsplit_ros.tasks import output_digest
@@ -131,8 +131,8 @@ def test_whatever_one_image_meets_the_others_of_its_batch_are_used(split, error)
     camera = SimpleNamespace(
         values=SimpleNamespace(image_bits=16), _model=SimpleNamespace(resize=resize), _left_out=0,
         refuse=lambda shots, reason: refused.append(reason))
-    black = Shot(from_rgb(np.zeros((48, 80, 3), np.uint8)), 0.0)
-    shots = [Shot(from_rgb(picture(1)), 0.0), black, Shot(from_rgb(picture(2)), 0.0)]
+    black = CameraImage(from_rgb(np.zeros((48, 80, 3), np.uint8)), 0.0)
+    shots = [CameraImage(from_rgb(picture(1)), 0.0), black, CameraImage(from_rgb(picture(2)), 0.0)]
     images = CameraNode.prepare(camera, shots)
     assert len(images) == len(shots) == 2 and black not in shots
     assert camera._left_out == 1 and len(refused) == 1 and str(error) in refused[0]

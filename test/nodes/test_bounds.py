@@ -12,9 +12,9 @@ import pytest
 from rclpy.node import Node
 
 from dynsplit_ros import msg
-from dynsplit_ros.demo import watch
+from dynsplit_ros.nodes import watch
+from dynsplit_ros.nodes.base_node import BaseNode, MOST_KINDS, MOST_VALUES
 from dynsplit_ros.nodes.camera_node import CameraNode
-from dynsplit_ros.nodes.shell import MOST_KINDS, MOST_VALUES, Shell
 from dynsplit_ros.parameters import REMOTE_CONTROL
 from dynsplit_ros.text import MOST_CHARACTERS
 from dynsplit_ros.tools import top
@@ -23,45 +23,45 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
-def shell(ros, monkeypatch) -> tuple[Shell, list[str]]:
+def base_node(ros, monkeypatch) -> tuple[BaseNode, list[str]]:
     """Return a node, and the list of all that it logs."""
-    node, lines = Shell('shell', (REMOTE_CONTROL,)), []
+    node, lines = BaseNode('base_node', (REMOTE_CONTROL,)), []
     logger = SimpleNamespace(error=lines.append, warning=lines.append)
     monkeypatch.setattr(node, 'get_logger', lambda: logger)
     return ros(node), lines
 
 
-def test_kinds_of_fault_without_end_flood_neither_memory_nor_log(shell) -> None:
-    node, lines = shell
+def test_kinds_of_fault_without_end_flood_neither_memory_nor_log(base_node) -> None:
+    node, lines = base_node
     for number in range(10 * MOST_KINDS):
-        node.tell(f'refused /robot{number}', f'refused an activation of /robot{number}')
-    assert len(node._told) <= MOST_KINDS + 1
+        node.log_throttled(f'refused /robot{number}', f'refused an activation of /robot{number}')
+    assert len(node._logged) <= MOST_KINDS + 1
     assert len(lines) <= MOST_KINDS + 1
 
 
-def test_a_kind_is_told_of_again_after_the_flood(shell, monkeypatch) -> None:
-    node, lines = shell
+def test_a_kind_is_told_of_again_after_the_flood(base_node, monkeypatch) -> None:
+    node, lines = base_node
     now_s = [1000.0]
-    monkeypatch.setattr('dynsplit_ros.nodes.shell.time', SimpleNamespace(monotonic=lambda: now_s[0]))
+    monkeypatch.setattr('dynsplit_ros.nodes.base_node.time', SimpleNamespace(monotonic=lambda: now_s[0]))
     for number in range(2 * MOST_KINDS):
-        node.tell(str(number), 'flood')
+        node.log_throttled(str(number), 'flood')
     now_s[0] += 10.0
     del lines[:]
     for number in range(5):
-        node.tell(f'new {number}', 'another fault')
+        node.log_throttled(f'new {number}', 'another fault')
     assert lines == ['another fault'] * 5
 
 
-def test_a_long_text_is_cut_and_stays_on_its_line(shell) -> None:
-    node, lines = shell
-    node.tell('fault', 'x' * 10**6)
-    node.tell('forged', 'a reason\n[INFO] [edge_node]: all is well\x1b[2J')
+def test_a_long_text_is_cut_and_stays_on_its_line(base_node) -> None:
+    node, lines = base_node
+    node.log_throttled('fault', 'x' * 10**6)
+    node.log_throttled('forged', 'a reason\n[INFO] [edge_node]: all is well\x1b[2J')
     assert len(lines[0]) == MOST_CHARACTERS
     assert '\n' not in lines[1] and '\x1b' not in lines[1]
 
 
-def test_diagnostics_are_bounded(shell, ros, monkeypatch) -> None:
-    node, _ = shell
+def test_diagnostics_are_bounded(base_node, ros, monkeypatch) -> None:
+    node, _ = base_node
     values = {f'split of /robot{number}': 'x' * 10_000 for number in range(10 * MOST_VALUES)}
     monkeypatch.setattr(node, 'diagnose', lambda: (DiagnosticStatus.OK, 'y' * 10**6, values))
     heard: list[DiagnosticStatus] = []

@@ -11,7 +11,6 @@ import subprocess
 from ament_index_python.packages import get_package_prefix
 import pytest
 
-from dynsplit_ros.demo.script import STEPS
 from dynsplit_ros.report.run import read_run
 
 
@@ -27,7 +26,8 @@ def test_a_short_demonstration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [summary[name] for name in ('frames_lost', 'duplicates', 'out_of_order', 'mismatches')] == [0] * 4
     assert summary['frames_accepted'] == len(frames) == sum(summary['frames_by_outcome'].values()) > 0
     assert summary['frames_by_outcome']['answered'] > 0 and all(frame['matches'] for frame in frames)
-    assert [step['name'] for step in report['steps']] == [step.name for step in STEPS]
+    starts_s = [step['start_s'] for step in report['steps']]
+    assert len(starts_s) > 3 and starts_s == sorted(starts_s) and all(step['name'] for step in report['steps'])
     assert report['steps'][-1]['end_s'] == pytest.approx(10)
     assert report['decisions'] and {decision['split_index'] for decision in report['decisions']} <= {
         cut['index'] for cut in report['cuts']}

@@ -21,7 +21,7 @@ from dynsplit_ros import msg
 from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.messages.timing import to_profile
 from dynsplit_ros.nodes import topics
-from dynsplit_ros.nodes.shell import Shell
+from dynsplit_ros.nodes.base_node import BaseNode
 from dynsplit_ros.parameters import REMOTE_CONTROL
 from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.protocol import PROTOCOL_VERSION, Side
@@ -74,7 +74,7 @@ def test_a_camera_that_cannot_be_heard_is_named_with_the_fix(processes, ros, mod
 
 
 def test_a_publisher_is_told_of_when_its_node_is_known(ros, monkeypatch) -> None:
-    listener = ros(Shell('listener', (REMOTE_CONTROL,)))
+    listener = ros(BaseNode('listener', (REMOTE_CONTROL,)))
     infos, told = listener.get_publishers_info_by_topic, []
 
     def unnamed(topic: str) -> list[TopicEndpointInfo]:

@@ -14,8 +14,8 @@ import pytest
 pytest.importorskip('rclpy', reason='the node tests need ROS 2')
 sys.path.append(str(Path(__file__).parents[2]))
 
-from bench.faults import account, FAULTS, Faults, settle  # noqa: E402
-from bench.rig import rig  # noqa: E402
+from testing.faults import account, FAULTS, Faults, settle  # noqa: E402
+from testing.rig import rig  # noqa: E402
 
 # A camera that starts just when another was killed is sometimes matched with the publisher of images after a minute or
 # more, which is the middleware's doing, so that part does not run unasked; `./run bench faults` has it in any case.

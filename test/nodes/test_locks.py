@@ -24,12 +24,12 @@ from test_lifecycle import Manager
 import yaml
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.nodes.base_node import BaseNode
 from dynsplit_ros.nodes.camera_node import CameraNode
 from dynsplit_ros.nodes.edge_node import EdgeNode
 from dynsplit_ros.nodes.image_source import ImageSource
 from dynsplit_ros.nodes.link_emulator import LinkEmulator
 from dynsplit_ros.nodes.monitor_node import MonitorNode
-from dynsplit_ros.nodes.shell import Shell
 from dynsplit_ros.nodes.spinning import ask, Spinning
 from dynsplit_ros.parameters import CAMERA, EDGE, LINK_EMULATOR, MONITOR, SOURCE
 
@@ -218,11 +218,11 @@ def test_a_model_of_the_list_is_taken_with_what_belongs_to_it(
 
 
 @pytest.fixture
-def made(tmp_path, model_parameters) -> Iterator[Callable[..., tuple[Shell, Node]]]:
+def made(tmp_path, model_parameters) -> Iterator[Callable[..., tuple[BaseNode, Node]]]:
     """Return a function that starts a node in this process, and returns it with a peer."""
     ending: list[Callable[[], None]] = []
 
-    def make(name: str, **parameters: object) -> tuple[Shell, Node]:
+    def make(name: str, **parameters: object) -> tuple[BaseNode, Node]:
         given = {**(model_parameters if name in ('camera_node', 'edge_node') else {}), **parameters}
         path = tmp_path / f'{name}.yaml'
         path.write_text(yaml.safe_dump({'/**': {'ros__parameters': given}}))

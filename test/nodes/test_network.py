@@ -19,16 +19,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))
 
-from bench.testbed import lacking, Testbed  # noqa: E402
+from testing.testbed import lacking, Testbed  # noqa: E402
 
 pytestmark = [pytest.mark.timeout(300),
               pytest.mark.skipif(bool(lacking()), reason=f'the network testbed needs {lacking()}')]
 
 #: Tells when the testbed is up, and then waits for its end; is interrupted also where a shell has it ignore that.
-UP = 'import signal, sys, time; sys.path[:] = sys.argv[1].split(":"); from bench.testbed import Testbed\n' \
+UP = 'import signal, sys, time; sys.path[:] = sys.argv[1].split(":"); from testing.testbed import Testbed\n' \
      'signal.signal(signal.SIGINT, signal.default_int_handler)\n' \
      'with Testbed(20e6, {"robot": 0.25}):\n    print("up", flush=True); time.sleep(600)'
-BENCH = 'import sys; sys.path[:] = sys.argv.pop(1).split(":"); from bench.{0} import main; sys.exit(main())'
+BENCH = 'import runpy, sys; sys.path[:] = sys.argv.pop(1).split(":"); runpy.run_module("bench.{0}", None, "__main__")'
 
 
 def left_behind(pid: int) -> list[str]:

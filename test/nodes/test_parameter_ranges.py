@@ -27,12 +27,12 @@ from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.messages.tensors import to_tensors
 from dynsplit_ros.messages.timing import to_profile
 from dynsplit_ros.nodes import topics
+from dynsplit_ros.nodes.base_node import BaseNode
 from dynsplit_ros.nodes.camera_node import CameraNode
 from dynsplit_ros.nodes.edge_node import EdgeNode
 from dynsplit_ros.nodes.image_source import ImageSource
 from dynsplit_ros.nodes.link_emulator import LinkEmulator
 from dynsplit_ros.nodes.monitor_node import MonitorNode
-from dynsplit_ros.nodes.shell import Shell
 from dynsplit_ros.nodes.spinning import Spinning
 from dynsplit_ros.parameters import CAMERA, EDGE, LINK_EMULATOR, MONITOR, Parameter, SOURCE
 from dynsplit_ros.profile.profile import Profile
@@ -68,7 +68,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     threads = torch.get_num_threads()
     made: list[Any] = []
 
-    def begin(kind: type[Shell], parameters: dict[str, object]) -> tuple[Any, Node]:
+    def begin(kind: type[BaseNode], parameters: dict[str, object]) -> tuple[Any, Node]:
         path = tmp_path / 'parameters.yaml'
         path.write_text(yaml.safe_dump({'/**': {'ros__parameters': parameters}}))
         rclpy.init(args=['--ros-args', '--params-file', str(path)])

@@ -47,7 +47,7 @@ class Publisher(Node):
         self.values = SimpleNamespace(top_k=2, min_score=0.5, image_bits=16, output_digest=True, classes=[''])
         self.told: list[str] = []
 
-    def tell(self, kind: str, text: str, *, error: bool = False) -> None:
+    def log_throttled(self, kind: str, text: str, *, error: bool = False) -> None:
         self.told.append(text)
 
 

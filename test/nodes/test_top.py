@@ -27,9 +27,9 @@ from rclpy.node import Node
 from rich.console import Console
 
 from dynsplit_ros import msg
-from dynsplit_ros.demo.watch import facts, Watch
 from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.nodes import topics
+from dynsplit_ros.nodes.watch import facts, Watch
 from dynsplit_ros.tools import top
 
 pytestmark = pytest.mark.timeout(300)

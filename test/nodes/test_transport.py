@@ -15,7 +15,7 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='the node tests need ROS 2')
 
-from dynsplit_ros.demo.processes import Processes  # noqa: E402
+from dynsplit_ros.nodes.processes import Processes  # noqa: E402
 from dynsplit_ros.transport import adapted, defaults, environment, fast_dds_version, profile, PROFILES, TRANSPORTS  # noqa: E402
 
 CONFIG = Path(get_package_share_directory('dynsplit_ros')) / 'config'

@@ -25,13 +25,14 @@ from worlds import DATA
 
 from dynsplit_ros import protocol
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.policies.records import FrameRecord
 from dynsplit_ros.report import bag
 from dynsplit_ros.report.bag import _unpack_lz4, messages, Stored
 from dynsplit_ros.report.cdr import Decoder
 from dynsplit_ros.report.definitions import own_definition
 from dynsplit_ros.report.figures import count
 from dynsplit_ros.report.page import make_page
-from dynsplit_ros.report.run import Audited, Frame, Link, PARTS, read_run, Robot, Run
+from dynsplit_ros.report.run import Audited, LinkSample, PARTS, read_run, RecordedRobot, Recording
 from dynsplit_ros.tools.report import main
 
 RECORDING = DATA / 'run.mcap'
@@ -39,10 +40,10 @@ TYPES = [f'dynsplit_ros/msg/{name}' for name in ('Prediction', 'FrameTiming', 'L
 MAGIC = b'\x89MCAP0\r\n'
 
 
-def frame(sequence: int, **changes: object) -> Frame:
+def frame(sequence: int, **changes: object) -> FrameRecord:
     """Return a frame that the edge answered within 100 ms."""
     values = {
-        'time_s': sequence / 10,
+        'delivered_s': sequence / 10,
         'session': 1,
         'sequence': sequence,
         'outcome': 'answered',
@@ -51,10 +52,10 @@ def frame(sequence: int, **changes: object) -> Frame:
         'codec': 'raw',
         'payload_bytes': 1000,
         'latency_s': 0.1,
-        'parts_s': tuple(0.01 for _ in PARTS),
+        **dict.fromkeys(PARTS, 0.01),
         **changes,
     }
-    return Frame(**values)  # type: ignore[arg-type]
+    return FrameRecord(**values)  # type: ignore[arg-type]
 
 
 def demo(**changes: object) -> dict[str, object]:
@@ -67,10 +68,10 @@ def demo(**changes: object) -> dict[str, object]:
             'split_index': number % 3,
             'split_name': f'cut {number % 3}',
             'codec': 'raw',
-            'outcome': ('answered', 'local', 'fell back')[number % 3],
+            'outcome': ('answered', 'local', 'fell_back')[number % 3],
             'payload_bytes': 100,
             'latency_s': 0.05,
-            'parts_s': dict.fromkeys(PARTS, 0.005),
+            **dict.fromkeys(PARTS, 0.005),
             'rate_true_bps': 1e7,
             'rate_estimated_bps': None if number == 5 else 9e6,
             'link_alive': number != 5,
@@ -176,8 +177,8 @@ def test_a_recording_of_real_nodes_is_read() -> None:
     for one in robot.frames:
         assert one.outcome == 'answered' and one.payload_bytes > 1000 and one.codec in ('raw', 'blosc2')
         # Its parts add up to its latency but for what passes between them.
-        assert 0.5 * one.latency_s < sum(one.parts_s) <= one.latency_s * 1.01
-    assert {decision.split_index for decision in robot.decisions} >= {one.split_index for one in robot.frames}
+        assert 0.5 * one.latency_s < sum(getattr(one, part) for part in PARTS) <= one.latency_s * 1.01
+    assert {decision.split_index for _, decision in robot.decisions} >= {one.split_index for one in robot.frames}
     assert all(
         3e5 < link.throughput_bps < 3e8 and link.low_bps < link.throughput_bps < link.high_bps for link in robot.links
     )
@@ -353,20 +354,20 @@ def test_lz4_is_unpacked() -> None:
 
 def test_lost_frames_and_disorder_are_counted() -> None:
     frames = [frame(1), frame(2), frame(5), frame(4), frame(7), *(frame(n, session=2) for n in (1, 2))]
-    figures = count(Robot('robot1', frames, doubled=3), duration_s=2.0)
+    figures = count(RecordedRobot('robot1', frames, doubled=3), duration_s=2.0)
     assert (figures.frames, figures.lost, figures.doubled, figures.disordered) == (7, 2, 3, 1)
     assert figures.rate_hz == pytest.approx(3.5) and figures.payload_bps == pytest.approx(8 * 7000 / 2)
-    assert count(Robot('robot1', frames), 2.0, accepted=10).lost == 3  # the camera's own word counts
+    assert count(RecordedRobot('robot1', frames), 2.0, accepted=10).lost == 3  # the camera's own word counts
 
 
 def test_latencies_outcomes_splits_and_switches_are_counted() -> None:
     frames = [frame(n, latency_s=n / 1000) for n in range(1, 101)]
-    frames += [frame(101, outcome='local', split_index=5, payload_bytes=0, codec=''), frame(102, outcome='fell back')]
-    figures = count(Robot('robot1', frames[:100]), 10.0)
+    frames += [frame(101, outcome='local', split_index=5, payload_bytes=0, codec=''), frame(102, outcome='fell_back')]
+    figures = count(RecordedRobot('robot1', frames[:100]), 10.0)
     assert figures.mean_s == pytest.approx(0.0505) and figures.longest_s == 0.1
     assert figures.percentiles_s == pytest.approx((0.0505, 0.09505, 0.09901))
-    figures = count(Robot('robot1', frames), 10.0)
-    assert figures.outcomes == {'answered': 100, 'local': 1, 'fell back': 1} and figures.switches == 2
+    figures = count(RecordedRobot('robot1', frames), 10.0)
+    assert figures.outcomes == {'answered': 100, 'local': 1, 'fell_back': 1} and figures.switches == 2
     assert [(split.index, split.frames, split.codecs) for split in figures.splits] == [(2, 101, ('raw',)), (5, 1, ())]
     assert sum(split.share for split in figures.splits) == pytest.approx(1)
 
@@ -374,18 +375,19 @@ def test_latencies_outcomes_splits_and_switches_are_counted() -> None:
 def test_the_page_shows_the_running_agreement_and_why_a_codec_was_taken_out() -> None:
     reason = 'split 2 with quant2-zstd is taken out: <b>0 of its last 50 audits agree'
     audited = Audited(3.0, 2, 'quant2-zstd', 50, 0.5, 0.37, 0.63, 0.98, reason)
-    page = make_page(Run('run', duration_s=10.0, robots=[
-        Robot('robot1', [frame(1)], audits={(2, 'quant2-zstd'): audited})]))
+    page = make_page(Recording('run', duration_s=10.0, robots=[
+        RecordedRobot('robot1', [frame(1)], audits={(2, 'quant2-zstd'): audited})]))
     assert '0.370 to 0.630' in page and 'taken out: &lt;b&gt;0 of its last 50' in page
-    assert 'Agreement of lossy codecs' not in make_page(Run('run', duration_s=10.0, robots=[Robot('r', [frame(1)])]))
+    page = make_page(Recording('run', duration_s=10.0, robots=[RecordedRobot('r', [frame(1)])]))
+    assert 'Agreement of lossy codecs' not in page
 
 
 def test_the_share_of_probes_is_that_of_the_estimated_capacity() -> None:
-    links = [Link(n, True, 8e6, probe_bytes=10_000.0 * n) for n in range(11)]  # 1 MB/s, 10 kB/s of probes
-    assert count(Robot('robot1', [frame(1)], links), 10.0).probe_share == pytest.approx(0.01)
-    restarted = [*links, Link(11, True, 8e6, probe_bytes=0.0)]
-    assert count(Robot('robot1', [frame(1)], restarted), 11.0).probe_share == pytest.approx(0.01)
-    assert math.isnan(count(Robot('robot1', [frame(1)]), 10.0).probe_share)
+    links = [LinkSample(n, True, 8e6, probe_bytes=10_000.0 * n) for n in range(11)]  # 1 MB/s, 10 kB/s of probes
+    assert count(RecordedRobot('robot1', [frame(1)], links), 10.0).probe_share == pytest.approx(0.01)
+    restarted = [*links, LinkSample(11, True, 8e6, probe_bytes=0.0)]
+    assert count(RecordedRobot('robot1', [frame(1)], restarted), 11.0).probe_share == pytest.approx(0.01)
+    assert math.isnan(count(RecordedRobot('robot1', [frame(1)]), 10.0).probe_share)
 
 
 def test_a_demonstration_is_read(tmp_path: Path) -> None:
@@ -398,8 +400,8 @@ def test_a_demonstration_is_read(tmp_path: Path) -> None:
 
 def test_a_long_run_makes_a_page_of_bounded_size() -> None:
     frames = [frame(n, split_index=n % 7, latency_s=0.1 + (n == 33_333)) for n in range(1, 100_001)]
-    links = [Link(n / 10, n % 50 != 0, 1e7, 9e6, 1.1e7) for n in range(100_000)]
-    page = make_page(Run('long', duration_s=10_000.0, robots=[Robot('robot1', frames, links)]))
+    links = [LinkSample(n / 10, n % 50 != 0, 1e7, 9e6, 1.1e7) for n in range(100_000)]
+    page = make_page(Recording('long', duration_s=10_000.0, robots=[RecordedRobot('robot1', frames, links)]))
     assert len(page) < 1_500_000
     assert '1100.0' in page  # the slowest of all is drawn
 
@@ -463,7 +465,7 @@ def test_a_json_that_is_no_demo_is_refused(changes: dict[str, object], tmp_path:
         ('latency_s', 'soon'),
         ('outcome', 'exploded'),
         ('split_index', math.inf),
-        ('parts_s', 3),
+        ('wait_s', [3]),
         ('payload_bytes', None),
         ('rate_true_bps', {}),
     ],
@@ -632,6 +634,6 @@ def test_local_inference_is_called_so(tmp_path) -> None:
             one.update(split_name='output', codec='')
     run = read_run(written(tmp_path, document))
     assert {frame.split_name for frame in run.robots[0].frames} == {'cut 0', 'local inference', 'cut 2'}
-    assert run.robots[0].decisions[0].split_name == 'local inference'
+    assert run.robots[0].decisions[0][1].split_name == 'local inference'
     page = make_page(run)
     assert '<td>local inference</td>' in page and 'output</td>' not in page

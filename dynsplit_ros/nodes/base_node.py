@@ -48,7 +48,7 @@ from dynsplit_ros.transport import check_discovery_server, defaults, leaving, sm
 
 #: Seconds between two reports of the same kind of fault.
 THROTTLE_S = 5.0
-#: Kinds of fault that are told apart at a time; further ones share one. Kinds name robots, of which an edge has 64.
+#: Kinds of fault that are logged separately; further ones share one. Kinds name robots, of which an edge has 64.
 MOST_KINDS = 200
 #: Most values in a node's diagnostics; what is counted by a robot's name comes last.
 MOST_VALUES = 300
@@ -107,7 +107,7 @@ def mismatches(topic: str, requested: QoSProfile, publishers: Sequence[TopicEndp
     return sentences
 
 
-class Shell(Node):
+class BaseNode(Node):
     """
     A node with declared parameters, throttled faults and diagnostics once a second.
 
@@ -120,11 +120,11 @@ class Shell(Node):
     fixed_for_good = True
 
     def __init__(self, name: str, parameters: tuple[Parameter, ...]) -> None:
-        with small_messages():  # large ones have participants of their own: topics.Apart
+        with small_messages():  # large ones have participants of their own: topics.LargeMessages
             super().__init__(name, start_parameter_services=False)
         self._declarations = {parameter.name: parameter for parameter in parameters}
-        self._told: dict[str, tuple[float, int]] = {}
-        self._telling = threading.Lock()
+        self._logged: dict[str, tuple[float, int]] = {}
+        self._log_lock = threading.Lock()
         self._mismatched: dict[str, tuple[Subscription, bool]] = {}
         self._version_faults: dict[str, str] = {}  # by topic; a later message of the right version ends one
         self.values = SimpleNamespace(**{p.name: self._declare(p) for p in parameters})
@@ -166,7 +166,7 @@ class Shell(Node):
             try:
                 return callback(request, response)
             except Exception as error:
-                self.tell(srv_name, f'request to {srv_name} refused: {" ".join(str(error).split())}')
+                self.log_throttled(srv_name, f'request to {srv_name} refused: {" ".join(str(error).split())}')
                 return srv_type.Response()
 
         return super().create_service(srv_type, srv_name, answer, **options)
@@ -184,7 +184,7 @@ class Shell(Node):
     def on_version(self, topic: str, fault: str) -> None:
         """Note why the latest message of a topic cannot be read: its protocol version; empty if it can be read."""
         if fault:
-            self.tell(f'protocol version on {topic}', fault)
+            self.log_throttled(f'protocol version on {topic}', fault)
             self._version_faults[topic] = fault
         else:
             self._version_faults.pop(topic, None)
@@ -197,7 +197,7 @@ class Shell(Node):
                 subscription in self.subscriptions) else []
             named = [sentence for sentence in found if _UNNAMED not in sentence]
             if named and not told:
-                self.tell(f'quality of service of {topic}', named[-1])
+                self.log_throttled(f'quality of service of {topic}', named[-1])
                 self._mismatched[topic] = subscription, True
             if not found:
                 del self._mismatched[topic]
@@ -333,7 +333,7 @@ class Shell(Node):
         shared = self.shared_namespaces()
         if shared:
             sentence = f'two robots use the namespace {", ".join(shared)}; start each robot in a namespace of its own'
-            self.tell('two robots', sentence)
+            self.log_throttled('two robots', sentence)
             values['shared_namespaces'] = len(shared)
             level, words = (DiagnosticStatus.WARN, sentence) if level == DiagnosticStatus.OK else (
                 level, f'{words}; {sentence}')
@@ -345,19 +345,19 @@ class Shell(Node):
         self._diagnostics.publish(DiagnosticArray(
             header=Header(stamp=self.get_clock().now().to_msg()), status=[status]))
 
-    def tell(self, kind: str, text: str, *, error: bool = False) -> None:
-        """Log a fault, at most once in THROTTLE_S for each kind, with how many were kept back; from any thread."""
+    def log_throttled(self, kind: str, text: str, *, error: bool = False) -> None:
+        """Log a fault, at most once in THROTTLE_S for each kind, with the number of those suppressed; any thread."""
         now_s = time.monotonic()
-        with self._telling:
-            if kind not in self._told and len(self._told) >= MOST_KINDS:
-                self._told = {old: told for old, told in self._told.items() if now_s - told[0] < THROTTLE_S}
-                kind = kind if len(self._told) < MOST_KINDS else 'others'
-            told_s, kept_back = self._told.get(kind, (-THROTTLE_S, 0))
-            if now_s - told_s < THROTTLE_S:
-                self._told[kind] = told_s, kept_back + 1
+        with self._log_lock:
+            if kind not in self._logged and len(self._logged) >= MOST_KINDS:
+                self._logged = {old: last for old, last in self._logged.items() if now_s - last[0] < THROTTLE_S}
+                kind = kind if len(self._logged) < MOST_KINDS else 'others'
+            logged_s, suppressed = self._logged.get(kind, (-THROTTLE_S, 0))
+            if now_s - logged_s < THROTTLE_S:
+                self._logged[kind] = logged_s, suppressed + 1
                 return
-            self._told[kind] = now_s, 0
-        text = printable(text) + (f' ({kept_back} similar lines suppressed since the last one)' if kept_back else '')
+            self._logged[kind] = now_s, 0
+        text = printable(text) + (f' ({suppressed} similar lines suppressed since the last one)' if suppressed else '')
         self.get_logger().error(text) if error else self.get_logger().warning(text)
 
     def start(self) -> None:
@@ -408,7 +408,7 @@ def make_executor() -> Executor:
     return EventsExecutor()
 
 
-def run(make_node: Callable[[], Shell], args: list[str] | None = None, *, shared_memory: bool = False) -> NoReturn:
+def run(make_node: Callable[[], BaseNode], args: list[str] | None = None, *, shared_memory: bool = False) -> NoReturn:
     """
     Run a node until Ctrl-C or SIGTERM, and end the process.
 

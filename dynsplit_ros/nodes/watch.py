@@ -16,21 +16,17 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from dynsplit_ros import msg
-from dynsplit_ros.messages.timing import in_words
+from dynsplit_ros.messages.timing import in_words, OUTCOMES
 from dynsplit_ros.nodes import topics
+from dynsplit_ros.policies.records import Outcome
 from dynsplit_ros.text import printable
 
 #: Frames whose latency and rate are shown.
 RECENT = 20
 #: Most counters of a camera that are kept, and characters of a counter's name; a camera has a dozen.
 MOST_COUNTERS, MOST_NAME = 100, 60
-OUTCOMES = {
-    msg.FrameTiming.ANSWERED: 'answered',
-    msg.FrameTiming.LOCAL: 'local',
-    msg.FrameTiming.FELL_BACK: 'fell back',
-}
-
-
+#: Outcomes that end a frame, in the order in which they are shown.
+SHOWN = (Outcome.ANSWERED, Outcome.LOCAL, Outcome.FELL_BACK)
 #: The topics of a robot that are watched.
 WATCHED = (topics.SPLIT, topics.LINK_STATE, topics.EDGE_LOAD, topics.FRAME_TIMING, topics.AGREEMENT)
 
@@ -102,7 +98,7 @@ class Watch:
 
     def _on_timing(self, message: msg.FrameTiming) -> None:
         outcome = OUTCOMES.get(message.outcome)
-        if outcome is not None:
+        if outcome in SHOWN:
             self.last = message
             self.heard_s = time.monotonic()
             self.outcomes[outcome] += 1
@@ -154,7 +150,7 @@ def facts(watch: Watch) -> dict[str, str]:
                       f'audits of split {agreement.split_index} {agreement.codec}' + ', taken out' * agreement.removed)
         if agreement else '',
         'frames': f'{watch.rate_hz(time.monotonic()):.1f}/s: '
-        + ', '.join(f'{watch.outcomes[outcome]} {outcome}' for outcome in OUTCOMES.values())
+        + ', '.join(f'{watch.outcomes[outcome]} {outcome.replace("_", " ")}' for outcome in SHOWN)
         if watch.outcomes
         else '',
     }

@@ -17,7 +17,7 @@ import rclpy.parameter
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.memory import keep_memory
-from dynsplit_ros.nodes.shell import interruptible, Shell
+from dynsplit_ros.nodes.base_node import BaseNode, interruptible
 from dynsplit_ros.parameters import Parameter, Value
 from dynsplit_ros.policies.senders import Senders
 from dynsplit_ros.text import printable
@@ -26,9 +26,9 @@ from dynsplit_ros.text import printable
 END_S = 1.0
 
 
-class Managed(LifecycleNodeMixin, Shell):
+class ManagedNode(LifecycleNodeMixin, BaseNode):
     """
-    A shell that is a managed node, which configures and activates itself unless the parameter ``autostart`` is false.
+    A managed node, which configures and activates itself unless the parameter ``autostart`` is false.
 
     A subclass defines ``configure`` and ``activate``, which raise DynsplitError for parameters that cannot be followed,
     and ``deactivate`` and ``cleanup``, which also undo what only half succeeded. Publishers, subscriptions and timers
@@ -39,7 +39,7 @@ class Managed(LifecycleNodeMixin, Shell):
         self._unusable: dict[str, DynsplitError] = {}
         self._failure: Exception | None = None
         self.senders = Senders()  # the cameras and monitors that are heard in this node's namespace
-        Shell.__init__(self, name, parameters)
+        BaseNode.__init__(self, name, parameters)
         LifecycleNodeMixin.__init__(self, enable_communication_interface=self.values.remote_control)
         if self.values.remote_control:
             # The mixin's own callback lets a transition that is impossible from here end the node.
@@ -146,8 +146,9 @@ class Managed(LifecycleNodeMixin, Shell):
         asked = request.transition.label or request.transition.id
         if not any(asked in transition[:2] for transition in self._state_machine.available_transitions):
             # Here, because rcl would log whatever label is asked for, as often as it is asked for.
-            self.tell('transition', f'the transition {str(asked)[:100]!r} is not possible in state {self.state}; ros2 '
-                      f'lifecycle list {self.get_fully_qualified_name()} shows those that are', error=True)
+            self.log_throttled(
+                'transition', f'the transition {str(asked)[:100]!r} is not possible in state {self.state}; ros2 '
+                f'lifecycle list {self.get_fully_qualified_name()} shows those that are', error=True)
             response.success = False
             return response
         self._failure = None
@@ -169,7 +170,7 @@ class Managed(LifecycleNodeMixin, Shell):
             for entity in [entity for entity in entities if entity not in kept]:
                 destroy(entity)
 
-    # ---- the shell -------------------------------------------------------------------------------------------------
+    # ---- the base node ---------------------------------------------------------------------------------------------
 
     fixed_for_good = False
 

@@ -23,18 +23,18 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 import torch
 
-from bench.setting import DEADLINE_S, Setter
 from dynsplit_ros import msg
-from dynsplit_ros.demo.processes import Processes
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.memory import keep_freed
 from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes import topics
+from dynsplit_ros.nodes.processes import Processes
 from dynsplit_ros.nodes.spinning import Spinning
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.kept import kept_profile
 from dynsplit_ros.tasks import output_digest
+from testing.setting import DEADLINE_S, Setter
 
 ROBOT = 'robot1'
 #: Pictures that are shown in turn; the stamp's nanoseconds carry the picture's number.
