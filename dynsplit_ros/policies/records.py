@@ -121,7 +121,7 @@ class SplitDecision:
         return self.plan.candidates if self.plan is not None else ()
 
 
-@dataclass(slots=True)
+@dataclass
 class FrameRecord:
     """
     One accepted frame from its image's arrival to its prediction. FrameTiming.msg holds and explains most fields.
