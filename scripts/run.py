@@ -37,6 +37,8 @@ BUILD = ROOT / f'.build{_SUFFIX}'
 INSTALL = BUILD / 'install'
 PYTHON = VENV / 'bin' / 'python'
 REQUIREMENTS = ROOT / 'requirements.txt'
+#: Libraries that are optional for a user; with them, the tests of what needs them are not skipped.
+REQUIREMENTS_OPTIONAL = (ROOT / 'requirements-models.txt', ROOT / 'requirements-engines.txt')
 REQUIREMENTS_ROS = (ROOT / f'requirements-ros-{DISTRIBUTION}.txt', ROOT / 'requirements-ros.txt')
 
 sys.path.insert(0, str(ROOT))
@@ -135,7 +137,7 @@ def digest(*parts: str | bytes) -> str:
 
 def make_environment(with_ros: bool) -> None:
     """Make or remake the virtual environment unless a whole one is there that fits the requirements."""
-    files = [REQUIREMENTS] if with_ros else [REQUIREMENTS, *REQUIREMENTS_ROS]
+    files = [REQUIREMENTS, *REQUIREMENTS_OPTIONAL, *(() if with_ros else REQUIREMENTS_ROS)]
     stamp = VENV / 'complete'
     # The folder is part of it: a virtual environment does not survive being moved or copied.
     wanted = digest(str(VENV), sys.version, *(file.read_bytes() for file in files))
