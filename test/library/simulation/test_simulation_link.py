@@ -74,7 +74,7 @@ def test_pauses_have_the_rate_and_the_duration_that_were_given() -> None:
 @pytest.mark.parametrize('disturbances', [
     {'burst_bytes': 20_000}, {'loss': 0.3, 'buffer_bytes': 5000}, {'handover_s': 0.01},
     {'robot': Pauses(3.0, 0.03)}, {'edge': Pauses(3.0, 0.03)}, {'edge': Pauses(slice_s=0.02, slice_share=0.5)},
-    {'robot_slowdown': steps([(0.0, 1.0), (5.0, 3.0)], 10.0)}, {'profile_error': 0.3}], ids=str)
+    {'robot_slowdown': steps([(0.0, 1.0), (5.0, 3.0)], 10.0)}, {'profile_error': 0.3}], ids='-'.join)
 def test_every_image_is_delivered_or_dropped_under_each_disturbance(policy, disturbances) -> None:
     result = run(policy, seconds=10.0, **disturbances)
     images = [frame.image for frame in result.frames]
