@@ -245,7 +245,7 @@ class LinkEstimator:
             return
         start_s = max(message.sent_s, self._free_s)
         alone = not overtaken and self._free_s <= message.sent_s
-        self._free_s = max(self._free_s, arrived_s - self.rtt_s)
+        self._free_s = arrived_s - self.rtt_s
         if message.size <= HEARTBEAT_BYTES:
             # Too short to measure the rate.
             if alone:

@@ -88,7 +88,6 @@ class LoadEstimator:
             return False
         if report.edge_session != self._session:
             self.times = ServiceTimes(_SPREAD)
-            self.queueing_s = report.queueing_s
         self._session, self._sequence = report.edge_session, report.sequence
         self._utilisation, self._robots = min(1.0, report.utilisation), report.robots
         # In a period with answers, the report repeats their times without the cuts. Taken as the machine's factor, they

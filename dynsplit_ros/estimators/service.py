@@ -55,7 +55,6 @@ class ServiceTimes:
         self._rows: dict[int, int] = {}
         self._logs: NDArray[np.float64] = np.zeros(1)
         self._covariance: NDArray[np.float64] = np.full((1, 1), spread**2)
-        self._own: NDArray[np.float64] | None = None
         self._updated_s: float | None = None
         self._forgotten_s = -math.inf
         self._surprise = 0.0  # the last innovation that was taken for an outlier
@@ -72,11 +71,10 @@ class ServiceTimes:
 
     def cut_factors(self, count: int) -> NDArray[np.float64]:
         """Return the own factors of the cuts 0 to ``count`` - 1, beyond the machine's factor."""
-        if self._own is None or len(self._own) != count:
-            self._own = np.ones(count)
-            for cut, row in self._rows.items():
-                self._own[cut] = math.exp(self._logs.item(row))
-        return self._own
+        factors: NDArray[np.float64] = np.ones(count)
+        for cut, row in self._rows.items():
+            factors[cut] = math.exp(self._logs.item(row))
+        return factors
 
     def factor_of(self, cut: int) -> float:
         """Return measured over profiled time of one cut."""
@@ -106,7 +104,6 @@ class ServiceTimes:
         self._surprise = 0.0
         self._logs += shared * (innovation / total)
         self._covariance -= shared[:, None] * (shared / total)
-        self._own = None  # arrays that were returned before stay as they are
 
     def _row(self, cut: int) -> int:
         """Return the row of a cut's own factor in the state; make one for its first measurement."""

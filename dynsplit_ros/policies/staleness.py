@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 _NEW = 0.1
 #: The wait for a newer image ends when that is late by this share of a period.
 _PUNCTUAL = 0.1
-#: Frames over which :func:`mean_age` averages, and frames before these that it leaves out.
-_PLAYED = 200
-_SETTLING = 50
+#: Frames over which :func:`mean_age` averages; with fewer, the frames before a steady state count too much.
+_PLAYED = 250
 
 
 class StalenessControl:
@@ -50,7 +49,7 @@ class StalenessControl:
 
     def on_start(self, period_s: float, share: float, now_s: float) -> None:
         """Note that a head starts, and save ``share`` (0 to 1) of the time since the last one did."""
-        waited_s = max(0.0, now_s - self._possible_s) if self._possible_s is not None else 0.0
+        waited_s = now_s - self._possible_s if self._possible_s is not None else 0.0
         since_s = now_s - self._started_s if math.isfinite(self._started_s) else 0.0
         saved_s = self._saved_s - waited_s + share * since_s
         # No wait is longer than a period; without a share or a known period there is none.
@@ -71,9 +70,8 @@ def mean_age(periods: NDArray[np.float64], share: float, turns: bool = False) ->
     if share <= 0 and not turns:
         return np.where(periods >= 1, 0.5, 0.0)
     age, saved, total = np.zeros_like(periods), np.zeros_like(periods), np.zeros_like(periods)
-    for number in range(-_SETTLING, _PLAYED):
-        if number >= 0:
-            total += age
+    for _ in range(_PLAYED):
+        total += age
         if turns:
             saved += share * (1 - age)
             age = np.zeros_like(periods)

@@ -35,6 +35,14 @@ def test_resizing_is_the_mean_of_possible_times(resize_s, expected_s) -> None:
     assert robot.resize_s == pytest.approx(expected_s, rel=0.01)
 
 
+def test_the_mean_times_follow_two_thirds_of_a_change_within_ten_frames() -> None:
+    robot = RobotEstimator()
+    for number in range(10):
+        robot.on_frame(number, True, 0.05, 0.03, 0.1, 0.17 * number)
+    assert robot.resize_s == pytest.approx(0.65 * 0.03, rel=0.01)
+    assert robot.publish_s == pytest.approx(0.61 * 0.04, rel=0.01)
+
+
 def test_a_head_beside_a_frame_that_is_finished_says_nothing_of_the_machine() -> None:
     robot = RobotEstimator()
     for number in range(20):

@@ -13,6 +13,7 @@ from worlds import measured, system
 
 from dynsplit_ros.estimators.rate import RATE_SHARES
 from dynsplit_ros.planner import Planner, PlannerConstraints, SystemEstimate
+from dynsplit_ros.planner.image_age import image_age
 from dynsplit_ros.planner.latency import BitTime
 from dynsplit_ros.profile.profile import merge
 
@@ -93,6 +94,12 @@ def test_images_are_new_while_every_stage_keeps_up_and_half_a_period_old_beyond(
         assert candidate(planner, 0, rate_bps=1e9).image_age_s == pytest.approx(0.0, abs=1e-6)
         age_s = candidate(planner, LOCAL).image_age_s
         assert age_s == pytest.approx(old_s, rel=0.1) if old_s else 0 < age_s < 0.03
+
+
+@pytest.mark.parametrize('stage_periods, share', [(0.97, 0.16), (1.0, 0.5), (1.03, 0.84), (1.1, 1.0)])
+def test_a_stage_of_about_one_period_keeps_up_with_the_probability_that_its_variation_says(stage_periods, share) -> None:
+    """The slowest stage varies by 3 %; without waiting, images are half a period old where it does not keep up."""
+    assert float(image_age(stage_periods, 0.0)) == pytest.approx(0.5 * share, abs=0.02)
 
 
 def test_publishing_occupies_the_robot_and_adds_no_latency() -> None:

@@ -163,3 +163,17 @@ def test_an_answer_to_a_probe_changes_the_decision_at_once() -> None:
                 monitor.on_probe_answer(action.probe.id, now_s + 0.003)
                 after_answers += Announce in kinds(monitor.on_time(now_s + 0.003))
     assert at_ticks == 1 and after_answers >= 3
+
+
+def test_a_decision_is_reviewed_four_times_a_second_while_nothing_is_observed() -> None:
+    """A load report that becomes stale is not an observation, so the next review takes it into account."""
+    settings = MonitorSettings(pinned_split=0, codecs=('raw',), report_timeout_s=0.05, silence_s=60.0)
+    wire = steady(settings)
+    wire.report(queueing_s=0.5)
+    told_s, told = wire.now_s, wire.monitor.decision
+    assert told.predicted_latency_s > 0.5
+    while wire.monitor.decision is told:
+        wire.now_s += 0.01
+        wire.tick()
+    assert wire.now_s - told_s == pytest.approx(0.25, abs=0.011)
+    assert wire.monitor.decision.predicted_latency_s < 0.5

@@ -131,3 +131,13 @@ def test_an_earlier_wait_is_not_paid_twice() -> None:
     control.on_start(PERIOD_S, 0.08, 1.3)  # nothing is spent, and 0.008 s saved
     assert control.start_s(1.4, 1.452, PERIOD_S, 1.452) == pytest.approx(1.51)  # 0.048 s are within 0.054 s
     assert control.start_s(1.4, 1.44, PERIOD_S, 1.44) == 1.44
+
+
+def test_a_long_wait_for_the_link_leaves_no_debt() -> None:
+    control = StalenessControl()
+    control.on_start(PERIOD_S, 0.08, 0.0)
+    control.start_s(1.0, 1.0, PERIOD_S, 1.0)
+    control.on_start(PERIOD_S, 0.08, 61.0)  # the head waited a minute for the link
+    control.on_start(PERIOD_S, 0.08, 61.5)  # 0.04 s are saved
+    assert control.start_s(61.5, 61.57, PERIOD_S, 61.57) == pytest.approx(61.61)
+    assert control.start_s(61.5, 61.55, PERIOD_S, 61.55) == 61.55
