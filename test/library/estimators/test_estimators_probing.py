@@ -109,6 +109,7 @@ def test_a_lost_probe_halves_the_next_one_and_a_packet_stays() -> None:
         sizes.append(sent.size if sent else 0)
     assert sizes == [131_072, 65_536, 65_536, 65_536]
     known.on_through(65_536)
+    known.on_through(600)  # a small one that arrives says nothing of larger ones
     sent = plan(known, 200.0)
     assert sent is not None and sent.size == 131_072
 

@@ -37,7 +37,7 @@ def test_the_first_look_probes_decides_and_asks_to_be_woken() -> None:
     assert isinstance(probe, SendProbe) and probe.probe.payload_bytes > 0
     assert isinstance(announce, Announce) and announce.decision is monitor.decision
     assert (announce.decision.split_index, announce.decision.degraded) == (LOCAL, True), 'nothing was heard yet'
-    assert wake == WakeAt(5.0 + TICK_S)
+    assert wake == WakeAt(5.02), 'a look every 20 ms'
 
 
 def test_probes_go_out_at_ticks_only_and_each_tick_asks_for_the_next() -> None:

@@ -141,3 +141,10 @@ def test_a_long_wait_for_the_link_leaves_no_debt() -> None:
     control.on_start(PERIOD_S, 0.08, 61.5)  # 0.04 s are saved
     assert control.start_s(61.5, 61.57, PERIOD_S, 61.57) == pytest.approx(61.61)
     assert control.start_s(61.5, 61.55, PERIOD_S, 61.55) == 61.55
+
+
+def test_an_image_whose_head_could_have_started_long_ago_is_as_old_as_it_is_now() -> None:
+    control = StalenessControl()
+    for now_s in (0.0, 50.0):  # a whole period is saved
+        control.on_start(PERIOD_S, 0.08, now_s)
+    assert control.start_s(51.0, 40.0, PERIOD_S, 51.06) == pytest.approx(51.11)
