@@ -418,7 +418,8 @@ class LinkEstimator:
             return self._rate
         message, elapsed_s = overdue
         rate = self._rate.copy()
-        rate.elapse(max(0.0, now_s - (self._rate_s if self._rate_s is not None else now_s)))
+        if self._rate_s is not None:
+            rate.elapse(now_s - self._rate_s)
         rate.observe_longer(elapsed_s, message.size, self._round_trip.jitter_s)
         return rate
 
@@ -430,11 +431,11 @@ class LinkEstimator:
         return waiting
 
     def waiting(self, now_s: float) -> tuple[_Message, float] | None:
-        """Return the payload on the link and the least time that its transfer has taken so far, in seconds."""
+        """Return the payload on the link and for how long, in seconds, it has been there at least (may be negative)."""
         for message in self._under_way.values():
             if message.is_payload and not message.arrived:  # the first one; the transfers behind it have not begun
                 start_s = max(message.sent_s, self._free_s)
-                return message, max(0.0, now_s - start_s - self.rtt_s - message.service_s)
+                return message, now_s - start_s - self.rtt_s - message.service_s
         return None
 
     def arrived_s(self, key: Hashable) -> float | None:

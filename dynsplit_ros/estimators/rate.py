@@ -49,7 +49,6 @@ _SHARES = np.concatenate((_LEVEL_SHARES, RATE_SHARES))
 
 
 _LOG_GRID: Array = np.linspace(math.log(LOWEST_BPS), math.log(HIGHEST_BPS), _SIZE, dtype=np.float64)
-_SQUARED_GRID: Array = _LOG_GRID**2
 _STEP = float(_LOG_GRID[1] - _LOG_GRID[0])
 #: The grid moves by this share of the difference between a transfer's rate and the estimate, so that the rate of a
 #: steady link is known better than to one step. Only transfers of more than this many jitters move it.
@@ -161,12 +160,11 @@ class RateFilter:
         """Take a transfer of ``size_bytes`` that has taken ``elapsed_s`` and has not ended."""
         size = size_bytes * math.exp(-self._offset) / jitter_s
         transfer = min(elapsed_s / jitter_s, _LONGEST)
-        elapsed = max(transfer, 1.0)
-        deviation = np.sqrt(_VARIANCE_PER_BYTE * (size * elapsed) + 1)
+        deviation = np.sqrt(_VARIANCE_PER_BYTE * (size * transfer) + 1)
         # The logistic approximation of the normal distribution (Bowling et al. 2009), good to 0.01.
         steps = (_S_PER_BYTE * size - transfer) / deviation
         survival = 1 / (1 + np.exp(np.clip(steps * -1.702, -60, 60)))
-        held_up = math.log1p(1e4 / elapsed) / (4 * math.log(10))
+        held_up = math.log1p(1e4 / transfer) / (4 * math.log(10))
         self._set(self._p * ((1 - _HELD_UP) * survival + _HELD_UP * held_up))
 
     @property
@@ -210,7 +208,7 @@ class RateFilter:
         p = _EVERY_MODEL.dot(self._p)
         total = float(p.sum())
         mean = float(p.dot(_LOG_GRID)) / total
-        return math.sqrt(max(0.0, float(p.dot(_SQUARED_GRID)) / total - mean**2))
+        return math.sqrt(float(p.dot((_LOG_GRID - mean) ** 2)) / total)
 
     @property
     def regimes(self) -> Array:

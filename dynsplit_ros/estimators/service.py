@@ -154,5 +154,5 @@ class ServiceTimes:
             since_s = max(self._updated_s, self._forgotten_s)
             kept = math.exp(-max(0.0, now_s - since_s) / _FORGETTING_S)
             self._logs[0] *= kept
-            self._covariance[0, 0] += (1 - kept) * max(0.0, self._spread**2 - self._covariance.item(0))
+            self._covariance[0, 0] += (1 - kept) * (self._spread**2 - self._covariance.item(0))
             self._forgotten_s = now_s

@@ -14,6 +14,7 @@ from worlds import system, Wire
 from dynsplit_ros.estimators.link import HEARTBEAT_BYTES, LinkEstimator
 from dynsplit_ros.estimators.probing import LinkRules
 from dynsplit_ros.estimators.rate import RateFilter
+from dynsplit_ros.estimators.round_trip import RoundTrip
 from dynsplit_ros.parameters import EDGE
 from dynsplit_ros.policies.monitor import MonitorPolicy
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
@@ -375,11 +376,12 @@ def test_an_acknowledgement_that_overtakes_the_word_of_what_was_sent_counts() ->
     assert overtaken.monitor.link.throughput_bps == pytest.approx(20e6, rel=0.05)
 
 
-def test_acknowledgements_of_payloads_that_nobody_sent_take_no_room() -> None:
-    monitor = MonitorPolicy(PROFILE)
-    for number in range(10_000):
-        monitor.on_acknowledgement(number, number / 100, 0.01)
-    assert len(monitor._link._early) <= 8
+def test_only_the_latest_four_acknowledgements_of_unknown_payloads_are_kept() -> None:
+    link, now_s = settled_link()
+    for number in range(100):
+        link.on_acknowledgement(number, now_s + 0.1 * number, 0.01)
+    kept = [number for number in range(100) if link.on_sent(number, now_s + 0.1 * number, 1000, 0.0)]
+    assert kept == [96, 97, 98, 99]
 
 
 def probes(monitor: MonitorPolicy):
@@ -538,6 +540,18 @@ def test_a_payload_that_died_with_its_edge_does_not_make_the_link_look_slow() ->
     assert link.alive and 10e6 < link.estimate(now_s + 0.01).throughput_bps < 40e6
 
 
+@pytest.mark.parametrize('payload_bytes, counts', [(4400, False), (5000, True)])
+def test_the_dispersion_of_a_payload_counts_from_4500_bytes_on(payload_bytes, counts) -> None:
+    """The edge measures 80 Mbit/s within a burst, and the link carries 20 Mbit/s."""
+    link, now_s = settled_link()
+    for number in range(10):
+        now_s += 0.1
+        acknowledged_s = now_s + 0.004 + (payload_bytes + 32) * 8 / 20e6
+        link.on_sent(number, now_s, payload_bytes, 0.0)
+        link.on_acknowledgement(number, acknowledged_s, payload_bytes * 8 / 80e6)
+    assert (link.estimate(now_s).throughput_bps > 40e6) == counts
+
+
 def test_a_steady_link_is_followed_by_transfers_of_fifteen_jitters() -> None:
     for rate_bps in np.geomspace(9.5e6, 10.5e6, 7).tolist():
         belief, transfer_s, off = RateFilter(), 8 * 60_000 / rate_bps, []
@@ -615,3 +629,28 @@ def test_a_small_payload_that_a_token_bucket_passes_at_once_does_not_make_the_li
         link.on_answer(number, back_s + 0.01, 0.0, 100)
         now_s += 0.1
     assert link.estimate(now_s).throughput_bps == pytest.approx(5e6, rel=0.2)
+
+
+def test_round_trip_and_jitter_are_five_milliseconds_until_a_heartbeat_is_answered() -> None:
+    trip = RoundTrip()
+    assert (trip.rtt_s, trip.jitter_s) == (0.005, 0.005)
+    trip.update(0.001)
+    assert trip.rtt_s == 0.005
+
+
+def test_the_round_trip_has_the_jitter_of_the_clock_at_least_and_is_never_negative() -> None:
+    trip = RoundTrip()
+    settled = []
+    for _ in range(4):
+        trip.observe(0.001, 0.002)
+        settled.append(trip.settled)
+    assert (trip.rtt_s, trip.jitter_s) == (0.0, 2e-4)
+    assert settled == [False, False, True, True]
+
+
+def test_the_round_trip_is_that_of_the_latest_25_heartbeats() -> None:
+    trip = RoundTrip()
+    for rtt_s, heartbeats in ((0.004, 100), (0.010, 20)):
+        for _ in range(heartbeats):
+            trip.observe(rtt_s, 0.0)
+    assert trip.rtt_s == pytest.approx(0.010)

@@ -56,9 +56,9 @@ def test_a_restarted_edge_begins_anew() -> None:
 
 
 @pytest.mark.parametrize('values', [
-    {'queueing_s': -1.0}, {'queueing_s': math.nan}, {'queueing_s': math.inf}, {'queueing_s': 1e9},
+    {'queueing_s': -1.0}, {'queueing_s': math.nan}, {'queueing_s': math.inf}, {'queueing_s': 61.0},
     {'utilisation': -0.5}, {'utilisation': 7.0}, {'utilisation': math.nan},
-    {'period_s': 0.0}, {'period_s': math.nan}, {'period_s': 1e9},
+    {'period_s': 0.0}, {'period_s': math.nan}, {'period_s': 61.0},
     {'slowdown': 0.0}, {'slowdown': -2.0}, {'slowdown': math.nan}, {'slowdown': math.inf}, {'queue_length': -1}])
 def test_impossible_reports_are_passed_over(values) -> None:
     load = LoadEstimator(1.0)
@@ -260,3 +260,25 @@ def test_the_time_in_the_queue_is_no_part_of_a_silence() -> None:
         load.on_answer(0, 0.5, 0.05, 0.05, number / 10)
     load.on_silence(0, 0.54, 0.05, 2.1)
     assert load.times.factor_of(0) == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize('profiled_s, measured_s, counts', [
+    (0.0004, 0.0008, False), (0.0006, 0.0012, True), (0.1, 1e-5, False), (0.1, 0.001, True), (0.1, 150.0, False),
+    (0.1, 90.0, True)])
+def test_a_time_counts_if_the_profiled_one_is_half_a_millisecond_and_the_factor_a_thousand_at_most(
+    profiled_s, measured_s, counts
+) -> None:
+    times = ServiceTimes(0.5)
+    for _ in range(3):  # the first one may be an outlier
+        times.observe(0, measured_s, profiled_s, 0.0)
+    assert (times.factor != 1.0) == counts
+
+
+def test_a_measurement_that_comes_late_does_not_make_time_run_backwards() -> None:
+    late, prompt = ServiceTimes(0.5), ServiceTimes(0.5)
+    for now_s, times in ((0.0, late), (1000.0, prompt)):
+        for number in range(20):
+            times.observe(number % 2, 0.1 * (1 + number % 2), 0.1, 1000.0)
+        times.observe(0, 0.1, 0.1, now_s)
+        times.forget(now_s - 100.0)
+    assert late.factor_of(1) == prompt.factor_of(1) and late.spread == prompt.spread

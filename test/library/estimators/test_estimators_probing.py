@@ -98,6 +98,13 @@ def test_a_probe_is_due_when_nothing_measured_the_rate_for_a_while_or_the_rate_i
     known = probing()
     assert not known.wanted(0.1, RULES) and known.wanted(0.2, RULES)
     assert Probing(RateFilter(), RoundTrip()).wanted(0.0, RULES)
+    vague = RateFilter()
+    for _ in range(3):
+        vague.observe(0.005, 6000, 0.003)
+    assert 0.5 < vague.level_spread < 1.0
+    known = Probing(vague, RoundTrip())
+    known.choose(0.0, RULES)  # the first probe
+    assert known.wanted(0.0, RULES)
 
 
 def test_a_lost_probe_halves_the_next_one_and_a_packet_stays() -> None:
@@ -145,3 +152,14 @@ def test_a_missing_report_counts_after_a_few_in_a_row_and_twice_their_period(rep
         now_s += 0.01
         link.tick(now_s)
     assert now_s - last_s == pytest.approx(min(lost_after_s, 5.0), abs=0.05)
+
+
+@pytest.mark.parametrize(('jitter_s', 'lead_bytes'), [(8e-4, 0), (1.2e-3, 3000)])
+def test_a_jitter_of_twice_the_limit_makes_probes_keep_their_lead(jitter_s, lead_bytes) -> None:
+    known = Probing(RateFilter(), trip := RoundTrip())
+    known.choose(0.0, RULES)  # the first probe has none
+    for now_s, jitter in ((1.0, jitter_s), (30.0, 2e-4)):
+        for number in range(25):
+            trip.observe(0.004 + (number % 5 - 2) * jitter / 1.4826, 0.0)
+        sent = plan(known, now_s)
+    assert sent is not None and sent.lead == lead_bytes

@@ -22,6 +22,7 @@ def publishing_s(wait_s: float = 0.05, step: int = 1, is_local: bool = True, res
 def test_publishing_takes_what_remains_between_two_local_frames_while_images_wait() -> None:
     assert publishing_s() == pytest.approx(0.04, rel=0.01)
     assert publishing_s(wait_s=0.001) == 0.0, 'the robot waited for an image'
+    assert publishing_s(wait_s=0.003) > 0.0
     assert publishing_s(step=2) == 0.0, 'a frame between the two is missing'
     assert publishing_s(is_local=False) == 0.0
     assert publishing_s(resize_s=0.2) == 0.0, 'never negative'
@@ -46,7 +47,7 @@ def test_the_mean_times_follow_two_thirds_of_a_change_within_ten_frames() -> Non
 def test_a_head_beside_a_frame_that_is_finished_says_nothing_of_the_machine() -> None:
     robot = RobotEstimator()
     for number in range(20):
-        robot.on_head(0, 0.3, 0.001, 0.1, float(number))
+        robot.on_head(0, 0.3, 0.0004, 0.1, float(number))
     assert robot.times.factor == 1.0
     for number in range(20):
         robot.on_head(0, 0.3, 0.0, 0.1, 20.0 + number)

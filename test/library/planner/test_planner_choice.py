@@ -328,7 +328,7 @@ def test_a_changed_rate_changes_the_split_at_once_and_a_fluctuating_one_does_not
     chosen = [planner().plan(estimate(rate_bps, 0.0)).split_index for rate_bps in rates]
     # The least rate at which something is sent, and a little more: it gains, but less than doubt about the rate asks.
     rate_bps = 1.02 * rates[next(index for index, split in enumerate(chosen) if split != LOCAL)]
-    for before_bps, follows in ((rate_bps / 4, True), (rate_bps / 1.1, False)):
+    for before_bps, follows in ((rate_bps / 1.8, True), (rate_bps / 1.5, False)):
         moved = planner()
         assert moved.plan(estimate(before_bps, 0.0)).split_index == LOCAL
         assert (moved.plan(estimate(rate_bps, 0.1)).split_index != LOCAL) is follows

@@ -23,12 +23,13 @@ from dynsplit_ros.policies.edge import (
     ServedModel,
     WakeAt,
 )
-from dynsplit_ros.policies.edge_queue import ACTIVE_S, MAX_ROBOTS
 from dynsplit_ros.policies.records import EdgeFrame, Status
 
 LOCAL = 3
 TAIL_S = {1: 0.010, 2: 0.012, 4: 0.016}
 PERIOD_S = 1.0
+#: A robot is active for this long after a message, in seconds; the edge remembers this many robots.
+ACTIVE_S, MAX_ROBOTS = 5.0, 1024
 
 
 class Edge:

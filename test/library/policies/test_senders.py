@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from dynsplit_ros.policies.senders import MOST_SESSIONS, Senders, WITHIN_S
+from dynsplit_ros.policies.senders import Senders, WITHIN_S
 
 
 @pytest.fixture(params=['on_camera', 'on_monitor'])
@@ -57,12 +57,12 @@ def test_the_report_ends_when_one_of_them_has_left(heard) -> None:
     assert not senders.are_two(1.1 + WITHIN_S)
 
 
-def test_sessions_without_end_are_not_kept(heard) -> None:
+@pytest.mark.parametrize('sessions, are_two', [(8, True), (9, False), (100_000, False)])
+def test_only_the_latest_eight_sessions_are_remembered(heard, sessions, are_two) -> None:
     senders, hear = heard
-    for number in range(100_000):
-        hear(number, 0.0)
-    assert len(senders._cameras._latest) + len(senders._monitors._latest) == MOST_SESSIONS
-    assert not senders.are_two(0.0)
+    for number in range(sessions + 3):
+        hear(number % sessions, 0.0)
+    assert senders.are_two(0.0) == are_two
 
 
 def test_a_camera_and_a_monitor_are_one_robot() -> None:

@@ -148,3 +148,11 @@ def test_an_image_whose_head_could_have_started_long_ago_is_as_old_as_it_is_now(
     for now_s in (0.0, 50.0):  # a whole period is saved
         control.on_start(PERIOD_S, 0.08, now_s)
     assert control.start_s(51.0, 40.0, PERIOD_S, 51.06) == pytest.approx(51.11)
+
+
+def test_an_image_younger_than_a_tenth_of_a_period_is_new() -> None:
+    control = StalenessControl()
+    for now_s in (0.0, 50.0):  # a whole period is saved
+        control.on_start(PERIOD_S, 0.08, now_s)
+    assert control.start_s(51.0, 51.008, PERIOD_S, 51.008) == 51.008
+    assert control.start_s(51.0, 51.012, PERIOD_S, 51.012) == pytest.approx(51.11)
