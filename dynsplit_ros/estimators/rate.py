@@ -227,7 +227,7 @@ class RateFilter:
 
     def _follow(self, off: float) -> None:
         """Move the grid towards a transfer's rate, which differs by ``off`` (natural logarithm) from the estimate."""
-        if max(abs(off), self.level_spread) < _STEP and _LOG_GRID[1] < self._level()[2] < _LOG_GRID[-2]:
+        if abs(off) < _STEP and _LOG_GRID[1] < self._level()[2] < _LOG_GRID[-2]:
             self._offset += _FOLLOWING * off
             steps = round(self._offset / _STEP)  # -1, 0 or 1
             if steps:

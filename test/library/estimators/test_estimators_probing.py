@@ -163,3 +163,35 @@ def test_a_jitter_of_twice_the_limit_makes_probes_keep_their_lead(jitter_s, lead
             trip.observe(0.004 + (number % 5 - 2) * jitter / 1.4826, 0.0)
         sent = plan(known, now_s)
     assert sent is not None and sent.lead == lead_bytes
+
+
+def test_a_long_silence_saves_the_income_of_two_seconds() -> None:
+    known, spent = probing(20e6), 0
+    known.earn(1000.0, RULES, alive=True)
+    while (sent := known.choose(1000.0, RULES)) is not None:
+        known.pay(sent.size)
+        spent += sent.size
+    saved = 2 * 0.01 * 20e6 / 8 * 0.85
+    assert saved - 13_000 < spent <= saved
+
+
+def test_the_next_probe_is_due_sooner_after_a_transfer_that_is_too_short_to_measure_the_rate() -> None:
+    due_s = []
+    for payload_bytes in (100, 100_000):
+        link, now_s = LinkEstimator(RULES), 0.0
+        while now_s < 20.0:
+            now_s += 0.01
+            probe = link.next_probe(now_s)
+            if probe is not None:
+                link.on_answer(('probe', probe.id), now_s + 0.004 + (probe.payload_bytes + 32) * 8 / 20e6, 0.0, 0)
+        now_s += 3.0  # the budget is full
+        link.on_sent(1, now_s, payload_bytes, 0.0)
+        now_s += 0.004 + payload_bytes * 8 / 20e6
+        link.on_acknowledgement(1, now_s)
+        acknowledged_s = now_s
+        while (probe := link.next_probe(now_s)) is None or probe.payload_bytes == HEARTBEAT_BYTES:
+            if probe is not None:
+                link.on_answer(('probe', probe.id), now_s + 0.004, 0.0, 0)
+            now_s += 0.005
+        due_s.append(now_s - acknowledged_s)
+    assert due_s[0] < 0.1 and 0.19 < due_s[1] < 0.25

@@ -54,6 +54,10 @@ def test_a_head_beside_a_frame_that_is_finished_says_nothing_of_the_machine() ->
     assert robot.times.factor == pytest.approx(3.0, rel=0.2)
 
 
+def test_a_robot_that_was_never_measured_is_known_to_a_factor_of_one_and_two_thirds() -> None:
+    assert math.exp(RobotEstimator().times.spread) == pytest.approx(1.65, abs=0.01)
+
+
 def test_a_residual_is_learnt_by_its_cut_and_for_sent_frames_by_all_that_send() -> None:
     local, sent = ResidualEstimator(3), ResidualEstimator(3)
     for _ in range(20):
