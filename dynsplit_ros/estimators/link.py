@@ -306,7 +306,8 @@ class LinkEstimator:
             size = message.size + answer_size
             self._rate.observe(arrived_s - start_s - self.rtt_s, size, self._round_trip.jitter_s + pause_s)
             # A short transfer measures less, so the next probe is due sooner.
-            measured = min(size * 8 / self._rate.median_bps / self._probing.airtime_s(self.rules), 1.0)
+            transfer_s, airtime_s = size * 8 / self._rate.median_bps, self._probing.airtime_s(self.rules)
+            measured = transfer_s / airtime_s if transfer_s < airtime_s else 1.0
         if message.lead > 0:
             self._probing.on_led()
         self._informed_s = max(self._informed_s, now_s - (1 - measured) * self.rules.probe_period_s)
