@@ -195,3 +195,16 @@ def test_the_next_probe_is_due_sooner_after_a_transfer_that_is_too_short_to_meas
             now_s += 0.005
         due_s.append(now_s - acknowledged_s)
     assert due_s[0] < 0.1 and 0.19 < due_s[1] < 0.25
+
+
+def test_the_longest_recent_pause_between_reports_counts() -> None:
+    link, now_s = LinkEstimator(RULES), 0.0
+    for pause_s in (0.4, 0.4, 0.4, 0.1, 0.1, 0.1):
+        now_s += pause_s
+        link.on_report(now_s, 0.1)
+    link.on_sent(1, now_s, 10**9, 0.0)  # its answer may take minutes
+    last_s = now_s
+    while link.alive and now_s < last_s + 5.0:
+        now_s += 0.01
+        link.tick(now_s)
+    assert now_s - last_s == pytest.approx(0.5 + 2 * 0.4 * 0.95**3, abs=0.02)
