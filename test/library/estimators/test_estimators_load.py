@@ -282,3 +282,13 @@ def test_a_measurement_that_comes_late_does_not_make_time_run_backwards() -> Non
         times.observe(0, 0.1, 0.1, now_s)
         times.forget(now_s - 100.0)
     assert late.factor_of(1) == prompt.factor_of(1) and late.spread == prompt.spread
+
+
+def test_two_outliers_count_only_if_nothing_usual_was_measured_between_them() -> None:
+    for between, believed in ((1, False), (0, True)):
+        times = ServiceTimes(0.5)
+        for number in range(20):
+            times.observe(0, 0.1, 0.1, number / 10)
+        for measured_s in (0.4, *[0.1] * between, 0.4):
+            times.observe(0, measured_s, 0.1, 2.0)
+        assert (times.factor_of(0) > 2) == believed
