@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import math
 from statistics import NormalDist
+import sys
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +116,7 @@ class RateFilter:
         if elapsed_s <= 0:
             return
         # The time is rounded to a twentieth of its logarithm, so that each step is prepared only once.
-        decay, mix = _passage(round(math.log(elapsed_s) * 20))
+        decay, mix = _passage(round(math.log(min(elapsed_s, sys.float_info.max / 2)) * 20))
         # For arrays this small, dot takes half the time of @.
         spectrum = self._p.dot(_TO_SPECTRUM)
         spectrum *= decay

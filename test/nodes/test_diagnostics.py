@@ -85,7 +85,7 @@ def test_a_publisher_is_told_of_when_its_node_is_known(ros, monkeypatch) -> None
         return found
 
     asked: list[int] = []
-    monkeypatch.setattr(listener, 'tell', lambda kind, text: told.append(text))
+    monkeypatch.setattr(listener, 'log_throttled', lambda kind, text: told.append(text))
     monkeypatch.setattr(listener, 'get_publishers_info_by_topic', unnamed)
     operator = ros(Operator())
     listener.create_subscription(Image, operator.images.topic_name, print, QoSProfile(depth=1))

@@ -15,8 +15,8 @@ import pytest
 pytest.importorskip('rclpy', reason='the node tests need ROS 2')
 
 from dynsplit_ros.errors import DynsplitError  # noqa: E402
-from dynsplit_ros.nodes import camera_node  # noqa: E402
 from dynsplit_ros.policies.edge import EdgePolicy  # noqa: E402
+from dynsplit_ros.runtime import robot  # noqa: E402
 
 FUZZER = Path(__file__).parents[1] / 'fuzz' / 'fuzz_messages.py'
 
@@ -57,7 +57,7 @@ def fuzzer(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_it_sees_an_answer_that_is_not_checked(fuzzer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(camera_node, 'check_outputs', lambda *_: None)
+    monkeypatch.setattr(robot, 'check_outputs', lambda *_: None)
     with pytest.raises(DynsplitError):
         fuzzer.run_seeded(0, 0, 2000)
 

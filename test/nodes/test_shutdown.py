@@ -27,12 +27,12 @@ BAR_S = 2.0
 
 BROKEN = """
 import sys, time
-from dynsplit_ros.nodes import {module} as module, shell
+from dynsplit_ros.nodes import {module} as module, base_node
 class Broken(module.{name}):
     def diagnose(self):  # called in a timer's callback
         print('raised at', time.monotonic(), flush=True)
         raise RuntimeError('a fault of the program')
-sys.exit(shell.run(Broken, sys.argv[1:]))
+sys.exit(base_node.run(Broken, sys.argv[1:]))
 """
 NODES = [('camera_node', 'CameraNode'), ('edge_node', 'EdgeNode'), ('monitor_node', 'MonitorNode'),
          ('image_source', 'ImageSource'), ('link_emulator', 'LinkEmulator')]
@@ -109,14 +109,14 @@ def test_a_node_whose_end_hangs_is_ended() -> None:
 import ctypes, os, signal, sys
 sys.path[:1] = []
 from dynsplit_ros import transport
-from dynsplit_ros.nodes import image_source, shell
+from dynsplit_ros.nodes import base_node, image_source
 transport.LEAVE_S = 1.0
 class Hanging(image_source.ImageSource):
     def start(self):
         os.kill(os.getpid(), signal.SIGINT)
     def destroy_node(self):
         ctypes.PyDLL(None).sleep(600)
-shell.run(Hanging)
+base_node.run(Hanging)
 """
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1

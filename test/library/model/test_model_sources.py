@@ -63,16 +63,17 @@ def test_a_file_that_is_no_model_says_what_it_is_and_how_to_use_it(name, says) -
     assert 'closest names' not in str(error.value) and '\n' not in str(error.value)
 
 
-def test_the_file_of_a_pickled_module_is_recognised_without_reading_it(tmp_path) -> None:
+def test_the_file_of_a_pickled_module_is_recognised_without_reading_it(tmp_path, monkeypatch) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / 'whole.pt')
     torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / 'script.pt'))
-    module = types.ModuleType('ultralytics.nn.tasks')
-    module.Pickled = type('Pickled', (), {'__module__': 'ultralytics.nn.tasks'})
-    sys.modules['ultralytics.nn.tasks'] = module
-    try:
-        torch.save({'model': module.Pickled()}, tmp_path / 'best.pt')
-    finally:
-        del sys.modules['ultralytics.nn.tasks']
+    names = ('ultralytics', 'ultralytics.nn', 'ultralytics.nn.tasks')  # a child is imported through its parents
+    module = types.ModuleType(names[-1])
+    module.Pickled = type('Pickled', (), {'__module__': names[-1]})
+    for name in names[:-1]:
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, names[-1], module)
+    torch.save({'model': module.Pickled()}, tmp_path / 'best.pt')
+    monkeypatch.undo()
     for name, says in (('whole.pt', 'checkpoint'), ('script.pt', 'TorchScript'), ('best.pt', 'save its state dict')):
         with pytest.raises(DynsplitError, match=says):
             load_model(str(tmp_path / name))
