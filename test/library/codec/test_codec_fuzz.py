@@ -18,8 +18,8 @@ def run_fuzzer(*options):
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
     # glibc then fills freed memory, so that what is read before it is written shows.
     environment = {**os.environ, 'PYTHONPATH': path, 'MALLOC_PERTURB_': '165'}
-    # A shell between the two: the peak memory of a process that execs counts for the program it becomes, and this process
-    # may have needed gigabytes for other tests.
+    # A shell between the two: the peak memory of a process that execs counts for the program it becomes, and this
+    # process may have needed gigabytes for other tests.
     return subprocess.run(
         ['/bin/sh', '-c', '"$@"; exit $?', 'sh', sys.executable, str(FUZZER), *map(str, options)],
         env=environment, capture_output=True, text=True, errors='replace', timeout=570,
