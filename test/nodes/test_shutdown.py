@@ -100,7 +100,8 @@ def test_an_ended_node_leaves_no_shared_memory_behind(processes, model_parameter
     wait(lambda: len(taken()) >= 2, 'the node has no shared memory')
     own = taken()
     assert processes.stop(executable) == 0
-    assert [path for path in sorted(own) if Path(path).exists()] == []
+    # Nodes of a test that runs in parallel may hold a port of the same number until they end; a leftover stays.
+    wait(lambda: not any(Path(path).exists() for path in own), f'one of {sorted(own)} is left behind')
 
 
 def test_a_node_whose_end_hangs_is_ended() -> None:
