@@ -16,13 +16,7 @@ from dynsplit_ros.partition import choose, SplitModel, UntraceableError
 from dynsplit_ros.partition.analysis import seeded_image
 from dynsplit_ros.tools import cuts as cuts_tool
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def natural_kib(split):

@@ -28,12 +28,7 @@ SIZES = {'inception_v3': (80, 80), 'maxvit_t': (224, 224), 'vit_h_14': (56, 56),
 FINDS_ALL = {'box_score_thresh': 0.0, 'box_nms_thresh': 0.9, 'box_detections_per_img': 8}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def images(size, batch):

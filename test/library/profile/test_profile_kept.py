@@ -17,14 +17,7 @@ from dynsplit_ros.profile import kept, measure
 from dynsplit_ros.profile.measure import conditions
 from dynsplit_ros.profile.profile import Profile
 
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """On a busy machine, threads that wait for each other make a measurement last minutes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')

@@ -19,12 +19,7 @@ from dynsplit_ros.tools import profile as profile_tool
 CODECS = ['raw', 'blosc2', 'quant8-zstd', 'jpeg90']
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')
