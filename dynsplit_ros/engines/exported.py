@@ -94,13 +94,13 @@ def _read(file: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _folder(options: Options) -> Iterator[Path]:
-    """Give the part's folder in the cache; a temporary one where there is no cache or it cannot be written."""
-    try:
-        if options.cache is not None:
-            options.cache.mkdir(parents=True, exist_ok=True)
-            yield options.cache
+    """Give the part's folder in the cache; a temporary one where there is no cache or the folder cannot be made."""
+    folder = options.cache
+    if folder is not None:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        if folder.is_dir():
+            yield folder
             return
-    except OSError:
-        pass
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary)

@@ -12,6 +12,7 @@ from torch import nn
 
 from dynsplit_ros import engines
 from dynsplit_ros.engines import checked_engine, convert, ENGINES, Options
+from dynsplit_ros.engines.exported import converted
 from dynsplit_ros.errors import DynsplitError
 
 CPU = torch.device('cpu')
@@ -106,6 +107,22 @@ def test_a_part_that_returns_no_tensor_is_refused_in_one_sentence(name) -> None:
 
     with pytest.raises(DynsplitError, match="not a tensor, which only the engine 'eager' can run"):
         convert(name, Counts(), (torch.rand(2, 3),), Options(CPU, 1))
+
+
+def test_a_disk_that_is_full_while_a_conversion_is_written_is_named(tail, tmp_path) -> None:
+    def write(program, file) -> None:
+        raise OSError('no space left on device')
+
+    with pytest.raises(OSError, match='no space left on device'):
+        converted(tail, example(), Options(CPU, 1, cache=tmp_path), 'model', write, lambda file: None)
+
+
+def test_a_cache_folder_that_cannot_be_made_is_done_without(tail, tmp_path) -> None:
+    (tmp_path / 'file').write_text('not a folder')
+    run = converted(tail, example(), Options(CPU, 1, cache=tmp_path / 'file' / 'part'), 'model',
+                    lambda program, file: file.write_text('written'),
+                    lambda file: lambda arguments: list(tail(*arguments)['both']))
+    assert torch.equal(run(*example())['both'][0], tail(*example())['both'][0])
 
 
 def test_an_engine_that_fails_is_named_with_its_reason(monkeypatch, tail) -> None:
