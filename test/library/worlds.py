@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 import math
 from pathlib import Path
+import time
 
 from dynsplit_ros.agreement import Agreement
 from dynsplit_ros.estimators.load import LoadReport
@@ -18,6 +20,14 @@ DATA = Path(__file__).parents[1] / 'data'
 #: Longest wait, in seconds, for what is to happen; a machine with a load of 8 needs a part of it.
 DEADLINE_S = 60.0
 MODELS = ('mobilenet_v2', 'efficientnet_b0', 'resnet50')
+
+
+def wait_until(happened: Callable[[], object], otherwise: str = 'it did not happen in time') -> None:
+    """Wait for an event of another thread; fail with ``otherwise`` after DEADLINE_S."""
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not happened():
+        assert time.monotonic() < deadline_s, otherwise
+        time.sleep(0.0005)
 
 
 def measured(name: str = 'mobilenet_v2') -> Profile:

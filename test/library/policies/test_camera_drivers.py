@@ -7,12 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 import threading
-import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from worlds import DEADLINE_S, system
+from worlds import DEADLINE_S, system, wait_until
 
 from dynsplit_ros.codec import EncodedTensor
 from dynsplit_ros.partition import Interrupted
@@ -134,10 +133,7 @@ class Conductor:
                 self.may_end['send'].release()
             case 'on_finished':
                 self.may_end['tail'].release()
-        deadline_s = time.monotonic() + DEADLINE_S
-        while len(self.events) == count:
-            assert time.monotonic() < deadline_s, f'{event.name} at {event.now_s} s does not happen in the runtime'
-            time.sleep(0.0001)
+        wait_until(lambda: len(self.events) > count, f'{event.name} at {event.now_s} s does not happen in the runtime')
 
 
 def test_the_same_events_have_the_same_actions_in_runtime_and_simulation(monkeypatch) -> None:

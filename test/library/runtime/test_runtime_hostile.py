@@ -4,17 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import copy
 from dataclasses import fields
 import math
-import time
 from typing import Any
 
 from hypothesis import given, HealthCheck, settings, strategies as st
 import pytest
 import torch
-from worlds import DEADLINE_S
+from worlds import wait_until
 
 from dynsplit_ros.codec import CODECS, encode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
@@ -58,14 +56,6 @@ def profile(split: SplitModel) -> Profile:
 def picture(number: int) -> torch.Tensor:
     """Return the picture of a number, uint8 [1, 3, 32, 32]."""
     return torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
-
-
-def wait(happened: Callable[[], object]) -> None:
-    """Wait for something to happen; fail after a deadline."""
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not happened():
-        assert time.monotonic() < deadline_s, 'it did not happen in time'
-        time.sleep(0.0005)
 
 
 # ---- the robot ---------------------------------------------------------------------------------------------------
@@ -141,7 +131,7 @@ def test_the_robot_answers_each_frame_once_whatever_it_is_told(split, robot, eve
         if kind == 'offer':
             offered += 1
             robot.offer(offered)
-            wait(lambda: robot.counters().accepted == before + offered or refuse_all())
+            wait_until(lambda: robot.counters().accepted == before + offered or refuse_all())
             continue
         if kind == 'on_decision':
             try:
@@ -159,7 +149,7 @@ def test_the_robot_answers_each_frame_once_whatever_it_is_told(split, robot, eve
             status, reason, size, times = rest
             robot.on_answer(session, sequence, status, reason, {'output': torch.zeros(1)}, size, times)
     robot.on_decision(SplitDecision(split.local_index, '', 0.0))
-    wait(lambda: len(outside.delivered) == before + offered or refuse_all())
+    wait_until(lambda: len(outside.delivered) == before + offered or refuse_all())
     assert outside.delivered == list(range(1, before + offered + 1))
     assert all(thread.is_alive() for thread in robot._threads)
     assert robot.counters().failed == 0 and robot.policy.idle and not robot.policy.unanswered
@@ -179,7 +169,7 @@ def test_a_codec_that_cannot_carry_the_cut_costs_no_frame(split, robot) -> None:
     before = robot.counters()
     robot.on_decision(SplitDecision(1, 'blosc2-image', 10.0, robot.session, before.accepted))  # takes images alone
     robot.offer(1)
-    wait(lambda: len(outside.delivered) == before.accepted + 1)
+    wait_until(lambda: len(outside.delivered) == before.accepted + 1)
     after = robot.counters()
     assert (after.fell_back, after.failed) == (before.fell_back + 1, before.failed)
 
@@ -237,7 +227,7 @@ def test_the_edge_answers_what_is_good_among_what_is_not(split, edge, jobs) -> N
         edge.submit(EdgeFrame(**{**values, **changes}))
     edge.submit(EdgeFrame('good', 'good', split.fingerprint, 1, 'raw', 60.0, good))
     expected = {number for number, changes in enumerate(jobs) if changes.get('robot', 'b') == 'b'} | {'good'}
-    wait(lambda: answers.by_source.keys() == expected)
+    wait_until(lambda: answers.by_source.keys() == expected)
     assert all(len(given) == 1 for given in answers.by_source.values())
     (status, _, outputs), = answers.by_source['good']
     whole = split.whole(picture(1))

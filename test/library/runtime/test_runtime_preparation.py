@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 from test_runtime import activation, Answers, SlowSplit
 import torch
-from worlds import DEADLINE_S
+from worlds import DEADLINE_S, wait_until
 
 from dynsplit_ros.codec import encode
 from dynsplit_ros.errors import DynsplitError
@@ -41,13 +40,6 @@ def built(monkeypatch) -> list[int]:
     return entries
 
 
-def wait(happened) -> None:
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not happened():
-        assert time.monotonic() < deadline_s, 'it did not happen in time'
-        time.sleep(0.002)
-
-
 class Gate:
     """Stands for a split model whose preparations wait until they are let through; notes which they were."""
 
@@ -74,7 +66,7 @@ def test_the_tail_has_run_before_the_first_activation_arrives(split, built) -> N
     answers = Answers()
     edge = Edge(split, answers)
     edge.on_split('a', split.fingerprint, 2, 'raw')
-    wait(lambda: edge.counts()['prepared'] == 1)
+    wait_until(lambda: edge.counts()['prepared'] == 1)
     assert len(built) == 1 and edge.splits() == {'a': (2, 'raw')}
     assert not split.prepare_tail(2), 'the tail has not run'
     edge.submit(first)
@@ -92,7 +84,7 @@ def test_a_tail_is_prepared_for_as_many_images_as_the_robot_sends(split) -> None
     edge.submit(activation(split, 'a', 1, payload=encode('raw', split.head(0)(images))))
     answers.wait(1)
     edge.on_split('a', split.fingerprint, 1, 'raw')
-    wait(lambda: seen)
+    wait_until(lambda: seen)
     edge.close()
     assert seen == [3]
     assert split.prepare_tail(1, 3)
@@ -103,7 +95,7 @@ def test_before_a_robots_first_frame_the_tail_is_prepared_for_as_many_images_as_
     noting = SlowSplit(split, prepare_tail=lambda index, images, stop: not seen.append(images))
     edge = Edge(noting, Answers(), settings=EdgeSettings(max_images=4))
     edge.on_split('a', split.fingerprint, 1, 'raw')
-    wait(lambda: seen)
+    wait_until(lambda: seen)
     edge.close()
     assert seen == [4]
 
@@ -125,7 +117,7 @@ def test_what_cannot_be_served_is_refused_and_costs_no_work(split, built, change
     with pytest.raises(DynsplitError, match=words) as refused:
         edge.on_split(**{'robot': 'a', 'fingerprint': split.fingerprint, 'split_index': 1, 'codec': 'raw', **changes})
     edge.on_split('b', split.fingerprint, 1, 'raw')
-    wait(lambda: edge.counts()['prepared'])
+    wait_until(lambda: edge.counts()['prepared'])
     edge.close()
     assert len(str(refused.value)) < 500
     assert len(built) == 1 and edge.splits() == {'b': (1, 'raw')}
@@ -137,7 +129,7 @@ def test_announcements_without_end_cost_each_tail_one_run(split, built) -> None:
         edge.on_split('a', split.fingerprint, number % 3, 'raw')
     for index in range(3):
         edge.on_split('a', split.fingerprint, index, 'raw')
-        wait(lambda: not split.prepare_tail(index))
+        wait_until(lambda: not split.prepare_tail(index))
     edge.close()
     assert len(built) == 3
 
@@ -146,14 +138,14 @@ def test_a_robot_has_one_preparation_at_a_time_and_waits_with_its_newest_split(s
     gate = Gate(split)
     edge = Edge(gate.split, Answers())
     edge.on_split('a', split.fingerprint, 0, 'raw')
-    wait(lambda: gate.begun)
+    wait_until(lambda: gate.begun)
     for index in (1, 2, 3):
         edge.on_split('a', split.fingerprint, index, 'raw')
     edge.on_split('b', split.fingerprint, 1, 'raw')
     edge.on_split('left', split.fingerprint, 2, 'raw')
     edge.forget('left')
     gate.open.set()
-    wait(lambda: edge.counts()['prepared'] == 3)
+    wait_until(lambda: edge.counts()['prepared'] == 3)
     edge.close()
     assert gate.begun == [0, 3, 1] and gate.most_at_a_time == 1
     assert edge.splits() == {'a': (3, 'raw'), 'b': (1, 'raw')}
@@ -163,7 +155,7 @@ def test_frames_are_served_while_a_tail_is_prepared(split) -> None:
     gate, answers = Gate(split), Answers()
     edge = Edge(gate.split, answers)
     edge.on_split('a', split.fingerprint, 3, 'raw')
-    wait(lambda: gate.begun)
+    wait_until(lambda: gate.begun)
     edge.submit(activation(split, 'a', 1))
     edge.submit(activation(split, 'b', 2))
     answers.wait(2)
@@ -205,6 +197,6 @@ def test_a_tail_that_cannot_be_prepared_is_told_of_and_the_next_one_is(split) ->
     edge = Edge(SlowSplit(split, prepare_tail=prepare_tail), answers)
     edge.on_split('a', split.fingerprint, 1, 'raw')
     edge.on_split('b', split.fingerprint, 2, 'raw')
-    wait(lambda: edge.counts()['prepared'] == 1)
+    wait_until(lambda: edge.counts()['prepared'] == 1)
     edge.close()
     assert answers.faults == ['tail of split 1 not prepared (RuntimeError: no memory)']
