@@ -8,7 +8,7 @@ An engine is one module of this folder with one function, ``convert``, and one l
     def convert(part: nn.Module, example: tuple[Tensor, ...], options: Options) -> Callable[..., Any]
 
 ``example`` has the tensors of two frames that the part takes. The callable takes tensors of the same shapes, for any
-number of frames if the part allows it, and returns what the part returns. It may be called from one thread at a time.
+number of frames if the part allows it, and returns what the part returns. One thread calls it at a time.
 """
 
 from __future__ import annotations
