@@ -123,7 +123,7 @@ class CameraNode(ManagedNode):
     def activate(self) -> None:
         """Accept images."""
         values = self.values
-        self._collector = ImageBatcher[CameraImage](len(self._topics), self._images, values.batch_timeout_s)
+        self._batcher = ImageBatcher[CameraImage](len(self._topics), self._images, values.batch_timeout_s)
         # Before the robot: deactivate, which also follows a failure in here, hears answers as long as there is a robot.
         self._answers = topics.TAIL_RESULT.subscription(self, self._on_tail_result)
         self._robot = Robot(self.split, self, max_unanswered=values.max_unanswered,
@@ -142,7 +142,7 @@ class CameraNode(ManagedNode):
         self.every(TYPES_PERIOD_S, self._follow_types)
         if self._images > 1:
             self.every(max(0.01, values.batch_timeout_s / 8),
-                       lambda: self._offer(self._collector.due(time.monotonic())))
+                       lambda: self._offer(self._batcher.due(time.monotonic())))
         self.get_logger().info(f'waiting for images on {", ".join(self._topics)}')
 
     def deactivate(self, within_s: float) -> None:
@@ -189,7 +189,7 @@ class CameraNode(ManagedNode):
         values: dict[str, object] = {
             **vars(counters), **{f'audits_{name}': count for name, count in vars(self._robot.audits()).items()},
             'image_converter': bridge().words,
-            'replaced_in_batch': self._collector.replaced, 'offered_hz': self._collector.rate_hz,
+            'replaced_in_batch': self._batcher.replaced, 'offered_hz': self._batcher.rate_hz,
             **{outcome.value: self._outcomes[outcome] for outcome in (Outcome.SENT, Outcome.ANSWERED, Outcome.LOCAL)}}
         if last is not None:
             values |= {'split': last.split_index, 'codec': last.codec, 'latency_s': last.latency_s}
@@ -244,9 +244,9 @@ class CameraNode(ManagedNode):
     def _on_image(self, camera: int, message: Image | CompressedImage) -> None:
         now_s = time.monotonic()
         self._newest = message
-        shots = self._collector.add(camera, CameraImage(message, now_s, self.values.min_score), now_s)
+        images = self._batcher.add(camera, CameraImage(message, now_s, self.values.min_score), now_s)
         if not self.values.on_demand:
-            self._offer(shots)
+            self._offer(images)
 
     def _on_infer(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Run the network once for the newest image, publish the prediction, and name it in the response."""
@@ -261,15 +261,15 @@ class CameraNode(ManagedNode):
             return False, f'a frame has {self._images} images; set batch to 1 and name one image topic'
         if self._newest is None:
             return False, f'no image has come on {self._topics[0]}; start the camera'
-        shot = CameraImage(self._newest, time.monotonic(), self.values.min_score)
-        self._robot.offer([shot])
+        image = CameraImage(self._newest, time.monotonic(), self.values.min_score)
+        self._robot.offer([image])
         # This callback keeps the executor from taking the answer.
-        receive(self._answers, lambda: shot.outcome is None, INFER_S)
-        return shot.outcome or (False, f'no prediction within {INFER_S:g} s; read the log of the node')
+        receive(self._answers, lambda: image.outcome is None, INFER_S)
+        return image.outcome or (False, f'no prediction within {INFER_S:g} s; read the log of the node')
 
-    def _offer(self, shots: list[CameraImage]) -> None:
-        if shots:
-            self._robot.offer(shots, 1 / self._collector.rate_hz)
+    def _offer(self, images: list[CameraImage]) -> None:
+        if images:
+            self._robot.offer(images, 1 / self._batcher.rate_hz)
 
     def _on_split(self, message: msg.SplitDecision) -> None:
         if message.fingerprint != self.split.fingerprint:
@@ -304,22 +304,22 @@ class CameraNode(ManagedNode):
 
     def prepare(self, source: list[CameraImage]) -> Tensor:
         """Convert and resize the camera images of a frame; one that cannot be used is left out of it."""
-        images = []
-        for shot in list(source):
+        resized = []
+        for image in list(source):
             try:
-                image = to_rgb(shot.message, self.values.image_bits)
-                if assumed := assumption(shot.message):
+                pixels = to_rgb(image.message, self.values.image_bits)
+                if assumed := assumption(image.message):
                     self.get_logger().warning(assumed, once=True)
-                shot.height, shot.width = image.shape[:2]
-                images.append(self._model.resize(image))
+                image.height, image.width = pixels.shape[:2]
+                resized.append(self._model.resize(pixels))
             except Exception as error:  # whatever one image meets, the others of its batch are used
                 if len(source) == 1:
                     raise
-                source.remove(shot)
+                source.remove(image)
                 self._left_out += 1
-                self.refuse([shot], str(error) if isinstance(error, DynsplitError) else
+                self.refuse([image], str(error) if isinstance(error, DynsplitError) else
                             f'it could not be processed ({type(error).__name__}: {error})')
-        return torch.stack(images)
+        return torch.stack(resized)
 
     def send(self, frame: FrameRecord, payload: Sequence[EncodedTensor]) -> None:
         """Publish an activation, and before it what lets the edge time its arrival."""
@@ -334,18 +334,18 @@ class CameraNode(ManagedNode):
     def deliver(self, frame: FrameRecord, outputs: Outputs) -> None:
         """Publish the prediction of each image."""
         count = len(frame.image)
-        frame.offered_hz = self._collector.rate_hz
-        for number, shot in enumerate(frame.image):
+        frame.offered_hz = self._batcher.rate_hz
+        for number, image in enumerate(frame.image):
             own = of_image(outputs, number, count, self.split.output_specs is None)
             result = self._publications.publish(
-                shot.message, (shot.height, shot.width), condensed(self._model.task, own, shot.min_score),
-                frame if self._images == 1 else _since(shot.arrived_s, frame))
-            shot.outcome = True, in_words_of(result)
+                image.message, (image.height, image.width), condensed(self._model.task, own, image.min_score),
+                frame if self._images == 1 else _since(image.arrived_s, frame))
+            image.outcome = True, in_words_of(result)
 
     def report(self, frame: FrameRecord) -> None:
         """Publish what became of a frame."""
         self._outcomes[frame.outcome] += 1
-        frame.offered_hz = self._collector.rate_hz
+        frame.offered_hz = self._batcher.rate_hz
         if frame.outcome is Outcome.FELL_BACK:
             self._why_fell_back = frame.detail
         if frame.outcome not in (Outcome.SENT, Outcome.LATE):
@@ -361,8 +361,8 @@ class CameraNode(ManagedNode):
     def refuse(self, source: list[CameraImage], reason: str) -> None:
         """Log an image that was not accepted."""
         self._refusal = reason
-        for shot in source:
-            shot.outcome = False, f'image refused: {reason}'
+        for image in source:
+            image.outcome = False, f'image refused: {reason}'
         self.log_throttled('image', f'image refused: {reason}', error=True)
 
     def fault(self, reason: str) -> None:

@@ -24,7 +24,7 @@ from dynsplit_ros.model import LoadedModel, name_outputs
 from dynsplit_ros.partition import exported
 from dynsplit_ros.partition.analysis import Analysis, seeded_image
 from dynsplit_ros.partition.pipeline import MODULE, pipeline_for, TORCHVISION_DETECTORS
-from dynsplit_ros.partition.trace import own_name, Trace, trace, UntraceableError
+from dynsplit_ros.partition.trace import own_name, trace, TracedPipeline, UntraceableError
 from dynsplit_ros.partition.unchanged import unchanged
 
 _logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ Tensors = dict[str, torch.Tensor]
 _MOST_KEPT = 20
 
 
-def choose_trace(model: LoadedModel, cut: bool, leaves: Sequence[str]) -> tuple[Trace, Analysis]:
+def choose_trace(model: LoadedModel, cut: bool, leaves: Sequence[str]) -> tuple[TracedPipeline, Analysis]:
     """
     Return the trace of ``model`` and its analysis; this runs the model on the CPU.
 
@@ -84,7 +84,7 @@ class _Attempt:
     """A way to a trace, and whether that is for any batch or for single images."""
 
     tracer: str
-    trace: Callable[[], Trace]
+    trace: Callable[[], TracedPipeline]
     batched: bool
 
 
@@ -105,7 +105,7 @@ def _exports(model: LoadedModel, batched: bool) -> Iterator[_Attempt]:
     """Yield torch.export's ways: those that are kept on disk first, then for any batch, then for single images."""
     paths = {size: exported.kept_path(model, size) for size in ([True, False] if batched else [False])}
 
-    def program(make: Callable[..., nn.Module], *arguments: Any) -> Trace:
+    def program(make: Callable[..., nn.Module], *arguments: Any) -> TracedPipeline:
         return trace(pipeline_for(model, make(model, *arguments)))
 
     for any_batch, path in paths.items():
@@ -115,7 +115,7 @@ def _exports(model: LoadedModel, batched: bool) -> Iterator[_Attempt]:
         yield _Attempt('torch.export', partial(program, exported.export, path, any_batch), any_batch)
 
 
-def _trace_around(model: LoadedModel, leaves: Sequence[str]) -> Trace:
+def _trace_around(model: LoadedModel, leaves: Sequence[str]) -> TracedPipeline:
     """Trace with torch.fx and keep each submodule whole whose code cannot be traced."""
     kept: list[str] = []
     while True:
@@ -128,7 +128,7 @@ def _trace_around(model: LoadedModel, leaves: Sequence[str]) -> Trace:
             kept.append(error.submodule)
 
 
-def _trace_trunk(model: LoadedModel, leaves: Sequence[str]) -> Trace:
+def _trace_trunk(model: LoadedModel, leaves: Sequence[str]) -> TracedPipeline:
     """Trace a detector with torch.fx and keep its decoding whole: the end of the network, with few of its weights."""
     found = _trace_around(model, leaves)
     for node in found.graph.nodes:
@@ -208,7 +208,7 @@ class _Reference:
         """Whether the module takes more than one image at once."""
         return self._pair is not None
 
-    def check(self, found: Trace, analysis: Analysis, batched: bool) -> None:
+    def check(self, found: TracedPipeline, analysis: Analysis, batched: bool) -> None:
         """Raise unless a trace computes what the module computes; find value-dependent shapes in the analysis."""
         name = self._model.output_name
         _check_same(self._outputs, name_outputs(analysis.output, name))

@@ -27,7 +27,7 @@ class UntraceableError(DynsplitError):
 
 
 @dataclass(frozen=True)
-class Trace:
+class TracedPipeline:
     """
     A pipeline, its graph, and the name of each node in the model's module hierarchy.
 
@@ -172,7 +172,7 @@ def own_name(path: str) -> str:
     return path.removeprefix(MODULE).removeprefix('.') if path.startswith(MODULE) else path
 
 
-def trace(pipeline: nn.Module, leaves: Sequence[str] = (), kept: Sequence[str] = ()) -> Trace:
+def trace(pipeline: nn.Module, leaves: Sequence[str] = (), kept: Sequence[str] = ()) -> TracedPipeline:
     """
     Trace ``pipeline`` symbolically.
 
@@ -182,7 +182,7 @@ def trace(pipeline: nn.Module, leaves: Sequence[str] = (), kept: Sequence[str] =
     """
     tracer = _Tracer((*leaves, *kept))
     try:
-        return Trace(pipeline, tracer.trace(pipeline), tracer.names, tuple(kept))
+        return TracedPipeline(pipeline, tracer.trace(pipeline), tracer.names, tuple(kept))
     except Exception as error:  # whatever the module's code raises when it is given a symbol instead of a tensor
         place = own_name(tracer.failed_in or '')
         submodule = pipeline.get_submodule(tracer.failed_in or MODULE)

@@ -49,50 +49,10 @@ def plot_over_time(
     FigureCanvasAgg(figure)
     loaded = len(set(load.values)) > 1
     axes = figure.subplots(4 if loaded else 3, 1, sharex=True, height_ratios=[5, 3, 2, 1][: 4 if loaded else 3])
-    latency, split, rate = axes[:3]
-    fixed = [policy for policy in runs if policy.isdigit()]
-    styles: dict[str, tuple[Any, float, float]] = {'dynamic': (DYNAMIC, 1.8, 4.0), 'oracle': (ORACLE, 1.0, 3.0)}
-    styles.update({policy: (colour, 0.9, 2.0) for policy, colour in _colours(fixed, profile).items()})
-    for policy, run in runs.items():
-        colour, width, order = styles[policy]
-        latency.plot(
-            [frame.arrived_s for frame in run.frames],
-            [1000 * frame.latency_s for frame in run.frames],
-            color=colour, linewidth=width, zorder=order, alpha=0.9, label=policy_label(policy, profile))
-    _logarithmic(latency, 'y')
-    latency.set_ylabel('latency of a frame (ms)')
-    latency.legend(ncols=4, fontsize='small', loc='upper center', bbox_to_anchor=(0.5, -0.02))
-    latency.set_title(f'{profile.model}: link {Path(link.name).stem}')
-
-    frames = runs['dynamic'].frames
-    kinds = (('answered', DYNAMIC, '.', 'answered by the edge'), ('local', 'tab:blue', '.', 'computed on the robot'),
-             ('fell_back', 'black', 'x', 'sent, then finished on the robot'))
-    split.step([frame.arrived_s for frame in frames], [frame.split_index for frame in frames],
-               where='post', color='0.75', linewidth=0.8, zorder=1)
-    for outcome, colour, marker, label in kinds:
-        chosen = [frame for frame in frames if frame.outcome == outcome]
-        if chosen:
-            split.scatter([frame.arrived_s for frame in chosen], [frame.split_index for frame in chosen],
-                          s=14, color=colour, marker=marker, label=label, zorder=2)
-    split.set_ylim(-0.5, profile.local_index + 0.5)
-    split.yaxis.set_major_locator(MaxNLocator(integer=True))
-    split.set_ylabel('split (dynamic)')
-    split.legend(ncols=3, fontsize='small', loc='upper center', bbox_to_anchor=(0.5, -0.02))
-
-    positive = [value for value in link.values if value > 0]
-    times, values = _steps(link, duration_s)
-    rate.step(times, np.maximum(values, 1.0) / 1e6, where='post', color='0.45', linewidth=1.0, label='link')
-    estimates = np.array(runs['dynamic'].estimates)
-    if len(estimates):
-        rate.plot(estimates[:, 0], np.where(estimates[:, 1] > 0, estimates[:, 1], np.nan) / 1e6,
-                  color=DYNAMIC, linewidth=1.0, label='estimated')
-    if positive:
-        _logarithmic(rate, 'y')
-        # An outage is shown as a fall to the bottom, not as far down as a logarithm would go.
-        low, high = float(np.quantile(positive, 0.01)), max(positive)
-        rate.set_ylim(low / 2e6, 2 * high / 1e6)
-    rate.set_ylabel('rate (Mbit/s)')
-    rate.legend(ncols=2, fontsize='small', loc='lower right')
+    _draw_latencies(axes[0], profile, runs)
+    axes[0].set_title(f'{profile.model}: link {Path(link.name).stem}')
+    _draw_splits(axes[1], profile, runs['dynamic'])
+    _draw_rate(axes[2], link, runs['dynamic'], duration_s)
     if loaded:
         times, values = _steps(load, duration_s)
         axes[3].step(times, values, where='post', color='tab:green')
@@ -103,6 +63,54 @@ def plot_over_time(
         each.set_xlim(0, duration_s)
     axes[-1].set_xlabel('time (s)')
     figure.savefig(Path(path), dpi=120)
+
+
+def _draw_latencies(axes: Axes, profile: SystemProfile, runs: Mapping[str, Run]) -> None:
+    fixed = [policy for policy in runs if policy.isdigit()]
+    styles: dict[str, tuple[Any, float, float]] = {'dynamic': (DYNAMIC, 1.8, 4.0), 'oracle': (ORACLE, 1.0, 3.0)}
+    styles.update({policy: (colour, 0.9, 2.0) for policy, colour in _colours(fixed, profile).items()})
+    for policy, run in runs.items():
+        colour, width, order = styles[policy]
+        axes.plot(
+            [frame.arrived_s for frame in run.frames],
+            [1000 * frame.latency_s for frame in run.frames],
+            color=colour, linewidth=width, zorder=order, alpha=0.9, label=policy_label(policy, profile))
+    _logarithmic(axes, 'y')
+    axes.set_ylabel('latency of a frame (ms)')
+    axes.legend(ncols=4, fontsize='small', loc='upper center', bbox_to_anchor=(0.5, -0.02))
+
+
+def _draw_splits(axes: Axes, profile: SystemProfile, run: Run) -> None:
+    kinds = (('answered', DYNAMIC, '.', 'answered by the edge'), ('local', 'tab:blue', '.', 'computed on the robot'),
+             ('fell_back', 'black', 'x', 'sent, then finished on the robot'))
+    axes.step([frame.arrived_s for frame in run.frames], [frame.split_index for frame in run.frames],
+              where='post', color='0.75', linewidth=0.8, zorder=1)
+    for outcome, colour, marker, label in kinds:
+        chosen = [frame for frame in run.frames if frame.outcome == outcome]
+        if chosen:
+            axes.scatter([frame.arrived_s for frame in chosen], [frame.split_index for frame in chosen],
+                         s=14, color=colour, marker=marker, label=label, zorder=2)
+    axes.set_ylim(-0.5, profile.local_index + 0.5)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel('split (dynamic)')
+    axes.legend(ncols=3, fontsize='small', loc='upper center', bbox_to_anchor=(0.5, -0.02))
+
+
+def _draw_rate(axes: Axes, link: Trace, run: Run, duration_s: float) -> None:
+    positive = [value for value in link.values if value > 0]
+    times, values = _steps(link, duration_s)
+    axes.step(times, np.maximum(values, 1.0) / 1e6, where='post', color='0.45', linewidth=1.0, label='link')
+    estimates = np.array(run.estimates)
+    if len(estimates):
+        axes.plot(estimates[:, 0], np.where(estimates[:, 1] > 0, estimates[:, 1], np.nan) / 1e6,
+                  color=DYNAMIC, linewidth=1.0, label='estimated')
+    if positive:
+        _logarithmic(axes, 'y')
+        # An outage is shown as a fall to the bottom, not as far down as a logarithm would go.
+        low, high = float(np.quantile(positive, 0.01)), max(positive)
+        axes.set_ylim(low / 2e6, 2 * high / 1e6)
+    axes.set_ylabel('rate (Mbit/s)')
+    axes.legend(ncols=2, fontsize='small', loc='lower right')
 
 
 def plot_sweep(

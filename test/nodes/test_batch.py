@@ -130,11 +130,11 @@ def test_whatever_one_image_meets_the_others_of_its_batch_are_used(split, error)
 
     camera = SimpleNamespace(
         values=SimpleNamespace(image_bits=16), _model=SimpleNamespace(resize=resize), _left_out=0,
-        refuse=lambda shots, reason: refused.append(reason))
+        refuse=lambda source, reason: refused.append(reason))
     black = CameraImage(from_rgb(np.zeros((48, 80, 3), np.uint8)), 0.0, 0.0)
-    shots = [CameraImage(from_rgb(picture(1)), 0.0, 0.0), black, CameraImage(from_rgb(picture(2)), 0.0, 0.0)]
-    images = CameraNode.prepare(camera, shots)
-    assert len(images) == len(shots) == 2 and black not in shots
+    source = [CameraImage(from_rgb(picture(1)), 0.0, 0.0), black, CameraImage(from_rgb(picture(2)), 0.0, 0.0)]
+    images = CameraNode.prepare(camera, source)
+    assert len(images) == len(source) == 2 and black not in source
     assert camera._left_out == 1 and len(refused) == 1 and str(error) in refused[0]
     with pytest.raises(type(error), match=str(error)):
         CameraNode.prepare(camera, [black])
