@@ -128,6 +128,8 @@ def cases(traces: Path) -> list[Case]:
         add('jitter', step(*rates_mbps), (profile,), base_rtt_s=0.02, jitter_s=0.008)
     add('outages', lambda seed: Trace([0.0, 6.0, 9.0, 15.0, 15.6], [40e6, 0.0, 40e6, 0.0, 10e6], 'outages'),
         (mobile, alex))
+    # Probes need leads, for which the budget at the rate before the outage pays once in seconds.
+    add('outages', lambda seed: Trace([0.0, 8.0, 12.0], [1e6, 0.0, 60e6], 'outage'), (mobile,), jitter_s=0.003)
     add('slow downlinks', step(20.0, 4.0), (mobile, alex), downlink_ratio=0.05)
     wrong = Disturbances(profile_error=0.3, handover_s=0.005)
     throttled = Disturbances(robot_slowdown=steps([(0, 1), (7, 2.5), (14, 1)], SECONDS), robot=Pauses(1.0, 0.02))

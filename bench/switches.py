@@ -97,6 +97,7 @@ MECHANISMS = (
     _off(_PROBING, 'probes at once while the rate is vague',
          '\n            or self._rate.level_spread > _AMBIGUOUS\n        )', '\n        )'),
     _off(_PROBING, 'the first probe with a lead is on credit', ' or (lead > 0 and not self._led)', ''),
+    _off(_LINK, 'probes on credit after a silence', 'self._probing.on_back()', 'pass'),
     _off(_RATE, 'the grid follows a steady rate', 'if transfer > _CLEAR:', 'if False:'),
     _off(_RATE, 'three models of the link', '_SPREAD = np.array([0.05, 0.18, 0.45])',
          '_SPREAD = np.array([0.18, 0.18, 0.18])', '_DRIFT = np.array([0.02, 0.12, 0.70])',

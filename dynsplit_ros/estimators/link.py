@@ -32,8 +32,6 @@ _LEAST_DISPERSED_BYTES = 4500
 #: Probability that the edge paused between lead and message and saw both at once. With 0, one such pause makes the link
 #: look fast; a larger probability delays the detection of a faster link.
 _EDGE_PAUSED = 0.03
-#: Without transfers the rate filter forgets in steps of at least this time, in seconds: shorter steps only cost time.
-_IDLE_S = 0.2
 #: The link is lost when no report came for ``silence_s`` plus this many times the longest pause between two reports.
 #: A smaller factor takes a late report for a lost link. The longest pause fades by the second factor with each report:
 #: otherwise, one frame on a slow link would delay the detection of every lost link.
@@ -168,7 +166,7 @@ class LinkEstimator:
     def on_acknowledgement(self, key: Hashable, now_s: float, dispersion_s: float = math.nan) -> bool:
         """Take the acknowledgement of a payload; return whether it is of a payload under way."""
         message = self._under_way.get(key)
-        if message is None:  # the acknowledgement can be faster than the camera's report that it message the payload
+        if message is None:  # the acknowledgement can be faster than the camera's report of the payload
             self._early[key] = now_s, dispersion_s
             if len(self._early) > _EARLY_ACKNOWLEDGEMENTS:
                 del self._early[next(iter(self._early))]
@@ -327,6 +325,8 @@ class LinkEstimator:
         now_s = self._clock(now_s)
         if self._reports_are_missing:  # the edge answers without reports: their absence means nothing
             self._reports = 0
+        if not self.alive:
+            self._probing.on_back()
         self.alive = True
         self._heard_s = now_s
         self._first_heard_s = min(self._first_heard_s, now_s)
@@ -411,15 +411,12 @@ class LinkEstimator:
     def belief(self, now_s: float) -> RateFilter:
         """Return the rate estimate at ``now_s``, the payload under way included: it takes at least the time so far."""
         now_s = self._clock(now_s)
+        self._advance(now_s)
         overdue = self.overdue(now_s)
         if overdue is None:
-            if self._rate_s is None or (now_s - self._rate_s > _IDLE_S and self.waiting(now_s) is None):
-                self._advance(now_s)
             return self._rate
         message, elapsed_s = overdue
         rate = self._rate.copy()
-        if self._rate_s is not None:
-            rate.elapse(now_s - self._rate_s)
         rate.observe_longer(elapsed_s, message.size, self._round_trip.jitter_s)
         return rate
 

@@ -74,8 +74,8 @@ class Probing:
     """
     Decides on probes and keeps their budget, heartbeats included.
 
-    The first probe is on credit. With so much jitter that a second's income does not measure the rate, probes have a
-    lead, and the edge measures their dispersion.
+    The first probe is on credit, also after a silence of the edge. With so much jitter that a second's income does not
+    measure the rate, probes have a lead, and the edge measures their dispersion.
     """
 
     def __init__(self, rate: RateFilter, round_trip: RoundTrip) -> None:
@@ -88,6 +88,15 @@ class Probing:
         self._leads_until_s = -math.inf
         self._led = False  # a probe with a lead was answered
         self._least_gap_s = math.inf  # least time between a lead and its probe on this machine
+
+    def on_back(self) -> None:
+        """
+        Note that the edge answers after a silence: the next probes are on credit, as the first ones were.
+
+        The link may have any rate then. The income at a low rate from before pays for a probe with a lead only after
+        seconds.
+        """
+        self._credit, self._led = True, False
 
     # ---- results of probes -----------------------------------------------------------------------------------------
 

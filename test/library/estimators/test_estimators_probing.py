@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from dynsplit_ros.estimators.link import HEARTBEAT_BYTES, LinkEstimator
@@ -208,3 +209,20 @@ def test_the_longest_recent_pause_between_reports_counts() -> None:
         now_s += 0.01
         link.tick(now_s)
     assert now_s - last_s == pytest.approx(0.5 + 2 * 0.4 * 0.95**3, abs=0.02)
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_a_faster_link_after_a_silence_is_found_within_a_second(seed) -> None:
+    """The jitter requires leads, and at 1 Mbit/s the budget would pay for one in three seconds."""
+    rng, link, now_s = np.random.default_rng(seed), LinkEstimator(RULES), 0.0
+    silent_s, back_s = 20.0, 25.0 + float(rng.random())
+    while now_s < back_s or link.estimate(now_s).throughput_bps < 30e6:
+        now_s += 0.02
+        link.tick(now_s)
+        probe = link.next_probe(now_s)
+        if probe is not None and not silent_s < now_s < back_s:
+            rate_bps = 1e6 if now_s < silent_s else 100e6
+            dispersion_s = (probe.payload_bytes - probe.lead_bytes) * 8 / rate_bps if probe.lead_bytes else math.nan
+            now_s += 0.003 + (probe.payload_bytes + 32) * 8 / rate_bps + float(rng.exponential(0.001))
+            link.on_answer(('probe', probe.id), now_s, 0.0, 0, dispersion_s)
+        assert now_s < back_s + 1.0

@@ -288,3 +288,13 @@ def test_images_are_computed_locally_during_a_wait_only_if_the_wait_is_predictab
 def test_the_wait_before_local_inference_is_never_negative(constraints, values) -> None:
     planner = Planner(PROFILE, replace(RAW, waiting_share=0.0, **constraints))
     assert planner.plan(estimate(**values, rate_spread=0.05)).local_if_wait_s == 0.0
+
+
+@pytest.mark.parametrize(('shorter_s', 'split'), [(0.0015, 0), (0.0007, 1)])
+def test_for_the_frame_rate_a_shorter_stage_must_outweigh_a_thousandth_of_the_latency(shorter_s, split) -> None:
+    """The edge's stage is shorter than local inference, but with its round trip the frame is done a second later."""
+    edge, local = PROFILE.cuts[0], replace(PROFILE.cuts[LOCAL], index=1)
+    planner = Planner(replace(PROFILE, cuts=(edge, local)), replace(RARE, objective='frame_rate'))
+    factor = (local.head_s[1] - shorter_s) / (edge.tail_s[1] + edge.codecs['raw'].decode_s[1])
+    plan = planner.plan(estimate(1e9, rtt_s=1.0, edge_factor=factor))
+    assert plan.split_index == split

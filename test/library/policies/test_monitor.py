@@ -177,3 +177,16 @@ def test_a_decision_is_reviewed_four_times_a_second_while_nothing_is_observed() 
         wire.tick()
     assert wire.now_s - told_s == pytest.approx(0.25, abs=0.011)
     assert wire.monitor.decision.predicted_latency_s < 0.5
+
+
+def test_an_acknowledgement_that_came_before_the_report_of_its_payload_changes_the_decision_at_once() -> None:
+    wire = steady(MonitorSettings(codecs=('raw',)))
+    sent_s = wire.now_s
+    wire.now_s = sent_s + 1.0
+    wire.tick()  # a review
+    before, number = wire.monitor.decision, wire.sequence + 1
+    wire.monitor.on_acknowledgement(number, wire.now_s)
+    wire.monitor.on_sent(number, sent_s, 0, 'raw', 150_528)  # the link has become 80 times as slow
+    wire.now_s += 0.001
+    wire.tick()
+    assert wire.monitor.decision is not before
