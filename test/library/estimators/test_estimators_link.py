@@ -654,3 +654,38 @@ def test_the_round_trip_is_that_of_the_latest_25_heartbeats() -> None:
         for _ in range(heartbeats):
             trip.observe(rtt_s, 0.0)
     assert trip.rtt_s == pytest.approx(0.010)
+
+
+@pytest.mark.parametrize(('idle_s', 'is_doubtful'), [(0.15, False), (0.3, True)])
+def test_one_late_transfer_makes_a_rate_doubtful_that_may_have_changed_since_the_last_one(idle_s, is_doubtful) -> None:
+    """One transfer in a hundred is delayed by something else; after a longer time, the link has changed as likely."""
+    belief = RateFilter()
+    for _ in range(100):
+        belief.elapse(0.1)
+        belief.observe(0.04, 100_000, 1e-4)
+    belief.elapse(idle_s)
+    belief.observe(0.12, 100_000, 1e-4)
+    assert (belief.level_spread > 0.4) == is_doubtful
+
+
+@pytest.mark.parametrize(('idle_s', 'is_doubtful'), [(0.15, False), (0.3, True)])
+def test_one_short_dispersion_makes_a_rate_doubtful_that_may_have_changed_since_the_last_one(
+    idle_s, is_doubtful
+) -> None:
+    """Three dispersions in a hundred are short because the edge paused; after a longer time, the link may be faster."""
+    link, now_s = settled_link()
+    for number, (pause_s, dispersion_s) in enumerate([(0.1, 0.024)] * 30 + [(idle_s, 0.008)]):
+        now_s += pause_s
+        link.on_sent(number, now_s, 60_000, 0.0)
+        link.on_acknowledgement(number, now_s + 0.004 + dispersion_s, dispersion_s)
+        link.on_answer(number, now_s + 0.005 + dispersion_s, 0.0, 100)
+    assert (link.rate_spread > 0.4) == is_doubtful
+
+
+def test_a_steady_estimate_moves_by_a_tenth_of_the_difference_with_each_transfer() -> None:
+    belief = RateFilter()
+    for transfer_s in [0.04] * 200 + [0.04 / 1.05]:
+        before_bps = belief.median_bps
+        belief.elapse(0.1)
+        belief.observe(transfer_s, 100_000, 1e-4)
+    assert math.log(belief.median_bps / before_bps) == pytest.approx(0.1 * math.log(1.05), rel=0.3)

@@ -190,3 +190,17 @@ def test_an_acknowledgement_that_came_before_the_report_of_its_payload_changes_t
     wire.now_s += 0.001
     wire.tick()
     assert wire.monitor.decision is not before
+
+
+def test_an_estimate_that_moves_by_more_than_a_hundredth_of_the_latency_is_planned_with() -> None:
+    """Without any hysteresis, the better choice is taken; below a hundredth, the monitor does not plan again."""
+    settings = MonitorSettings(switching_cost=0.0, confidence=0.0, frame_rate_hz=2.0, codecs=('raw',))
+    wire = steady(settings, rate_bps=1e9)
+    wire.frame()
+    latency_s = {candidate.split_index: candidate.latency_s for candidate in wire.monitor.decision.candidates}
+    gain_s = latency_s[LOCAL] - latency_s[0]
+    chosen = []
+    for queueing_s in (gain_s - 0.0075 * latency_s[LOCAL], gain_s + 0.0075 * latency_s[LOCAL]):
+        wire.report(queueing_s=queueing_s)
+        chosen.append(wire.monitor.decision.split_index)
+    assert chosen == [0, LOCAL]
