@@ -30,6 +30,7 @@ from dynsplit_ros import msg  # noqa: E402
 from dynsplit_ros.messages.images import from_rgb  # noqa: E402
 from dynsplit_ros.model import load_model  # noqa: E402
 from dynsplit_ros.nodes import topics  # noqa: E402
+from dynsplit_ros.nodes.link_emulator import REMAPPINGS  # noqa: E402
 from dynsplit_ros.nodes.processes import Processes  # noqa: E402
 from dynsplit_ros.nodes.spinning import ask, Spinning  # noqa: E402
 from dynsplit_ros.partition import SplitModel  # noqa: E402
@@ -180,15 +181,23 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 
 class System:
-    """Camera, edge and monitor of one robot, with an observer that has found them."""
+    """
+    Camera, edge and monitor of one robot, with an observer that has found them.
+
+    With ``link_mbps``, an emulated link of that rate lies between robot and edge.
+    """
 
     def __init__(self, processes: Processes, ros: Callable[[Node], Node], parameters: dict[str, object],
-                 monitor: dict[str, object] | None = None, camera: dict[str, object] | None = None) -> None:
+                 monitor: dict[str, object] | None = None, camera: dict[str, object] | None = None,
+                 link_mbps: float | None = None) -> None:
         self.processes = processes
         self.parameters = parameters
         self.monitor_parameters = monitor or {'pinned_split': -1}
         self.camera_parameters = {'output_digest': True, **parameters, **(camera or {})}
         self.observer = ros(Observer())
+        self._remappings = REMAPPINGS if link_mbps else ()
+        if link_mbps:
+            processes.start('link', 'link_emulator', ROBOT, {'rates_mbps': [link_mbps], 'durations_s': [3600.0]})
         self.start_edge()
         self.start_monitor()
         self.start_camera()
@@ -201,10 +210,10 @@ class System:
         self.processes.start('edge', 'edge_node', 'edge', {**self.parameters, **changes})
 
     def start_monitor(self) -> None:
-        self.processes.start('monitor', 'monitor_node', ROBOT, self.monitor_parameters)
+        self.processes.start('monitor', 'monitor_node', ROBOT, self.monitor_parameters, self._remappings)
 
     def start_camera(self) -> None:
-        self.processes.start('camera', 'camera_node', ROBOT, self.camera_parameters)
+        self.processes.start('camera', 'camera_node', ROBOT, self.camera_parameters, self._remappings)
 
     def wait_for_edge(self) -> None:
         """Send images until the edge answers one."""

@@ -10,8 +10,11 @@ from pathlib import Path
 from conftest import expected_digest, PATIENT, picture, System
 import numpy as np
 import pytest
+from safetensors.torch import save_file
+import torch
 
 from dynsplit_ros import msg
+from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.measure import measure
@@ -70,3 +73,46 @@ def test_boxes_of_an_edge_are_those_of_the_whole_model(processes, ros, tmp_path:
         assert np.array_equal(np.float32(own.boxes_px), prediction.boxes_px)
         boxes = np.reshape(prediction.boxes_px, (-1, 4))
         assert boxes.min() >= 0 and boxes[:, 2].max() <= 80 and boxes[:, 3].max() <= 48
+
+
+@pytest.mark.parametrize('split_index', [0, 1])
+def test_boxes_on_photographs_over_an_emulated_link_are_those_of_ultralytics(
+    processes, ros, tmp_path: Path, monkeypatch, split_index
+) -> None:
+    monkeypatch.setenv('YOLO_CONFIG_DIR', str(tmp_path))
+    ultralytics = pytest.importorskip('ultralytics')
+    photographs = pytest.importorskip('skimage.data')
+    model = load_model('ultralytics:yolo11n', input_size=(320, 320))
+    for branch in model.module.model[-1].cv3:  # classes of seeded weights get scores that differ
+        with torch.no_grad():
+            branch[-1].weight.mul_(0.05)
+            branch[-1].bias.zero_()
+    weights = tmp_path / 'yolo.safetensors'
+    save_file(model.module.state_dict(), weights)
+    split = SplitModel(load_model('ultralytics:yolo11n', weights=str(weights), input_size=(320, 320)))
+    profile = tmp_path / 'profile.yaml'
+    measure(split, codecs=['raw'], repeats=1, warm_up=1).save(profile)
+    running = System(processes, ros, {
+        'model': 'ultralytics:yolo11n', 'weights': str(weights), 'input_size': [320, 320], 'threads': 1,
+        'profile': str(profile)}, monitor={'pinned_split': split_index, 'codecs': ['raw'], **PATIENT},
+        camera={'min_score': 0.0}, link_mbps=100.0)
+    running.wait_for_edge()
+    theirs = ultralytics.YOLO('yolo11n.yaml', verbose=False)
+    theirs.model.load_state_dict({f'model.{key.removeprefix("model.")}': value
+                                  for key, value in split.model.module.state_dict().items()})
+    for photograph in (photographs.astronaut(), photographs.coffee(), photographs.chelsea()):
+        image = photograph[:240, :400]  # a larger message may be lost between the processes
+        prediction = running.observer.prediction(running.observer.send(from_rgb(np.ascontiguousarray(image))))
+        assert prediction.timing.outcome == msg.FrameTiming.ANSWERED
+        letterboxed = split.model.resize(image).permute(1, 2, 0).numpy()[..., ::-1]
+        [found] = theirs.predict(np.ascontiguousarray(letterboxed), imgsz=320, conf=0.001, iou=0.7, max_det=300,
+                                 verbose=False, device='cpu')
+        expected = ultralytics.utils.ops.scale_boxes((320, 320), found.boxes.xyxy.clone(), image.shape)
+        boxes = torch.tensor(prediction.boxes_px).view(-1, 4)
+        assert len(boxes) >= 20 and len(expected) >= 20
+        matched = 0
+        for box, score, number in list(zip(expected, found.boxes.conf, found.boxes.cls))[:50]:
+            near = ((boxes - box).abs().max(1).values < 1) & (torch.tensor(prediction.class_ids) == number)
+            near &= (torch.tensor(prediction.scores) - score).abs() < 0.01
+            matched += bool(near.any())
+        assert matched >= 49, f'{matched} of 50'  # two boxes whose overlap is the limit may change places
