@@ -295,6 +295,8 @@ class LinkEstimator:
         dispersed = message.lead > 0 or (message.is_payload and message.size >= _LEAST_DISPERSED_BYTES)
         if dispersed and 0 < dispersion_s <= arrived_s - message.sent_s:
             dispersed_bytes = message.size - message.lead
+            if message.lead > 0:
+                self._probing.on_led(8 * dispersed_bytes / dispersion_s)
             self._rate.observe(dispersion_s, dispersed_bytes, _DISPERSION_JITTER_S + pause_s, _EDGE_PAUSED)
             # No more often than heartbeats, which leave only between payloads.
             if message.is_payload and alone and now_s - self._rest_s >= self.rules.heartbeat_period_s:
@@ -306,8 +308,6 @@ class LinkEstimator:
             # A short transfer measures less, so the next probe is due sooner.
             transfer_s, airtime_s = size * 8 / self._rate.median_bps, self._probing.airtime_s(self.rules)
             measured = transfer_s / airtime_s if transfer_s < airtime_s else 1.0
-        if message.lead > 0:
-            self._probing.on_led()
         self._informed_s = max(self._informed_s, now_s - (1 - measured) * self.rules.probe_period_s)
         if first:
             self._round_trip.update(self._heartbeat_own_s)

@@ -87,6 +87,7 @@ class Probing:
         self._credit = True  # the next probe may be on credit
         self._leads_until_s = -math.inf
         self._led = False  # a probe with a lead was answered
+        self._risen_bps = 0.0  # what the latest one measured, if that is a faster link than the estimate
         self._least_gap_s = math.inf  # least time between a lead and its probe on this machine
 
     def on_back(self) -> None:
@@ -118,9 +119,10 @@ class Probing:
         usual_s = _USUAL_GAPS * self._least_gap_s if self._least_gap_s < math.inf else 0.0
         return gap_s > max(_GAP_S, dispersion_s / 4, usual_s)
 
-    def on_led(self) -> None:
-        """Note that a probe with a lead measured the rate."""
+    def on_led(self, measured_bps: float) -> None:
+        """Note the rate that a probe with a lead measured, before the estimate takes it; a rise needs another probe."""
         self._led = True
+        self._risen_bps = measured_bps if measured_bps > self._rate.median_bps * math.exp(_AMBIGUOUS) else 0.0
 
     # ---- the next probe --------------------------------------------------------------------------------------------
 
@@ -128,6 +130,7 @@ class Probing:
         """Whether a probe is due when no transfer measured the rate for ``quiet_s`` seconds."""
         return (
             self._credit
+            or self._risen_bps > 0
             or quiet_s >= rules.probe_period_s
             or self._rate.level_spread > _AMBIGUOUS
         )
@@ -168,13 +171,14 @@ class Probing:
         """Return the probe to send now if the budget allows one; it counts as sent, :meth:`pay` follows."""
         lead = _LEAD_BYTES if self._needs_lead(now_s, rules) else 0
         airtime_s = _LED_S if lead else self.airtime_s(rules)
-        size = int(min(self._rate.low_bps * airtime_s / 8, self._largest))  # an edge can claim any rate
+        rate_bps = max(self._rate.low_bps, self._risen_bps)
+        size = int(min(rate_bps * airtime_s / 8, self._largest))  # an edge can claim any rate
         size = lead + max(size, _LED_BYTES if lead else _LEAST_BYTES, _FIRST_BYTES if self._credit else 0)
         # The first probe is on credit; so is the first one with a lead, since the rate measured without may be far too
-        # low.
-        on_credit = self._credit or (lead > 0 and not self._led)
+        # low, and one that confirms a rise: at the lower rate, the budget would pay for it after a second or more.
+        on_credit = self._credit or self._risen_bps > 0 or (lead > 0 and not self._led)
         affordable = self._tokens >= (-2 * size if on_credit else size)
         if not affordable:
             return None
-        self._credit = False
+        self._credit, self._risen_bps = False, 0.0
         return ProbePlan(size, lead)

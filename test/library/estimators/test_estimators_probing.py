@@ -43,7 +43,7 @@ def test_the_first_probe_is_one_packet_on_credit() -> None:
     first = known.choose(0.0, RULES)
     assert first is not None and 512 <= first.size <= 1000 and first.lead == 0
     known.pay(first.size)
-    known.on_led()  # the first one with a lead would be on credit too
+    known.on_led(1e6)  # the first one with a lead would be on credit too
     assert plan(known, 0.1) is None
 
 
@@ -69,7 +69,7 @@ def test_a_probe_has_a_lead_of_two_packets_where_a_seconds_income_does_not_measu
 
 def test_a_probe_with_a_lead_is_long_enough_to_show_a_change_on_a_slow_link() -> None:
     known = probing(1e6, 2e-3)
-    known.on_led()
+    known.on_led(1e6)
     sent = plan(known)
     assert sent is not None and sent.size == 3000 + 800
 
@@ -79,8 +79,37 @@ def test_the_first_probe_with_a_lead_is_on_credit_the_next_one_is_not() -> None:
     first = plan(known, 1.0)
     assert first is not None and first.lead > 0
     known.pay(first.size)
-    known.on_led()
+    known.on_led(1e6)
     assert plan(known, 1.1) is None
+
+
+@pytest.mark.parametrize(('measured_bps', 'follows_at_once'), [(1.2e6, False), (0.2e6, False), (4e6, True)])
+def test_another_probe_confirms_a_faster_link_at_once_and_is_long_enough_for_it(
+    measured_bps, follows_at_once
+) -> None:
+    known = probing(1e6, 2e-3)
+    first = plan(known)
+    assert first is not None
+    known.pay(first.size)
+    known.on_through(first.size)
+    known.on_led(measured_bps)
+    assert known.wanted(0.0, RULES) == follows_at_once
+    second = plan(known, 100.01)
+    if follows_at_once:
+        assert second is not None and second.size == 3000 + 800
+        known.pay(second.size)
+        known.on_led(1e6)
+    assert not known.wanted(0.0, RULES) and plan(known, 100.02) is None
+
+
+def test_a_probe_that_confirms_a_faster_link_is_as_long_as_the_measured_rate_needs() -> None:
+    known = probing(5e6, 1e-3)
+    first = plan(known)
+    assert first is not None and first.size == pytest.approx(3000 + 5e6 / 8 * 0.0013, rel=0.1)
+    known.on_through(262_144)
+    known.on_led(20e6)
+    confirming = plan(known, 100.01)
+    assert confirming is not None and confirming.size == 3000 + int(20e6 * 0.0013 / 8)
 
 
 @pytest.mark.parametrize(('gap_s', 'dispersion_s', 'least_gap_s', 'paused'), [
