@@ -6,10 +6,12 @@ import random
 
 import pytest
 
-from dynsplit_ros.policies.audit import AuditLedger, AuditScheduler, WINDOW
+from dynsplit_ros.policies.audit import AuditLedger, AuditScheduler
 from dynsplit_ros.policies.records import FrameRecord
 
 CHOICE = (2, 'quant4-zstd')
+#: Audits that count: the latest ones.
+WINDOW = 500
 
 
 def audits(truth, seed, frames=10_000, share=0.05, bound=0.9):
@@ -45,6 +47,13 @@ def test_a_codec_that_disagrees_in_a_tenth_of_the_frames_is_taken_out_within_500
 
 def test_a_codec_that_keeps_the_bound_stays():
     assert [audits(0.995, seed, bound=0.98)[1] for seed in range(20)] == [None] * 20
+
+
+def test_only_the_latest_500_audits_count():
+    ledger = AuditLedger()
+    for score in [0.0] * 40 + [1.0] * WINDOW:
+        assert not ledger.on_audit(CHOICE, score, 0.01)
+    assert ledger.agreement(CHOICE).images == WINDOW and ledger.agreement(CHOICE).share == 1.0
 
 
 def test_few_audits_take_nothing_out():

@@ -352,6 +352,13 @@ def test_an_answer_may_come_while_its_frame_is_finished() -> None:
     assert (camera.policy.counters.fell_back, camera.policy.counters.late_answers) == (0, 0)
 
 
+@pytest.mark.parametrize('timeout_s', [1e9, math.inf])
+def test_no_answer_is_waited_for_longer_than_an_hour(timeout_s) -> None:
+    camera = Camera(replace(OFFLOAD, answer_timeout_s=timeout_s))
+    frame = camera.send()
+    assert (frame.answer_timeout_s, frame.deadline_s) == (3600.0, camera.now_s + 3600.0)
+
+
 def test_a_late_answer_is_reported_once() -> None:
     camera = Camera(OFFLOAD)
     frame = camera.send()
