@@ -97,16 +97,23 @@ class Bench:
         self._image = from_rgb(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
         self._images = node.create_publisher(Image, 'image', QoSProfile(depth=5))
         self._split = topics.SPLIT.publisher(node) if monitor is None else None
-        self._probe = topics.PROBE.publisher(node)
+        self._probe: Any = None  # to the edge, whose name its profile has
         deep = QoSProfile(depth=1000)
         node.create_subscription(msg.Prediction, 'prediction', self._on_prediction, deep)
         node.create_subscription(msg.Acknowledgement, 'acknowledgement', self._on_acknowledgement, deep)
         topics.ROBOT_PROFILE.subscription(node, lambda message: self.profiles.__setitem__('robot', message))
-        topics.EDGE_PROFILE.subscription(node, lambda message: self.profiles.__setitem__('edge', message))
+        topics.EDGE_PROFILE.subscription(node, self._on_edge_profile)
         topics.EDGE_LOAD.subscription(node, lambda message: setattr(self, 'loads', self.loads + 1))
         self._setter = Setter(node)
         self._spinning = Spinning(make_executor())
         self._spinning.add(node)
+
+    def _on_edge_profile(self, message: Any) -> None:
+        from dynsplit_ros.nodes import topics
+
+        self.profiles['edge'] = message
+        self._activation = topics.ACTIVATION.name_to(message.edge, self.node)
+        self._probe = topics.PROBE.publisher(self.node, topics.PROBE.name_to(message.edge, self.node))
 
     def _on_prediction(self, message: Any) -> None:
         stamp = message.header.stamp
@@ -128,7 +135,8 @@ class Bench:
     def ready(self) -> None:
         """Wait until the nodes have found each other in all directions, and an edge's load report has come."""
         self.wait(lambda: len(self.profiles) == 2 and self._images.get_subscription_count() and self.loads
-                  and self._probe.get_subscription_count() and self.node.count_subscribers('activation'), 'discovery')
+                  and self._probe.get_subscription_count() and self.node.count_subscribers(self._activation)
+                  and self.node.count_publishers(self._activation), 'discovery')
 
     def round_trip_s(self) -> float:
         """Return the median round trip of an empty probe."""
@@ -151,8 +159,8 @@ class Bench:
         from dynsplit_ros.messages.fields import to_message
 
         self._split.publish(to_message(
-            msg.SplitDecision, fingerprint=self.profiles['robot'].fingerprint, split_index=split_index, codec=codec,
-            answer_timeout_s=20.0, local_if_wait_s=math.inf))
+            msg.SplitDecision, fingerprint=self.profiles['robot'].fingerprint, edge=self.profiles['edge'].edge,
+            split_index=split_index, codec=codec, answer_timeout_s=20.0, local_if_wait_s=math.inf))
 
     def show(self) -> float:
         """Publish an image and return its stamp."""

@@ -29,6 +29,8 @@ NAMES = ('camera', 'edge', 'monitor')
 #: Images that may be offered and not yet predicted.
 AHEAD = 3
 CODECS = ('raw', 'blosc2')
+#: Name of the edge.
+EDGE = 'edge'
 
 
 class Driver:
@@ -62,8 +64,8 @@ class Driver:
         index = number % splits
         last = self._node.seen[-1].timing if self._node.seen else msg.FrameTiming()
         self._split.publish(to_message(
-            msg.SplitDecision, sequence=number + 1, fingerprint=self.rig.split.fingerprint, split_index=index,
-            split_name=self.rig.split.cuts[index].name, codec=CODECS[number // splits % len(CODECS)],
+            msg.SplitDecision, sequence=number + 1, edge=EDGE, fingerprint=self.rig.split.fingerprint,
+            split_index=index, split_name=self.rig.split.cuts[index].name, codec=CODECS[number // splits % len(CODECS)],
             reason='the soak says so', answer_timeout_s=2.0, local_if_wait_s=60.0,
             last_frame_session=last.session, last_frame=last.sequence))
 
@@ -108,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     folder = given.logs or Path(tempfile.mkdtemp(prefix='dynsplit_soak_'))
     figures = Figures()
     with rig(folder, given.input_size) as made:
-        made.processes.start('edge', 'edge_node', 'edge', made.parameters)
+        made.processes.start('edge', 'edge_node', 'edge', {**made.parameters, 'edge_name': EDGE})
         made.processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': -1}, [('split', 'split_of_monitor')])
         made.processes.start('camera', 'camera_node', ROBOT, made.parameters)
         driver = Driver(made, given.frames, given.every)

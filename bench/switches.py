@@ -52,7 +52,7 @@ _TRIP, _SERVICE, _LOAD = 'estimators/round_trip.py', 'estimators/service.py', 'e
 _LATENCY, _PLANNER, _HYSTERESIS = 'planner/latency.py', 'planner/planner.py', 'planner/hysteresis.py'
 _TURNS, _TIMEOUT, _AGE = 'planner/turns.py', 'planner/timeout.py', 'planner/image_age.py'
 _MONITOR, _CAMERA, _ROBOT = 'policies/monitor.py', 'policies/camera.py', 'estimators/robot.py'
-_PACING, _STALENESS = 'policies/pacing.py', 'policies/staleness.py'
+_PACING, _STALENESS, _KNOWN_EDGE = 'policies/pacing.py', 'policies/staleness.py', 'policies/known_edge.py'
 
 MECHANISMS = (
     _off(_LINK, 'first heartbeats come sooner', 'hurry = _FIRST_HEARTBEATS if self._round_trip.young else 1.0',
@@ -70,8 +70,7 @@ MECHANISMS = (
     _off(_LINK, 'heartbeats behind a payload that was given up',
          'if before and not (heartbeat and all(other.given_up for other in before)):', 'if before:'),
     _off(_LINK, 'the link is blocked by a payload that was given up',
-         'return any(message.given_up and not message.arrived for message in self._under_way.values())',
-         'return False'),
+         'if message.given_up and not message.arrived]', 'if False]'),
     _off(_LINK, 'round trip from the rest of a payload', 'if message.is_payload and alone and now_s',
          'if False and now_s'),
     _off(_LINK, 'after a short transfer the next probe comes sooner',
@@ -95,7 +94,7 @@ MECHANISMS = (
          'rate_bps = _EARNED_LED * math.sqrt(self._rate.low_bps * self._rate.median_bps)',
          'rate_bps = _EARNED * self._rate.low_bps'),
     _off(_PROBING, 'probes at once while the rate is vague',
-         '\n            or self._rate.level_spread > _AMBIGUOUS\n        )', '\n        )'),
+         'rules.probe_period_s or self.is_ambiguous', 'rules.probe_period_s'),
     _off(_PROBING, 'the first probe with a lead is on credit', ' or (lead > 0 and not self._led)', ''),
     _off(_LINK, 'probes on credit after a silence', 'self._probing.on_back()', 'pass'),
     _off(_RATE, 'the grid follows a steady rate', 'if transfer > _CLEAR:', 'if False:'),
@@ -150,7 +149,7 @@ MECHANISMS = (
          'cost_s = 0.0'),
     _off(_HYSTERESIS, 'doubt about the gain', 'needed_s = cost_s + self.constraints.confidence *',
          'needed_s = cost_s + 0.0 *'),
-    _off(_HYSTERESIS, 'missed gains add up', ' and self.missed_s < _MISSED_LATENCIES * float(score[current])', ''),
+    _off(_HYSTERESIS, 'missed gains add up', ' and not self.missed.overrule(float(score[current]))', ''),
     _off(_HYSTERESIS, 'a changed rate is no doubt', 'rate_spread = 0.0 if rate_changed else', 'rate_spread ='),
     _off(_HYSTERESIS, 'a bound on the doubt about the rate', 'min(estimate.rate_spread, _LINK_FLUCTUATION)',
          'estimate.rate_spread'),
@@ -169,14 +168,13 @@ MECHANISMS = (
          'return longest_s + 0.0 * max(shortest_s, min('),
     _off(_PLANNER, 'the rate only decides between equal stages', '_TIE_BREAK = 1e-3', '_TIE_BREAK = 0.0'),
     _off(_MONITOR, 'no residuals in turns or on an unsteady link',
-         'if was_sent and (decided.local_if_wait_s < math.inf or self._link.rate_spread >= STEADY):', 'if False:'),
+         'if was_sent and (decided.local_if_wait_s < math.inf or self.used.link.rate_spread >= STEADY):', 'if False:'),
     _off(_ROBOT, 'residual shared by all sent frames', 'self.residual_s[:-1] += step_s', 'pass'),
     _off(_ROBOT, 'residuals fade', 'self.residual_s *= _KEPT_RESIDUAL', 'pass'),
     _off(_ROBOT, 'a bound on one residual', 'min(max(latency_s - predicted_s, -largest_s), largest_s)',
          '(latency_s - predicted_s)'),
     _off(_ROBOT, 'heads beside a finish do not count', 'if finishing_s <= _FINISHING_SHARE * head_s:', 'if True:'),
-    _off(_MONITOR, 'plans only when an estimate moved',
-         'if not (is_urgent or self._has_moved(rate.median_bps, estimate)):', 'if False:'),
+    _off(_KNOWN_EDGE, 'plans only when an estimate moved', 'if not (is_urgent or moved):', 'if False:'),
     _off(_CAMERA, 'a head is interrupted by a better decision', 'return newer.predicted_latency_s < remaining_s',
          'return False'),
     _off(_CAMERA, 'no head beside a finish', 'if self._waiting is None or self._head is not None or self._overdue:',
@@ -186,7 +184,7 @@ MECHANISMS = (
     _off(_PACING, 'the head starts just in time', 'return send_s - self._ready_s.get(choice, math.inf)',
          'return -math.inf'),
     _off(_PACING, 'the edge is free when the payload arrives',
-         'send_s = max(send_s, done_s - self._transfer_s.get(choice, math.inf))', 'pass'),
+         'send_s = max(send_s, done_s - edge.transfer_s.get(choice, math.inf))', 'pass'),
     _off(_PACING, 'a mean of service times', '_NEWEST_SERVICE = 0.3', '_NEWEST_SERVICE = 1.0'),
     _off(_STALENESS, 'waiting for newer images', 'if age_s > _NEW * period_s and 0 < wait_s <= self._saved_s:',
          'if False:'),
@@ -212,7 +210,7 @@ CONSTANTS = {
     _PLANNER: ('_TIE_BREAK',),
     _HYSTERESIS: ('_MACHINE_FLUCTUATION', '_LINK_FLUCTUATION', '_RATE_CHANGE', '_MISSED_LATENCIES'),
     _ROBOT: ('_NEWEST_RESIDUAL', '_LARGEST_RESIDUAL'),
-    _MONITOR: ('_MOVED',),
+    _KNOWN_EDGE: ('_MOVED',),
     _STALENESS: ('_NEW', '_PUNCTUAL'),
 }
 

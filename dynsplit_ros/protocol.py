@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+import hashlib
+import re
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.text import printable
@@ -12,6 +14,12 @@ from dynsplit_ros.text import printable
 #: Version of the messages between robot, edge and tools. Raise it when a field changes its meaning or its type: a
 #: node that reads such a field by its old meaning would compute with wrong numbers.
 PROTOCOL_VERSION = 1
+
+#: Most edges that a robot knows at a time. Each costs a few publishers and heartbeats on the robot's link; without a
+#: bound, a peer could make a robot create thousands of them.
+MOST_EDGES = 8
+#: Characters of an edge's name, and of the digest behind it, in a topic name. ROS 2 allows 247 in the whole name.
+_NAME_CHARACTERS, _DIGEST_CHARACTERS = 40, 8
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,21 @@ class Side:
     images: int = 1
     torch_version: str = ''
     engine: str = 'eager'
+
+
+def edge_token(edge: str) -> str:
+    """
+    Return the part of a topic name that stands for an edge: its name if that is valid there.
+
+    Else characters are replaced, and a digest of the name follows, so that two names have two tokens.
+    """
+    clean = re.sub('[^A-Za-z0-9]+', '_', edge).strip('_')
+    looks_hashed = re.search(f'_[0-9a-f]{{{_DIGEST_CHARACTERS}}}$', edge)
+    if clean == edge and edge[:1].isalpha() and len(edge) <= _NAME_CHARACTERS and not looks_hashed:
+        return edge
+    digest = hashlib.sha256(edge.encode(errors='replace')).hexdigest()[:_DIGEST_CHARACTERS]
+    name = clean[:_NAME_CHARACTERS].rstrip('_')
+    return f'{name if name[:1].isalpha() else f"edge_{name}".rstrip("_")}_{digest}'
 
 
 class VersionError(DynsplitError):

@@ -33,10 +33,11 @@ BEGIN, END = '<!-- made by scripts/reference.py -->', '<!-- end -->'
 ENDS = {
     'activation': ('camera_node', 'edge_node'), 'tail_result': ('edge_node', 'camera_node'),
     'acknowledgement': ('edge_node', 'camera_node, monitor_node'), 'probe': ('monitor_node, camera_node', 'edge_node'),
-    'edge_load': ('edge_node', 'monitor_node'), 'edge_profile': ('edge_node', 'monitor_node'),
+    'edge_load': ('edge_node', 'monitor_node'), 'edge_profile': ('edge_node', 'camera_node, monitor_node'),
     'robot_profile': ('camera_node', 'monitor_node'), 'frame_timing': ('camera_node', 'monitor_node'),
     'audit': ('camera_node', 'monitor_node'), 'agreement': ('monitor_node', 'you'),
-    'split': ('monitor_node', 'camera_node, edge_node'), 'link_state': ('monitor_node', 'you'),
+    'split': ('monitor_node', 'camera_node'), 'edge_split': ('monitor_node', 'edge_node'),
+    'link_state': ('monitor_node', 'you'),
     **dict.fromkeys(('prediction', 'label_image', 'dense_image', 'annotated', 'classification', 'detections',
                      'label_info', 'vision_info'), ('camera_node', 'you')),
 }
@@ -56,7 +57,8 @@ def topic_table() -> str:
         qos = 'reliable' if topic.qos.reliability == ReliabilityPolicy.RELIABLE else 'best effort'
         qos += ', transient local' if topic.qos.durability == DurabilityPolicy.TRANSIENT_LOCAL else ''
         source, sink = ENDS[topic.name]
-        rows.append(f'| `{topic.name}` | `{topic.type_name}` | {source} → {sink} | '
+        name = f'{topic.name}/EDGE' if topic.per_edge else topic.name
+        rows.append(f'| `{name}` | `{topic.type_name}` | {source} → {sink} | '
                     f'{qos}, depth {topic.qos.depth} | {topic.why} |')
     return '\n'.join(rows)
 
@@ -177,7 +179,8 @@ def main() -> int:
     made = {
         readme_path: f'{before}{BEGIN}\n{topic_table()}\n{END}{after}',
         reference_path: '# Reference\n\nMade by `scripts/reference.py` from the code; do not edit.\n\n'
-                        f"## Topics\n\nIn the robot's namespace.\n\n{topic_table()}\n\n"
+                        "## Topics\n\nIn the robot's namespace. EDGE is the name of an edge, as a topic name "
+                        f'allows.\n\n{topic_table()}\n\n'
                         f'## Parameters\n\n{parameter_tables()}\n\n## Messages\n\n{message_tables()}\n\n'
                         f'## Codecs\n\n{codec_table()}\n\n'
                         '## Tools\n\nEach is `./run NAME`, `ros2 run dynsplit_ros NAME` or `dynsplit NAME`.\n\n'

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 import math
 
@@ -47,12 +47,13 @@ class Probe:
     A message of ``payload_bytes`` that the edge answers at once with an empty message that carries ``id``.
 
     ``lead_bytes`` of them, if any, go ahead as a message of their own (the lead), which the edge does not answer. The
-    answer then carries the dispersion: the time between the arrivals of lead and message.
+    answer then carries the dispersion: the time between the arrivals of lead and message. ``edge`` is the edge's name.
     """
 
     id: int
     payload_bytes: int
     lead_bytes: int = 0
+    edge: str = ''
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ class LinkEstimator:
         self._under_way: dict[Hashable, _Message] = {}
         self._early: dict[Hashable, tuple[float, float]] = {}
         self._free_s = -math.inf
+        #: When the latest message that arrived was sent.
+        self.passed_s = -math.inf
         self._answered_s = -math.inf
         self._answer_size = 0.0
         self._heartbeat_s = self._rest_s = -math.inf
@@ -208,9 +211,10 @@ class LinkEstimator:
             self._under_way[key].given_up = True
 
     @property
-    def blocked(self) -> bool:
-        """Whether a payload that nobody waits for still occupies the link, as far as is known."""
-        return any(message.given_up and not message.arrived for message in self._under_way.values())
+    def blocked_s(self) -> float:
+        """When the latest payload was sent that nobody waits for and that still occupies the link; -inf: none does."""
+        waits_s = [message.sent_s for message in self._under_way.values() if message.given_up and not message.arrived]
+        return max(waits_s, default=-math.inf)
 
     def on_report(self, now_s: float, period_s: float = math.inf) -> None:
         """
@@ -237,6 +241,7 @@ class LinkEstimator:
         now_s = self._hear(back_s)
         overtaken = self._overtaken_by(message, now_s)
         message.arrived, message.arrived_s = True, now_s
+        self.passed_s = max(self.passed_s, message.sent_s)
         arrived_s = back_s - held_s
         possible = held_s >= 0 and arrived_s >= message.sent_s  # not so where a clock jumped or the edge is wrong
         if not possible or self._behind_an_answer(back_s):
@@ -343,23 +348,36 @@ class LinkEstimator:
 
     # ---- heartbeats and probes -----------------------------------------------------------------------------------
 
-    def next_probe(self, now_s: float) -> Probe | None:
-        """Return the probe to send now, if one is due; it counts as sent."""
+    def pending(self, now_s: float) -> list[_Message]:
+        """Return the messages that may still be on the link."""
+        return [message for message in self._under_way.values()
+                if not message.arrived and now_s - message.sent_s < self._longest_wait_s(message)]
+
+    def grant(self, size: float) -> None:
+        """Add this many bytes to the budget of the probes."""
+        self._probing.pay(-size)
+
+    def next_probe(
+        self, now_s: float, elsewhere: Sequence[_Message] = (), budget_share: float = 1.0, rarer: float = 1.0
+    ) -> Probe | None:
+        """
+        Return the probe to send now, if one is due; it counts as sent.
+
+        ``elsewhere`` are the messages that may still be on the links to other edges: all links can share a radio. This
+        link has ``budget_share`` (0 to 1) of the robot's budget, and heartbeats ``rarer`` times as rare as set.
+        """
         now_s = self._clock(now_s)
         hurry = _FIRST_HEARTBEATS if self._round_trip.young else 1.0
-        heartbeat = now_s - self._heartbeat_s >= hurry * self.rules.heartbeat_period_s
+        heartbeat = now_s - self._heartbeat_s >= hurry * rarer * self.rules.heartbeat_period_s
         wanted = self._probing.wanted(now_s - self._informed_s, self.rules)
         if not (heartbeat or wanted):
             return None
-        before = [
-            other
-            for other in self._under_way.values()
-            if not other.arrived and now_s - other.sent_s < self._longest_wait_s(other)
-        ]
+        # A heartbeat to another edge takes no noticeable time, and one to an edge that is gone is never answered.
+        before = self.pending(now_s) + [message for message in elsewhere if message.size > HEARTBEAT_BYTES]
         # A heartbeat behind a payload that nobody waits for shows when that payload has arrived.
         if before and not (heartbeat and all(other.given_up for other in before)):
             return None
-        self._probing.earn(now_s, self.rules, alive=self.alive)
+        self._probing.earn(now_s, self.rules, alive=self.alive, share=budget_share)
         if heartbeat:
             self._heartbeat_s = now_s
             self.heartbeat_bytes += HEARTBEAT_BYTES
@@ -402,6 +420,11 @@ class LinkEstimator:
     def rate_spread(self) -> float:
         """Standard deviation of the natural logarithm of the rate, without the variation of single transfers."""
         return self._rate.level_spread
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether the rate is known so badly that the next probe is due at once."""
+        return self._probing.is_ambiguous
 
     @property
     def rate_awaited(self) -> bool:

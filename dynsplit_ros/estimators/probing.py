@@ -128,12 +128,12 @@ class Probing:
 
     def wanted(self, quiet_s: float, rules: LinkRules) -> bool:
         """Whether a probe is due when no transfer measured the rate for ``quiet_s`` seconds."""
-        return (
-            self._credit
-            or self._risen_bps > 0
-            or quiet_s >= rules.probe_period_s
-            or self._rate.level_spread > _AMBIGUOUS
-        )
+        return self._credit or self._risen_bps > 0 or quiet_s >= rules.probe_period_s or self.is_ambiguous
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether the rate is known so badly that the planner's choice depends on the doubt."""
+        return self._rate.level_spread > _AMBIGUOUS
 
     def airtime_s(self, rules: LinkRules) -> float:
         """Transfer time of a probe that measures the rate to 5 %, within one second's income."""
@@ -147,8 +147,8 @@ class Probing:
             self._leads_until_s = now_s + _LEADS_S
         return (told_in_s > rules.probe_share or now_s < self._leads_until_s) and not self._credit
 
-    def earn(self, now_s: float, rules: LinkRules, *, alive: bool) -> None:
-        """Add the income since the last call to the budget."""
+    def earn(self, now_s: float, rules: LinkRules, *, alive: bool, share: float = 1.0) -> None:
+        """Add this share (0 to 1) of the income since the last call to the budget."""
         if self._tokens_s is not None and alive:
             # The income follows the lower quartile of the rate, so that probes keep their share if the rate is lower
             # than the median. A probe with a lead is large and would come late with a vague estimate: half-way to the
@@ -160,10 +160,11 @@ class Probing:
                 rate_bps = _EARNED * self._rate.low_bps
             income = rules.probe_share * rate_bps / 8  # bytes per second
             least = _LEAD_BYTES + _LED_BYTES if needs_lead else _FIRST_BYTES
-            self._tokens = min(self._tokens + income * (now_s - self._tokens_s), max(_SAVED_S * income, least))
+            earned = share * income * (now_s - self._tokens_s)
+            self._tokens = min(self._tokens + earned, max(_SAVED_S * income, least))
         self._tokens_s = now_s
 
-    def pay(self, size: int) -> None:
+    def pay(self, size: float) -> None:
         """Take the bytes of a heartbeat or probe from the budget."""
         self._tokens -= size
 

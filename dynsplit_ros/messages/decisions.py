@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from std_msgs.msg import Header
@@ -11,17 +12,27 @@ from std_msgs.msg import Header
 from dynsplit_ros import msg
 from dynsplit_ros.messages.fields import from_message, to_message
 from dynsplit_ros.policies.records import SplitDecision
+from dynsplit_ros.protocol import MOST_EDGES
+from dynsplit_ros.text import printable
 
 
 def to_decision(decision: SplitDecision, header: Header, fingerprint: str) -> msg.SplitDecision:
-    """Return a decision for the model with this fingerprint as a message."""
-    return to_message(msg.SplitDecision, decision, header=header, fingerprint=fingerprint, candidates=[
-        _to_candidate(candidate, decision.edge) for candidate in decision.candidates])
+    """Return a decision for the model with this fingerprint as a message; local inference is a candidate once."""
+    candidates = [_to_candidate(candidate, decision.edge) for candidate in decision.candidates]
+    for edge, plan in decision.other_plans.items():
+        candidates += [_to_candidate(candidate, edge) for candidate in plan.candidates if candidate.codec]
+    return to_message(msg.SplitDecision, decision, header=header, fingerprint=fingerprint,
+                      silent_edges=list(decision.silent_edges), candidates=candidates)
+
+
+def to_edge_decision(decision: SplitDecision, header: Header, fingerprint: str) -> msg.SplitDecision:
+    """Return what an edge needs of a decision as a message, without words and candidates: it crosses the link."""
+    return to_decision(replace(decision, reason='', silent_edges=(), plan=None, other_plans={}), header, fingerprint)
 
 
 def from_decision(message: msg.SplitDecision) -> SplitDecision:
     """Return a decision from a message, without the candidates; it can hold anything that the message can."""
-    return from_message(SplitDecision, message)
+    return from_message(SplitDecision, message, silent_edges=tuple(map(printable, message.silent_edges[:MOST_EDGES])))
 
 
 def _to_candidate(candidate: Any, edge: str) -> msg.CandidatePrediction:

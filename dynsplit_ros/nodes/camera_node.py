@@ -12,6 +12,7 @@ import time
 from types import SimpleNamespace
 
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.publisher import Publisher
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
@@ -40,10 +41,11 @@ from dynsplit_ros.parameters import CAMERA, MIN_SCORE
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.image_batch import ImageBatcher
 from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision
-from dynsplit_ros.protocol import Side
+from dynsplit_ros.protocol import MOST_EDGES, Side
 from dynsplit_ros.runtime.robot import Outputs, Robot
 from dynsplit_ros.tasks import class_numbers, condensed, Result
 from dynsplit_ros.tensors import of_image
+from dynsplit_ros.text import printable
 
 #: The messages that a camera topic may carry, by their names; the first is taken where a topic carries both.
 IMAGE_TYPES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': CompressedImage}
@@ -82,6 +84,8 @@ class CameraNode(ManagedNode):
     _robot: Robot | None = None
 
     def __init__(self) -> None:
+        #: For each edge, the publishers of its activations and of their leads; made before a payload needs them.
+        self.to_edges: dict[str, tuple[Publisher, Publisher]] = {}
         self._newest: Image | CompressedImage | None = None
         super().__init__('camera_node', CAMERA)
         self.create_service(Trigger, '~/infer', self._on_infer)
@@ -102,8 +106,6 @@ class CameraNode(ManagedNode):
         self.split, profile = load(self, values, self._images)
         self._model = self.split.model
         self._uplink = topics.LargeMessages(self, 'uplink')
-        self._activation = self._uplink.publisher(topics.ACTIVATION)
-        self._lead = self._uplink.publisher(topics.PROBE)
         self._publications = Publications(self, self.split)
         self._frame_timing = topics.FRAME_TIMING.publisher(self)
         self._audit = topics.AUDIT.publisher(self)
@@ -135,6 +137,7 @@ class CameraNode(ManagedNode):
         self._decision: SplitDecision | None = None
         self._last: FrameRecord | None = None
         self._refusal = self._why_fell_back = ''
+        topics.EDGE_PROFILE.subscription(self, self._on_edge_profile)
         topics.SPLIT.subscription(self, self._on_split)
         topics.ACKNOWLEDGEMENT.subscription(self, self._on_acknowledgement)
         self._cameras: list[Subscription | None] = [None] * len(self._topics)
@@ -178,7 +181,8 @@ class CameraNode(ManagedNode):
             self._publications.close()
         if self._uplink is not None:
             self._uplink.close()
-        self._publications = self._uplink = self._activation = self._lead = None
+        self._publications = self._uplink = None
+        self.to_edges = {}
 
     def diagnose(self) -> tuple[bytes, str, dict[str, object]]:
         """Tell what has become of the frames; a warning where the edge could not be used, an error for lost images."""
@@ -271,6 +275,31 @@ class CameraNode(ManagedNode):
         if images:
             self._robot.offer(images, 1 / self._batcher.rate_hz)
 
+    def _on_edge_profile(self, message: msg.Profile) -> None:
+        if message.fingerprint != self.split.fingerprint:
+            return  # the monitor tells of it, and does not use it
+        try:
+            self._meet(printable(message.edge))
+        except DynsplitError as error:
+            self.log_throttled('edges', str(error), error=True)
+
+    def _meet(self, edge: str) -> None:
+        """Make the publishers to an edge before a payload needs them: the edge takes a while to find them."""
+        if edge in self.to_edges:
+            return
+        if len(self.to_edges) >= MOST_EDGES:
+            gone = [name for name, publishers in self.to_edges.items() if not publishers[0].get_subscription_count()]
+            if not gone:
+                self.log_throttled('edges', f'edge {edge[:100]!r} is not used: the robot knows {MOST_EDGES} others; '
+                                   'run fewer edges in one domain')
+                return
+            for publisher in self.to_edges.pop(gone[0]):
+                self.forget(publisher.topic_name)
+                self._uplink.destroy_publisher(publisher)
+        activation, lead = (
+            self._uplink.publisher(topic, topic.name_to(edge, self)) for topic in (topics.ACTIVATION, topics.PROBE))
+        self.to_edges[edge] = activation, lead
+
     def _on_split(self, message: msg.SplitDecision) -> None:
         if message.fingerprint != self.split.fingerprint:
             self.log_throttled(
@@ -279,6 +308,8 @@ class CameraNode(ManagedNode):
             return
         try:
             decision = from_decision(message)
+            if decision.split_index < self.split.local_index:
+                self._meet(decision.edge)
             self._robot.on_decision(decision)
             self._decision = decision
         except DynsplitError as error:
@@ -289,7 +320,7 @@ class CameraNode(ManagedNode):
             self.senders.on_monitor(message.session, time.monotonic())
         else:
             self.senders.on_camera(message.session, time.monotonic())
-            self._robot.on_acknowledgement(message.session, message.sequence)
+            self._robot.on_acknowledgement(message.session, message.sequence, printable(message.edge))
 
     def _on_tail_result(self, message: msg.TailResult) -> None:
         fault = self._robot.on_tail_result(
@@ -297,8 +328,8 @@ class CameraNode(ManagedNode):
             message.codec, from_tensors(message.outputs), from_message(EdgeTimes, message))
         if fault:
             self.log_throttled(
-                'answer', f'the edge (model {message.fingerprint[:12]}) did not run split {message.split_index} of '
-                f'model {self.split.fingerprint[:12]}: {fault}', error=True)
+                'answer', f'edge {message.edge[:100]!r} (model {message.fingerprint[:12]}) did not run split '
+                f'{message.split_index} of model {self.split.fingerprint[:12]}: {fault}', error=True)
 
     # ---- what the robot asks of the world (runtime.robot.CameraIO); called from its threads -------------------------
 
@@ -328,8 +359,12 @@ class CameraNode(ManagedNode):
             tensors=to_tensors(payload),
             # An audit counts the objects from MIN_SCORE on, whatever the prediction shows.
             min_score=min(frame.image[0].min_score, MIN_SCORE) if self._model.task == 'detection' else -1.0)
-        self._lead.publish(to_message(msg.Probe, frame, is_lead=True))
-        self._activation.publish(activation)
+        publishers = self.to_edges.get(frame.edge)
+        if publishers is None:
+            raise DynsplitError(f'there is no topic to edge {frame.edge[:100]!r}')
+        to_edge, lead = publishers
+        lead.publish(to_message(msg.Probe, frame, is_lead=True))
+        to_edge.publish(activation)
 
     def deliver(self, frame: FrameRecord, outputs: Outputs) -> None:
         """Publish the prediction of each image."""

@@ -34,14 +34,14 @@ from dynsplit_ros.policies.senders import Senders
 from dynsplit_ros.protocol import Side
 from dynsplit_ros.runtime.edge import Edge
 from dynsplit_ros.tasks import condensed
+from dynsplit_ros.text import printable
 
 #: How often the graph is searched for robots that came or left, and after how long one that is not found has left: a
 #: robot whose link flickers keeps its topics.
 DISCOVERY_PERIOD_S = 0.1
 ABSENCE_S = 1.5
-ACTIVATION_TYPE = 'dynsplit_ros/msg/Activation'
 #: The topics of a robot that the edge subscribes to or publishes on.
-ROBOT_TOPICS = (topics.ACTIVATION, topics.PROBE, topics.SPLIT, topics.ACKNOWLEDGEMENT, topics.TAIL_RESULT,
+ROBOT_TOPICS = (topics.ACTIVATION, topics.PROBE, topics.EDGE_SPLIT, topics.ACKNOWLEDGEMENT, topics.TAIL_RESULT,
                 topics.EDGE_LOAD, topics.EDGE_PROFILE)
 
 
@@ -56,7 +56,7 @@ class RobotLink:
         self._node = node
 
         def name(topic: topics.Topic) -> str:
-            return f'{namespace.rstrip("/")}/{topic.name}'
+            return topic.name_in(namespace, node.edge.name)
 
         self.acknowledgement = topics.ACKNOWLEDGEMENT.publisher(node, name(topics.ACKNOWLEDGEMENT))
         self.tail_result = node.downlink.publisher(topics.TAIL_RESULT, name(topics.TAIL_RESULT))
@@ -66,11 +66,13 @@ class RobotLink:
         self._subscriptions = [
             topics.ACTIVATION.subscription(node, self._on_activation, name(topics.ACTIVATION)),
             topics.PROBE.subscription(node, self._on_probe, name(topics.PROBE)),
-            topics.SPLIT.subscription(node, self._on_split, name(topics.SPLIT)),
+            topics.EDGE_SPLIT.subscription(node, self._on_split, name(topics.EDGE_SPLIT)),
         ]
 
     def _on_activation(self, message: msg.Activation) -> None:
         arrived_s = time.monotonic()
+        if message.edge not in ('', self._node.edge.name):  # another edge's name can have the same token
+            return
         self.senders.on_camera(message.session, arrived_s)
         self._node.edge.submit(EdgeFrame(
             robot=self.namespace,
@@ -82,6 +84,9 @@ class RobotLink:
             payload=from_tensors(message.tensors)))
 
     def _on_split(self, message: msg.SplitDecision) -> None:
+        if message.edge != self._node.edge.name:
+            self._node.edge.on_split_elsewhere(self.namespace)
+            return
         try:
             self._node.edge.on_split(self.namespace, message.fingerprint, message.split_index, message.codec)
         except DynsplitError as error:
@@ -123,7 +128,7 @@ class RobotLink:
 
 
 class EdgeNode(ManagedNode):
-    """Discovers robots by their activation topics and serves them with one model."""
+    """Discovers robots by their profiles and serves them with one model."""
 
     split: SplitModel
     edge: Edge | None = None
@@ -155,7 +160,7 @@ class EdgeNode(ManagedNode):
 
     def _name(self) -> str:
         """Return the name by which robots know this edge."""
-        return self.values.edge_name or f'{self.get_namespace()}/{socket.gethostname()}'.lstrip('/')
+        return printable(self.values.edge_name or f'{self.get_namespace()}/{socket.gethostname()}'.lstrip('/'))
 
     def profile_message(self) -> msg.Profile:
         """Return what robots need to know of this edge."""
@@ -189,36 +194,38 @@ class EdgeNode(ManagedNode):
         self.downlink = None
 
     def _discover(self) -> None:
-        suffix = '/' + topics.ACTIVATION.name
+        now_s = time.monotonic()
         self._unserved.clear()
-        for name, types in self.get_topic_names_and_types():
-            if not name.endswith(suffix) or ACTIVATION_TYPE not in types:
-                continue
-            namespace = name[:-len(suffix)] or '/'
-            link = self._links.get(namespace)
-            present = self.count_publishers(name) > 0
-            if link is None and present and not topics.have_valid_names(ROBOT_TOPICS, namespace):
+        for namespace in self._robots():
+            if (link := self._links.get(namespace)) is not None:
+                link.found_s = now_s
+            elif not topics.have_valid_names(ROBOT_TOPICS, namespace, self.edge.name):
                 self.log_throttled(
                     'names', f'the robot in namespace {namespace} is not served: ROS 2 refuses the name of one of its '
                     'topics, which may have 247 characters; start the robot in a shorter namespace')
-            elif link is None and present and len(self._links) >= self.values.max_robots:
+            elif len(self._links) >= self.values.max_robots:
                 self._unserved.add(namespace)
                 self.log_throttled(
                     'robots',
                     f'not serving the robot in namespace {namespace}: {len(self._links)} robots are served; '
                     'raise max_robots',
                 )
-            elif link is None and present:
+            else:
                 self._links[namespace] = RobotLink(self, namespace)
                 self.get_logger().info(f'serving the robot in namespace {namespace}')
-            elif link is not None and present:
-                link.found_s = time.monotonic()
-            elif link is not None and time.monotonic() - link.found_s > ABSENCE_S:
+        for namespace, link in list(self._links.items()):
+            if now_s - link.found_s > ABSENCE_S:
                 self.get_logger().info(f'the robot in namespace {namespace} left')
                 self.edge.forget(namespace)
                 self._links.pop(namespace).close()
-        for link in self._links.values():
-            link.announce()
+            else:
+                link.announce()
+
+    def _robots(self) -> list[str]:
+        """Return the namespaces in which a robot offers its profile."""
+        suffix = '/' + topics.ROBOT_PROFILE.name
+        return [name[:-len(suffix)] or '/' for name, types in self.get_topic_names_and_types()
+                if name.endswith(suffix) and topics.ROBOT_PROFILE.type_name in types and self.count_publishers(name)]
 
     def diagnose(self) -> tuple[bytes, str, dict[str, object]]:
         """Tell how busy the edge is, where each robot is split, and whom it refuses; a failing tail is an error."""

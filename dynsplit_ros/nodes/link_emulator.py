@@ -3,9 +3,10 @@
 """
 For demonstrations without root: stands between a robot and the edge as a link whose rate follows a script.
 
-The robot's nodes are remapped to topics whose names begin with ``emulated_``. Messages pass unread, one after the other
-at the script's rate and a fixed delay later, in each direction. What finds the queue full, or waits in it for more than
-two seconds, is lost, as in a modem. For measurements use the shaped network of the benchmarks instead.
+The robot's nodes are remapped to topics whose names begin with ``emulated_``. Messages pass one after the other at the
+script's rate and a fixed delay later, in each direction, and those of all edges share the link. What finds the queue
+full, or waits in it for more than two seconds, is lost, as in a modem. For measurements use the shaped network of the
+benchmarks instead.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ import time
 from types import SimpleNamespace
 
 from rclpy.publisher import Publisher
+from rclpy.serialization import deserialize_message
 from std_msgs.msg import Float64
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.base_node import BaseNode, run
 from dynsplit_ros.parameters import LINK_EMULATOR
+from dynsplit_ros.protocol import edge_token, MOST_EDGES
+from dynsplit_ros.text import printable
 
 UP = (topics.ACTIVATION, topics.PROBE)
 DOWN = (topics.TAIL_RESULT, topics.ACKNOWLEDGEMENT, topics.EDGE_LOAD, topics.EDGE_PROFILE)
@@ -38,8 +42,8 @@ def near(topic: topics.Topic) -> str:
     return f'emulated_{topic.name}'
 
 
-#: What the robot's nodes are started with.
-REMAPPINGS = tuple((topic.name, near(topic)) for topic in UP + DOWN)
+#: What the robot's nodes are started with. Edges find a robot by its profile, which they do not read.
+REMAPPINGS = tuple((topic.name, near(topic)) for topic in (*UP, *DOWN, topics.ROBOT_PROFILE))
 #: Longest wait in the queue, in seconds.
 MAX_WAIT_S = 2.0
 
@@ -122,15 +126,13 @@ class LinkEmulator(BaseNode):
         self.on_change(values)
         self._ends_s = list(accumulate(values.durations_s))
         self._started_s = math.inf  # the script begins with the first activation, when all nodes have found each other
-        self._pipes = []
-        for forwarded, is_up in ((UP, True), (DOWN, False)):
-            pipe = Pipe(self._rate_at, values.delay_s, values.queue_bytes)
-            self._pipes.append(pipe)
-            for topic in forwarded:
-                publisher = topic.publisher(self, topic.name if is_up else near(topic))
-                topic.subscription(
-                    self, partial(self._forward, pipe, topic, publisher), near(topic) if is_up else topic.name,
-                    raw=True)
+        self._up, self._down = (Pipe(self._rate_at, values.delay_s, values.queue_bytes) for _ in range(2))
+        self._edges: set[str] = set()
+        for topic in DOWN:
+            publisher = topic.publisher(self, near(topic))
+            forward = self._forward_profile if topic is topics.EDGE_PROFILE else self._down.put
+            topic.subscription(self, partial(_forward, forward, publisher), topic.name, raw=True)
+        topics.ROBOT_PROFILE.publisher(self)  # by which edges find the robot
         self._rate = self.create_publisher(Float64, 'emulated_rate_bps', 10)
         self.every(0.05, lambda: self._rate.publish(Float64(data=self._rate_at(time.monotonic())[0])))
 
@@ -141,10 +143,22 @@ class LinkEmulator(BaseNode):
                                 f'{len(values.durations_s)}; give each step a rate and a duration, and at least one '
                                 'step')
 
-    def _forward(self, pipe: Pipe, topic: topics.Topic, publisher: Publisher, data: bytes) -> None:
-        if topic is topics.ACTIVATION and self._started_s == math.inf:
+    def _forward_profile(self, data: bytes, publisher: Publisher) -> None:
+        """Forward the profile of an edge, after the topics to this edge are there."""
+        edge = printable(deserialize_message(data, topics.EDGE_PROFILE.type).edge)
+        if edge not in self._edges and len(self._edges) < MOST_EDGES:
+            self._edges.add(edge)
+            for topic in UP:
+                token = edge_token(edge)
+                to_edge = topic.publisher(self, f'{topic.name}/{token}')
+                forward = partial(_forward, self._forward_up, to_edge)
+                topic.subscription(self, forward, f'{near(topic)}/{token}', raw=True)
+        self._down.put(data, publisher)
+
+    def _forward_up(self, data: bytes, publisher: Publisher) -> None:
+        if publisher.msg_type is topics.ACTIVATION.type and self._started_s == math.inf:
             self._started_s = time.monotonic()
-        pipe.put(data, publisher)
+        self._up.put(data, publisher)
 
     def _rate_at(self, now_s: float) -> tuple[float, float]:
         """Return the rate in bit/s at an instant and until when it holds, as far as is known."""
@@ -160,8 +174,12 @@ class LinkEmulator(BaseNode):
 
     def close(self) -> None:
         """End the pipes' threads."""
-        for pipe in self._pipes:
-            pipe.close()
+        self._up.close()
+        self._down.close()
+
+
+def _forward(forward: Callable[[bytes, Publisher], None], publisher: Publisher, data: bytes) -> None:
+    forward(data, publisher)
 
 
 def main(args: list[str] | None = None) -> int:

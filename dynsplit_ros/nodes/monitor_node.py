@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import array
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 import math
 import secrets
 import sys
@@ -13,13 +13,14 @@ import time
 from types import SimpleNamespace
 
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.publisher import Publisher
 from std_msgs.msg import Header
 
 from dynsplit_ros import msg
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.link import Probe
 from dynsplit_ros.estimators.load import LoadReport
-from dynsplit_ros.messages.decisions import to_decision
+from dynsplit_ros.messages.decisions import to_decision, to_edge_decision
 from dynsplit_ros.messages.fields import from_message, to_message
 from dynsplit_ros.messages.timing import from_profile, from_timing, in_words
 from dynsplit_ros.nodes import topics
@@ -30,8 +31,9 @@ from dynsplit_ros.planner import ALL_CODECS
 from dynsplit_ros.policies.monitor import Announce, MonitorPolicy, SendProbe, TICK_S, WakeAt
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import Outcome, SplitDecision
+from dynsplit_ros.policies.senders import Sessions
 from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
-from dynsplit_ros.protocol import inexactness, Side
+from dynsplit_ros.protocol import inexactness, MOST_EDGES, Side
 from dynsplit_ros.text import printable
 
 LINK_STATE_PERIOD_S = 0.1
@@ -42,21 +44,44 @@ SILENT = 'the edge is silent'
 MOST_CODEC_CHARACTERS = 60
 
 
+@dataclass
+class ListedEdge:
+    """What an edge has told of itself, and why the robot does not use it (empty: it does)."""
+
+    profile: Profile
+    side: Side
+    why_not: str = ''
+    sessions: Sessions = field(default_factory=Sessions)
+
+    def is_same(self, profile: Profile, side: Side) -> bool:
+        """Whether a profile tells nothing new but, perhaps, a restart."""
+        return self.profile == profile and replace(self.side, edge_session=side.edge_session) == side
+
+
+@dataclass(frozen=True)
+class ToEdge:
+    """The publishers of probes, of their leads, and of the split, to one edge."""
+
+    probe: Publisher
+    lead: Publisher
+    split: Publisher
+
+
 class MonitorNode(ManagedNode):
-    """Feeds the monitor with what robot and edge say, and publishes its decisions."""
+    """Feeds the monitor with what robot and edges say, and publishes its decisions."""
 
     _monitor: MonitorPolicy | None = None
-    _alone = ''  # why there is no monitor though both profiles are there
+    _alone = ''  # why there is no monitor though the profiles of robot and edge are there
 
     def __init__(self) -> None:
         super().__init__('monitor_node', MONITOR)
         self._settings = settings_of(self.values)
-        self._profiles: dict[str, Profile] = {}
-        self._sides: dict[str, Side] = {}
-        self._inexact = ''  # why predictions may differ from the whole model's in the last bits
+        self._robot: tuple[Profile, Side] | None = None
+        self._edges: dict[str, ListedEdge] = {}
+        self._to_edges: dict[str, ToEdge] = {}
 
     def activate(self) -> None:
-        """Listen, and decide once both profiles are there; the latest of each is sent again."""
+        """Listen, and decide once the profiles of robot and edge are there; the latest of each is sent again."""
         self._session = secrets.randbits(63) | 1
         # A camera that restarts counts its frames from 1 again; the monitor's numbers go on from where they were.
         self._camera_session = 0
@@ -65,71 +90,141 @@ class MonitorNode(ManagedNode):
         self._fallbacks = 0
         self._ignored = 0
         self._decisions = 0
+        self._told = '', (0, '')  # edge and choice that the edges know of
 
         self._split = topics.SPLIT.publisher(self)
         self._link_state = topics.LINK_STATE.publisher(self)
         self._agreement = topics.AGREEMENT.publisher(self)
-        self._probe = topics.PROBE.publisher(self)
-        self._lead = topics.PROBE.publisher(self)  # DDS joins small messages of one publisher in one datagram
-        topics.ROBOT_PROFILE.subscription(self, lambda message: self._on_profile('robot', message))
-        topics.EDGE_PROFILE.subscription(self, lambda message: self._on_profile('edge', message))
+        topics.ROBOT_PROFILE.subscription(self, self._on_robot_profile)
+        topics.EDGE_PROFILE.subscription(self, self._on_edge_profile)
         topics.FRAME_TIMING.subscription(self, self._on_frame_timing)
         topics.AUDIT.subscription(self, self._on_audit)
         topics.ACKNOWLEDGEMENT.subscription(self, self._on_acknowledgement)
         topics.EDGE_LOAD.subscription(self, self._on_edge_load)
         self._timer = self.every(TICK_S, self._act)
         self.every(LINK_STATE_PERIOD_S, self._publish_link_state)
+        self.every(1.0, self._look_for_twins)
         self.get_logger().info('waiting for the profiles of robot and edge')
 
     def deactivate(self, within_s: float) -> None:
         """Stop deciding: the camera keeps the last decision while the edge answers, then runs the whole network."""
-        self._monitor = None
-        self._profiles.clear()
+        self._monitor = self._robot = None
+        self._edges.clear()
+        self._to_edges.clear()
 
-    # ---- what comes in -------------------------------------------------------------------------------------------
+    # ---- profiles ------------------------------------------------------------------------------------------------
 
-    def _on_profile(self, side: str, message: msg.Profile) -> None:
+    def _on_robot_profile(self, message: msg.Profile) -> None:
         try:
-            profile, sender = from_profile(message, f"the {side}'s profile")
-            known = self._profiles.get(side), self._sides.get(side)
-            self._profiles[side], self._sides[side] = profile, sender
-            if self._monitor is not None and known == (profile, replace(sender, edge_session=known[1].edge_session)):
-                return  # it came again, as from an edge that was restarted: what is believed still holds
-            self._start()
+            robot = from_profile(message, "the robot's profile")
         except DynsplitError as error:
-            self.log_throttled(f'{side} profile', str(error), error=True)
+            self.log_throttled('robot profile', str(error), error=True)
+            return
+        if robot == self._robot:
+            return
+        self._robot, self._monitor = robot, None
+        for name in self._edges:
+            self._admit(name)
+        self._stay_local()
 
-    def _start(self) -> None:
-        """Make the monitor when both profiles are there, or again when one of them is another."""
-        if len(self._profiles) < 2:
-            return
-        self._monitor, robot = None, self._profiles['robot']
+    def _on_edge_profile(self, message: msg.Profile) -> None:
         try:
-            self._monitor = self._make(self._settings)
+            profile, side = from_profile(message, "the edge's profile")
         except DynsplitError as error:
-            # The robot runs the whole network from now on, and the edge refuses payloads that are still on the link.
-            self._alone = str(error)
-            self.log_throttled('profiles', f'degraded to local inference: {error}', error=True)
-            self._publish_local(self._alone, robot)
+            self.log_throttled('edge profile', str(error), error=True)
             return
-        self._inexact = inexactness(self._sides['robot'], self._sides['edge'])
-        if self._inexact:
-            self.get_logger().warning(self._inexact)
+        known = self._edges.get(side.edge)
+        if known is not None and known.is_same(profile, side):
+            known.side = side
+            return  # it came again, as from an edge that was restarted: what is believed still holds
+        if known is None and len(self._edges) >= MOST_EDGES and not self._forget_one():
+            self.log_throttled('edges', f'edge {side.edge[:100]!r} is not used: the robot knows {MOST_EDGES} others; '
+                               'run fewer edges in one domain')
+            return
+        sessions = known.sessions if known is not None else Sessions()
+        self._edges[side.edge] = ListedEdge(profile, side, sessions=sessions)
+        self._admit(side.edge)
+        self._stay_local()
+
+    def _forget_one(self) -> bool:
+        """Forget an edge that is not used or silent to make room; return whether there is one."""
+        known = self._monitor.edges if self._monitor is not None else {}
+        for name in self._edges:
+            if name not in known or not known[name].link.alive and len(known) > 1:
+                self._drop(name)
+                del self._edges[name]
+                return True
+        return False
+
+    def _admit(self, name: str) -> None:
+        """Let the monitor use an edge, or note why it may not."""
+        if self._robot is None:
+            return
+        edge, (robot, robot_side) = self._edges[name], self._robot
+        try:
+            profile = self._merged(edge)
+            if name not in self._to_edges:
+                self._to_edges[name] = ToEdge(*(
+                    topic.publisher(self, topic.name_to(name, self))
+                    # DDS joins small messages of one publisher in one datagram: a lead has a publisher of its own.
+                    for topic in (topics.PROBE, topics.PROBE, topics.EDGE_SPLIT)))
+            if self._monitor is None:
+                self._monitor = MonitorPolicy(profile, self._settle(self._settings, profile), name)
+            else:
+                self._monitor.set_edge(name, profile)
+        except DynsplitError as error:
+            edge.why_not = str(error)
+            self._drop(name)
+            self.log_throttled(f'edge {name}', f'edge {name[:100]!r} is not used: {error}', error=True)
+            return
+        edge.why_not = ''
+        if differs := inexactness(robot_side, edge.side):
+            self.get_logger().warning(differs)
         self.get_logger().info(f'deciding for {robot.model} ({robot.fingerprint[:12]}), splits 0 to '
-                               f'{robot.local_index}, with edge {self._monitor.edge!r}')
+                               f'{robot.local_index}, with edge {name!r}')
 
-    def _make(self, settings: MonitorSettings) -> MonitorPolicy:
-        robot, edge = self._profiles['robot'], self._profiles['edge']
-        if robot.fingerprint != edge.fingerprint:
+    def _drop(self, name: str) -> None:
+        """Have the monitor use an edge no more."""
+        if self._monitor is not None and name in self._monitor.edges:
+            if len(self._monitor.edges) > 1:
+                self._monitor.forget_edge(name)
+            else:
+                self._monitor = None
+        for publisher in vars(self._to_edges.pop(name)).values() if name in self._to_edges else ():
+            self.forget(publisher.topic_name)
+            self.destroy_publisher(publisher)
+
+    def _stay_local(self) -> None:
+        """Have the robot run the whole network if its profile is there and it may use no edge that is known."""
+        if self._monitor is not None or self._robot is None or not self._edges:
+            return
+        # The edge refuses payloads that are still on the link.
+        self._alone = next(iter(self._edges.values())).why_not
+        self.log_throttled('profiles', f'degraded to local inference: {self._alone}', error=True)
+        self._publish_local(self._alone, self._robot[0])
+
+    def _merged(self, edge: ListedEdge) -> SystemProfile:
+        """Return the profile of the robot with an edge; raise DynsplitError where they cannot work together."""
+        robot, side = self._robot
+        if edge.sessions.are_two(time.monotonic()):
+            raise DynsplitError(f'two edges have the name {edge.side.edge!r}; start each with a name of its own '
+                                '(parameter edge_name)')
+        if robot.fingerprint != edge.profile.fingerprint:
             raise DynsplitError(f'the robot runs {robot.model!r} ({robot.fingerprint[:12]}), but the edge runs '
-                                f'{edge.model!r} ({edge.fingerprint[:12]}); run the same model, weights and input '
-                                'size on both')
-        images, most = self._sides['robot'].images, self._sides['edge'].images
-        if images > most:
-            raise DynsplitError(f'the frames have {images} images, but the edge takes {most}; start the edge with the '
-                                f'parameter batch: {images}')
-        profile = merge(robot, edge)
-        return MonitorPolicy(profile, self._settle(settings, profile), self._sides['edge'].edge)
+                                f'{edge.profile.model!r} ({edge.profile.fingerprint[:12]}); run the same model, '
+                                'weights and input size on both')
+        if side.images > edge.side.images:
+            raise DynsplitError(f'the frames have {side.images} images, but the edge takes {edge.side.images}; start '
+                                f'the edge with the parameter batch: {side.images}')
+        return merge(robot, edge.profile)
+
+    def _look_for_twins(self) -> None:
+        """Stop using an edge whose name another edge has, too; use it again when there is one."""
+        now_s = time.monotonic()
+        for name, edge in self._edges.items():
+            if edge.sessions.are_two(now_s) != edge.why_not.startswith('two edges'):
+                self._admit(name)
+        self._stay_local()
 
     def _settle(self, settings: MonitorSettings, profile: SystemProfile) -> MonitorSettings:
         known = sorted({codec for cut in profile.cuts for codec in cut.codecs})
@@ -137,7 +232,9 @@ class MonitorNode(ManagedNode):
         if unknown:
             raise DynsplitError(f"parameter 'codecs' names {', '.join(map(repr, unknown))}, but the profiles have "
                                 f'{", ".join(known)}; name one of these, or profile both machines with it')
-        return replace(settings, batch=self._sides['robot'].images)
+        return replace(settings, batch=self._robot[1].images)
+
+    # ---- what comes in -------------------------------------------------------------------------------------------
 
     def _on_frame_timing(self, message: msg.FrameTiming) -> None:
         try:
@@ -155,7 +252,7 @@ class MonitorNode(ManagedNode):
         number = self._frame_offset + timing.sequence
         if timing.outcome is Outcome.SENT:
             self._monitor.on_sent(number, timing.sent_s, timing.split_index, timing.codec, timing.payload_bytes,
-                                  timing.send_s)
+                                  timing.send_s, timing.edge)
         else:
             self._fallbacks += timing.outcome is Outcome.FELL_BACK
             self._monitor.on_frame(replace(timing, sequence=number))
@@ -182,23 +279,26 @@ class MonitorNode(ManagedNode):
             self.senders.on_monitor(message.session, time.monotonic())
         if self._monitor is None or not self._is_ours(message.fingerprint):
             return
-        now_s = time.monotonic()
+        now_s, edge = time.monotonic(), printable(message.edge)
         if message.kind == msg.Acknowledgement.PROBE:
             if message.session == self._session:
-                self._monitor.on_probe_answer(message.sequence, now_s, message.held_s, message.dispersion_s)
+                self._monitor.on_probe_answer(message.sequence, now_s, message.held_s, message.dispersion_s, edge)
         elif message.session == self._camera_session:
-            self._monitor.on_acknowledgement(self._frame_offset + message.sequence, now_s, message.dispersion_s)
+            self._monitor.on_acknowledgement(self._frame_offset + message.sequence, now_s, message.dispersion_s, edge)
         self._act()
 
     def _on_edge_load(self, message: msg.EdgeLoad) -> None:
+        report, now_s = from_message(LoadReport, message), time.monotonic()
+        if report.edge in self._edges:
+            self._edges[report.edge].sessions.on_heard(report.edge_session, now_s)
         if self._monitor is None or not self._is_ours(message.fingerprint):
             return
-        self._monitor.on_load(from_message(LoadReport, message), time.monotonic())
+        self._monitor.on_load(report, now_s)
         self._act()
 
     def _is_ours(self, fingerprint: str) -> bool:
         """Whether the edge that speaks serves the robot's model; one that does not counts as silent."""
-        ours = self._profiles['robot'].fingerprint == fingerprint
+        ours = self._robot[0].fingerprint == fingerprint
         self._ignored += not ours
         return ours
 
@@ -221,11 +321,12 @@ class MonitorNode(ManagedNode):
         lead, message = (to_message(msg.Probe, session=self._session, sequence=probe.id,
                                     padding=array.array('B', bytes(size))) for size in sizes)
         lead.is_lead = True
+        to_edge = self._to_edges[probe.edge]
         began_s = time.monotonic()
         if probe.lead_bytes:
-            self._lead.publish(lead)
-        self._probe.publish(message)
-        self._monitor.on_probe_sent(probe.id, time.monotonic() - began_s)
+            to_edge.lead.publish(lead)
+        to_edge.probe.publish(message)
+        self._monitor.on_probe_sent(probe.id, time.monotonic() - began_s, probe.edge)
 
     def _announce(self, decision: SplitDecision) -> None:
         if decision.changed:
@@ -235,7 +336,7 @@ class MonitorNode(ManagedNode):
             decision,
             last_frame_session=self._camera_session if known else 0,
             last_frame=decision.last_frame - self._frame_offset if known else 0,
-        ), self._profiles['robot'].fingerprint)
+        ), self._robot[0].fingerprint)
 
     def _publish_local(self, reason: str, robot: Profile) -> None:
         local = robot.cuts[robot.local_index]
@@ -247,7 +348,11 @@ class MonitorNode(ManagedNode):
     def _publish(self, decision: SplitDecision, fingerprint: str) -> None:
         """Publish a decision under the next number; numbers go on when another profile begins another monitor."""
         self._decisions += 1
-        self._split.publish(to_decision(replace(decision, sequence=self._decisions), self._header(), fingerprint))
+        decision = replace(decision, sequence=self._decisions)
+        self._split.publish(to_decision(decision, self._header(), fingerprint))
+        before, self._told = self._told, (decision.edge, decision.choice)
+        for edge in {before[0], decision.edge} & set(self._to_edges) if before != self._told else ():
+            self._to_edges[edge].split.publish(to_edge_decision(decision, self._header(), fingerprint))
 
     def _publish_link_state(self) -> None:
         if self._monitor is None:
@@ -255,11 +360,22 @@ class MonitorNode(ManagedNode):
         link, load = self._monitor.link, self._monitor.load
         spread = math.exp(min(link.relative_uncertainty, 20.0))
         self._link_state.publish(to_message(
-            msg.LinkState, header=self._header(), edge=self._monitor.edge, alive=link.alive,
+            msg.LinkState, header=self._header(), edge=self._monitor.used.name, alive=link.alive,
             throughput_bps=link.throughput_bps, throughput_low_bps=link.throughput_bps / spread,
             throughput_high_bps=link.throughput_bps * spread, round_trip_s=link.rtt_s,
             silence_s=link.silence_s, edge_queueing_s=load.queueing_s, edge_slowdown=load.slowdown,
-            edge_utilisation=load.utilisation, probe_bytes_total=link.probe_bytes + link.heartbeat_bytes))
+            edge_utilisation=load.utilisation, probe_bytes_total=sum(
+                edge.link.probe_bytes + edge.link.heartbeat_bytes for edge in self._monitor.edges.values()),
+            edges=[self._state_of(name, edge) for name, edge in self._edges.items()]))
+
+    def _state_of(self, name: str, edge: ListedEdge) -> msg.EdgeState:
+        """Return the state of an edge; one that the robot may not use has no estimates."""
+        known = self._monitor.edges.get(name)
+        if known is None:
+            return to_message(msg.EdgeState, edge=name, reason=edge.why_not, slowdown=1.0, latency_s=math.inf)
+        link, load = self._monitor.link_of(known), self._monitor.load_of(known)
+        return to_message(msg.EdgeState, load, edge=name, usable=True, alive=link.alive, round_trip_s=link.rtt_s,
+                          throughput_bps=link.throughput_bps, latency_s=known.predicted_s)
 
     def _header(self) -> Header:
         return Header(stamp=self.get_clock().now().to_msg())
@@ -272,19 +388,22 @@ class MonitorNode(ManagedNode):
         if self._monitor is not None:
             self._monitor.reconfigure(self._settle(settings, self._monitor.profile))
         self._settings = settings
-        if self._monitor is None:
-            self._start()
+        for name, edge in self._edges.items():
+            if edge.why_not:
+                self._admit(name)
+        self._stay_local()
 
     def diagnose(self) -> tuple[bytes, str, dict[str, object]]:
         """Tell what is believed of link and edge, and whether the robot is on its own."""
         values: dict[str, object] = {'ignored_messages': self._ignored, 'fell_back': self._fallbacks}
+        values |= {f'state of edge {name}': self._in_words(name, edge) for name, edge in self._edges.items()}
         if self._monitor is None:
-            missing = [side for side in ('robot', 'edge') if side not in self._profiles]
+            missing = [side for side, known in (('robot', self._robot), ('edge', self._edges)) if not known]
             if missing:
                 return DiagnosticStatus.WARN, f'no profile of {" and ".join(missing)}', values
             return DiagnosticStatus.WARN, f'degraded to local inference: {self._alone}', values
         link, load, decision = self._monitor.link, self._monitor.load, self._monitor.decision
-        values |= {'edge': self._monitor.edge, 'frame_rate_hz': self._monitor.frame_rate_hz, **asdict(link),
+        values |= {'edge': self._monitor.used.name, 'frame_rate_hz': self._monitor.frame_rate_hz, **asdict(link),
                    **{f'edge_{name}': value for name, value in asdict(load).items()}}
         for choice in self._monitor.audits.choices:
             values[f'agreement of split {choice[0]} with {choice[1]}'] = str(self._monitor.audits.agreement(choice))
@@ -300,9 +419,18 @@ class MonitorNode(ManagedNode):
             return DiagnosticStatus.OK, 'no decision yet', values
         if removed:
             return DiagnosticStatus.WARN, removed[-1], values
-        if self._inexact:
-            return DiagnosticStatus.WARN, self._inexact, values
+        if differs := inexactness(self._robot[1], self._edges[self._monitor.used.name].side):
+            return DiagnosticStatus.WARN, differs, values
         return DiagnosticStatus.OK, f'split {in_words(decision)}', values
+
+
+    def _in_words(self, name: str, edge: ListedEdge) -> str:
+        """Return the state of an edge in a few words."""
+        if self._monitor is None or name not in self._monitor.edges:
+            return edge.why_not or 'waiting for the profile of the robot'
+        known = self._monitor.edges[name]
+        state = f'predicted {known.predicted_s * 1e3:.1f} ms' if known.link.alive else 'silent'
+        return f'in use, {state}' if known is self._monitor.used else state
 
 
 def settings_of(values: SimpleNamespace) -> MonitorSettings:

@@ -23,7 +23,7 @@ from sensor_msgs.msg import Image
 from dynsplit_ros import msg
 from dynsplit_ros.messages import fields
 from dynsplit_ros.messages.vision import vision
-from dynsplit_ros.protocol import check_version, VersionError
+from dynsplit_ros.protocol import check_version, edge_token, MOST_EDGES, VersionError
 
 
 def _qos(depth: int, *, reliable: bool = True, latched: bool = False) -> QoSProfile:
@@ -39,12 +39,24 @@ class Topic:
     A topic, relative to the robot's namespace; ``why`` is the reason for its quality of service.
 
     ``type`` is the class of the message, or its name if its package is not installed; the topic is then unavailable.
+    Of a topic ``per_edge`` there is one for each edge, so that its bytes travel to no other edge: the edge's token
+    follows the name.
     """
 
     name: str
     type: Any
     qos: QoSProfile
     why: str
+    per_edge: bool = False
+
+    def name_in(self, namespace: str, edge: str = '') -> str:
+        """Return the name of the topic in a robot's namespace; ``edge`` counts for a topic per edge."""
+        name = f'{namespace.rstrip("/")}/{self.name}'
+        return f'{name}/{edge_token(edge)}' if self.per_edge else name
+
+    def name_to(self, edge: str, node: Node) -> str:
+        """Return the name of the topic to one edge as the robot's node has it: remapping the topic's name applies."""
+        return f'{node.resolve_topic_name(self.name)}/{edge_token(edge)}'
 
     @property
     def type_name(self) -> str:
@@ -85,15 +97,15 @@ class Topic:
         return subscription
 
 
-def have_valid_names(topics: Iterable[Topic], namespace: str) -> bool:
+def have_valid_names(topics: Iterable[Topic], namespace: str, edge: str = '') -> bool:
     """
-    Return whether ROS 2 accepts the names that topics have in a namespace.
+    Return whether ROS 2 accepts the names that topics have in a namespace, those per edge for this edge.
 
     The namespace may be a peer's: one topic's name may be valid there while the name of another topic is too long.
     """
     try:
         for topic in topics:
-            validate_full_topic_name(f'{namespace.rstrip("/")}/{topic.name}')
+            validate_full_topic_name(topic.name_in(namespace, edge))
     except NameValidationException:
         return False
     return True
@@ -138,22 +150,26 @@ def _vision(name: str) -> Any:
 
 ACTIVATION = Topic('activation', msg.Activation, _qos(1),
                    'DDS must resend a lost fragment, but only of the newest payload: depth 1 ends the resending of a '
-                   'payload that the robot has given up.')
+                   'payload that the robot has given up.', per_edge=True)
 TAIL_RESULT = Topic('tail_result', msg.TailResult, _qos(8),
                     'The robot needs every answer; a few can be on the link at once.')
 ACKNOWLEDGEMENT = Topic('acknowledgement', msg.Acknowledgement, _qos(16),
                         'A lost acknowledgement would delay the next payload.')
 PROBE = Topic('probe', msg.Probe, _qos(2, reliable=False),
-              'A resent probe measures nothing; depth 2 holds a probe and its lead.')
-EDGE_LOAD = Topic('edge_load', msg.EdgeLoad, _qos(1, reliable=False),
-                  'The next report comes soon; a resent old one would mislead.')
-EDGE_PROFILE = Topic('edge_profile', msg.Profile, _qos(1, latched=True), 'Published once; late joiners need it.')
+              'A resent probe measures nothing; depth 2 holds a probe and its lead.', per_edge=True)
+EDGE_LOAD = Topic('edge_load', msg.EdgeLoad, _qos(MOST_EDGES, reliable=False),
+                  'The next report comes soon; a resent old one would mislead. The depth holds a report of each edge.')
+EDGE_PROFILE = Topic('edge_profile', msg.Profile, _qos(MOST_EDGES, latched=True),
+                     'Each edge publishes it once; late joiners need it. The depth holds the profile of each edge.')
 ROBOT_PROFILE = Topic('robot_profile', msg.Profile, _qos(1, latched=True), 'Published once; late joiners need it.')
 FRAME_TIMING = Topic('frame_timing', msg.FrameTiming, _qos(50), 'The estimators need every frame, bursts included.')
 AUDIT = Topic('audit', msg.Audit, _qos(10), 'Every audit counts in the running agreement.')
 AGREEMENT = Topic('agreement', msg.Agreement, _qos(10, latched=True),
                   'Late joiners need the latest agreement of each choice, and which are taken out.')
 SPLIT = Topic('split', msg.SplitDecision, _qos(1, latched=True), 'Late joiners need the current decision.')
+EDGE_SPLIT = Topic('edge_split', msg.SplitDecision, _qos(1, latched=True),
+                   'An edge that restarts needs the current decision. It has no candidates, because it crosses the '
+                   'link, and goes only to the edge in use and to the one that was in use before.', per_edge=True)
 LINK_STATE = Topic('link_state', msg.LinkState, _qos(1), 'Only the newest estimate matters.')
 PREDICTION = Topic('prediction', msg.Prediction, _qos(10), 'Consumers want every prediction.')
 LABEL_IMAGE = Topic('label_image', Image, _qos(5),

@@ -4,9 +4,10 @@
 
 from dynsplit_ros.planner.choices import codecs_to_choose_from
 from dynsplit_ros.planner.constraints import ALL_CODECS, PlannerConstraints
+from dynsplit_ros.planner.hysteresis import EdgeHysteresis
 from dynsplit_ros.planner.latency import SystemEstimate
 from dynsplit_ros.planner.planner import Candidate, Plan, Planner
 from dynsplit_ros.planner.turns import STEADY
 
-__all__ = ['ALL_CODECS', 'Candidate', 'codecs_to_choose_from', 'Plan', 'Planner', 'PlannerConstraints', 'STEADY',
-           'SystemEstimate']
+__all__ = ['ALL_CODECS', 'Candidate', 'codecs_to_choose_from', 'EdgeHysteresis', 'Plan', 'Planner',
+           'PlannerConstraints', 'STEADY', 'SystemEstimate']

@@ -1,9 +1,11 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Hysteresis: when another choice replaces the one in force."""
+"""Hysteresis: when another choice, or another edge, replaces the one in force."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 import math
 
 from dynsplit_ros.planner.choices import Array, Choices
@@ -28,24 +30,95 @@ _MISSED_LATENCIES = 2.0
 _LONGEST_LOOK_S = 1.0
 
 
-class Hysteresis:
+class MissedGains:
     """
-    Keeps the choice in force until another one gains more than the uncertainty of the gain, or missed gains add up.
+    The sum of the gains that the choice in force missed so far: ``total_s`` in seconds.
 
-    ``missed_s`` is the sum of the gains missed so far (s), ``looked_s`` when the choices were last compared.
+    ``looked_s`` is when the choices were last compared.
     """
+
+    def __init__(self) -> None:
+        self.total_s = 0.0
+        self.looked_s = 0.0
+
+    def confirm(self, now_s: float) -> None:
+        """Note that the choice in force is the best at ``now_s``: nothing is missed by it."""
+        self.total_s, self.looked_s = 0.0, now_s
+
+    def add(self, net_gain_s: float, frame_rate_hz: float, now_s: float) -> None:
+        """Add the net gain that each frame since the last comparison missed."""
+        frames = frame_rate_hz * min(_LONGEST_LOOK_S, now_s - self.looked_s)
+        self.total_s = max(0.0, self.total_s + frames * net_gain_s)
+        self.looked_s = now_s
+
+    def overrule(self, score_s: float) -> bool:
+        """Whether the missed gains overrule the deviation of the gain, where the choice in force has this score."""
+        return self.total_s >= _MISSED_LATENCIES * score_s
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """
+    The best that one edge promises: its score, and how well that is known (all in seconds).
+
+    ``edge_spread_s`` is the standard deviation of the score that follows from the link to the edge and from the edge.
+    The robot's part ``robot_s`` has the relative standard deviation ``robot_spread``; it is the same robot for all
+    edges.
+    """
+
+    score_s: float
+    edge_spread_s: float
+    robot_s: float
+    robot_spread: float
+
+
+class EdgeHysteresis:
+    """Keeps the edge in use by the same rules as :class:`Hysteresis` keeps a choice."""
+
+    def __init__(self) -> None:
+        self._missed = MissedGains()
+        #: Whether no other edge was the best when the edges were last compared.
+        self.is_settled = True
+
+    def confirm(self, now_s: float) -> None:
+        """Note that the edge in use is the best at ``now_s``, or is used from now on."""
+        self._missed.confirm(now_s)
+        self.is_settled = True
+
+    def choose(
+        self, current: str, prospects: Mapping[str, Prospect], constraints: PlannerConstraints, now_s: float
+    ) -> tuple[str, float]:
+        """Return the edge to use from now on, and what a change to it gains in seconds."""
+        best = min(prospects, key=lambda edge: (prospects[edge].score_s, edge != current))
+        before, after = prospects[current], prospects[best]
+        if best == current:
+            self.confirm(now_s)
+            return current, 0.0
+        gain_s = before.score_s - after.score_s
+        cost_s = constraints.switching_cost * before.score_s
+        spread_s = math.hypot(before.edge_spread_s, after.edge_spread_s,
+                              max(before.robot_spread, after.robot_spread) * (before.robot_s - after.robot_s))
+        self._missed.add(gain_s - cost_s, constraints.frame_rate_hz, now_s)
+        if gain_s <= cost_s + constraints.confidence * spread_s and not self._missed.overrule(before.score_s):
+            self.is_settled = False
+            return current, 0.0
+        self.confirm(now_s)
+        return best, gain_s
+
+
+class Hysteresis:
+    """Keeps the choice in force until another one gains more than the gain's uncertainty, or missed gains add up."""
 
     def __init__(self, choices: Choices, constraints: PlannerConstraints) -> None:
         self._choices = choices
         self.constraints = constraints
         self.current: int | None = None
-        self.missed_s = 0.0
-        self.looked_s = 0.0
+        self.missed = MissedGains()
         self._bit_s = math.inf  # median time of a bit when the choice in force was last the best
 
     def confirm(self, now_s: float) -> None:
         """Note that the choice in force is the best at ``now_s``: nothing is missed by it."""
-        self.missed_s, self.looked_s = 0.0, now_s
+        self.missed.confirm(now_s)
 
     def choose(
         self, best: int, score: Array, prediction: Prediction, estimate: SystemEstimate
@@ -62,31 +135,38 @@ class Hysteresis:
             gain_s = float(score[current] - score[best])
             cost_s = self.constraints.switching_cost * float(score[current])
             needed_s = cost_s + self.constraints.confidence * self._gain_spread_s(best, current, prediction, estimate)
-            self._miss(gain_s - cost_s, estimate.now_s)
-            if gain_s <= needed_s and self.missed_s < _MISSED_LATENCIES * float(score[current]):
+            self.missed.add(gain_s - cost_s, self.constraints.frame_rate_hz, estimate.now_s)
+            if gain_s <= needed_s and not self.missed.overrule(float(score[current])):
                 return current, False, (f'{self._choices.describe(best)} would gain {gain_s * 1e3:.1f} ms, but '
                                         f'{needed_s * 1e3:.1f} ms are needed to change')
             why = f'{gain_s * 1e3:.1f} ms less than {self._choices.describe(current)}'
         self._adopt(best, prediction, estimate)
-        return best, best != current, f'{self._choices.describe(best)}: {why}; {_conditions(estimate)}'
+        return best, best != current, f'{self._choices.describe(best)}: {why}; {conditions(estimate)}'
 
     def _adopt(self, choice: int, prediction: Prediction, estimate: SystemEstimate) -> None:
         self.current, self._bit_s = choice, prediction.bit_time.median_s
         self.confirm(estimate.now_s)
 
-    def _miss(self, net_gain_s: float, now_s: float) -> None:
-        """Add the net gain that each frame since the last comparison missed."""
-        frames = self.constraints.frame_rate_hz * min(_LONGEST_LOOK_S, now_s - self.looked_s)
-        self.missed_s = max(0.0, self.missed_s + frames * net_gain_s)
-        self.looked_s = now_s
+    def prospect(self, score_s: float, prediction: Prediction, estimate: SystemEstimate) -> Prospect:
+        """Return what the choice in force promises, for a comparison with other edges."""
+        rate_spread, robot_spread, edge_spread = self._spreads(prediction, estimate)
+        current = self.current
+        return Prospect(score_s, math.hypot(rate_spread * float(prediction.on_link_s[current]),
+                                            edge_spread * float(prediction.edge_s[current])),
+                        float(prediction.robot_s[current]), robot_spread)
 
-    def _gain_spread_s(self, best: int, current: int, prediction: Prediction, estimate: SystemEstimate) -> float:
-        """Return the standard deviation of the gain: its change per standard deviation of each estimate, in squares."""
+    def _spreads(self, prediction: Prediction, estimate: SystemEstimate) -> tuple[float, float, float]:
+        """Return the relative standard deviations of the link's rate, of the robot and of the edge."""
         bit_s = prediction.bit_time.median_s
         rate_changed = abs(math.log(bit_s / self._bit_s)) > _RATE_CHANGE
         rate_spread = 0.0 if rate_changed else min(estimate.rate_spread, _LINK_FLUCTUATION)
         robot_spread = min(estimate.robot_spread, _MACHINE_FLUCTUATION)
         edge_spread = min(estimate.edge_spread, _MACHINE_FLUCTUATION)
+        return rate_spread, robot_spread, edge_spread
+
+    def _gain_spread_s(self, best: int, current: int, prediction: Prediction, estimate: SystemEstimate) -> float:
+        """Return the standard deviation of the gain: its change per standard deviation of each estimate, in squares."""
+        rate_spread, robot_spread, edge_spread = self._spreads(prediction, estimate)
 
         def difference(stage_s: Array) -> float:
             return float(stage_s[current] - stage_s[best])
@@ -108,7 +188,7 @@ class Hysteresis:
         return f'{self._choices.describe(current)} is not allowed now'
 
 
-def _conditions(estimate: SystemEstimate) -> str:
+def conditions(estimate: SystemEstimate) -> str:
     """Return the conditions of a change in words."""
     rate_mbps = float(estimate.rates_bps[len(estimate.rates_bps) // 2]) / 1e6
     return (f'{rate_mbps:.3g} Mbit/s, round trip {estimate.rtt_s * 1e3:.1f} ms, edge queue '

@@ -10,7 +10,7 @@ import numpy as np
 
 from dynsplit_ros.planner.choices import Array, Choices, Flags
 from dynsplit_ros.planner.constraints import PlannerConstraints
-from dynsplit_ros.planner.hysteresis import Hysteresis
+from dynsplit_ros.planner.hysteresis import conditions, Hysteresis, Prospect
 from dynsplit_ros.planner.latency import LatencyModel, Prediction, SystemEstimate
 from dynsplit_ros.planner.timeout import answer_timeout_s
 from dynsplit_ros.planner.turns import local_if_wait_s, with_turns_s
@@ -59,7 +59,8 @@ class Plan:
 
     ``predicted_s`` is the expected latency of a frame from its image's arrival, ``answer_timeout_s`` the answer timeout
     after sending. An image that would wait longer than ``local_if_wait_s`` for link and edge is done by local inference
-    at once. ``settled`` says that no other choice was predicted to be better.
+    at once. ``settled`` says that no other choice was predicted to be better. ``words`` and ``conditions`` describe the
+    choice and the estimates that it rests on; ``prospect`` is what it promises, for a comparison with other edges.
     """
 
     split_index: int
@@ -71,6 +72,9 @@ class Plan:
     local_if_wait_s: float
     changed: bool
     settled: bool
+    words: str
+    conditions: str
+    prospect: Prospect
     _choices: Choices = field(repr=False)
     _prediction: Prediction = field(repr=False)
     _allowed: Flags = field(repr=False)
@@ -141,6 +145,9 @@ class Planner:
             local_if_wait_s=local_if_wait_s(choices, constraints, prediction, estimate, allowed, chosen, takes_turns),
             changed=changed,
             settled=chosen == best,
+            words=choices.describe(chosen),
+            conditions=conditions(estimate),
+            prospect=self.hysteresis.prospect(float(score[chosen]), prediction, estimate),
             _choices=choices,
             _prediction=prediction,
             _allowed=allowed,

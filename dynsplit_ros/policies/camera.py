@@ -200,6 +200,8 @@ class CameraPolicy:
       the robot. No new head starts meanwhile. An answer that comes before that is done is still taken. A frame whose
       timeout would pass during local inference of the next image is finished before that.
     - After a frame that the edge failed, frames are local until a decision takes that frame into account.
+    - A decision for another edge takes effect with the next payload, also with one that waits for the link: edges of
+      one model take each other's payloads. Only the edge that a payload was sent to can acknowledge or answer it.
     - A head that would take longer than the whole latency which a new decision promises is interrupted once, and
       started again with that decision.
     - Each accepted frame is delivered or dropped exactly once, in the order of the frames.
@@ -276,12 +278,12 @@ class CameraPolicy:
         """Whether the camera is stopped and has nothing left to do."""
         return self._stopped and self.idle
 
-    def awaited(self, session: int, sequence: int) -> FrameRecord | None:
-        """Return the frame that was sent and is not done, if there is one."""
+    def awaited(self, session: int, sequence: int, edge: str) -> FrameRecord | None:
+        """Return the frame that was sent to this edge and is not done, if there is one."""
         if session != self.session:
             return None
         frame = self._unanswered.get(sequence) or self._overdue.get(sequence)
-        return frame if frame is not None and not math.isnan(frame.sent_s) else None
+        return frame if frame is not None and frame.edge == edge and not math.isnan(frame.sent_s) else None
 
     # ---- images and decisions ------------------------------------------------------------------------------------
 
@@ -297,8 +299,8 @@ class CameraPolicy:
     def on_decision(self, decision: SplitDecision, now_s: float) -> list[Action]:
         """Follow a decision of the monitor from the next frame on."""
         self._decision = decision
-        if decision.degraded:
-            for frame in self._unanswered.values():
+        for frame in self._unanswered.values():
+            if decision.degraded or frame.edge in decision.silent_edges:
                 self._give_up(frame, 'the edge is silent', now_s)
         if self._stage is _Stage.RUNNING and self._is_overtaken(now_s):
             self._stage = _Stage.INTERRUPTING
@@ -368,7 +370,7 @@ class CameraPolicy:
         """Note that the payload is handed to the link, and report that unless the frame is already done."""
         frame, self._head = self._at_head(), None
         frame.send_s = now_s - frame.sent_s
-        if self.awaited(frame.session, frame.sequence) is frame:
+        if self.awaited(frame.session, frame.sequence, frame.edge) is frame:
             self._actions.append(Report(frame.snapshot()))
         return self._act(now_s)
 
@@ -382,12 +384,12 @@ class CameraPolicy:
 
     # ---- the edge ------------------------------------------------------------------------------------------------
 
-    def on_acknowledgement(self, session: int, sequence: int, now_s: float) -> list[Action]:
+    def on_acknowledgement(self, session: int, sequence: int, now_s: float, edge: str = '') -> list[Action]:
         """Note that a payload has arrived at the edge, so that the link is free for the next."""
-        frame = self.awaited(session, sequence)
+        frame = self.awaited(session, sequence, edge)
         if frame is not None and math.isnan(frame.acknowledged_s):
             frame.acknowledged_s = now_s
-            self._scheduler.on_acknowledged(frame.choice, now_s - frame.sent_s)
+            self._scheduler.on_acknowledged(frame.choice, now_s - frame.sent_s, frame.edge)
         return self._act(now_s)
 
     def on_answer(
@@ -404,9 +406,10 @@ class CameraPolicy:
         """
         Take the edge's answer, also while the robot is already finishing the frame.
 
-        A later one is counted; the monitor learns when it came. A frame that the edge refused is finished here.
+        A later one is counted; the monitor learns when it came. A frame that the edge refused is finished here. The
+        answer of an edge that the frame was not sent to is only counted.
         """
-        frame = self.awaited(session, sequence)
+        frame = self.awaited(session, sequence, times.edge)
         if frame is None:
             self._take_late_answer(session, sequence, status, answer_bytes, times, now_s)
         elif status is Status.OK:
@@ -540,7 +543,7 @@ class CameraPolicy:
             return None, True, now_s
         if latest.split_index == self._local_index or not self._unanswered:
             return latest, latest.split_index == self._local_index, now_s
-        send_s = self._scheduler.send_s(latest.choice, self._unanswered.values())
+        send_s = self._scheduler.send_s(latest.choice, self._unanswered.values(), latest.edge)
         start_s = self._scheduler.start_s(latest.choice, send_s)
         if start_s - now_s > latest.local_if_wait_s:
             return latest, True, now_s
@@ -590,8 +593,9 @@ class CameraPolicy:
         frame = self._head
         if frame is None or self._stage is not _Stage.WAITING_FOR_LINK:
             return
-        followed = self._followed
-        lost = followed is None or self._failed_since(followed)
+        followed, latest = self._followed, self._decision
+        lost = followed is None or self._failed_since(followed) or latest is not None and (
+            frame.edge in latest.silent_edges and latest.choice != frame.choice)
         if lost or self._stopped:
             self._head = None
             frame.link_wait_s = now_s - self._stage_s
@@ -599,9 +603,8 @@ class CameraPolicy:
             reason = 'the camera ends' if self._stopped else 'the link was lost'
             self._give_up(frame, f'{reason} before the payload was sent', now_s)
         elif not self.link_is_full:
-            latest = self._decision
-            if latest is not None and latest.choice == frame.choice:  # a newer timeout for the same choice
-                frame.answer_timeout_s = latest.answer_timeout_s
+            if latest is not None and latest.choice == frame.choice:
+                frame.edge, frame.answer_timeout_s = latest.edge, latest.answer_timeout_s
             frame.answer_timeout_s = min(frame.answer_timeout_s, MAX_ANSWER_TIMEOUT_S)
             frame.link_wait_s = now_s - self._stage_s
             frame.outcome, frame.sent_s = Outcome.SENT, now_s
@@ -686,8 +689,11 @@ class CameraPolicy:
         self, session: int, sequence: int, status: Status, answer_bytes: int, times: EdgeTimes, now_s: float
     ) -> None:
         self.counters.late_answers += 1
-        frame = self._fell_back.pop(sequence, None) if session == self.session else None
-        if frame is not None and status is Status.OK:
+        frame = self._fell_back.get(sequence) if session == self.session else None
+        if frame is not None and frame.edge == times.edge:
+            del self._fell_back[sequence]
+            if status is not Status.OK:
+                return
             _note_answer(frame, answer_bytes, times, now_s)
             frame.outcome = Outcome.LATE
             self._actions.append(Report(frame))
@@ -713,7 +719,6 @@ class CameraPolicy:
 
 def _note_answer(frame: FrameRecord, answer_bytes: int, times: EdgeTimes, now_s: float) -> None:
     frame.answered_s, frame.answer_bytes = now_s, answer_bytes
-    frame.edge = times.edge or frame.edge
     frame.batch, frame.held_s, frame.queueing_s = times.batch, times.held_s, times.queueing_s
     frame.decode_s, frame.tail_s = times.decode_s, times.tail_s
     frame.transfer_s = max(0.0, now_s - frame.sent_s - times.held_s)

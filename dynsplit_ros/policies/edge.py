@@ -238,6 +238,13 @@ class EdgePolicy:
             self._to_prepare.pop(robot, None)
         return self._act(now_s)
 
+    def on_decision_elsewhere(self, robot: str, now_s: float) -> list[Action]:
+        """Note that a robot announces a decision for another edge, or for none: no tail has to be prepared for it."""
+        self._to_prepare.pop(robot, None)
+        if (queue := self._robots.get(robot)) is not None:
+            queue.split = None
+        return self._act(now_s)
+
     def on_robot_left(self, robot: str, now_s: float) -> list[Action]:
         """Forget a robot that has left, and answer its waiting frames."""
         self._to_prepare.pop(robot, None)

@@ -1,7 +1,7 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-What the monitor does with each observation: estimates of link and edge, probes, and decisions. It has no clock.
+What the monitor does with each observation: estimates of links and edges, probes, and decisions. It has no clock.
 
 The node and the simulation pass observations to :class:`MonitorPolicy` (``on_...``). They call ``on_time`` after each
 observation and at the instant of the latest WakeAt, and carry out the actions that it returns, in their order.
@@ -9,22 +9,22 @@ observation and at the instant of the latest WakeAt, and carry out the actions t
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 import math
-from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dynsplit_ros.estimators.link import LinkEstimate, LinkEstimator, Probe
-from dynsplit_ros.estimators.load import LoadEstimate, LoadEstimator, LoadReport
-from dynsplit_ros.estimators.probing import LinkRules
+from dynsplit_ros.estimators.link import LinkEstimate, Probe
+from dynsplit_ros.estimators.load import LoadEstimate, LoadReport
 from dynsplit_ros.estimators.robot import ResidualEstimator, RobotEstimator
-from dynsplit_ros.planner import Plan, Planner, PlannerConstraints, STEADY, SystemEstimate
+from dynsplit_ros.planner import EdgeHysteresis, Plan, STEADY
 from dynsplit_ros.policies.audit import AuditLedger
+from dynsplit_ros.policies.known_edge import KnownEdge, make_planner
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
-from dynsplit_ros.policies.records import Choice, FrameRecord, Outcome, SplitDecision
-from dynsplit_ros.profile.profile import SystemCut, SystemProfile
+from dynsplit_ros.policies.records import FrameRecord, Outcome, SplitDecision
+from dynsplit_ros.profile.profile import SystemProfile
 
 #: Time between two looks for a probe or heartbeat to send, and for a silence of the edge, in seconds. Both are then
 #: late by this much at most; a shorter time costs processor time on the robot.
@@ -35,14 +35,14 @@ _FRAME_RATE_HZ = 10.0
 _RATE_CHANGE = 1.1
 #: Without a new observation, the monitor reviews its decision after this time, in seconds: estimates age.
 _REVIEW_S = 0.25
-#: The monitor does not plan again while no estimate has moved by more than this share, and no time by more than this
-#: share of the latency. Planning is the largest part of the monitor's processor time.
-_MOVED = 0.01
 #: A new decision for the same choice is announced only if the latency, or the answer timeout, differs by this share.
 _LATENCY_CHANGE, _TIMEOUT_CHANGE = 0.02, 0.1
-_NO_RATES = np.zeros(0)
-
-Settings = TypeVar('Settings', PlannerConstraints, LinkRules)
+#: Heartbeats to an edge that is not in use leave this many times as rarely; its load reports show that it is alive. A
+#: smaller factor costs more than 1 % of a small payload's bytes, a larger one delays the measurement of its round trip.
+_RARER_HEARTBEATS = 4.0
+#: Share of the bytes sent to the edge in use that may be spent to measure the links to all other edges. With more, a
+#: second edge costs more than 1 % of the robot's bytes; with less, a faster edge is found later.
+_ELSEWHERE_SHARE = 0.005
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Announce:
 
 @dataclass(frozen=True)
 class SendProbe:
-    """Send the probe or heartbeat; call ``on_probe_sent`` if it has a lead."""
+    """Send the probe or heartbeat to the edge that it names; call ``on_probe_sent`` if it has a lead."""
 
     probe: Probe
 
@@ -69,44 +69,57 @@ class WakeAt:
 Action = Announce | SendProbe | WakeAt
 
 
-@dataclass(frozen=True)
-class _Basis:
-    """The estimates on which a choice was the best: ``factors`` count by their ratio, ``times_s`` are in seconds."""
-
-    factors: tuple[float, ...]
-    times_s: tuple[float, ...]
-
-    def has_moved(self, other: _Basis, latency_s: float) -> bool:
-        """Whether the estimates of ``other`` differ so much that another choice may be the best."""
-        return any(abs(now - before) > _MOVED * before for now, before in zip(other.factors, self.factors)) or any(
-            abs(now - before) > _MOVED * latency_s for now, before in zip(other.times_s, self.times_s))
-
-
 class MonitorPolicy:
     """
-    Estimates link and load from what the robot observes, and decides which split comes next.
+    Estimates links and load from what the robot observes, and decides which edge, split and codec come next.
 
-    ``edge`` is the name of the edge that the decisions are for. ``now_s`` is always the robot's monotonic clock. No
-    observation raises, whatever a peer or a clock says: impossible ones are ignored.
+    It begins with one edge: ``profile`` is the robot's with this edge, ``edge`` its name. :meth:`set_edge` adds others
+    that serve the same model. All probes share one budget: the edge in use has the largest part while frames are sent
+    to it, and all edges have equal parts while the robot runs the whole network. ``now_s`` is always the robot's
+    monotonic clock. No observation raises, whatever a peer or a clock says: impossible ones are ignored, as are those
+    of unknown edges.
     """
 
     def __init__(self, profile: SystemProfile, settings: MonitorSettings | None = None, edge: str = '') -> None:
-        self.profile = profile
-        self.edge = edge
         self.settings = settings = settings or MonitorSettings()
-        self._link = LinkEstimator(_part(LinkRules, settings))
-        self._load = LoadEstimator(settings.report_timeout_s)
+        self._measured_hz = _FRAME_RATE_HZ
         self._robot = RobotEstimator()
+        # One for all edges: it corrects what the robot and its images add to each prediction.
         self._residuals = ResidualEstimator(len(profile.cuts))
-        self._planner = _planner(profile, settings, _FRAME_RATE_HZ)
         #: Audits of the lossy choices, and which of them are taken out.
         self.audits = AuditLedger()
+        self._edges: dict[str, KnownEdge] = {}
+        self.set_edge(edge, profile)
+        #: The edge that the latest decision names.
+        self.used: KnownEdge = self._edges[edge]
+        self._edge_hysteresis = EdgeHysteresis()
         self._decision: SplitDecision | None = None
-        self._basis: _Basis | None = None  # of the decision
         self._last_frame = -1
         self._now_s = self._reviewed_s = self._wake_s = -math.inf
         self._has_news = True
         self._must_decide = True  # after an event that only a new decision can answer
+
+    def set_edge(self, name: str, profile: SystemProfile) -> None:
+        """
+        Know an edge; one that is known and has another profile is estimated from the beginning.
+
+        Raises DynsplitError, and changes nothing, when the settings leave nothing to choose with this profile.
+        """
+        known = self._edges.get(name)
+        if known is not None and known.profile == profile:
+            return
+        edge = self._edges[name] = KnownEdge(name, profile, self.settings, self.frame_rate_hz, self.audits.removed)
+        if known is not None and known is self.used:
+            self.used = edge
+        self._must_decide = True
+
+    def forget_edge(self, name: str) -> None:
+        """Forget an edge; raises ValueError for the only one."""
+        if list(self._edges) == [name]:
+            raise ValueError('a monitor needs an edge')
+        if self._edges.pop(name, None) is self.used:
+            self.used = next(iter(self._edges.values()))
+            self._must_decide = True
 
     def reconfigure(self, settings: MonitorSettings) -> None:
         """
@@ -116,11 +129,12 @@ class MonitorPolicy:
         """
         keeps_bound = settings.min_agreement == self.settings.min_agreement
         removed = self.audits.removed if keeps_bound else ()
-        self._planner = _planner(_without(self.profile, removed), settings, self.frame_rate_hz)
+        rate_hz = settings.frame_rate_hz or self._measured_hz
+        planners = {name: make_planner(edge.profile, settings, rate_hz, removed) for name, edge in self._edges.items()}
         if not keeps_bound:
             self.audits.reset()  # a choice is taken out for one bound
-        self._link.rules = _part(LinkRules, settings)
-        self._load.stale_after_s = settings.report_timeout_s
+        for name, planner in planners.items():
+            self._edges[name].reconfigure(planner, settings)
         self.settings = settings
         self._must_decide = True
 
@@ -132,46 +146,78 @@ class MonitorPolicy:
         return self._decision
 
     @property
+    def edges(self) -> Mapping[str, KnownEdge]:
+        """The known edges by their names."""
+        return self._edges
+
+    @property
+    def profile(self) -> SystemProfile:
+        """The profile of the robot with the edge in use."""
+        return self.used.profile
+
+    @property
     def link(self) -> LinkEstimate:
-        """The estimate of the link at the latest instant."""
-        return self._link.estimate(self._now_s)
+        """The estimate of the link to the edge in use at the latest instant."""
+        return self.link_of(self.used)
 
     @property
     def load(self) -> LoadEstimate:
-        """The estimate of the edge's load at the latest instant."""
-        return self._load.estimate(self._now_s)
+        """The estimate of the load of the edge in use at the latest instant."""
+        return self.load_of(self.used)
+
+    def link_of(self, edge: KnownEdge) -> LinkEstimate:
+        """Return the estimate of the link to an edge at the latest instant."""
+        return edge.link.estimate(self._now_s)
+
+    def load_of(self, edge: KnownEdge) -> LoadEstimate:
+        """Return the estimate of an edge's load at the latest instant."""
+        return edge.load.estimate(self._now_s)
+
+    @property
+    def residual_s(self) -> NDArray[np.float64]:
+        """By how many seconds frames take longer than predicted, for each split."""
+        return self._residuals.residual_s
 
     @property
     def waiting_share(self) -> float:
         """The share (0 to 1) of the frame rate that the camera may give up to wait for newer images."""
-        return self._planner.waiting_share
+        return self.used.planner.waiting_share
 
     @property
     def frame_rate_hz(self) -> float:
         """Frames offered per second that the planner expects."""
-        return self._planner.constraints.frame_rate_hz
+        return self.settings.frame_rate_hz or self._measured_hz
 
     # ---- observations --------------------------------------------------------------------------------------------
 
     def on_sent(
-        self, sequence: int, now_s: float, split_index: int, codec: str, payload_bytes: int, gap_s: float = 0.0
+        self, sequence: int, now_s: float, split_index: int, codec: str, payload_bytes: int, gap_s: float = 0.0,
+        edge: str = '',
     ) -> None:
         """Note that the camera began at ``now_s`` to hand a payload to the link, and was done ``gap_s`` later."""
-        cut = self._cut(split_index)
-        if cut is None or not (math.isfinite(now_s) and payload_bytes > 0):
+        sent_to = self._edges.get(edge)
+        cut = sent_to.cut(split_index) if sent_to is not None else None
+        if sent_to is None or cut is None or not (math.isfinite(now_s) and payload_bytes > 0):
             return
-        service_s = self._load.queueing_s + cut.tail_s[self.settings.batch] * self._load.times.factor_of(split_index)
-        if self._link.on_sent(sequence, now_s, payload_bytes, service_s, gap_s):
+        for other in self._edges.values():
+            if other is not sent_to:
+                other.link.grant(_ELSEWHERE_SHARE * payload_bytes / (len(self._edges) - 1))
+        if sent_to.on_sent(sequence, now_s, cut, self.settings.batch, payload_bytes, gap_s):
             self._has_news = True
 
-    def on_acknowledgement(self, sequence: int, now_s: float, dispersion_s: float = math.nan) -> None:
-        """Take the edge's acknowledgement of a payload; acknowledgements may be late, or lost."""
-        if math.isfinite(now_s) and self._link.on_acknowledgement(sequence, now_s, dispersion_s):
+    def on_acknowledgement(
+        self, sequence: int, now_s: float, dispersion_s: float = math.nan, edge: str = ''
+    ) -> None:
+        """Take an edge's acknowledgement of a payload; acknowledgements may be late, or lost."""
+        known = self._edges.get(edge)
+        if known is not None and math.isfinite(now_s) and known.link.on_acknowledgement(sequence, now_s, dispersion_s):
             self._has_news = True
 
     def on_frame(self, frame: FrameRecord) -> None:
         """Take a finished frame; ``sequence`` is the number by which ``on_sent`` knows it."""
-        cut = self._cut(frame.split_index)
+        was_local = frame.outcome == Outcome.LOCAL
+        sent_to = None if was_local else self._edges.get(frame.edge)
+        cut = (sent_to or self.used).cut(frame.split_index)
         if cut is None:
             return
         batch = frame.images if frame.images in cut.head_s else self.settings.batch
@@ -188,64 +234,57 @@ class MonitorPolicy:
         self._learn_residual(frame)
         if not is_late:
             self._robot.on_head(frame.split_index, frame.head_s, frame.finishing_s, cut.head_s[batch], now_s)
-            self._robot.on_frame(frame.sequence, frame.outcome == Outcome.LOCAL, frame.wait_s, frame.resize_s,
-                                 frame.head_s, self._now_s)
-        self._learn_edge(frame, cut.tail_s[batch], now_s)
+            self._robot.on_frame(frame.sequence, was_local, frame.wait_s, frame.resize_s, frame.head_s, self._now_s)
+        if sent_to is not None:
+            sent_to.on_frame(frame, cut.tail_s[batch], now_s)
 
-    def on_probe_sent(self, probe_id: int, gap_s: float) -> None:
+    def on_probe_sent(self, probe_id: int, gap_s: float, edge: str = '') -> None:
         """Note how many seconds this machine took to send a probe with its lead."""
-        self._link.on_gap(('probe', probe_id), gap_s)
+        if (known := self._edges.get(edge)) is not None:
+            known.link.on_gap(('probe', probe_id), gap_s)
 
     def on_probe_answer(
-        self, probe_id: int, now_s: float, held_s: float = 0.0, dispersion_s: float = math.nan
+        self, probe_id: int, now_s: float, held_s: float = 0.0, dispersion_s: float = math.nan, edge: str = ''
     ) -> None:
         """Take the answer to a probe, with the seconds that the edge held it and the dispersion that it measured."""
-        if not (math.isfinite(now_s) and math.isfinite(held_s)):
+        known = self._edges.get(edge)
+        if known is None or not (math.isfinite(now_s) and math.isfinite(held_s)):
             return
-        if self._link.on_answer(('probe', probe_id), now_s, held_s, 0, dispersion_s):
+        if known.link.on_answer(('probe', probe_id), now_s, held_s, 0, dispersion_s):
             self._has_news = True
 
     def on_load(self, report: LoadReport, now_s: float) -> None:
-        """Take a load report of the edge."""
-        if math.isfinite(now_s):
-            self._link.on_report(now_s, report.period_s)
-            if self._load.on_report(report, now_s):
+        """Take a load report of an edge."""
+        known = self._edges.get(report.edge)
+        if known is not None and math.isfinite(now_s):
+            known.link.on_report(now_s, report.period_s)
+            if known.load.on_report(report, now_s):
                 self._has_news = True
 
     def on_audit(self, split_index: int, codec: str, agreement: float) -> str:
         """Take an audit; return why its choice is taken out from now on, empty if it is not."""
-        cut = self._cut(split_index)
-        if cut is None or codec not in cut.codecs:
+        if not any((cut := edge.cut(split_index)) is not None and codec in cut.codecs
+                   for edge in self._edges.values()):
             return ''
         reason = self.audits.on_audit((split_index, codec), agreement, self.settings.min_agreement)
         if reason:
             # What was pinned for debugging does not override the bound.
             is_pinned = self.settings.pinned_split == split_index
             settings = replace(self.settings, pinned_split=-1) if is_pinned else self.settings
-            self._planner = _planner(_without(self.profile, self.audits.removed), settings, self.frame_rate_hz)
+            for edge in self._edges.values():
+                edge.reconfigure(
+                    make_planner(edge.profile, settings, self.frame_rate_hz, self.audits.removed), self.settings)
             self._must_decide = True
         return reason
-
-    def _learn_edge(self, frame: FrameRecord, profiled_s: float, now_s: float) -> None:
-        if frame.outcome == Outcome.FELL_BACK:
-            self._link.on_given_up(frame.sequence)
-            arrived_s = self._link.arrived_s(frame.sequence)
-            if arrived_s is not None:
-                self._load.on_silence(frame.split_index, frame.given_up_s - arrived_s, profiled_s, now_s)
-        elif frame.outcome in (Outcome.ANSWERED, Outcome.LATE) and math.isfinite(frame.answered_s):
-            if math.isfinite(frame.acknowledged_s):
-                self._link.on_acknowledgement(frame.sequence, frame.acknowledged_s)
-            held_s = frame.held_s if math.isfinite(frame.held_s) else -1.0
-            if self._link.on_answer(frame.sequence, frame.answered_s, held_s, frame.answer_bytes):
-                self._load.on_answer(
-                    frame.split_index, frame.queueing_s, frame.tail_s, profiled_s, frame.answered_s)
 
     def _learn_residual(self, frame: FrameRecord) -> None:
         """Compare a frame of the choice in force with its prediction."""
         decided, was_sent = self._decision, frame.outcome == Outcome.ANSWERED
         if decided is None or frame.choice != decided.choice or not (was_sent or frame.outcome == Outcome.LOCAL):
             return
-        if was_sent and (decided.local_if_wait_s < math.inf or self._link.rate_spread >= STEADY):
+        if was_sent and frame.edge != decided.edge:
+            return
+        if was_sent and (decided.local_if_wait_s < math.inf or self.used.link.rate_spread >= STEADY):
             return  # where sent and local frames take turns, the images of those that are sent are newer
         self._residuals.on_frame(frame.split_index, frame.latency_s, decided.predicted_latency_s, was_sent)
 
@@ -253,7 +292,9 @@ class MonitorPolicy:
         ratio = offered_hz / self.frame_rate_hz
         if self.settings.frame_rate_hz == 0 and 0.01 <= offered_hz <= 1000.0:
             if not 1 / _RATE_CHANGE < ratio < _RATE_CHANGE:
-                self._planner.set_frame_rate(offered_hz)
+                self._measured_hz = offered_hz
+                for edge in self._edges.values():
+                    edge.set_frame_rate(offered_hz)
                 self._must_decide = True
 
     # ---- probes and decisions ------------------------------------------------------------------------------------
@@ -272,49 +313,110 @@ class MonitorPolicy:
         return actions
 
     def next_probe(self, now_s: float) -> Probe | None:
-        """Return the heartbeat or probe to send now, None for none."""
-        return self._link.next_probe(now_s) if math.isfinite(now_s) else None
+        """Return the heartbeat or probe to send now, None for none; the edge in use comes first."""
+        if not math.isfinite(now_s):
+            return None
+        sends = self._decision is not None and self._decision.split_index < self.used.profile.local_index
+        is_blocked = any(self._is_blocked(edge) for edge in self._edges.values())
+        equal_share = 1 / len(self._edges)
+        for edge in sorted(self._edges.values(), key=lambda edge: (edge is not self.used, edge.link.passed_s)):
+            is_used = edge is self.used
+            probe = edge.link.next_probe(
+                now_s,
+                [message for other in self._edges.values() if other is not edge for message in
+                 other.link.pending(now_s)],
+                budget_share=equal_share if not sends else float(is_used),
+                # Behind a payload that nobody waits for, a heartbeat to any edge shows whether the robot's link works.
+                rarer=1.0 if is_used or is_blocked else _RARER_HEARTBEATS)
+            if probe is not None:
+                return replace(probe, edge=edge.name)
+        return None
 
     def tick(self, now_s: float) -> SplitDecision | None:
         """Let time pass and return a new decision, None if the one in force stays."""
         if not math.isfinite(now_s):
             return None
         self._now_s = max(self._now_s, now_s)
-        self._link.tick(now_s)
+        for edge in self._edges.values():
+            edge.link.tick(now_s)
         is_urgent = self._is_urgent(now_s)
         if not (self._has_news or is_urgent or now_s - self._reviewed_s >= _REVIEW_S):
             return None
-        if self._link.rate_awaited and self._decision is not None:
+        if self.used.link.rate_awaited and self._decision is not None:
             return None  # a probe is about to measure the rate
         self._reviewed_s, self._has_news = now_s, False
-        rate = self._link.belief(now_s)
-        estimate = self._estimate_system(now_s, rate.level_spread)
-        if not (is_urgent or self._has_moved(rate.median_bps, estimate)):
-            self._planner.hysteresis.confirm(now_s)
+        if not self._review(now_s, is_urgent) and self._edge_hysteresis.is_settled:
+            self._edge_hysteresis.confirm(now_s)
             return None
-        estimate.rates_bps = rate.next_transfer_bps()
-        plan = self._planner.plan(estimate)
-        self._basis = _basis(rate.median_bps, estimate, plan.split_index) if plan.settled else None
+        chosen, why = self._choose_edge(now_s)
         must_announce = self._must_decide or self._has_turned()
         self._must_decide = False
-        return self._decide(plan) if must_announce or self._differs(plan) else None
+        if chosen is not self.used or must_announce or self._differs(chosen.plan):
+            return self._decide(chosen, why)
+        return None
+
+    def _review(self, now_s: float, is_urgent: bool) -> bool:
+        """Have each edge plan whose estimates moved; return whether one did."""
+        decided, did = self._decision, False
+        for edge in self._edges.values():
+            is_used = edge is self.used
+            latency_s = decided.predicted_latency_s if is_used and decided is not None else edge.predicted_s
+            did |= edge.review(now_s, self._robot, self._residuals.residual_s, in_use=is_used,
+                               held_back=self._is_held_back(edge), is_urgent=is_urgent and is_used,
+                               latency_s=latency_s)
+        return did
+
+    def _is_blocked(self, edge: KnownEdge) -> bool:
+        """Whether a payload that nobody waits for may be on its way to an edge that is not known to be gone."""
+        return edge.link.alive and edge.link.blocked_s > -math.inf
+
+    def _is_held_back(self, edge: KnownEdge) -> bool:
+        """
+        Whether a payload to an edge may have to wait behind one that nobody waits for, to another edge.
+
+        All links may share the robot's radio, where messages keep their order. A message to this edge that was sent
+        later and has arrived shows that the radio is free, so that the other edge is at fault.
+        """
+        return any(self._is_blocked(other) and other.link.blocked_s > edge.link.passed_s
+                   for other in self._edges.values() if other is not edge)
+
+    def _choose_edge(self, now_s: float) -> tuple[KnownEdge, str]:
+        """Return the edge to use from now on, and why where that is another one than before."""
+        used = self.used
+        possible = [edge for edge in self._edges.values() if edge.is_possible and edge is not used]
+        if used.link.alive:  # an edge that works is left only for one whose link is known
+            possible = [edge for edge in possible if not edge.link.is_ambiguous]
+        prospects = {edge.name: edge.plan.prospect for edge in (used, *possible) if edge.plan is not None}
+        if possible and not used.link.alive:
+            del prospects[used.name]
+            chosen = min(prospects, key=lambda name: prospects[name].score_s)
+            self._edge_hysteresis.confirm(now_s)
+            return self._edges[chosen], f'edge {used.name!r} does not answer'
+        chosen, gain_s = self._edge_hysteresis.choose(used.name, prospects, used.planner.constraints, now_s)
+        return self._edges[chosen], f'{gain_s * 1e3:.1f} ms less than with edge {used.name!r}'
 
     def _is_urgent(self, now_s: float) -> bool:
         """Whether the decision cannot wait for better estimates."""
-        return self._must_decide or self._has_turned() or self._link.overdue(now_s) is not None
+        return self._must_decide or self._has_turned() or self.used.link.overdue(now_s) is not None
+
+    def _silent_edges(self) -> tuple[str, ...]:
+        return tuple(name for name, edge in self._edges.items() if not edge.link.alive)
 
     def _has_turned(self) -> bool:
-        """Whether the edge became silent, or ended its silence, since the decision in force."""
-        return self._decision is None or self._decision.degraded == self._link.alive
+        """Whether an edge became silent, or ended its silence, since the decision in force."""
+        return self._decision is None or self._decision.silent_edges != self._silent_edges()
 
-    def _differs(self, plan: Plan) -> bool:
+    def _differs(self, plan: Plan | None) -> bool:
         """Whether a plan differs from the decision in force so much that camera and edge must know."""
         last = self._decision
-        return last is None or plan.changed or not (
+        return plan is not None and (last is None or (plan.split_index, plan.codec) != last.choice or not (
             abs(plan.predicted_s - last.predicted_latency_s) <= _LATENCY_CHANGE * last.predicted_latency_s
-            and abs(plan.answer_timeout_s - last.answer_timeout_s) <= _TIMEOUT_CHANGE * last.answer_timeout_s)
+            and abs(plan.answer_timeout_s - last.answer_timeout_s) <= _TIMEOUT_CHANGE * last.answer_timeout_s))
 
-    def _decide(self, plan: Plan) -> SplitDecision:
+    def _decide(self, edge: KnownEdge, why: str) -> SplitDecision:
+        plan, last, moved = edge.plan, self._decision, edge is not self.used
+        assert plan is not None  # of the edges that have planned
+        self.used = edge
         self._decision = SplitDecision(
             split_index=plan.split_index,
             codec=plan.codec,
@@ -323,72 +425,13 @@ class MonitorPolicy:
             local_if_wait_s=plan.local_if_wait_s,
             predicted_latency_s=plan.predicted_s,
             waiting_share=self.waiting_share,
-            degraded=not self._link.alive,
+            degraded=not edge.link.alive,
             split_name=plan.split_name,
-            edge=self.edge,
-            reason=plan.reason,
-            changed=plan.changed,
+            edge=edge.name,
+            silent_edges=self._silent_edges(),
+            reason=f'edge {edge.name!r}, {plan.words}: {why}; {plan.conditions}' if moved else plan.reason,
+            changed=moved or last is None or last.choice != (plan.split_index, plan.codec),
             plan=plan,
+            other_plans={name: other.plan for name, other in self._edges.items() if other is not edge},
         )
         return self._decision
-
-    def _has_moved(self, rate_bps: float, estimate: SystemEstimate) -> bool:
-        """Whether the estimates moved so much since the decision in force that another choice may be better."""
-        decided = self._decision
-        if self._basis is None or decided is None:
-            return True
-        return self._basis.has_moved(_basis(rate_bps, estimate, decided.split_index), decided.predicted_latency_s)
-
-    def _estimate_system(self, now_s: float, rate_spread: float) -> SystemEstimate:
-        """Return all estimates but the rates of the next transfer, which are computed only for a plan."""
-        load, edge, robot, cuts = self._load.estimate(now_s), self._load.times, self._robot, len(self.profile.cuts)
-        robot.times.forget(now_s)
-        return SystemEstimate(
-            now_s=now_s,
-            rates_bps=_NO_RATES,
-            rate_spread=rate_spread,
-            rtt_s=self._link.rtt_s,
-            # With a guessed rate, a payload may take a slow link for seconds.
-            alive=self._link.alive and not (self._link.blocked or self._link.rate_awaited),
-            queueing_s=load.queueing_s,
-            robot=robot.times.cut_factors(cuts),
-            edge=edge.cut_factors(cuts),
-            robot_factor=robot.times.factor,
-            edge_factor=edge.factor,
-            robot_spread=robot.times.spread,
-            edge_spread=edge.spread,
-            resize_s=robot.resize_s,
-            publish_s=robot.publish_s,
-            residual_s=self._residuals.residual_s.copy(),
-        )
-
-    def _cut(self, split_index: int) -> SystemCut | None:
-        return self.profile.cuts[split_index] if 0 <= split_index < len(self.profile.cuts) else None
-
-
-def _planner(profile: SystemProfile, settings: MonitorSettings, measured_hz: float) -> Planner:
-    rules = _part(PlannerConstraints, replace(settings, frame_rate_hz=settings.frame_rate_hz or measured_hz))
-    return Planner(profile, rules, settings.batch, settings.downlink_ratio)
-
-
-def _without(profile: SystemProfile, removed: Collection[Choice]) -> SystemProfile:
-    """Return the profile without the codecs that audits have taken out at their cuts."""
-    return replace(profile, cuts=tuple(
-        replace(cut, codecs={name: codec for name, codec in cut.codecs.items() if (cut.index, name) not in removed})
-        for cut in profile.cuts))
-
-
-def _part(kind: type[Settings], settings: MonitorSettings) -> Settings:
-    """Return the settings that ``kind`` has fields for."""
-    return kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})
-
-
-def _basis(rate_bps: float, estimate: SystemEstimate, split: int) -> _Basis:
-    """Return the estimates on which a choice of ``split`` rests."""
-    robot, edge = estimate.robot_factor, estimate.edge_factor
-    return _Basis(
-        (rate_bps, 1 + estimate.rate_spread, float(estimate.alive), robot, edge,
-         robot * float(estimate.robot[split]), edge * float(estimate.edge[split])),
-        (estimate.rtt_s, estimate.queueing_s, estimate.resize_s, estimate.publish_s, float(estimate.residual_s[split]),
-         float(estimate.residual_s[0]), float(estimate.residual_s[-1])),
-    )

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 import math
 from typing import Protocol
 
 from dynsplit_ros.policies.records import Choice
+from dynsplit_ros.protocol import MOST_EDGES
 
 #: Weight of the newest frame in the mean service time of the edge. With the newest frame alone, one slow tail would
 #: delay the next head; a much smaller weight would follow a slower edge too late.
@@ -16,70 +18,83 @@ _NEWEST_SERVICE = 0.3
 
 
 class Unanswered(Protocol):
-    """A frame without an answer: its choice, when it was sent, when its acknowledgement came (NaN: not yet)."""
+    """A frame without an answer: choice and edge, when it was sent, when its acknowledgement came (NaN: not yet)."""
 
+    edge: str
     split_index: int
     codec: str
     sent_s: float
     acknowledged_s: float
 
 
+@dataclass
+class _EdgeTimes:
+    """Latest durations with one edge (s): transfers by choice, service by split; and when it was last done."""
+
+    transfer_s: dict[Choice, float] = field(default_factory=dict)
+    # By split only: decoding is a small part of the service time.
+    service_s: dict[int, float] = field(default_factory=dict)
+    free_s: float = -math.inf
+
+
 class SendScheduler:
     """
     Predicts from the latest durations of each choice when the next head may start.
 
-    All durations are in seconds, from the robot's clock and the times that the edge reports.
+    All durations are in seconds, from the robot's clock and the times that each edge reports.
     """
 
     def __init__(self) -> None:
         self._ready_s: dict[Choice, float] = {}
-        self._transfer_s: dict[Choice, float] = {}
-        # The edge's service time, by split only: decoding is a small part of it.
-        self._service_s: dict[int, float] = {}
-        self._edge_free_s = -math.inf
+        self._edges: dict[str, _EdgeTimes] = {}
 
-    @property
-    def edge_free_s(self) -> float:
+    def _of(self, edge: str) -> _EdgeTimes:
+        if edge not in self._edges and len(self._edges) >= MOST_EDGES:
+            del self._edges[next(iter(self._edges))]
+        return self._edges.setdefault(edge, _EdgeTimes())
+
+    def edge_free_s(self, edge: str = '') -> float:
         """When the edge was done with the latest frame that it answered; -inf: it has answered none."""
-        return self._edge_free_s
+        return self._of(edge).free_s
 
     def on_ready(self, choice: Choice, spent_s: float) -> None:
         """Note how long a frame took until its payload was ready or, for local inference, until it was done."""
         self._ready_s[choice] = spent_s
 
-    def on_acknowledged(self, choice: Choice, spent_s: float) -> None:
+    def on_acknowledged(self, choice: Choice, spent_s: float, edge: str = '') -> None:
         """Note how long after its payload was sent a frame's acknowledgement came."""
-        self._transfer_s[choice] = spent_s
+        self._of(edge).transfer_s[choice] = spent_s
 
     def on_answered(self, frame: Unanswered, answered_s: float, held_s: float) -> None:
         """Note when a frame's answer came, and for how much of the time until then the edge held the frame."""
-        acknowledged_s = self._acknowledged_s(frame)
+        edge, acknowledged_s = self._of(frame.edge), self._acknowledged_s(frame)
         done_s = min(acknowledged_s + held_s, answered_s) if held_s >= 0 else answered_s
         # The edge began when the frame was there and the one before it was done.
-        service_s = max(0.0, done_s - max(acknowledged_s, self._edge_free_s))
-        self._edge_free_s = max(self._edge_free_s, done_s)
-        split = frame.split_index
-        before_s = self._service_s.get(split, service_s)
-        self._service_s[split] = before_s + _NEWEST_SERVICE * (service_s - before_s)
+        service_s = max(0.0, done_s - max(acknowledged_s, edge.free_s))
+        edge.free_s = max(edge.free_s, done_s)
+        before_s = edge.service_s.get(frame.split_index, service_s)
+        edge.service_s[frame.split_index] = before_s + _NEWEST_SERVICE * (service_s - before_s)
 
     def _acknowledged_s(self, frame: Unanswered) -> float:
         if math.isnan(frame.acknowledged_s):
-            return frame.sent_s + self._transfer_s.get((frame.split_index, frame.codec), 0.0)
+            return frame.sent_s + self._of(frame.edge).transfer_s.get((frame.split_index, frame.codec), 0.0)
         return frame.acknowledged_s
 
     def remaining_s(self, choice: Choice, spent_s: float) -> float:
         """Return how much longer a head takes that has run for ``spent_s``; at most 0 for one never measured."""
         return self._ready_s.get(choice, 0.0) - spent_s
 
-    def send_s(self, choice: Choice, unanswered: Iterable[Unanswered]) -> float:
+    def send_s(self, choice: Choice, unanswered: Iterable[Unanswered], to_edge: str = '') -> float:
         """Return when a payload may leave to find the link free, and the edge on its arrival; -inf: at any time."""
-        send_s, done_s = -math.inf, self._edge_free_s
+        edge = self._of(to_edge)
+        send_s, done_s = -math.inf, edge.free_s
         for frame in unanswered:
             acknowledged_s = self._acknowledged_s(frame)
             if math.isnan(frame.acknowledged_s):
                 send_s = max(send_s, acknowledged_s)
-            done_s = max(acknowledged_s, done_s) + self._service_s.get(frame.split_index, 0.0)
-            send_s = max(send_s, done_s - self._transfer_s.get(choice, math.inf))
+            if frame.edge == to_edge:
+                done_s = max(acknowledged_s, done_s) + edge.service_s.get(frame.split_index, 0.0)
+                send_s = max(send_s, done_s - edge.transfer_s.get(choice, math.inf))
         return send_s
 
     def start_s(self, choice: Choice, send_s: float) -> float:

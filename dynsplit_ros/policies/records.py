@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 import enum
 import math
@@ -86,12 +87,14 @@ class SplitDecision:
     """
     Which edge, split and codec the next frames use, and why. The fields are those of SplitDecision.msg.
 
-    ``edge`` is the name of the edge, empty while none is known.
+    ``edge`` is the name of the edge, empty while none is known. ``silent_edges`` do not answer: the robot finishes
+    frames that are on their way to them.
     ``answer_timeout_s`` is the answer timeout: how long after sending a frame the robot begins to finish it itself. An
     image that would wait longer than ``local_if_wait_s`` for link and edge is done on the robot at once.
     ``waiting_share`` (0 to 1) of the frame rate may be given up to wait for newer images. ``last_frame`` is the latest
-    frame (of ``last_frame_session``) that the decision takes into account. ``degraded`` says that the edge is silent.
-    ``changed`` says that split or codec differ from those of the decision before it; ``plan`` knows the predictions.
+    frame (of ``last_frame_session``) that the decision takes into account. ``degraded`` says that no edge answers.
+    ``changed`` says that edge, split or codec differ from those of the decision before it. ``plan`` knows the
+    predictions for the edge, ``other_plans`` those for other edges by their names.
     """
 
     split_index: int
@@ -106,9 +109,11 @@ class SplitDecision:
     sequence: int = 0
     split_name: str = ''
     edge: str = ''
+    silent_edges: tuple[str, ...] = ()
     reason: str = ''
     changed: bool = False
     plan: Any = field(default=None, repr=False, compare=False)
+    other_plans: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def choice(self) -> Choice:
@@ -117,7 +122,7 @@ class SplitDecision:
 
     @property
     def candidates(self) -> tuple[Any, ...]:
-        """The prediction for every choice; made when asked for, and empty away from the monitor."""
+        """The prediction for every choice with the edge; made when asked for, and empty away from the monitor."""
         return self.plan.candidates if self.plan is not None else ()
 
 

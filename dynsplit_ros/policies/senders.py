@@ -1,10 +1,10 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Distinguish two robots in one namespace from one robot that has restarted, by the sessions of their messages.
+Distinguish two robots in one namespace, or two edges of one name, from one that has restarted: by their sessions.
 
-A camera and a monitor draw a random session when they start. After a restart, only messages of the new session come. If
-two run at the same time, their messages alternate: a session returns after another one.
+A camera, a monitor and an edge draw a random session when they start. After a restart, only messages of the new session
+come. If two run at the same time, their messages alternate: a session returns after another one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Senders:
     """Watches the sessions of the cameras and monitors in one namespace; all instants come from one clock (s)."""
 
     def __init__(self) -> None:
-        self._cameras, self._monitors = _Sessions(), _Sessions()
+        self._cameras, self._monitors = Sessions(), Sessions()
 
     def on_camera(self, session: int, now_s: float) -> None:
         """Note a message of a camera with this session."""
@@ -37,12 +37,15 @@ class Senders:
         return self._cameras.are_two(now_s) or self._monitors.are_two(now_s)
 
 
-class _Sessions:
+class Sessions:
+    """Watches the sessions of senders that should be one."""
+
     def __init__(self) -> None:
         self._latest: deque[int] = deque(maxlen=MOST_SESSIONS)  # the latest message's last
         self._returned_s: deque[float] = deque(maxlen=RETURNS)
 
     def on_heard(self, session: int, now_s: float) -> None:
+        """Note a message with this session."""
         if self._latest and self._latest[-1] == session:
             return
         if session in self._latest:
@@ -51,4 +54,5 @@ class _Sessions:
         self._latest.append(session)
 
     def are_two(self, now_s: float) -> bool:
+        """Whether two senders are heard at the same time."""
         return len(self._returned_s) == RETURNS and now_s - self._returned_s[0] <= WITHIN_S

@@ -123,6 +123,10 @@ class Edge:
         """Prepare the tail that a robot is about to need; raises DynsplitError for a decision that cannot be served."""
         self._handle(self.policy.on_decision, robot, fingerprint, split_index, codec)
 
+    def on_split_elsewhere(self, robot: str) -> None:
+        """Note that a robot uses another edge, or none."""
+        self._handle(self.policy.on_decision_elsewhere, robot)
+
     def forget(self, robot: str) -> None:
         """Forget a robot that has left, and answer its waiting frames."""
         self._handle(self.policy.on_robot_left, robot)

@@ -155,9 +155,9 @@ class Robot:
             raise DynsplitError(f'the decision has waiting_share {decision.waiting_share}, but a share is 0 to 1')
         self._handle(self.policy.on_decision, decision)
 
-    def on_acknowledgement(self, session: int, sequence: int) -> None:
+    def on_acknowledgement(self, session: int, sequence: int, edge: str = '') -> None:
         """Note that a payload has arrived at the edge, so that the link is free for the next."""
-        self._handle(self.policy.on_acknowledgement, session, sequence)
+        self._handle(self.policy.on_acknowledgement, session, sequence, edge=edge)
 
     def on_answer(self, session: int, sequence: int, status: Status, reason: str, outputs: Outputs,
                   answer_bytes: int, times: EdgeTimes) -> None:
@@ -178,7 +178,7 @@ class Robot:
                 if fingerprint != self._split.fingerprint:
                     raise DynsplitError('the model differs')
                 with self._changed:
-                    frame = self.policy.awaited(session, sequence)
+                    frame = self.policy.awaited(session, sequence, times.edge)
                 outputs = decode_outputs(self._split, codec, tensors, frame.images if frame is not None else 1)
         except Exception as error:
             status, reason = Status.FAILED, f'answer refused: {error}'

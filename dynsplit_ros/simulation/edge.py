@@ -38,14 +38,14 @@ class Surroundings(Protocol):
     def at(self, time_s: float, action: Callable[[], None]) -> None:
         """Have something happen at an instant."""
 
-    def acknowledge(self, frame: EdgeFrame) -> None:
-        """Put the acknowledgement of this robot's frame on the downlink."""
+    def acknowledge(self, edge: SimulatedEdge, frame: EdgeFrame) -> None:
+        """Put the edge's acknowledgement of this robot's frame on the downlink."""
 
-    def answer(self, frame: EdgeFrame) -> None:
-        """Put the answer to this robot's frame on the downlink."""
+    def answer(self, edge: SimulatedEdge, frame: EdgeFrame) -> None:
+        """Put the edge's answer to this robot's frame on the downlink."""
 
-    def report_load(self, action: ReportLoad) -> None:
-        """Put a load report on the downlink."""
+    def report_load(self, edge: SimulatedEdge, action: ReportLoad) -> None:
+        """Put a load report of the edge on the downlink."""
 
 
 class SimulatedEdge:
@@ -54,7 +54,7 @@ class SimulatedEdge:
 
     Other robots send frames at the instants ``others_at_s`` in turn, ``other_robots`` of them. Their frames are of one
     more cut, whose tail takes ``others_s`` seconds. All tails take ``slowdown`` times as long as that, and go on only
-    while ``clock`` lets the edge run.
+    while ``clock`` lets the edge run. Messages to this edge and back take ``extra_rtt_s`` longer than the robot's link.
     """
 
     def __init__(
@@ -63,6 +63,8 @@ class SimulatedEdge:
         world: Surroundings,
         clock: ProcessClock,
         *,
+        name: str,
+        extra_rtt_s: float = 0.0,
         slowdown: Trace,
         others_at_s: list[float],
         other_robots: int,
@@ -71,6 +73,10 @@ class SimulatedEdge:
     ) -> None:
         self._world = world
         self.clock = clock
+        self.name = name
+        self.extra_rtt_s = extra_rtt_s
+        self.is_alive = True
+        self._life = 1  # the number of the process: what an earlier one had planned does not happen
         self._slowdown = slowdown
         self._others_at_s = others_at_s
         self._other_robots = other_robots
@@ -82,7 +88,8 @@ class SimulatedEdge:
         model = ServedModel(
             profile.fingerprint, [*payload_bytes, 0], sorted({name for cut in cuts for name in cut.codecs}),
             [*(cut.tail_s for cut in cuts), {1: others_s}])
-        self.policy = EdgePolicy(model, EdgeSettings(max_images=batch, load_period_s=REPORT_PERIOD_S), session=1)
+        self._settings = EdgeSettings(max_images=batch, load_period_s=REPORT_PERIOD_S)
+        self.policy = EdgePolicy(model, self._settings, self._life, name)
         self._run_ends_s = 0.0
         self._wake_s = math.inf
 
@@ -90,6 +97,24 @@ class SimulatedEdge:
         """Begin the load reports and the other robots' frames."""
         self._happen(self.policy.on_start)
         self._next_other(0)
+
+    def kill(self) -> None:
+        """End the process: what it had to do is lost."""
+        self.is_alive = False
+        self._life += 1
+
+    def restart(self) -> None:
+        """Start another process after :meth:`kill`."""
+        self.is_alive = True
+        self.policy = EdgePolicy(self.policy.model, self._settings, self._life, self.name)
+        self._run_ends_s = self._world.now_s
+        self._wake_s = math.inf
+        self._happen(self.policy.on_start)
+
+    def _at(self, time_s: float, action: Callable[[], None]) -> None:
+        """Have this process do something at an instant, if it lives by then."""
+        life = self._life
+        self._world.at(time_s, lambda: action() if life == self._life else None)
 
     def submit(self, source: Any, split_index: int, codec: str, answer_timeout_s: float, payload_bytes: int,
                images: int, service_s: tuple[float, float]) -> None:
@@ -101,7 +126,13 @@ class SimulatedEdge:
     def on_decision(self, split_index: int, codec: str) -> None:
         """Take the split that this robot announces; the other robots' cut comes before local inference."""
         index = split_index if split_index < self._others_index else self.policy.model.local_index
-        self._happen(self.policy.on_decision, ROBOT, self._fingerprint, index, codec)
+        if self.is_alive:
+            self._happen(self.policy.on_decision, ROBOT, self._fingerprint, index, codec)
+
+    def on_decision_elsewhere(self) -> None:
+        """Take a decision of this robot for another edge."""
+        if self.is_alive:
+            self._happen(self.policy.on_decision_elsewhere, ROBOT)
 
     def free_s(self, until_s: float) -> float:
         """
@@ -121,9 +152,10 @@ class SimulatedEdge:
 
     def _next_other(self, number: int) -> None:
         def arrive() -> None:
-            self._happen(self.policy.on_activation, EdgeFrame(
-                f'/other{number % self._other_robots}', None, self._fingerprint, self._others_index, 'raw', math.inf,
-                payload=(0.0, self._others_s)))
+            if self.is_alive:
+                self._happen(self.policy.on_activation, EdgeFrame(
+                    f'/other{number % self._other_robots}', None, self._fingerprint, self._others_index, 'raw',
+                    math.inf, payload=(0.0, self._others_s)))
             self._next_other(number + 1)
 
         if number < len(self._others_at_s):
@@ -134,18 +166,18 @@ class SimulatedEdge:
         for action in event(*values, now_s=self._world.now_s):
             match action:
                 case Acknowledge(frame) if frame.robot == ROBOT:
-                    self._world.acknowledge(frame)
+                    self._world.acknowledge(self, frame)
                 case Answer(frame) if frame.robot == ROBOT:
-                    self._world.answer(frame)
+                    self._world.answer(self, frame)
                 case RunTail(frames):
                     self._run(frames)
                 case ReportLoad():
-                    self._world.report_load(action)
+                    self._world.report_load(self, action)
                 case PrepareTail():  # takes no time here
-                    self._world.at(self._world.now_s, lambda: self._happen(self.policy.on_prepared, True))
+                    self._at(self._world.now_s, lambda: self._happen(self.policy.on_prepared, True))
                 case WakeAt(at_s):
                     self._wake_s = at_s
-                    self._world.at(self.clock.after(at_s), lambda at_s=at_s: self._wake(at_s))  # type: ignore[misc]
+                    self._at(self.clock.after(at_s), lambda at_s=at_s: self._wake(at_s))  # type: ignore[misc]
 
     def _wake(self, at_s: float) -> None:
         if at_s == self._wake_s:
@@ -163,5 +195,5 @@ class SimulatedEdge:
             self._happen(self.policy.on_tail_done, [None])
             self._happen(self.policy.on_answers_sent)
 
-        self._world.at(decoded_s, lambda: self._happen(self.policy.on_decoded))
-        self._world.at(self._run_ends_s, end)
+        self._at(decoded_s, lambda: self._happen(self.policy.on_decoded))
+        self._at(self._run_ends_s, end)

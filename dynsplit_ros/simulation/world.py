@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""One robot, one link and one edge, event by event; the monitor decides, or an oracle that knows the future."""
+"""One robot, its link and its edges, event by event; the monitor decides, or an oracle that knows the future."""
 
 from __future__ import annotations
 
@@ -52,6 +52,23 @@ _LEAST_DISPERSION_S = 5e-5
 
 
 @dataclass(frozen=True)
+class EdgeScenario:
+    """
+    One more edge behind the robot's link.
+
+    ``slowdown`` and ``others_hz`` are as in a scenario. Messages to this edge and back take ``extra_rtt_s`` seconds
+    longer. The edge's process lives while ``is_alive`` is above 0. An edge without the robot's model only sends load
+    reports.
+    """
+
+    slowdown: Trace = field(default_factory=lambda: constant(1.0, 1.0))
+    others_hz: Trace = field(default_factory=lambda: constant(0.0, 1.0))
+    extra_rtt_s: float = 0.0
+    is_alive: Trace = field(default_factory=lambda: constant(1.0, 1.0))
+    has_model: bool = True
+
+
+@dataclass(frozen=True)
 class Scenario:
     """
     What the robot meets.
@@ -62,7 +79,8 @@ class Scenario:
     other robots send it, each with a tail of ``others_s`` seconds (before slowdown). They are as many robots as send
     the largest ``others_hz`` at this robot's frame rate. ``noise`` is the relative spread (log-normal) of each
     computation's time. ``frame_rate_hz`` images are offered. ``disturbances`` are what link and
-    machines do beyond that. All randomness follows from ``seed``.
+    machines do beyond that. The edge's process lives while ``is_alive`` is above 0; ``further_edges`` share the robot's
+    link with it. All randomness follows from ``seed``.
     """
 
     link: Trace
@@ -77,6 +95,8 @@ class Scenario:
     frame_rate_hz: float = 10.0
     batch: int = 1
     disturbances: Disturbances = Disturbances()
+    is_alive: Trace = field(default_factory=lambda: constant(1.0, 1.0))
+    further_edges: tuple[EdgeScenario, ...] = ()
     seed: int = 0
 
 
@@ -150,7 +170,7 @@ class World:
     and jitter, what is still on the link and in the edge's queue. It does not weigh what a choice does to the frames
     behind it, so a policy that waits can do better. So there are two: the 'eager oracle' counts the time until link and
     edge are free for the frame, and rather computes here than waits; the 'patient oracle' does not count it.
-    'oracle' stands for whichever of them has the lower mean.
+    'oracle' stands for whichever of them has the lower mean. Oracles know the first edge only.
     """
 
     def __init__(
@@ -175,8 +195,12 @@ class World:
             'frame_rate_hz': scenario.frame_rate_hz,
             'downlink_ratio': scenario.downlink_ratio,
         }
-        self._monitor = MonitorPolicy(profile, MonitorSettings(**values))
-        self._settings = self._monitor.settings
+        first, *others = (f'edge{number}' for number in range(1, 2 + len(scenario.further_edges)))
+        self.monitor = MonitorPolicy(profile, MonitorSettings(**values), first)
+        for name, further in zip(others, scenario.further_edges):
+            if further.has_model:
+                self.monitor.set_edge(name, profile)
+        self._settings = self.monitor.settings
         disturbances, delay_s, ends_s = scenario.disturbances, scenario.base_rtt_s / 2, scenario.duration_s + 60.0
         self._up = OneWayLink(scenario.link, delay_s, disturbances.burst_bytes)
         self._down = OneWayLink(scenario.link.scaled(scenario.downlink_ratio), delay_s, disturbances.burst_bytes)
@@ -191,11 +215,25 @@ class World:
         self._noise = np.exp(scenario.noise * rng.standard_normal((images, 3))).tolist()
         self._delays = rng.exponential(scenario.jitter_s / 2 + 1e-12, (images, 3)).tolist()
         self._rng = np.random.default_rng([scenario.seed, 2])
-        self._others = self._draw_others(np.random.default_rng([scenario.seed, 3]))
-        self.edge = SimulatedEdge(
-            profile, self, ProcessClock(disturbances.edge, ends_s, np.random.default_rng([scenario.seed, 5])),
-            slowdown=scenario.slowdown, batch=scenario.batch, others_at_s=self._others, others_s=scenario.others_s,
-            other_robots=max(1, math.ceil(max(scenario.others_hz.values) / scenario.frame_rate_hz)))
+        self._others = self._draw_others(scenario.others_hz, np.random.default_rng([scenario.seed, 3]))
+
+        def make_edge(name: str, of: Scenario | EdgeScenario, others_at_s: list[float], extra_rtt_s: float, *stream: int
+                      ) -> SimulatedEdge:
+            return SimulatedEdge(
+                profile, self, ProcessClock(disturbances.edge, ends_s, np.random.default_rng([scenario.seed, *stream])),
+                name=name, extra_rtt_s=extra_rtt_s, slowdown=of.slowdown, batch=scenario.batch, others_at_s=others_at_s,
+                others_s=scenario.others_s,
+                other_robots=max(1, math.ceil(max(of.others_hz.values) / scenario.frame_rate_hz)))
+
+        #: The first edge, and all edges by their names.
+        self.edge = make_edge(first, scenario, self._others, 0.0, 5)
+        self.edges = {first: self.edge}
+        self._lives = {first: scenario.is_alive}
+        for number, (name, further) in enumerate(zip(others, scenario.further_edges)):
+            others_at_s = self._draw_others(further.others_hz, np.random.default_rng([scenario.seed, 7, number]))
+            self.edges[name] = make_edge(name, further, others_at_s, further.extra_rtt_s, 8, number)
+            self._lives[name] = further.is_alive
+        self._followed = first
         self.plan = (plan or self.look_ahead()) if policy == 'look-ahead oracle' else ()
         self._steps = deque(self.plan)
         self.camera = CameraPolicy(profile.local_index, choose=self._choose if self._oracle else None)
@@ -219,7 +257,13 @@ class World:
                     self.camera.on_image, image, period_s=self._period_s))
         if not self._oracle:
             self.at(0.0, self._let_monitor_act)
-        self.edge.start()
+        for name, edge in self.edges.items():
+            edge.start()
+            lived = True
+            for time_s, lives in zip(self._lives[name].times_s, self._lives[name].values):
+                if bool(lives) != lived:
+                    self.at(time_s, edge.restart if lives else edge.kill)
+                    lived = bool(lives)
         deadline_s = self._scenario.duration_s + 60.0
         while self._events:
             time_s, _, action = heapq.heappop(self._events)
@@ -227,7 +271,7 @@ class World:
                 break
             self.now_s = time_s
             action()
-        link = self._monitor.link
+        links = [edge.link for edge in self.monitor.edges.values()]
         return Run(
             self._policy,
             self._frames,
@@ -235,9 +279,9 @@ class World:
             self.camera.counters.late_answers,
             self._changes,
             self._estimates,
-            link.payload_bytes,
-            link.heartbeat_bytes,
-            link.probe_bytes,
+            sum(link.payload_bytes for link in links),
+            sum(link.heartbeat_bytes for link in links),
+            sum(link.probe_bytes for link in links),
             self._scenario.link.integral(self.now_s) / 8,
         )
 
@@ -294,18 +338,19 @@ class World:
 
     def _send(self, frame: FrameRecord) -> None:
         """Send the lead of a payload now, and the payload when the robot has handed it over."""
-        led_s = self._up.transmit(self.now_s, _ACKNOWLEDGEMENT_BYTES, self._jitter_s())
+        edge = self.edges[frame.edge]
+        led_s = self._up.transmit(self.now_s, _ACKNOWLEDGEMENT_BYTES, self._jitter_s()) + edge.extra_rtt_s / 2
 
         def hand_over() -> None:
             delays = self._delays[frame.image]
-            arrives_s = self._up.transmit(self.now_s, frame.payload_bytes, delays[0])
+            arrives_s = self._up.transmit(self.now_s, frame.payload_bytes, delays[0]) + edge.extra_rtt_s / 2
             self._acknowledged_s[frame.sequence] = (
                 self._down.rate.end_of(arrives_s, _ACKNOWLEDGEMENT_BYTES * 8)
                 + self._scenario.base_rtt_s / 2 + delays[1]
             )
             timeout_s = frame.answer_timeout_s
-            dispersion_s = self._dispersion_s(led_s, arrives_s)
-            self.at(self.edge.clock.after(arrives_s), lambda: self._on_payload(frame, timeout_s, dispersion_s))
+            dispersion_s = self._dispersion_s(edge, led_s, arrives_s)
+            self.at(edge.clock.after(arrives_s), lambda: self._on_payload(edge, frame, timeout_s, dispersion_s))
             self._happen(self.camera.on_payload_sent)
 
         self._hand_over(hand_over)
@@ -318,9 +363,9 @@ class World:
         else:
             self.at(ready_s, send)
 
-    def _dispersion_s(self, led_s: float, arrives_s: float) -> float:
+    def _dispersion_s(self, edge: SimulatedEdge, led_s: float, arrives_s: float) -> float:
         """Return the time between the arrivals of lead and message as the edge sees them."""
-        return max(self.edge.clock.after(arrives_s) - self.edge.clock.after(led_s), _LEAST_DISPERSION_S)
+        return max(edge.clock.after(arrives_s) - edge.clock.after(led_s), _LEAST_DISPERSION_S)
 
     def _jitter_s(self) -> float:
         return float(self._rng.exponential(self._scenario.jitter_s / 2 + 1e-12))
@@ -339,12 +384,12 @@ class World:
         if self._oracle:
             return
         if frame.outcome is Outcome.SENT:
-            self._monitor.on_sent(
+            self.monitor.on_sent(
                 frame.sequence, frame.sent_s, frame.split_index, frame.codec, frame.payload_bytes,
-                frame.send_s,
+                frame.send_s, frame.edge,
             )
         else:
-            self._monitor.on_frame(frame)
+            self.monitor.on_frame(frame)
         self._let_monitor_act()
 
     @property
@@ -366,14 +411,14 @@ class World:
 
     def _let_monitor_act(self) -> None:
         """Carry out what the monitor wants to do now."""
-        for action in self._monitor.on_time(self.now_s):
+        for action in self.monitor.on_time(self.now_s):
             match action:
                 case SendProbe(probe):
                     self._send_probe(probe)
                 case Announce(decision):
                     self._announce(decision)
                 case MonitorWakeAt(at_s):
-                    link = self._monitor.link
+                    link = self.monitor.link
                     self._estimates.append((self.now_s, link.throughput_bps if link.alive else 0.0))
                     self.at(at_s, self._let_monitor_act)
 
@@ -382,31 +427,41 @@ class World:
         if decision.changed:
             self._changes.append(self.now_s)
         split_index, codec = decision.choice
-        self.at(self.now_s + self._scenario.base_rtt_s / 2, lambda: self.edge.on_decision(split_index, codec))
+        edge, before = self.edges[decision.edge], self.edges[self._followed]
+        self._followed = decision.edge
+        arrives_s = self.now_s + self._scenario.base_rtt_s / 2
+        self.at(arrives_s, lambda: edge.on_decision(split_index, codec))
+        if before is not edge:
+            self.at(arrives_s, before.on_decision_elsewhere)
         self._happen(self.camera.on_decision, decision)
 
     def _send_probe(self, probe: Probe) -> None:
-        began_s = self.now_s
-        led_s = self._up.transmit(began_s, probe.lead_bytes, self._jitter_s()) if probe.lead_bytes else math.nan
+        began_s, edge = self.now_s, self.edges[probe.edge]
+        extra_s = edge.extra_rtt_s / 2
+        led_s = self._up.transmit(began_s, probe.lead_bytes, self._jitter_s()) + extra_s if probe.lead_bytes else (
+            math.nan)
 
         def hand_over() -> None:
             if probe.lead_bytes:
-                self._monitor.on_probe_sent(probe.id, self.now_s - began_s)
-            arrives_s = self._up.transmit(self.now_s, probe.payload_bytes - probe.lead_bytes, self._jitter_s())
-            dispersion_s = self._dispersion_s(led_s, arrives_s) if probe.lead_bytes else math.nan
+                self.monitor.on_probe_sent(probe.id, self.now_s - began_s, probe.edge)
+            arrives_s = extra_s + self._up.transmit(
+                self.now_s, probe.payload_bytes - probe.lead_bytes, self._jitter_s())
+            dispersion_s = self._dispersion_s(edge, led_s, arrives_s) if probe.lead_bytes else math.nan
             if not self._is_lost(probe.payload_bytes):
-                self.at(self.edge.clock.after(arrives_s), lambda: self._on_probe(probe, dispersion_s))
+                self.at(edge.clock.after(arrives_s), lambda: self._on_probe(edge, probe, dispersion_s))
 
         if probe.lead_bytes:
             self._hand_over(hand_over)
         else:
             hand_over()
 
-    def _on_probe(self, probe: Probe, dispersion_s: float) -> None:
-        answered_s = self._down.transmit(self.now_s, _ACKNOWLEDGEMENT_BYTES, self._jitter_s())
+    def _on_probe(self, edge: SimulatedEdge, probe: Probe, dispersion_s: float) -> None:
+        if not edge.is_alive:
+            return
+        answered_s = self._down.transmit(self.now_s, _ACKNOWLEDGEMENT_BYTES, self._jitter_s()) + edge.extra_rtt_s / 2
 
         def answered() -> None:
-            self._monitor.on_probe_answer(probe.id, self.now_s, 0.0, dispersion_s)
+            self.monitor.on_probe_answer(probe.id, self.now_s, 0.0, dispersion_s, probe.edge)
             self._let_monitor_act()
 
         if not self._is_lost():
@@ -414,56 +469,59 @@ class World:
 
     # ---- edge ----------------------------------------------------------------------------------------------
 
-    def _draw_others(self, rng: np.random.Generator) -> list[float]:
+    def _draw_others(self, others_hz: Trace, rng: np.random.Generator) -> list[float]:
         """Arrivals of other robots' frames: a Poisson process of the given rate."""
         arrivals: list[float] = []
         amount = 0.0
         while True:
             amount += float(rng.exponential(1.0))
-            time_s = self._scenario.others_hz.end_of(0.0, amount)
+            time_s = others_hz.end_of(0.0, amount)
             if time_s > self._scenario.duration_s + 60:
                 return arrivals
             arrivals.append(time_s)
 
-    def _on_payload(self, frame: FrameRecord, timeout_s: float, dispersion_s: float) -> None:
+    def _on_payload(self, edge: SimulatedEdge, frame: FrameRecord, timeout_s: float, dispersion_s: float) -> None:
+        if not edge.is_alive:
+            return
         cut, batch = self._profile.cuts[frame.split_index], self._scenario.batch
         noise = self._noise[frame.image][2]
         service_s = cut.codecs[frame.codec].decode_s[batch] * noise, cut.tail_s[batch] * noise
-        self.edge.submit((frame, dispersion_s), frame.split_index, frame.codec, timeout_s, frame.payload_bytes, batch,
-                         service_s)
+        edge.submit((frame, dispersion_s), frame.split_index, frame.codec, timeout_s, frame.payload_bytes, batch,
+                    service_s)
 
-    def acknowledge(self, frame: EdgeFrame) -> None:
-        """Put the acknowledgement of this robot's frame on the downlink."""
+    def acknowledge(self, edge: SimulatedEdge, frame: EdgeFrame) -> None:
+        """Put the edge's acknowledgement of this robot's frame on the downlink."""
         sent, dispersion_s = frame.source
         arrives_s = self._down.transmit(self.now_s, _ACKNOWLEDGEMENT_BYTES, self._delays[sent.image][1])
         if not self._is_lost():
-            self._robot_sees(arrives_s, lambda: self._on_acknowledgement(sent.sequence, dispersion_s))
+            self._robot_sees(arrives_s + edge.extra_rtt_s / 2,
+                             lambda: self._on_acknowledgement(sent.sequence, dispersion_s, edge.name))
 
-    def answer(self, frame: EdgeFrame) -> None:
-        """Put the answer to this robot's frame on the downlink."""
+    def answer(self, edge: SimulatedEdge, frame: EdgeFrame) -> None:
+        """Put the edge's answer to this robot's frame on the downlink."""
         sent, _ = frame.source
         status, reason, times = frame.status, frame.reason, frame.times
         answer_bytes = self._answer_bytes if status is Status.OK else _ACKNOWLEDGEMENT_BYTES
         answered_s = self._down.transmit(self.now_s, answer_bytes, self._delays[sent.image][2])
-        self._robot_sees(answered_s, lambda: self._happen(
+        self._robot_sees(answered_s + edge.extra_rtt_s / 2, lambda: self._happen(
             self.camera.on_answer, self.camera.session, sent.sequence, status, reason, None, answer_bytes, times))
 
-    def report_load(self, action: ReportLoad) -> None:
-        """Put a load report on the downlink."""
+    def report_load(self, edge: SimulatedEdge, action: ReportLoad) -> None:
+        """Put a load report of the edge on the downlink."""
         report = replace(action.report, queueing_s=action.queueing_s.get(ROBOT, 0.0))
         arrives_s = self._down.transmit(self.now_s, _REPORT_BYTES, self._jitter_s())
 
         def arrived() -> None:
-            self._monitor.on_load(report, self.now_s)
+            self.monitor.on_load(report, self.now_s)
             self._let_monitor_act()
 
         if not self._oracle:
-            self._robot_sees(arrives_s, arrived)
+            self._robot_sees(arrives_s + edge.extra_rtt_s / 2, arrived)
 
-    def _on_acknowledgement(self, sequence: int, dispersion_s: float) -> None:
+    def _on_acknowledgement(self, sequence: int, dispersion_s: float, edge: str) -> None:
         if not self._oracle:
-            self._monitor.on_acknowledgement(sequence, self.now_s, dispersion_s)
-        self._happen(self.camera.on_acknowledgement, self.camera.session, sequence)
+            self.monitor.on_acknowledgement(sequence, self.now_s, dispersion_s, edge)
+        self._happen(self.camera.on_acknowledgement, self.camera.session, sequence, edge=edge)
         if not self._oracle:
             self._let_monitor_act()
 
@@ -474,8 +532,9 @@ class World:
         if self._steps:
             return self._next_step(self._steps, image, now_s)
         split, codec, start_s = self._best(image)
-        share = self._monitor.waiting_share
-        return SplitDecision(split, codec, answer_timeout_s=math.inf, waiting_share=share), start_s
+        share = self.monitor.waiting_share
+        return SplitDecision(
+            split, codec, answer_timeout_s=math.inf, waiting_share=share, edge=self.edge.name), start_s
 
     def look_ahead(self, width: int | None = WIDTH) -> list[Step]:
         """Return the best sequence of choices that a beam of this width finds; None searches exhaustively."""
@@ -499,7 +558,7 @@ class World:
             for cut in profile.cuts[self._settings.shallowest_split : profile.local_index]
             for codec in self._codecs_of(cut)
         ]
-        return Search(profile, future, [*choices, (profile.local_index, '')], self._monitor.waiting_share).best(width)
+        return Search(profile, future, [*choices, (profile.local_index, '')], self.monitor.waiting_share).best(width)
 
     def _codecs_of(self, cut: SystemCut) -> dict[str, CodecProfile]:
         """Return the codecs that the settings allow at a cut, without those that are best at no rate."""
@@ -514,7 +573,7 @@ class World:
         start_s = step.start_s if step.image <= image else math.inf
         if start_s <= now_s:
             steps.popleft()
-        return SplitDecision(*step.choice, answer_timeout_s=math.inf), start_s
+        return SplitDecision(*step.choice, answer_timeout_s=math.inf, edge=self.edge.name), start_s
 
     def _best(self, image: int) -> tuple[int, str, float]:
         profile, batch = self._profile, self._scenario.batch

@@ -52,7 +52,7 @@ from dynsplit_ros.model import LoadedModel
 from dynsplit_ros.model.preprocess import Normalise, Resize
 from dynsplit_ros.nodes.camera_node import CameraNode
 from dynsplit_ros.nodes.edge_node import EdgeNode, RobotLink
-from dynsplit_ros.nodes.monitor_node import MonitorNode
+from dynsplit_ros.nodes.monitor_node import ListedEdge, MonitorNode, ToEdge
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.monitor import MonitorPolicy
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
@@ -173,12 +173,18 @@ def other_document(document: Any, chance: random.Random) -> Any:
 class Ears:
     """Stands for a publisher: keeps what is published, once DDS could send it."""
 
+    topic_name = ''
+
     def __init__(self) -> None:
         self.heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def publish(self, message: Any) -> None:
         serialize_message(message)
         self.heard.put(message)
+
+    def get_subscription_count(self) -> int:
+        """Return that nobody listens."""
+        return 0
 
     def next(self) -> Any:
         """Return the next message; fail where none comes."""
@@ -223,7 +229,10 @@ class World:
         self.delivered: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.faults: list[str] = []
         self.robot = Robot(split, self)
-        self.camera = bare(CameraNode, split=split, _model=split.model, _robot=self.robot)
+        uplink = SimpleNamespace(publisher=lambda topic, name: Ears(), destroy_publisher=lambda publisher: None)
+        self.camera = bare(
+            CameraNode, split=split, _model=split.model, _robot=self.robot, to_edges={}, _uplink=uplink,
+            resolve_topic_name=lambda name: f'/robot1/{name}', forget=lambda name: None)
         # A detector's answers have free shapes, so its robot is only asked whether it could deliver them.
         detector = SimpleNamespace(name='detector', task='detection', labels=['', 'cat'], keypoint_names=['nose'],
                                    resize=Resize((12, 16)))
@@ -235,11 +244,11 @@ class World:
         self.profile = Profile.load(PROFILE)
         self.decisions, self.states = Ears(), Ears()
         self.monitor = bare(
-            MonitorNode, _session=7, _profiles={'robot': self.profile, 'edge': self.profile},
-            _sides={'robot': Side(), 'edge': Side()}, _settings=MonitorSettings(),
+            MonitorNode, _session=7, _robot=(self.profile, Side()), _edges={'': ListedEdge(self.profile, Side())},
+            _to_edges={'': ToEdge(Ears(), Ears(), Ears())}, _told=('', (0, '')), _settings=MonitorSettings(),
             _monitor=MonitorPolicy(merge(self.profile.scaled(8.0), self.profile)), _camera_session=5, _frame_offset=0,
             _last_frame=0, _fallbacks=0, _ignored=0, _decisions=0, _split=self.decisions, _link_state=self.states,
-            _probe=Ears(), _lead=Ears(), _timer=SimpleNamespace(reset=lambda: None), _header=Header)
+            _timer=SimpleNamespace(reset=lambda: None), _header=Header)
         #: What is attacked, with how many in a hundred cases; what needs the robot's threads takes longest.
         self.cases: list[tuple[float, Callable[[random.Random], None]]] = [
             (20, self.activation), (25, self.stray_answer), (2, self.answer), (15, self.detections), (1, self.order),
@@ -267,6 +276,7 @@ class World:
             codec=codec, answer_timeout_s=60.0, tensors=to_tensors(payload)), chance)
         if chance.random() < 0.5:  # others find out what a wrong fingerprint does
             message.fingerprint = self.split.fingerprint
+        message.edge = ''  # else it is for another edge
         self.link._on_activation(message)
         probe = corrupt(msg.Probe(session=7, sequence=1, padding=bytes(9)), chance)
         self.link._on_probe(probe)

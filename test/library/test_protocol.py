@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.protocol import check_version, inexactness, PROTOCOL_VERSION, Side
+from dynsplit_ros.protocol import check_version, edge_token, inexactness, PROTOCOL_VERSION, Side
 
 ROBOT = Side(torch_version='2.11.0+cpu')
 
@@ -43,3 +45,16 @@ def test_another_engine_is_named() -> None:
 
 def test_what_a_peer_says_of_itself_cannot_steer_a_terminal() -> None:
     assert inexactness(ROBOT, Side('\x1b[2J\n', torch_version='\x1b]0;owned\x07')).isprintable()
+
+
+@pytest.mark.parametrize('name, token', [('lab', 'lab'), ('edge_1', None), ('Edge2', 'Edge2')])
+def test_a_name_that_is_valid_in_a_topic_stands_there_as_it_is(name, token) -> None:
+    assert edge_token(name) == (token or name)
+
+
+def test_every_name_of_an_edge_has_a_valid_token_of_its_own() -> None:
+    names = ['', 'edge/host', 'edge_host', 'edge-host', 'edge host', '1st', '_lab', 'lab_', 'a__b', 'a_b', 'é', '日本',
+             'x' * 40, 'x' * 41, 'x' * 1000, 'lab_0123abcd', '\ud800', edge_token('edge/host')]
+    tokens = [edge_token(name) for name in names]
+    assert len(set(tokens)) == len(names)
+    assert all(re.fullmatch('[A-Za-z](_?[A-Za-z0-9])*', token) and len(token) <= 60 for token in tokens)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import os
 from pathlib import Path
+import socket
 import time
 
 import numpy as np
@@ -21,6 +22,7 @@ from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.publisher import Publisher  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402
 from rclpy.timer import Timer  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
@@ -39,6 +41,8 @@ from dynsplit_ros.tasks import output_digest  # noqa: E402
 
 DEADLINE_S = 60.0
 ROBOT = 'robot1'
+#: Name of an edge in the namespace `edge`.
+EDGE = f'edge/{socket.gethostname()}'
 #: For a monitor, where it matters who answered: a busy machine may pause for longer than an answer takes.
 PATIENT = {'answer_timeout_s': 20.0}
 
@@ -129,6 +133,16 @@ class Observer(Node):
         wait(lambda: any(prediction.header.stamp.sec == number for prediction in list(self.predictions)),
              f'no prediction for image {number}', within_s)
         return next(prediction for prediction in self.predictions if prediction.header.stamp.sec == number)
+
+
+def to_edge(robot: Node, edge: str = EDGE) -> Publisher:
+    """Return a publisher of a robot's activations to an edge; without it, no edge looks for them."""
+    return topics.ACTIVATION.publisher(robot, topics.ACTIVATION.name_in(robot.get_namespace(), edge))
+
+
+def appear(robot: Node) -> Publisher:
+    """Have a node be a robot that edges find; return the publisher by which they do."""
+    return topics.ROBOT_PROFILE.publisher(robot)
 
 
 def picture(number: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import re
 import signal
 
-from conftest import destroy, Observer, ROBOT, wait
+from conftest import destroy, Observer, ROBOT, to_edge, wait
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 import numpy as np
@@ -130,7 +130,7 @@ def test_each_level_has_its_cause(processes, ros, model_parameters) -> None:
     timer = operator.create_timer(0.1, lambda: operator.send(Image(encoding='rgb8')))
     operator.says(camera, DiagnosticStatus.ERROR, 'images are refused')
     destroy(operator, timer)
-    activations = topics.ACTIVATION.publisher(operator)
+    activations = to_edge(operator)
     activation = to_message(msg.Activation, fingerprint='f' * 64)
     timer = operator.create_timer(0.1, lambda: activations.publish(activation))
     values = operator.says(edge, DiagnosticStatus.WARN, f'refusing activations from /{ROBOT}: another model')

@@ -7,7 +7,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from conftest import DEADLINE_S, destroy, picture, set_parameter, wait
+from conftest import appear, DEADLINE_S, destroy, EDGE, picture, set_parameter, wait
 import pytest
 from rcl_interfaces.srv import ListParameters
 from rclpy.node import Node
@@ -34,7 +34,9 @@ class Player(Node):
 
     def __init__(self, name: str, split: SplitModel, index: int = 1) -> None:
         super().__init__('player', namespace=f'/{name}')
-        self.activations = self.create_publisher(msg.Activation, topics.ACTIVATION.name, QoSProfile(depth=5))
+        self.appearance = appear(self)
+        self.activations = self.create_publisher(
+            msg.Activation, topics.ACTIVATION.name_in(f'/{name}', EDGE), QoSProfile(depth=5))
         self.create_subscription(msg.TailResult, topics.TAIL_RESULT.name, self._on_result, QoSProfile(depth=1000))
         self.edges: list[msg.Profile] = []
         topics.EDGE_PROFILE.subscription(self, self.edges.append)
@@ -135,11 +137,12 @@ def test_who_leaves_leaves_nothing_behind_and_may_come_back(processes, ros, mode
             leaves.send()
         wait(lambda: len(leaves.answers) > before, 'no answer')
         leaves.send()  # one may be under way
-        destroy(leaves, leaves.activations)
+        destroy(leaves, leaves.appearance)
         log = processes.log('edge')
         wait(lambda: not stays.count_publishers('/robot1/tail_result'), 'the edge kept the topics of a robot that left')
         assert 'the robot in namespace /robot1 left' in log.read_text()
-        wait(lambda: not stays.count_subscribers('/robot1/activation') + stays.count_subscribers('/robot1/probe'),
+        wait(lambda: not sum(stays.count_subscribers(topic.name_in('/robot1', EDGE)) for topic in (
+            topics.ACTIVATION, topics.PROBE, topics.EDGE_SPLIT)),
              'the edge kept its subscriptions to a robot that left')
         assert not stays.count_publishers('/robot1/edge_load') + stays.count_publishers('/robot1/acknowledgement')
         client = stays.create_client(ListParameters, '/edge/edge_node/list_parameters')
@@ -151,7 +154,7 @@ def test_who_leaves_leaves_nothing_behind_and_may_come_back(processes, ros, mode
         stays.send()
         wait(lambda: len(stays.answers) > before, 'who stayed is no longer served')
         leaves.edges.clear()
-        leaves.activations = leaves.create_publisher(msg.Activation, topics.ACTIVATION.name, QoSProfile(depth=5))
+        leaves.appearance = appear(leaves)
         wait(leaves.ready, 'who came back was not found')
     assert 'Traceback' not in log.read_text()
     processes.check()

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from conftest import Observer, ROBOT, wait
+from conftest import appear, EDGE as NAME, Observer, ROBOT, to_edge, wait
 import pytest
 
 from dynsplit_ros import msg
@@ -18,16 +18,19 @@ EDGE = '/edge/edge_node'
 def test_the_edge_prepares_an_announced_split_before_any_activation(processes, ros, model_parameters, split) -> None:
     processes.start('edge', 'edge_node', 'edge', model_parameters)
     robot = ros(Observer())
-    activations, decisions = topics.ACTIVATION.publisher(robot), topics.SPLIT.publisher(robot)
+    appear(robot)
+    activations = to_edge(robot)
+    decisions = topics.EDGE_SPLIT.publisher(robot, topics.EDGE_SPLIT.name_in(f'/{ROBOT}', NAME))
     told = robot._diagnosed
     wait(activations.get_subscription_count, 'the edge did not find the robot')
     wait(lambda: told.get((EDGE, 'robots')) == f'/{ROBOT}', 'the edge does not serve the robot')
-    assert any(f'{end.node_namespace}/{end.node_name}' == EDGE
-               for end in robot.get_subscriptions_info_by_topic(f'/{ROBOT}/split')), 'ros2 node info would not show it'
+    ends = robot.get_subscriptions_info_by_topic(decisions.topic_name)
+    assert any(f'{end.node_namespace}/{end.node_name}' == EDGE for end in ends), 'ros2 node info would not show it'
 
     def announce(**changes: object) -> None:
         decisions.publish(to_message(
-            msg.SplitDecision, **{'fingerprint': split.fingerprint, 'split_index': 2, 'codec': 'blosc2', **changes}))
+            msg.SplitDecision, **{
+                'edge': NAME, 'fingerprint': split.fingerprint, 'split_index': 2, 'codec': 'blosc2', **changes}))
 
     announce()
     wait(lambda: told.get((EDGE, 'prepared')) == '1', 'the edge prepared nothing')
@@ -40,6 +43,11 @@ def test_the_edge_prepares_an_announced_split_before_any_activation(processes, r
     announce(split_index=3)
     wait(lambda: told[EDGE, f'split of /{ROBOT}'].startswith('3 '), 'it does not follow any more')
     wait(lambda: told[EDGE, 'prepared'] == '2', 'the edge prepared nothing')
+    announce(edge='another')
+    announce(split_index=4, edge='another')
+    announce(split_index=1)
+    wait(lambda: told[EDGE, f'split of /{ROBOT}'].startswith('1 '), 'it does not follow any more')
+    assert told[EDGE, 'prepared'] in '23', 'the edge prepared what another edge shall run'
     assert told[EDGE, 'answered'] == '0'
     assert len(processes.log('edge').read_text()) < 5000
     processes.check()

@@ -9,7 +9,7 @@ import math
 import random
 import time
 
-from conftest import destroy, expected_digest, Observer, picture, wait
+from conftest import appear, destroy, EDGE, expected_digest, Observer, picture, to_edge, wait
 import psutil
 import pytest
 from rclpy.qos import QoSProfile
@@ -68,7 +68,9 @@ def test_a_flood_of_hostile_activations_harms_neither_edge_nor_good_robot(system
     running = system(monitor={'pinned_split': 1})
     running.wait_for_edge()
     attacker = ros(Observer('attacker'))
-    flood = attacker.create_publisher(msg.Activation, topics.ACTIVATION.name, QoSProfile(depth=50))
+    appear(attacker)
+    flood = attacker.create_publisher(
+        msg.Activation, topics.ACTIVATION.name_in('/attacker', EDGE), QoSProfile(depth=50))
     results: list[msg.TailResult] = []
     attacker.create_subscription(msg.TailResult, topics.TAIL_RESULT.name, results.append, QoSProfile(depth=1000))
     wait(lambda: flood.get_subscription_count() and attacker.count_publishers('tail_result'), 'the edge did not come')
@@ -123,14 +125,18 @@ def test_hostile_words_to_the_robot_cost_no_frame(system, ros, processes, split)
         near = {'session': chance.choice((session, whole(64))), 'sequence': latest + chance.randrange(4)}
         text = chance.choice(TEXTS[:6])
         fingerprint = chance.choice((split.fingerprint, text))
+        edge = chance.choice((EDGE, text, f'edge {whole(16)}'))
         out['tail_result'].publish(to_message(
-            msg.TailResult, **near, status=whole(8), reason=text, batch=whole(16), held_s=number(), tail_s=number(),
-            fingerprint=fingerprint, outputs=[msg.Tensor(name=text, dtype='float32', shape=[whole(32)] * 3)]))
+            msg.TailResult, **near, edge=edge, status=whole(8), reason=text, batch=whole(16), held_s=number(),
+            tail_s=number(), fingerprint=fingerprint,
+            outputs=[msg.Tensor(name=text, dtype='float32', shape=[whole(32)] * 3)]))
         out['acknowledgement'].publish(to_message(
-            msg.Acknowledgement, kind=whole(8), **near, fingerprint=fingerprint, held_s=number()))
+            msg.Acknowledgement, kind=whole(8), **near, edge=edge, fingerprint=fingerprint, held_s=number()))
         out['split'].publish(
             to_message(
                 msg.SplitDecision,
+                edge=edge,
+                silent_edges=[text, EDGE],
                 fingerprint=fingerprint,
                 split_index=whole(16),
                 codec=text,
@@ -143,6 +149,7 @@ def test_hostile_words_to_the_robot_cost_no_frame(system, ros, processes, split)
             to_message(
                 msg.FrameTiming,
                 **{**near, 'session': session},
+                edge=edge,
                 outcome=whole(8),
                 split_index=whole(16),
                 payload_bytes=whole(32),
@@ -155,10 +162,10 @@ def test_hostile_words_to_the_robot_cost_no_frame(system, ros, processes, split)
             )
         )
         out['edge_load'].publish(to_message(
-            msg.EdgeLoad, edge_session=whole(64), sequence=whole(64), fingerprint=fingerprint,
+            msg.EdgeLoad, edge=edge, edge_session=whole(64), sequence=whole(64), fingerprint=fingerprint,
             utilisation=number(), queueing_s=number(), slowdown=number(), robots=whole(32)))
         out['edge_profile'].publish(to_message(
-            msg.Profile, fingerprint=fingerprint, torch_version=text, profile_json=chance.choice((
+            msg.Profile, edge=edge, fingerprint=fingerprint, torch_version=text, profile_json=chance.choice((
                 '[' * 100_000, '{"dynsplit_profile": 1, "cuts": [{"index": Infinity}]}', 'null', text))))
         observer.send_and_wait()
     # An edge's own word at last, and all is as before.
@@ -178,11 +185,12 @@ def test_hostile_words_to_the_robot_cost_no_frame(system, ros, processes, split)
 def test_the_robots_that_an_edge_serves_are_bounded(processes, ros, model_parameters) -> None:
     processes.start('edge', 'edge_node', 'edge', {**model_parameters, 'max_robots': 2})
     robots = [ros(Observer(f'robot{number}')) for number in range(3)]
-    publishers = [topics.ACTIVATION.publisher(robot) for robot in robots]
+    appearances = [appear(robot) for robot in robots]
+    publishers = [to_edge(robot) for robot in robots]
     wait(lambda: sum(bool(publisher.get_subscription_count()) for publisher in publishers) == 2, 'no edge')
     wait(lambda: 'raise max_robots' in processes.log('edge').read_text(), 'the edge does not say so')
     left = next(robot for robot, publisher in zip(robots, publishers) if publisher.get_subscription_count())
-    destroy(left, publishers[robots.index(left)])
+    destroy(left, appearances[robots.index(left)])
     del publishers[robots.index(left)]
     wait(
         lambda: all(publisher.get_subscription_count() for publisher in publishers),
@@ -194,10 +202,11 @@ def test_the_robots_that_an_edge_serves_are_bounded(processes, ros, model_parame
 def test_a_namespace_in_which_a_topic_name_is_too_long_does_not_end_the_edge(processes, ros, model_parameters) -> None:
     processes.start('edge', 'edge_node', 'edge', model_parameters)
     stranger, robot = ros(Observer('stranger')), ros(Observer('robot'))
-    longest = 247 - len('/activation')  # with it, the name of `activation` is valid, that of `edge_profile` is not
-    stranger.create_publisher(msg.Activation, f'/{"a" * (longest - 1)}/activation', QoSProfile(depth=1))
+    longest = 247 - len('/robot_profile')  # with it, this name is valid, and those of the topics per edge are not
+    stranger.create_publisher(msg.Profile, f'/{"a" * (longest - 1)}/robot_profile', QoSProfile(depth=1))
     wait(lambda: 'in a shorter namespace' in processes.log('edge').read_text(), 'the edge does not say so')
-    publisher = topics.ACTIVATION.publisher(robot)
+    appear(robot)
+    publisher = to_edge(robot)
     wait(publisher.get_subscription_count, 'the edge serves nobody any more')
     processes.check()
     assert 'Traceback' not in processes.log('edge').read_text()

@@ -192,19 +192,20 @@ def test_an_answer_that_came_is_taken_though_nothing_spins_the_camera(tmp_path, 
         peer = spinning.add(Node('edge'))
         activations: list[msg.Activation] = []
         timings: list[msg.FrameTiming] = []
-        topics.ACTIVATION.subscription(peer, activations.append)
+        topics.ACTIVATION.subscription(peer, activations.append, topics.ACTIVATION.name_in('/', 'lab'))
         topics.FRAME_TIMING.subscription(peer, timings.append)
         answers = topics.TAIL_RESULT.publisher(peer)
         camera.start()
         wait(answers.get_subscription_count, 'the camera does not listen')
-        for publisher in (camera._activation, camera._frame_timing):
+        camera._meet('lab')
+        for publisher in (*camera.to_edges['lab'][:1], camera._frame_timing):
             wait(publisher.get_subscription_count, 'the camera does not find the edge')
-        camera._robot.on_decision(SplitDecision(0, 'raw', 60.0))
+        camera._robot.on_decision(SplitDecision(0, 'raw', 60.0, edge='lab'))
         camera._on_image(0, from_rgb(picture(1)))
         wait(lambda: activations, 'no frame is under way')
         codec, encoded = encode_answer(split.whole(split.model.resize(picture(1)).unsqueeze(0)))
         answers.publish(to_message(
-            msg.TailResult, session=activations[0].session, sequence=activations[0].sequence,
+            msg.TailResult, edge='lab', session=activations[0].session, sequence=activations[0].sequence,
             fingerprint=split.fingerprint, codec=codec, outputs=to_tensors(encoded)))
         assert answers.wait_for_all_acked(Duration(seconds=DEADLINE_S))
         getattr(camera, end)()

@@ -37,19 +37,20 @@ def node() -> Iterator[MonitorNode]:
 
 def test_a_profile_that_comes_again_throws_nothing_away(node) -> None:
     """An edge comes back after its DDS lease, and the middleware hands its latched profile over once more."""
-    for side in ('robot', 'edge'):
-        node._on_profile(side, to_profile(PROFILE))
-    monitor = node._monitor
-    for side in ('robot', 'edge'):
-        node._on_profile(side, to_profile(PROFILE))
+    for hear in (node._on_robot_profile, node._on_edge_profile):
+        hear(to_profile(PROFILE))
+    monitor, known = node._monitor, node._monitor.used
+    for hear in (node._on_robot_profile, node._on_edge_profile):
+        hear(to_profile(PROFILE))
+    assert node._monitor.used is known
     assert node._monitor is monitor is not None
 
 
 def test_decisions_are_numbered_on_when_another_profile_comes(node) -> None:
-    node._on_profile('robot', to_profile(PROFILE))
+    node._on_robot_profile(to_profile(PROFILE))
     for slower in (1.0, 2.0, 3.0):
-        node._on_profile('edge', to_profile(PROFILE.scaled(slower)))
+        node._on_edge_profile(to_profile(PROFILE.scaled(slower)))
         node._act()
-    node._on_profile('edge', msg.Profile(fingerprint='0' * 64, model='another'))
+    node._on_edge_profile(msg.Profile(fingerprint='0' * 64, model='another'))
     assert len(node.decided) >= 3
     assert [decision.sequence for decision in node.decided] == list(range(1, len(node.decided) + 1))

@@ -118,7 +118,9 @@ def test_edge(start, name, value) -> None:
     if name == 'input_size' and value[0]:
         value = [value[0], 16]
     edge, robot = start(EdgeNode, {**MODEL, **ALSO.get(name, {}), name: value})
-    activation, answers, loads, profiles = topics.ACTIVATION.publisher(robot), [], [], []
+    topics.ROBOT_PROFILE.publisher(robot)  # by which the edge finds the robot
+    name = topics.ACTIVATION.name_in(robot.get_namespace(), edge.edge.name)
+    activation, answers, loads, profiles = topics.ACTIVATION.publisher(robot, name), [], [], []
     topics.TAIL_RESULT.subscription(robot, answers.append)
     topics.EDGE_LOAD.subscription(robot, loads.append)
     topics.EDGE_PROFILE.subscription(robot, profiles.append)  # it comes when the edge can be heard
@@ -156,13 +158,13 @@ def test_image_source(start, name, value) -> None:
 def test_link_emulator(start, name, value) -> None:
     link, _ = start(LinkEmulator, {name: value})
     arrived: list[bytes] = []
-    link._pipes[0].put(b'payload', SimpleNamespace(publish=arrived.append))
+    link._up.put(b'payload', SimpleNamespace(publish=arrived.append))
     if (name, value) != ('rates_mbps', [0.0]):
         wait(lambda: arrived, 'the message did not arrive')
-    link._pipes[0].put(b'payload', SimpleNamespace(publish=arrived.append))
-    wait(lambda: not link._pipes[0]._queued_bytes, 'the message did not leave')
+    link._up.put(b'payload', SimpleNamespace(publish=arrived.append))
+    wait(lambda: not link._up._queued_bytes, 'the message did not leave')
     link.close()
-    assert not any(thread.is_alive() for pipe in link._pipes for thread in pipe._threads)
+    assert not any(thread.is_alive() for pipe in (link._up, link._down) for thread in pipe._threads)
 
 
 @pytest.mark.parametrize('kind, parameters', [

@@ -16,6 +16,7 @@ import time
 
 from ament_index_python.packages import get_package_prefix
 from conftest import (
+    appear,
     DEADLINE_S,
     destroy,
     expected_digest,
@@ -25,6 +26,7 @@ from conftest import (
     ROBOT,
     set_parameter,
     System,
+    to_edge,
     wait,
 )
 import cv2
@@ -175,7 +177,8 @@ def test_a_compressed_image_that_cannot_be_read_is_passed_over(processes, ros, m
 def test_the_edge_refuses_what_it_cannot_use_and_serves_on(processes, ros, model_parameters, split) -> None:
     processes.start('edge', 'edge_node', 'edge', model_parameters)
     observer = ros(Observer())
-    activations = topics.ACTIVATION.publisher(observer)
+    appear(observer)
+    activations = to_edge(observer)
     results: dict[int, msg.TailResult] = {}
     topics.TAIL_RESULT.subscription(observer, lambda result: results.setdefault(result.sequence, result))
     wait(lambda: activations.get_subscription_count() and observer.count_publishers('tail_result'), 'no edge')
@@ -417,7 +420,8 @@ def test_the_edge_leaves_out_objects_that_the_robot_would_not_show(processes, ro
         'model': 'ssdlite320_mobilenet_v3_large', 'weights': 'none', 'threads': 1,
         'model_arguments': '{"score_thresh": 0.0, "detections_per_img": 5}', 'profile': str(tmp_path / 'profile.yaml')})
     observer = ros(Observer())
-    activations = topics.ACTIVATION.publisher(observer)
+    appear(observer)
+    activations = to_edge(observer)
     results: dict[int, msg.TailResult] = {}
     topics.TAIL_RESULT.subscription(observer, lambda result: results.setdefault(result.sequence, result))
     wait(lambda: activations.get_subscription_count() and observer.count_publishers('tail_result'), 'no edge')

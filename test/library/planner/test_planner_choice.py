@@ -202,8 +202,9 @@ def test_predictions_are_finite_at_every_rate() -> None:
 def plans(monitor: MonitorPolicy, monkeypatch) -> list[float]:
     """Return the instants of all plans that the monitor makes from now on."""
     made: list[float] = []
-    plan = monitor._planner.plan
-    monkeypatch.setattr(monitor._planner, 'plan', lambda estimate: made.append(estimate.now_s) or plan(estimate))
+    planner = monitor.used.planner
+    plan = planner.plan
+    monkeypatch.setattr(planner, 'plan', lambda estimate: made.append(estimate.now_s) or plan(estimate))
     return made
 
 
@@ -295,7 +296,7 @@ def test_local_frames_correct_only_the_prediction_of_local_inference() -> None:
                 sequence=sequence, outcome='local', split_index=LOCAL, codec='', head_s=head_s, latency_s=latency_s))
             monitor.tick(sequence * 0.1)
         assert monitor.decision.predicted_latency_s == pytest.approx(latency_s, rel=0.03)
-        assert not monitor._estimate_system(sequence * 0.1, 0.05).residual_s[:LOCAL].any()
+        assert not monitor.residual_s[:LOCAL].any()
 
 
 def test_sent_frames_correct_their_own_split_most_and_local_inference_not_at_all() -> None:
@@ -310,7 +311,7 @@ def test_sent_frames_correct_their_own_split_most_and_local_inference_not_at_all
         wire.frame(latency_s=latency_s)
         wire.idle(0.06)
     assert wire.monitor.decision.predicted_latency_s == pytest.approx(latency_s, rel=0.02)
-    residual_s = wire.monitor._estimate_system(wire.now_s, 0.05).residual_s
+    residual_s = wire.monitor.residual_s
     assert 0.01 * latency_s < residual_s[1] == residual_s[2] < 0.6 * residual_s[0] and residual_s[LOCAL] == 0
 
 
@@ -356,9 +357,9 @@ def test_a_frame_that_did_not_follow_the_decision_causes_a_new_decision(monkeypa
 
 def test_no_missed_gains_add_up_while_the_choice_in_force_is_the_best(monkeypatch) -> None:
     wire, _ = settled(monkeypatch)
-    planner = wire.monitor._planner
+    planner = wire.monitor.used.planner
     for _ in range(30):
         wire.idle(0.1)
         wire.frame()
-    assert planner.hysteresis.missed_s == 0.0
-    assert wire.now_s - planner.hysteresis.looked_s < 0.3
+    assert planner.hysteresis.missed.total_s == 0.0
+    assert wire.now_s - planner.hysteresis.missed.looked_s < 0.3

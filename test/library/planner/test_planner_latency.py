@@ -219,7 +219,7 @@ def test_the_switching_cost_is_a_share_of_the_latency() -> None:
         planner = Planner(PROFILE, replace(RARE, switching_cost=switching_cost))
         planner.plan(estimate(rate_bps / 1.2, rate_spread=0.0))
         assert planner.plan(estimate(rate_bps, now_s=0.01, rate_spread=0.0)).changed is changed
-        assert planner.hysteresis.missed_s == 0.0, 'a gain that the cost exceeds is not missed'
+        assert planner.hysteresis.missed.total_s == 0.0, 'a gain that the cost exceeds is not missed'
 
 
 def test_missed_gains_add_up_to_a_change() -> None:
@@ -246,9 +246,9 @@ def test_missed_gains_are_reset_when_the_choice_in_force_is_the_best_again() -> 
     planner = Planner(PROFILE, RARE)
     planner.plan(estimate(rate_bps / 1.2, rate_spread=0.1))
     planner.plan(estimate(rate_bps, now_s=0.5, rate_spread=0.1))
-    assert planner.hysteresis.missed_s > 0
+    assert planner.hysteresis.missed.total_s > 0
     planner.plan(estimate(rate_bps / 1.2, now_s=0.6, rate_spread=0.1))
-    assert planner.hysteresis.missed_s == 0
+    assert planner.hysteresis.missed.total_s == 0
 
 
 def test_the_planner_uses_a_frame_rate_that_is_set_later() -> None:

@@ -117,7 +117,7 @@ class Conductor:
             case 'on_decision':
                 robot.on_decision(*event.values)
             case 'on_acknowledgement':
-                robot.on_acknowledgement(*event.values)
+                robot.on_acknowledgement(*event.values, **event.options)
             case 'on_answer':
                 robot.on_answer(*event.values)
             case 'on_time':

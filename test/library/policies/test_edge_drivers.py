@@ -84,7 +84,7 @@ class Conductor:
             local_index=model.local_index, cuts=[SimpleNamespace(tensors=())] * model.local_index, output_specs=(),
             tail=lambda index: lambda tensors: self.part('tail') or {},
             prepare_tail=lambda *_: not self.part('prepare'))
-        policy = EdgePolicy(model, simulated.settings, simulated.session)
+        policy = EdgePolicy(model, simulated.settings, simulated.session, simulated.name)
         self.events = record(policy)
         self.edge = runtime.Edge(split, self, clock=lambda: self.now_s, policy=policy)  # type: ignore[arg-type]
 

@@ -21,6 +21,7 @@ class Unanswered:
     acknowledged_s: float = math.nan
     split_index: int = 0
     codec: str = 'raw'
+    edge: str = ''
 
 
 def scheduler(transfer_s: float = 0.01, service_s: float = 0.1, ready_s: float = 0.005) -> SendScheduler:
@@ -36,7 +37,7 @@ def answer(
     known: SendScheduler, held_s: float, key: tuple[int, str] = KEY, late_s: float = 0.03, sent_s: float | None = None
 ):
     """Have a frame answered which the edge held for so long, by default one that found it free."""
-    sent_s = known.edge_free_s + 1.0 if sent_s is None else sent_s
+    sent_s = known.edge_free_s() + 1.0 if sent_s is None else sent_s
     sent_s = 0.0 if sent_s == -math.inf else sent_s
     known.on_answered(Unanswered(sent_s, sent_s + 0.01, *key), sent_s + 0.01 + held_s + late_s, held_s)
 
@@ -73,7 +74,7 @@ def test_how_long_the_edge_takes_is_averaged_but_followed() -> None:
         for number in range(500):
             answer(known, held_s * math.exp(0.1 * float(rng.standard_normal())))
             if number >= 8:
-                now_s = known.edge_free_s + 1.0
+                now_s = known.edge_free_s() + 1.0
                 predicted.append(known.send_s(KEY, [Unanswered(now_s, now_s + 0.01)]) - now_s)
         assert predicted[0] == pytest.approx(held_s, rel=0.15)
         assert np.std(predicted) < 0.06 * held_s

@@ -1,0 +1,192 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""What the monitor knows of one edge: estimates of its link and load, and the best split and codec with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
+import math
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynsplit_ros.estimators.link import LinkEstimator
+from dynsplit_ros.estimators.load import LoadEstimator
+from dynsplit_ros.estimators.probing import LinkRules
+from dynsplit_ros.estimators.robot import RobotEstimator
+from dynsplit_ros.planner import Plan, Planner, PlannerConstraints, SystemEstimate
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
+from dynsplit_ros.policies.records import Choice, FrameRecord, Outcome
+from dynsplit_ros.profile.profile import SystemCut, SystemProfile
+
+#: The monitor does not plan again while no estimate has moved by more than this share, and no time by more than this
+#: share of the latency. Planning is the largest part of the monitor's processor time.
+_MOVED = 0.01
+_NO_RATES = np.zeros(0)
+
+Settings = TypeVar('Settings', PlannerConstraints, LinkRules)
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """The estimates on which a choice was the best: ``factors`` count by their ratio, ``times_s`` are in seconds."""
+
+    factors: tuple[float, ...]
+    times_s: tuple[float, ...]
+
+    def has_moved(self, other: _Basis, latency_s: float) -> bool:
+        """Whether the estimates of ``other`` differ so much that another choice may be the best."""
+        return any(abs(now - before) > _MOVED * before for now, before in zip(other.factors, self.factors)) or any(
+            abs(now - before) > _MOVED * latency_s for now, before in zip(other.times_s, self.times_s))
+
+
+class KnownEdge:
+    """
+    Estimates the link to one edge and the edge's load, and plans split and codec for frames that are sent to it.
+
+    ``profile`` is that of the robot with this edge. ``link``, ``load`` and ``planner`` may be asked at any time.
+    Raises DynsplitError when the settings leave nothing to choose with this profile.
+    """
+
+    def __init__(self, name: str, profile: SystemProfile, settings: MonitorSettings, frame_rate_hz: float,
+                 removed: Collection[Choice]) -> None:
+        self.name = name
+        self.profile = profile
+        self.planner = make_planner(profile, settings, frame_rate_hz, removed)
+        self.link = LinkEstimator(part(LinkRules, settings))
+        self.load = LoadEstimator(settings.report_timeout_s)
+        #: The latest plan; None before the first one.
+        self.plan: Plan | None = None
+        self._basis: _Basis | None = None  # of the plan
+        #: Whether payloads could be sent to the edge when the plan was last reviewed.
+        self.is_possible = False
+
+    @property
+    def predicted_s(self) -> float:
+        """Latency that the latest plan predicts, infinite before the first one."""
+        return self.plan.predicted_s if self.plan is not None else math.inf
+
+    def set_frame_rate(self, frame_rate_hz: float) -> None:
+        """Plan for another number of offered frames per second from now on."""
+        self.planner.set_frame_rate(frame_rate_hz)
+        self._basis = None
+
+    def reconfigure(self, planner: Planner, settings: MonitorSettings) -> None:
+        """Plan with another planner from now on, and keep the estimates."""
+        self.planner, self._basis = planner, None
+        self.link.rules = part(LinkRules, settings)
+        self.load.stale_after_s = settings.report_timeout_s
+
+    def cut(self, split_index: int) -> SystemCut | None:
+        """Return a cut of the profile, None for a split that it does not have."""
+        return self.profile.cuts[split_index] if 0 <= split_index < len(self.profile.cuts) else None
+
+    def on_sent(self, sequence: int, now_s: float, cut: SystemCut, batch: int, payload_bytes: int, gap_s: float
+                ) -> bool:
+        """Note a payload; return whether its acknowledgement is already here."""
+        service_s = self.load.queueing_s + cut.tail_s[batch] * self.load.times.factor_of(cut.index)
+        return self.link.on_sent(sequence, now_s, payload_bytes, service_s, gap_s)
+
+    def on_frame(self, frame: FrameRecord, profiled_s: float, now_s: float) -> None:
+        """Learn from a frame that was sent to this edge; ``profiled_s`` is the profiled time of its tail."""
+        if frame.outcome == Outcome.FELL_BACK:
+            self.link.on_given_up(frame.sequence)
+            arrived_s = self.link.arrived_s(frame.sequence)
+            if arrived_s is not None:
+                self.load.on_silence(frame.split_index, frame.given_up_s - arrived_s, profiled_s, now_s)
+        elif frame.outcome in (Outcome.ANSWERED, Outcome.LATE) and math.isfinite(frame.answered_s):
+            if math.isfinite(frame.acknowledged_s):
+                self.link.on_acknowledgement(frame.sequence, frame.acknowledged_s)
+            held_s = frame.held_s if math.isfinite(frame.held_s) else -1.0
+            if self.link.on_answer(frame.sequence, frame.answered_s, held_s, frame.answer_bytes):
+                self.load.on_answer(
+                    frame.split_index, frame.queueing_s, frame.tail_s, profiled_s, frame.answered_s)
+
+    def review(
+        self,
+        now_s: float,
+        robot: RobotEstimator,
+        residual_s: NDArray[np.float64],
+        *,
+        in_use: bool,
+        held_back: bool,
+        is_urgent: bool,
+        latency_s: float,
+    ) -> bool:
+        """
+        Plan again if an estimate has moved, or if ``is_urgent``; return whether it did.
+
+        With an edge that is not in use there is no choice to keep. ``held_back`` says that payloads to this edge would
+        wait behind a payload to another one. ``latency_s`` is the predicted latency to which moves are compared.
+        """
+        rate = self.link.belief(now_s)
+        estimate = self._estimate_system(now_s, rate.level_spread, robot, residual_s, held_back)
+        self.is_possible = estimate.alive
+        moved = self.plan is None or self._basis is None or self._basis.has_moved(
+            _basis(rate.median_bps, estimate, self.plan.split_index), latency_s)
+        if not (is_urgent or moved):
+            self.planner.hysteresis.confirm(now_s)
+            return False
+        if not in_use:
+            self.planner.hysteresis.current = None
+        estimate.rates_bps = rate.next_transfer_bps()
+        self.plan = self.planner.plan(estimate)
+        self._basis = _basis(rate.median_bps, estimate, self.plan.split_index) if self.plan.settled else None
+        return True
+
+    def _estimate_system(self, now_s: float, rate_spread: float, robot: RobotEstimator,
+                         residual_s: NDArray[np.float64], held_back: bool) -> SystemEstimate:
+        """Return all estimates but the rates of the next transfer, which are computed only for a plan."""
+        load, edge, cuts = self.load.estimate(now_s), self.load.times, len(self.profile.cuts)
+        robot.times.forget(now_s)
+        is_blocked = held_back or self.link.blocked_s > -math.inf
+        return SystemEstimate(
+            now_s=now_s,
+            rates_bps=_NO_RATES,
+            rate_spread=rate_spread,
+            rtt_s=self.link.rtt_s,
+            # With a guessed rate, a payload may take a slow link for seconds.
+            alive=self.link.alive and not (is_blocked or self.link.rate_awaited),
+            queueing_s=load.queueing_s,
+            robot=robot.times.cut_factors(cuts),
+            edge=edge.cut_factors(cuts),
+            robot_factor=robot.times.factor,
+            edge_factor=edge.factor,
+            robot_spread=robot.times.spread,
+            edge_spread=edge.spread,
+            resize_s=robot.resize_s,
+            publish_s=robot.publish_s,
+            residual_s=residual_s.copy(),
+        )
+
+
+def make_planner(
+    profile: SystemProfile, settings: MonitorSettings, frame_rate_hz: float, removed: Collection[Choice]
+) -> Planner:
+    """Return a planner for this profile without the choices that audits have taken out."""
+    rules = part(PlannerConstraints, replace(settings, frame_rate_hz=frame_rate_hz))
+    return Planner(_without(profile, removed), rules, settings.batch, settings.downlink_ratio)
+
+
+def _without(profile: SystemProfile, removed: Collection[Choice]) -> SystemProfile:
+    return replace(profile, cuts=tuple(
+        replace(cut, codecs={name: codec for name, codec in cut.codecs.items() if (cut.index, name) not in removed})
+        for cut in profile.cuts))
+
+
+def part(kind: type[Settings], settings: MonitorSettings) -> Settings:
+    """Return the settings that ``kind`` has fields for."""
+    return kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})
+
+
+def _basis(rate_bps: float, estimate: SystemEstimate, split: int) -> _Basis:
+    """Return the estimates on which a choice of ``split`` rests."""
+    robot, edge = estimate.robot_factor, estimate.edge_factor
+    return _Basis(
+        (rate_bps, 1 + estimate.rate_spread, float(estimate.alive), robot, edge,
+         robot * float(estimate.robot[split]), edge * float(estimate.edge[split])),
+        (estimate.rtt_s, estimate.queueing_s, estimate.resize_s, estimate.publish_s, float(estimate.residual_s[split]),
+         float(estimate.residual_s[0]), float(estimate.residual_s[-1])),
+    )

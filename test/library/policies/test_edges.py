@@ -1,0 +1,233 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Several edges: whose answers count for the camera, whose reports for the monitor, and what an edge is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+import math
+
+import pytest
+from test_camera import Camera, one, SESSION
+from worlds import system, Wire
+
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.estimators.load import LoadReport
+from dynsplit_ros.policies.camera import Deliver, Encode, Finish, Prepare, RunHead, Send
+from dynsplit_ros.policies.edge import EdgePolicy, ServedModel
+from dynsplit_ros.policies.monitor import MonitorPolicy
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
+from dynsplit_ros.policies.pacing import SendScheduler
+from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
+from dynsplit_ros.protocol import MOST_EDGES
+
+NEAR = SplitDecision(1, 'raw', 1.0, predicted_latency_s=0.2, edge='near')
+FAR = replace(NEAR, edge='far')
+PROFILE = system()
+LOCAL_INDEX = PROFILE.local_index
+
+
+# ---- the camera
+
+
+def answered_by(camera: Camera, frame: FrameRecord, edge: str, status: Status = Status.OK) -> list:
+    return camera.tell(
+        camera.policy.on_answer, SESSION, frame.sequence, status, 'the reason', 'outputs', 10, EdgeTimes(edge=edge))
+
+
+def acknowledged_by(camera: Camera, frame: FrameRecord, edge: str) -> None:
+    camera.tell(camera.policy.on_acknowledgement, SESSION, frame.sequence, edge=edge)
+
+
+def test_only_the_edge_of_a_frame_can_acknowledge_it() -> None:
+    camera = Camera(NEAR)
+    frame = camera.send()
+    acknowledged_by(camera, frame, 'far')
+    assert camera.policy.link_is_full
+    acknowledged_by(camera, frame, 'near')
+    assert not camera.policy.link_is_full
+
+
+@pytest.mark.parametrize('status', [Status.OK, Status.REFUSED])
+def test_only_the_edge_of_a_frame_can_answer_or_refuse_it(status) -> None:
+    camera = Camera(NEAR)
+    frame = camera.send()
+    actions = answered_by(camera, frame, 'far', status)
+    assert not [action for action in actions if isinstance(action, Deliver | Finish)]
+    assert one(answered_by(camera, frame, 'near'), Deliver).frame.edge == 'near'
+    assert camera.policy.counters.late_answers == 1
+
+
+def test_a_late_answer_of_another_edge_measures_nothing() -> None:
+    camera = Camera(NEAR)
+    frame = camera.send()
+    camera.wake()
+    camera.finish(frame)
+    assert not any(frame.outcome is Outcome.LATE for frame in reports(answered_by(camera, frame, 'far')))
+    assert [frame.outcome for frame in reports(answered_by(camera, frame, 'near'))] == [Outcome.LATE]
+
+
+def reports(actions: list) -> list[FrameRecord]:
+    return [action.frame for action in actions if type(action).__name__ == 'Report']
+
+
+def test_frames_under_way_to_an_edge_that_became_silent_are_finished_at_once() -> None:
+    camera = Camera(NEAR)
+    frame = camera.send()
+    assert one(camera.decide(replace(FAR, silent_edges=('near',))), Finish).frame is frame
+    assert one(camera.finish(frame), Deliver).frame.outcome is Outcome.FELL_BACK
+
+
+def test_frames_under_way_to_an_edge_that_is_only_left_wait_for_their_answers() -> None:
+    camera = Camera(NEAR)
+    frame = camera.send()
+    assert not [action for action in camera.decide(FAR) if isinstance(action, Finish)]
+    assert one(answered_by(camera, frame, 'near'), Deliver).frame.outcome is Outcome.ANSWERED
+
+
+def test_the_next_payload_goes_to_the_edge_of_the_latest_decision() -> None:
+    """Edges of one model take each other's payloads, so one that is encoded already need not be computed again."""
+    camera = Camera(NEAR)
+    actions = camera.image()
+    assert one(actions, Prepare)
+    assert one(camera.tell(camera.policy.on_prepared, 1), RunHead)
+    assert one(camera.tell(camera.policy.on_head_done, 'activation', after_s=0.02), Encode)
+    camera.decide(replace(FAR, answer_timeout_s=0.7, silent_edges=('near',)))
+    frame = one(camera.tell(camera.policy.on_payload_ready, 1000, after_s=0.01), Send).frame
+    assert (frame.edge, frame.answer_timeout_s) == ('far', 0.7)
+
+
+def test_a_payload_of_another_choice_for_an_edge_that_became_silent_is_not_sent() -> None:
+    camera = Camera(NEAR)
+    camera.image()
+    camera.tell(camera.policy.on_prepared, 1)
+    camera.tell(camera.policy.on_head_done, 'activation', after_s=0.02)
+    camera.decide(replace(FAR, split_index=2, silent_edges=('near',)))
+    actions = camera.tell(camera.policy.on_payload_ready, 1000, after_s=0.01)
+    assert not [action for action in actions if isinstance(action, Send)] and one(actions, Finish)
+
+
+def test_each_edge_has_service_times_of_its_own() -> None:
+    scheduler = SendScheduler()
+    scheduler.on_ready((1, 'raw'), 0.005)
+    for edge, held_s in (('near', 0.1), ('far', 0.5)):
+        scheduler.on_acknowledged((1, 'raw'), 0.01, edge)
+        scheduler.on_answered(FrameRecord(split_index=1, codec='raw', edge=edge, sent_s=1.0, acknowledged_s=1.01),
+                              1.02 + held_s, held_s)
+    under_way = FrameRecord(split_index=1, codec='raw', edge='far', sent_s=5.0, acknowledged_s=5.01)
+    assert scheduler.send_s((1, 'raw'), [under_way], 'far') == pytest.approx(5.01 + 0.5 - 0.01)
+    assert scheduler.send_s((1, 'raw'), [under_way], 'near') == -math.inf, 'another edge is busy'
+
+
+def test_a_peer_that_names_ever_new_edges_takes_no_more_room() -> None:
+    scheduler = SendScheduler()
+    for number in range(1000):
+        scheduler.on_acknowledged((1, 'raw'), 0.01, f'edge {number}')
+    assert len(scheduler._edges) == MOST_EDGES
+
+
+# ---- the monitor
+
+
+def told(monitor: MonitorPolicy, edge: str, now_s: float, sequence: int = 1, session: int = 1) -> None:
+    monitor.on_load(LoadReport(session, sequence, 0.2, 0, 0.0, 1.0, edge=edge), now_s)
+
+
+def test_what_unknown_edges_say_is_ignored() -> None:
+    monitor = MonitorPolicy(PROFILE, edge='near')
+    told(monitor, 'far', 1.0)
+    monitor.on_sent(1, 1.0, 0, 'raw', 1000, edge='far')
+    monitor.on_acknowledgement(1, 1.1, edge='far')
+    monitor.on_probe_sent(1, 0.1, edge='far')
+    monitor.on_probe_answer(1, 1.1, edge='far')
+    monitor.on_frame(FrameRecord(sequence=1, edge='far', outcome=Outcome.FELL_BACK, given_up_s=1.2))
+    assert not monitor.link.alive and set(monitor.edges) == {'near'}
+    assert monitor.tick(2.0).degraded
+
+
+def test_an_edge_that_answers_is_used_instead_of_one_that_never_did() -> None:
+    monitor = MonitorPolicy(PROFILE, edge='near')
+    monitor.set_edge('far', PROFILE)
+    assert monitor.tick(0.0).silent_edges == ('near', 'far')
+    now_s, decisions = 0.0, []
+    while now_s < 3.0:
+        now_s += 0.02
+        for probe in filter(None, [monitor.next_probe(now_s)]):
+            if probe.edge == 'far':
+                monitor.on_probe_answer(probe.id, now_s + 0.004 + probe.payload_bytes * 8 / 50e6, edge='far')
+        decisions += filter(None, [monitor.tick(now_s)])
+    assert (decisions[-1].edge, decisions[-1].degraded, decisions[-1].silent_edges) == ('far', False, ('near',))
+    assert decisions[-1].split_index < LOCAL_INDEX and 'far' in next(
+        decision.reason for decision in decisions if decision.edge == 'far')
+
+
+def test_a_decision_holds_predictions_for_every_edge() -> None:
+    monitor = MonitorPolicy(PROFILE, edge='near')
+    monitor.set_edge('far', PROFILE)
+    monitor.tick(0.0)
+    decision = monitor.tick(1.0) or monitor.decision
+    assert set(decision.other_plans) == {'far'}
+    assert len(decision.other_plans['far'].candidates) == len(decision.candidates)
+
+
+def test_the_same_profile_again_keeps_the_estimates_and_another_one_does_not() -> None:
+    wire = Wire(MonitorPolicy(PROFILE, edge=''), rate_bps=50e6)
+    wire.idle(3.0)
+    known = wire.monitor.used
+    wire.monitor.set_edge('', system())
+    assert wire.monitor.used is known and wire.monitor.link.alive
+    wire.monitor.set_edge('', system(slower=4.0))
+    assert wire.monitor.used is not known and not wire.monitor.link.alive
+
+
+def test_the_edge_in_use_can_be_forgotten_and_the_only_one_cannot() -> None:
+    monitor = MonitorPolicy(PROFILE, edge='near')
+    with pytest.raises(ValueError, match='needs an edge'):
+        monitor.forget_edge('near')
+    monitor.set_edge('far', PROFILE)
+    monitor.tick(0.0)
+    monitor.forget_edge('near')
+    assert monitor.used.name == 'far' and monitor.tick(0.1).edge == 'far'
+
+
+def test_settings_that_leave_one_edge_no_choice_change_nothing() -> None:
+    monitor = MonitorPolicy(PROFILE, MonitorSettings(pinned_split=3), edge='near')
+    planner = monitor.used.planner
+    with pytest.raises(DynsplitError):
+        monitor.reconfigure(MonitorSettings(pinned_split=1000))
+    assert monitor.used.planner is planner
+    with pytest.raises(DynsplitError):
+        monitor.set_edge('far', replace(PROFILE, cuts=PROFILE.cuts[:3]))
+    assert set(monitor.edges) == {'near'}
+
+
+def test_one_probe_at_a_time_leaves_whatever_the_number_of_edges() -> None:
+    """A probe to one edge would delay what is on its way to another one over the same radio."""
+    monitor = MonitorPolicy(PROFILE, edge='near')
+    for name in ('far', 'third'):
+        monitor.set_edge(name, PROFILE)
+    now_s, under_way = 0.0, None
+    while now_s < 5.0:
+        now_s += 0.02
+        if under_way is not None and now_s >= under_way[0]:
+            monitor.on_probe_answer(under_way[1].id, under_way[0], edge=under_way[1].edge)
+            under_way = None
+        probe = monitor.next_probe(now_s)
+        if probe is not None and probe.payload_bytes > 32:
+            assert under_way is None or under_way[1].payload_bytes <= 32, 'two probes are under way'
+        if probe is not None:
+            under_way = now_s + 0.004 + probe.payload_bytes * 8 / 1e6, probe
+        monitor.tick(now_s)
+
+
+# ---- the edge
+
+
+def test_an_edge_that_a_robot_has_left_shows_no_split_of_it() -> None:
+    edge = EdgePolicy(ServedModel('f', [10] * 3, ('raw',)), name='near')
+    edge.on_start(0.0)
+    edge.on_decision('/robot', 'f', 1, 'raw', 1.0)
+    assert edge.splits() == {'/robot': (1, 'raw')}
+    edge.on_decision_elsewhere('/robot', 2.0)
+    edge.on_decision_elsewhere('/unknown', 2.0)
+    assert edge.splits() == {}
