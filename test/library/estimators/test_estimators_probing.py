@@ -149,6 +149,9 @@ def test_a_lost_probe_halves_the_next_one_and_a_packet_stays() -> None:
     known.on_through(600)  # a small one that arrives says nothing of larger ones
     sent = plan(known, 200.0)
     assert sent is not None and sent.size == 131_072
+    known.on_lost(1000)
+    sent = plan(known, 300.0)
+    assert sent is not None and sent.size == 600
 
 
 def test_no_budget_is_earned_while_the_edge_is_silent() -> None:
