@@ -30,8 +30,6 @@ from dynsplit_ros.partition import Cut, SplitModel
 from dynsplit_ros.sources import IMAGE_SUFFIXES
 from dynsplit_ros.tasks.agreement import agreement_of_image
 
-EXAMPLES = Path(__file__).parents[1] / 'examples'
-SIDES = {0: 224, 1: 240}
 #: Photographs in colour by the folder that has them; pictures of the same scene are listed once.
 PHOTOGRAPHS = {
     'skimage/data': ('astronaut.png', 'chelsea.png', 'coffee.png', 'motorcycle_left.png', 'retina.jpg', 'rocket.jpg'),
@@ -194,7 +192,7 @@ def _smallest_allowed(profile: Sample, cut: Cut, bound: float) -> str | None:
 def main(argv: list[str] | None = None) -> int:
     """Measure and print; return 1 if a bar is missed, 2 where something is missing."""
     parser = argument_parser(__doc__.strip().splitlines()[0])
-    parser.add_argument('--lite', type=int, choices=sorted(SIDES), default=0, help='EfficientNet-Lite0 or Lite1')
+    parser.add_argument('--lite', type=int, choices=(0, 1), default=0, help='EfficientNet-Lite0 or Lite1')
     parser.add_argument('--photographs', type=Path, nargs='+', default=[], metavar='FOLDER',
                         help='take all images of these folders (default: photographs that installed packages bring)')
     parser.add_argument('--crops', type=int, default=CROPS, metavar='N', help=f'crops in all (default: {CROPS})')
@@ -202,7 +200,6 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    sys.path.append(str(EXAMPLES))
     try:
         return _run(options)
     except DynsplitError as error:
@@ -211,9 +208,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: Any) -> int:
-    side = SIDES[options.lite]
-    model = load_model(f'efficientnet_lite:lite{options.lite}', weights='none', input_size=(side, side),
-                       mean=(0.498,) * 3, std=(0.502,) * 3)
+    model = load_model(f'efficientnet_lite:lite{options.lite}', weights='default', resize='stretch',
+                       interpolation='bilinear')
     split = SplitModel(model, channels_last=True)  # a third less time; both sides of a comparison run the same way
     files = photographs(options.photographs)
     order = np.random.default_rng(options.seed).permutation(len(files))

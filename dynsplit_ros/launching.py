@@ -29,7 +29,7 @@ DESCRIPTIONS = {
     'namespace': 'Namespace of the nodes. The edge discovers robots in every namespace.',
     'params_file': 'Path of a YAML file with the parameters of the nodes.',
     'image_topic': 'Camera topic of type sensor_msgs/Image or CompressedImage.',
-    'source': 'true publishes a photograph on the camera topic, for a robot without a camera.',
+    'source': 'true publishes photographs on the camera topic, for a robot without a camera.',
     'transport': 'Fast DDS profile for the network between robot and edge: one_machine, wired, wireless; default '
                  'changes nothing.',
     'discovery_server': 'HOST:PORT of a Fast DDS discovery server, for a network without multicast. Empty: no server.',

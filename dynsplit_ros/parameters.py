@@ -134,8 +134,8 @@ MODEL = (
               '{"model": "alexnet", "weights": "none"}. '
               "[''] allows only the model of the start. The node downloads nothing for them.", locked=True),
     Parameter('model', 'mobilenet_v2', 'The network: name of a torchvision model, timm:NAME, transformers:NAME, '
-              'ultralytics:NAME, segmentation_models_pytorch:NAME, package.module:factory, or path of a .pt2 file '
-              'saved with torch.export. Must be the same on robot and edge.', locked=True),
+              'ultralytics:NAME, segmentation_models_pytorch:NAME, efficientnet_lite:NAME, package.module:factory, or '
+              'path of a .pt2 file saved with torch.export. Must be the same on robot and edge.', locked=True),
     Parameter('weights', 'default', "Weights of the model: 'default' for the model's own, a name from torchvision's "
               "enumeration, 'none' for random seeded weights (predictions mean nothing), or the path of a state dict "
               '(.pt, .pth, .ckpt, .bin, .safetensors). Must be the same on robot and edge.', locked=True),
@@ -285,8 +285,8 @@ MONITOR = (REMOTE_CONTROL, AUTOSTART, *(
 
 SOURCE = (
     REMOTE_CONTROL,
-    Parameter('path', '', 'Image file, folder of images, video file or number of a webcam to play; empty pans across a '
-              'photograph from scikit-image.', locked=True),
+    Parameter('path', '', 'Image file, folder of images, video file or number of a webcam to play; empty pans across '
+              'photographs from scikit-image.', locked=True),
     Parameter('rate_hz', 10.0, 'Images per second.', '1/s', 0.01, 1000.0),
     Parameter('width', 640, 'Width of the images.', 'pixels', 1, 8192),
     Parameter('height', 480, 'Height of the images.', 'pixels', 1, 8192),

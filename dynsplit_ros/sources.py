@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Images for those without a camera: a photograph to pan across, image files, a video file, a webcam."""
+"""Images for those without a camera: photographs to pan across, image files, a video file, a webcam."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_source(path: str, width: int, height: int) -> Source:
     """
     Open what ``path`` names: an image file, a folder of them, a video file, the number of a webcam.
 
-    An empty path pans across a photograph. Images come out as ``width`` x ``height`` pixels. Raises DynsplitError for
+    An empty path pans across photographs. Images come out as ``width`` x ``height`` pixels. Raises DynsplitError for
     what cannot be opened.
     """
     if not path:
@@ -55,7 +55,7 @@ def _open(path: str, width: int, height: int) -> Source:
         return Images(files, width, height)
     if not place.is_file():
         raise DynsplitError(f'{path!r} is neither a file nor a folder nor the number of a webcam; name one of these, '
-                            'or leave it empty to pan across a photograph')
+                            'or leave it empty to pan across photographs')
     if place.suffix.lower() in IMAGE_SUFFIXES:
         return Images([place], width, height)
     return Video(str(place), width, height)
@@ -63,34 +63,49 @@ def _open(path: str, width: int, height: int) -> Source:
 
 class Panorama:
     """
-    A window that moves across a photograph (scikit-image's ``astronaut``, NASA, public domain).
+    A window that moves across photographs of scikit-image, one after the other: a cup of coffee, a cat, a rocket.
 
-    The picture at an instant depends on the instant alone, so that another process can make the same one again.
+    The picture at an instant depends on the instant alone, so that another process can make the same one again. All
+    three are free to publish: ``coffee`` (CC0, Rachel Michetti), ``chelsea`` (CC0, Stéfan van der Walt), ``rocket``
+    (public domain, SpaceX).
     """
 
-    #: Seconds until the window is back where it began, and the rounds it makes up and down meanwhile.
-    PERIOD_S = 20.0
-    ROUNDS = 3
+    PHOTOGRAPHS = ('coffee', 'chelsea', 'rocket')
+    #: Seconds for which each photograph is shown. The window returns to its start in that time, and moves up and down
+    #: so many times meanwhile.
+    SHOWN_S = 5.0
+    ROUNDS = 2
+    #: Side of the photograph over that of the window. More would move the object out of the window.
+    ENLARGED = 1.25
 
     def __init__(self, width: int, height: int) -> None:
         from skimage import data  # only here: 0.1 s that nobody with a camera should wait for
 
-        self.name = "scikit-image's photograph 'astronaut'"
+        self.name = f"scikit-image's photographs {', '.join(self.PHOTOGRAPHS)}"
         self._width, self._height = width, height
-        photograph: NDArray[np.uint8] = data.astronaut()  # type: ignore[no-untyped-call]
-        # Enlarged so that the window, of the proportions asked for, can move by a third of the picture each way.
-        scale = 1.5 * max(width / photograph.shape[1], height / photograph.shape[0])
+        self._photographs = [self._enlarged(getattr(data, name)()) for name in self.PHOTOGRAPHS]
+
+    def _enlarged(self, photograph: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        scale = self.ENLARGED * max(self._width / photograph.shape[1], self._height / photograph.shape[0])
         size = (math.ceil(photograph.shape[1] * scale), math.ceil(photograph.shape[0] * scale))
-        self._photograph = _resized(photograph, size, cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        return _resized(photograph, size, cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+
+    def shown(self, stamp_ns: int) -> str:
+        """Return the name of the photograph that is shown at an instant."""
+        return self.PHOTOGRAPHS[self._number(stamp_ns)]
+
+    def _number(self, stamp_ns: int) -> int:
+        return stamp_ns // round(self.SHOWN_S * 1e9) % len(self.PHOTOGRAPHS)
 
     def at(self, stamp_ns: int) -> NDArray[np.uint8]:
         """Return the window's picture at an instant."""
-        phase = 2 * math.pi * (stamp_ns % round(self.PERIOD_S * 1e9)) / (self.PERIOD_S * 1e9)
-        room_y = self._photograph.shape[0] - self._height
-        room_x = self._photograph.shape[1] - self._width
+        photograph = self._photographs[self._number(stamp_ns)]
+        phase = 2 * math.pi * (stamp_ns % round(self.SHOWN_S * 1e9)) / (self.SHOWN_S * 1e9)
+        room_y = photograph.shape[0] - self._height
+        room_x = photograph.shape[1] - self._width
         x = round(room_x * (1 - math.cos(phase)) / 2)
         y = round(room_y * (1 - math.cos(self.ROUNDS * phase)) / 2)
-        return self._photograph[y:y + self._height, x:x + self._width]
+        return photograph[y:y + self._height, x:x + self._width]
 
     def close(self) -> None:
         """Nothing is held."""

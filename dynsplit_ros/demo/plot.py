@@ -1,9 +1,10 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Draw a demonstration: rate, split and latency over time."""
+"""Draw a demonstration: what the robot saw and said, and rate, split and latency over time."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter  # noqa: E402
 import numpy as np  # noqa: E402
 
+from dynsplit_ros.demo.film import colour, computed, middles, Picture, said  # noqa: E402
 from dynsplit_ros.policies.records import Outcome  # noqa: E402
 
 OUTCOMES = {Outcome.ANSWERED: ('#1f77b4', 'answered by the edge'), Outcome.LOCAL: ('#2ca02c', 'local inference'),
@@ -24,12 +26,19 @@ OUTCOMES = {Outcome.ANSWERED: ('#1f77b4', 'answered by the edge'), Outcome.LOCAL
 PLAIN = FuncFormatter(lambda value, _: f'{value:g}')
 
 
-def draw(report: dict[str, Any], path: Path) -> None:
-    """Write the plot of a demonstration's report as PNG."""
+def draw(report: dict[str, Any], image_at: Callable[[int], Picture], path: Path) -> None:
+    """Write the plot of a demonstration's report as PNG; ``image_at`` returns the camera image of a stamp in ns."""
     frames, summary = report['frames'], report['summary']
     time_s = np.array([frame['time_s'] for frame in frames])
-    figure, (rate, split, latency) = plt.subplots(
-        3, 1, figsize=(11, 8), sharex=True, constrained_layout=True, height_ratios=(1, 1, 1.3))
+    figure = plt.figure(figsize=(11, 9.6), layout='constrained')
+    strip, plots = figure.subfigures(2, 1, height_ratios=(1, 3.6))
+    rate, split, latency = plots.subplots(3, 1, sharex=True, height_ratios=(1, 1, 1.3))
+    for axes, frame in zip(strip.subplots(1, len(report['steps'])), middles(report)):
+        axes.imshow(image_at(frame['stamp_ns']))
+        axes.set_title(said(frame), fontsize=9)
+        axes.set_xlabel(computed(frame), fontsize=8, color=[part / 255 for part in colour(frame)])
+        axes.set_xticks([])
+        axes.set_yticks([])
 
     def series(name: str) -> np.ndarray:
         return np.array([np.nan if frame[name] is None else frame[name] for frame in frames], dtype=float)
@@ -53,10 +62,10 @@ def draw(report: dict[str, Any], path: Path) -> None:
     split.set_ylabel('split in use')
     split.grid(axis='y', alpha=0.3)
 
-    for outcome, (colour, label) in OUTCOMES.items():
+    for outcome, (shade, label) in OUTCOMES.items():
         mask = np.array([frame['outcome'] == outcome for frame in frames])
         if mask.any():
-            latency.plot(time_s[mask], 1e3 * series('latency_s')[mask], '.', ms=5, color=colour, label=label)
+            latency.plot(time_s[mask], 1e3 * series('latency_s')[mask], '.', ms=5, color=shade, label=label)
     latency.set_yscale('log')
     latency.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     latency.yaxis.set_major_formatter(PLAIN)
@@ -71,11 +80,11 @@ def draw(report: dict[str, Any], path: Path) -> None:
             axes.axvspan(step['start_s'], step['end_s'], color='black', alpha=0.04 if number % 2 else 0, lw=0)
         rate.text((step['start_s'] + step['end_s']) / 2, 1.02, step['name'], transform=rate.get_xaxis_transform(),
                   ha='center', fontsize=9)
-    rate.set_title(f'{report["model"]}, robot {report["slowdown"]:g} times slower than the edge: '
+    strip.suptitle(f'{report["model"]}, robot {report["slowdown"]:g} times slower than the edge: '
                    f'{summary["frames_accepted"]} frames, {summary["frames_lost"]} lost, '
                    f'{summary["mismatches"]} differing from the whole model\n'
                    f'{summary["images_dropped"]} images were dropped for newer ones while the robot was busy',
-                   pad=22, fontsize=11)
+                   fontsize=11)
     latency.set_xlim(0, report['seconds'])
     figure.savefig(path, dpi=110)
     plt.close(figure)

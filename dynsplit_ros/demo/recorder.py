@@ -56,6 +56,7 @@ class Recorder(Node):
             'probe_bytes_total': link.probe_bytes_total if link else math.nan,
             'edge_utilisation': load.utilisation if load else math.nan,
             'class_ids': list(message.class_ids),
+            'label': message.labels[0] if message.labels else '',
             'scores': list(message.scores),
             'output_digest': message.output_digest,
         })

@@ -30,6 +30,7 @@ _SOURCES = {
     'transformers': 'transformers',
     'ultralytics': 'ultralytics',
     'segmentation_models_pytorch': 'segmentation_models',
+    'efficientnet_lite': 'efficientnet_lite',
 }
 _FOREIGN = {'.onnx': 'an ONNX model', '.engine': 'a TensorRT engine', '.tflite': 'a TensorFlow Lite model',
             '.pb': 'a TensorFlow model', '.h5': 'a Keras model', '.torchscript': 'a TorchScript program'}
@@ -56,8 +57,9 @@ def load_model(
     Load a model.
 
     :param name: a torchvision name (see :func:`model_names`), ``timm:NAME``, ``transformers:NAME``,
-        ``ultralytics:NAME``, ``segmentation_models_pytorch:NAME``, ``package.module:factory`` for a module of your
-        own, or the path of a program saved with ``torch.export`` (``.pt2``).
+        ``ultralytics:NAME``, ``segmentation_models_pytorch:NAME``, ``efficientnet_lite:NAME``,
+        ``package.module:factory`` for a module of your own, or the path of a program saved with ``torch.export``
+        (``.pt2``).
     :param weights: ``'none'`` (drawn from ``seed``; a factory and a program keep theirs), ``'default'`` (the model's
         own), the name of an entry of torchvision's enumeration (downloaded), or the path of a state dict.
     :param input_size: (height, width) at which the network runs; ``None`` for the model's own.

