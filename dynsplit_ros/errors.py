@@ -27,7 +27,7 @@ def missing_package(error: ModuleNotFoundError) -> str:
     """Return one sentence for a person whose Python lacks a package, with the remedy."""
     return (
         f'Python package {str(error.name).partition(".")[0]!r} is not installed for {sys.executable}; '
-        "README.md says under 'With ROS 2' what to install and what to source"
+        "docs/tutorial.md says under 'Install it on both machines' what to install and what to source"
     )
 
 

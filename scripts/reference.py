@@ -3,8 +3,7 @@
 """
 Write the reference tables from the code's own declarations: ``./run exec python scripts/reference.py``.
 
-``docs/reference.md`` is made whole; in README.md the part between the two markers. With ``--check`` nothing is written,
-and the exit code is 1 when either is stale.
+``docs/reference.md`` is made whole. With ``--check`` nothing is written, and the exit code is 1 when it is stale.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from dynsplit_ros.nodes import topics
 from dynsplit_ros.tools.dynsplit import TOOLS
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = '<!-- made by scripts/reference.py -->', '<!-- end -->'
 
 #: Who publishes and who subscribes; the topics themselves are declared in nodes/topics.py.
 ENDS = {
@@ -172,13 +170,8 @@ def codec_table() -> str:
 
 def main() -> int:
     """Write or check."""
-    readme_path, reference_path = ROOT / 'README.md', ROOT / 'docs' / 'reference.md'
-    readme = readme_path.read_text()
-    before, rest = readme.split(BEGIN)
-    after = rest.split(END)[1]
     made = {
-        readme_path: f'{before}{BEGIN}\n{topic_table()}\n{END}{after}',
-        reference_path: '# Reference\n\nMade by `scripts/reference.py` from the code; do not edit.\n\n'
+        ROOT / 'docs' / 'reference.md': '# Reference\n\nMade by `scripts/reference.py` from the code; do not edit.\n\n'
                         "## Topics\n\nIn the robot's namespace. EDGE is the name of an edge, as a topic name "
                         f'allows.\n\n{topic_table()}\n\n'
                         f'## Parameters\n\n{parameter_tables()}\n\n## Messages\n\n{message_tables()}\n\n'

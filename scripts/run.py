@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import os
 from pathlib import Path
+import platform
 import re
 import shutil
 import subprocess
@@ -259,6 +260,9 @@ def only_one() -> Iterator[None]:
 
 def check_distribution() -> None:
     """End with a sentence where the ROS 2 that the user asks for cannot be had."""
+    if platform.machine() != 'x86_64' and not ros_is_sourced():
+        fail(f'this machine is {platform.machine()}, but the package index has ROS 2 for x86_64 only; install ROS 2 '
+             'with apt and source it first, see docs/tutorial.md')
     if DISTRIBUTION not in DISTRIBUTIONS:
         fail(f'DYNSPLIT_ROS is {DISTRIBUTION!r}, but the package index has {" and ".join(DISTRIBUTIONS)}; '
              'name one of them, or source another ROS 2 and unset the variable')

@@ -75,4 +75,4 @@ def test_an_executable_names_the_package_that_its_python_lacks(tmp_path) -> None
     done = subprocess.run([program, 'alexnet'], capture_output=True, text=True, timeout=60,
                           env={**os.environ, 'PYTHONPATH': path})
     assert done.returncode == 1 and done.stderr.count('\n') == 1
-    assert done.stderr.startswith(f"cuts: Python package 'torch' is not installed for {sys.executable}; README.md")
+    assert done.stderr.startswith(f"cuts: Python package 'torch' is not installed for {sys.executable}; docs/")

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The layouts for rqt and PlotJuggler plot numbers that the nodes publish."""
+"""The layouts for rqt, PlotJuggler and Foxglove plot numbers that the nodes publish."""
 
 from __future__ import annotations
 
@@ -53,6 +53,18 @@ def of_layout() -> list[str]:
     return [curve.attrib['name'] for curve in root.iter('curve')]
 
 
+def foxglove() -> dict[str, Any]:
+    """Return the Foxglove layout."""
+    document: dict[str, Any] = json.loads((CONFIG / 'foxglove.json').read_text())
+    return document
+
+
+def of_foxglove() -> list[str]:
+    """Return the fields that the plots of the Foxglove layout show."""
+    return [path['value'].replace('.', '/') for name, panel in foxglove()['configById'].items()
+            if name.startswith('Plot!') for path in panel['paths']]
+
+
 def kind_of(field: str) -> str:
     """Return the type of what a path such as /robot1/prediction/timing/latency_s names."""
     namespace, topic, *names = field.lstrip('/').split('/')
@@ -65,7 +77,7 @@ def kind_of(field: str) -> str:
     return str(message.get_fields_and_field_types()[names[-1]])
 
 
-@pytest.mark.parametrize('fields', [of_perspective, of_layout])
+@pytest.mark.parametrize('fields', [of_perspective, of_layout, of_foxglove])
 def test_what_is_plotted_is_a_number_that_is_published(fields: Any) -> None:
     plotted = fields()
     assert {f'/{ROBOT}/{field}' for field in WANTED} <= set(plotted)
@@ -80,3 +92,19 @@ def test_what_is_plotted_is_a_number_that_is_published(fields: Any) -> None:
 def test_a_field_that_is_not_there_would_be_noticed(field: str) -> None:
     with pytest.raises((KeyError, AssertionError)):
         kind_of(field)
+
+
+def test_the_foxglove_layout_places_each_of_its_panels_once() -> None:
+    def panels(place: Any) -> list[str]:
+        return [place] if isinstance(place, str) else panels(place['first']) + panels(place['second'])
+
+    document = foxglove()
+    assert sorted(panels(document['layout'])) == sorted(document['configById'])
+
+
+def test_the_other_panels_of_the_foxglove_layout_show_what_is_published() -> None:
+    panels = foxglove()['configById']
+    fields = [panel['topicPath'] for panel in panels.values() if 'topicPath' in panel]
+    assert fields and [kind_of(field.replace('.', '/')) for field in fields] == ['string', 'sequence<string>']
+    image = next(panel for name, panel in panels.items() if name.startswith('Image!'))['imageMode']['imageTopic']
+    assert image.removeprefix(f'/{ROBOT}/') in TYPES

@@ -204,3 +204,12 @@ def test_a_distribution_that_cannot_be_had_is_named(tmp_path, environment, sente
     result = subprocess.run([sys.executable, str(ROOT / 'scripts' / 'run.py'), 'setup'], capture_output=True, text=True,
                             env={**os.environ, 'AMENT_PREFIX_PATH': str(tmp_path), **environment})
     assert result.returncode == 1 and sentence in result.stderr
+
+
+def test_another_processor_without_ros_is_told_to_use_apt(run, monkeypatch) -> None:
+    monkeypatch.setattr(run.platform, 'machine', lambda: 'aarch64')
+    monkeypatch.setattr(run, 'ros_is_sourced', lambda: False)
+    with pytest.raises(SystemExit, match='aarch64.*x86_64 only.*apt'):
+        run.check_distribution()
+    monkeypatch.setattr(run, 'ros_is_sourced', lambda: True)
+    run.check_distribution()
