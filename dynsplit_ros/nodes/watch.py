@@ -19,6 +19,7 @@ from dynsplit_ros import msg
 from dynsplit_ros.messages.timing import in_words, OUTCOMES
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.policies.records import Outcome
+from dynsplit_ros.protocol import MOST_EDGES
 from dynsplit_ros.text import printable
 
 #: Frames whose latency and rate are shown.
@@ -47,7 +48,7 @@ class Watch:
         self.namespace = namespace.strip('/')
         self.split: msg.SplitDecision | None = None
         self.link: msg.LinkState | None = None
-        self.load: msg.EdgeLoad | None = None
+        self._loads: dict[str, msg.EdgeLoad] = {}  # by edge
         self.last: msg.FrameTiming | None = None
         self.agreement: msg.Agreement | None = None
         self.outcomes: Counter[str] = Counter()
@@ -94,7 +95,15 @@ class Watch:
         self.heard_s = time.monotonic()
 
     def _on_load(self, message: msg.EdgeLoad) -> None:
-        self.load = message
+        if message.edge in self._loads or len(self._loads) < MOST_EDGES:
+            self._loads[message.edge] = message
+
+    @property
+    def load(self) -> msg.EdgeLoad | None:
+        """The latest load report of the edge in use; where the monitor names none, of the only edge that reports."""
+        if self.link is None and len(self._loads) == 1:
+            return next(iter(self._loads.values()))
+        return self._loads.get(self.link.edge) if self.link is not None else None
 
     def _on_timing(self, message: msg.FrameTiming) -> None:
         outcome = OUTCOMES.get(message.outcome)
@@ -135,6 +144,12 @@ class Watch:
         return (len(self._recent) - 1) / max(now_s - self._recent[0][0], 1e-3) if len(self._recent) > 1 else 0.0
 
 
+def _edge_in_words(state: msg.EdgeState) -> str:
+    """Return the state of an edge that is not in use."""
+    words = ('not used' if not state.usable else 'silent' if not state.alive else f'{state.latency_s * 1e3:.0f} ms')
+    return f'{state.edge[:MOST_NAME]} {words}'
+
+
 def facts(watch: Watch) -> dict[str, str]:
     """Return how a robot is, in words by name; what is not known is left out. The words are safe to print."""
     split, link, load, last, agreement = watch.split, watch.link, watch.load, watch.last, watch.agreement
@@ -143,8 +158,11 @@ def facts(watch: Watch) -> dict[str, str]:
         'reason': watch.version_fault or (split.reason if split else ''),
         'throughput': (f'{link.throughput_bps / 1e6:.3g} Mbit/s' if link.alive else 'link lost') if link else '',
         'round trip': f'{link.round_trip_s * 1e3:.1f} ms' if link else '',
-        'edge': (f'{load.utilisation:.0%} busy, {load.robots} robot{"s" * (load.robots != 1)} sending' if load else '')
+        'edge': (f'{load.edge}: {load.utilisation:.0%} busy, {load.robots} robot{"s" * (load.robots != 1)} sending'
+                 if load else '')
         + (f', queue {link.edge_queueing_s * 1e3:.1f} ms' if link and load else ''),
+        'other edges': '; '.join(_edge_in_words(state) for state in link.edges[:MOST_EDGES]
+                                 if state.edge != link.edge) if link else '',
         'latency': f'{last.latency_s * 1e3:.0f} ms, median {(watch.median_s or 0.0) * 1e3:.0f} ms' if last else '',
         'agreement': (f'{agreement.agreement:.3f} ({agreement.low:.3f} to {agreement.high:.3f}), {agreement.audits} '
                       f'audits of split {agreement.split_index} {agreement.codec}' + ', taken out' * agreement.removed)

@@ -25,6 +25,9 @@ from dynsplit_ros.profile.profile import SystemCut, SystemProfile
 #: share of the latency. Planning is the largest part of the monitor's processor time.
 _MOVED = 0.01
 _NO_RATES = np.zeros(0)
+#: An edge that fails this many frames in a row, though it answers probes, is left for another one: it refuses frames or
+#: its tails raise errors. With 1, a single late answer changes the edge. It is tried again after this time, in seconds.
+_FAILURES, _AVOIDED_S = 3, 10.0
 
 Settings = TypeVar('Settings', PlannerConstraints, LinkRules)
 
@@ -62,11 +65,17 @@ class KnownEdge:
         self._basis: _Basis | None = None  # of the plan
         #: Whether payloads could be sent to the edge when the plan was last reviewed.
         self.is_possible = False
+        self._failures = 0  # in a row
+        self._avoided_until_s = -math.inf
 
     @property
     def predicted_s(self) -> float:
         """Latency that the latest plan predicts, infinite before the first one."""
         return self.plan.predicted_s if self.plan is not None else math.inf
+
+    def is_failing(self, now_s: float) -> bool:
+        """Whether the edge failed several frames in a row lately."""
+        return now_s < self._avoided_until_s
 
     def set_frame_rate(self, frame_rate_hz: float) -> None:
         """Plan for another number of offered frames per second from now on."""
@@ -92,6 +101,9 @@ class KnownEdge:
     def on_frame(self, frame: FrameRecord, profiled_s: float, now_s: float) -> None:
         """Learn from a frame that was sent to this edge; ``profiled_s`` is the profiled time of its tail."""
         if frame.outcome == Outcome.FELL_BACK:
+            self._failures += 1
+            if self._failures >= _FAILURES:
+                self._avoided_until_s = now_s + _AVOIDED_S
             self.link.on_given_up(frame.sequence)
             arrived_s = self.link.arrived_s(frame.sequence)
             if arrived_s is not None:
@@ -100,6 +112,8 @@ class KnownEdge:
             if math.isfinite(frame.acknowledged_s):
                 self.link.on_acknowledgement(frame.sequence, frame.acknowledged_s)
             held_s = frame.held_s if math.isfinite(frame.held_s) else -1.0
+            if frame.outcome == Outcome.ANSWERED:
+                self._failures = 0
             if self.link.on_answer(frame.sequence, frame.answered_s, held_s, frame.answer_bytes):
                 self.load.on_answer(
                     frame.split_index, frame.queueing_s, frame.tail_s, profiled_s, frame.answered_s)

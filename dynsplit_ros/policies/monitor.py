@@ -383,15 +383,18 @@ class MonitorPolicy:
     def _choose_edge(self, now_s: float) -> tuple[KnownEdge, str]:
         """Return the edge to use from now on, and why where that is another one than before."""
         used = self.used
-        possible = [edge for edge in self._edges.values() if edge.is_possible and edge is not used]
-        if used.link.alive:  # an edge that works is left only for one whose link is known
+        possible = [edge for edge in self._edges.values()
+                    if edge.is_possible and edge is not used and not edge.is_failing(now_s)]
+        why_leave = f'edge {used.name!r} does not answer' if not used.link.alive else (
+            f'edge {used.name!r} fails frames' if used.is_failing(now_s) else '')
+        if not why_leave:  # an edge that works is left only for one whose link is known
             possible = [edge for edge in possible if not edge.link.is_ambiguous]
         prospects = {edge.name: edge.plan.prospect for edge in (used, *possible) if edge.plan is not None}
-        if possible and not used.link.alive:
+        if possible and why_leave:
             del prospects[used.name]
             chosen = min(prospects, key=lambda name: prospects[name].score_s)
             self._edge_hysteresis.confirm(now_s)
-            return self._edges[chosen], f'edge {used.name!r} does not answer'
+            return self._edges[chosen], why_leave
         chosen, gain_s = self._edge_hysteresis.choose(used.name, prospects, used.planner.constraints, now_s)
         return self._edges[chosen], f'{gain_s * 1e3:.1f} ms less than with edge {used.name!r}'
 

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from dynsplit_ros.policies.records import FrameRecord
+from dynsplit_ros.policies.records import FrameRecord, Outcome
 from dynsplit_ros.report.run import LinkSample, OUTCOMES, RecordedRobot
 
 PERCENTS = (50, 95, 99)
@@ -28,6 +28,16 @@ class SplitShare:
     mean_s: float
     payload_bytes: float
     codecs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EdgeShare:
+    """The frames that one edge answered: how many, their share (0..1), and their mean latency in s."""
+
+    name: str
+    frames: int
+    share: float
+    mean_s: float
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ class Figures:
     payload_bps: float
     probe_share: float
     splits: tuple[SplitShare, ...]
+    edges: tuple[EdgeShare, ...]
 
 
 def count(robot: RecordedRobot, duration_s: float, accepted: int | None = None) -> Figures:
@@ -85,6 +96,7 @@ def count(robot: RecordedRobot, duration_s: float, accepted: int | None = None) 
         payload_bps=8 * sum(frame.payload_bytes for frame in frames) / seconds,
         probe_share=_probe_share(robot.links),
         splits=_splits(frames),
+        edges=_edges(frames),
     )
 
 
@@ -104,6 +116,14 @@ def _splits(frames: Sequence[FrameRecord]) -> tuple[SplitShare, ...]:
             )
         )
     return tuple(result)
+
+
+def _edges(frames: Sequence[FrameRecord]) -> tuple[EdgeShare, ...]:
+    answered = [frame for frame in frames if frame.outcome == Outcome.ANSWERED]
+    return tuple(
+        EdgeShare(name, len(of_edge), len(of_edge) / len(frames), _mean(frame.latency_s for frame in of_edge))
+        for name in sorted({frame.edge for frame in answered})
+        if (of_edge := [frame for frame in answered if frame.edge == name]))
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from dynsplit_ros.policies.records import FrameRecord, Outcome
+from dynsplit_ros.protocol import MOST_EDGES
 from dynsplit_ros.report.figures import count, Figures, PERCENTS
-from dynsplit_ros.report.run import OUTCOMES, RecordedRobot, Recording
+from dynsplit_ros.report.run import LoadSample, OUTCOMES, RecordedRobot, Recording
 
 #: Most points of a line or a cloud that are drawn, and most bars.
 MOST_POINTS = 3000
@@ -137,7 +138,7 @@ def _robot(run: Recording, robot: RecordedRobot, number: int, charts: dict[str, 
             f'<figure id="{identifier}"><h3>{escape(chart["title"])}</h3><figcaption>{escape(chart.pop("caption"))}'
             f'</figcaption><div class="legend">{legend}</div><div class="plot"></div></figure>'
         )
-    parts += [_split_table(figures), _audit_table(robot), _switch_table(robot), '</section>']
+    parts += [_split_table(figures), _edge_table(figures), _audit_table(robot), _switch_table(robot), '</section>']
     return '\n'.join(parts)
 
 
@@ -191,6 +192,21 @@ def _split_table(figures: Figures) -> str:
         '<div class="card scroll"><table><caption>Frames by split</caption>'
         '<tr><th class="n">split</th><th>cut</th><th>codec</th><th class="n">frames</th><th class="n">share</th>'
         '<th class="n">mean latency</th><th class="n">mean payload</th></tr>'
+        f'{rows}</table></div>'
+    )
+
+
+def _edge_table(figures: Figures) -> str:
+    if len(figures.edges) < 2:
+        return ''
+    rows = ''.join(
+        f'<tr><td>{escape(edge.name)}</td><td class="n">{edge.frames}</td><td class="n">{100 * edge.share:.1f} %</td>'
+        f'<td class="n">{_ms(edge.mean_s)} ms</td></tr>'
+        for edge in figures.edges[:MOST_EDGES]
+    )
+    return (
+        '<div class="card scroll"><table><caption>Frames by the edge that answered them</caption>'
+        '<tr><th>edge</th><th class="n">frames</th><th class="n">share</th><th class="n">mean latency</th></tr>'
         f'{rows}</table></div>'
     )
 
@@ -379,16 +395,16 @@ def _charts(run: Recording, robot: RecordedRobot) -> dict[str, Chart]:
         ],
     }
     if robot.loads:
-        times = [load.time_s for load in robot.loads]
+        edges = sorted({load.edge for load in robot.loads})[:MOST_EDGES]
         charts['load'] = {
             **common,
-            'title': 'Load of the edge',
-            'caption': 'Share of the time in which the edge’s tail was running, in percent.',
+            'title': 'Load of the edge' if len(edges) == 1 else 'Load of the edges',
+            'caption': 'Share of the time in which a tail was running, in percent.',
             'unit': '%',
             'log': False,
             'range': [0, 100],
             'height': 170,
-            'series': [_line('utilisation', 4, times, [_known(100 * load.utilisation) for load in robot.loads])],
+            'series': [_load_line(robot.loads, edge, colour) for colour, edge in zip((4, 0, 1, 2, 3, 5, 6, 7), edges)],
         }
     return charts
 
@@ -409,6 +425,12 @@ def _by_outcome(
             }
             series.append({**entry, 'words': list(words)} if words else entry)
     return series
+
+
+def _load_line(loads: Sequence[LoadSample], edge: str, colour: int) -> Chart:
+    of_edge = [load for load in loads if load.edge == edge]
+    return _line(edge or 'utilisation', colour, [load.time_s for load in of_edge],
+                 [_known(100 * load.utilisation) for load in of_edge])
 
 
 def _line(name: str, colour: int, times: Sequence[float], values: Sequence[float | None], kind: str = 'line') -> Chart:

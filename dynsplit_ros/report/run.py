@@ -51,12 +51,13 @@ class LinkSample:
 
 @dataclass(frozen=True)
 class LoadSample:
-    """The load that the edge reported at a time."""
+    """The load that an edge reported at a time."""
 
     time_s: float
     utilisation: float
     queue_length: float = math.nan
     robots: float = math.nan
+    edge: str = ''
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class _Collector:
         self._robots: dict[str, RecordedRobot] = {}
         self._decoders: dict[str, Decoder] = {}
         self._timings: dict[str, list[FrameRecord]] = {}  # of FrameTiming, for recordings without predictions
-        self._splits: dict[str, tuple[int, str]] = {}
+        self._followed: dict[str, tuple[str, int, str]] = {}  # edge, split and codec of each robot
         self._began_ns: int | None = None
         self._damaged = 0
         self._versions: dict[str, str] = {}  # by topic: why its messages are dropped
@@ -197,13 +198,15 @@ class _Collector:
 
     def _on_EdgeLoad(self, robot: RecordedRobot, time_s: float, message: Any) -> None:
         robot.loads.append(
-            LoadSample(time_s, _number(message.utilisation), _number(message.queue_length), _number(message.robots))
+            LoadSample(time_s, _number(message.utilisation), _number(message.queue_length), _number(message.robots),
+                       _text(message.edge))
         )
 
     def _on_SplitDecision(self, robot: RecordedRobot, time_s: float, message: Any) -> None:
         choice = int(message.split_index), _text(message.codec)
-        if self._splits.get(robot.name) != choice:
-            self._splits[robot.name] = choice
+        followed = _text(message.edge), *choice
+        if self._followed.get(robot.name) != followed:
+            self._followed[robot.name] = followed
             robot.decisions.append((time_s, _decision(choice, message.split_name, message.reason)))
 
     def _on_Agreement(self, robot: RecordedRobot, time_s: float, message: Any) -> None:
@@ -259,7 +262,8 @@ def _record(time_s: float, outcome: Outcome, value: Callable[[str], Any]) -> Fra
     return FrameRecord(
         session=int(value('session')), sequence=int(value('sequence')), outcome=outcome, delivered_s=time_s,
         split_index=int(value('split_index')), split_name=_name(value('split_name'), codec), codec=codec,
-        payload_bytes=int(value('payload_bytes')), latency_s=_number(value('latency_s')),
+        edge=_text(value('edge') or ''), payload_bytes=int(value('payload_bytes')),
+        latency_s=_number(value('latency_s')),
         **{part: _duration(value(part)) for part in PARTS})  # type: ignore[arg-type]
 
 

@@ -172,7 +172,7 @@ def _facts(robot: Any, now_s: float) -> dict[str, str]:
 
 def _wide(robots: Mapping[str, Mapping[str, str]], width: int) -> Group:
     # In the order of the facts of a robot of which all is known.
-    order = ('robot', 'split', 'throughput', 'round trip', 'edge', 'latency', 'agreement', 'frames')
+    order = ('robot', 'split', 'throughput', 'round trip', 'edge', 'other edges', 'latency', 'agreement', 'frames')
     names = [name for name in order if any(name in known for known in robots.values())]
     table = Table(box=None, pad_edge=False, header_style='bold')
     for name in names:

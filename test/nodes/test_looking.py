@@ -23,7 +23,7 @@ NUMBERS = ('boolean', 'double', 'float', 'int8', 'uint8', 'int16', 'uint16', 'in
 WANTED = {
     'link_state/throughput_bps',
     'link_state/round_trip_s',
-    'edge_load/utilisation',
+    'link_state/edge_utilisation',
     'split/split_index',
     'prediction/timing/latency_s',
 }

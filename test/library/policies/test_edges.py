@@ -220,6 +220,43 @@ def test_one_probe_at_a_time_leaves_whatever_the_number_of_edges() -> None:
         monitor.tick(now_s)
 
 
+def with_two_edges(seconds: float = 3.0) -> tuple[MonitorPolicy, float]:
+    """Return a monitor that has measured two equal edges, and the instant."""
+    monitor, now_s = MonitorPolicy(PROFILE, edge='near'), 0.0
+    monitor.set_edge('far', PROFILE)
+    while now_s < seconds:
+        now_s += 0.02
+        probe = monitor.next_probe(now_s)
+        if probe is not None:
+            monitor.on_probe_answer(
+                probe.id, now_s + 0.004 + probe.payload_bytes * 8 / 50e6, edge=probe.edge)
+        monitor.tick(now_s)
+    return monitor, now_s
+
+
+def refused(monitor: MonitorPolicy, number: int, now_s: float) -> SplitDecision:
+    """Have the edge in use take a payload and refuse it; return the decision that follows."""
+    edge = monitor.decision.edge
+    monitor.on_sent(number, now_s, 0, 'raw', 150_528, edge=edge)
+    monitor.on_acknowledgement(number, now_s + 0.03, edge=edge)
+    monitor.on_frame(FrameRecord(sequence=number, outcome=Outcome.FELL_BACK, split_index=0, codec='raw', edge=edge,
+                                 sent_s=now_s, acknowledged_s=now_s + 0.03, given_up_s=now_s + 0.031))
+    return monitor.tick(now_s + 0.04)
+
+
+def test_an_edge_that_refuses_frame_after_frame_is_left_for_another_one_and_tried_again() -> None:
+    monitor, now_s = with_two_edges()
+    first = monitor.decision.edge
+    edges = []
+    for number in range(1, 5):
+        now_s += 0.1
+        edges.append(refused(monitor, number, now_s).edge)
+    other, = {'near', 'far'} - {first}
+    assert edges[:3] == [first, first, other]
+    assert 'fails frames' in monitor.decision.reason or edges[3] == other
+    assert monitor.edges[first].is_failing(now_s) and not monitor.edges[first].is_failing(now_s + 11.0)
+
+
 # ---- the edge
 
 

@@ -32,7 +32,7 @@ from dynsplit_ros.report.cdr import Decoder
 from dynsplit_ros.report.definitions import own_definition
 from dynsplit_ros.report.figures import count
 from dynsplit_ros.report.page import make_page
-from dynsplit_ros.report.run import Audited, LinkSample, PARTS, read_run, RecordedRobot, Recording
+from dynsplit_ros.report.run import Audited, LinkSample, LoadSample, PARTS, read_run, RecordedRobot, Recording
 from dynsplit_ros.tools.report import main
 
 RECORDING = DATA / 'run.mcap'
@@ -380,6 +380,24 @@ def test_the_page_shows_the_running_agreement_and_why_a_codec_was_taken_out() ->
     assert '0.370 to 0.630' in page and 'taken out: &lt;b&gt;0 of its last 50' in page
     page = make_page(Recording('run', duration_s=10.0, robots=[RecordedRobot('r', [frame(1)])]))
     assert 'Agreement of lossy codecs' not in page
+
+
+def test_the_page_shows_which_edge_answered_and_the_load_of_each() -> None:
+    frames = [replace(frame(number), edge='<b>near' if number % 4 else 'far') for number in range(1, 41)]
+    loads = [LoadSample(number / 10, share, edge=edge) for number in range(20)
+             for edge, share in (('<b>near', 0.5), ('far', 0.1))]
+    robot = RecordedRobot('robot1', frames, loads=loads)
+    edges = count(robot, 4.0).edges
+    assert [(edge.name, edge.frames, edge.share) for edge in edges] == [('<b>near', 30, 0.75), ('far', 10, 0.25)]
+    page = make_page(Recording('run', duration_s=4.0, robots=[robot]))
+    assert 'Load of the edges' in page and '<td>&lt;b&gt;near</td><td class="n">30</td>' in page
+    data = re.search(r'id="data">(.*?)</script>', page, re.DOTALL)
+    assert data is not None
+    series = json.loads(data[1])['charts']['chart-0-load']['series']
+    assert {line['name']: set(line['y']) for line in series} == {'<b>near': {50}, 'far': {10}}
+    robot = RecordedRobot('robot1', [replace(one, edge='far') for one in frames], loads=loads[1::2])
+    page = make_page(Recording('run', duration_s=4.0, robots=[robot]))
+    assert 'Load of the edge<' in page and 'Frames by the edge' not in page
 
 
 def test_the_share_of_probes_is_that_of_the_estimated_capacity() -> None:
