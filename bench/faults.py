@@ -120,6 +120,33 @@ def measure_kills(folder: Path, kills: int, seed: int, figures: Figures) -> None
     figures.extra |= {'seed': seed, 'worst_gaps_s': result.worst_gaps_s, 'pauses_s': pauses}
 
 
+def measure_edges(folder: Path, kills: int, seed: int, figures: Figures) -> None:
+    """Kill the edge in use at random instants while another one stays, and see how soon that answers."""
+    with rig(folder, 128) as made:
+        faults = Faults(made, random.Random(seed), rate_hz=KILLS_RATE_HZ, remappings=(), edges=('edge', 'second'))
+        faults.start()
+        replaced_s = []
+        for number in range(kills):
+            faults.pin(number % made.split.local_index)
+            time.sleep(faults.chance.uniform(0.0, 0.5))
+            replaced_s.append(faults.kill_used())
+            print(f'kill {number + 1} of {kills}: the other edge answers after {replaced_s[-1]:.2f} s', flush=True)
+        last = settle(faults)
+    result = account(faults)
+    figures.add('edges killed while in use', faults.injected['edge in use killed'], 'edges', f'== {kills}')
+    figures.add('frames accepted', result.accepted, 'frames', '> 0')
+    for state, name in STATES:
+        figures.add(f'  of these, {name}', result.states[state], 'frames')
+    figures.add('frames lost', result.lost + last['accepted'] - last['delivered'], 'frames', '== 0')
+    figures.add('predictions duplicated', result.duplicated, 'frames', '== 0')
+    figures.add('predictions out of order', result.out_of_order, 'frames', '== 0')
+    figures.add('predictions that differ from the whole model', result.wrong, 'frames', '== 0')
+    figures.add('answered by the other edge after, median', float(np.median(replaced_s)), 's')
+    figures.add('answered by the other edge after, longest', max(replaced_s), 's', '<= 1.5')
+    figures.add('mean load of the last minute', os.getloadavg()[0], 'processes')
+    figures.extra |= {'seed': seed, 'replaced_s': replaced_s}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark."""
     parser = argument_parser(__doc__.strip().splitlines()[0])
@@ -128,15 +155,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--budget-s', type=float, default=600.0, help='inject no more after this many seconds (default 600)'
     )
-    parser.add_argument('--part', choices=('all', 'kills'), default='all',
-                        help='all: every kind of fault, over an emulated link (default); kills: an edge on the robot')
-    parser.add_argument('--kills', type=int, default=200, help='of the part kills: how often (default 200)')
+    parser.add_argument('--part', choices=('all', 'kills', 'edges'), default='all',
+                        help='all: every kind of fault, over an emulated link (default); kills: an edge on the robot; '
+                        'edges: the one in use of two edges')
+    parser.add_argument('--kills', type=int, default=200, help='of the parts kills and edges: how often (default 200)')
     parser.add_argument('--logs', type=Path, default=None, help="folder for the nodes' logs (default: a temporary one)")
     given: argparse.Namespace = parser.parse_args(argv)
     folder = given.logs or Path(tempfile.mkdtemp(prefix='dynsplit_faults_'))
     figures = Figures()
-    if given.part == 'kills':
-        measure_kills(folder, given.kills, given.seed, figures)
+    if given.part != 'all':
+        measure = {'kills': measure_kills, 'edges': measure_edges}[given.part]
+        measure(folder, given.kills, given.seed, figures)
         figures.extra['logs'] = str(folder)
         return figures.finish(given.json)
     with rig(folder, 64) as made:

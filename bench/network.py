@@ -62,10 +62,10 @@ class Seen:
 
 
 class Bench:
-    """The nodes of one robot and its edge on a testbed, and a node here that plays camera, consumer and monitor."""
+    """The nodes of one robot and its edges on a testbed, and a node here that plays camera, consumer and monitor."""
 
     def __init__(self, testbed: Testbed, folder: Path, *, transport: str, model: dict[str, object],
-                 monitor: dict[str, object] | None = None, size: tuple[int, int] = (480, 640)) -> None:
+                 monitor: dict[str, object] | None = None, size: tuple[int, int] = (480, 640), edges: int = 1) -> None:
         import rclpy
         from rclpy.qos import QoSProfile
         from sensor_msgs.msg import Image
@@ -88,7 +88,8 @@ class Bench:
         self.processes = Processes(folder / 'logs')
         # A machine's profile is kept by model, not by its share of a core: each side has a cache of its own.
         for side, name, executable, namespace, parameters in (
-                ('edge', 'edge', 'edge_node', 'edge', model), ('robot', 'camera', 'camera_node', ROBOT, model),
+                *(('edge', name, 'edge_node', name, model) for name in ('edge', 'edge2')[:edges]),
+                ('robot', 'camera', 'camera_node', ROBOT, model),
                 *((('robot', 'monitor', 'monitor_node', ROBOT, monitor),) if monitor is not None else ())):
             self.processes.start(name, executable, namespace, parameters, prefix=testbed.on(side),
                                  env={'XDG_CACHE_HOME': str(folder / side)})

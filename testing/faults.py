@@ -42,25 +42,44 @@ class Faults:
     split: int = 0
     rate_hz: float = RATE_HZ
     remappings: Sequence[tuple[str, str]] = REMAPPINGS  # to the emulated link; without, edge and robot meet directly
+    edges: Sequence[str] = ('edge',)
 
     def start(self) -> None:
         """Start the nodes and wait until the edge answers."""
         if self.remappings:
             self.rig.processes.start('link', 'link_emulator', ROBOT, {'rates_mbps': [FAST_MBPS], 'delay_s': 0.001})
-        for name in ('edge', 'monitor', 'camera'):
+        for name in (*self.edges, 'monitor', 'camera'):
             self.start_node(name)
         self.rig.player.play(self.rate_hz)
         self.pin(0)
 
     def start_node(self, name: str) -> None:
-        """Start the edge, the monitor or the camera."""
-        parameters = {
-            'edge': self.rig.parameters,
-            'camera': self.rig.parameters,
-            'monitor': {'pinned_split': self.split},
-        }[name]
-        self.rig.processes.start(name, f'{name}_node', 'edge' if name == 'edge' else ROBOT, parameters,
-                                 () if name == 'edge' else self.remappings)
+        """Start an edge, the monitor or the camera."""
+        if name in self.edges:
+            self.rig.processes.start(name, 'edge_node', name, self.rig.parameters)
+            return
+        parameters = {'camera': self.rig.parameters, 'monitor': {'pinned_split': self.split}}[name]
+        self.rig.processes.start(name, f'{name}_node', ROBOT, parameters, self.remappings)
+
+    def kill_used(self) -> float:
+        """Kill the edge in use and start it again; return after how many seconds another edge answered a frame."""
+        player = self.rig.player
+        wait(lambda: player.link is not None and sum(state.alive for state in player.link.edges) == len(self.edges),
+             'an edge is not heard')
+        used = next(seen.timing.edge for seen in reversed(player.seen) if seen.timing.edge)
+        name = used.partition('/')[0]
+        killed_s = time.monotonic()
+        self.at_s.append((killed_s, f'edge in use killed at split {self.split}'))
+        self.rig.processes.stop(name, number=signal.SIGKILL)
+        self.injected['edge in use killed'] += 1
+
+        def answered() -> list[float]:
+            return [seen.at_s for seen in player.seen[-400:] if seen.timing.sent_s > killed_s
+                    and seen.timing.edge not in ('', used) and seen.timing.outcome == msg.FrameTiming.ANSWERED]
+
+        wait(answered, 'no other edge answers')
+        self.start_node(name)
+        return answered()[0] - killed_s
 
     def pin(self, split: int) -> None:
         """Have the monitor use one split, and wait until the edge answers a frame of it."""

@@ -61,6 +61,7 @@ class Player(Node):
         self.seen: list[Seen] = []
         self.accepted: set[tuple[int, int]] = set()  # (session, sequence) that the camera has told of
         self.decisions: list[tuple[float, Any]] = []
+        self.link: Any = None  # the latest LinkState
         self.offered = 0
         self.on_seen: Callable[[], None] = lambda: None
         self._publisher = self.create_publisher(Image, 'image', QoSProfile(depth=5))
@@ -68,6 +69,7 @@ class Player(Node):
         self.create_subscription(msg.Prediction, topics.PREDICTION.name, self._on_prediction, deep)
         self.create_subscription(msg.FrameTiming, topics.FRAME_TIMING.name, self._on_timing, deep)
         topics.SPLIT.subscription(self, lambda message: self.decisions.append((time.monotonic(), message)))
+        topics.LINK_STATE.subscription(self, lambda message: setattr(self, 'link', message))
         self._setter = Setter(self)
         self._timer: Any = None
 
