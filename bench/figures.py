@@ -11,6 +11,7 @@ import operator
 import os
 from pathlib import Path
 import shlex
+import subprocess
 import sys
 import time
 from typing import Any
@@ -71,4 +72,20 @@ def measured() -> dict[str, Any]:
         'cores': os.cpu_count(),
         'memory_gib': round(pages / 2**30),
         **{name: importlib.metadata.version(name) for name in ('torch', 'numpy', 'dynsplit_ros')},
+        'commit': commit(),
     }
+
+
+def commit() -> str:
+    """Return the commit of the sources, with '+' if bench/ or the package has other changes; '' outside of git."""
+    root = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(['git', '-C', str(root), *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ''
+
+    try:
+        changed = git('status', '--porcelain', '--untracked-files=no', '--', 'bench', 'dynsplit_ros', 'examples')
+        return git('rev-parse', '--short=10', 'HEAD') + ('+' if changed else '')
+    except OSError:  # no git on this machine
+        return ''

@@ -3,29 +3,34 @@
 """
 Simulate what docs/how_it_decides.md tells, and put the figures there: ``./run exec python scripts/simulations.py``.
 
-Some minutes. In the page, what stands between ``<!-- simulation NAME -->`` and ``<!-- end -->`` is replaced, and
-docs/simulation.png. The files of each simulation stay in out/simulation.
+Some minutes. The rows go to docs/data/simulations.json. In the page, tables of that file replace what stands between
+``<!-- simulation NAME -->`` and ``<!-- end -->``; docs/simulation.png is replaced, too. The files of each simulation
+stay in out/simulation.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 import re
 import shutil
-import time
-
-from dynsplit_ros.profile.measure import processor
-from dynsplit_ros.tools import simulate
+import sys
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / 'docs' / 'how_it_decides.md'
+DATA = ROOT / 'docs' / 'data' / 'simulations.json'
 OUT = ROOT / 'out' / 'simulation'
 MEASURED = ('mobilenet_v2', 'efficientnet_b0', 'resnet50')
 
 
 def main() -> None:
-    """Run the page's own commands and renew the page."""
+    """Run the page's own commands, keep their rows, and renew the page."""
+    sys.path.append(str(ROOT))
+    from bench.figures import measured
+    from dynsplit_ros.tools import simulate
+
     runs = commands(PAGE.read_text())
     for model, command in runs.items():
         print(model, flush=True)
@@ -33,10 +38,18 @@ def main() -> None:
         if simulate.main([*arguments, '--output', str(OUT / model)]):
             raise SystemExit(1)
     shutil.copy(OUT / 'alexnet' / 'time.png', ROOT / 'docs' / 'simulation.png')
-    rows = {model: read(OUT / model / 'policies.csv') for model in runs}
-    where = f'On {processor()}, {time.strftime("%Y-%m-%d", time.gmtime())}.'
-    PAGE.write_text(render(PAGE.read_text(), {
-        'rates': rate_table(read(OUT / 'alexnet' / 'rates.csv')), 'models': f'{model_table(rows)}\n\n{where}'}))
+    document = {'measured': {**measured(), 'command': './run exec python scripts/simulations.py'},
+                'rates': read(OUT / 'alexnet' / 'rates.csv'),
+                'models': {model: read(OUT / model / 'policies.csv') for model in runs}}
+    DATA.write_text(json.dumps(document, indent=1) + '\n')
+    PAGE.write_text(render(PAGE.read_text(), tables(document)))
+
+
+def tables(document: dict[str, Any]) -> dict[str, str]:
+    """Return the tables of the page by the names of their places."""
+    facts = document['measured']
+    where = f'On {facts["processor"]}, {facts["when"]}, commit {facts["commit"]}.'
+    return {'rates': rate_table(document['rates']), 'models': f'{model_table(document["models"])}\n\n{where}'}
 
 
 def commands(page: str) -> dict[str, str]:
