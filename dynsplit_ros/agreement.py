@@ -18,15 +18,23 @@ class Agreement:
 
     ``low`` and ``high`` are the ends of Wilson's 95 % interval (Wilson, 1927, J. Am. Stat. Assoc. 22). Scores between 0
     and 1 vary less than scores of 0 and 1 with the same mean, so the interval is not too narrow for them.
+    ``difference`` is the largest difference of an output from the unquantised model's, as a share of that output's
+    largest value; infinity where it was not measured.
     """
 
     agreeing: float = 0.0
     images: int = 0
+    difference: float = math.inf
 
     @property
     def share(self) -> float:
         """Agreeing part of the images; NaN without images."""
         return self.agreeing / self.images if self.images else math.nan
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every output was equal to the bit."""
+        return self.images > 0 and self.difference == 0
 
     @property
     def low(self) -> float:

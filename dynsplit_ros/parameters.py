@@ -10,6 +10,7 @@ import json
 import math
 from typing import Any, Union
 
+from dynsplit_ros.engine_names import EAGER, ENGINE_NAMES, PRECISIONS
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.text import printable
@@ -178,10 +179,13 @@ MODEL = (
               minimum=0, maximum=1024),
     Parameter('channels_last', False, 'Use the channels-last memory layout on this side. Results may then differ in '
               'the last bits.'),
-    Parameter('autocast', '', 'Data type of torch.autocast on this side; empty disables autocast. Results then differ.',
-              choices=('', 'bfloat16', 'float16')),
-    Parameter('compile', False, 'Compile heads and tails of this side with torch.compile. Results may then differ in '
-              'the last bits.', locked=True),
+    Parameter('engine', EAGER, "Engine that can run this side's parts besides 'eager', which is PyTorch and exact to "
+              "the bit: 'inductor' (torch.compile), 'openvino' or 'onnxruntime'. The monitor uses it where it is "
+              'faster and min_agreement allows it.', choices=ENGINE_NAMES, locked=True),
+    Parameter('precision', 'float32', 'Data type in which that engine computes. Results then differ; min_agreement '
+              'applies.', choices=PRECISIONS),
+    Parameter('engine_fallback', True, 'Run on eager, with a warning, parts that the engine cannot run, and all parts '
+              'if it cannot be used here. If false, the node does not configure then.'),
     Parameter('profile', '', "Path of the model's profile on this machine, written by the tool 'profile'. Empty: the "
               'node measures this machine at its first start and keeps the result.', locked=True),
 )

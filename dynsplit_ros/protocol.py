@@ -28,15 +28,14 @@ class Side:
     What one side tells the other when they meet; the fields are those of Profile.msg.
 
     ``edge`` and ``edge_session`` are the edge's name and run; the robot leaves them empty and 0. ``images`` is the
-    number of images in the robot's frames, or the largest number that the edge takes. ``torch_version`` and ``engine``
-    say what runs heads or tails.
+    number of images in the robot's frames, or the largest number that the edge takes. ``torch_version`` is the version
+    of PyTorch; the profile says which engines are ready.
     """
 
     edge: str = ''
     edge_session: int = 0
     images: int = 1
     torch_version: str = ''
-    engine: str = 'eager'
 
 
 def edge_token(edge: str) -> str:
@@ -74,15 +73,9 @@ def inexactness(robot: Side, edge: Side) -> str:
     PyTorch promises the same bits only for one release: another one may add up the products of a layer in another
     order. The suffix of a version, as in 2.11.0+cpu, names the build and not the release.
     """
-    differences = [
-        f'{name} {printable(here)} on the robot and {printable(there)} on the edge'
-        for name, here, there in (
-            ('torch', robot.torch_version.partition('+')[0], edge.torch_version.partition('+')[0]),
-            ('engine', robot.engine, edge.engine),
-        )
-        if here != there
-    ]
-    if not differences:
+    here, there = (side.torch_version.partition('+')[0] for side in (robot, edge))
+    if here == there:
         return ''
     return (f'predictions of edge {printable(edge.edge)!r} may differ from the whole model in the last bits: '
-            f'{" and ".join(differences)}; install the same version on both for exact results')
+            f'torch {printable(here)} on the robot and {printable(there)} on the edge; install the same version on '
+            'both for exact results')

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 import importlib
+import importlib.metadata
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,11 @@ ENGINES = {
 }
 
 
+def version_of(engine: str) -> str:
+    """Return the versions of the packages that compute on this engine; they must be installed."""
+    return ' '.join(map(importlib.metadata.version, ENGINES[engine].packages)) or torch.__version__
+
+
 def checked_engine(name: str, precision: str, device: torch.device) -> Engine:
     """
     Return the engine called ``name``.
@@ -101,7 +107,10 @@ def convert(name: str, part: nn.Module, example: tuple[torch.Tensor, ...], optio
     """
     module = importlib.import_module(f'{__name__}.{name}')
     try:
-        return module.convert(part, example, options)  # type: ignore[no-any-return]
+        run: Callable[..., Any] = module.convert(part, example, options)
+        with torch.inference_mode():  # what an engine sets up in a first run is there then
+            run(*(value[:1] for value in example))
+        return run
     except DynsplitError:
         raise
     except Exception as error:  # each library has its own kinds of errors

@@ -14,8 +14,5 @@ from dynsplit_ros.engines import eager, Options
 
 
 def convert(part: nn.Module, example: tuple[torch.Tensor, ...], options: Options) -> Callable[..., Any]:
-    """Compile ``part``, and run it once so that the first frame does not wait for the compiler."""
-    compiled = torch.compile(eager.convert(part, example, options), dynamic=None if options.batches else False)
-    with torch.inference_mode():
-        compiled(*(value[:1] for value in example))
-    return compiled
+    """Return ``part`` compiled: its first run for a number of frames compiles it."""
+    return torch.compile(eager.convert(part, example, options), dynamic=None if options.batches else False)

@@ -103,7 +103,7 @@ class CameraNode(ManagedNode):
             raise DynsplitError(f"parameter 'image_topics' names the same topic twice: {', '.join(self._topics)}; name "
                                 'each topic once, and set batch for several images of one topic')
         self._images = len(self._topics) if several else values.batch
-        self.split, profile = load(self, values, self._images)
+        self.split, profile = load(self, values, self._images, is_edge=False)
         self._model = self.split.model
         self._uplink = topics.LargeMessages(self, 'uplink')
         self._publications = Publications(self, self.split)
@@ -196,7 +196,8 @@ class CameraNode(ManagedNode):
             'replaced_in_batch': self._batcher.replaced, 'offered_hz': self._batcher.rate_hz,
             **{outcome.value: self._outcomes[outcome] for outcome in (Outcome.SENT, Outcome.ANSWERED, Outcome.LOCAL)}}
         if last is not None:
-            values |= {'split': last.split_index, 'codec': last.codec, 'latency_s': last.latency_s}
+            values |= {'split': last.split_index, 'codec': last.codec, 'head_engine': last.head_engine,
+                       'tail_engine': last.tail_engine, 'latency_s': last.latency_s}
         if counters.failed > before.failed:
             return DiagnosticStatus.ERROR, 'frames fail', values
         if counters.refused_images > before.refused_images:

@@ -40,6 +40,8 @@ from dynsplit_ros.text import printable
 #: robot whose link flickers keeps its topics.
 DISCOVERY_PERIOD_S = 0.1
 ABSENCE_S = 1.5
+#: Most characters of an engine's name in a message; real ones have some ten.
+MOST_ENGINE_CHARACTERS = 60
 #: The topics of a robot that the edge subscribes to or publishes on.
 ROBOT_TOPICS = (topics.ACTIVATION, topics.PROBE, topics.EDGE_SPLIT, topics.ACKNOWLEDGEMENT, topics.TAIL_RESULT,
                 topics.EDGE_LOAD, topics.EDGE_PROFILE)
@@ -81,6 +83,7 @@ class RobotLink:
             split_index=message.split_index,
             codec=message.codec,
             answer_timeout_s=message.answer_timeout_s,
+            tail_engine=printable(message.tail_engine, MOST_ENGINE_CHARACTERS),
             payload=from_tensors(message.tensors)))
 
     def _on_split(self, message: msg.SplitDecision) -> None:
@@ -88,7 +91,8 @@ class RobotLink:
             self._node.edge.on_split_elsewhere(self.namespace)
             return
         try:
-            self._node.edge.on_split(self.namespace, message.fingerprint, message.split_index, message.codec)
+            self._node.edge.on_split(self.namespace, message.fingerprint, message.split_index, message.codec,
+                                     printable(message.tail_engine, MOST_ENGINE_CHARACTERS))
         except DynsplitError as error:
             self._node.log_throttled(f'split of {self.namespace}',
                             f'ignoring the split that {self.namespace} announced: {error}')
@@ -141,7 +145,7 @@ class EdgeNode(ManagedNode):
     def configure(self) -> None:
         """Load the model."""
         values = self.values
-        self.split, self._profile = load(self, values, values.batch)
+        self.split, self._profile = load(self, values, values.batch, is_edge=True)
         self.downlink = topics.LargeMessages(self, 'downlink')
 
     def activate(self) -> None:
@@ -247,6 +251,8 @@ class EdgeNode(ManagedNode):
                 for prefix in ('refused from ', 'refused: ')
             )
             return DiagnosticStatus.WARN, f'refusing activations from {robots}: {kinds}', values
+        if grows('engine not ready'):
+            return DiagnosticStatus.WARN, 'runs tails on eager: the engine that robots name is not ready here', values
         if self._unserved:
             some = ', '.join(sorted(self._unserved)[:10])
             return DiagnosticStatus.WARN, f'not serving {len(self._unserved)} robots ({some}); raise max_robots', values

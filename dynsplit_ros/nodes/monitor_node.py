@@ -27,7 +27,7 @@ from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.base_node import run
 from dynsplit_ros.nodes.managed_node import ManagedNode
 from dynsplit_ros.parameters import MONITOR
-from dynsplit_ros.planner import ALL_CODECS
+from dynsplit_ros.planner import ALL_CODECS, engines_below
 from dynsplit_ros.policies.monitor import Announce, MonitorPolicy, SendProbe, TICK_S, WakeAt
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import Outcome, SplitDecision
@@ -180,6 +180,11 @@ class MonitorNode(ManagedNode):
         edge.why_not = ''
         if differs := inexactness(robot_side, edge.side):
             self.get_logger().warning(differs)
+        bound = self._settings.min_agreement
+        if unused := engines_below(profile, bound):
+            self.get_logger().warning(
+                f'engine {" and ".join(unused)} is ready, but not used: no measured agreement keeps min_agreement '
+                f'{bound:g}; profile with --engine and --image and set min_agreement to 0.95, say, or set it to 0')
         self.get_logger().info(f'deciding for {robot.model} ({robot.fingerprint[:12]}), splits 0 to '
                                f'{robot.local_index}, with edge {name!r}')
 
@@ -252,7 +257,7 @@ class MonitorNode(ManagedNode):
         number = self._frame_offset + timing.sequence
         if timing.outcome is Outcome.SENT:
             self._monitor.on_sent(number, timing.sent_s, timing.split_index, timing.codec, timing.payload_bytes,
-                                  timing.send_s, timing.edge)
+                                  timing.send_s, timing.edge, timing.tail_engine)
         else:
             self._fallbacks += timing.outcome is Outcome.FELL_BACK
             self._monitor.on_frame(replace(timing, sequence=number))
@@ -410,7 +415,8 @@ class MonitorNode(ManagedNode):
         if removed := list(self._monitor.audits.removed.values()):
             values['taken_out'] = '; '.join(removed)
         if decision is not None:
-            values |= {'split': decision.split_index, 'codec': decision.codec, 'decisions': self._decisions,
+            values |= {'split': decision.split_index, 'codec': decision.codec, 'head_engine': decision.head_engine,
+                       'tail_engine': decision.tail_engine, 'decisions': self._decisions,
                        'predicted_latency_s': decision.predicted_latency_s,
                        'answer_timeout_s': decision.answer_timeout_s, 'reason': decision.reason}
         if not link.alive:

@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 
+from dynsplit_ros.cache import cache_folder
+from dynsplit_ros.engine_names import EAGER, engine_name
 from dynsplit_ros.errors import DynsplitError, in_one_sentence
 from dynsplit_ros.memory import give_back, keep_freed
 from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes.base_node import BaseNode
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.profile.kept import differences, kept_profile
+from dynsplit_ros.profile.kept import differences, kept_profile, of_ready_parts
 from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.tasks import check_outputs
 from dynsplit_ros.tensors import of_image
@@ -29,13 +31,17 @@ MEND = "mend the model's code, or change its arguments or input size; the cuts t
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
-def load(node: BaseNode, values: SimpleNamespace, images: int) -> tuple[SplitModel, Profile]:
-    """Load, cut and profile for frames of ``images`` images; raise DynsplitError for what cannot be followed."""
+def load(node: BaseNode, values: SimpleNamespace, images: int, *, is_edge: bool) -> tuple[SplitModel, Profile]:
+    """
+    Load, cut, convert and profile for frames of ``images`` images; raise DynsplitError for what cannot be followed.
+
+    A robot converts its heads and the whole model to its engine, an edge its tails.
+    """
     with in_one_sentence(f'model {values.model!r} cannot be used', MEND):
-        return _load(node, values, images)
+        return _load(node, values, images, is_edge)
 
 
-def _load(node: BaseNode, values: SimpleNamespace, images: int) -> tuple[SplitModel, Profile]:
+def _load(node: BaseNode, values: SimpleNamespace, images: int, is_edge: bool) -> tuple[SplitModel, Profile]:
     started_s = time.monotonic()
     _forward_log(node)
     keep_freed()
@@ -52,7 +58,7 @@ def _load(node: BaseNode, values: SimpleNamespace, images: int) -> tuple[SplitMo
         channels=values.channels or None, scores=values.scores or None,
         download=values.model == next(iter(node.models)))  # the model of the start: no peer has chosen it
     split = SplitModel(model, device=values.device, cut=values.cut, leaves=[leaf for leaf in values.leaves if leaf],
-                       channels_last=values.channels_last, autocast=values.autocast or None, compile=values.compile)
+                       channels_last=values.channels_last)
     node.get_logger().info(f'{values.model}: {split.local_index - 1} natural bottlenecks, fingerprint '
                            f'{split.fingerprint[:12]}, loaded in {time.monotonic() - started_s:.1f} s')
     most = split.model.max_batch
@@ -61,6 +67,7 @@ def _load(node: BaseNode, values: SimpleNamespace, images: int) -> tuple[SplitMo
             f'a frame has {images} images, but {values.model!r} takes {most or 1} at a time; set batch to '
             '1, or export the program with a dynamic batch'
         )
+    _add_engine(node, split, values, is_edge)
     if values.profile:
         profile = Profile.load(values.profile)
         if profile.fingerprint != split.fingerprint:
@@ -77,6 +84,7 @@ def _load(node: BaseNode, values: SimpleNamespace, images: int) -> tuple[SplitMo
         if others := differences(profile, split):
             node.get_logger().warning(f'the profile {values.profile} was measured with {others}; its times may be '
                                       'wrong: profile this machine, or leave profile empty')
+        profile = of_ready_parts(profile, split)
     else:
         # An edge that may join frames must know what that gains.
         most = max(images, min(getattr(values, 'max_batch', 1), most or BATCHES[-1]))
@@ -86,12 +94,38 @@ def _load(node: BaseNode, values: SimpleNamespace, images: int) -> tuple[SplitMo
     return split, profile
 
 
+def _add_engine(node: BaseNode, split: SplitModel, values: SimpleNamespace, is_edge: bool) -> None:
+    """Convert this side's parts to the engine that its parameters name."""
+    name, log = engine_name(values.engine, values.precision), node.get_logger()
+    if name == EAGER:
+        return
+    what = 'tails' if is_edge else 'heads'
+    log.info(f'making the {what} ready on {name}; the first time takes a minute or more, later ones read them from '
+             f'{cache_folder()}')
+    started_s = time.monotonic()
+    try:
+        failed = split.add_engine(values.engine, values.precision, heads=not is_edge, tails=is_edge,
+                                  cache=cache_folder() / 'engines')
+        if failed:
+            part, reason = next(iter(failed.items()))
+            raise DynsplitError(f'{len(failed)} of the {what} cannot run on {name}, among them the {part}: {reason}')
+    except DynsplitError as error:
+        if not values.engine_fallback:
+            raise
+        log.warning(f'{error}; these parts run on eager, because engine_fallback is true')
+    log.info(f'the {what} that {name} can run are ready after {time.monotonic() - started_s:.1f} s')
+
+
 def _warm_up(split: SplitModel, images: int) -> None:
     """Build and run what would otherwise be built and set up by the first frames, which would be late."""
     for cut in split.cuts:
         split.head(cut.index)
         split.tail(cut.index)
     outputs = split.head(split.local_index)(torch.zeros((images, *split.model.image_shape), dtype=torch.uint8))
+    for engine in split.engines[1:]:
+        for cut in split.cuts:
+            if split.has_head(cut, engine):
+                split.head(cut, engine)(torch.zeros((images, *split.model.image_shape), dtype=torch.uint8))
     # What is wrong with the outputs of a module of one's own is said now, and not with each frame.
     check_outputs(split.model.task, of_image(outputs, 0, images, split.output_specs is None))
 

@@ -32,7 +32,8 @@ def interruptible(stop: Callable[[], bool] | None) -> Iterator[None]:
         _stopping.wanted = None
 
 
-def _stop_point() -> None:
+def stop_point() -> None:
+    """Raise :class:`Interrupted` if what this thread runs is no longer wanted."""
     stop = getattr(_stopping, 'wanted', None)
     if stop is not None and stop():
         raise Interrupted
@@ -90,7 +91,7 @@ class _Builder:
         for node in nodes:
             self.done[node] = self._copy(node)
             if stop_points:
-                self.graph.call_function(_stop_point)
+                self.graph.call_function(stop_point)
         output: Any = analysis.output_structure if result is None else result.sent
         self.graph.output(fx.map_arg(output, self._copied))
         self.graph.lint()  # type: ignore[no-untyped-call]

@@ -10,23 +10,25 @@ import contextlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 import math
+from pathlib import Path
 import threading
 from typing import Any
 
 import torch
 
+from dynsplit_ros.cache import alone, digest
+from dynsplit_ros.engine_names import EAGER, engine_name, version_key
+from dynsplit_ros.engines import checked_engine, convert, Options, version_of
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model import LoadedModel, name_outputs
 from dynsplit_ros.partition.analysis import Live
-from dynsplit_ros.partition.build import arrange, build_part, interruptible
+from dynsplit_ros.partition.build import arrange, build_part, interruptible, stop_point
 from dynsplit_ros.partition.choose import choose_trace
 from dynsplit_ros.partition.fingerprint import fingerprint
 from dynsplit_ros.tensors import TensorSpec
 
 Tensors = dict[str, torch.Tensor]
 Stop = Callable[[], bool]
-
-_AUTOCAST = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,19 @@ class _Part:
         return result
 
 
+class _ConvertedPart(_Part):
+    """A part on another engine than eager: one thread runs it at a time, and nothing interrupts a run."""
+
+    def __init__(self, module: Callable[..., Any]) -> None:
+        super().__init__()
+        self.module = module
+
+    def __call__(self, *values: torch.Tensor) -> Any:
+        with self.lock:
+            stop_point()
+            return super().__call__(*values)
+
+
 class SplitModel:
     """
     A model and its cuts.
@@ -91,7 +106,7 @@ class SplitModel:
     Split index 0 sends the 8-bit image, ``local_index`` sends nothing, and those between are the natural
     bottlenecks in the order of the graph. Heads and tails are built when first used; all share the model's
     own weights. Calls from several threads are safe. Activations and outputs are on the CPU, whatever the
-    device.
+    device. They run on the engine eager, and after :meth:`add_engine` also on others.
     """
 
     def __init__(
@@ -102,8 +117,6 @@ class SplitModel:
         cut: bool = True,
         leaves: Sequence[str] = (),
         channels_last: bool = False,
-        autocast: str | None = None,
-        compile: bool = False,
         cache_size: int = 64,
     ) -> None:
         """
@@ -112,22 +125,17 @@ class SplitModel:
         :param cut: without, the only choices are full offloading and local inference, and any module will do.
         :param leaves: class names or paths of submodules whose code is not followed.
         :param channels_last: lay out weights and images with the channels innermost; not exact.
-        :param autocast: ``'bfloat16'`` or ``'float16'``: compute in that type where torch finds it safe; not
-            exact.
-        :param compile: compile heads and tails with ``torch.compile``; not exact.
-        :param cache_size: how many parts stay built, at least 2.
+        :param cache_size: how many parts of the engine eager stay built, at least 2.
         :raises UntraceableError: when no tracer gives an exact trace of the module.
         :raises DynsplitError: when the device or an option cannot be used.
         """
-        if autocast is not None and autocast not in _AUTOCAST:
-            raise DynsplitError(
-                f'autocast {autocast!r} was given; allowed are {", ".join(_AUTOCAST)} or none'
-            )
         if cache_size < 2:
             raise DynsplitError(f'cache_size {cache_size} was given, but it is at least 2: a head and a tail')
         self.model = model
         self.device = checked_device(device)
-        self._channels_last, self._autocast, self._compile = channels_last, autocast, compile
+        self._channels_last = channels_last
+        self._converted: dict[tuple[str, int, int], _ConvertedPart] = {}
+        self._versions: dict[str, str] = {}
         self._cache: OrderedDict[tuple[int, int], _Part] = OrderedDict()
         self._cache_size = cache_size
         self._lock = threading.RLock()
@@ -219,33 +227,106 @@ class SplitModel:
     def options(self) -> dict[str, str]:
         """How this model computes, besides its device: all that the constructor was told and that changes the times."""
         return {
-            'precision': self._autocast or 'float32',
             'channels_last': 'yes' if self._channels_last else 'no',
-            'engine': 'torch.compile' if self._compile else 'torch',
+            'engines': ' '.join(self.engines),
+            **{version_key(engine): version for engine, version in self._versions.items()},
         }
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines on which a head or a tail is ready, eager first."""
+        return EAGER, *self._versions
+
+    @property
+    def parts(self) -> str:
+        """The parts that are ready on other engines than eager, in words."""
+        return ' '.join(f'{engine}:{begin}-{end}' for engine, begin, end in sorted(self._converted))
+
+    def has_head(self, cut: int | Cut, engine: str) -> bool:
+        """Return whether the head of a cut is ready on an engine."""
+        return engine == EAGER or (engine, 0, self._position(cut)) in self._converted
+
+    def has_tail(self, cut: int | Cut, engine: str) -> bool:
+        """Return whether the tail of a cut is ready on an engine."""
+        return engine == EAGER or (engine, self._position(cut), len(self.positions)) in self._converted
+
+    def add_engine(
+        self,
+        engine: str,
+        precision: str = 'float32',
+        *,
+        heads: bool = True,
+        tails: bool = True,
+        cache: Path | None = None,
+        progress: Callable[[int, int], None] = lambda done, count: None,
+    ) -> dict[str, str]:
+        """
+        Convert the heads and tails of all choices to another engine; return why parts are not ready, by their names.
+
+        The engine's name is then that of :func:`~dynsplit_ros.engines.engine_name`. Parts that compute nothing are left
+        out. ``cache`` is a folder where conversions are kept for the next time. ``progress`` takes the numbers of parts
+        that are done and to do. Raises DynsplitError when the engine is unknown, or cannot be used here.
+        """
+        name, offered = engine_name(engine, precision), checked_engine(engine, precision, self.device)
+        if name == EAGER:
+            return {}
+        end, version = len(self.positions), version_of(engine)
+        wanted = {(0, cut.position): f'head of {cut.name}' for cut in self.cuts[1:] if heads}
+        wanted |= {(cut.position, end): f'tail of {cut.name}' for cut in self.cuts[:-1] if tails}
+        folder = None
+        if cache is not None:
+            made_with = {'engine': name, 'version': version, 'torch': torch.__version__, 'device': str(self.device)}
+            folder = cache / f'{self.fingerprint[:24]}_{digest(made_with)}'
+        failed = {}
+        for number, ((begin, to), what) in enumerate(wanted.items()):
+            progress(number, len(wanted))
+            options = Options(self.device, torch.get_num_threads(), precision,
+                              folder / f'{begin}_{to}' if folder is not None else None, self.model.max_batch != 1)
+            try:
+                with alone(folder / 'lock') if folder is not None else contextlib.nullcontext():
+                    self._convert(name, engine, begin, to, options, offered.interruptible)
+                self._versions[name] = version
+            except DynsplitError as error:
+                failed[what] = str(error)
+        progress(len(wanted), len(wanted))
+        return failed
+
+    def _convert(self, name: str, engine: str, begin: int, to: int, options: Options, stop_points: bool) -> None:
+        """Make a part ready on an engine."""
+        values = self._sent_values(begin)
+        if options.batches and not all(value.shape and value.shape[0] == 1 and value.shape_at(2)[0] == 2
+                                       for value in values):
+            raise DynsplitError("the first dimension of a tensor that it takes is not the image's number in the batch; "
+                                "use engine 'eager'")
+        images = 2 if options.batches else 1
+        example = tuple(self._laid_out(torch.zeros(value.shape_at(images), dtype=getattr(torch, value.dtype),
+                                                   device=self.device)) for value in values)
+        part = convert(engine, self._build(begin, to, stop_points), example, options)
+        self._converted[name, begin, to] = _ConvertedPart(part)
 
     def whole(self, image: torch.Tensor) -> Tensors:
         """Return the outputs of the unchanged module for ``image``, uint8 [N, 3, H, W]."""
         with self._computing():
             return _to_cpu(self.model.whole(self._laid_out(self._checked_image(image).to(self.device))))
 
-    def head(self, cut: int | Cut) -> Callable[..., Tensors]:
+    def head(self, cut: int | Cut, engine: str = EAGER) -> Callable[..., Tensors]:
         """
         Return the function from an image, uint8 [N, 3, H, W], to the tensors that the cut sends.
 
         ``cut`` is a split index or any of :attr:`positions`. At :attr:`local_index` it returns the model's
-        outputs. Given a function ``stop`` too, it raises Interrupted soon after that returns True. A cut or an
-        image that does not fit the model raises DynsplitError.
+        outputs. Given a function ``stop`` too, it raises Interrupted soon after that returns True; on an engine other
+        than eager only before it starts. A cut or an image that does not fit the model, and an engine on which the head
+        is not ready, raise DynsplitError.
         """
         to = self._position(cut)
-        part = self._part(0, to)
+        part = self._part(0, to, engine)
 
         def run(image: torch.Tensor, stop: Stop | None = None) -> Tensors:
             self._checked_image(image)
             with self._computing(), interruptible(stop):
                 values = part(arrange(self._laid_out(image.to(self.device)), self._sent_values(0)[0]))
                 if to == len(self.positions):
-                    return _to_cpu(name_outputs(values, self.model.output_name))
+                    return self._outputs(values, engine)
                 specs = self.positions[to].tensors
                 return {
                     spec.name: value.to('cpu', getattr(torch, spec.dtype)).contiguous()
@@ -254,17 +335,18 @@ class SplitModel:
 
         return run
 
-    def tail(self, cut: int | Cut) -> Callable[..., Tensors]:
+    def tail(self, cut: int | Cut, engine: str = EAGER) -> Callable[..., Tensors]:
         """
         Return the function from the tensors that the cut sends to the model's outputs; it changes none of them.
 
         At :attr:`local_index` it returns the outputs that it is given. Given a function ``stop`` too, it raises
-        Interrupted soon after that returns True. A cut or tensors that do not fit the model raise DynsplitError.
+        Interrupted soon after that returns True; on an engine other than eager only before it starts. A cut or tensors
+        that do not fit the model, and an engine on which the tail is not ready, raise DynsplitError.
         """
         start = self._position(cut)
         if start == len(self.positions):
             return lambda tensors, stop=None: dict(tensors)
-        part = self._part(start, len(self.positions))
+        part = self._part(start, len(self.positions), engine)
         specs = self.positions[start].tensors
         values = self._sent_values(start)
 
@@ -275,11 +357,20 @@ class SplitModel:
                     arrange(self._laid_out(tensors[spec.name].to(self.device)), value)
                     for spec, value in zip(specs, values)
                 ]
-                return _to_cpu(name_outputs(part(*arguments), self.model.output_name))
+                return self._outputs(part(*arguments), engine)
 
         return run
 
-    def prepare_tail(self, cut: int | Cut, images: int = 1, stop: Stop | None = None) -> bool:
+    def _outputs(self, output: Any, engine: str) -> Tensors:
+        """Return the module's output by name on the CPU, in the types that it has on the engine eager."""
+        outputs = _to_cpu(name_outputs(output, self.model.output_name))
+        if engine == EAGER:
+            return outputs
+        dtypes = {spec.name: getattr(torch, spec.dtype) for spec in self.output_specs or ()}
+        return {name: value.to(dtypes.get(name, torch.float32 if value.is_floating_point() else value.dtype))
+                for name, value in outputs.items()}
+
+    def prepare_tail(self, cut: int | Cut, images: int = 1, stop: Stop | None = None, engine: str = EAGER) -> bool:
         """
         Build the tail at ``cut`` and run it once, on zeros for ``images`` images, unless it has run for as many.
 
@@ -291,19 +382,19 @@ class SplitModel:
             return False
         tensors = {spec.name: torch.zeros(value.shape_at(images), dtype=getattr(torch, spec.dtype))
                    for spec, value in zip(self.positions[start].tensors, self._sent_values(start))}
-        if _shapes(tensors.values()) in self._part(start, len(self.positions)).has_run:
+        if _shapes(tensors.values()) in self._part(start, len(self.positions), engine).has_run:
             return False
-        self.tail(cut)(tensors, stop)
+        self.tail(cut, engine)(tensors, stop)
         return True
 
-    def stage(self, begin: int | Cut, end: int | Cut) -> Callable[..., Any]:
+    def stage(self, begin: int | Cut, end: int | Cut, engine: str = EAGER) -> Callable[..., Any]:
         """
         Return the function from the values sent at one cut to those at a later one, both on the device.
 
         It takes them one by one and returns a tuple; at the end, the module's own output. It is what heads
         and tails are made of; the profiler times it.
         """
-        part = self._part(self._position(begin), self._position(end))
+        part = self._part(self._position(begin), self._position(end), engine)
 
         def run(*values: torch.Tensor) -> Any:
             with self._computing():
@@ -323,7 +414,13 @@ class SplitModel:
     def _sent_values(self, position: int) -> list[Any]:
         return [self._analysis.values[node] for node in self._lives[position][1].sent]
 
-    def _part(self, begin: int, end: int) -> _Part:
+    def _part(self, begin: int, end: int, engine: str = EAGER) -> _Part:
+        if engine != EAGER:
+            try:
+                return self._converted[engine, begin, end]
+            except KeyError:
+                raise DynsplitError(f'engine {engine!r} was given, but this part is ready on '
+                                    f'{", ".join(self.engines)} only; add the engine first') from None
         with self._lock:
             part = self._cache.setdefault((begin, end), _Part())
             self._cache.move_to_end((begin, end))
@@ -331,20 +428,18 @@ class SplitModel:
                 self._cache.popitem(last=False)
         with part.lock:  # each part has its own lock, so that a part that is being built holds up no other
             if part.module is None:
-                at, live = self._lives[begin]
-                to, result = self._lives[end] if end < len(self._lives) else (len(self._analysis.nodes), None)
-                built = build_part(self._root, self._analysis, self.device, at, live, to, result, not self._compile)
-                part.module = torch.compile(built) if self._compile else built
+                part.module = self._build(begin, end)
         return part
+
+    def _build(self, begin: int, end: int, stop_points: bool = True) -> torch.nn.Module:
+        at, live = self._lives[begin]
+        to, result = self._lives[end] if end < len(self._lives) else (len(self._analysis.nodes), None)
+        return build_part(self._root, self._analysis, self.device, at, live, to, result, stop_points)
 
     @contextlib.contextmanager
     def _computing(self) -> Any:
         with torch.inference_mode():
-            if self._autocast is None:
-                yield
-            else:
-                with torch.autocast(self.device.type, _AUTOCAST[self._autocast]):
-                    yield
+            yield
 
     def _laid_out(self, tensor: torch.Tensor) -> torch.Tensor:
         if self._channels_last and tensor.ndim == 4:

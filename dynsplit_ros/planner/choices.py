@@ -10,9 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynsplit_ros.agreement import Agreement, images_needed
+from dynsplit_ros.engine_names import EAGER, Engines
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.planner.constraints import ALL_CODECS, PlannerConstraints
-from dynsplit_ros.profile.profile import CodecProfile, SystemCut, SystemProfile, undominated
+from dynsplit_ros.planner.constraints import ALL_CODECS, OBJECTIVES, PlannerConstraints
+from dynsplit_ros.profile.profile import (
+    CodecProfile,
+    LOSSLESS,
+    SystemCut,
+    SystemProfile,
+    undominated,
+)
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -25,7 +32,9 @@ class Choices:
     """
     A table with one row for each choice; local inference is the last one.
 
-    Columns are arrays of shape [choices]: ``split`` (split index), ``is_local`` and its opposite ``sends``,
+    The parts of a choice run on the fastest pair of engines that the constraints allow for its split and codec
+    (:func:`engines_to_use`); ``engines`` lists these pairs. Columns are arrays of shape [choices]: ``split`` (split
+    index), ``is_local`` and its opposite ``sends``,
     ``payload_bytes``, ``bits`` (payload and answer; the answer's bits are divided by ``downlink_ratio``),
     ``answer_bits``, and the profiled times in seconds ``head_s``, ``encode_s``, ``decode_s``, ``tail_s`` and
     ``finish_s`` (the tail on the robot). ``allowed`` says what the constraints permit while the edge answers.
@@ -37,13 +46,16 @@ class Choices:
         self, profile: SystemProfile, constraints: PlannerConstraints, batch: int, downlink_ratio: float
     ) -> None:
         _check(profile, constraints, batch)
-        local = profile.cuts[-1]
+        local, bound = profile.cuts[-1], constraints.min_agreement
         rows = [
             (cut, name, codec)
             for cut in profile.cuts[:-1]
             for name, codec in codecs_to_choose_from(
-                cut, batch, constraints.codecs, constraints.min_agreement).items()
+                cut, batch, constraints.codecs, bound).items()
         ]
+        engines = [engines_to_use(cut, batch, name, bound) or (EAGER, EAGER) for cut, name, _ in rows]
+        local_engine = local_engine_to_use(profile, batch, bound)
+        self.engines = [*engines, (local_engine, '')]
         self.codecs = [name for _, name, _ in rows] + ['']
         self.names = [cut.name for cut, _, _ in rows] + [local.name]
         self.split = np.array([cut.index for cut, _, _ in rows] + [local.index])
@@ -52,10 +64,11 @@ class Choices:
         self.payload_bytes = _column([codec.payload_bytes[batch] for _, _, codec in rows] + [0])
         self.answer_bits = 8 * profile.answer_bytes * batch / downlink_ratio * self.sends
         self.bits = 8 * self.payload_bytes + self.answer_bits
-        self.head_s = _column([cut.head_s[batch] for cut, _, _ in rows] + [local.head_s[batch]])
+        self.head_s = _column([cut.head_on(head)[batch] for (cut, _, _), (head, _) in zip(rows, engines)]
+                              + [local.head_on(local_engine)[batch]])
         self.encode_s = _column([codec.encode_s[batch] for _, _, codec in rows] + [0.0])
         self.decode_s = _column([codec.decode_s[batch] for _, _, codec in rows] + [0.0])
-        self.tail_s = _column([cut.tail_s[batch] for cut, _, _ in rows] + [0.0])
+        self.tail_s = _column([cut.tail_on(tail)[batch] for (cut, _, _), (_, tail) in zip(rows, engines)] + [0.0])
         self.finish_s = _column([cut.finish_s[batch] for cut, _, _ in rows] + [0.0])
 
         self.allowed: Flags = (self.split >= constraints.shallowest_split) | self.is_local
@@ -78,27 +91,70 @@ class Choices:
 
     def describe(self, choice: int) -> str:
         """Return a choice in words."""
+        engines = ' and '.join(filter(None, self.engines[choice])) if {*self.engines[choice]} - {EAGER, ''} else ''
         if choice == self.local:
-            return 'local inference'
-        return f'split {self.split[choice]} ({self.names[choice]}, {self.codecs[choice]})'
+            return f'local inference on {engines}' if engines else 'local inference'
+        words = self.names[choice], self.codecs[choice], *([engines] if engines else [])
+        return f'split {self.split[choice]} ({", ".join(words)})'
 
 
 def codecs_to_choose_from(
     cut: SystemCut, batch: int, codecs: Collection[str] = ALL_CODECS, min_agreement: float = 1.0
 ) -> dict[str, CodecProfile]:
     """Return the codecs that a user allows at a cut, without those that another one beats at every rate and load."""
+    usable = {name: engines for name in cut.codecs if codecs == ALL_CODECS or name in codecs
+              if (engines := engines_to_use(cut, batch, name, min_agreement)) is not None}
+    front = undominated({
+        name: (codec.payload_bytes[batch], codec.encode_s[batch], codec.decode_s[batch],
+               _compute_s(cut, batch, usable[name]))
+        for name, codec in cut.codecs.items() if name in usable})
+    return {name: cut.codecs[name] for name in front}
 
-    def is_allowed(name: str) -> bool:
-        if codecs != ALL_CODECS and name not in codecs:
-            return False
-        if cut.codecs[name].lossless or min_agreement == 0:
-            return True
-        return min_agreement < 1 and cut.agreement.get(name, Agreement()).low >= min_agreement
 
-    allowed = {name: codec for name, codec in cut.codecs.items() if is_allowed(name)}
-    front = undominated({name: (codec.payload_bytes[batch], codec.encode_s[batch], codec.decode_s[batch])
-                         for name, codec in allowed.items()})
-    return {name: allowed[name] for name in front}
+def engines_to_use(cut: SystemCut, batch: int, codec: str, min_agreement: float = 1.0) -> Engines | None:
+    """
+    Return the fastest engines of head and tail whose agreement with this codec keeps a bound; None if no pair keeps it.
+
+    A bound of 1 allows eager on both sides, and pairs whose outputs were measured equal to the bit.
+    """
+    allowed = [pair for pair in cut.pairs if _keeps_bound(cut, codec, pair, min_agreement)]
+    return min(allowed, key=lambda pair: _compute_s(cut, batch, pair), default=None)  # of equals the first: eager
+
+
+def local_engine_to_use(profile: SystemProfile, batch: int, min_agreement: float = 1.0) -> str:
+    """Return the fastest engine of the robot on which the whole network keeps a bound on the agreement."""
+    local = profile.cuts[-1]
+    found = {head: agreement.get(LOSSLESS, Agreement()) for (head, _), agreement in local.engine_agreement.items()}
+    allowed = [EAGER, *(engine for engine in local.engine_head_s
+                        if _keeps(found.get(engine, Agreement()), min_agreement))]
+    return min(allowed, key=lambda engine: local.head_on(engine)[batch])
+
+
+def engines_below(profile: SystemProfile, min_agreement: float) -> list[str]:
+    """Return the engines that are ready, but whose measured agreement keeps a bound with no other one."""
+    ready = {name for cut in profile.cuts for name in (*cut.engine_head_s, *cut.engine_tail_s)}
+    kept = {name for cut in profile.cuts for pair, found in cut.engine_agreement.items()
+            if _keeps(found.get(LOSSLESS, Agreement()), min_agreement) for name in pair}
+    return sorted(ready - kept) if min_agreement > 0 else []
+
+
+def _keeps_bound(cut: SystemCut, codec: str, pair: Engines, bound: float) -> bool:
+    is_eager, lossless = pair == (EAGER, EAGER), cut.codecs[codec].lossless
+    agreement = cut.agreement if is_eager else cut.engine_agreement.get(pair, {})
+    found = agreement.get(LOSSLESS if lossless else codec, Agreement())
+    if lossless:
+        return is_eager or _keeps(found, bound)
+    return bound == 0 or bound < 1 and found.low >= bound
+
+
+def _keeps(found: Agreement, bound: float) -> bool:
+    """Whether engines keep a bound without loss in the codec."""
+    return bound == 0 or found.is_exact or bound < 1 and found.low >= bound
+
+
+def _compute_s(cut: SystemCut, batch: int, pair: Engines) -> float:
+    head, tail = pair
+    return cut.head_on(head)[batch] + cut.tail_on(tail)[batch]
 
 
 def _check_agreement(profile: SystemProfile, constraints: PlannerConstraints) -> None:
@@ -108,7 +164,8 @@ def _check_agreement(profile: SystemProfile, constraints: PlannerConstraints) ->
         return
     command = f"'./run profile {profile.model} --image FOLDER' on the robot, with at least"
     lossy = sorted({name for cut in profile.cuts for name, codec in cut.codecs.items() if not codec.lossless})
-    measured = {name for cut in profile.cuts for name in cut.agreement}
+    measured = {name for cut in profile.cuts for found in (cut.agreement, *cut.engine_agreement.values())
+                for name in found}
     unmeasured = [name for name in lossy if name in constraints.codecs and name not in measured]
     if unmeasured:
         raise DynsplitError(
@@ -138,8 +195,8 @@ def _check(profile: SystemProfile, constraints: PlannerConstraints, batch: int) 
     if not 0 <= constraints.min_agreement <= 1:
         raise DynsplitError(f'min_agreement is {constraints.min_agreement}, but must be between 0 and 1')
     _check_agreement(profile, constraints)
-    if constraints.objective not in ('latency', 'frame_rate'):
-        raise DynsplitError(f"the objective {constraints.objective!r} is not known: use 'latency' or 'frame_rate'")
+    if constraints.objective not in OBJECTIVES:
+        raise DynsplitError(f'the objective {constraints.objective!r} is not known: use one of {", ".join(OBJECTIVES)}')
     for name, index in (
         ('shallowest_split', constraints.shallowest_split),
         ('pinned_split', max(constraints.pinned_split, 0)),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+OBJECTIVES = ('latency', 'frame_rate', 'deadline')
 #: The value of ``codecs`` that names none in particular. ROS parameters have no empty list of texts.
 ALL_CODECS = ('',)
 
@@ -15,9 +16,10 @@ class PlannerConstraints:
     """
     The user's limits on the choice of split and codec.
 
-    ``objective`` is 'latency' (of one frame) or 'frame_rate' (the slowest stage decides). ``min_agreement`` (0 to 1)
-    bounds the agreement of lossy codecs with the unquantised model: at 1 only lossless codecs may be chosen, below it
-    also those whose measured agreement keeps the bound with the lower end of its interval, at 0 all. ``codecs``
+    ``objective`` is 'latency' (of one frame), 'frame_rate' (the slowest stage decides) or 'deadline' (the share of
+    frames whose latency is at most ``deadline_s`` seconds). ``min_agreement`` (0 to 1) bounds the agreement of lossy
+    codecs and of engines with the unquantised model: at 1 only lossless codecs and exact engines may be chosen, below
+    it also those whose measured agreement keeps the bound with the lower end of its interval, at 0 all. ``codecs``
     restricts that to the codecs it names ('' as the only name: all). ``shallowest_split`` is the least split index
     whose activation may leave the robot, ``pinned_split`` the only split that may be used (-1: any). ``bandwidth_bps``
     limits what is sent on average (bit/s, 0: no limit) at ``frame_rate_hz`` images offered per second.
@@ -28,6 +30,7 @@ class PlannerConstraints:
     """
 
     objective: str = 'latency'
+    deadline_s: float = 0.1
     codecs: tuple[str, ...] = ALL_CODECS
     min_agreement: float = 1.0
     shallowest_split: int = 0
@@ -42,4 +45,4 @@ class PlannerConstraints:
     @property
     def latency_waiting_share(self) -> float:
         """The waiting share that applies: 0 where the frame rate is the objective."""
-        return self.waiting_share if self.objective == 'latency' else 0.0
+        return self.waiting_share if self.objective != 'frame_rate' else 0.0

@@ -15,7 +15,7 @@ from dynsplit_ros.planner.latency import Prediction, SystemEstimate
 #: Largest standard deviation of a machine's factor (natural logarithm) that counts as a fluctuation: computation times
 #: vary by about 3 %. A larger deviation means that the factor was never measured or has just changed; to wait until it
 #: is known would keep a worse choice for seconds.
-_MACHINE_FLUCTUATION = 0.03
+MACHINE_FLUCTUATION = 0.03
 #: The same for the link's rate. The expected latencies already count a larger deviation. A larger value delays the
 #: reaction to a step of the rate, a smaller one lets a noisy rate change the split.
 _LINK_FLUCTUATION = 0.10
@@ -160,8 +160,8 @@ class Hysteresis:
         bit_s = prediction.bit_time.median_s
         rate_changed = abs(math.log(bit_s / self._bit_s)) > _RATE_CHANGE
         rate_spread = 0.0 if rate_changed else min(estimate.rate_spread, _LINK_FLUCTUATION)
-        robot_spread = min(estimate.robot_spread, _MACHINE_FLUCTUATION)
-        edge_spread = min(estimate.edge_spread, _MACHINE_FLUCTUATION)
+        robot_spread = min(estimate.robot_spread, MACHINE_FLUCTUATION)
+        edge_spread = min(estimate.edge_spread, MACHINE_FLUCTUATION)
         return rate_spread, robot_spread, edge_spread
 
     def _gain_spread_s(self, best: int, current: int, prediction: Prediction, estimate: SystemEstimate) -> float:

@@ -124,6 +124,11 @@ class Prediction:
         return self.robot_s + self.expected_wait_s + self.residual_s
 
     @property
+    def start_s(self) -> Array:
+        """The time from an image's arrival until its payload is ready, or local inference is done, and the residual."""
+        return self.image_age_s + self.robot_s + self.residual_s
+
+    @property
     def robot_s(self) -> Array:
         """What the robot does before it sends."""
         return self.head_s + self.encode_s

@@ -10,13 +10,15 @@ import numpy as np
 
 from dynsplit_ros.planner.choices import Array, Choices, Flags
 from dynsplit_ros.planner.constraints import PlannerConstraints
+from dynsplit_ros.planner.deadline import late_share
 from dynsplit_ros.planner.hysteresis import conditions, Hysteresis, Prospect
 from dynsplit_ros.planner.latency import LatencyModel, Prediction, SystemEstimate
 from dynsplit_ros.planner.timeout import answer_timeout_s
 from dynsplit_ros.planner.turns import local_if_wait_s, with_turns_s
 from dynsplit_ros.profile.profile import SystemProfile
 
-#: Weight of the latency in the score for the objective 'frame_rate': it only decides between equal stages.
+#: Weight of the latency in the score for the other objectives: it only decides between equal stages, or equal shares of
+#: late frames.
 _TIE_BREAK = 1e-3
 
 
@@ -27,11 +29,14 @@ class Candidate:
 
     ``image_age_s`` is the mean age of the image when its head starts; the other parts follow in their order, at the
     mean rate of the link. ``latency_s`` is the expected latency, which also counts the answer timeout and the residual.
+    ``late_share`` is the share of frames that miss the deadline; None unless that is the objective.
     """
 
     split_index: int
     split_name: str
     codec: str
+    head_engine: str
+    tail_engine: str
     payload_bytes: int
     image_age_s: float
     head_s: float
@@ -44,6 +49,7 @@ class Candidate:
     answer_s: float
     latency_s: float
     frame_rate_hz: float
+    late_share: float | None
     allowed: bool
 
 
@@ -57,15 +63,19 @@ class Plan:
     """
     A choice, the reason, and the prediction for every choice.
 
-    ``predicted_s`` is the expected latency of a frame from its image's arrival, ``answer_timeout_s`` the answer timeout
-    after sending. An image that would wait longer than ``local_if_wait_s`` for link and edge is done by local inference
-    at once. ``settled`` says that no other choice was predicted to be better. ``words`` and ``conditions`` describe the
-    choice and the estimates that it rests on; ``prospect`` is what it promises, for a comparison with other edges.
+    ``local_engine`` runs the whole network for images that are not sent. ``predicted_s`` is the expected latency of a
+    frame from its image's arrival, ``answer_timeout_s`` the answer timeout after sending. An image that would wait
+    longer than ``local_if_wait_s`` for link and edge is done by local inference at once. ``settled`` says that no other
+    choice was predicted to be better. ``words`` and ``conditions`` describe the choice and the estimates that it rests
+    on; ``prospect`` is what it promises, for a comparison with other edges.
     """
 
     split_index: int
     split_name: str
     codec: str
+    head_engine: str
+    tail_engine: str
+    local_engine: str
     reason: str
     predicted_s: float
     answer_timeout_s: float
@@ -75,6 +85,7 @@ class Plan:
     words: str
     conditions: str
     prospect: Prospect
+    _late_share: Array | None = field(repr=False)
     _choices: Choices = field(repr=False)
     _prediction: Prediction = field(repr=False)
     _allowed: Flags = field(repr=False)
@@ -90,8 +101,11 @@ class Plan:
                 split_index=int(choices.split[row]),
                 split_name=choices.names[row],
                 codec=choices.codecs[row],
+                head_engine=choices.engines[row][0],
+                tail_engine=choices.engines[row][1],
                 payload_bytes=int(choices.payload_bytes[row]),
                 frame_rate_hz=float(rates_hz[row]),
+                late_share=float(self._late_share[row]) if self._late_share is not None else None,
                 allowed=bool(self._allowed[row]),
                 **dict(zip(_TERMS, values)),
             )
@@ -131,7 +145,10 @@ class Planner:
         prediction = self._model.predict(estimate)
         allowed = self._allowed(prediction, estimate)
         latency_s = with_turns_s(choices, constraints, prediction, estimate, allowed)
-        score = np.where(allowed, self._score(prediction, latency_s), np.inf)
+        late = None
+        if constraints.objective == 'deadline':
+            late = late_share(choices, constraints.deadline_s, prediction, estimate)
+        score = np.where(allowed, self._score(prediction, latency_s, late), np.inf)
         best = int(score.argmin()) if np.isfinite(score).any() else choices.local
         chosen, changed, reason = self.hysteresis.choose(best, score, prediction, estimate)
         takes_turns = bool(latency_s[chosen] < prediction.latency_s[chosen])
@@ -139,6 +156,9 @@ class Planner:
             split_index=int(choices.split[chosen]),
             split_name=choices.names[chosen],
             codec=choices.codecs[chosen],
+            head_engine=choices.engines[chosen][0],
+            tail_engine=choices.engines[chosen][1],
+            local_engine=choices.engines[choices.local][0],
             reason=reason,
             predicted_s=float(prediction.latency_s[chosen]),
             answer_timeout_s=answer_timeout_s(choices, constraints, prediction, chosen),
@@ -148,6 +168,7 @@ class Planner:
             words=choices.describe(chosen),
             conditions=conditions(estimate),
             prospect=self.hysteresis.prospect(float(score[chosen]), prediction, estimate),
+            _late_share=late,
             _choices=choices,
             _prediction=prediction,
             _allowed=allowed,
@@ -164,8 +185,10 @@ class Planner:
         fits = 8 * choices.payload_bytes / between_frames_s <= self.constraints.bandwidth_bps
         return np.asarray(choices.allowed & fits)
 
-    def _score(self, prediction: Prediction, latency_s: Array) -> Array:
+    def _score(self, prediction: Prediction, latency_s: Array, late: Array | None) -> Array:
         """Return what to minimise, in seconds."""
         if self.constraints.objective == 'latency':
             return latency_s
+        if late is not None:
+            return self.constraints.deadline_s * late + _TIE_BREAK * latency_s
         return prediction.mean_stage_s + _TIE_BREAK * prediction.latency_s

@@ -16,6 +16,16 @@ _SHORTEST_OVER_WAIT, _PAUSE_S = 1.5, 0.02
 _FINISHING = 1.5
 
 
+def shortest_timeout_s(prediction: Prediction) -> Array:
+    """Return the shortest sensible answer timeout of each choice, in seconds."""
+    return _SHORTEST_OVER_WAIT * (prediction.off_link_s + prediction.on_link_s) + _PAUSE_S
+
+
+def latest_finish_s(prediction: Prediction) -> Array:
+    """Return how long after sending the robot has finished a frame itself at the shortest timeout, in seconds."""
+    return shortest_timeout_s(prediction) + _FINISHING * prediction.finish_s + _PAUSE_S
+
+
 def answer_timeout_s(
     choices: Choices, constraints: PlannerConstraints, prediction: Prediction, chosen: int
 ) -> float:
@@ -26,12 +36,13 @@ def answer_timeout_s(
     finished within the longest wait, but never so short that a usual answer comes too late.
     """
     longest_s = float(prediction.longest_wait_s[chosen])
+    if constraints.objective == 'deadline':  # finish the frame in time if that is possible
+        longest_s = min(longest_s, constraints.deadline_s - float(prediction.start_s[chosen]))
     if constraints.answer_timeout_s > 0 or chosen == choices.local:
         return longest_s
     bit_time, bits = prediction.bit_time, float(choices.bits[chosen])
     finish_s, held_s = float(prediction.finish_s[chosen]), float(prediction.off_link_s[chosen])
     cost_s: Array = bits * bit_time.capped_means_s + finish_s * bit_time.BEYOND
     cheapest_s = held_s + bits * float(bit_time.times_s[int(cost_s.argmin())])
-    usual_s = held_s + float(prediction.on_link_s[chosen])
-    shortest_s = _SHORTEST_OVER_WAIT * usual_s + _PAUSE_S
+    shortest_s = float(shortest_timeout_s(prediction)[chosen])
     return max(shortest_s, min(cheapest_s, longest_s - _FINISHING * finish_s - _PAUSE_S))

@@ -23,6 +23,7 @@ import enum
 import math
 from typing import Any
 
+from dynsplit_ros.engine_names import EAGER
 from dynsplit_ros.policies.audit import AuditScheduler
 from dynsplit_ros.policies.pacing import SendScheduler
 from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
@@ -559,10 +560,13 @@ class CameraPolicy:
         frame.wait_s = now_s - frame.arrived_s - frame.resize_s
         if decision is None or is_local:
             frame.edge, frame.split_index, frame.codec = '', self._local_index, ''
+            frame.head_engine = decision.local_engine if decision is not None else EAGER
+            frame.tail_engine = ''
             frame.answer_timeout_s = math.nan
         else:
             frame.edge = decision.edge
             frame.split_index, frame.codec = decision.choice
+            frame.head_engine, frame.tail_engine = decision.head_engine, decision.tail_engine
             frame.answer_timeout_s = decision.answer_timeout_s
 
     def _run_head(self, now_s: float) -> None:
@@ -719,6 +723,7 @@ class CameraPolicy:
 
 def _note_answer(frame: FrameRecord, answer_bytes: int, times: EdgeTimes, now_s: float) -> None:
     frame.answered_s, frame.answer_bytes = now_s, answer_bytes
+    frame.tail_engine = times.tail_engine
     frame.batch, frame.held_s, frame.queueing_s = times.batch, times.held_s, times.queueing_s
     frame.decode_s, frame.tail_s = times.decode_s, times.tail_s
     frame.transfer_s = max(0.0, now_s - frame.sent_s - times.held_s)

@@ -15,17 +15,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 import math
 from typing import Any
 
 import numpy as np
 
+from dynsplit_ros.engine_names import EAGER
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.policies.edge_load import LoadMeter
 from dynsplit_ros.policies.edge_queue import FairQueue, MAX_ROBOTS
-from dynsplit_ros.policies.records import EdgeFrame, EdgeTimes, Status
+from dynsplit_ros.policies.records import EdgeFrame, EdgeTimes, Status, Tail
 
 #: Largest payload: this many times the bytes of the cut's tensors, and as many bytes for headers. No codec writes more.
 #: Larger payloads are refused at once, so that they do not fill the memory while they wait.
@@ -65,6 +66,7 @@ class PrepareTail:
 
     split_index: int
     images: int
+    engine: str = EAGER
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ class ServedModel:
 
     ``cut_bytes`` holds the raw size of each cut that a robot can send, for one image; the split after the last one is
     local inference. ``tail_s`` holds the profiled seconds of these tails by batch size, or is empty. ``can_share``
-    says whether frames of several robots may share a run.
+    says whether frames of several robots may share a run. ``engines`` holds the tails that are ready on engines other
+    than eager: by engine and split their profiled seconds by batch size, empty where they were not measured.
     """
 
     fingerprint: str
@@ -100,19 +103,27 @@ class ServedModel:
     codecs: Collection[str]
     tail_s: Sequence[Mapping[int, float]] = ()
     can_share: bool = False
+    engines: Mapping[str, Mapping[int, Mapping[int, float]]] = field(default_factory=dict)
 
     @property
     def local_index(self) -> int:
         """The split of local inference, which the edge has no part in."""
         return len(self.cut_bytes)
 
-    def unloaded_s(self) -> dict[tuple[int, int], float]:
-        """Return the profiled time of each tail by split and batch size, interpolated between measured sizes."""
-        times_s: dict[tuple[int, int], float] = {}
-        for index, tail_s in enumerate(self.tail_s):
+    @property
+    def tails(self) -> dict[Tail, Mapping[int, float]]:
+        """The profiled seconds of each measured tail by batch size."""
+        eager = {(index, EAGER): tail_s for index, tail_s in enumerate(self.tail_s)}
+        return eager | {(index, engine): tail_s for engine, tails in self.engines.items()
+                        for index, tail_s in tails.items() if tail_s}
+
+    def unloaded_s(self) -> dict[tuple[Tail, int], float]:
+        """Return the profiled time of each tail by batch size, interpolated between measured sizes."""
+        times_s: dict[tuple[Tail, int], float] = {}
+        for tail, tail_s in self.tails.items():
             sizes = range(1, max(tail_s) + 1)
             interpolated_s = np.interp(sizes, sorted(tail_s), [tail_s[size] for size in sorted(tail_s)])
-            times_s |= {(index, size): float(time_s) for size, time_s in zip(sizes, interpolated_s)}
+            times_s |= {(tail, size): float(time_s) for size, time_s in zip(sizes, interpolated_s)}
         return times_s
 
 
@@ -201,7 +212,8 @@ class EdgePolicy:
     def on_activation(self, frame: EdgeFrame, now_s: float) -> list[Action]:
         """Acknowledge an activation; queue it, or answer it at once if the edge cannot use it."""
         frame.arrived_s = now_s
-        frame.times = EdgeTimes(edge=self.name, edge_session=self.session)
+        frame.tail_engine = self._ready_engine(frame.split_index, frame.tail_engine)
+        frame.times = EdgeTimes(edge=self.name, edge_session=self.session, tail_engine=frame.tail_engine)
         self._actions.append(Acknowledge(frame))
         queue = self._robots.of(frame.robot)
         if (refusal := self._refusal(frame)) is not None:
@@ -214,7 +226,8 @@ class EdgePolicy:
             self._supersede(superseded, 'a newer frame of its robot replaced it in the queue')
         return self._act(now_s)
 
-    def on_decision(self, robot: str, fingerprint: str, split_index: int, codec: str, now_s: float) -> list[Action]:
+    def on_decision(self, robot: str, fingerprint: str, split_index: int, codec: str,
+                    tail_engine: str = EAGER, *, now_s: float) -> list[Action]:
         """
         Note the split that a robot announces, and prepare its tail.
 
@@ -231,7 +244,7 @@ class EdgePolicy:
             self._to_prepare.pop(robot, None)
             raise
         if split_index < self.model.local_index:
-            queue.split = split_index, codec
+            queue.split, queue.engine = (split_index, codec), self._ready_engine(split_index, tail_engine)
             self._to_prepare[robot] = queue.images or self.settings.max_images
         else:
             queue.split = split_index, ''
@@ -270,7 +283,7 @@ class EdgePolicy:
         frames = [frame for frame in run.frames if frame.status is None]
         images = sum(frame.images for frame in frames)
         tail_s = now_s - run.decoded_s
-        self._meter.on_tail(run.frames[0].split_index, images, len(frames), tail_s)
+        self._meter.on_tail(run.frames[0].tail, images, len(frames), tail_s)
         for frame, output in zip(frames, outputs, strict=True):
             frame.outputs = output
             frame.times = replace(
@@ -371,7 +384,7 @@ class EdgePolicy:
             images, queue = self._to_prepare.pop(robot), self._robots.get(robot)
             if queue is not None and queue.split is not None:
                 self._is_preparing = True
-                self._actions.append(PrepareTail(queue.split[0], images))
+                self._actions.append(PrepareTail(queue.split[0], images, queue.engine))
 
     def _report_load(self, now_s: float) -> float:
         """Send a load report if it is due; return when the next one is."""
@@ -381,6 +394,13 @@ class EdgePolicy:
                 self._report_s = now_s + self.settings.load_period_s
             self._actions.append(ReportLoad(*self._meter.report(self._robots, self._counts['refused'], now_s)))
         return self._report_s
+
+    def _ready_engine(self, split_index: int, engine: str) -> str:
+        """Return the engine that runs a tail: the one that its robot asks for if it is ready, else eager."""
+        is_ready = engine == EAGER or split_index in self.model.engines.get(engine, ())
+        if not is_ready:
+            self._counts['engine not ready'] += 1
+        return engine if is_ready else EAGER
 
     def _refusal(self, frame: EdgeFrame) -> tuple[str, str] | None:
         """Return the kind and the reason for which the edge cannot use an activation."""
@@ -431,11 +451,11 @@ class EdgePolicy:
         self._actions.append(Answer(frame))
 
 
-def _batch_sizes(model: ServedModel, settings: EdgeSettings, unloaded_s: Mapping[tuple[int, int], float]
-                 ) -> dict[int, list[int]]:
-    """Return, by split, the numbers of frames for which a shared run is faster than one run after the other."""
-    sizes: dict[int, list[int]] = {}
-    for (index, size), time_s in unloaded_s.items():
-        if model.can_share and 1 < size <= settings.max_batch and time_s < size * model.tail_s[index][1]:
-            sizes.setdefault(index, []).append(size)
+def _batch_sizes(model: ServedModel, settings: EdgeSettings, unloaded_s: Mapping[tuple[Tail, int], float]
+                 ) -> dict[Tail, list[int]]:
+    """Return, by tail, the numbers of frames for which a shared run is faster than one run after the other."""
+    sizes: dict[Tail, list[int]] = {}
+    for (tail, size), time_s in unloaded_s.items():
+        if model.can_share and 1 < size <= settings.max_batch and time_s < size * unloaded_s[tail, 1]:
+            sizes.setdefault(tail, []).append(size)
     return sizes

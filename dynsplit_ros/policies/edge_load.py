@@ -9,17 +9,18 @@ import math
 
 from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.policies.edge_queue import FairQueue, RobotQueue
+from dynsplit_ros.policies.records import Tail
 
 
 class LoadMeter:
     """
     Measures the load of the edge from the runs of its tails.
 
-    ``unloaded_s`` is the time of a tail on this machine when nothing else runs, by split and images. If it is empty,
+    ``unloaded_s`` is the time of a tail on this machine when nothing else runs, by tail and images. If it is empty,
     the fastest run so far takes its place. ``edge`` and ``session`` are the edge's name and run in the reports.
     """
 
-    def __init__(self, unloaded_s: dict[tuple[int, int], float], edge: str = '', session: int = 0) -> None:
+    def __init__(self, unloaded_s: dict[tuple[Tail, int], float], edge: str = '', session: int = 0) -> None:
         self._edge, self._session = edge, session
         self._learns = not unloaded_s
         self._unloaded_s = dict(unloaded_s)
@@ -48,9 +49,9 @@ class LoadMeter:
         self._ahead = [(queue, now_s - first.first_s if first.served_s < queue.served_s else 0.0)
                        for _, queue in robots if queue not in run]
 
-    def on_tail(self, split_index: int, images: int, frames: int, tail_s: float) -> None:
-        """Note a tail that took ``tail_s`` seconds for ``frames`` frames with ``images`` images in all."""
-        key = split_index, images
+    def on_tail(self, tail: Tail, images: int, frames: int, tail_s: float) -> None:
+        """Note a run of a tail that took ``tail_s`` seconds for ``frames`` frames with ``images`` images in all."""
+        key = tail, images
         if self._learns:
             self._unloaded_s[key] = min(tail_s, self._unloaded_s.get(key, tail_s))
         self._tail_s += tail_s

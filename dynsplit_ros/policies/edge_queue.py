@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 import math
 
-from dynsplit_ros.policies.records import EdgeFrame
+from dynsplit_ros.engine_names import EAGER
+from dynsplit_ros.policies.records import EdgeFrame, Tail
 
 #: A robot counts as active for this long after its last activation, in seconds. A batch waits for active robots only.
 ACTIVE_S = 5.0
@@ -24,8 +25,8 @@ class RobotQueue:
 
     Instants are in seconds: ``heard_s`` when its last activation came, ``served_s`` when its last frame was taken,
     ``first_s`` when the present first frame became the first. ``images`` is the number in its last frame (0: none yet),
-    ``refused`` counts its refused frames. ``split`` is the split and codec that it announced. ``queueing_s2`` (s²)
-    belongs to :class:`~dynsplit_ros.policies.edge_load.LoadMeter`.
+    ``refused`` counts its refused frames. ``split`` is the split and codec that it announced, ``engine`` runs the tail.
+    ``queueing_s2`` (s²) belongs to :class:`~dynsplit_ros.policies.edge_load.LoadMeter`.
     """
 
     frames: deque[EdgeFrame] = field(default_factory=deque)
@@ -35,6 +36,7 @@ class RobotQueue:
     images: int = 0
     refused: int = 0
     split: tuple[int, str] | None = None
+    engine: str = EAGER
     queueing_s2: float = 0.0
 
     def add(self, frame: EdgeFrame, max_waiting: int) -> EdgeFrame | None:
@@ -55,11 +57,11 @@ class FairQueue:
     """
     The queues of all robots: the robot that was served longest ago is next.
 
-    ``batch_sizes`` holds, by split, the numbers of frames (ascending, each at least 2) that are worth a shared run. A
+    ``batch_sizes`` holds, by tail, the numbers of frames (ascending, each at least 2) that are worth a shared run. A
     frame waits for others at most ``max_batch_wait_s`` seconds, and only while other robots are active.
     """
 
-    def __init__(self, batch_sizes: Mapping[int, Sequence[int]], max_batch_wait_s: float) -> None:
+    def __init__(self, batch_sizes: Mapping[Tail, Sequence[int]], max_batch_wait_s: float) -> None:
         self._batch_sizes = batch_sizes
         self._max_batch_wait_s = max_batch_wait_s
         self._robots: dict[str, RobotQueue] = {}
@@ -110,11 +112,11 @@ class FairQueue:
             return [], math.inf
         waiting.sort(key=lambda queue: queue.served_s)
         first = waiting[0].frames[0]
-        sizes = self._batch_sizes.get(first.split_index, ())
+        sizes = self._batch_sizes.get(first.tail, ())
         if not sizes or first.images > 1:
             return waiting[:1], math.inf
         ready = [queue for queue in waiting
-                 if queue.frames[0].split_index == first.split_index and queue.frames[0].images == 1]
+                 if queue.frames[0].tail == first.tail and queue.frames[0].images == 1]
         others = self.active(now_s) - (now_s - waiting[0].heard_s < ACTIVE_S)
         until_s = first.arrived_s + self._max_batch_wait_s
         if now_s < until_s and len(ready) < min(sizes[-1], 1 + others):

@@ -92,10 +92,10 @@ class KnownEdge:
         """Return a cut of the profile, None for a split that it does not have."""
         return self.profile.cuts[split_index] if 0 <= split_index < len(self.profile.cuts) else None
 
-    def on_sent(self, sequence: int, now_s: float, cut: SystemCut, batch: int, payload_bytes: int, gap_s: float
-                ) -> bool:
+    def on_sent(self, sequence: int, now_s: float, cut: SystemCut, tail_engine: str, batch: int, payload_bytes: int,
+                gap_s: float) -> bool:
         """Note a payload; return whether its acknowledgement is already here."""
-        service_s = self.load.queueing_s + cut.tail_s[batch] * self.load.times.factor_of(cut.index)
+        service_s = self.load.queueing_s + cut.tail_on(tail_engine)[batch] * self.load.times.factor_of(cut.index)
         return self.link.on_sent(sequence, now_s, payload_bytes, service_s, gap_s)
 
     def on_frame(self, frame: FrameRecord, profiled_s: float, now_s: float) -> None:

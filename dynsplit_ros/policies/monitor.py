@@ -16,6 +16,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from dynsplit_ros.engine_names import EAGER
 from dynsplit_ros.estimators.link import LinkEstimate, Probe
 from dynsplit_ros.estimators.load import LoadEstimate, LoadReport
 from dynsplit_ros.estimators.robot import ResidualEstimator, RobotEstimator
@@ -192,7 +193,7 @@ class MonitorPolicy:
 
     def on_sent(
         self, sequence: int, now_s: float, split_index: int, codec: str, payload_bytes: int, gap_s: float = 0.0,
-        edge: str = '',
+        edge: str = '', tail_engine: str = EAGER,
     ) -> None:
         """Note that the camera began at ``now_s`` to hand a payload to the link, and was done ``gap_s`` later."""
         sent_to = self._edges.get(edge)
@@ -202,7 +203,7 @@ class MonitorPolicy:
         for other in self._edges.values():
             if other is not sent_to:
                 other.link.grant(_ELSEWHERE_SHARE * payload_bytes / (len(self._edges) - 1))
-        if sent_to.on_sent(sequence, now_s, cut, self.settings.batch, payload_bytes, gap_s):
+        if sent_to.on_sent(sequence, now_s, cut, tail_engine, self.settings.batch, payload_bytes, gap_s):
             self._has_news = True
 
     def on_acknowledgement(
@@ -233,10 +234,11 @@ class MonitorPolicy:
         now_s = max([self._now_s, *filter(math.isfinite, (frame.sent_s, frame.answered_s))])
         self._learn_residual(frame)
         if not is_late:
-            self._robot.on_head(frame.split_index, frame.head_s, frame.finishing_s, cut.head_s[batch], now_s)
+            self._robot.on_head(frame.split_index, frame.head_s, frame.finishing_s,
+                                cut.head_on(frame.head_engine)[batch], now_s)
             self._robot.on_frame(frame.sequence, was_local, frame.wait_s, frame.resize_s, frame.head_s, self._now_s)
         if sent_to is not None:
-            sent_to.on_frame(frame, cut.tail_s[batch], now_s)
+            sent_to.on_frame(frame, cut.tail_on(frame.tail_engine)[batch], now_s)
 
     def on_probe_sent(self, probe_id: int, gap_s: float, edge: str = '') -> None:
         """Note how many seconds this machine took to send a probe with its lead."""
@@ -434,6 +436,9 @@ class MonitorPolicy:
             silent_edges=self._silent_edges(),
             reason=f'edge {edge.name!r}, {plan.words}: {why}; {plan.conditions}' if moved else plan.reason,
             changed=moved or last is None or last.choice != (plan.split_index, plan.codec),
+            head_engine=plan.head_engine,
+            tail_engine=plan.tail_engine,
+            local_engine=plan.local_engine,
             plan=plan,
             other_plans={name: other.plan for name, other in self._edges.items() if other is not edge},
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.planner import ALL_CODECS
+from dynsplit_ros.planner import ALL_CODECS, OBJECTIVES
 
 
 def _setting(
@@ -37,8 +37,12 @@ class MonitorSettings:
 
     objective: str = _setting(
         'latency',
-        'Quantity to optimise: the latency of a frame, or the sustained frame rate.',
-        choices=('latency', 'frame_rate'),
+        'Quantity to optimise: the latency of a frame, the sustained frame rate, or the share of frames whose '
+        'prediction comes within deadline_s of their image.',
+        choices=OBJECTIVES,
+    )
+    deadline_s: float = _setting(
+        0.1, 'Longest latency of a frame in time, for the objective deadline.', 's', 0.001, 60.0
     )
     codecs: tuple[str, ...] = _setting(
         ALL_CODECS,
@@ -47,9 +51,10 @@ class MonitorSettings:
     )
     min_agreement: float = _setting(
         1.0,
-        'Smallest share of images whose output a lossy codec must keep (classification: the best class; detection: F1 '
-        "of the boxes; segmentation: pixels). It bounds the lower end of the 95 % interval in the robot's profile. 1 "
-        'allows only lossless codecs, 0 every codec.',
+        'Smallest share of images whose output a lossy codec or another engine than eager must keep (classification: '
+        'the best class; detection: F1 of the boxes; segmentation: pixels). It bounds the lower end of the 95 % '
+        'interval in the profile. 1 allows only lossless codecs, and engines that were measured equal to the bit; 0 '
+        'allows every codec and engine.',
         '',
         0.0,
         1.0,

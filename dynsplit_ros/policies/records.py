@@ -10,8 +10,12 @@ import enum
 import math
 from typing import Any
 
+from dynsplit_ros.engine_names import EAGER
+
 #: What pacing keeps durations by: split index and codec.
 Choice = tuple[int, str]
+#: A tail on an engine: split index and engine.
+Tail = tuple[int, str]
 
 
 class Outcome(str, enum.Enum):
@@ -41,6 +45,7 @@ class EdgeTimes:
     The edge's times for one frame, in seconds on its own clock: how long it held the frame, and the parts of that.
 
     ``edge`` is the edge's name and ``edge_session`` its run, a random number that changes with a restart.
+    ``tail_engine`` is the engine that ran the tail.
     """
 
     held_s: float = 0.0
@@ -50,6 +55,7 @@ class EdgeTimes:
     batch: int = 1
     edge: str = ''
     edge_session: int = 0
+    tail_engine: str = EAGER
 
 
 @dataclass(eq=False)
@@ -57,7 +63,8 @@ class EdgeFrame:
     """
     One frame on the edge, from the arrival of its activation to its answer.
 
-    ``payload_bytes`` and ``images`` (per frame) are what the payload declares. The edge answers within
+    ``payload_bytes`` and ``images`` (per frame) are what the payload declares. ``tail_engine`` is the engine that the
+    robot asks for, and once the policy has seen the frame, the one that runs its tail. The edge answers within
     ``answer_timeout_s`` seconds of ``arrived_s`` or not with outputs. ``status`` is None until the frame is answered.
     ``source``, ``payload`` and ``outputs`` belong to the policy's caller; the policy only keeps them.
     """
@@ -71,11 +78,17 @@ class EdgeFrame:
     payload: Any = field(default=(), repr=False)
     payload_bytes: int = 0
     images: int = 1
+    tail_engine: str = EAGER
     arrived_s: float = math.nan
     status: Status | None = None
     reason: str = ''
     times: EdgeTimes = EdgeTimes()
     outputs: Any = field(default=None, repr=False)
+
+    @property
+    def tail(self) -> Tail:
+        """The tail that runs for this frame."""
+        return self.split_index, self.tail_engine
 
     def is_expired(self, now_s: float) -> bool:
         """Whether the robot no longer waits for the answer."""
@@ -89,6 +102,8 @@ class SplitDecision:
 
     ``edge`` is the name of the edge, empty while none is known. ``silent_edges`` do not answer: the robot finishes
     frames that are on their way to them.
+    ``head_engine`` and ``tail_engine`` run the two parts; ``local_engine`` runs the whole network for images that the
+    robot computes without the edge meanwhile.
     ``answer_timeout_s`` is the answer timeout: how long after sending a frame the robot begins to finish it itself. An
     image that would wait longer than ``local_if_wait_s`` for link and edge is done on the robot at once.
     ``waiting_share`` (0 to 1) of the frame rate may be given up to wait for newer images. ``last_frame`` is the latest
@@ -112,6 +127,9 @@ class SplitDecision:
     silent_edges: tuple[str, ...] = ()
     reason: str = ''
     changed: bool = False
+    head_engine: str = EAGER
+    tail_engine: str = EAGER
+    local_engine: str = EAGER
     plan: Any = field(default=None, repr=False, compare=False)
     other_plans: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -145,6 +163,8 @@ class FrameRecord:
     split_index: int = 0
     split_name: str = ''
     codec: str = ''
+    head_engine: str = EAGER
+    tail_engine: str = ''
     images: int = 1
     audited: bool = False
     offered_hz: float = math.nan

@@ -4,14 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-import contextlib
-import fcntl
-import hashlib
-import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 import os
 from pathlib import Path
 
+from dynsplit_ros.cache import alone, cache_folder, digest
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.measure import conditions, measure
@@ -32,11 +30,13 @@ def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Co
     each would slow the others down. ``progress`` takes a sentence; one of them names the file.
     """
     now = conditions(split)
-    folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'dynsplit_ros'
-    path = folder / f'{split.fingerprint[:24]}_{_digest(now)}.yaml'
+    folder = cache_folder()
+    # A node that converts only its own parts measures only these, so it has a file of its own.
+    path = folder / f'{split.fingerprint[:24]}_{digest({**now, "parts": split.parts})}.yaml'
     profile = _load(path, split, now)
     if profile is None or not set(batches) <= set(profile.batches):
-        with _alone(folder / f'profiling_{_digest({key: now[key] for key in ("host", "machine")})}.lock', progress):
+        with alone(folder / f'profiling_{digest({key: now[key] for key in ("host", "machine")})}.lock',
+                   lambda: progress('waiting for another node of this machine that is profiling …')):
             profile = _load(path, split, now)  # the process that held the lock may have measured just this
             if profile is None or not set(batches) <= set(profile.batches):
                 progress('profiling this model on this machine, because no kept profile has its processor, versions '
@@ -49,20 +49,32 @@ def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Co
         progress(f'using the profile that this machine measured before: {path}')
     if profile.doubt:
         progress(f'{profile.doubt}; to have it measured again, delete {path}')
-    return profile
+    return of_ready_parts(profile, split)
+
+
+def of_ready_parts(profile: Profile, split: SplitModel) -> Profile:
+    """Return a profile without the times of parts that are not ready on their engine in this process."""
+    return replace(profile, cuts=tuple(
+        replace(cut,
+                engine_head_s={engine: seconds for engine, seconds in cut.engine_head_s.items()
+                               if split.has_head(cut.index, engine)},
+                engine_tail_s={engine: seconds for engine, seconds in cut.engine_tail_s.items()
+                               if split.has_tail(cut.index, engine)})
+        for cut in profile.cuts))
 
 
 def differences(profile: Profile, split: SplitModel) -> str:
-    """Say which conditions of ``profile`` are not those of ``split`` here; return an empty text if all are."""
+    """
+    Say which conditions of ``profile`` are not those of ``split`` here; return an empty text if all are.
+
+    A profile may have more engines than are ready here.
+    """
     return ', '.join(
         f'{key} {profile.measured[key]!r} (here {value!r})'
         for key, value in conditions(split).items()
         if key in profile.measured and profile.measured[key] != value
+        and not (key == 'engines' and set(value.split()) <= set(profile.measured[key].split()))
     )
-
-
-def _digest(values: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _load(path: Path, split: SplitModel, now: Mapping[str, str]) -> Profile | None:
@@ -83,23 +95,3 @@ def _keep(profile: Profile, path: Path, progress: Callable[[str], None]) -> None
         progress(f'kept the profile in {path}')
     except OSError as error:
         progress(f'the profile could not be kept ({error})')
-
-
-@contextlib.contextmanager
-def _alone(path: Path, progress: Callable[[str], None]) -> Iterator[None]:
-    """Hold a lock that one process of this machine has at a time; where there can be none, do without."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open('w')
-    except OSError:
-        yield
-        return
-    with lock:  # closing it lets go of the lock, as does the end of the process, whatever ended it
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress('waiting for another node of this machine that is profiling …')
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:  # a file system that has no locks
-            pass
-        yield

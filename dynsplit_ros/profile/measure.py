@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 
 from dynsplit_ros.codec import CODECS, decode, encode, encode_answer, usable_codecs
+from dynsplit_ros.engine_names import EAGER, version_key
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.parameters import MIN_SCORE
 from dynsplit_ros.partition import Cut, SplitModel
@@ -55,6 +57,8 @@ def measure(
     :param codecs: names of codecs; ``None`` for all that fit each cut.
     :param repeats: timed runs, of which medians and half the distance between the quartiles are kept.
     :param warm_up: runs before those.
+    Parts that are ready on other engines than eager are each timed by itself.
+
     :param images: uint8 [3, H, W]; what the codecs are measured on (payload sizes follow the content); drawn
         ones with a photograph's statistics without them.
     :raises DynsplitError: when a batch, a codec or an image cannot be used.
@@ -82,6 +86,7 @@ def measure(
         for at in range(len(split.cuts)):
             head_s[at][batch], head_spread_s[at][batch] = _median_and_spread(heads[:, at])
             tail_s[at][batch], tail_spread_s[at][batch] = _median_and_spread(tails[:, at])
+    engine_s = [_engine_times(split, _batch(frames, batch), repeats, warm_up) for batch in sizes]
     measured = _codecs(
         split,
         frames,
@@ -109,6 +114,8 @@ def measure(
                 codecs=measured[at],
                 head_spread_s=head_spread_s[at],
                 tail_spread_s=tail_spread_s[at],
+                engine_head_s=_by_engine('head', at, sizes, engine_s),
+                engine_tail_s=_by_engine('tail', at, sizes, engine_s),
             )
             for at, cut in enumerate(split.cuts)
         ),
@@ -143,10 +150,11 @@ def conditions(split: SplitModel) -> dict[str, str]:
     }
 
 
-def engine_of(split: SplitModel) -> dict[str, str]:
-    """Return the part of :func:`conditions` that can change an output: what an agreement is measured with."""
+def engine_of(split: SplitModel, engine: str = EAGER) -> dict[str, str]:
+    """Return what can change an output on one of the split model's engines: what an agreement is measured with."""
     now = conditions(split)
-    return {key: now[key] for key in ('torch', 'processor', 'instructions', 'device', *split.options)}
+    return {'engine': engine, 'version': now.get(version_key(engine), now['torch']),
+            **{key: now[key] for key in ('torch', 'processor', 'instructions', 'device', 'channels_last')}}
 
 
 def this_machine(split: SplitModel) -> dict[str, str]:
@@ -275,6 +283,45 @@ def _stage_times(
     times *= np.median(whole_s) / np.median(times.sum(axis=1))
     heads = np.concatenate([np.zeros((repeats, 1)), times.cumsum(axis=1)], axis=1)
     return heads, heads[:, -1:] - heads
+
+
+#: 'head' or 'tail', engine, and split index.
+_PartKey = tuple[str, str, int]
+
+
+def _engine_times(split: SplitModel, image: torch.Tensor, repeats: int, warm_up: int) -> dict[_PartKey, float]:
+    """Return the median time in seconds of each part that is ready on an engine other than eager, run by itself."""
+    parts: dict[_PartKey, Callable[[], Any]] = {}
+    image = image.to(split.device)
+    values: Any = (image,)
+    for cut in split.cuts if len(split.engines) > 1 else ():
+        index = cut.index or 0
+        for engine in split.engines[1:]:
+            if split.has_head(cut, engine):
+                parts['head', engine, index] = functools.partial(split.stage(0, cut, engine), image)
+            if split.has_tail(cut, engine):
+                parts['tail', engine, index] = functools.partial(split.stage(cut, split.local_index, engine), *values)
+        if index < split.local_index:
+            values = split.stage(index, index + 1)(*values)
+    clock = _Clock(split.device)
+    times_s: dict[_PartKey, list[float]] = defaultdict(list)
+    for repeat in range(warm_up + repeats):
+        for key, run in parts.items():
+            clock.mark()
+            run()
+            clock.mark()
+            interval_s = clock.intervals_s()
+            if repeat >= warm_up:
+                times_s[key] += interval_s
+    return {key: float(np.median(seconds)) for key, seconds in times_s.items()}
+
+
+def _by_engine(part: str, at: int, sizes: Sequence[int], times_s: Sequence[Mapping[_PartKey, float]]
+               ) -> dict[str, dict[int, float]]:
+    """Return the times of a cut's head or tail by engine and batch size."""
+    engines = [engine for kind, engine, index in times_s[0] if (kind, index) == (part, at)]
+    return {engine: {batch: of_batch[part, engine, at] for batch, of_batch in zip(sizes, times_s)}
+            for engine in engines}
 
 
 def _median_and_spread(seconds: np.ndarray[Any, Any]) -> tuple[float, float]:

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import yaml
 
 from dynsplit_ros.agreement import Agreement
+from dynsplit_ros.engine_names import EAGER, Engines, version_key
 from dynsplit_ros.errors import check_file, DynsplitError
 from dynsplit_ros.text import MOST_CHARACTERS
 
 #: Written at the head of each file; raised when a field changes its meaning.
-FORMAT = 2
+FORMAT = 3
 
 #: Most that a size (what a message's uint32 holds) and a time may be; a profile may come from a stranger.
 MOST_BYTES = 2**32 - 1
@@ -29,8 +30,10 @@ _Entry = TypeVar('_Entry')
 #: A spread of the whole model's time above this share of it says more about the machine's other work than about it.
 _DOUBTFUL = 0.5
 
-#: Entries of ``measured`` that name an engine: results of another one may differ by more than the last bits.
-ENGINE_KEYS = ('engine', 'precision')
+#: In an agreement, the name of every lossless codec: they give the same tensors.
+LOSSLESS = ''
+#: Entries of ``measured`` that can change a result of an engine other than eager.
+_MACHINE_KEYS = ('processor', 'instructions', 'device', 'channels_last')
 
 Seconds = Mapping[int, float]
 """Seconds by batch size."""
@@ -57,8 +60,9 @@ class AgreementRecord:
     Agreement of heads on one engine, with a codec, and tails on another, with the unquantised model on the head's.
 
     ``task`` says what was compared, ``source`` which images. ``head`` and ``tail`` hold what can change an output
-    there: torch, processor, engine, precision (:func:`dynsplit_ros.profile.measure.engine_of`). ``cuts`` holds the
-    agreement by split index and codec. ``images`` is the largest number of images of any of them.
+    there: engine and its version, torch, processor (:func:`dynsplit_ros.profile.measure.engine_of`). ``cuts`` holds the
+    agreement by split index and codec; :data:`LOSSLESS` stands for all lossless codecs, and at the local index for the
+    whole model on the head's engine. ``images`` is the largest number of images of any of them.
     """
 
     task: str
@@ -72,13 +76,26 @@ class AgreementRecord:
         """Number of images; a codec that disagreed early was measured on fewer."""
         return max((found.images for cut in self.cuts.values() for found in cut.values()), default=0)
 
+    @property
+    def engines(self) -> Engines:
+        """The engines of heads and tails."""
+        return self.head.get('engine', EAGER), self.tail.get('engine', EAGER)
+
     def fits(self, robot: Mapping[str, str], edge: Mapping[str, str]) -> bool:
-        """Return whether heads and tails of two profiles (their ``measured``) run on these engines."""
-        return all(
-            side.get(key) == measured.get(key)
-            for side, measured in ((self.head, robot), (self.tail, edge))
-            for key in ENGINE_KEYS
-        )
+        """
+        Return whether heads and tails of two profiles (their ``measured``) run as here.
+
+        Results of eager differ between machines in the last bits at most. Another engine may choose other operations
+        on another processor or in another version, so all of these must be equal.
+        """
+        return _runs_as(self.head, robot) and _runs_as(self.tail, edge)
+
+
+def _runs_as(side: Mapping[str, str], measured: Mapping[str, str]) -> bool:
+    engine = side.get('engine', EAGER)
+    return engine == EAGER or (
+        side.get('version') == measured.get(version_key(engine))
+        and all(side.get(key) == measured.get(key) for key in _MACHINE_KEYS))
 
 
 @dataclass(frozen=True)
@@ -89,7 +106,8 @@ class CutProfile:
     ``nbytes`` is the raw size of its tensors for batch 1; ``macs_before`` the share (0..1) of the model's
     multiply-accumulates that its head does; ``head_s`` and ``tail_s`` are medians by batch size, with their
     spread (half the distance between the quartiles) beside them. ``codecs`` is empty at the local index,
-    which sends nothing.
+    which sends nothing. These times are eager's; ``engine_head_s`` and ``engine_tail_s`` hold the medians of the parts
+    that are ready on other engines, by engine.
     """
 
     index: int
@@ -102,6 +120,8 @@ class CutProfile:
     codecs: Mapping[str, CodecProfile] = field(default_factory=dict)
     head_spread_s: Seconds = field(default_factory=dict)
     tail_spread_s: Seconds = field(default_factory=dict)
+    engine_head_s: Mapping[str, Seconds] = field(default_factory=dict)
+    engine_tail_s: Mapping[str, Seconds] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,7 +132,7 @@ class Profile:
     ``cuts`` holds every index from 0 (the image) to the local index (the whole model), in order, each
     measured for the same batch sizes, 1 among them. ``answer_bytes`` is the size of an answer for batch 1, as sent.
     ``measured`` says on what machine and with which versions, for a person. ``agreements`` has an entry for each pair
-    of engines on which lossy codecs were measured with images. Raises DynsplitError when any of this does not hold.
+    of engines that was measured with images. Raises DynsplitError when any of this does not hold.
     """
 
     model: str
@@ -144,6 +164,9 @@ class Profile:
                 raise DynsplitError(f'{at}: macs_before is {cut.macs_before}, but is a share between 0 and 1')
             _check_batches(cut.head_s, batches, f'{at}: head_s', MOST_S)
             _check_batches(cut.tail_s, batches, f'{at}: tail_s', MOST_S)
+            for key in ('engine_head_s', 'engine_tail_s'):
+                for engine, seconds in getattr(cut, key).items():
+                    _check_batches(seconds, batches, f'{at}: {key} of {engine!r}', MOST_S)
             if not cut.codecs and cut.index != self.local_index:
                 raise DynsplitError(
                     f"{at} has no codec, but needs at least one, such as 'raw': measure it again"
@@ -153,13 +176,15 @@ class Profile:
                     _check_batches(getattr(codec, key), batches, f'{at}, codec {name!r}: {key}', most)
         for record in self.agreements:
             for index, codecs in record.cuts.items():
-                if not 0 <= index < self.local_index:
-                    raise DynsplitError(f'{where} has the agreement of cut {index}, but sends at the cuts 0 to '
-                                        f'{self.local_index - 1}: measure it again')
+                if not 0 <= index <= self.local_index:
+                    raise DynsplitError(f'{where} has the agreement of cut {index}, but has the cuts 0 to '
+                                        f'{self.local_index}: measure it again')
                 for name, found in codecs.items():
                     of = f'{where}, agreement of cut {index} with {name!r}'
                     _check(found.images, f'{of}: images', MOST_BYTES)
                     _check(found.agreeing, f'{of}: agreeing', found.images)
+                    if not found.difference >= 0:
+                        raise DynsplitError(f'{of}: difference is {found.difference}, but must be at least 0')
 
     @property
     def local_index(self) -> int:
@@ -170,6 +195,12 @@ class Profile:
     def batches(self) -> tuple[int, ...]:
         """The batch sizes that every cut was measured for, ascending."""
         return tuple(sorted(self.cuts[0].head_s))
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines on which some part was ready, eager first."""
+        others = {engine for cut in self.cuts for engine in (*cut.engine_head_s, *cut.engine_tail_s)}
+        return EAGER, *sorted(others)
 
     @property
     def doubt(self) -> str:
@@ -196,6 +227,8 @@ class Profile:
                 tail_s=times(cut.tail_s),
                 head_spread_s=times(cut.head_spread_s),
                 tail_spread_s=times(cut.tail_spread_s),
+                engine_head_s={name: times(seconds) for name, seconds in cut.engine_head_s.items()},
+                engine_tail_s={name: times(seconds) for name, seconds in cut.engine_tail_s.items()},
                 codecs={
                     name: replace(codec, encode_s=times(codec.encode_s), decode_s=times(codec.decode_s))
                     for name, codec in cut.codecs.items()
@@ -225,6 +258,11 @@ class Profile:
                     **{
                         key: _rounded(getattr(cut, key))
                         for key in ('head_s', 'tail_s', 'head_spread_s', 'tail_spread_s')
+                        if getattr(cut, key)
+                    },
+                    **{
+                        key: {name: _rounded(seconds) for name, seconds in getattr(cut, key).items()}
+                        for key in ('engine_head_s', 'engine_tail_s')
                         if getattr(cut, key)
                     },
                     **(
@@ -289,8 +327,10 @@ class SystemCut:
     One cut of a robot with an edge, all times in seconds by batch size.
 
     ``head_s`` and ``finish_s`` (the tail, when the robot finishes the frame itself) are the robot's,
-    ``tail_s`` is the edge's. In ``codecs`` encode_s is the robot's and decode_s the edge's. ``agreement`` is by codec;
-    it lacks codecs that were not measured with images on these engines.
+    ``tail_s`` is the edge's. In ``codecs`` encode_s is the robot's and decode_s the edge's. These times are eager's;
+    ``engine_head_s`` and ``engine_tail_s`` are those of parts that are ready on other engines. ``agreement`` is that of
+    eager on both sides by codec; it lacks codecs that were not measured with images. ``engine_agreement`` is the same
+    for other pairs of engines, with :data:`LOSSLESS` for all lossless codecs.
     """
 
     index: int
@@ -301,6 +341,22 @@ class SystemCut:
     tail_s: Seconds
     codecs: Mapping[str, CodecProfile]
     agreement: Mapping[str, Agreement] = field(default_factory=dict)
+    engine_head_s: Mapping[str, Seconds] = field(default_factory=dict)
+    engine_tail_s: Mapping[str, Seconds] = field(default_factory=dict)
+    engine_agreement: Mapping[Engines, Mapping[str, Agreement]] = field(default_factory=dict)
+
+    def head_on(self, engine: str) -> Seconds:
+        """Return the times of the head on an engine; those of eager where it is not ready on it."""
+        return self.engine_head_s.get(engine, self.head_s)
+
+    def tail_on(self, engine: str) -> Seconds:
+        """Return the times of the edge's tail on an engine; those of eager where it is not ready on it."""
+        return self.engine_tail_s.get(engine, self.tail_s)
+
+    @property
+    def pairs(self) -> list[Engines]:
+        """The pairs of engines on which head and tail are ready, eager on both sides first."""
+        return [(head, tail) for head in (EAGER, *self.engine_head_s) for tail in (EAGER, *self.engine_tail_s)]
 
 
 @dataclass(frozen=True)
@@ -319,6 +375,11 @@ class SystemProfile:
     agreement_images: int = 0
 
     @property
+    def has_engines(self) -> bool:
+        """Whether a part is ready on another engine than eager."""
+        return any(cut.engine_head_s or cut.engine_tail_s for cut in self.cuts)
+
+    @property
     def local_index(self) -> int:
         """Index of the choice that sends nothing."""
         return len(self.cuts) - 1
@@ -328,8 +389,9 @@ def merge(robot: Profile, edge: Profile) -> SystemProfile:
     """
     Join what was measured on the robot with what was measured on the edge.
 
-    Batch sizes and codecs are those that both have; the agreement is the robot's, measured on engines like theirs.
-    Raises DynsplitError when the two are of different models, or when a cut is left without a codec.
+    Batch sizes and codecs are those that both have. The agreement is what the robot or else the edge measured on
+    engines like theirs. Raises DynsplitError when the two are of different models, or when a cut is left without a
+    codec.
     """
     if robot.fingerprint != edge.fingerprint:
         raise DynsplitError(
@@ -342,7 +404,10 @@ def merge(robot: Profile, edge: Profile) -> SystemProfile:
             f'{len(edge.cuts)} on the edge): profile both with the same version of this package'
         )
     batches = tuple(batch for batch in robot.batches if batch in edge.batches)
-    record = next((one for one in robot.agreements if one.fits(robot.measured, edge.measured)), None)
+    records: dict[Engines, AgreementRecord] = {}
+    for record in (*robot.agreements, *edge.agreements):
+        if record.fits(robot.measured, edge.measured):
+            records.setdefault(record.engines, record)
     cuts = []
     for here, there in zip(robot.cuts, edge.cuts):
         codecs = {
@@ -354,10 +419,13 @@ def merge(robot: Profile, edge: Profile) -> SystemProfile:
             raise DynsplitError(f'cut {here.index} ({here.name}) has no codec that both profiles measured')
         cuts.append(
             SystemCut(here.index, here.name, here.natural, here.head_s, here.tail_s, there.tail_s, codecs,
-                      record.cuts.get(here.index, {}) if record else {})
+                      records[EAGER, EAGER].cuts.get(here.index, {}) if (EAGER, EAGER) in records else {},
+                      here.engine_head_s, there.engine_tail_s,
+                      {pair: record.cuts[here.index] for pair, record in records.items()
+                       if pair != (EAGER, EAGER) and here.index in record.cuts})
         )
     return SystemProfile(robot.model, robot.fingerprint, batches, robot.answer_bytes, tuple(cuts),
-                         record.images if record else 0)
+                         max((record.images for record in records.values()), default=0))
 
 
 def undominated(costs: Mapping[str, tuple[float, ...]]) -> list[str]:
@@ -415,17 +483,22 @@ def _codec_document(codec: CodecProfile) -> dict[str, Any]:
 
 
 def _agreement_document(record: AgreementRecord) -> dict[str, Any]:
-    """Return the record as plain values; counts are [agreeing, images]."""
+    """Return the record as plain values; an agreement is [agreeing, images], with the difference where it is known."""
     return {
         'task': record.task,
         'source': record.source,
         'head': {str(key): str(value) for key, value in record.head.items()},
         'tail': {str(key): str(value) for key, value in record.tail.items()},
         'cuts': {
-            int(index): {name: [round(float(found.agreeing), 6), int(found.images)] for name, found in codecs.items()}
+            int(index): {name: _counts(found) for name, found in codecs.items()}
             for index, codecs in record.cuts.items()
         },
     }
+
+
+def _counts(found: Agreement) -> list[float]:
+    counts = [round(float(found.agreeing), 6), int(found.images)]
+    return counts if math.isinf(found.difference) else [*counts, float(f'{found.difference:.4g}')]
 
 
 def _agreement(entry: Mapping[str, Any]) -> AgreementRecord:
@@ -436,8 +509,8 @@ def _agreement(entry: Mapping[str, Any]) -> AgreementRecord:
         tail=_texts(entry['tail'], 'the tail of an agreement'),
         cuts={
             int(index): {
-                _text(name, 'the name of a codec'): Agreement(float(agreeing), int(images))
-                for name, (agreeing, images) in _few(codecs.items(), 'codecs of an agreement')
+                _text(name, 'the name of a codec'): Agreement(float(agreeing), int(images), *map(float, difference))
+                for name, (agreeing, images, *difference) in _few(codecs.items(), 'codecs of an agreement')
             }
             for index, codecs in _few(entry['cuts'].items(), 'cuts of an agreement')
         },
@@ -481,4 +554,11 @@ def _cut(entry: Mapping[str, Any]) -> CutProfile:
         },
         head_spread_s=_seconds(entry.get('head_spread_s') or {}),
         tail_spread_s=_seconds(entry.get('tail_spread_s') or {}),
+        engine_head_s=_engine_seconds(entry.get('engine_head_s') or {}),
+        engine_tail_s=_engine_seconds(entry.get('engine_tail_s') or {}),
     )
+
+
+def _engine_seconds(entry: Mapping[Any, Any]) -> dict[str, Seconds]:
+    return {_text(engine, 'the name of an engine'): _seconds(seconds)
+            for engine, seconds in _few(entry.items(), 'engines of a cut')}

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from dynsplit_ros.codec import CODECS, declared_batch, decode
+from dynsplit_ros.engine_names import EAGER
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.partition import Interrupted, SplitModel
@@ -119,9 +120,9 @@ class Edge:
         except Exception as error:  # The robot must have an answer, whatever its activation holds.
             self._fail([frame], 'activation not queued', error)
 
-    def on_split(self, robot: str, fingerprint: str, split_index: int, codec: str) -> None:
+    def on_split(self, robot: str, fingerprint: str, split_index: int, codec: str, tail_engine: str = EAGER) -> None:
         """Prepare the tail that a robot is about to need; raises DynsplitError for a decision that cannot be served."""
-        self._handle(self.policy.on_decision, robot, fingerprint, split_index, codec)
+        self._handle(self.policy.on_decision, robot, fingerprint, split_index, codec, tail_engine)
 
     def on_split_elsewhere(self, robot: str) -> None:
         """Note that a robot uses another edge, or none."""
@@ -232,7 +233,7 @@ class Edge:
         count = len(decoded)
         tensors = decoded[0] if count == 1 else {
             name: torch.cat([each[name] for each in decoded]) for name in decoded[0]}
-        outputs = self._split.tail(index)(tensors)
+        outputs = self._split.tail(index, frames[0].tail_engine)(tensors)
         if self._slowdown > 1:
             time.sleep((self._clock() - started_s) * (self._slowdown - 1))
         by_name = self._split.output_specs is None
@@ -257,7 +258,7 @@ class Edge:
         while (tail := self._preparations.get()) is not None:
             prepared = False
             try:
-                prepared = self._split.prepare_tail(tail.split_index, tail.images, lambda: self._closing)
+                prepared = self._split.prepare_tail(tail.split_index, tail.images, lambda: self._closing, tail.engine)
             except Interrupted:
                 pass
             except Exception as error:  # the activation will meet the same error, and is answered with it
@@ -273,4 +274,7 @@ def served_model(split: SplitModel, profile: Profile | None) -> ServedModel:
     return ServedModel(
         split.fingerprint, [cut.nbytes for cut in cuts], tuple(CODECS),
         [cut.tail_s for cut in profile.cuts] if profile is not None else (),
-        split.model.max_batch != 1 and all(spec.shape for spec in specs))
+        split.model.max_batch != 1 and all(spec.shape for spec in specs),
+        {engine: {index: profile.cuts[index].engine_tail_s.get(engine, {}) if profile is not None else {}
+                  for index in range(split.local_index) if split.has_tail(index, engine)}
+         for engine in split.engines if engine != EAGER})

@@ -147,6 +147,11 @@ class Robot:
                 f'the decision names the codec {decision.codec[:40]!r}, but known are {", ".join(CODECS)}; '
                 'run the same version of this package on all sides'
             )
+        for split_index, engine in ((decision.split_index, decision.head_engine), (local, decision.local_engine)):
+            if not self._split.has_head(split_index, engine):
+                raise DynsplitError(
+                    f'the decision names the engine {engine[:40]!r}, but the head of split {split_index} is not ready '
+                    f'on it; ready engines are {", ".join(self._split.engines)}')
         for name in ('answer_timeout_s', 'local_if_wait_s', 'predicted_latency_s'):
             if not getattr(decision, name) >= 0:
                 raise DynsplitError(f'the decision has {name} {getattr(decision, name)}, which is no duration; run the '
@@ -299,7 +304,7 @@ class Robot:
         started_s = self._clock()
         try:
             frame.split_name = self._split.cuts[frame.split_index].name
-            activation = self._split.head(frame.split_index)(self._image, interrupted)
+            activation = self._split.head(frame.split_index, frame.head_engine)(self._image, interrupted)
             self._slow_down(started_s, interrupted)
         except Interrupted:
             self._interrupted = 0

@@ -87,7 +87,9 @@ class SimulatedEdge:
         payload_bytes = [max(codec.payload_bytes[batch] for codec in cut.codecs.values()) for cut in cuts]
         model = ServedModel(
             profile.fingerprint, [*payload_bytes, 0], sorted({name for cut in cuts for name in cut.codecs}),
-            [*(cut.tail_s for cut in cuts), {1: others_s}])
+            [*(cut.tail_s for cut in cuts), {1: others_s}],
+            engines={engine: {cut.index: cut.engine_tail_s[engine] for cut in cuts if engine in cut.engine_tail_s}
+                     for engine in {name for cut in cuts for name in cut.engine_tail_s}})
         self._settings = EdgeSettings(max_images=batch, load_period_s=REPORT_PERIOD_S)
         self.policy = EdgePolicy(model, self._settings, self._life, name)
         self._run_ends_s = 0.0
@@ -117,17 +119,17 @@ class SimulatedEdge:
         self._world.at(time_s, lambda: action() if life == self._life else None)
 
     def submit(self, source: Any, split_index: int, codec: str, answer_timeout_s: float, payload_bytes: int,
-               images: int, service_s: tuple[float, float]) -> None:
+               images: int, tail_engine: str, service_s: tuple[float, float]) -> None:
         """Take a frame of this robot; ``service_s`` are the seconds of decoding and tail without slowdown."""
         self._happen(self.policy.on_activation, EdgeFrame(
             ROBOT, source, self._fingerprint, split_index, codec, answer_timeout_s, payload=service_s,
-            payload_bytes=payload_bytes, images=images))
+            payload_bytes=payload_bytes, images=images, tail_engine=tail_engine))
 
-    def on_decision(self, split_index: int, codec: str) -> None:
+    def on_decision(self, split_index: int, codec: str, tail_engine: str) -> None:
         """Take the split that this robot announces; the other robots' cut comes before local inference."""
         index = split_index if split_index < self._others_index else self.policy.model.local_index
         if self.is_alive:
-            self._happen(self.policy.on_decision, ROBOT, self._fingerprint, index, codec)
+            self._happen(self.policy.on_decision, ROBOT, self._fingerprint, index, codec, tail_engine)
 
     def on_decision_elsewhere(self) -> None:
         """Take a decision of this robot for another edge."""

@@ -138,5 +138,9 @@ def true_profile(profile: SystemProfile, error: float, seed: int) -> SystemProfi
             cut,
             head_s={batch: head * time_s for batch, time_s in cut.head_s.items()},
             tail_s={batch: tail * time_s for batch, time_s in cut.tail_s.items()},
+            engine_head_s={engine: {batch: head * time_s for batch, time_s in times_s.items()}
+                           for engine, times_s in cut.engine_head_s.items()},
+            engine_tail_s={engine: {batch: tail * time_s for batch, time_s in times_s.items()}
+                           for engine, times_s in cut.engine_tail_s.items()},
         ))
     return replace(profile, cuts=tuple(cuts))

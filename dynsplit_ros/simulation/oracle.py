@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dynsplit_ros.engine_names import Engines
 from dynsplit_ros.policies.records import Choice
 from dynsplit_ros.profile.profile import SystemProfile
 from dynsplit_ros.simulation.trace import Trace
@@ -93,12 +94,13 @@ class Search:
     """
     Beam search for the best sequence of choices.
 
-    ``choices`` are the splits with their codecs, local inference with ''. ``waiting_share`` (0 to 1) of the frame rate
-    may be given up to wait for newer images.
+    ``choices`` are the splits with their codecs, local inference with ''; ``engines`` are those of their heads and
+    tails. ``waiting_share`` (0 to 1) of the frame rate may be given up to wait for newer images.
     """
 
     def __init__(
-        self, profile: SystemProfile, future: Future, choices: Sequence[Choice], waiting_share: float
+        self, profile: SystemProfile, future: Future, choices: Sequence[Choice], engines: Sequence[Engines],
+        waiting_share: float,
     ) -> None:
         self._future, self._choices, self._waiting_share = future, choices, waiting_share
         self._up, self._down, self._slowdown = _Curve(future.up), _Curve(future.down), _Curve(future.slowdown)
@@ -111,11 +113,13 @@ class Search:
         batch = future.batch
         self._is_local = np.array([codec is None for codec in codecs])
         self._ready_s = np.array([
-            cut.head_s[batch] + (codec.encode_s[batch] if codec else 0.0) for cut, codec in zip(cuts, codecs)])
+            cut.head_on(head)[batch] + (codec.encode_s[batch] if codec else 0.0)
+            for cut, codec, (head, _) in zip(cuts, codecs, engines)])
         self._bits = np.array([
             8.0 * (future.lead_bytes + codec.payload_bytes[batch]) if codec else 0.0 for codec in codecs])
         self._served_s = np.array([
-            codec.decode_s[batch] + cut.tail_s[batch] if codec else 0.0 for cut, codec in zip(cuts, codecs)])
+            codec.decode_s[batch] + cut.tail_on(tail)[batch] if codec else 0.0
+            for cut, codec, (_, tail) in zip(cuts, codecs, engines)])
 
     def best(self, width: int | None = WIDTH) -> list[Step]:
         """Return the best sequence that a beam of this width finds; None keeps all sequences."""

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dynsplit_ros.engine_names import EAGER, Engines
 from dynsplit_ros.estimators.link import Probe
-from dynsplit_ros.planner import codecs_to_choose_from
+from dynsplit_ros.planner import codecs_to_choose_from, engines_to_use, local_engine_to_use
 from dynsplit_ros.policies.camera import (
     Action,
     CameraPolicy,
@@ -311,13 +312,13 @@ class World:
             case Prepare():
                 self._happen(camera.on_prepared, batch)
             case RunHead(frame):
-                head_s = self._head(frame.image, frame.split_index, frame.codec)[0]
+                head_s = self._head(frame.image, frame.split_index, frame.codec, frame.head_engine)[0]
                 self._compute('head', head_s, lambda: self._happen(camera.on_head_done, None))
             case InterruptHead():
                 self._processor.stop('head')
                 self._happen(camera.on_head_interrupted)
             case Encode(frame):
-                encode_s = self._head(frame.image, frame.split_index, frame.codec)[1]
+                encode_s = self._head(frame.image, frame.split_index, frame.codec, frame.head_engine)[1]
                 size = self._profile.cuts[frame.split_index].codecs[frame.codec].payload_bytes[batch]
                 self._compute('head', encode_s, lambda: self._happen(camera.on_payload_ready, size))
             case Send(frame):
@@ -386,7 +387,7 @@ class World:
         if frame.outcome is Outcome.SENT:
             self.monitor.on_sent(
                 frame.sequence, frame.sent_s, frame.split_index, frame.codec, frame.payload_bytes,
-                frame.send_s, frame.edge,
+                frame.send_s, frame.edge, frame.tail_engine,
             )
         else:
             self.monitor.on_frame(frame)
@@ -396,11 +397,11 @@ class World:
     def _answer_bytes(self) -> int:
         return self._profile.answer_bytes * self._scenario.batch
 
-    def _head(self, image: int, split: int, codec: str) -> tuple[float, float]:
+    def _head(self, image: int, split: int, codec: str, engine: str) -> tuple[float, float]:
         cut, batch = self._profile.cuts[split], self._scenario.batch
         noise = self._noise[image][0] * self._scenario.disturbances.robot_slowdown.at(self.now_s)
         encode_s = cut.codecs[codec].encode_s[batch] if codec else 0.0
-        return cut.head_s[batch] * noise, encode_s * noise
+        return cut.head_on(engine)[batch] * noise, encode_s * noise
 
     def _compute(self, thread: str, work_s: float, done: Callable[[], None]) -> None:
         """Run ``work_s`` of computation in a thread of the robot."""
@@ -430,7 +431,7 @@ class World:
         edge, before = self.edges[decision.edge], self.edges[self._followed]
         self._followed = decision.edge
         arrives_s = self.now_s + self._scenario.base_rtt_s / 2
-        self.at(arrives_s, lambda: edge.on_decision(split_index, codec))
+        self.at(arrives_s, lambda: edge.on_decision(split_index, codec, decision.tail_engine))
         if before is not edge:
             self.at(arrives_s, before.on_decision_elsewhere)
         self._happen(self.camera.on_decision, decision)
@@ -485,9 +486,9 @@ class World:
             return
         cut, batch = self._profile.cuts[frame.split_index], self._scenario.batch
         noise = self._noise[frame.image][2]
-        service_s = cut.codecs[frame.codec].decode_s[batch] * noise, cut.tail_s[batch] * noise
+        service_s = cut.codecs[frame.codec].decode_s[batch] * noise, cut.tail_on(frame.tail_engine)[batch] * noise
         edge.submit((frame, dispersion_s), frame.split_index, frame.codec, timeout_s, frame.payload_bytes, batch,
-                    service_s)
+                    frame.tail_engine, service_s)
 
     def acknowledge(self, edge: SimulatedEdge, frame: EdgeFrame) -> None:
         """Put the edge's acknowledgement of this robot's frame on the downlink."""
@@ -532,9 +533,19 @@ class World:
         if self._steps:
             return self._next_step(self._steps, image, now_s)
         split, codec, start_s = self._best(image)
-        share = self.monitor.waiting_share
-        return SplitDecision(
-            split, codec, answer_timeout_s=math.inf, waiting_share=share, edge=self.edge.name), start_s
+        return replace(self._decision(split, codec), waiting_share=self.monitor.waiting_share), start_s
+
+    def _decision(self, split: int, codec: str) -> SplitDecision:
+        head, tail = self._engines(self._profile.cuts[split], codec)
+        return SplitDecision(split, codec, answer_timeout_s=math.inf, head_engine=head, tail_engine=tail,
+                             local_engine=head if not codec else EAGER, edge=self.edge.name)
+
+    def _engines(self, cut: SystemCut, codec: str) -> Engines:
+        """Return the engines that the settings allow for a choice, the fastest ones."""
+        batch, bound = self._scenario.batch, self._settings.min_agreement
+        if not codec:
+            return local_engine_to_use(self._profile, batch, bound), ''
+        return engines_to_use(cut, batch, codec, bound) or (EAGER, EAGER)
 
     def look_ahead(self, width: int | None = WIDTH) -> list[Step]:
         """Return the best sequence of choices that a beam of this width finds; None searches exhaustively."""
@@ -558,7 +569,9 @@ class World:
             for cut in profile.cuts[self._settings.shallowest_split : profile.local_index]
             for codec in self._codecs_of(cut)
         ]
-        return Search(profile, future, [*choices, (profile.local_index, '')], self.monitor.waiting_share).best(width)
+        choices.append((profile.local_index, ''))
+        engines = [self._engines(profile.cuts[split], codec) for split, codec in choices]
+        return Search(profile, future, choices, engines, self.monitor.waiting_share).best(width)
 
     def _codecs_of(self, cut: SystemCut) -> dict[str, CodecProfile]:
         """Return the codecs that the settings allow at a cut, without those that are best at no rate."""
@@ -573,19 +586,21 @@ class World:
         start_s = step.start_s if step.image <= image else math.inf
         if start_s <= now_s:
             steps.popleft()
-        return SplitDecision(*step.choice, answer_timeout_s=math.inf, edge=self.edge.name), start_s
+        return self._decision(*step.choice), start_s
 
     def _best(self, image: int) -> tuple[int, str, float]:
         profile, batch = self._profile, self._scenario.batch
         local = profile.local_index
-        best = (self.now_s + self._head(image, local, '')[0], local, '', self.now_s)
+        local_engine, _ = self._engines(profile.cuts[local], '')
+        best = (self.now_s + self._head(image, local, '', local_engine)[0], local, '', self.now_s)
         slot_s = self._true_slot_s()
         edge_s = self.edge.free_s(self.now_s)
         base_s = self._scenario.base_rtt_s / 2
         delays, noise = self._delays[image], self._noise[image][2]
         for cut in profile.cuts[self._settings.shallowest_split : local]:
             for name, codec in self._codecs_of(cut).items():
-                ready_s = sum(self._head(image, cut.index, name))
+                head, tail = self._engines(cut, name)
+                ready_s = sum(self._head(image, cut.index, name, head))
                 send_s = max(self.now_s + ready_s, slot_s)
                 arrives_s = (
                     self._up.rate.end_of(max(send_s, self._up.free_s), codec.payload_bytes[batch] * 8)
@@ -598,7 +613,7 @@ class World:
                 take_s = max(self.now_s, send_s - ready_s + max(0.0, edge_s - arrives_s))
                 start_s = max(arrives_s, self.edge.free_s(arrives_s))
                 served_s = (
-                    (codec.decode_s[batch] + cut.tail_s[batch]) * noise * self._scenario.slowdown.at(start_s)
+                    (codec.decode_s[batch] + cut.tail_on(tail)[batch]) * noise * self._scenario.slowdown.at(start_s)
                 )
                 back_s = max(start_s + served_s, self._down.free_s)
                 done_s = self._down.rate.end_of(back_s, self._answer_bytes * 8) + base_s + delays[2]

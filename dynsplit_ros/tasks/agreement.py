@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import math
 
 import torch
 from torch import Tensor
@@ -46,6 +47,25 @@ def agreement_of_image(task: str, exact: Mapping[str, Tensor], outputs: Mapping[
     if task == 'classification':
         return float(bool((outputs[name].argmax(1) == exact[name].argmax(1)).all()))
     return float((outputs[name] == exact[name]).double().mean())
+
+
+def largest_difference(exact: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> float:
+    """
+    Return the largest difference of an element from ``exact``, as a share of the largest value of that output.
+
+    0 if all are equal to the bit, infinity if shapes or names differ or a difference is no number.
+    """
+    if exact.keys() != outputs.keys():
+        return math.inf
+    largest = 0.0
+    for name, value in exact.items():
+        other = outputs[name]
+        if value.shape != other.shape:
+            return math.inf
+        if value.numel() and not torch.equal(value, other):
+            share = float((other.double() - value.double()).abs().max() / value.double().abs().max())
+            largest = max(largest, share) if math.isfinite(share) else math.inf
+    return largest
 
 
 def _near(exact: Tensor, value: Tensor) -> bool:

@@ -151,6 +151,10 @@ def _row(adviser: Adviser, found: Range) -> dict[str, str]:
         'than offloading': ''
         if offloads
         else _span(-100 * first.gain_over_offloading, -100 * last.gain_over_offloading, '{:+.0f} %'),
+        **({'in time': _span(100 * (1 - first.best.late_share), 100 * (1 - last.best.late_share), '{} %')}
+           if first.best.late_share is not None and last.best.late_share is not None else {}),
+        **({'engines': ' and '.join(filter(None, (first.best.head_engine, first.best.tail_engine)))}
+           if adviser.profile.has_engines else {}),
         'frames/s': _span(_offered(adviser, first), _offered(adviser, last)),
     }
 
@@ -247,6 +251,9 @@ def _point(advice: Advice) -> dict[str, Any]:
         'rate_bps': advice.rate_bps,
         'split_index': advice.best.split_index,
         'codec': advice.best.codec,
+        'head_engine': advice.best.head_engine,
+        'tail_engine': advice.best.tail_engine,
+        **({'in_time_share': 1 - advice.best.late_share} if advice.best.late_share is not None else {}),
         'latency_s': advice.best.latency_s,
         'frame_rate_hz': advice.best.frame_rate_hz,
         'local_s': advice.local.latency_s,

@@ -17,8 +17,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dynsplit_ros.agreement import images_needed
+from dynsplit_ros.cache import cache_folder
+from dynsplit_ros.engine_names import EAGER, ENGINE_NAMES, PRECISIONS
 from dynsplit_ros.errors import DynsplitError, in_one_sentence
-from dynsplit_ros.profile.profile import Profile
+from dynsplit_ros.profile.profile import LOSSLESS, Profile
 from dynsplit_ros.tools.model_options import add_model_options, picture, split_model, writable
 from dynsplit_ros.tools.system_options import set_threads
 
@@ -58,8 +60,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--warm-up', type=int, default=3, metavar='N',
                         help='untimed runs before the timed ones (default: 3)')
     parser.add_argument('--channels-last', action='store_true', help='use the channels-last memory layout; not exact')
-    parser.add_argument('--autocast', choices=['bfloat16', 'float16'], help='compute in this data type; not exact')
-    parser.add_argument('--compile', action='store_true', help='use torch.compile; not exact')
+    parser.add_argument('--engine', nargs='+', choices=ENGINE_NAMES, default=[], metavar='NAME',
+                        help=f'also measure these engines: {", ".join(ENGINE_NAMES)} (default: eager only)')
+    parser.add_argument('--precision', choices=PRECISIONS, default='float32',
+                        help='data type in which these engines compute (default: float32)')
     arguments = parser.parse_args(argv)
     from dynsplit_ros.profile.agreement import measure_agreement  # here, so that --help answers at once
     from dynsplit_ros.profile.measure import measure
@@ -73,9 +77,11 @@ def main(argv: list[str] | None = None) -> int:
             arguments,
             arguments.device,
             channels_last=arguments.channels_last,
-            autocast=arguments.autocast,
-            compile=arguments.compile,
         )
+        for engine in arguments.engine:
+            failed = split.add_engine(engine, arguments.precision, cache=cache_folder() / 'engines')
+            for part, reason in failed.items():
+                print(f'profile: {part}: {reason}', file=sys.stderr)
         read, count = _images(split, arguments.image, arguments.image_topic)
         images = list(islice(read(), 0, None, max(1, count // _TIMED_IMAGES)))[:_TIMED_IMAGES]
         with Progress(
@@ -96,11 +102,10 @@ def main(argv: list[str] | None = None) -> int:
                 lambda what, share: bar.update(task, description=what, completed=share),
             )
             if count:
-                record = measure_agreement(
+                profile = replace(profile, agreements=measure_agreement(
                     split, read(), f'{count} images of {arguments.image[0]}', arguments.codec,
                     lambda done: bar.update(task, description=f'agreement, image {done} of {count}',
-                                            completed=done / count))
-                profile = replace(profile, agreements=(record,))
+                                            completed=done / count)))
         profile.save(output)
         if arguments.plot is not None:
             from dynsplit_ros.profile.plot import plot_profile
@@ -110,6 +115,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f'profile: {error}', file=sys.stderr)
         return 2
     _print_table(profile)
+    _print_engines(profile)
     _print_agreement(profile)
     if profile.doubt:
         print(f'profile: {profile.doubt}; measure again while it is idle', file=sys.stderr)
@@ -156,7 +162,8 @@ def _images(split: SplitModel, paths: Sequence[Path], topic: str) -> tuple[Calla
 
 def _agreement(profile: Profile, cut: int, codec: str) -> str:
     """Return the agreement of a lossy codec as the table shows it; empty where it was not measured."""
-    found = [record.cuts[cut][codec] for record in profile.agreements if codec in record.cuts.get(cut, {})]
+    found = [record.cuts[cut][codec] for record in profile.agreements
+             if record.engines == (EAGER, EAGER) and codec in record.cuts.get(cut, {})]
     return f'{found[0].share:.3f} ≥ {found[0].low:.3f}' if found else ''
 
 
@@ -164,13 +171,32 @@ def _print_agreement(profile: Profile) -> None:
     """Say what the measured agreement can promise, and how many images a higher bound needs."""
     from dynsplit_ros.tasks.agreement import MEASURES
 
-    for record in profile.agreements:
+    for record in profile.agreements[:1]:
         print(f'agreement ({MEASURES[record.task]}) on {record.images} images, ≥ the lower end of its 95 % interval')
         for bound in (0.9, 0.95, 0.98, 0.99):
             if images_needed(bound) > record.images:
                 print(f'min_agreement {bound:g} and more cannot be shown with {record.images} images; '
                       f'{bound:g} needs at least {images_needed(bound)}')
                 break
+
+
+def _print_engines(profile: Profile) -> None:
+    """Print the times of heads and tails on engines other than eager, and how far they agree with the whole model."""
+    for engine in profile.engines[1:]:
+        table = Table(title=f'{profile.model} on {engine}, batch 1, and the agreement without loss in the codec')
+        for name in ('index', 'cut', 'head ms', 'tail ms', 'head and tail agree', 'head agrees', 'tail agrees'):
+            table.add_column(name, justify='left' if name == 'cut' else 'right', overflow='fold')
+        pairs = [(engine, engine), (engine, EAGER), (EAGER, engine)]
+        for cut in profile.cuts:
+            times = (of_part.get(engine, {}).get(1) for of_part in (cut.engine_head_s, cut.engine_tail_s))
+            found = [next((record.cuts[cut.index][LOSSLESS] for record in profile.agreements
+                           if record.engines == pair and LOSSLESS in record.cuts.get(cut.index, {})), None)
+                     for pair in pairs]
+            table.add_row(
+                str(cut.index), cut.name, *('' if time_s is None else f'{1000 * time_s:.2f}' for time_s in times),
+                *('' if one is None else f'{one.share:.3f} ≥ {one.low:.3f}, differs by {one.difference:.1e}'
+                  for one in found))
+        Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 def _print_table(profile: Profile) -> None:

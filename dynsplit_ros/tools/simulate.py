@@ -40,6 +40,11 @@ from dynsplit_ros.tools.system_options import (
 SETTLING_S = 5.0
 #: A mean over fewer frames than this says little.
 _FEWEST_FRAMES = 30
+#: What a table says of the oracle where the dynamic split has another objective.
+_CAPTIONS = {
+    'frame_rate': 'the oracle makes the latency least; the dynamic split was asked for the most frames',
+    'deadline': 'the oracle makes the latency least; the dynamic split was asked for the most frames in time',
+}
 _KINDS = {
     'constant': ('VALUE', 1, 1),
     'noisy': ('VALUE,SHARE', 2, 2),
@@ -213,7 +218,8 @@ def _over_time(profile: SystemProfile, scenario: Scenario, settings: MonitorSett
     runs = dict(zip(policies, _run(jobs, _whole, 'simulating', arguments, bar)))
     if not runs['dynamic'].frames:
         raise DynsplitError(f'no frame was done within {scenario.duration_s:g} s; simulate for longer')
-    summaries = {policy: summarise(run, scenario.duration_s) for policy, run in runs.items()}
+    deadline_s = settings.deadline_s if settings.objective == 'deadline' else math.nan
+    summaries = {policy: summarise(run, scenario.duration_s, deadline_s=deadline_s) for policy, run in runs.items()}
     bar.stop()
     _print_table(profile, scenario, summaries, settings.objective)
     rows = [{'policy': policy, **asdict(summary)} for policy, summary in summaries.items()]
@@ -270,11 +276,10 @@ def _print_table(profile: SystemProfile, scenario: Scenario, summaries: dict[str
     best_s = min((mean_s for mean_s in fixed if not math.isnan(mean_s)), default=math.nan)
     table = Table(title=f'{profile.model}, batch {scenario.batch}, {scenario.frame_rate_hz:g} frames/s offered for '
                         f'{scenario.duration_s:g} s, link {Path(scenario.link.name).name}, seed {scenario.seed}',
-                  caption='the oracle makes the latency least; the dynamic split was asked for the most frames'
-                  if objective == 'frame_rate' else None)
+                  caption=_CAPTIONS.get(objective))
     table.add_column('policy', no_wrap=True)
     for name in ('mean ms', 'over oracle', 'median ms', '95 % ms', 'longest ms', 'frames', 'dropped', 'fell back',
-                 'switches/min', 'sent Mbit/s', 'probes %'):
+                 'switches/min', 'sent Mbit/s', 'probes %', *(['in time %'] if objective == 'deadline' else [])):
         table.add_column(name, justify='right', overflow='fold')
     for policy, summary in summaries.items():
         style = 'bold red' if policy == 'dynamic' else 'bold' if summary.mean_s == best_s and policy.isdigit() else ''
@@ -285,7 +290,8 @@ def _print_table(profile: SystemProfile, scenario: Scenario, summaries: dict[str
             str(summary.frames), str(summary.dropped), str(summary.fell_back),
             f'{summary.switches_per_minute:.1f}' if policy == 'dynamic' else '',
             f'{summary.payload_bps / 1e6:.2f}' if measured else '',
-            f'{100 * summary.probe_share:.2f}' if measured else '', style=style)
+            f'{100 * summary.probe_share:.2f}' if measured else '',
+            *([f'{100 * summary.in_time_share:.1f}'] if objective == 'deadline' else []), style=style)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 

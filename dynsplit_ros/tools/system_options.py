@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.planner import OBJECTIVES
 from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
 from dynsplit_ros.tools.model_options import add_model_options
 
@@ -55,10 +56,12 @@ def add_system_options(parser: argparse.ArgumentParser) -> None:
                         help='allowed codecs (default: all that --min-agreement allows)')
     policy.add_argument(
         '--min-agreement', type=float, default=1.0, metavar='SHARE',
-        help='smallest agreement of a lossy codec with the unquantised model, as a profile measured it with --image; 1 '
-             'allows only lossless codecs, 0 every codec (default: 1)')
-    policy.add_argument('--objective', choices=('latency', 'frame_rate'), default='latency',
+        help='smallest agreement of a lossy codec or an engine with the unquantised model, as a profile measured it '
+             'with --image; 1 allows only what is exact, 0 every codec and engine (default: 1)')
+    policy.add_argument('--objective', choices=OBJECTIVES, default='latency',
                         help='quantity to optimise (default: latency)')
+    policy.add_argument('--deadline', type=positive, default=0.1, metavar='SECONDS',
+                        help='longest latency of a frame in time, for the objective deadline (default: 0.1)')
     policy.add_argument(
         '--shallowest-split',
         type=int,
@@ -120,6 +123,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
         raise DynsplitError(f'--bandwidth {arguments.bandwidth:g} was given, but it is at least 0, which sets no bound')
     values: dict[str, Any] = {
         'objective': arguments.objective,
+        'deadline_s': arguments.deadline,
         'min_agreement': arguments.min_agreement,
         'shallowest_split': arguments.shallowest_split,
         'bandwidth_bps': 1e6 * arguments.bandwidth,

@@ -38,11 +38,6 @@ def test_another_torch_release_is_named_with_the_edge_and_both_versions() -> Non
     assert all(word in sentence for word in ("'lab'", '2.11.0', '2.14.1', 'last bits')) and '\n' not in sentence
 
 
-def test_another_engine_is_named() -> None:
-    sentence = inexactness(ROBOT, Side('lab', torch_version='2.11.0', engine='openvino'))
-    assert 'engine eager on the robot and openvino on the edge' in sentence and 'torch' not in sentence
-
-
 def test_what_a_peer_says_of_itself_cannot_steer_a_terminal() -> None:
     assert inexactness(ROBOT, Side('\x1b[2J\n', torch_version='\x1b]0;owned\x07')).isprintable()
 

@@ -27,10 +27,9 @@ CODEC = 'quant2-zstd'
 def promise(split: SplitModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a profile that promises more of the codec than it keeps."""
     profile = measure(split, codecs=['raw', CODEC], repeats=1, warm_up=1)
-    engine = {key: profile.measured[key] for key in ('engine', 'precision')}
     cuts = {index: {CODEC: Agreement(500, 500)} for index in range(1, profile.local_index)}
     path = tmp_path_factory.mktemp('promise') / 'profile.yaml'
-    replace(profile, agreements=(AgreementRecord('classification', 'a promise', engine, engine, cuts),)).save(path)
+    replace(profile, agreements=(AgreementRecord('classification', 'a promise', {}, {}, cuts),)).save(path)
     assert Profile.load(path).agreements
     return path
 

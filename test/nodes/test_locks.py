@@ -80,7 +80,7 @@ class Traps:
             'allowed_models': [['os:system', 'trap:make']],
             'labels': [[files[0]], ['cat']],
             'leaves': [['Conv2d'], [files[0]]],
-            'compile': [True],
+            'engine': ['inductor'],
             'remote_control': [False],
         }.get(parameter, [*files, '0', '/dev/zero'])
 

@@ -303,7 +303,9 @@ def test_nodes_end_at_once_and_cleanly(system, number) -> None:
     ('monitor_node', {'objective': 'beauty'}, "parameter 'objective' is 'beauty', but must be one of 'latency'"),
     ('camera_node', {'profile': '/no/such/profile.yaml'}, '/no/such/profile.yaml'),
     ('edge_node', {'model_arguments': '[1]'}, "parameter 'model_arguments'"),
-    ('edge_node', {'autocast': 'int3'}, "parameter 'autocast' is 'int3'"),
+    ('edge_node', {'precision': 'int3'}, "parameter 'precision' is 'int3'"),
+    ('edge_node', {'engine': 'onnxruntime', 'precision': 'float16', 'engine_fallback': False},
+     "precision 'float16' was given, but engine 'onnxruntime' offers float32"),
     ('image_source', {'path': '/no/such/folder'}, '/no/such/folder'),
     ('edge_node', {'device': 'cuda:99'}, 'cuda:99'),
 ])

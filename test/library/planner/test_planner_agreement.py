@@ -14,7 +14,7 @@ from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.profile.profile import AgreementRecord, CodecProfile, CutProfile, merge, Profile
 
 LOSSY = {'quant4': (Agreement(470, 500), 20_000), 'quant8': (Agreement(500, 500), 40_000)}
-ENGINE = {'engine': 'torch', 'precision': 'float32'}
+ENGINE = {'engine': 'eager'}
 
 
 def codec(size, lossless=True):

@@ -861,3 +861,21 @@ def test_an_audit_that_fails_is_skipped_and_the_next_one_runs() -> None:
         camera.acknowledge(frame)
         assert not camera.tell(camera.policy.on_audit_failed, one(camera.answer(frame), Audit).frame)
     assert camera.policy.audits.counters.skipped == 2
+
+
+def test_a_frame_names_the_engines_of_its_decision_and_the_one_that_answered() -> None:
+    camera = Camera(replace(OFFLOAD, head_engine='openvino', tail_engine='inductor', local_engine='onnxruntime'))
+    frame = camera.send()
+    assert (frame.head_engine, frame.tail_engine) == ('openvino', 'inductor')
+    camera.acknowledge(frame)
+    camera.tell(camera.policy.on_answer, SESSION, frame.sequence, Status.OK, '', 'answer', 10,
+                EdgeTimes(tail_engine='eager'))
+    assert frame.tail_engine == 'eager'
+
+
+def test_local_inference_runs_on_the_local_engine_of_the_decision_and_without_one_on_eager() -> None:
+    camera = Camera()
+    assert one(camera.image(), Prepare).frame.head_engine == 'eager'
+    camera = Camera(replace(SILENT, degraded=False, local_engine='onnxruntime'))
+    frame = one(camera.image(), Prepare).frame
+    assert (frame.head_engine, frame.tail_engine) == ('onnxruntime', '')

@@ -75,8 +75,8 @@ class Conductor:
         monkeypatch.setattr(runtime, 'encode', self.encode)
         split = SimpleNamespace(
             local_index=PROFILE.local_index, cuts=PROFILE.cuts,
-            head=lambda index: lambda image, stop: self.part('head', stop),
-            tail=lambda index: lambda activation, stop: self.part('tail', stop))
+            has_head=lambda index, engine: True, head=lambda index, engine: lambda image, stop: self.part('head', stop),
+            tail=lambda index, engine='eager': lambda activation, stop: self.part('tail', stop))
         policy = CameraPolicy(PROFILE.local_index)
         self.events = record(policy)
         self.robot = runtime.Robot(split, self, clock=lambda: self.now_s, policy=policy)  # type: ignore[arg-type]

@@ -35,9 +35,9 @@ ACTIVE_S, MAX_ROBOTS = 5.0, 1024
 class Edge:
     """A policy and the instant; each event notes its actions, and says which they are."""
 
-    def __init__(self, tail_s: dict[int, float] | None = None, can_share: bool = True, **options) -> None:
+    def __init__(self, tail_s: dict[int, float] | None = None, can_share: bool = True, engines=None, **options) -> None:
         profiled = [tail_s] * (LOCAL + 1) if tail_s is not None else ()
-        model = ServedModel('model', [1000] * LOCAL, ('raw', 'blosc2'), profiled, can_share)
+        model = ServedModel('model', [1000] * LOCAL, ('raw', 'blosc2'), profiled, can_share, engines or {})
         self.policy = EdgePolicy(model, EdgeSettings(**options), session=5)
         self.now_s = 0.0
         self.actions: list[Action] = []
@@ -574,3 +574,47 @@ def test_each_frame_is_acknowledged_and_answered_once_whatever_happens(history) 
     for action in edge.of(ReportLoad):
         assert 0 <= action.report.utilisation <= 1 and action.report.slowdown > 0
         assert all(math.isfinite(value) and value >= 0 for value in action.queueing_s.values())
+
+
+# ---- engines -------------------------------------------------------------------------------------------------------
+
+FAST_TAILS = {'openvino': {1: {1: 0.004, 2: 0.006, 4: 0.008}}}
+
+
+def test_the_tail_runs_on_the_engine_that_the_robot_names_if_it_is_ready_and_else_on_eager() -> None:
+    edge = Edge(TAIL_S, engines=FAST_TAILS)
+    for number, (asked, split, runs_on) in enumerate([
+            ('openvino', 1, 'openvino'), ('openvino', 2, 'eager'), ('tensorrt', 1, 'eager'), ('', 1, 'eager'),
+            ('eager', 1, 'eager')]):
+        frame = edge.send(f'robot{number}', split_index=split, tail_engine=asked)
+        assert frame.tail_engine == runs_on
+        edge.end()
+        assert frame.status is Status.OK and frame.times.tail_engine == runs_on, 'the answer says what ran'
+    assert edge.policy.counts()['engine not ready'] == 3
+
+
+def test_frames_for_different_engines_do_not_share_a_run() -> None:
+    edge = Edge(TAIL_S, engines=FAST_TAILS, max_batch=4)
+    edge.send('first', split_index=1)
+    for robot, engine in (('a', 'openvino'), ('b', 'eager'), ('c', 'openvino')):
+        edge.send(robot, split_index=1, tail_engine=engine)
+    edge.end()
+    runs = [[frame.robot for frame in action.frames] for action in edge.actions if isinstance(action, RunTail)]
+    assert runs[:2] == [['first'], ['a', 'c']]
+
+
+def test_the_slowdown_is_that_of_the_engine_that_ran() -> None:
+    edge = Edge(TAIL_S, engines=FAST_TAILS, load_period_s=PERIOD_S)
+    edge.send('a', split_index=1, tail_engine='openvino')
+    edge.end(0.008)
+    edge.now_s = PERIOD_S
+    (report,) = [action for action in edge.happen(edge.policy.on_time) if isinstance(action, ReportLoad)]
+    assert report.report.slowdown == pytest.approx(2.0)
+
+
+def test_a_tail_is_prepared_on_the_engine_that_the_decision_names() -> None:
+    edge = Edge(TAIL_S, engines=FAST_TAILS)
+    for split, prepared in ((1, 'openvino'), (2, 'eager')):
+        actions = edge.happen(edge.policy.on_decision, 'a', 'model', split, 'raw', 'openvino')
+        assert actions == [PrepareTail(split, 1, prepared)]
+        edge.happen(edge.policy.on_prepared, True)

@@ -82,7 +82,7 @@ class Conductor:
         model = simulated.model
         split = SimpleNamespace(
             local_index=model.local_index, cuts=[SimpleNamespace(tensors=())] * model.local_index, output_specs=(),
-            tail=lambda index: lambda tensors: self.part('tail') or {},
+            tail=lambda index, engine: lambda tensors: self.part('tail') or {},
             prepare_tail=lambda *_: not self.part('prepare'))
         policy = EdgePolicy(model, simulated.settings, simulated.session, simulated.name)
         self.events = record(policy)

@@ -19,7 +19,7 @@ from dynsplit_ros.profile.measure import measure
 from dynsplit_ros.profile.profile import AgreementRecord, merge, Profile
 from dynsplit_ros.tools import profile as profile_tool
 
-ENGINE = {'engine': 'torch', 'precision': 'float32'}
+ENGINE = {'engine': 'eager'}
 
 
 @pytest.fixture(scope='module')
@@ -38,20 +38,20 @@ def profile(split):
 
 
 def test_every_lossy_codec_is_measured_at_every_cut_that_sends(split):
-    record = measure_agreement(split, images(3), 'three images')
+    (record,) = measure_agreement(split, images(3), 'three images')
     assert set(record.cuts) == set(range(split.local_index)) and record.images == 3 and record.task == 'classification'
     assert 'jpeg90' in record.cuts[0] and 'quant4-zstd' in record.cuts[1]
     for codecs in record.cuts.values():
         assert codecs and not any(CODECS[name].lossless for name in codecs)
         assert all(0 <= found.agreeing <= found.images == 3 for found in codecs.values())
-    assert {'torch', 'processor', 'engine', 'precision'} <= record.head.keys() and record.head == record.tail
+    assert {'torch', 'processor', 'engine', 'version'} <= record.head.keys() and record.head == record.tail
 
 
 @pytest.mark.parametrize('name, task', [
     ('lraspp_mobilenet_v3_large', 'segmentation'), ('fasterrcnn_mobilenet_v3_large_320_fpn', 'detection')])
 def test_other_tasks_are_measured_too(name, task):
     other = SplitModel(load_model(name, weights='none', input_size=(64, 64)))
-    record = measure_agreement(other, images(1), 'an image', ['float16'])
+    (record,) = measure_agreement(other, images(1), 'an image', ['float16'])
     assert record.task == task and 0 <= record.cuts[1]['float16'].share <= 1
 
 
@@ -63,7 +63,7 @@ def test_a_codec_that_disagrees_is_given_up_early_and_counted_with_fewer_images(
         return 0.0
 
     monkeypatch.setattr('dynsplit_ros.profile.agreement.agreement_of_image', score)
-    record = measure_agreement(split, images(40), 'forty images', ['quant2-zstd'])
+    (record,) = measure_agreement(split, images(40), 'forty images', ['quant2-zstd'])
     assert all(found['quant2-zstd'].images == 20 for index, found in record.cuts.items() if index)
 
 
@@ -74,7 +74,7 @@ def test_without_images_nothing_agrees(split, profile):
 
 
 def test_the_record_survives_the_file_and_reaches_the_planner(profile, split, tmp_path):
-    record = measure_agreement(split, images(2), 'two images')
+    (record,) = measure_agreement(split, images(2), 'two images')
     replace(profile, agreements=(record,)).save(tmp_path / 'p.yaml')
     again = Profile.load(tmp_path / 'p.yaml')
     assert again.agreements == (record,)

@@ -88,8 +88,8 @@ def test_who_starts_at_once_measures_one_after_the_other(split, folder, monkeypa
 
 
 #: One case for each condition that decides the times: what differs from the first measurement.
-CONDITIONS = ('host', 'machine', 'processor', 'cores', 'quota', 'instructions', 'threads', 'device', 'precision',
-              'channels_last', 'engine', 'python', 'torch', 'torchvision', 'numpy', 'blosc2', 'codecs', 'format')
+CONDITIONS = ('host', 'machine', 'processor', 'cores', 'quota', 'instructions', 'threads', 'device',
+              'channels_last', 'engines', 'python', 'torch', 'torchvision', 'numpy', 'blosc2', 'codecs', 'format')
 
 
 def test_the_cases_below_are_all_conditions(split) -> None:
@@ -130,10 +130,12 @@ def test_conditions_follow_the_machine_the_versions_and_the_settings(split, monk
         return {key for key, value in conditions(split).items() if value != first[key]}
 
     model = split.model
-    for options, keys in (({'autocast': 'bfloat16'}, {'precision'}), ({'channels_last': True}, {'channels_last'}),
-                          ({'compile': True}, {'engine'})):
-        other = conditions(SplitModel(load_model('squeezenet1_1', input_size=model.input_size), **options))
-        assert {key for key in first if other[key] != first[key]} == keys
+    other = conditions(SplitModel(load_model('squeezenet1_1', input_size=model.input_size), channels_last=True))
+    assert {key for key in first if other[key] != first[key]} == {'channels_last'}
+    with_engine = SplitModel(load_model('squeezenet1_1', input_size=model.input_size), cut=False)
+    with_engine.add_engine('eager', 'bfloat16')
+    other = conditions(with_engine)
+    assert {key for key in other if other[key] != first.get(key)} == {'engines', 'version of eager-bfloat16'}
     with monkeypatch.context() as patched:
         patched.setattr(platform, 'node', lambda: 'robot7')
         patched.setattr(torch, '__version__', '1.0')

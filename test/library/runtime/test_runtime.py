@@ -71,7 +71,7 @@ class World:
         if self.fate(frame.sequence) == 'lose payload':
             return
         activation = EdgeFrame('robot', (frame.session, frame.sequence), self.split.fingerprint, frame.split_index,
-                               frame.codec, 10.0, payload)
+                               frame.codec, 10.0, payload, tail_engine=frame.tail_engine)
         if self.fate(frame.sequence) == 'wrong model':
             activation.fingerprint = 'another'
         self.edge.submit(activation)
@@ -300,7 +300,7 @@ def test_an_answer_may_still_be_faster_than_finishing_here(split) -> None:
     tail = split.tail
     finishing, answered, given_up = threading.Event(), threading.Event(), threading.Event()
 
-    def slow_tail(index):
+    def slow_tail(index, engine='eager'):
         def run(tensors, stop):
             finishing.set()
             assert answered.wait(DEADLINE_S)
@@ -328,7 +328,7 @@ def test_an_answer_may_still_be_faster_than_finishing_here(split) -> None:
 def test_an_answer_just_before_finishing_here_is_no_fault(split) -> None:
     finishing, answered = threading.Event(), threading.Event()
 
-    def late_tail(index):
+    def late_tail(index, engine='eager'):
         def run(tensors, stop):
             finishing.set()
             assert answered.wait(DEADLINE_S)
@@ -352,7 +352,7 @@ def test_a_slow_head_is_interrupted_for_a_decision_that_promises_more(split, pro
     now, runs = [1000.0], []
     running, decided = threading.Event(), threading.Event()
 
-    def slow_head(index):
+    def slow_head(index, engine='eager'):
         def run(image, stop):
             runs.append(index)
             if len(runs) == 1:
@@ -435,7 +435,7 @@ def test_nothing_is_kept_of_a_frame_whose_head_ended_before_it_was_interrupted(s
     now, runs = [1000.0], []
     running, decided = threading.Event(), threading.Event()
 
-    def deaf_head(index):
+    def deaf_head(index, engine):
         def run(image, stop):
             runs.append(index)
             if len(runs) == 1:
@@ -463,7 +463,7 @@ def test_nothing_is_kept_of_a_frame_whose_head_ended_before_it_was_interrupted(s
 def test_a_head_says_for_how_long_another_frame_was_finished_beside_it(split) -> None:
     running, finished = threading.Event(), threading.Event()
 
-    def slow_head(index):
+    def slow_head(index, engine='eager'):
         def run(image, stop):
             if world.sent:
                 running.set()
@@ -471,7 +471,7 @@ def test_a_head_says_for_how_long_another_frame_was_finished_beside_it(split) ->
             return split.head(index)(image, stop)
         return run
 
-    def tail(index):
+    def tail(index, engine='eager'):
         def run(tensors, stop):
             outputs = split.tail(index)(tensors, stop)
             finished.set()
@@ -584,7 +584,7 @@ def test_an_audit_compares_the_answer_with_what_the_robot_computes_without_loss(
 def test_an_audit_ends_when_the_next_image_comes_and_its_frame_does_not_wait(split) -> None:
     running, ended = threading.Event(), threading.Event()
 
-    def tail(index):
+    def tail(index, engine='eager'):
         def run(activation, stop):
             running.set()
             wait_until(stop, 'the audit was not told to end')
@@ -607,7 +607,7 @@ def test_an_audit_ends_when_the_next_image_comes_and_its_frame_does_not_wait(spl
 
 
 def test_an_audit_that_cannot_be_computed_is_skipped_and_said(split) -> None:
-    def tail(index):
+    def tail(index, engine='eager'):
         raise RuntimeError('out of memory')
 
     world = World(split, robot_split=SlowSplit(split, tail=tail), audit_share=1.0)
@@ -685,7 +685,7 @@ def test_load_reports_go_out_periodically_also_while_a_tail_runs(split, monkeypa
     answers, tail = Answers(), split.tail
     began, may_end = threading.Event(), threading.Event()
 
-    def still_run(index):
+    def still_run(index, engine='eager'):
         began.set()
         assert may_end.wait(DEADLINE_S)
         return tail(index)
@@ -904,3 +904,64 @@ def test_robots_without_end_leave_a_bounded_trace(split) -> None:
     assert counts['refused'] == 2 * MAX_ROBOTS
     assert len(counts) < MAX_ROBOTS + 10 and len(robots) <= MAX_ROBOTS
     assert f'robot{2 * MAX_ROBOTS - 1}' in robots
+
+
+# ---- engines -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def split_with_engine() -> SplitModel:
+    torch.set_num_threads(1)
+    split = SplitModel(load_model('squeezenet1_1', weights='none', input_size=(32, 32)))
+    split.add_engine('eager', 'bfloat16')
+    return split
+
+
+def test_head_and_tail_run_on_the_engines_of_the_decision_and_the_frame_names_them(split_with_engine) -> None:
+    split, name = split_with_engine, 'eager-bfloat16'
+    calls = []
+
+    def noting(part):
+        def get(index, engine='eager'):
+            calls.append((part, index, engine))
+            return getattr(split, part)(index, engine)
+        return get
+
+    world = World(SlowSplit(split, head=noting('head'), tail=noting('tail')))
+    try:
+        world.robot.on_decision(SplitDecision(1, 'raw', 60.0, head_engine=name, tail_engine=name, local_engine=name))
+        world.robot.offer(1)
+        world.wait(lambda: world.delivered and world.reports)
+        assert calls == [('head', 1, name), ('tail', 1, name)]
+        world.robot.on_decision(SplitDecision(split.local_index, '', 60.0, head_engine=name, local_engine=name))
+        world.robot.offer(2)
+        world.wait(lambda: len(world.delivered) == 2)
+        assert calls[2:] == [('head', split.local_index, name)]
+        engines = [(frame.head_engine, frame.tail_engine) for frame in world.reports if frame.outcome != Outcome.SENT]
+        assert engines == [(name, name), (name, '')]
+    finally:
+        world.close()
+
+
+@pytest.mark.parametrize('engines', [{'head_engine': 'openvino'}, {'local_engine': 'openvino'}])
+def test_a_decision_for_an_engine_that_is_not_ready_on_the_robot_is_refused_in_one_sentence(
+        split_with_engine, engines) -> None:
+    world = World(split_with_engine)
+    try:
+        with pytest.raises(DynsplitError, match="'openvino', but the head of split .* is not ready on it; ready "
+                                                'engines are eager, eager-bfloat16'):
+            world.robot.on_decision(SplitDecision(1, 'raw', 60.0, **engines))
+    finally:
+        world.close()
+
+
+def test_the_edge_runs_eager_where_the_engine_is_not_ready_and_says_so(split) -> None:
+    answers = Answers()
+    edge = Edge(split, answers)
+    edge.submit(activation(split, 'a', 1, tail_engine='openvino'))
+    answers.wait(1)
+    edge.close()
+    (_, status, _, outputs, times), = answers.all
+    assert status is Status.OK and times.tail_engine == 'eager' and edge.counts()['engine not ready'] == 1
+    whole = split.whole(picture(1))
+    assert all(torch.equal(outputs[name], whole[name]) for name in whole)

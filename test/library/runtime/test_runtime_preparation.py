@@ -49,7 +49,7 @@ class Gate:
         self.at_a_time = self.most_at_a_time = 0
         self.split = SlowSplit(split, prepare_tail=self.prepare_tail)
 
-    def prepare_tail(self, index: int, images: int, stop) -> bool:
+    def prepare_tail(self, index: int, images: int, stop, engine: str) -> bool:
         self.begun.append(index)
         self.at_a_time += 1
         self.most_at_a_time = max(self.most_at_a_time, self.at_a_time)
@@ -77,8 +77,8 @@ def test_the_tail_has_run_before_the_first_activation_arrives(split, built) -> N
 
 
 def test_a_tail_is_prepared_for_as_many_images_as_the_robot_sends(split) -> None:
-    seen = []
-    answers, noting = Answers(), SlowSplit(split, prepare_tail=lambda index, images, stop: not seen.append(images))
+    seen, answers = [], Answers()
+    noting = SlowSplit(split, prepare_tail=lambda index, images, stop, engine: not seen.append(images))
     edge = Edge(noting, answers, settings=EdgeSettings(max_images=4))
     images = torch.zeros((3, 3, 32, 32), dtype=torch.uint8)
     edge.submit(activation(split, 'a', 1, payload=encode('raw', split.head(0)(images))))
@@ -92,7 +92,7 @@ def test_a_tail_is_prepared_for_as_many_images_as_the_robot_sends(split) -> None
 
 def test_before_a_robots_first_frame_the_tail_is_prepared_for_as_many_images_as_the_edge_takes(split) -> None:
     seen = []
-    noting = SlowSplit(split, prepare_tail=lambda index, images, stop: not seen.append(images))
+    noting = SlowSplit(split, prepare_tail=lambda index, images, stop, engine: not seen.append(images))
     edge = Edge(noting, Answers(), settings=EdgeSettings(max_images=4))
     edge.on_split('a', split.fingerprint, 1, 'raw')
     wait_until(lambda: seen)
@@ -188,7 +188,7 @@ def test_a_part_that_is_being_built_holds_up_no_other(split, monkeypatch) -> Non
 
 
 def test_a_tail_that_cannot_be_prepared_is_told_of_and_the_next_one_is(split) -> None:
-    def prepare_tail(index, images, stop):
+    def prepare_tail(index, images, stop, engine):
         if index == 1:
             raise RuntimeError('no memory')
         return True
