@@ -258,3 +258,18 @@ def test_a_faster_link_after_a_silence_is_found_within_a_second(seed) -> None:
             now_s += 0.003 + (probe.payload_bytes + 32) * 8 / rate_bps + float(rng.exponential(0.001))
             link.on_answer(('probe', probe.id), now_s, 0.0, 0, dispersion_s)
         assert now_s < back_s + 1.0
+
+
+def test_an_edge_that_answers_but_reports_no_more_is_lost_until_its_next_answer_only() -> None:
+    link, now_s, lost = LinkEstimator(RULES), 0.0, 0
+    for _ in range(5):
+        now_s += 0.1
+        link.on_report(now_s, 0.1)
+    for _ in range(200):
+        now_s += 0.02
+        probe = link.next_probe(now_s)
+        if probe is not None:
+            link.on_answer(('probe', probe.id), now_s + 0.002, 0.0, 0)
+        link.tick(now_s + 0.01)
+        lost += not link.alive
+    assert 0 < lost * 0.02 <= RULES.heartbeat_period_s
