@@ -160,7 +160,7 @@ class RateFilter:
     def observe_longer(self, elapsed_s: float, size_bytes: float, jitter_s: float) -> None:
         """Take a transfer of ``size_bytes`` that has taken ``elapsed_s`` and has not ended."""
         size = size_bytes * math.exp(-self._offset) / jitter_s
-        transfer = min(elapsed_s / jitter_s, _LONGEST)
+        transfer = elapsed_s / jitter_s
         deviation = np.sqrt(_VARIANCE_PER_BYTE * (size * transfer) + 1)
         # The logistic approximation of the normal distribution (Bowling et al. 2009), good to 0.01.
         steps = (_S_PER_BYTE * size - transfer) / deviation
