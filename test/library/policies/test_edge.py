@@ -446,6 +446,14 @@ def test_a_tail_that_still_runs_counts_as_busy_and_does_not_change_the_slowdown(
     assert edge.policy.counts()['answered'] == 2
 
 
+def test_a_tail_that_runs_over_the_end_of_a_period_counts_once_in_each() -> None:
+    edge = Edge({1: 0.1}, load_period_s=PERIOD_S)
+    edge.send('a', after_s=0.5)
+    assert report(edge).report.utilisation == pytest.approx(0.5)
+    edge.end(tail_s=0.25)
+    assert report(edge).report.utilisation == pytest.approx(0.25)
+
+
 def test_without_a_profile_the_fastest_run_of_each_tail_counts_as_unloaded() -> None:
     edge = Edge(load_period_s=PERIOD_S)
     for index, tail_s in ((0, 0.1), (0, 0.2), (1, 0.05)):

@@ -204,3 +204,11 @@ def test_an_estimate_that_moves_by_more_than_a_hundredth_of_the_latency_is_plann
         wire.report(queueing_s=queueing_s)
         chosen.append(wire.monitor.decision.split_index)
     assert chosen == [0, LOCAL]
+
+
+def test_a_load_report_is_fresh_for_the_report_timeout() -> None:
+    wire = steady(MonitorSettings(report_timeout_s=0.5))
+    wire.report(queueing_s=0.1)
+    assert wire.monitor.load.fresh and wire.monitor.load.queueing_s == 0.1
+    wire.idle(0.6)
+    assert not wire.monitor.load.fresh and wire.monitor.load.queueing_s == 0.0
