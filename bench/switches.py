@@ -184,7 +184,7 @@ MECHANISMS = (
     _off(_PACING, 'the head starts just in time', 'return send_s - self._ready_s.get(choice, math.inf)',
          'return -math.inf'),
     _off(_PACING, 'the edge is free when the payload arrives',
-         'send_s = max(send_s, done_s - edge.transfer_s.get(choice, math.inf))', 'pass'),
+         'send_s = max(send_s, done_s[0] - edge.transfer_s.get(choice, math.inf))', 'pass'),
     _off(_PACING, 'a mean of service times', '_NEWEST_SERVICE = 0.3', '_NEWEST_SERVICE = 1.0'),
     _off(_STALENESS, 'waiting for newer images', 'if age_s > _NEW * period_s and 0 < wait_s <= self._saved_s:',
          'if False:'),

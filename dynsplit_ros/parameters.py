@@ -127,6 +127,13 @@ REMOTE_CONTROL = Parameter('remote_control', True, 'Let other nodes read and set
 AUTOSTART = Parameter('autostart', True, 'The node configures and activates itself when it starts. If false, use '
                       'ros2 lifecycle set.')
 
+METRICS = (
+    Parameter('metrics_port', 0, 'TCP port on which the node offers metrics for Prometheus; 0 offers none.',
+              minimum=0, maximum=65535, locked=True),
+    Parameter('metrics_address', '127.0.0.1', 'Address of the interface on which the node offers metrics, without '
+              'encryption or password; 0.0.0.0 for all interfaces.', locked=True),
+)
+
 MODEL = (
     REMOTE_CONTROL,
     AUTOSTART,
@@ -274,13 +281,22 @@ EDGE = MODEL + (
     Parameter('max_robots', 64, 'Largest number of robots that the edge serves; it ignores further robots.',
               minimum=1, maximum=1024),
     Parameter('load_period_s', 0.2, 'Period of the load reports to the robots.', 's', 0.02, 10.0),
+    Parameter('engine_pool', 'none', "What runs the tails: 'none' (this process) or 'ray' (replicas on a Ray cluster, "
+              'docs/fleet.md).', choices=('none', 'ray'), locked=True),
+    Parameter('ray_address', '', "Address of the Ray cluster, HOST:PORT or 'auto' for the one on this machine; empty "
+              'starts a local one. Whoever reaches the cluster can run code on it.', locked=True),
+    Parameter('replicas', [1, 1], 'Smallest and largest number of replicas with engine_pool: ray; the number follows '
+              'the load.', minimum=1, maximum=1024),
+    Parameter('replica_resources', '{"CPU": 1}', 'What each replica reserves, as a JSON object: CPU, GPU, and '
+              'resources of your own that machines were started with.', locked=True),
+    *METRICS,
     Parameter('emulate_slowdown', 1.0, 'For demonstrations: the node sleeps after each tail, so that it takes this '
               'many times as long; 1 emulates nothing.', minimum=1.0, maximum=1000.0),
 )
 
 #: MonitorSettings declares the monitor's parameters; all can change while it runs. Not ``batch``: the camera's profile
 #: has the number of images in a frame.
-MONITOR = (REMOTE_CONTROL, AUTOSTART, *(
+MONITOR = (REMOTE_CONTROL, AUTOSTART, *METRICS, *(
     Parameter(setting.name,
               list(default) if isinstance(default := setting.default, tuple) else default,  # type: ignore[arg-type]
               setting.metadata['description'], setting.metadata['unit'], setting.metadata['minimum'],

@@ -39,7 +39,8 @@ INSTALL = BUILD / 'install'
 PYTHON = VENV / 'bin' / 'python'
 REQUIREMENTS = ROOT / 'requirements.txt'
 #: Libraries that are optional for a user; with them, the tests of what needs them are not skipped.
-REQUIREMENTS_OPTIONAL = (ROOT / 'requirements-models.txt', ROOT / 'requirements-engines.txt')
+REQUIREMENTS_OPTIONAL = (ROOT / 'requirements-models.txt', ROOT / 'requirements-engines.txt',
+                         ROOT / 'requirements-fleet.txt')
 REQUIREMENTS_ROS = (ROOT / f'requirements-ros-{DISTRIBUTION}.txt', ROOT / 'requirements-ros.txt')
 
 sys.path.insert(0, str(ROOT))

@@ -22,7 +22,8 @@ class LoadReport:
 
     ``edge`` is the edge's name. ``edge_session`` identifies its run (a restart changes it), and ``sequence`` counts its
     reports.
-    ``utilisation`` is the busy share of its time (0 to 1), ``queue_length`` the number of waiting frames,
+    ``servers`` is the number of tails that it can run at the same time (0: none at present), ``utilisation`` the busy
+    share of them (0 to 1), ``queue_length`` the number of waiting frames,
     ``queueing_s`` the queueing delay of a frame that arrives now, ``slowdown`` the measured over the profiled time of
     its tails, ``robots`` the number of robots that sent something lately, ``frame_rate_hz`` the rate of its answers,
     and ``refused_total`` the frames that it refused since its start.
@@ -39,6 +40,7 @@ class LoadReport:
     frame_rate_hz: float = 0.0
     refused_total: int = 0
     edge: str = ''
+    servers: int = 1
 
 
 @dataclass
@@ -54,13 +56,15 @@ class LoadEstimate:
     utilisation: float = 0.0
     robots: int = 0
     fresh: bool = False
+    servers: int = 1
 
 
 class LoadEstimator:
     """
     Estimates the edge's load; reports and answers older than ``stale_after_s`` (1 s, may be set) are stale.
 
-    ``times`` corrects the edge's profile, and ``queueing_s`` is the latest estimate of the queueing delay.
+    ``times`` corrects the edge's profile, ``queueing_s`` is the latest estimate of the queueing delay, ``servers`` the
+    latest number of servers.
     """
 
     def __init__(self, stale_after_s: float = 1.0) -> None:
@@ -69,6 +73,7 @@ class LoadEstimator:
         self.queueing_s = 0.0
         self._utilisation = 0.0
         self._robots = 0
+        self.servers = 1
         self._session: int | None = None
         self._sequence = -1
         self._news_s = self._answered_s = -math.inf
@@ -82,6 +87,7 @@ class LoadEstimator:
             and 0 <= report.utilisation <= 1.001
             and 0 < report.slowdown < math.inf
             and report.queue_length >= 0
+            and report.servers >= 0
             and 0 < report.period_s <= _LONGEST_S
         )
         if not possible:
@@ -90,11 +96,12 @@ class LoadEstimator:
             self.times = ServiceTimes(_SPREAD)
         self._session, self._sequence = report.edge_session, report.sequence
         self._utilisation, self._robots = min(1.0, report.utilisation), report.robots
+        self.servers = report.servers
         # In a period with answers, the report repeats their times without the cuts. Taken as the machine's factor, they
         # would replace what the answers taught about each cut. A period with little work counts little: one pause of
         # the scheduler can make it look slow.
         if not 0 <= now_s - self._answered_s <= report.period_s:
-            busy_s = report.utilisation * report.period_s
+            busy_s = report.utilisation * report.period_s * report.servers
             self.times.observe(None, busy_s, busy_s / report.slowdown, now_s)
         self._queue(report.queueing_s, now_s)
         return True
@@ -115,8 +122,9 @@ class LoadEstimator:
         """Return the estimate at ``now_s`` (seconds of the robot's monotonic clock)."""
         self.times.forget(now_s)
         if now_s - self._news_s > self.stale_after_s:
-            return LoadEstimate(slowdown=self.times.factor)
-        return LoadEstimate(self.queueing_s, self.times.factor, self._utilisation, self._robots, True)
+            return LoadEstimate(slowdown=self.times.factor, servers=self.servers)
+        return LoadEstimate(
+            self.queueing_s, self.times.factor, self._utilisation, self._robots, True, self.servers)
 
     def _queue(self, queueing_s: float, now_s: float) -> None:
         self.queueing_s, self._news_s = queueing_s, max(self._news_s, now_s)

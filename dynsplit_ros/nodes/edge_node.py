@@ -16,24 +16,28 @@ from diagnostic_msgs.msg import DiagnosticStatus
 import torch
 
 from dynsplit_ros import msg
-from dynsplit_ros.codec import encode_answer
+from dynsplit_ros.engine_names import EAGER
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
 from dynsplit_ros.messages.timing import in_words, to_profile
+from dynsplit_ros.metrics import EdgeMetrics
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.base_node import run
 from dynsplit_ros.nodes.managed_node import ManagedNode
-from dynsplit_ros.nodes.split_model import load, unload
+from dynsplit_ros.nodes.split_model import batches_to_profile, load, load_for_replicas, split_options, unload
 from dynsplit_ros.parameters import EDGE
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.edge import EdgeSettings
 from dynsplit_ros.policies.records import EdgeFrame, Status
 from dynsplit_ros.policies.senders import Senders
+from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.protocol import Side
 from dynsplit_ros.runtime.edge import Edge
-from dynsplit_ros.tasks import condensed
+from dynsplit_ros.runtime.ray_pool import parse_resources, RayPool
+from dynsplit_ros.runtime.replica import ModelOnReplica
+from dynsplit_ros.runtime.tails import EncodedAnswer
 from dynsplit_ros.text import printable
 
 #: How often the graph is searched for robots that came or left, and after how long one that is not found has left: a
@@ -42,6 +46,7 @@ DISCOVERY_PERIOD_S = 0.1
 ABSENCE_S = 1.5
 #: Most characters of an engine's name in a message; real ones have some ten.
 MOST_ENGINE_CHARACTERS = 60
+NO_OUTPUTS = EncodedAnswer('raw', ())
 #: The topics of a robot that the edge subscribes to or publishes on.
 ROBOT_TOPICS = (topics.ACTIVATION, topics.PROBE, topics.EDGE_SPLIT, topics.ACKNOWLEDGEMENT, topics.TAIL_RESULT,
                 topics.EDGE_LOAD, topics.EDGE_PROFILE)
@@ -78,12 +83,13 @@ class RobotLink:
         self.senders.on_camera(message.session, arrived_s)
         self._node.edge.submit(EdgeFrame(
             robot=self.namespace,
-            source=(self, message.header, message.session, message.sequence, arrived_s, message.min_score),
+            source=(self, message.header, message.session, message.sequence, arrived_s),
             fingerprint=message.fingerprint,
             split_index=message.split_index,
             codec=message.codec,
             answer_timeout_s=message.answer_timeout_s,
             tail_engine=printable(message.tail_engine, MOST_ENGINE_CHARACTERS),
+            min_score=message.min_score,
             payload=from_tensors(message.tensors)))
 
     def _on_split(self, message: msg.SplitDecision) -> None:
@@ -116,7 +122,8 @@ class RobotLink:
 
     def announce(self) -> None:
         """Tell the robot once of this edge, as soon as it can hear answers: the first ones would be lost before."""
-        if not self._announced and self.tail_result.get_subscription_count() > 0:
+        known = self._node.has_profile
+        if known and not self._announced and self.tail_result.get_subscription_count() > 0:
             self._announced = True
             self.edge_profile.publish(self._node.profile_message())
 
@@ -137,6 +144,7 @@ class EdgeNode(ManagedNode):
     split: SplitModel
     edge: Edge | None = None
     downlink: topics.LargeMessages | None = None
+    _metrics: EdgeMetrics | None = None
 
     def __init__(self) -> None:
         super().__init__('edge_node', EDGE)
@@ -145,26 +153,56 @@ class EdgeNode(ManagedNode):
     def configure(self) -> None:
         """Load the model."""
         values = self.values
-        self.split, self._profile = load(self, values, values.batch, is_edge=True)
+        if values.engine_pool == 'ray':
+            if values.engine != EAGER:
+                raise DynsplitError(f"parameter 'engine' is {values.engine!r}, but with engine_pool 'ray' it must be "
+                                    f'{EAGER!r}: replicas run tails in PyTorch')
+            self._resources = parse_resources(values.replica_resources)
+            if len(values.replicas) != 2 or values.replicas[0] > values.replicas[1]:
+                raise DynsplitError(f"parameter 'replicas' is {values.replicas}, but must be the smallest and the "
+                                    'largest number of replicas, such as [1, 4]')
+            self.split, self._profile = load_for_replicas(self, values, values.batch)
+        else:
+            self.split, self._profile = load(self, values, values.batch, is_edge=True)
         self.downlink = topics.LargeMessages(self, 'downlink')
 
     def activate(self) -> None:
         """Serve robots."""
         self._load: LoadReport | None = None
+        self._fault = 'no replica is ready'
         self._counts_before: dict[str, int] = {}
         self._unserved: set[str] = set()
         values = self.values
         self.edge = Edge(
             self.split, self, name=self._name(), profile=self._profile, slowdown=values.emulate_slowdown,
+            servers=self._replicas() if values.engine_pool == 'ray' else None,
             settings=EdgeSettings(values.max_waiting, values.max_batch, values.max_batch_wait_s, values.batch,
                                   values.load_period_s))
+        if values.metrics_port:
+            self._metrics = EdgeMetrics(self._name(), values.metrics_port, values.metrics_address)
         self.every(DISCOVERY_PERIOD_S, self._discover)
         self._discover()
-        self.get_logger().info(f'serving {self.values.model} ({self.split.fingerprint[:12]}) on {self.values.device}')
+        where = self.values.device if values.engine_pool == 'none' else f'{values.replicas[0]} or more replicas'
+        self.get_logger().info(f'serving {self.values.model} ({self.split.fingerprint[:12]}) on {where}')
+
+    def _replicas(self) -> RayPool:
+        """Return the replicas that run the tails of this node's model."""
+        values = self.values
+        return RayPool(
+            ModelOnReplica(
+                self.split.model, split_options(values), self.split.fingerprint, values.batch, values.emulate_slowdown,
+                values.threads, sorted(batches_to_profile(values, self.split, values.batch))),
+            address=values.ray_address, minimum=values.replicas[0], maximum=values.replicas[1],
+            resources=self._resources, has_profile=self._profile is not None)
 
     def _name(self) -> str:
         """Return the name by which robots know this edge."""
         return printable(self.values.edge_name or f'{self.get_namespace()}/{socket.gethostname()}'.lstrip('/'))
+
+    @property
+    def has_profile(self) -> bool:
+        """Whether the times of the servers are known; replicas measure them after the start."""
+        return self._profile is not None
 
     def profile_message(self) -> msg.Profile:
         """Return what robots need to know of this edge."""
@@ -177,6 +215,9 @@ class EdgeNode(ManagedNode):
         """Leave the robots, which then go on alone."""
         if self.edge is not None:
             self.edge.close(within_s)
+        if self._metrics is not None:
+            self._metrics.close()
+        self._metrics = None
         while self._links:
             self._links.popitem()[1].close()
         self.edge = None
@@ -243,6 +284,8 @@ class EdgeNode(ManagedNode):
         def grows(name: str) -> bool:
             return counts.get(name, 0) > before.get(name, 0)
 
+        if self._load is not None and not self._load.servers:
+            return DiagnosticStatus.ERROR, f'no capacity: {self._fault}', values
         if grows('failed'):
             return DiagnosticStatus.ERROR, 'tails fail', values
         if grows('refused'):
@@ -274,25 +317,26 @@ class EdgeNode(ManagedNode):
 
     def acknowledge(self, frame: EdgeFrame) -> None:
         """Acknowledge an activation."""
-        link, _, session, sequence, arrived_s, _ = frame.source
+        link, _, session, sequence, arrived_s = frame.source
         link.acknowledge(msg.Acknowledgement.ACTIVATION, session, sequence, arrived_s)
 
     def answer(self, frame: EdgeFrame) -> None:
         """Send an answer to the robot that the frame came from."""
-        link, header, session, sequence, _, min_score = frame.source
+        link, header, session, sequence, _ = frame.source
         if frame.status is Status.REFUSED:
             self.log_throttled(
                 f'refused {frame.robot}', f'activation from {frame.robot} refused: {frame.reason}', error=True)
-        outputs = frame.outputs or {}
-        codec, encoded = encode_answer(condensed('detection', outputs, min_score) if min_score >= 0 else outputs)
+        answer = frame.outputs or NO_OUTPUTS
         link.tail_result.publish(to_message(
             msg.TailResult, frame.times, header=header, session=session, sequence=sequence,
             fingerprint=self.split.fingerprint, split_index=frame.split_index, status=int(frame.status),
-            reason=frame.reason, codec=codec, outputs=to_tensors(encoded)))
+            reason=frame.reason, codec=answer.codec, outputs=to_tensors(answer.tensors)))
 
     def report_load(self, report: LoadReport, queueing_s: Mapping[str, float]) -> None:
         """Send the load report to each robot."""
         self._load = report
+        if self._metrics is not None and self.edge is not None:
+            self._metrics.on_load(report, queueing_s, self.edge.splits(), self.edge.counts())
         for link in list(self._links.values()):
             try:
                 link.edge_load.publish(to_message(
@@ -302,9 +346,14 @@ class EdgeNode(ManagedNode):
                 if link.namespace in self._links:  # else the robot left meanwhile, and its publishers went
                     raise
 
+    def keep_profile(self, profile: Profile) -> None:
+        """Take the profile that a replica has measured; robots hear of it."""
+        self._profile = profile
+
     def fault(self, reason: str) -> None:
         """Log what the edge survived."""
-        self.log_throttled('fault', reason, error=True)
+        self._fault = reason
+        self.log_throttled(f'fault {reason[:40]}', reason, error=True)
 
 
 def main(args: list[str] | None = None) -> int:

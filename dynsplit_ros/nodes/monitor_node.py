@@ -23,6 +23,7 @@ from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.messages.decisions import to_decision, to_edge_decision
 from dynsplit_ros.messages.fields import from_message, to_message
 from dynsplit_ros.messages.timing import from_profile, from_timing, in_words
+from dynsplit_ros.metrics import RobotMetrics
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.base_node import run
 from dynsplit_ros.nodes.managed_node import ManagedNode
@@ -72,6 +73,7 @@ class MonitorNode(ManagedNode):
 
     _monitor: MonitorPolicy | None = None
     _alone = ''  # why there is no monitor though the profiles of robot and edge are there
+    _metrics: RobotMetrics | None = None
 
     def __init__(self) -> None:
         super().__init__('monitor_node', MONITOR)
@@ -91,6 +93,8 @@ class MonitorNode(ManagedNode):
         self._ignored = 0
         self._decisions = 0
         self._told = '', (0, '')  # edge and choice that the edges know of
+        if self.values.metrics_port:
+            self._metrics = RobotMetrics(self.get_namespace(), self.values.metrics_port, self.values.metrics_address)
 
         self._split = topics.SPLIT.publisher(self)
         self._link_state = topics.LINK_STATE.publisher(self)
@@ -111,6 +115,9 @@ class MonitorNode(ManagedNode):
         self._monitor = self._robot = None
         self._edges.clear()
         self._to_edges.clear()
+        if self._metrics is not None:
+            self._metrics.close()
+        self._metrics = None
 
     # ---- profiles ------------------------------------------------------------------------------------------------
 
@@ -252,6 +259,8 @@ class MonitorNode(ManagedNode):
             self._camera_session = timing.session
             self._frame_offset, self._last_frame = self._frame_offset + self._last_frame, 0
         self._last_frame = max(self._last_frame, timing.sequence)
+        if self._metrics is not None:
+            self._metrics.on_frame(timing)
         if self._monitor is None:
             return
         number = self._frame_offset + timing.sequence
@@ -272,6 +281,8 @@ class MonitorNode(ManagedNode):
             self.get_logger().warning(reason)
         found = self._monitor.audits.agreement(choice)
         if found.images:
+            if self._metrics is not None:
+                self._metrics.on_agreement(*choice, found.share)
             self._agreement.publish(to_message(
                 msg.Agreement, header=self._header(), fingerprint=message.fingerprint, split_index=choice[0],
                 codec=choice[1], audits=found.images, agreement=found.share, low=found.low, high=found.high,
@@ -358,12 +369,16 @@ class MonitorNode(ManagedNode):
         before, self._told = self._told, (decision.edge, decision.choice)
         for edge in {before[0], decision.edge} & set(self._to_edges) if before != self._told else ():
             self._to_edges[edge].split.publish(to_edge_decision(decision, self._header(), fingerprint))
+        if self._metrics is not None:
+            self._metrics.on_decision(decision)
 
     def _publish_link_state(self) -> None:
         if self._monitor is None:
             return
         link, load = self._monitor.link, self._monitor.load
         spread = math.exp(min(link.relative_uncertainty, 20.0))
+        if self._metrics is not None:
+            self._metrics.on_link(link.alive, link.throughput_bps, link.rtt_s)
         self._link_state.publish(to_message(
             msg.LinkState, header=self._header(), edge=self._monitor.used.name, alive=link.alive,
             throughput_bps=link.throughput_bps, throughput_low_bps=link.throughput_bps / spread,

@@ -38,10 +38,35 @@ def load(node: BaseNode, values: SimpleNamespace, images: int, *, is_edge: bool)
     A robot converts its heads and the whole model to its engine, an edge its tails.
     """
     with in_one_sentence(f'model {values.model!r} cannot be used', MEND):
-        return _load(node, values, images, is_edge)
+        split = _load(node, values, images, split_options(values))
+        _add_engine(node, split, values, is_edge)
+        profile = _given_profile(node, values, split, images) or kept_profile(
+            split, progress=lambda text: node.get_logger().info(text),
+            batches=batches_to_profile(values, split, images))
+        _warm_up(split, images)
+        return split, profile
 
 
-def _load(node: BaseNode, values: SimpleNamespace, images: int, is_edge: bool) -> tuple[SplitModel, Profile]:
+def load_for_replicas(node: BaseNode, values: SimpleNamespace, images: int) -> tuple[SplitModel, Profile | None]:
+    """Load and cut on the CPU a model whose tails other processes run; its profile only if a parameter names one."""
+    with in_one_sentence(f'model {values.model!r} cannot be used', MEND):
+        split = _load(node, values, images, {**split_options(values), 'device': 'cpu'})
+        return split, _given_profile(node, values, split, images)
+
+
+def split_options(values: SimpleNamespace) -> dict[str, Any]:
+    """Return the options of SplitModel that the parameters name."""
+    return {'device': values.device, 'cut': values.cut, 'leaves': [leaf for leaf in values.leaves if leaf],
+            'channels_last': values.channels_last}
+
+
+def batches_to_profile(values: SimpleNamespace, split: SplitModel, images: int) -> set[int]:
+    """Return the numbers of images to profile: an edge that may join frames must know what that gains."""
+    most = max(images, min(getattr(values, 'max_batch', 1), split.model.max_batch or BATCHES[-1]))
+    return {images, most, *(size for size in BATCHES if size < most)}
+
+
+def _load(node: BaseNode, values: SimpleNamespace, images: int, options: dict[str, Any]) -> SplitModel:
     started_s = time.monotonic()
     _forward_log(node)
     keep_freed()
@@ -57,8 +82,7 @@ def _load(node: BaseNode, values: SimpleNamespace, images: int, is_edge: bool) -
         resize=values.resize or None, crop_fraction=values.crop_fraction, interpolation=values.interpolation or None,
         channels=values.channels or None, scores=values.scores or None,
         download=values.model == next(iter(node.models)))  # the model of the start: no peer has chosen it
-    split = SplitModel(model, device=values.device, cut=values.cut, leaves=[leaf for leaf in values.leaves if leaf],
-                       channels_last=values.channels_last)
+    split = SplitModel(model, **options)
     node.get_logger().info(f'{values.model}: {split.local_index - 1} natural bottlenecks, fingerprint '
                            f'{split.fingerprint[:12]}, loaded in {time.monotonic() - started_s:.1f} s')
     most = split.model.max_batch
@@ -67,7 +91,12 @@ def _load(node: BaseNode, values: SimpleNamespace, images: int, is_edge: bool) -
             f'a frame has {images} images, but {values.model!r} takes {most or 1} at a time; set batch to '
             '1, or export the program with a dynamic batch'
         )
-    _add_engine(node, split, values, is_edge)
+    return split
+
+
+def _given_profile(node: BaseNode, values: SimpleNamespace, split: SplitModel, images: int) -> Profile | None:
+    """Return the profile that the parameter names, None without one."""
+    profile = None
     if values.profile:
         profile = Profile.load(values.profile)
         if profile.fingerprint != split.fingerprint:
@@ -85,13 +114,7 @@ def _load(node: BaseNode, values: SimpleNamespace, images: int, is_edge: bool) -
             node.get_logger().warning(f'the profile {values.profile} was measured with {others}; its times may be '
                                       'wrong: profile this machine, or leave profile empty')
         profile = of_ready_parts(profile, split)
-    else:
-        # An edge that may join frames must know what that gains.
-        most = max(images, min(getattr(values, 'max_batch', 1), most or BATCHES[-1]))
-        profile = kept_profile(split, progress=lambda text: node.get_logger().info(text),
-                               batches={images, most, *(size for size in BATCHES if size < most)})
-    _warm_up(split, images)
-    return split, profile
+    return profile
 
 
 def _add_engine(node: BaseNode, split: SplitModel, values: SimpleNamespace, is_edge: bool) -> None:

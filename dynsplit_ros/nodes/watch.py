@@ -158,8 +158,8 @@ def facts(watch: Watch) -> dict[str, str]:
         'reason': watch.version_fault or (split.reason if split else ''),
         'throughput': (f'{link.throughput_bps / 1e6:.3g} Mbit/s' if link.alive else 'link lost') if link else '',
         'round trip': f'{link.round_trip_s * 1e3:.1f} ms' if link else '',
-        'edge': (f'{load.edge}: {load.utilisation:.0%} busy, {load.robots} robot{"s" * (load.robots != 1)} sending'
-                 if load else '')
+        'edge': (f'{load.edge}: {_capacity(load.servers)}{load.utilisation:.0%} busy, {load.robots} '
+                 f'robot{"s" * (load.robots != 1)} sending' if load else '')
         + (f', queue {link.edge_queueing_s * 1e3:.1f} ms' if link and load else ''),
         'other edges': '; '.join(_edge_in_words(state) for state in link.edges[:MOST_EDGES]
                                  if state.edge != link.edge) if link else '',
@@ -173,3 +173,8 @@ def facts(watch: Watch) -> dict[str, str]:
         else '',
     }
     return {name: printable(text, 300) for name, text in found.items() if text}
+
+
+def _capacity(servers: int) -> str:
+    """Return the number of an edge's servers in words; nothing of the usual one."""
+    return '' if servers == 1 else 'no capacity, ' if servers == 0 else f'{servers} servers, '

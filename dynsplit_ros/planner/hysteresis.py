@@ -127,7 +127,7 @@ class Hysteresis:
         current = self.current
         if current is not None and best == current and math.isfinite(score[current]):
             self._adopt(best, prediction, estimate)
-            why = f'{self._choices.describe(current)} is still best' if estimate.alive else 'the edge does not answer'
+            why = f'{self._choices.describe(current)} is still best' if estimate.alive else _why_unusable(estimate)
             return current, False, why
         if current is None or not math.isfinite(score[current]):
             why = self._why_not(current, estimate)
@@ -182,10 +182,14 @@ class Hysteresis:
         if current is None:
             return 'first choice with these settings'
         if not estimate.alive:
-            return 'the edge does not answer'
+            return _why_unusable(estimate)
         if self.constraints.pinned_split >= 0:
             return 'pinned, and the edge answers'
         return f'{self._choices.describe(current)} is not allowed now'
+
+
+def _why_unusable(estimate: SystemEstimate) -> str:
+    return 'the edge does not answer' if estimate.servers else 'the edge has no capacity'
 
 
 def conditions(estimate: SystemEstimate) -> str:

@@ -24,6 +24,9 @@ _MOST_FASTER = 0.5
 #: Mean age of images, in periods, where single transfers take longer than a period though the mean does not: with
 #: and without waiting for newer images. Smaller ages make a link look better that is slow now and then.
 _LINK_AGE, _LINK_AGE_WITHOUT_WAITING = 0.15, 0.5
+#: Most servers of the edge that one robot keeps busy: the default of camera_node's parameter max_unanswered. A larger
+#: number would promise a frame rate that the camera does not reach.
+MOST_UNANSWERED = 3
 
 
 @dataclass
@@ -36,6 +39,7 @@ class SystemEstimate:
     logarithm of the link's rate. ``alive`` says whether the edge answers. ``robot_factor`` and ``edge_factor`` are
     measured over profiled times of the machines, ``robot_spread`` and ``edge_spread`` the standard deviations of their
     natural logarithms; ``robot`` and ``edge`` hold the further factor of each split's head and tail, by split index.
+    ``servers`` is the number of frames that the edge can run at the same time (0: ``alive`` is false).
     ``resize_s`` precedes each head, ``publish_s`` follows each frame. ``residual_s`` is, by split index, the mean
     difference between measured and predicted latency.
     """
@@ -55,6 +59,7 @@ class SystemEstimate:
     edge_spread: float
     resize_s: float = 0.0
     publish_s: float = 0.0
+    servers: int = 1
 
 
 class BitTime:
@@ -174,7 +179,8 @@ class LatencyModel:
         robot_s, edge_s = head_s + encode_s, queueing_s + decode_s + tail_s
         longest_wait_s = self._longest_wait_s(rtt_s + edge_s + on_link_s)  # W
         expected_wait_s = self._expected_wait_s(rtt_s + edge_s, bit_time, longest_wait_s + finish_s)
-        slowest_stage_s = np.maximum(np.maximum(robot_s + estimate.publish_s, edge_s), on_link_s)  # P u
+        servers = min(max(1, estimate.servers), MOST_UNANSWERED)  # N
+        slowest_stage_s = np.maximum(np.maximum(robot_s + estimate.publish_s, edge_s / servers), on_link_s)  # P u
         return Prediction(
             bit_time=bit_time,
             head_s=head_s,

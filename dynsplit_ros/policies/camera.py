@@ -300,6 +300,7 @@ class CameraPolicy:
     def on_decision(self, decision: SplitDecision, now_s: float) -> list[Action]:
         """Follow a decision of the monitor from the next frame on."""
         self._decision = decision
+        self._scheduler.on_servers(decision.servers, decision.edge)
         for frame in self._unanswered.values():
             if decision.degraded or frame.edge in decision.silent_edges:
                 self._give_up(frame, 'the edge is silent', now_s)

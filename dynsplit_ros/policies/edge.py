@@ -6,14 +6,15 @@ What the edge does with each event: a state machine without clock and threads.
 Events are the ``on_...`` methods of :class:`EdgePolicy`; each is given the instant at which it happens and returns the
 actions that follow from it, to be carried out in their order. A frame goes through these events (and actions)::
 
-    on_activation (Acknowledge; RunTail) -> on_decoded -> on_tail_done (Answer) -> on_answers_sent (the next RunTail)
+    on_activation (Acknowledge; RunTail) -> on_tail_done (Answer) -> on_answers_sent (the next RunTail)
 
-The edge runs one tail at a time, for one frame or a batch, and prepares one tail at a time in parallel.
+The edge has one server, its own process, or several, the replicas of a pool. Each server runs one tail at a time, for
+one frame or a batch. The edge prepares one tail at a time in parallel.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 import math
@@ -25,13 +26,16 @@ from dynsplit_ros.engine_names import EAGER
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.policies.edge_load import LoadMeter
-from dynsplit_ros.policies.edge_queue import FairQueue, MAX_ROBOTS
+from dynsplit_ros.policies.edge_queue import FairQueue, MAX_ROBOTS, RobotQueue
 from dynsplit_ros.policies.records import EdgeFrame, EdgeTimes, Status, Tail
 
 #: Largest payload: this many times the bytes of the cut's tensors, and as many bytes for headers. No codec writes more.
 #: Larger payloads are refused at once, so that they do not fill the memory while they wait.
 PAYLOAD_RATIO, PAYLOAD_HEADER_BYTES = 2, 10_000
 _CLOSED = 'the edge stopped before it ran the tail'
+#: Most runs of a frame whose server ends during the run. Without a bound, a payload that ends every process that
+#: decodes it would end one replica after the other.
+MOST_RUNS = 3
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,19 @@ class Acknowledge:
     frame: EdgeFrame
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunTail:
     """
-    Decode the frames' payloads and run the tail of their split once for all of them.
+    On a free server, decode the frames' payloads and run the tail of their split once for all of them.
 
-    Call ``on_unreadable`` for each payload that does not decode, ``on_decoded``, then ``on_tail_done`` with the outputs
-    of each readable frame, and in any case ``on_answers_sent`` at the end.
+    Call ``on_unreadable`` for each payload that does not decode, then ``on_tail_done`` with the outputs of each
+    readable frame, and in any case ``on_answers_sent`` at the end. If the server ends before that, call ``on_servers``
+    and ``on_server_lost`` instead. ``number`` counts the runs of the same frames from 1.
     """
 
     frames: tuple[EdgeFrame, ...]
+    started_s: float
+    number: int = 1
 
 
 @dataclass(frozen=True)
@@ -144,13 +151,6 @@ class EdgeSettings:
     load_period_s: float = math.inf
 
 
-@dataclass
-class _Run:
-    frames: tuple[EdgeFrame, ...]
-    started_s: float
-    decoded_s: float = math.nan
-
-
 class EdgePolicy:
     """
     Decides for the edge which tail to run next, for which frames, and how each frame is answered.
@@ -158,6 +158,8 @@ class EdgePolicy:
     - Each activation is acknowledged on arrival and answered exactly once.
     - Activations that the edge cannot use are refused at once: another model, unknown split, too many images, too
       large.
+    - As many runs are under way as there are servers. The frames of a server that ends are run first on another one.
+      Without a server, frames are answered at once, so that their robots finish them.
     - Each robot has a short queue. A frame that does not fit supersedes the oldest one of its robot.
     - The robot that was served longest ago is next (:class:`~dynsplit_ros.policies.edge_queue.FairQueue`).
     - Frames of the same cut and of different robots share a run where the profile says that this is faster.
@@ -165,12 +167,13 @@ class EdgePolicy:
     - When a robot announces a split, its tail is prepared, unless a newer announcement replaces it first.
     - A load report goes out periodically (:class:`~dynsplit_ros.policies.edge_load.LoadMeter`).
 
-    ``name`` and ``session`` are the edge's name and run, in every answer and load report. Call ``on_start`` first. All
-    instants come from one monotonic clock.
+    ``name`` and ``session`` are the edge's name and run, in every answer and load report. ``servers`` is the number of
+    servers at the start. Call ``on_start`` first. All instants come from one monotonic clock.
     """
 
     def __init__(
-        self, model: ServedModel, settings: EdgeSettings = EdgeSettings(), session: int = 0, name: str = ''
+        self, model: ServedModel, settings: EdgeSettings = EdgeSettings(), session: int = 0, name: str = '',
+        servers: int = 1,
     ) -> None:
         self.model = model
         self.settings = settings
@@ -178,8 +181,11 @@ class EdgePolicy:
         self.name = name
         unloaded_s = model.unloaded_s()
         self._robots = FairQueue(_batch_sizes(model, settings, unloaded_s), settings.max_batch_wait_s)
-        self._meter = LoadMeter(unloaded_s, name, session)
-        self._run: _Run | None = None
+        self._meter = LoadMeter(unloaded_s, name, session, servers)
+        self._servers = servers
+        self._no_server = 'no replica is ready'
+        self._runs: list[RunTail] = []
+        self._again: deque[RunTail] = deque()  # the runs of servers that ended
         self._to_prepare: dict[str, int] = {}  # robots that wait for a tail, first come first, and their images
         self._is_preparing = False
         self._closed = False
@@ -205,7 +211,9 @@ class EdgePolicy:
     @property
     def waiting(self) -> list[EdgeFrame]:
         """The frames that wait for their tail, oldest first."""
-        return sorted((frame for _, queue in self._robots for frame in queue.frames), key=lambda frame: frame.arrived_s)
+        again = [frame for run in self._again for frame in run.frames]
+        return sorted((*again, *(frame for _, queue in self._robots for frame in queue.frames)),
+                      key=lambda frame: frame.arrived_s)
 
     # ---- robots --------------------------------------------------------------------------------------------------
 
@@ -220,6 +228,8 @@ class EdgePolicy:
             self._refuse(frame, *refusal)
         elif self._closed:
             self._supersede(frame, _CLOSED)
+        elif not self._servers:
+            self._refuse(frame, 'no capacity', f'the edge has no capacity: {self._no_server}')
         elif queue is None:
             self._refuse(frame, 'too many robots', f'frames of {MAX_ROBOTS} other robots are in the queue')
         elif (superseded := queue.add(frame, self.settings.max_waiting)) is not None:
@@ -265,37 +275,74 @@ class EdgePolicy:
             self._supersede(frame, 'its robot has left')
         return self._act(now_s)
 
-    # ---- the tail ------------------------------------------------------------------------------------------------
+    # ---- servers and tails ---------------------------------------------------------------------------------------
+
+    def on_servers(self, count: int, reason: str, now_s: float) -> list[Action]:
+        """Note how many servers there are from now on; ``reason`` says why there is none."""
+        self._servers, self._no_server = count, reason or self._no_server
+        self._meter.set_servers(count, now_s)
+        if not count:
+            for frame in self.waiting:
+                self._refuse(frame, 'no capacity', f'the edge has no capacity: {self._no_server}')
+            self._again.clear()
+            for _, queue in self._robots:
+                queue.frames.clear()
+        return self._act(now_s)
+
+    def on_profile(self, model: ServedModel, now_s: float) -> list[Action]:
+        """Use the times of a profile that was measured after the start; ``model`` is the same model with them."""
+        self.model = model
+        unloaded_s = model.unloaded_s()
+        self._robots.batch_sizes = _batch_sizes(model, self.settings, unloaded_s)
+        self._meter.set_unloaded(unloaded_s)
+        return self._act(now_s)
 
     def on_unreadable(self, frame: EdgeFrame, reason: str, now_s: float) -> list[Action]:
         """Refuse a frame whose payload does not decode; the other frames of its run go on."""
         self._refuse(frame, 'unreadable', reason)
         return self._act(now_s)
 
-    def on_decoded(self, now_s: float) -> list[Action]:
-        """Note that the tail of the run starts now."""
-        self._running().decoded_s = now_s
-        return self._act(now_s)
+    def on_tail_done(self, run: RunTail, outputs: Sequence[Any], tail_s: float, now_s: float) -> list[Action]:
+        """
+        Answer the frames of the run; ``outputs`` holds those of each readable frame, in their order.
 
-    def on_tail_done(self, outputs: Sequence[Any], now_s: float) -> list[Action]:
-        """Answer the frames of the run; ``outputs`` holds those of each readable frame, in their order."""
-        run = self._running()
+        The tail itself took ``tail_s`` seconds. The rest of the run counts as decoding.
+        """
         frames = [frame for frame in run.frames if frame.status is None]
         images = sum(frame.images for frame in frames)
-        tail_s = now_s - run.decoded_s
         self._meter.on_tail(run.frames[0].tail, images, len(frames), tail_s)
         for frame, output in zip(frames, outputs, strict=True):
             frame.outputs = output
             frame.times = replace(
                 frame.times, held_s=now_s - frame.arrived_s, queueing_s=run.started_s - frame.arrived_s,
-                decode_s=run.decoded_s - run.started_s, tail_s=tail_s, batch=len(frames))
+                decode_s=max(0.0, now_s - run.started_s - tail_s), tail_s=tail_s, batch=len(frames))
             self._answer(frame, Status.OK, '')
         return self._act(now_s)
 
-    def on_answers_sent(self, now_s: float) -> list[Action]:
-        """End the run and start the next one."""
-        self._meter.end_run(now_s)
-        self._run = None
+    def on_answers_sent(self, run: RunTail, now_s: float) -> list[Action]:
+        """End a run, and start the next one."""
+        self._end_run(run, now_s)
+        return self._act(now_s)
+
+    def on_server_lost(self, run: RunTail, now_s: float) -> list[Action]:
+        """
+        Run the frames of a server that ended during the run once more on another one, before all that wait.
+
+        Frames whose answer timeout has passed are answered without outputs, and so are those of ``MOST_RUNS`` runs.
+        """
+        self._end_run(run, now_s)
+        frames = tuple(frame for frame in run.frames if frame.status is None)
+        if not self._servers:
+            for frame in frames:
+                self._refuse(frame, 'no capacity', f'the edge has no capacity: {self._no_server}')
+        elif self._closed:
+            for frame in frames:
+                self._supersede(frame, _CLOSED)
+        elif run.number >= MOST_RUNS:
+            for frame in frames:
+                self._answer(frame, Status.FAILED, f'{run.number} replicas ended while they ran the tail of this frame')
+        elif frames:
+            self._again.append(RunTail(frames, math.nan, run.number + 1))
         return self._act(now_s)
 
     def on_failed(self, frames: Sequence[EdgeFrame], reason: str, now_s: float) -> list[Action]:
@@ -334,6 +381,9 @@ class EdgePolicy:
     def on_close(self, now_s: float) -> list[Action]:
         """Answer the waiting frames, and start nothing more."""
         self._closed = True
+        while self._again:
+            for frame in self._again.popleft().frames:
+                self._supersede(frame, _CLOSED)
         for _, queue in self._robots:
             while queue.frames:
                 self._supersede(queue.take(now_s), _CLOSED)
@@ -346,37 +396,46 @@ class EdgePolicy:
         wake_s = math.inf
         if not self._closed:
             self._prepare_next()
-            wake_s = min(self._start_run(now_s), self._report_load(now_s))
+            wake_s = min(self._start_runs(now_s), self._report_load(now_s))
         if wake_s != self._wake_s:
             self._wake_s = wake_s
             self._actions.append(WakeAt(wake_s))
         actions, self._actions = self._actions, []
         return actions
 
-    def _start_run(self, now_s: float) -> float:
-        """Start the next run if none is under way; return when to look again."""
-        while self._run is None:
-            queues, look_s = self._robots.next_run(now_s)
-            if not queues:
-                return look_s
-            expired = [queue.frames[0].is_expired(now_s) for queue in queues]
-            if not all(expired):
-                self._meter.begin_run(queues, self._robots, now_s)
-            frames = [queue.take(now_s) for queue in queues]
-            for frame, is_expired in zip(frames, expired):
-                if is_expired:
+    def _start_runs(self, now_s: float) -> float:
+        """Start runs while a server is free; return when to look again."""
+        while len(self._runs) < self._servers:
+            queues: list[RobotQueue] = []
+            number = 1
+            if self._again:
+                lost = self._again.popleft()
+                frames, number = lost.frames, lost.number
+            else:
+                queues, look_s = self._robots.next_run(now_s)
+                if not queues:
+                    return look_s
+                frames = tuple(queue.frames[0] for queue in queues)
+            for frame in frames:
+                if frame.is_expired(now_s):
                     self._supersede(frame, 'its answer timeout passed while it waited')
-            if not all(expired):
-                for queue in queues:
+            run = RunTail(tuple(frame for frame in frames if frame.status is None), now_s, number)
+            if run.frames:
+                self._runs.append(run)
+                under_way = {frame.robot for each in self._runs for frame in each.frames}
+                self._meter.begin_run(queues[0] if queues else None, under_way, self._robots, now_s)
+                self._actions.append(run)
+            for queue in queues:
+                queue.take(now_s)
+                if run.frames:
                     queue.served_s = now_s
-                self._run = _Run(tuple(frame for frame in frames if frame.status is None), now_s)
-                self._actions.append(RunTail(self._run.frames))
         return math.inf
 
-    def _running(self) -> _Run:
-        if self._run is None:
-            raise ValueError('an event of the tail came while no tail runs')
-        return self._run
+    def _end_run(self, run: RunTail, now_s: float) -> None:
+        if run not in self._runs:
+            raise ValueError('a run ended that is not under way')
+        self._runs.remove(run)
+        self._meter.end_run(now_s)
 
     def _prepare_next(self) -> None:
         while self._to_prepare and not self._is_preparing:

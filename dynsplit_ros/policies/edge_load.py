@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 import math
 
 from dynsplit_ros.estimators.load import LoadReport
@@ -18,36 +18,55 @@ class LoadMeter:
 
     ``unloaded_s`` is the time of a tail on this machine when nothing else runs, by tail and images. If it is empty,
     the fastest run so far takes its place. ``edge`` and ``session`` are the edge's name and run in the reports.
+    ``servers`` is the number of tails that can run at the same time.
     """
 
-    def __init__(self, unloaded_s: dict[tuple[Tail, int], float], edge: str = '', session: int = 0) -> None:
+    def __init__(self, unloaded_s: dict[tuple[Tail, int], float], edge: str = '', session: int = 0,
+                 servers: int = 1) -> None:
         self._edge, self._session = edge, session
         self._learns = not unloaded_s
         self._unloaded_s = dict(unloaded_s)
         self._reports = 0
         self._slowdown = 1.0  # of the latest tails
         self._since_s = math.nan  # start of the period
-        self._busy_since_s = math.nan  # start of the busy time that is not yet counted; NaN: idle
-        self._taken_s = math.nan
+        self._servers = servers
+        self._running = 0
+        self._counted_s = math.nan  # end of the time that the two below count
+        self._busy_s = self._capacity_s = 0.0  # seconds of all busy servers, and of all servers
+        self._full_s = math.nan  # when the last server became busy; NaN: one is free
         self._ahead: list[tuple[RobotQueue, float]] = []
-        self._busy_s = self._tail_s = self._expected_s = 0.0
+        self._tail_s = self._expected_s = 0.0
         self._answered = 0
 
     def start(self, now_s: float) -> None:
         """Begin the first period."""
-        self._since_s = now_s
+        self._since_s = self._counted_s = now_s
 
-    def begin_run(self, run: Sequence[RobotQueue], robots: FairQueue, now_s: float) -> None:
+    def set_unloaded(self, unloaded_s: dict[tuple[Tail, int], float]) -> None:
+        """Compare tails with these times from now on."""
+        self._learns, self._unloaded_s = not unloaded_s, dict(unloaded_s)
+
+    def set_servers(self, servers: int, now_s: float) -> None:
+        """Note how many servers there are from now on."""
+        self._count(now_s)
+        if servers > self._servers:
+            self._end_full(now_s)
+        self._servers = servers
+
+    def begin_run(self, first: RobotQueue | None, under_way: Collection[str], robots: FairQueue, now_s: float) -> None:
         """
-        Note that the first frames of the queues of ``run`` are about to be taken.
+        Note that a run begins with the first frame of the queue ``first`` (None: with a frame that is run again).
 
-        A frame of another robot that had arrived since the run's first frame became first would have had to wait for
+        ``under_way`` names the robots with frames in a run, this one included. If no server is free from now on, a
+        frame of another robot that had arrived since the run's first frame became first would have had to wait for
         this run, unless its robot was served longer ago.
         """
-        self._busy_since_s = self._taken_s = now_s
-        first = run[0]
-        self._ahead = [(queue, now_s - first.first_s if first.served_s < queue.served_s else 0.0)
-                       for _, queue in robots if queue not in run]
+        self._count(now_s)
+        self._running += 1
+        if self._running >= self._servers:
+            self._full_s = now_s
+            self._ahead = [(queue, now_s - first.first_s if first and first.served_s < queue.served_s else 0.0)
+                           for robot, queue in robots if robot not in under_way]
 
     def on_tail(self, tail: Tail, images: int, frames: int, tail_s: float) -> None:
         """Note a run of a tail that took ``tail_s`` seconds for ``frames`` frames with ``images`` images in all."""
@@ -60,26 +79,35 @@ class LoadMeter:
 
     def end_run(self, now_s: float) -> None:
         """
-        Note the end of the run, after its answers were sent.
+        Note the end of a run, after its answers were sent.
 
-        A frame that arrives at a random instant meets this run with the probability of its share of the time. It then
-        waits for half of the run on average (the mean residual life: S²/2 for a run of S seconds), and before that for
-        each frame whose turn comes first.
+        Between the instant at which the last server became busy and the next end of a run, a frame that arrives finds
+        no server. It meets this time with the probability of its share of the period, then waits for half of it on
+        average (the mean residual life: S²/2 for a time of S seconds), and before that for each frame whose turn comes
+        first.
         """
-        self._busy_s += now_s - self._busy_since_s
-        self._busy_since_s = math.nan
-        run_s = now_s - self._taken_s
+        self._count(now_s)
+        self._running -= 1
+        self._end_full(now_s)
+
+    def _end_full(self, now_s: float) -> None:
+        full_s = now_s - self._full_s
         for queue, ahead_s in self._ahead:
-            queue.queueing_s2 += run_s * (run_s / 2 + ahead_s)
-        self._ahead = []
+            queue.queueing_s2 += full_s * (full_s / 2 + ahead_s)
+        self._ahead, self._full_s = [], math.nan
+
+    def _count(self, now_s: float) -> None:
+        """Count the time that has passed as that of busy and of all servers."""
+        elapsed_s = now_s - self._counted_s
+        self._busy_s += self._running * elapsed_s
+        self._capacity_s += self._servers * elapsed_s
+        self._counted_s = now_s
 
     def report(self, robots: FairQueue, refused: int, now_s: float) -> tuple[LoadReport, dict[str, float]]:
         """Return the load since the last report, and the queueing delay of each robot; begin the next period."""
         period_s = now_s - self._since_s
-        if not math.isnan(self._busy_since_s):  # a run is under way: count its part so far
-            self._busy_s += now_s - self._busy_since_s
-            self._busy_since_s = now_s
-        if self._expected_s > 0:
+        self._count(now_s)  # with the part so far of each run that is under way
+        if self._expected_s > 0 and self._tail_s > 0:  # a clock may be too coarse for a short tail
             self._slowdown = self._tail_s / self._expected_s
         self._reports += 1
         queueing_s = {robot: queue.queueing_s2 / period_s for robot, queue in robots}
@@ -88,7 +116,9 @@ class LoadMeter:
             edge_session=self._session,
             sequence=self._reports,
             period_s=period_s,
-            utilisation=min(1.0, self._busy_s / period_s),  # the sum of busy times has rounding errors
+            servers=self._servers,
+            # The sum of busy times has rounding errors, and a server may be lost while it is busy.
+            utilisation=min(1.0, self._busy_s / self._capacity_s) if self._capacity_s > 0 else 0.0,
             queue_length=len(robots),
             queueing_s=max(queueing_s.values(), default=0.0),
             slowdown=self._slowdown if self._busy_s > 0 else 1.0,
@@ -97,7 +127,7 @@ class LoadMeter:
             refused_total=refused,
         )
         self._since_s = now_s
-        self._busy_s = self._tail_s = self._expected_s = 0.0
+        self._busy_s = self._capacity_s = self._tail_s = self._expected_s = 0.0
         self._answered = 0
         for _, queue in robots:
             queue.queueing_s2 = 0.0

@@ -62,7 +62,7 @@ class FairQueue:
     """
 
     def __init__(self, batch_sizes: Mapping[Tail, Sequence[int]], max_batch_wait_s: float) -> None:
-        self._batch_sizes = batch_sizes
+        self.batch_sizes = batch_sizes
         self._max_batch_wait_s = max_batch_wait_s
         self._robots: dict[str, RobotQueue] = {}
 
@@ -112,7 +112,7 @@ class FairQueue:
             return [], math.inf
         waiting.sort(key=lambda queue: queue.served_s)
         first = waiting[0].frames[0]
-        sizes = self._batch_sizes.get(first.tail, ())
+        sizes = self.batch_sizes.get(first.tail, ())
         if not sizes or first.images > 1:
             return waiting[:1], math.inf
         ready = [queue for queue in waiting

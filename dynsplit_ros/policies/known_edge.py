@@ -69,6 +69,11 @@ class KnownEdge:
         self._avoided_until_s = -math.inf
 
     @property
+    def is_usable(self) -> bool:
+        """Whether the edge answers and has a server that runs tails."""
+        return self.link.alive and self.load.servers > 0
+
+    @property
     def predicted_s(self) -> float:
         """Latency that the latest plan predicts, infinite before the first one."""
         return self.plan.predicted_s if self.plan is not None else math.inf
@@ -162,7 +167,8 @@ class KnownEdge:
             rate_spread=rate_spread,
             rtt_s=self.link.rtt_s,
             # With a guessed rate, a payload may take a slow link for seconds.
-            alive=self.link.alive and not (is_blocked or self.link.rate_awaited),
+            alive=self.is_usable and not (is_blocked or self.link.rate_awaited),
+            servers=load.servers,
             queueing_s=load.queueing_s,
             robot=robot.times.cut_factors(cuts),
             edge=edge.cut_factors(cuts),
@@ -199,7 +205,7 @@ def _basis(rate_bps: float, estimate: SystemEstimate, split: int) -> _Basis:
     """Return the estimates on which a choice of ``split`` rests."""
     robot, edge = estimate.robot_factor, estimate.edge_factor
     return _Basis(
-        (rate_bps, 1 + estimate.rate_spread, float(estimate.alive), robot, edge,
+        (rate_bps, 1 + estimate.rate_spread, float(estimate.alive), float(estimate.servers), robot, edge,
          robot * float(estimate.robot[split]), edge * float(estimate.edge[split])),
         (estimate.rtt_s, estimate.queueing_s, estimate.resize_s, estimate.publish_s, float(estimate.residual_s[split]),
          float(estimate.residual_s[0]), float(estimate.residual_s[-1])),

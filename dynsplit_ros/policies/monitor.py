@@ -405,10 +405,10 @@ class MonitorPolicy:
         return self._must_decide or self._has_turned() or self.used.link.overdue(now_s) is not None
 
     def _silent_edges(self) -> tuple[str, ...]:
-        return tuple(name for name, edge in self._edges.items() if not edge.link.alive)
+        return tuple(name for name, edge in self._edges.items() if not edge.is_usable)
 
     def _has_turned(self) -> bool:
-        """Whether an edge became silent, or ended its silence, since the decision in force."""
+        """Whether an edge became unusable, or usable again, since the decision in force."""
         return self._decision is None or self._decision.silent_edges != self._silent_edges()
 
     def _differs(self, plan: Plan | None) -> bool:
@@ -430,7 +430,8 @@ class MonitorPolicy:
             local_if_wait_s=plan.local_if_wait_s,
             predicted_latency_s=plan.predicted_s,
             waiting_share=self.waiting_share,
-            degraded=not edge.link.alive,
+            degraded=not edge.is_usable,
+            servers=max(1, edge.load.servers),
             split_name=plan.split_name,
             edge=edge.name,
             silent_edges=self._silent_edges(),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+import heapq
 import math
 from typing import Protocol
 
@@ -15,6 +16,8 @@ from dynsplit_ros.protocol import MOST_EDGES
 #: Weight of the newest frame in the mean service time of the edge. With the newest frame alone, one slow tail would
 #: delay the next head; a much smaller weight would follow a slower edge too late.
 _NEWEST_SERVICE = 0.3
+#: Most servers that the scheduler counts: the largest max_unanswered, so that more never have a frame of this robot.
+MOST_SERVERS = 16
 
 
 class Unanswered(Protocol):
@@ -34,7 +37,8 @@ class _EdgeTimes:
     transfer_s: dict[Choice, float] = field(default_factory=dict)
     # By split only: decoding is a small part of the service time.
     service_s: dict[int, float] = field(default_factory=dict)
-    free_s: float = -math.inf
+    #: When each of its servers was done with the latest frame of this robot, sorted.
+    done_s: list[float] = field(default_factory=lambda: [-math.inf])
 
 
 class SendScheduler:
@@ -55,7 +59,12 @@ class SendScheduler:
 
     def edge_free_s(self, edge: str = '') -> float:
         """When the edge was done with the latest frame that it answered; -inf: it has answered none."""
-        return self._of(edge).free_s
+        return self._of(edge).done_s[-1]
+
+    def on_servers(self, servers: int, edge: str = '') -> None:
+        """Note how many frames of this robot an edge can run at the same time, at least 1."""
+        servers, times = min(max(1, servers), MOST_SERVERS), self._of(edge)
+        times.done_s = sorted([-math.inf] * servers + times.done_s)[-servers:]
 
     def on_ready(self, choice: Choice, spent_s: float) -> None:
         """Note how long a frame took until its payload was ready or, for local inference, until it was done."""
@@ -69,9 +78,9 @@ class SendScheduler:
         """Note when a frame's answer came, and for how much of the time until then the edge held the frame."""
         edge, acknowledged_s = self._of(frame.edge), self._acknowledged_s(frame)
         done_s = min(acknowledged_s + held_s, answered_s) if held_s >= 0 else answered_s
-        # The edge began when the frame was there and the one before it was done.
-        service_s = max(0.0, done_s - max(acknowledged_s, edge.free_s))
-        edge.free_s = max(edge.free_s, done_s)
+        # The edge began when the frame was there and a server was done with the one before it.
+        service_s = max(0.0, done_s - max(acknowledged_s, edge.done_s[0]))
+        edge.done_s = sorted([*edge.done_s, done_s])[1:]
         before_s = edge.service_s.get(frame.split_index, service_s)
         edge.service_s[frame.split_index] = before_s + _NEWEST_SERVICE * (service_s - before_s)
 
@@ -87,14 +96,14 @@ class SendScheduler:
     def send_s(self, choice: Choice, unanswered: Iterable[Unanswered], to_edge: str = '') -> float:
         """Return when a payload may leave to find the link free, and the edge on its arrival; -inf: at any time."""
         edge = self._of(to_edge)
-        send_s, done_s = -math.inf, edge.free_s
+        send_s, done_s = -math.inf, edge.done_s.copy()
         for frame in unanswered:
             acknowledged_s = self._acknowledged_s(frame)
             if math.isnan(frame.acknowledged_s):
                 send_s = max(send_s, acknowledged_s)
             if frame.edge == to_edge:
-                done_s = max(acknowledged_s, done_s) + edge.service_s.get(frame.split_index, 0.0)
-                send_s = max(send_s, done_s - edge.transfer_s.get(choice, math.inf))
+                heapq.heapreplace(done_s, max(acknowledged_s, done_s[0]) + edge.service_s.get(frame.split_index, 0.0))
+                send_s = max(send_s, done_s[0] - edge.transfer_s.get(choice, math.inf))
         return send_s
 
     def start_s(self, choice: Choice, send_s: float) -> float:

@@ -16,6 +16,9 @@ from dynsplit_ros.engine_names import EAGER
 Choice = tuple[int, str]
 #: A tail on an engine: split index and engine.
 Tail = tuple[int, str]
+#: Parts of a frame's latency in their order, as FrameRecord names them.
+LATENCY_PARTS = ('wait_s', 'resize_s', 'head_s', 'encode_s', 'link_wait_s', 'transfer_s', 'queueing_s', 'decode_s',
+                 'tail_s', 'finish_s')
 
 
 class Outcome(str, enum.Enum):
@@ -66,6 +69,7 @@ class EdgeFrame:
     ``payload_bytes`` and ``images`` (per frame) are what the payload declares. ``tail_engine`` is the engine that the
     robot asks for, and once the policy has seen the frame, the one that runs its tail. The edge answers within
     ``answer_timeout_s`` seconds of ``arrived_s`` or not with outputs. ``status`` is None until the frame is answered.
+    The answer leaves out the objects with a score below ``min_score``; a negative or NaN one keeps all.
     ``source``, ``payload`` and ``outputs`` belong to the policy's caller; the policy only keeps them.
     """
 
@@ -79,6 +83,7 @@ class EdgeFrame:
     payload_bytes: int = 0
     images: int = 1
     tail_engine: str = EAGER
+    min_score: float = -1.0
     arrived_s: float = math.nan
     status: Status | None = None
     reason: str = ''
@@ -110,6 +115,7 @@ class SplitDecision:
     frame (of ``last_frame_session``) that the decision takes into account. ``degraded`` says that no edge answers.
     ``changed`` says that edge, split or codec differ from those of the decision before it. ``plan`` knows the
     predictions for the edge, ``other_plans`` those for other edges by their names.
+    ``servers`` is the number of frames of this robot that the edge can run at the same time.
     """
 
     split_index: int
@@ -121,6 +127,7 @@ class SplitDecision:
     predicted_latency_s: float = math.inf
     waiting_share: float = 0.0
     degraded: bool = False
+    servers: int = 1
     sequence: int = 0
     split_name: str = ''
     edge: str = ''

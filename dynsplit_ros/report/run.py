@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from dynsplit_ros.errors import check_file, DynsplitError
-from dynsplit_ros.policies.records import FrameRecord, Outcome, SplitDecision
+from dynsplit_ros.policies.records import FrameRecord, LATENCY_PARTS, Outcome, SplitDecision
 from dynsplit_ros.protocol import check_version, VersionError
 from dynsplit_ros.report.bag import files_of, messages
 from dynsplit_ros.report.cdr import Decoder
 
-#: Parts of a frame's latency in their order, as FrameRecord names them.
-PARTS = ('wait_s', 'resize_s', 'head_s', 'encode_s', 'link_wait_s', 'transfer_s', 'queueing_s', 'decode_s', 'tail_s',
-         'finish_s')
 #: Outcomes that end a frame.
 OUTCOMES = (Outcome.ANSWERED, Outcome.LOCAL, Outcome.FELL_BACK)
 MOST_FRAMES = 1_000_000
@@ -264,7 +261,7 @@ def _record(time_s: float, outcome: Outcome, value: Callable[[str], Any]) -> Fra
         split_index=int(value('split_index')), split_name=_name(value('split_name'), codec), codec=codec,
         edge=_text(value('edge') or ''), payload_bytes=int(value('payload_bytes')),
         latency_s=_number(value('latency_s')),
-        **{part: _duration(value(part)) for part in PARTS})  # type: ignore[arg-type]
+        **{part: _duration(value(part)) for part in LATENCY_PARTS})  # type: ignore[arg-type]
 
 
 def _decision(choice: tuple[int, str], split_name: object, reason: object) -> SplitDecision:

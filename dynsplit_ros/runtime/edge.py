@@ -3,10 +3,10 @@
 """
 Threads and a clock around the edge's policy.
 
-:class:`~dynsplit_ros.policies.edge.EdgePolicy` decides; this module carries out its actions. The *tail thread* decodes
-payloads, runs tails and answers, the *preparation thread* prepares tails, and the *time thread* wakes the policy.
-Activations come on the caller's threads. Every event is handled under one lock, every action outside it, by the thread
-that brings the event.
+:class:`~dynsplit_ros.policies.edge.EdgePolicy` decides; this module carries out its actions. Tails run on *servers*:
+this process (:class:`OwnProcess`) or the replicas of a pool. The *time thread* wakes the policy. Activations come on
+the caller's threads. Every event is handled under one lock, every action outside it, by the thread that brings the
+event.
 """
 
 from __future__ import annotations
@@ -18,12 +18,8 @@ import threading
 import time
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor
-
-from dynsplit_ros.codec import CODECS, declared_batch, decode
+from dynsplit_ros.codec import CODECS, declared_batch
 from dynsplit_ros.engine_names import EAGER
-from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.partition import Interrupted, SplitModel
 from dynsplit_ros.policies.edge import (
@@ -40,7 +36,7 @@ from dynsplit_ros.policies.edge import (
 )
 from dynsplit_ros.policies.records import EdgeFrame
 from dynsplit_ros.profile.profile import Profile
-from dynsplit_ros.tensors import of_image
+from dynsplit_ros.runtime.tails import EncodedAnswer, Payload, Result, TailRunner
 
 
 class EdgeIO(Protocol):
@@ -55,8 +51,36 @@ class EdgeIO(Protocol):
     def report_load(self, report: LoadReport, queueing_s: Mapping[str, float]) -> None:
         """Send the load report to all robots, each with its own queueing delay (0 if missing)."""
 
+    def keep_profile(self, profile: Profile) -> None:
+        """Take the profile of the servers, which was measured after the start."""
+
     def fault(self, reason: str) -> None:
         """Report an error that the edge survived."""
+
+
+class Servers(Protocol):
+    """Where tails run. No method blocks; the events come to the edge on threads of the servers."""
+
+    count: int
+
+    def start(self, edge: Edge) -> None:
+        """Begin; bring ``on_servers`` when the number of servers is not ``count`` or changes."""
+
+    def run(self, run: RunTail) -> None:
+        """Carry out a run on a free server; then bring ``on_results``, ``on_run_failed`` or ``on_server_lost``."""
+
+    def prepare(self, tail: PrepareTail) -> None:
+        """Prepare a tail, then bring ``on_prepared``."""
+
+    def on_load(self, report: LoadReport) -> None:
+        """Take a load report: the number of servers may follow it."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether all threads live."""
+
+    def close(self, deadline_s: float) -> None:
+        """End, at the latest at ``deadline_s`` of the monotonic clock."""
 
 
 class Edge:
@@ -65,8 +89,8 @@ class Edge:
 
     ``profile`` is that of this machine, for batches and for the slowdown in load reports. Without one, no frames share
     a run, and the fastest run of each tail so far counts as unloaded. ``slowdown`` > 1 emulates a slower edge by
-    sleeping. ``name`` distinguishes this edge from others. ``policy`` replaces the one that is made from the other
-    arguments.
+    sleeping. ``name`` distinguishes this edge from others. ``servers`` run the tails; without them, this process does.
+    ``policy`` replaces the one that is made from the other arguments.
     """
 
     def __init__(
@@ -79,24 +103,24 @@ class Edge:
         slowdown: float = 1.0,
         name: str = '',
         clock: Callable[[], float] = time.monotonic,
+        servers: Servers | None = None,
         policy: EdgePolicy | None = None,
     ) -> None:
+        settings = settings or EdgeSettings()
+        self._servers = servers or OwnProcess(TailRunner(
+            split, (policy.settings if policy else settings).max_images, slowdown, clock))
         self.policy = policy or EdgePolicy(
-            served_model(split, profile), settings or EdgeSettings(), secrets.randbits(63) | 1, name)
+            served_model(split, profile), settings, secrets.randbits(63) | 1, name, self._servers.count)
         self._split = split
         self._io = io
-        self._slowdown = slowdown
         self._clock = clock
         self._changed = threading.Condition()  # guards the policy and the two below; notified when they change
         self._wake_s = float('inf')
         self._closing = False
-        self._runs: SimpleQueue[RunTail | None] = SimpleQueue()  # None ends the thread
-        self._preparations: SimpleQueue[PrepareTail | None] = SimpleQueue()
-        self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in (
-            ('tail', self._run_tails), ('preparation', self._prepare_tails), ('time', self._watch_time))]
+        self._time_thread = threading.Thread(target=self._watch_time, name='time', daemon=True)
         self._handle(self.policy.on_start)
-        for thread in self._threads:
-            thread.start()
+        self._servers.start(self)
+        self._time_thread.start()
 
     # ---- events from outside -------------------------------------------------------------------------------------
 
@@ -149,7 +173,7 @@ class Edge:
     @property
     def is_running(self) -> bool:
         """Whether all threads live."""
-        return all(thread.is_alive() for thread in self._threads)
+        return self._time_thread.is_alive() and self._servers.is_running
 
     def close(self, within_s: float = 1.0) -> None:
         """Answer the waiting frames, and end the threads; a tail under way may take until ``within_s`` is over."""
@@ -157,11 +181,52 @@ class Edge:
             self._closing = True
             self._changed.notify_all()
         self._handle(self.policy.on_close)
-        self._runs.put(None)
-        self._preparations.put(None)
         deadline_s = time.monotonic() + within_s
-        for thread in self._threads:
-            thread.join(min(max(0.0, deadline_s - time.monotonic()), threading.TIMEOUT_MAX))
+        self._servers.close(deadline_s)
+        _join([self._time_thread], deadline_s)
+
+    # ---- events from the servers ---------------------------------------------------------------------------------
+
+    def on_results(self, run: RunTail, results: Sequence[Result], tail_s: float) -> None:
+        """Answer the frames of a run with what became of each; the tail took ``tail_s`` seconds."""
+        answers = []
+        for frame, result in zip(run.frames, results, strict=True):
+            if isinstance(result, EncodedAnswer):
+                answers.append(result)
+            elif result.fault:
+                self._io.fault(result.fault)
+                self._handle(self.policy.on_failed, [frame], result.reason)
+            else:
+                self._handle(self.policy.on_unreadable, frame, result.reason)
+        if answers:
+            self._handle(self.policy.on_tail_done, run, answers, tail_s)
+        self._handle(self.policy.on_answers_sent, run)
+
+    def on_run_failed(self, run: RunTail, error: Exception) -> None:
+        """Answer the frames of a run whose tail raised an error."""
+        self._fail(run.frames, f'the tail of split {run.frames[0].split_index} failed', error)
+        self._handle(self.policy.on_answers_sent, run)
+
+    def on_server_lost(self, run: RunTail) -> None:
+        """Have the frames of a run whose server ended run again; ``on_servers`` comes before this."""
+        self._handle(self.policy.on_server_lost, run)
+
+    def on_servers(self, count: int, reason: str = '') -> None:
+        """Take the number of servers from now on, and why there is none."""
+        self._handle(self.policy.on_servers, count, reason)
+
+    def on_profile(self, profile: Profile) -> None:
+        """Take the profile of the servers, measured after the start."""
+        self._handle(self.policy.on_profile, served_model(self._split, profile))
+        self._io.keep_profile(profile)
+
+    def on_prepared(self, did: bool) -> None:
+        """Prepare the next tail; ``did`` is False if the tail was ready before or cannot be prepared."""
+        self._handle(self.policy.on_prepared, did)
+
+    def on_fault(self, reason: str) -> None:
+        """Report an error that the servers survived."""
+        self._io.fault(reason)
 
     # ---- events to actions ---------------------------------------------------------------------------------------
 
@@ -172,9 +237,9 @@ class Edge:
             for action in event(*values, now_s=self._clock()):
                 match action:
                     case RunTail():
-                        self._runs.put(action)
+                        self._servers.run(action)
                     case PrepareTail():
-                        self._preparations.put(action)
+                        self._servers.prepare(action)
                     case WakeAt(at_s):
                         self._wake_s = at_s
                         self._changed.notify_all()
@@ -191,6 +256,7 @@ class Edge:
                 case Answer(frame):
                     self._io.answer(frame)
                 case ReportLoad(report, queueing_s):
+                    self._servers.on_load(report)
                     self._io.report_load(report, queueing_s)
         except Exception as error:  # One robot that has left must not stop the others' actions.
             what = f'{type(action).__name__} failed ({type(error).__name__}'
@@ -212,58 +278,85 @@ class Edge:
                     return
             self.on_time()
 
-    # ---- the tail thread; an exception must not end it: every robot would lose the edge ----------------------------
 
-    def _run_tails(self) -> None:
+class OwnProcess:
+    """
+    The only server of an edge without a pool: this process.
+
+    The *tail thread* runs tails and sends the answers, the *preparation thread* prepares tails.
+    """
+
+    count = 1
+
+    def __init__(self, runner: TailRunner) -> None:
+        self._runner = runner
+        self._closing = False
+        self._runs: SimpleQueue[RunTail | None] = SimpleQueue()  # None ends the thread
+        self._preparations: SimpleQueue[PrepareTail | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def start(self, edge: Edge) -> None:
+        """Start the threads; they bring their events to ``edge``."""
+        self._threads = [threading.Thread(target=target, args=(edge,), name=name, daemon=True) for name, target in (
+            ('tail', self._run_tails), ('preparation', self._prepare_tails))]
+        for thread in self._threads:
+            thread.start()
+
+    def run(self, run: RunTail) -> None:
+        """Have the tail thread carry out a run."""
+        self._runs.put(run)
+
+    def prepare(self, tail: PrepareTail) -> None:
+        """Have the preparation thread prepare a tail."""
+        self._preparations.put(tail)
+
+    def on_load(self, report: LoadReport) -> None:
+        """Do nothing: there is one server whatever the load."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether all threads live."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    def close(self, deadline_s: float) -> None:
+        """End the threads; a tail under way may take until ``deadline_s`` of the monotonic clock."""
+        self._closing = True
+        self._runs.put(None)
+        self._preparations.put(None)
+        _join(self._threads, deadline_s)
+
+    # ---- the threads; an exception must not end them: every robot would lose the edge ------------------------------
+
+    def _run_tails(self, edge: Edge) -> None:
         while (run := self._runs.get()) is not None:
             try:
-                self._run_tail(run.frames)
+                results, tail_s = self._runner.run(run.frames[0].tail, payloads_of(run))
             except Exception as error:
-                self._fail(run.frames, f'the tail of split {run.frames[0].split_index} failed', error)
-            self._handle(self.policy.on_answers_sent)
+                edge.on_run_failed(run, error)
+            else:
+                edge.on_results(run, results, tail_s)
             del run  # a thread that waits keeps no frame
 
-    def _run_tail(self, frames: Sequence[EdgeFrame]) -> None:
-        index = frames[0].split_index
-        decoded = [tensors for frame in frames if (tensors := self._decode(frame)) is not None]
-        if not decoded:
-            return
-        self._handle(self.policy.on_decoded)
-        started_s = self._clock()
-        count = len(decoded)
-        tensors = decoded[0] if count == 1 else {
-            name: torch.cat([each[name] for each in decoded]) for name in decoded[0]}
-        outputs = self._split.tail(index, frames[0].tail_engine)(tensors)
-        if self._slowdown > 1:
-            time.sleep((self._clock() - started_s) * (self._slowdown - 1))
-        by_name = self._split.output_specs is None
-        self._handle(self.policy.on_tail_done, [of_image(outputs, number, count, by_name) for number in range(count)])
-
-    def _decode(self, frame: EdgeFrame) -> dict[str, Tensor] | None:
-        """Return the tensors of a frame; None if they cannot be decoded, and the frame was answered so."""
-        specs = self._split.cuts[frame.split_index].tensors
-        try:
-            return decode(frame.codec, frame.payload, specs, self.policy.settings.max_images)
-        except DynsplitError as error:
-            self._handle(self.policy.on_unreadable, frame, str(error))
-        except Exception as error:  # Those that share the run must be served.
-            self._fail([frame], 'activation not decoded', error)
-        finally:
-            frame.payload = ()
-        return None
-
-    # ---- the preparation thread ----------------------------------------------------------------------------------
-
-    def _prepare_tails(self) -> None:
+    def _prepare_tails(self, edge: Edge) -> None:
         while (tail := self._preparations.get()) is not None:
             prepared = False
             try:
-                prepared = self._split.prepare_tail(tail.split_index, tail.images, lambda: self._closing, tail.engine)
+                prepared = self._runner.prepare((tail.split_index, tail.engine), tail.images, lambda: self._closing)
             except Interrupted:
                 pass
             except Exception as error:  # the activation will meet the same error, and is answered with it
-                self._io.fault(f'tail of split {tail.split_index} not prepared ({type(error).__name__}: {error})')
-            self._handle(self.policy.on_prepared, prepared)
+                edge.on_fault(f'tail of split {tail.split_index} not prepared ({type(error).__name__}: {error})')
+            edge.on_prepared(prepared)
+
+
+def payloads_of(run: RunTail) -> list[Payload]:
+    """Return what a server needs of the frames of a run."""
+    return [Payload(frame.codec, frame.payload, frame.min_score) for frame in run.frames]
+
+
+def _join(threads: Sequence[threading.Thread], deadline_s: float) -> None:
+    for thread in threads:
+        thread.join(min(max(0.0, deadline_s - time.monotonic()), threading.TIMEOUT_MAX))
 
 
 def served_model(split: SplitModel, profile: Profile | None) -> ServedModel:

@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import as_completed, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 import math
 import multiprocessing
 import os
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -88,19 +88,24 @@ def run_all(
     ``reduce`` is called where the simulation ran, so it must be picklable unless ``workers`` is 1; ``workers`` are
     processes, by default one for each core. ``progress`` is told after each job how many are done.
     """
-    workers = min(len(jobs), workers or os.cpu_count() or 1)
+    results = []
+    for done, result in enumerate(in_processes(_run, [(job, reduce) for job in jobs], workers), 1):
+        results.append(result)
+        progress(done)
+    return results
+
+
+def in_processes(call: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], workers: int | None = None
+                 ) -> Iterator[Result]:
+    """Yield what ``call`` returns for each tuple of arguments, in order; all picklable unless ``workers`` is 1."""
+    workers = min(len(arguments), workers or os.cpu_count() or 1)
     if workers <= 1:
-        results = []
-        for done, job in enumerate(jobs, 1):
-            results.append(_run(job, reduce))
-            progress(done)
-        return results
+        yield from (call(*each) for each in arguments)
+        return
     # Not forked: the caller may have started threads.
     with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
-        futures = [pool.submit(_run, job, reduce) for job in jobs]
-        for done, _ in enumerate(as_completed(futures), 1):
-            progress(done)
-        return [future.result() for future in futures]
+        for future in [pool.submit(call, *each) for each in arguments]:
+            yield future.result()
 
 
 def _run(job: Job, reduce: Callable[[Job, Run], Result]) -> Result:

@@ -1,11 +1,12 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""A simulated edge: simulated tails around the edge's policy, for this robot and for others."""
+"""A simulated edge: simulated tails around the edge's policy, for simulated robots and for others."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+import heapq
 import math
 from typing import Any, Protocol
 
@@ -24,19 +25,15 @@ from dynsplit_ros.policies.edge import (
 from dynsplit_ros.policies.records import EdgeFrame
 from dynsplit_ros.profile.profile import SystemProfile
 from dynsplit_ros.simulation.link import ProcessClock
+from dynsplit_ros.simulation.timeline import Timeline
 from dynsplit_ros.simulation.trace import Trace
 
 ROBOT = '/robot'
 REPORT_PERIOD_S = 0.1
 
 
-class Surroundings(Protocol):
-    """What the simulated edge needs of the simulation."""
-
-    now_s: float
-
-    def at(self, time_s: float, action: Callable[[], None]) -> None:
-        """Have something happen at an instant."""
+class Robot(Protocol):
+    """What the simulated edge does to a robot."""
 
     def acknowledge(self, edge: SimulatedEdge, frame: EdgeFrame) -> None:
         """Put the edge's acknowledgement of this robot's frame on the downlink."""
@@ -55,12 +52,13 @@ class SimulatedEdge:
     Other robots send frames at the instants ``others_at_s`` in turn, ``other_robots`` of them. Their frames are of one
     more cut, whose tail takes ``others_s`` seconds. All tails take ``slowdown`` times as long as that, and go on only
     while ``clock`` lets the edge run. Messages to this edge and back take ``extra_rtt_s`` longer than the robot's link.
+    As many tails run at the same time as there are ``servers``. ``robots`` are the simulated robots by name.
     """
 
     def __init__(
         self,
         profile: SystemProfile,
-        world: Surroundings,
+        timeline: Timeline,
         clock: ProcessClock,
         *,
         name: str,
@@ -70,8 +68,10 @@ class SimulatedEdge:
         other_robots: int,
         others_s: float,
         batch: int,
+        servers: int = 1,
     ) -> None:
-        self._world = world
+        self.timeline = timeline
+        self.robots: dict[str, Robot] = {}
         self.clock = clock
         self.name = name
         self.extra_rtt_s = extra_rtt_s
@@ -91,8 +91,9 @@ class SimulatedEdge:
             engines={engine: {cut.index: cut.engine_tail_s[engine] for cut in cuts if engine in cut.engine_tail_s}
                      for engine in {name for cut in cuts for name in cut.engine_tail_s}})
         self._settings = EdgeSettings(max_images=batch, load_period_s=REPORT_PERIOD_S)
-        self.policy = EdgePolicy(model, self._settings, self._life, name)
-        self._run_ends_s = 0.0
+        self._servers = servers
+        self.policy = EdgePolicy(model, self._settings, self._life, name, servers)
+        self._runs_end_s = [0.0] * servers  # when each server is free
         self._wake_s = math.inf
 
     def start(self) -> None:
@@ -108,49 +109,47 @@ class SimulatedEdge:
     def restart(self) -> None:
         """Start another process after :meth:`kill`."""
         self.is_alive = True
-        self.policy = EdgePolicy(self.policy.model, self._settings, self._life, self.name)
-        self._run_ends_s = self._world.now_s
+        self.policy = EdgePolicy(self.policy.model, self._settings, self._life, self.name, self._servers)
+        self._runs_end_s = [self.timeline.now_s] * self._servers
         self._wake_s = math.inf
         self._happen(self.policy.on_start)
 
     def _at(self, time_s: float, action: Callable[[], None]) -> None:
         """Have this process do something at an instant, if it lives by then."""
         life = self._life
-        self._world.at(time_s, lambda: action() if life == self._life else None)
+        self.timeline.at(time_s, lambda: action() if life == self._life else None)
 
-    def submit(self, source: Any, split_index: int, codec: str, answer_timeout_s: float, payload_bytes: int,
-               images: int, tail_engine: str, service_s: tuple[float, float]) -> None:
-        """Take a frame of this robot; ``service_s`` are the seconds of decoding and tail without slowdown."""
+    def submit(self, robot: str, source: Any, split_index: int, codec: str, answer_timeout_s: float,
+               payload_bytes: int, images: int, tail_engine: str, service_s: tuple[float, float]) -> None:
+        """Take a frame of a robot; ``service_s`` are the seconds of decoding and tail without slowdown."""
         self._happen(self.policy.on_activation, EdgeFrame(
-            ROBOT, source, self._fingerprint, split_index, codec, answer_timeout_s, payload=service_s,
+            robot, source, self._fingerprint, split_index, codec, answer_timeout_s, payload=service_s,
             payload_bytes=payload_bytes, images=images, tail_engine=tail_engine))
 
-    def on_decision(self, split_index: int, codec: str, tail_engine: str) -> None:
-        """Take the split that this robot announces; the other robots' cut comes before local inference."""
+    def on_decision(self, robot: str, split_index: int, codec: str, tail_engine: str) -> None:
+        """Take the split that a robot announces; the other robots' cut comes before local inference."""
         index = split_index if split_index < self._others_index else self.policy.model.local_index
         if self.is_alive:
-            self._happen(self.policy.on_decision, ROBOT, self._fingerprint, index, codec, tail_engine)
+            self._happen(self.policy.on_decision, robot, self._fingerprint, index, codec, tail_engine)
 
-    def on_decision_elsewhere(self) -> None:
-        """Take a decision of this robot for another edge."""
+    def on_decision_elsewhere(self, robot: str) -> None:
+        """Take a decision of a robot for another edge."""
         if self.is_alive:
-            self._happen(self.policy.on_decision_elsewhere, ROBOT)
+            self._happen(self.policy.on_decision_elsewhere, robot)
 
     def free_s(self, until_s: float) -> float:
         """
-        Return when the edge has served all that waits now and all that other robots send until an instant.
+        Return when a server has served all that waits now and all that other robots send until an instant.
 
-        It takes frames as first come, first served; the policy may serve this robot earlier.
+        It takes frames as first come, first served; the policy may serve a robot earlier.
         """
-        free_s = self._run_ends_s
-        for frame in self.policy.waiting:
-            start_s = max(free_s, self._world.now_s)
-            free_s = start_s + sum(frame.payload) * self._slowdown.at(start_s)
-        first, last = (bisect_right(self._others_at_s, time_s) for time_s in (self._world.now_s, until_s))
-        for arrival_s in self._others_at_s[first:last]:
-            start_s = max(free_s, arrival_s)
-            free_s = start_s + self._others_s * self._slowdown.at(start_s)
-        return free_s
+        free_s, now_s = sorted(self._runs_end_s), self.timeline.now_s
+        first, last = (bisect_right(self._others_at_s, time_s) for time_s in (now_s, until_s))
+        for arrival_s, service_s in (*((now_s, sum(frame.payload)) for frame in self.policy.waiting),
+                                     *((arrival_s, self._others_s) for arrival_s in self._others_at_s[first:last])):
+            start_s = max(free_s[0], arrival_s)
+            heapq.heapreplace(free_s, start_s + service_s * self._slowdown.at(start_s))
+        return free_s[0]
 
     def _next_other(self, number: int) -> None:
         def arrive() -> None:
@@ -161,22 +160,23 @@ class SimulatedEdge:
             self._next_other(number + 1)
 
         if number < len(self._others_at_s):
-            self._world.at(self._others_at_s[number], arrive)
+            self.timeline.at(self._others_at_s[number], arrive)
 
     def _happen(self, event: Callable[..., list[Action]], *values: Any) -> None:
         """Pass an event to the policy, and carry out the actions that follow; each one only schedules events."""
-        for action in event(*values, now_s=self._world.now_s):
+        for action in event(*values, now_s=self.timeline.now_s):
             match action:
-                case Acknowledge(frame) if frame.robot == ROBOT:
-                    self._world.acknowledge(self, frame)
-                case Answer(frame) if frame.robot == ROBOT:
-                    self._world.answer(self, frame)
-                case RunTail(frames):
-                    self._run(frames)
+                case Acknowledge(frame) if frame.robot in self.robots:
+                    self.robots[frame.robot].acknowledge(self, frame)
+                case Answer(frame) if frame.robot in self.robots:
+                    self.robots[frame.robot].answer(self, frame)
+                case RunTail():
+                    self._run(action)
                 case ReportLoad():
-                    self._world.report_load(self, action)
+                    for robot in self.robots.values():
+                        robot.report_load(self, action)
                 case PrepareTail():  # takes no time here
-                    self._at(self._world.now_s, lambda: self._happen(self.policy.on_prepared, True))
+                    self._at(self.timeline.now_s, lambda: self._happen(self.policy.on_prepared, True))
                 case WakeAt(at_s):
                     self._wake_s = at_s
                     self._at(self.clock.after(at_s), lambda at_s=at_s: self._wake(at_s))  # type: ignore[misc]
@@ -185,17 +185,18 @@ class SimulatedEdge:
         if at_s == self._wake_s:
             self._happen(self.policy.on_time)
 
-    def _run(self, frames: tuple[EdgeFrame, ...]) -> None:
-        (frame,) = frames  # without max_batch, no frames share a run
-        started_s = self._world.now_s
+    def _run(self, run: RunTail) -> None:
+        (frame,) = run.frames  # without max_batch, no frames share a run
+        started_s = run.started_s
         decode_s, tail_s = frame.payload
         slowdown = self._slowdown.at(started_s)
         decoded_s = self.clock.end_of(started_s, decode_s * slowdown)
-        self._run_ends_s = self.clock.end_of(decoded_s, tail_s * slowdown)
+        ends_s = self.clock.end_of(decoded_s, tail_s * slowdown)
+        server = min(range(self._servers), key=self._runs_end_s.__getitem__)
+        self._runs_end_s[server] = ends_s
 
         def end() -> None:
-            self._happen(self.policy.on_tail_done, [None])
-            self._happen(self.policy.on_answers_sent)
+            self._happen(self.policy.on_tail_done, run, [None], self.timeline.now_s - decoded_s)
+            self._happen(self.policy.on_answers_sent, run)
 
-        self._at(decoded_s, lambda: self._happen(self.policy.on_decoded))
-        self._at(self._run_ends_s, end)
+        self._at(ends_s, end)

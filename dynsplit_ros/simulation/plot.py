@@ -18,6 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 import numpy as np
 
 from dynsplit_ros.profile.profile import SystemProfile
+from dynsplit_ros.simulation.fleet import FleetPoint
 from dynsplit_ros.simulation.trace import Trace
 from dynsplit_ros.simulation.world import Run
 
@@ -167,6 +168,32 @@ def plot_sweep(
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower center', ncols=min(5, len(labels)), fontsize='small')
     figure.suptitle(title)
+    figure.savefig(Path(path), dpi=120)
+
+
+def plot_fleet(points: Sequence[FleetPoint], local_s: float, title: str, path: str | Path) -> None:
+    """Draw the mean latency and the share of offloaded frames against the number of robots, a line for each pool."""
+    figure = Figure(figsize=(8, 6.5), layout='constrained')
+    FigureCanvasAgg(figure)
+    latency, offloaded = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    pools = sorted({point.replicas for point in points})
+    for number, replicas in enumerate(pools):
+        line = sorted((point for point in points if point.replicas == replicas), key=lambda point: point.robots)
+        robots, colour = [point.robots for point in line], colormaps['viridis'](0.9 * number / max(1, len(pools) - 1))
+        label = f'{replicas} replica{"s" * (replicas != 1)}'
+        latency.plot(robots, [1000 * point.mean_s for point in line], color=colour, marker='.', label=label)
+        offloaded.plot(robots, [100 * point.offloaded for point in line], color=colour, marker='.', label=label)
+    latency.axhline(1000 * local_s, color='tab:blue', linestyle='--', linewidth=1.0, label='whole network on the robot')
+    offloaded.axhline(50, color='0.6', linestyle=':', linewidth=1.0)
+    latency.set_ylabel('mean latency (ms)')
+    latency.set_ylim(bottom=0)
+    latency.legend(fontsize='small')
+    offloaded.set_ylabel('frames that the edge runs (%)')
+    offloaded.set_ylim(-2, 102)
+    offloaded.set_xlabel('robots; where the lower line crosses 50 %, local inference takes over')
+    for axes in (latency, offloaded):
+        axes.grid(alpha=0.3)
+    latency.set_title(title, fontsize='medium')
     figure.savefig(Path(path), dpi=120)
 
 

@@ -11,7 +11,9 @@ from typing import Protocol
 class Events(Protocol):
     """The simulation's clock and its event queue."""
 
-    now_s: float
+    @property
+    def now_s(self) -> float:
+        """The instant of the latest event."""
 
     def at(self, time_s: float, action: Callable[[], None]) -> None:
         """Have something happen at an instant."""

@@ -8,8 +8,6 @@ import bisect
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-import heapq
-import itertools
 import math
 import operator
 from typing import Any
@@ -43,6 +41,7 @@ from dynsplit_ros.simulation.edge import ROBOT, SimulatedEdge
 from dynsplit_ros.simulation.link import Disturbances, OneWayLink, Pauses, ProcessClock, true_profile
 from dynsplit_ros.simulation.oracle import Future, Search, Step, WIDTH
 from dynsplit_ros.simulation.processor import Processor
+from dynsplit_ros.simulation.timeline import Timeline
 from dynsplit_ros.simulation.trace import constant, Trace
 
 #: Bytes of an acknowledgement or a probe's answer, and of the lead of a payload; bytes of a load report.
@@ -79,9 +78,9 @@ class Scenario:
     ``slowdown`` is how many times as long as profiled the edge takes, ``others_hz`` how many frames per second
     other robots send it, each with a tail of ``others_s`` seconds (before slowdown). They are as many robots as send
     the largest ``others_hz`` at this robot's frame rate. ``noise`` is the relative spread (log-normal) of each
-    computation's time. ``frame_rate_hz`` images are offered. ``disturbances`` are what link and
-    machines do beyond that. The edge's process lives while ``is_alive`` is above 0; ``further_edges`` share the robot's
-    link with it. All randomness follows from ``seed``.
+    computation's time. ``frame_rate_hz`` images are offered, the first at ``first_image_s``. ``disturbances`` are what
+    link and machines do beyond that. The edge's process lives while ``is_alive`` is above 0; ``further_edges`` share
+    the robot's link with it. All randomness follows from ``seed``.
     """
 
     link: Trace
@@ -94,6 +93,7 @@ class Scenario:
     downlink_ratio: float = 1.0
     noise: float = 0.02
     frame_rate_hz: float = 10.0
+    first_image_s: float = 0.0
     batch: int = 1
     disturbances: Disturbances = Disturbances()
     is_alive: Trace = field(default_factory=lambda: constant(1.0, 1.0))
@@ -172,6 +172,9 @@ class World:
     behind it, so a policy that waits can do better. So there are two: the 'eager oracle' counts the time until link and
     edge are free for the frame, and rather computes here than waits; the 'patient oracle' does not count it.
     'oracle' stands for whichever of them has the lower mean. Oracles know the first edge only.
+
+    ``shared`` is the first edge if this robot, called ``robot``, is one of a fleet
+    (:mod:`dynsplit_ros.simulation.fleet`).
     """
 
     def __init__(
@@ -181,6 +184,8 @@ class World:
         policy: str,
         settings: MonitorSettings | None = None,
         plan: Sequence[Step] | None = None,
+        shared: SimulatedEdge | None = None,
+        robot: str = ROBOT,
     ) -> None:
         self._profile = true_profile(profile, scenario.disturbances.profile_error, scenario.seed)
         self._scenario = scenario
@@ -207,9 +212,8 @@ class World:
         self._down = OneWayLink(scenario.link.scaled(scenario.downlink_ratio), delay_s, disturbances.burst_bytes)
         self._robot = ProcessClock(disturbances.robot, ends_s, np.random.default_rng([scenario.seed, 4]))
         self._pauses = disturbances.robot != Pauses()
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
-        self.now_s = 0.0
+        self.timeline = shared.timeline if shared is not None else Timeline()
+        self._name = robot
         images = int(scenario.duration_s * scenario.frame_rate_hz) + 1
         rng = np.random.default_rng([scenario.seed, 1])
         # Drawn for each image, so that all policies meet the same times.
@@ -221,19 +225,22 @@ class World:
         def make_edge(name: str, of: Scenario | EdgeScenario, others_at_s: list[float], extra_rtt_s: float, *stream: int
                       ) -> SimulatedEdge:
             return SimulatedEdge(
-                profile, self, ProcessClock(disturbances.edge, ends_s, np.random.default_rng([scenario.seed, *stream])),
+                profile, self.timeline, ProcessClock(
+                    disturbances.edge, ends_s, np.random.default_rng([scenario.seed, *stream])),
                 name=name, extra_rtt_s=extra_rtt_s, slowdown=of.slowdown, batch=scenario.batch, others_at_s=others_at_s,
                 others_s=scenario.others_s,
                 other_robots=max(1, math.ceil(max(of.others_hz.values) / scenario.frame_rate_hz)))
 
         #: The first edge, and all edges by their names.
-        self.edge = make_edge(first, scenario, self._others, 0.0, 5)
+        self.edge = shared or make_edge(first, scenario, self._others, 0.0, 5)
         self.edges = {first: self.edge}
         self._lives = {first: scenario.is_alive}
         for number, (name, further) in enumerate(zip(others, scenario.further_edges)):
             others_at_s = self._draw_others(further.others_hz, np.random.default_rng([scenario.seed, 7, number]))
             self.edges[name] = make_edge(name, further, others_at_s, further.extra_rtt_s, 8, number)
             self._lives[name] = further.is_alive
+        for edge in self.edges.values():
+            edge.robots[robot] = self
         self._followed = first
         self.plan = (plan or self.look_ahead()) if policy == 'look-ahead oracle' else ()
         self._steps = deque(self.plan)
@@ -251,13 +258,7 @@ class World:
 
     def run(self) -> Run:
         """Simulate, until every accepted frame is delivered."""
-        for image in range(len(self._noise)):
-            time_s = image / self._scenario.frame_rate_hz
-            if time_s <= self._scenario.duration_s:
-                self.at(time_s, lambda image=image: self._happen(  # type: ignore[misc]
-                    self.camera.on_image, image, period_s=self._period_s))
-        if not self._oracle:
-            self.at(0.0, self._let_monitor_act)
+        self.begin()
         for name, edge in self.edges.items():
             edge.start()
             lived = True
@@ -266,12 +267,22 @@ class World:
                     self.at(time_s, edge.restart if lives else edge.kill)
                     lived = bool(lives)
         deadline_s = self._scenario.duration_s + 60.0
-        while self._events:
-            time_s, _, action = heapq.heappop(self._events)
-            if time_s > deadline_s or (time_s > self._scenario.duration_s and not self._busy()):
-                break
-            self.now_s = time_s
-            action()
+        self.timeline.run(lambda time_s: time_s > deadline_s or (
+            time_s > self._scenario.duration_s and self.camera.idle))
+        return self.outcome()
+
+    def begin(self) -> None:
+        """Schedule the images and the monitor's first look."""
+        for image in range(len(self._noise)):
+            time_s = self._scenario.first_image_s + image / self._scenario.frame_rate_hz
+            if time_s <= self._scenario.duration_s:
+                self.at(time_s, lambda image=image: self._happen(  # type: ignore[misc]
+                    self.camera.on_image, image, period_s=self._period_s))
+        if not self._oracle:
+            self.at(0.0, self._let_monitor_act)
+
+    def outcome(self) -> Run:
+        """Return what came of the frames so far."""
         links = [edge.link for edge in self.monitor.edges.values()]
         return Run(
             self._policy,
@@ -286,13 +297,14 @@ class World:
             self._scenario.link.integral(self.now_s) / 8,
         )
 
-    def _busy(self) -> bool:
-        return not self.camera.idle
+    @property
+    def now_s(self) -> float:
+        """The instant of the latest event."""
+        return self.timeline.now_s
 
     def at(self, time_s: float, action: Callable[[], None]) -> None:
         """Have something happen at an instant."""
-        if math.isfinite(time_s):
-            heapq.heappush(self._events, (time_s, next(self._order), action))
+        self.timeline.at(time_s, action)
 
     # ---- camera --------------------------------------------------------------------------------------------
 
@@ -431,9 +443,9 @@ class World:
         edge, before = self.edges[decision.edge], self.edges[self._followed]
         self._followed = decision.edge
         arrives_s = self.now_s + self._scenario.base_rtt_s / 2
-        self.at(arrives_s, lambda: edge.on_decision(split_index, codec, decision.tail_engine))
+        self.at(arrives_s, lambda: edge.on_decision(self._name, split_index, codec, decision.tail_engine))
         if before is not edge:
-            self.at(arrives_s, before.on_decision_elsewhere)
+            self.at(arrives_s, lambda: before.on_decision_elsewhere(self._name))
         self._happen(self.camera.on_decision, decision)
 
     def _send_probe(self, probe: Probe) -> None:
@@ -487,8 +499,8 @@ class World:
         cut, batch = self._profile.cuts[frame.split_index], self._scenario.batch
         noise = self._noise[frame.image][2]
         service_s = cut.codecs[frame.codec].decode_s[batch] * noise, cut.tail_on(frame.tail_engine)[batch] * noise
-        edge.submit((frame, dispersion_s), frame.split_index, frame.codec, timeout_s, frame.payload_bytes, batch,
-                    frame.tail_engine, service_s)
+        edge.submit(self._name, (frame, dispersion_s), frame.split_index, frame.codec, timeout_s, frame.payload_bytes,
+                    batch, frame.tail_engine, service_s)
 
     def acknowledge(self, edge: SimulatedEdge, frame: EdgeFrame) -> None:
         """Put the edge's acknowledgement of this robot's frame on the downlink."""
@@ -509,7 +521,7 @@ class World:
 
     def report_load(self, edge: SimulatedEdge, action: ReportLoad) -> None:
         """Put a load report of the edge on the downlink."""
-        report = replace(action.report, queueing_s=action.queueing_s.get(ROBOT, 0.0))
+        report = replace(action.report, queueing_s=action.queueing_s.get(self._name, 0.0))
         arrives_s = self._down.transmit(self.now_s, _REPORT_BYTES, self._jitter_s())
 
         def arrived() -> None:

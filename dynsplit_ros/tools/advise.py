@@ -18,6 +18,7 @@ from rich.text import Text
 
 from dynsplit_ros.advice.bounds import plot_bounds, what_bounds_buy
 from dynsplit_ros.advice.conditions import Advice, Adviser, largest_gain, offloading_from_bps, pays_from_bps, Range
+from dynsplit_ros.advice.fleet import replicas_by_rate
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.planner import Candidate, PlannerConstraints
 from dynsplit_ros.profile.profile import Profile, SystemProfile
@@ -39,11 +40,14 @@ def main(argv: list[str] | None = None) -> int:
         constraints = PlannerConstraints(frame_rate_hz=arguments.rate, **settings(arguments))
         adviser = Adviser(profile, constraints, arguments.round_trip)
         low, high = arguments.link
+        if arguments.robots < 0:
+            raise DynsplitError(f'--robots {arguments.robots} was given, but a fleet has at least 1 robot')
         if not low < high:
             raise DynsplitError(f'--link {low:g} {high:g} was given, but the first rate must be the lower one')
         ranges = {load: adviser.ranges(1e6 * low, 1e6 * high, load) for load in sorted(set(arguments.loads))}
         sentences = [f'Assumed: {sentence}.' for sentence in assumed]
         verdict = [sentence for load in ranges for sentence in _verdict(profile, ranges[load])]
+        verdict += [_fleet_sentence(adviser, ranges[load], arguments.robots) for load in ranges if arguments.robots]
         console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
         console.print(shown(adviser, ranges, console.width))
         console.print('\n'.join([*sentences, *verdict]), markup=False)
@@ -63,7 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.json is not None:
             written.append(arguments.json)
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(_document(adviser, ranges, assumed), indent=1, allow_nan=False) + '\n')
+            arguments.json.write_text(json.dumps(
+                _document(adviser, ranges, assumed, arguments.robots), indent=1, allow_nan=False) + '\n')
     except (DynsplitError, OSError) as error:
         print(f'advise: {error}', file=sys.stderr)
         return 2
@@ -94,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar='TIMES',
         help='server loads: time of the edge divided by its profiled time (default: 1 2 4 8)',
     )
+    conditions.add_argument('--robots', type=int, default=0, metavar='N',
+                            help='also say how many replicas of the tails a fleet of N such robots needs, each on a '
+                                 'link of its own')
     output = parser.add_argument_group('output')
     output.add_argument('--plot', type=picture, default=Path('advice.png'), metavar='PNG',
                         help='draw the advice into this file (default: advice.png)')
@@ -210,7 +218,18 @@ def _verdict(profile: SystemProfile, ranges: Sequence[Range]) -> list[str]:
     return [text + '.']
 
 
-def _document(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], assumed: Sequence[str]) -> dict[str, Any]:
+def _fleet_sentence(adviser: Adviser, ranges: Sequence[Range], robots: int) -> str:
+    """Return how many replicas a fleet needs at each link rate, in one sentence."""
+    parts = [f'{replicas} from {_number(low_bps / 1e6)} to {_number(high_bps / 1e6)} Mbit/s'
+             for replicas, low_bps, high_bps in replicas_by_rate(adviser, ranges, robots)]
+    load = ranges[0].first.slowdown
+    where = 'as profiled' if load == 1 else f'{load:g} times as slow'
+    return (f'With replicas {where}, a fleet of {robots} robot{"s" * (robots != 1)} needs so many replicas: '
+            f'{", ".join(parts)}.')
+
+
+def _document(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], assumed: Sequence[str], robots: int
+              ) -> dict[str, Any]:
     """Return the advice as JSON holds it: rates in bit/s, times in seconds."""
     profile = adviser.profile
     low_bps, high_bps = ranges[next(iter(ranges))][0].first.rate_bps, ranges[next(iter(ranges))][-1].last.rate_bps
@@ -226,6 +245,10 @@ def _document(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], assumed
                 'slowdown': load,
                 'pays_from_bps': pays_from_bps(of_load, profile.local_index),
                 'offloading_from_bps': offloading_from_bps(of_load),
+                'replicas': [
+                    {'replicas': replicas, 'from_bps': from_bps, 'to_bps': to_bps}
+                    for replicas, from_bps, to_bps in replicas_by_rate(adviser, of_load, robots)
+                ] if robots else [],
                 'ranges': [
                     {
                         'from_bps': found.first.rate_bps,

@@ -25,6 +25,7 @@ from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.profile.profile import Profile, SystemProfile
 from dynsplit_ros.simulation import trace as traces
 from dynsplit_ros.simulation.compare import Job, run_all, summarise, Summary
+from dynsplit_ros.simulation.fleet import fleet_points, takes_over_at
 from dynsplit_ros.simulation.trace import load_trace, Trace
 from dynsplit_ros.simulation.world import Run, Scenario
 from dynsplit_ros.tools.model_options import split_model
@@ -45,6 +46,8 @@ _CAPTIONS = {
     'frame_rate': 'the oracle makes the latency least; the dynamic split was asked for the most frames',
     'deadline': 'the oracle makes the latency least; the dynamic split was asked for the most frames in time',
 }
+#: Most robots of a fleet: the simulation of more takes hours.
+MOST_ROBOTS = 256
 _KINDS = {
     'constant': ('VALUE', 1, 1),
     'noisy': ('VALUE,SHARE', 2, 2),
@@ -71,6 +74,8 @@ def main(argv: list[str] | None = None) -> int:
                 written += _over_time(profile, scenario, settings, arguments, bar)
             if 'agreement' in arguments.figure:
                 written += _over_bounds(profile, scenario, settings, arguments, bar)
+            if 'fleet' in arguments.figure:
+                written += _over_robots(profile, scenario, settings, arguments, bar)
             for figure in ('rates', 'load'):
                 if figure in arguments.figure:
                     written += _sweep(figure, profile, scenario, settings, arguments, bar)
@@ -98,10 +103,11 @@ def _parser() -> argparse.ArgumentParser:
                        help='spread of computing times (default: 0.02)')
     world.add_argument('--seed', type=int, default=0, help='seed of link, noise and weights (default: 0)')
     output = parser.add_argument_group('output')
-    output.add_argument('--figure', nargs='+', choices=('time', 'rates', 'load', 'agreement'),
+    output.add_argument('--figure', nargs='+', choices=('time', 'rates', 'load', 'agreement', 'fleet'),
                         default=['time'],
                         help='time: latency over time; rates: mean latency by data rate; load: by server load; '
-                             'agreement: latency and bytes by --min-agreement (default: time)')
+                             'agreement: latency and bytes by --min-agreement; fleet: latency by number of robots '
+                             '(default: time)')
     output.add_argument('--batch', type=int, default=1, help='images in a frame, for the figure time (default: 1)')
     output.add_argument('--batches', type=int, nargs='+', metavar='N',
                         help='batch sizes of the other figures (default: 1; with profiles, all of theirs)')
@@ -109,6 +115,10 @@ def _parser() -> argparse.ArgumentParser:
                         help='data rates of the figure rates (default: 13 from 0.25 to 1000)')
     output.add_argument('--loads', type=positive, nargs='+', default=[1, 2, 4, 8, 16], metavar='TIMES',
                         help='loads of the figure load (default: 1 2 4 8 16)')
+    output.add_argument('--robots', type=_count, nargs='+', default=[1, 2, 4, 8, 12, 16, 24, 32], metavar='N',
+                        help='robots of the figure fleet, each on a link of its own (default: 1 2 4 8 12 16 24 32)')
+    output.add_argument('--replicas', type=_count, nargs='+', default=[1, 2, 4, 8], metavar='N',
+                        help="replicas of the edge's tails, for the figure fleet (default: 1 2 4 8)")
     output.add_argument('--output', type=Path, default=Path('simulation'), metavar='FOLDER',
                         help='write the figures to this folder (default: simulation)')
     output.add_argument('--workers', type=int, metavar='N', help='processes (default: one for each core)')
@@ -119,6 +129,13 @@ def _share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= MOST_ROBOTS:
+        raise argparse.ArgumentTypeError(f'{text} is not from 1 to {MOST_ROBOTS}')
     return value
 
 
@@ -360,6 +377,30 @@ def _over_bounds(profile: SystemProfile, scenario: Scenario, settings: MonitorSe
     _write(paths[0], [{'min_agreement': point.bound, 'rate_mbps': point.rate_bps / 1e6, 'mean_s': point.latency_s,
                        'mean_payload_bytes': point.payload_bytes} for point in points])
     plot_bounds(points, f'{profile.model}: what a bound on the agreement buys, simulated', paths[1])
+    return paths
+
+
+def _over_robots(profile: SystemProfile, scenario: Scenario, settings: MonitorSettings,
+                 arguments: argparse.Namespace, bar: Progress) -> list[Path]:
+    """Simulate fleets of robots with each number of replicas."""
+    seconds = max(scenario.duration_s, SETTLING_S + _FEWEST_FRAMES / scenario.frame_rate_hz)
+    here = replace(scenario, duration_s=seconds)
+    task = bar.add_task('latency by robots', total=len(arguments.robots) * len(arguments.replicas))
+    points = fleet_points(profile, here, sorted(set(arguments.robots)), sorted(set(arguments.replicas)), settings,
+                          SETTLING_S, arguments.workers, lambda: bar.advance(task))
+    bar.remove_task(task)
+    for replicas, robots in takes_over_at(points).items():
+        print(f'{replicas} replica{"s" * (replicas != 1)}: ' + (
+            f'from {robots} robots on, most frames run on the robots' if robots is not None
+            else f'up to {max(point.robots for point in points)} robots, most frames run on the edge'))
+    paths = [arguments.output / 'fleet.csv', arguments.output / 'fleet.png']
+    _write(paths[0], [asdict(point) for point in points])
+    from dynsplit_ros.simulation.plot import plot_fleet
+
+    local = profile.cuts[profile.local_index]
+    title = (f'{profile.model}: {scenario.frame_rate_hz:g} frames/s of each robot, '
+             f'link {Path(scenario.link.name).name}')
+    plot_fleet(points, local.head_s[scenario.batch], title, paths[1])
     return paths
 
 

@@ -10,10 +10,13 @@ import math
 from pathlib import Path
 import time
 
+from torch import Tensor
+
 from dynsplit_ros.agreement import Agreement
+from dynsplit_ros.codec import decode_answer
 from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.policies.monitor import MonitorPolicy
-from dynsplit_ros.policies.records import FrameRecord, SplitDecision
+from dynsplit_ros.policies.records import EdgeFrame, FrameRecord, SplitDecision
 from dynsplit_ros.profile.profile import AgreementRecord, merge, Profile, SystemProfile
 
 DATA = Path(__file__).parents[1] / 'data'
@@ -22,12 +25,18 @@ DEADLINE_S = 60.0
 MODELS = ('mobilenet_v2', 'efficientnet_b0', 'resnet50')
 
 
-def wait_until(happened: Callable[[], object], otherwise: str = 'it did not happen in time') -> None:
-    """Wait for an event of another thread; fail with ``otherwise`` after DEADLINE_S."""
-    deadline_s = time.monotonic() + DEADLINE_S
+def wait_until(happened: Callable[[], object], otherwise: str = 'it did not happen in time',
+               within_s: float = DEADLINE_S) -> None:
+    """Wait for an event of another thread; fail with ``otherwise`` after ``within_s`` seconds."""
+    deadline_s = time.monotonic() + within_s
     while not happened():
         assert time.monotonic() < deadline_s, otherwise
         time.sleep(0.0005)
+
+
+def outputs_of(frame: EdgeFrame) -> dict[str, Tensor]:
+    """Return the outputs in the edge's answer to a frame; empty without any."""
+    return decode_answer(frame.outputs.codec, frame.outputs.tensors, None) if frame.outputs else {}
 
 
 def measured(name: str = 'mobilenet_v2') -> Profile:

@@ -12,9 +12,10 @@ import pytest
 from worlds import measured, system
 
 from dynsplit_ros.estimators.rate import RATE_SHARES
+from dynsplit_ros.parameters import CAMERA
 from dynsplit_ros.planner import Planner, PlannerConstraints, SystemEstimate
 from dynsplit_ros.planner.image_age import image_age
-from dynsplit_ros.planner.latency import BitTime
+from dynsplit_ros.planner.latency import BitTime, MOST_UNANSWERED
 from dynsplit_ros.profile.profile import merge
 
 PROFILE = system()
@@ -298,3 +299,18 @@ def test_for_the_frame_rate_a_shorter_stage_must_outweigh_a_thousandth_of_the_la
     factor = (local.head_s[1] - shorter_s) / (edge.tail_s[1] + edge.codecs['raw'].decode_s[1])
     plan = planner.plan(estimate(1e9, rtt_s=1.0, edge_factor=factor))
     assert plan.split_index == split
+
+
+def test_servers_divide_the_time_of_the_edge_as_a_stage_but_not_the_latency_of_a_frame() -> None:
+    planner = Planner(PROFILE, PlannerConstraints(codecs=('raw',), frame_rate_hz=10.0))
+    slow = {'rate_bps': 1e9, 'edge_factor': 0.13 / PROFILE.cuts[0].tail_s[1]}
+    one, two, many, most = (
+        candidate(planner, 0, servers=servers, **slow) for servers in (1, 2, MOST_UNANSWERED, 1000))
+    assert two.frame_rate_hz == pytest.approx(2 * one.frame_rate_hz)
+    assert many.frame_rate_hz == most.frame_rate_hz, 'the camera has no more frames at the edge'
+    assert two.tail_s == one.tail_s and two.image_age_s < one.image_age_s
+
+
+def test_the_cap_on_servers_is_the_default_of_the_cameras_parameter() -> None:
+    default, = (parameter.default for parameter in CAMERA if parameter.name == 'max_unanswered')
+    assert default == MOST_UNANSWERED

@@ -17,6 +17,7 @@ from dynsplit_ros.policies.edge import (
     Answer,
     EdgePolicy,
     EdgeSettings,
+    MOST_RUNS,
     PrepareTail,
     ReportLoad,
     RunTail,
@@ -35,10 +36,11 @@ ACTIVE_S, MAX_ROBOTS = 5.0, 1024
 class Edge:
     """A policy and the instant; each event notes its actions, and says which they are."""
 
-    def __init__(self, tail_s: dict[int, float] | None = None, can_share: bool = True, engines=None, **options) -> None:
+    def __init__(self, tail_s: dict[int, float] | None = None, can_share: bool = True, engines=None, servers: int = 1,
+                 **options) -> None:
         profiled = [tail_s] * (LOCAL + 1) if tail_s is not None else ()
         model = ServedModel('model', [1000] * LOCAL, ('raw', 'blosc2'), profiled, can_share, engines or {})
-        self.policy = EdgePolicy(model, EdgeSettings(**options), session=5)
+        self.policy = EdgePolicy(model, EdgeSettings(**options), session=5, servers=servers)
         self.now_s = 0.0
         self.actions: list[Action] = []
         self.happen(self.policy.on_start)
@@ -60,18 +62,24 @@ class Edge:
         return self.happen(self.policy.on_decision, robot, fingerprint, split_index, codec)
 
     @property
+    def run(self) -> RunTail:
+        """The latest run."""
+        return self.of(RunTail)[-1]
+
+    @property
     def running(self) -> tuple[EdgeFrame, ...]:
         """The frames of the latest run."""
-        return [action.frames for action in self.actions if isinstance(action, RunTail)][-1]
+        return self.run.frames
 
-    def end(self, tail_s: float = 0.010, decode_s: float = 0.0) -> list[str]:
-        """Have the run end; return the robots whose frames run next."""
+    def end(self, tail_s: float = 0.010, decode_s: float = 0.0, run: RunTail | None = None) -> list[str]:
+        """Have a run end, by default the latest; return the robots whose frames run next."""
         before = self.of(RunTail)
-        self.now_s += decode_s
-        self.happen(self.policy.on_decoded)
-        self.now_s += tail_s
-        self.happen(self.policy.on_tail_done, [frame.robot for frame in self.running if frame.status is None])
-        self.happen(self.policy.on_answers_sent)
+        run = run or self.run
+        self.now_s += decode_s + tail_s
+        outputs = [frame.robot for frame in run.frames if frame.status is None]
+        if outputs:
+            self.happen(self.policy.on_tail_done, run, outputs, tail_s)
+        self.happen(self.policy.on_answers_sent, run)
         return [frame.robot for run in self.of(RunTail)[len(before):] for frame in run.frames]
 
     def of(self, kind: type) -> list:
@@ -108,10 +116,9 @@ def test_the_next_tail_starts_when_the_answers_are_sent() -> None:
     edge = Edge()
     edge.send('a')
     edge.send('b')
-    edge.happen(edge.policy.on_decoded)
-    edge.happen(edge.policy.on_tail_done, ['outputs'])
+    edge.happen(edge.policy.on_tail_done, edge.run, ['outputs'], 0.01)
     assert len(edge.of(RunTail)) == 1
-    edge.happen(edge.policy.on_answers_sent)
+    edge.happen(edge.policy.on_answers_sent, edge.run)
     assert len(edge.of(RunTail)) == 2
 
 
@@ -226,7 +233,7 @@ def test_an_error_of_the_edge_fails_the_frames_that_have_no_answer_yet() -> None
     edge.end()
     edge.happen(edge.policy.on_unreadable, answered, 'unreadable')
     edge.happen(edge.policy.on_failed, [answered, other], 'the tail failed')
-    edge.happen(edge.policy.on_answers_sent)
+    edge.happen(edge.policy.on_answers_sent, edge.run)
     assert (answered.status, other.status, other.reason) == (Status.REFUSED, Status.FAILED, 'the tail failed')
     after = edge.send('c')
     assert edge.running == (after,)
@@ -243,9 +250,12 @@ def test_outputs_that_cannot_be_sent_become_a_failure_once() -> None:
     assert (counts['answered'], counts['failed']) == (0, 1)
 
 
-def test_an_event_of_the_tail_while_none_runs_is_an_error() -> None:
-    with pytest.raises(ValueError, match='no tail runs'):
-        Edge().happen(EdgePolicy(ServedModel('model', [1000], ())).on_decoded)
+def test_a_run_that_is_not_under_way_cannot_end() -> None:
+    edge = Edge()
+    edge.send('a')
+    edge.end()
+    with pytest.raises(ValueError, match='not under way'):
+        edge.happen(edge.policy.on_answers_sent, edge.run)
 
 
 # ---- batches -----------------------------------------------------------------------------------------------------
@@ -438,7 +448,6 @@ def test_a_tail_that_still_runs_counts_as_busy_and_does_not_change_the_slowdown(
     edge.end(tail_s=0.3)
     edge.send('a', after_s=0.5)
     edge.send('b')
-    edge.happen(edge.policy.on_decoded)
     during = report(edge).report
     assert (during.utilisation, during.slowdown, during.queue_length) == (
         pytest.approx(0.5), pytest.approx(3.0), 1)
@@ -505,13 +514,124 @@ def test_frames_that_share_a_run_do_not_wait_for_each_other() -> None:
     assert queueing_s['first'] > 0.0
 
 
+# ---- several servers ---------------------------------------------------------------------------------------------
+
+
+def test_as_many_runs_are_under_way_as_there_are_servers_and_robots_take_turns() -> None:
+    edge = Edge(servers=2, max_waiting=3)
+    for robot in 'aaabbc':
+        edge.send(robot, after_s=0.001)
+    first, second = edge.of(RunTail)
+    assert [run.frames[0].robot for run in (first, second)] == ['a', 'a']
+    assert [edge.end(run=run) for run in (second, first)] == [['b'], ['c']]
+    assert [edge.end(), edge.end()] == [['a'], ['b']]
+
+
+def test_a_server_that_joins_takes_a_waiting_frame_at_once() -> None:
+    edge = Edge()
+    edge.send('a')
+    waiting = edge.send('b')
+    edge.happen(edge.policy.on_servers, 2, '')
+    assert edge.running == (waiting,)
+
+
+def test_the_frames_of_a_server_that_ends_run_before_all_others_on_another_one() -> None:
+    edge = Edge(servers=2, max_waiting=1)
+    lost, other = edge.send('a'), edge.send('b')
+    edge.send('c')
+    run, busy = edge.of(RunTail)
+    edge.happen(edge.policy.on_servers, 1, '')
+    edge.happen(edge.policy.on_server_lost, run)
+    newer = edge.send('a', after_s=0.1)
+    assert lost.status is None and edge.policy.waiting[0] is lost, 'a newer frame does not replace it'
+    assert edge.end(run=busy) == ['a'] and edge.running == (lost,) and edge.run.number == 2
+    edge.end()
+    assert (lost.status, other.status, newer.status) == (Status.OK, Status.OK, None)
+    assert lost.times.queueing_s == pytest.approx(0.11)
+
+
+def test_a_frame_whose_timeout_has_passed_when_its_server_ends_is_answered_without_another_run() -> None:
+    edge = Edge(servers=2)
+    frame = edge.send('a', answer_timeout_s=0.1)
+    edge.now_s = 0.2
+    edge.happen(edge.policy.on_servers, 1, '')
+    edge.happen(edge.policy.on_server_lost, edge.run)
+    assert frame.status is Status.SUPERSEDED and len(edge.of(RunTail)) == 1
+
+
+def test_a_frame_that_ends_its_servers_is_not_run_without_end() -> None:
+    edge = Edge(servers=9)
+    frame = edge.send('a')
+    for number in range(MOST_RUNS):
+        assert frame.status is None and edge.run.number == number + 1
+        edge.happen(edge.policy.on_servers, 8 - number, '')
+        edge.happen(edge.policy.on_server_lost, edge.run)
+    assert frame.status is Status.FAILED and '3 replicas ended' in frame.reason
+    assert len(edge.of(RunTail)) == MOST_RUNS
+
+
+def test_without_a_server_each_frame_is_answered_at_once_with_the_reason() -> None:
+    edge = Edge(load_period_s=PERIOD_S)
+    running, waiting = edge.send('a'), edge.send('b')
+    edge.happen(edge.policy.on_servers, 0, 'no machine has a GPU')
+    edge.happen(edge.policy.on_server_lost, edge.run)
+    late = edge.send('c')
+    for frame in (running, waiting, late):
+        assert frame.status is Status.REFUSED and 'no capacity: no machine has a GPU' in frame.reason
+    assert report(edge).report.servers == 0
+    edge.happen(edge.policy.on_servers, 1, '')
+    served = edge.send('c')
+    assert edge.running == (served,)
+
+
+def test_the_utilisation_is_the_busy_share_of_all_servers() -> None:
+    edge = Edge(servers=2, load_period_s=PERIOD_S)
+    edge.send('a')
+    edge.end(tail_s=0.4)
+    loads = report(edge).report
+    assert (loads.servers, loads.utilisation) == (2, pytest.approx(0.2))
+    edge.happen(edge.policy.on_servers, 4, '')
+    edge.send('a')
+    edge.end(tail_s=0.4)
+    assert report(edge).report.utilisation == pytest.approx(0.1)
+
+
+def test_a_frame_waits_for_other_robots_only_while_no_server_is_free() -> None:
+    edge = Edge(servers=2, load_period_s=PERIOD_S)
+    edge.send('other')
+    edge.end(tail_s=0.0)
+    edge.send('a')
+    first = edge.run
+    edge.send('b', after_s=0.1)
+    # From 0.1 to 0.4 s both servers are busy: a frame of another robot would wait for half of that on average.
+    edge.end(tail_s=0.3, run=first)
+    edge.end(tail_s=0.2)
+    queueing_s = report(edge).queueing_s
+    assert queueing_s == {'other': pytest.approx(0.3 * 0.15), 'a': 0.0, 'b': 0.0}
+
+
+def test_times_that_are_measured_later_count_from_then_on() -> None:
+    edge = Edge(load_period_s=PERIOD_S, max_batch=2)
+    model = edge.policy.model
+    edge.happen(edge.policy.on_profile, ServedModel(model.fingerprint, model.cut_bytes, model.codecs, [TAIL_S] * LOCAL,
+                                                    can_share=True))
+    edge.send('first', split_index=1)
+    edge.send('a')
+    edge.send('b')
+    assert edge.end(tail_s=0.02) == ['a', 'b']
+    edge.end(tail_s=0.012)
+    assert report(edge).report.slowdown == pytest.approx(0.032 / 0.022)
+
+
 # ---- everything at once ------------------------------------------------------------------------------------------
 
 events = st.lists(st.one_of(
     st.tuples(st.just('send'), st.sampled_from('abcd'), st.integers(-1, LOCAL), st.sampled_from([0.01, 0.3, math.inf]),
               st.integers(1, 3)),
     st.tuples(st.just('decide'), st.sampled_from('abcd'), st.integers(0, LOCAL)),
-    st.tuples(st.just('end'), st.floats(0.0, 0.5), st.sampled_from(['', 'unreadable', 'failed'])),
+    st.tuples(st.just('end'), st.floats(0.0, 0.5), st.sampled_from(['', 'unreadable', 'failed', 'lost']),
+              st.integers(0, 3)),
+    st.tuples(st.just('servers'), st.integers(0, 3)),
     st.tuples(st.just('prepared'), st.booleans()),
     st.tuples(st.just('left'), st.sampled_from('abcd')),
     st.tuples(st.just('wake'),),
@@ -524,14 +644,16 @@ class Checked(Edge):
     def __init__(self, **options) -> None:
         super().__init__(**options)
         self.frames: list[EdgeFrame] = []
-        self.is_running = self.is_preparing = False
+        self.runs: list[RunTail] = []
+        self.servers = 1
+        self.is_preparing = False
 
     def happen(self, event: Callable[..., list[Action]], *values) -> list[Action]:
         actions = super().happen(event, *values)
         for action in actions:
             if isinstance(action, RunTail):
-                assert not self.is_running, 'two tails run at a time'
-                self.is_running = True
+                self.runs.append(action)
+                assert len(self.runs) <= self.servers, 'more tails run than there are servers'
                 assert len({frame.robot for frame in action.frames}) == len(action.frames) <= 4
                 assert len({frame.split_index for frame in action.frames}) == 1
                 assert not any(frame.is_expired(self.now_s) for frame in action.frames)
@@ -546,19 +668,23 @@ class Checked(Edge):
             self.frames.append(self.send(robot, split_index=index, answer_timeout_s=timeout_s, images=images))
         elif name == 'decide':
             self.decide(*values)
-        elif name == 'end' and self.is_running:
-            tail_s, fate = values
-            run, self.is_running = self.running, False
-            if fate == 'unreadable':
-                self.happen(self.policy.on_unreadable, run[0], 'unreadable')
-            elif fate == 'failed':
-                self.happen(self.policy.on_failed, run, 'failed')
-            self.happen(self.policy.on_decoded)
+        elif name == 'end' and self.runs:
+            tail_s, fate, which = values
+            run = self.runs.pop(which % len(self.runs))
             self.now_s += tail_s
-            readable = [frame for frame in run if frame.status is None]
-            if readable:
-                self.happen(self.policy.on_tail_done, readable)
-            self.happen(self.policy.on_answers_sent)
+            if fate == 'lost':
+                self.servers = max(0, self.servers - 1)
+                self.happen(self.policy.on_servers, self.servers, 'all replicas ended')
+                self.happen(self.policy.on_server_lost, run)
+                return
+            if fate == 'unreadable':
+                self.happen(self.policy.on_unreadable, run.frames[0], 'unreadable')
+            elif fate == 'failed':
+                self.happen(self.policy.on_failed, run.frames, 'failed')
+            self.end(tail_s=0.0, run=run)
+        elif name == 'servers':
+            self.servers, = values
+            self.happen(self.policy.on_servers, self.servers, 'there is no machine')
         elif name == 'prepared' and self.is_preparing:
             self.is_preparing = False
             self.happen(self.policy.on_prepared, *values)
@@ -574,8 +700,8 @@ def test_each_frame_is_acknowledged_and_answered_once_whatever_happens(history) 
     edge = Checked(tail_s=TAIL_S, max_batch=4, max_batch_wait_s=0.1, max_images=2, load_period_s=PERIOD_S)
     for event in history:
         edge.play(*event)
-    while edge.is_running or edge.policy.waiting:
-        edge.play('end', 0.01, '') if edge.is_running else edge.play('wake')
+    while edge.runs or edge.policy.waiting:
+        edge.play('end', 0.01, '', 0) if edge.runs else edge.play('wake')
     assert [action.frame for action in edge.of(Acknowledge)] == edge.frames
     answers = [action.frame for action in edge.of(Answer)]
     assert sorted(map(id, answers)) == sorted(map(id, edge.frames))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+import math
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from dynsplit_ros.codec import EncodedTensor
 from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.policies.edge import Action, Answer, EdgePolicy, RunTail
 from dynsplit_ros.policies.records import EdgeFrame, Status
-from dynsplit_ros.runtime import edge as runtime
+from dynsplit_ros.runtime import edge as runtime, tails
 from dynsplit_ros.simulation.trace import constant, steps, Trace
 from dynsplit_ros.simulation.world import Scenario, World
 
@@ -77,12 +78,13 @@ class Conductor:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, simulated: EdgePolicy) -> None:
         self.now_s = 0.0
+        self.tails = 0
         self.may_end = {name: threading.Semaphore(0) for name in ('decode', 'tail', 'answer', 'prepare')}
-        monkeypatch.setattr(runtime, 'decode', lambda *_: self.part('decode') or {})
+        monkeypatch.setattr(tails, 'decode', lambda *_: self.part('decode') or {})
         model = simulated.model
         split = SimpleNamespace(
             local_index=model.local_index, cuts=[SimpleNamespace(tensors=())] * model.local_index, output_specs=(),
-            tail=lambda index, engine: lambda tensors: self.part('tail') or {},
+            tail=lambda index, engine: lambda tensors: self.begin_tail() or {},
             prepare_tail=lambda *_: not self.part('prepare'))
         policy = EdgePolicy(model, simulated.settings, simulated.session, simulated.name)
         self.events = record(policy)
@@ -90,6 +92,10 @@ class Conductor:
 
     def part(self, name: str) -> None:
         assert self.may_end[name].acquire(timeout=DEADLINE_S)
+
+    def begin_tail(self) -> None:
+        self.tails += 1
+        self.part('tail')
 
     def acknowledge(self, frame: EdgeFrame) -> None:
         pass
@@ -115,9 +121,15 @@ class Conductor:
                 self.edge.on_split(*event.values)
             case 'on_time':
                 self.edge.on_time()
-            case 'on_decoded':
-                self.may_end['decode'].release()
             case 'on_tail_done':
+                *_, tail_s = event.values
+                began_s = event.now_s - tail_s
+                self.now_s = next(at_s for at_s in (began_s, math.nextafter(began_s, 0.0), math.nextafter(began_s, 1e9))
+                                  if event.now_s - at_s == tail_s)
+                begun = self.tails
+                self.may_end['decode'].release()
+                wait_until(lambda: self.tails > begun, 'the tail does not begin')
+                self.now_s = event.now_s
                 self.may_end['tail'].release()
             case 'on_answers_sent':
                 self.may_end['answer'].release()
@@ -134,8 +146,7 @@ def test_the_same_events_have_the_same_actions_in_runtime_and_simulation(monkeyp
                 if action.startswith(Answer.__name__)}
     assert statuses == {'<Status.OK: 0>', '<Status.SUPERSEDED: 2>'}, statuses
     assert {event.name for event in simulated} == {
-        'on_start', 'on_activation', 'on_decision', 'on_decoded', 'on_tail_done', 'on_answers_sent', 'on_prepared',
-        'on_time'}
+        'on_start', 'on_activation', 'on_decision', 'on_tail_done', 'on_answers_sent', 'on_prepared', 'on_time'}
     conductor = Conductor(monkeypatch, world.edge.policy)
     first, *rest = simulated
     assert conductor.events[0] == first

@@ -212,3 +212,15 @@ def test_a_load_report_is_fresh_for_the_report_timeout() -> None:
     assert wire.monitor.load.fresh and wire.monitor.load.queueing_s == 0.1
     wire.idle(0.6)
     assert not wire.monitor.load.fresh and wire.monitor.load.queueing_s == 0.0
+
+
+def test_an_edge_without_servers_is_not_used_until_it_has_one_again() -> None:
+    wire = steady()
+    assert wire.monitor.decision.split_index < LOCAL and not wire.monitor.decision.degraded
+    wire.report(servers=0)
+    decision = wire.monitor.decision
+    assert (decision.split_index, decision.degraded) == (LOCAL, True) and 'no capacity' in decision.reason
+    assert wire.monitor.link.alive, 'the link is there'
+    wire.report(servers=3)
+    decision = wire.monitor.decision
+    assert decision.split_index < LOCAL and (decision.degraded, decision.servers) == (False, 3)

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 
-from dynsplit_ros.policies.pacing import SendScheduler
+from dynsplit_ros.policies.pacing import MOST_SERVERS, SendScheduler
 
 KEY, OTHER = (0, 'raw'), (3, 'blosc2')
 
@@ -111,3 +111,33 @@ def test_an_answer_before_the_expected_arrival_means_that_the_edge_took_no_time(
     for number in range(20):
         known.on_answered(Unanswered(10.0 + number), 10.05 + number, 0.01)
     assert known.send_s(KEY, [Unanswered(50.0, 50.01)]) == pytest.approx(50.01 - 0.2, abs=1e-3)
+
+
+def test_with_two_servers_the_next_payload_need_not_wait_for_the_frame_before_it() -> None:
+    known = scheduler(transfer_s=0.01, service_s=0.1)
+    known.on_servers(2)
+    assert known.send_s(KEY, [Unanswered(5.0, 5.01)]) < 5.0, 'the second server is free'
+    both = [Unanswered(5.0, 5.01), Unanswered(5.03, 5.04)]
+    assert known.send_s(KEY, both) == pytest.approx(5.11 - 0.01)
+    known.on_servers(1)
+    assert known.send_s(KEY, both) == pytest.approx(5.21 - 0.01)
+
+
+def test_two_servers_at_work_do_not_make_the_service_look_longer() -> None:
+    known = SendScheduler()
+    known.on_servers(2)
+    for number in range(10):
+        sent_s = 1.0 + 0.05 * number
+        known.on_answered(Unanswered(sent_s, sent_s), sent_s + 0.1, 0.1)
+    known.on_servers(1)
+    assert known.send_s(KEY, [Unanswered(5.0, 5.0)]) == -math.inf, 'no transfer is known'
+    known.on_acknowledged(KEY, 0.0)
+    assert known.send_s(KEY, [Unanswered(5.0, 5.0)]) == pytest.approx(5.1)
+
+
+def test_an_absurd_number_of_servers_is_bounded() -> None:
+    known = scheduler()
+    known.on_servers(65535)
+    assert len(known._of('').done_s) == MOST_SERVERS
+    known.on_servers(0)
+    assert known.send_s(KEY, [Unanswered(5.0)]) == pytest.approx(5.1)

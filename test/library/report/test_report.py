@@ -25,14 +25,14 @@ from worlds import DATA
 
 from dynsplit_ros import protocol
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.policies.records import FrameRecord
+from dynsplit_ros.policies.records import FrameRecord, LATENCY_PARTS
 from dynsplit_ros.report import bag
 from dynsplit_ros.report.bag import _unpack_lz4, messages, Stored
 from dynsplit_ros.report.cdr import Decoder
 from dynsplit_ros.report.definitions import own_definition
 from dynsplit_ros.report.figures import count
 from dynsplit_ros.report.page import make_page
-from dynsplit_ros.report.run import Audited, LinkSample, LoadSample, PARTS, read_run, RecordedRobot, Recording
+from dynsplit_ros.report.run import Audited, LinkSample, LoadSample, read_run, RecordedRobot, Recording
 from dynsplit_ros.tools.report import main
 
 RECORDING = DATA / 'run.mcap'
@@ -52,7 +52,7 @@ def frame(sequence: int, **changes: object) -> FrameRecord:
         'codec': 'raw',
         'payload_bytes': 1000,
         'latency_s': 0.1,
-        **dict.fromkeys(PARTS, 0.01),
+        **dict.fromkeys(LATENCY_PARTS, 0.01),
         **changes,
     }
     return FrameRecord(**values)  # type: ignore[arg-type]
@@ -71,7 +71,7 @@ def demo(**changes: object) -> dict[str, object]:
             'outcome': ('answered', 'local', 'fell_back')[number % 3],
             'payload_bytes': 100,
             'latency_s': 0.05,
-            **dict.fromkeys(PARTS, 0.005),
+            **dict.fromkeys(LATENCY_PARTS, 0.005),
             'rate_true_bps': 1e7,
             'rate_estimated_bps': None if number == 5 else 9e6,
             'link_alive': number != 5,
@@ -177,7 +177,7 @@ def test_a_recording_of_real_nodes_is_read() -> None:
     for one in robot.frames:
         assert one.outcome == 'answered' and one.payload_bytes > 1000 and one.codec in ('raw', 'blosc2')
         # Its parts add up to its latency but for what passes between them.
-        assert 0.5 * one.latency_s < sum(getattr(one, part) for part in PARTS) <= one.latency_s * 1.01
+        assert 0.5 * one.latency_s < sum(getattr(one, part) for part in LATENCY_PARTS) <= one.latency_s * 1.01
     assert {decision.split_index for _, decision in robot.decisions} >= {one.split_index for one in robot.frames}
     assert all(
         3e5 < link.throughput_bps < 3e8 and link.low_bps < link.throughput_bps < link.high_bps for link in robot.links

@@ -13,7 +13,7 @@ import weakref
 
 import pytest
 import torch
-from worlds import DEADLINE_S, wait_until
+from worlds import DEADLINE_S, outputs_of, wait_until
 
 from dynsplit_ros.codec import CODECS, encode
 from dynsplit_ros.errors import DynsplitError
@@ -24,7 +24,7 @@ from dynsplit_ros.policies.edge import EdgeSettings
 from dynsplit_ros.policies.edge_queue import MAX_ROBOTS
 from dynsplit_ros.policies.records import EdgeFrame, Outcome, SplitDecision, Status
 from dynsplit_ros.profile.profile import CodecProfile, CutProfile, Profile
-from dynsplit_ros.runtime import edge as edge_module, robot as robot_module
+from dynsplit_ros.runtime import edge as edge_module, robot as robot_module, tails
 from dynsplit_ros.runtime.edge import Edge
 from dynsplit_ros.runtime.robot import Robot
 from dynsplit_ros.tensors import of_image
@@ -132,7 +132,7 @@ class EdgeWorld:
 
     def answer(self, frame) -> None:
         session, sequence = frame.source
-        answer = (session, sequence, frame.status, frame.reason, frame.outputs, 1, frame.times)
+        answer = (session, sequence, frame.status, frame.reason, outputs_of(frame), 1, frame.times)
         fate = self.world.fate(sequence)
         if fate == 'lose answer':
             return
@@ -638,7 +638,7 @@ class Answers:
     def answer(self, frame) -> None:
         assert self.gate.wait(DEADLINE_S)
         with self.changed:
-            self.all.append((frame.source, frame.status, frame.reason, frame.outputs or {}, frame.times))
+            self.all.append((frame.source, frame.status, frame.reason, outputs_of(frame), frame.times))
             self.changed.notify_all()
 
     def report_load(self, report, queueing_s) -> None:
@@ -808,7 +808,7 @@ def test_each_frame_is_answered_whatever_goes_wrong_in_the_edge(split, monkeypat
     def fail(*_) -> None:
         raise ZeroDivisionError('a fault of our own')
 
-    monkeypatch.setattr(edge_module, where, fail)
+    monkeypatch.setattr(edge_module if where == 'declared_batch' else tails, where, fail)
     edge.submit(activation(split, 'a', 1))
     answers.wait(1)
     monkeypatch.undo()
@@ -821,7 +821,7 @@ def test_each_frame_is_answered_whatever_goes_wrong_in_the_edge(split, monkeypat
 
 
 def test_a_fault_in_one_frame_leaves_those_that_share_its_run_served(split, monkeypatch) -> None:
-    decode = edge_module.decode
+    decode = tails.decode
 
     def fail_one(codec, payload, *rest):
         if payload is bad_payload:
@@ -830,7 +830,7 @@ def test_a_fault_in_one_frame_leaves_those_that_share_its_run_served(split, monk
 
     bad = activation(split, 'bad', 1)
     bad_payload = bad.payload
-    monkeypatch.setattr(edge_module, 'decode', fail_one)
+    monkeypatch.setattr(tails, 'decode', fail_one)
     answers = Answers()
     edge = Edge(split, answers, profile=profile_that_says(split, {1: 0.01, 2: 0.012}),
                 settings=EdgeSettings(max_batch=2))

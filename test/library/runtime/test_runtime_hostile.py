@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import given, HealthCheck, settings, strategies as st
 import pytest
 import torch
-from worlds import wait_until
+from worlds import outputs_of, wait_until
 
 from dynsplit_ros.codec import CODECS, encode, EncodedTensor
 from dynsplit_ros.errors import DynsplitError
@@ -190,7 +190,9 @@ class Answers:
 
     def answer(self, frame: EdgeFrame) -> None:
         self.acknowledge(frame)
-        self.by_source.setdefault(frame.source, []).append((frame.status, frame.reason, frame.outputs or {}))
+        answer = frame.status, frame.reason, outputs_of(frame)
+        # At once: the test looks from another thread.
+        self.by_source[frame.source] = [*self.by_source.get(frame.source, ()), answer]
 
     def report_load(self, report: LoadReport, queueing_s: object) -> None:
         self.reports.append(report)

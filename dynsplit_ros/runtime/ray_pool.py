@@ -1,0 +1,368 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+A pool of replicas on a Ray cluster, which run the tails of an edge.
+
+Ray places the replicas, reserves their processors and GPUs, starts them again and asks its autoscaler for machines. The
+edge calls each replica directly, from one thread for each, with one run at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import math
+import os
+from queue import Empty, SimpleQueue
+import socket
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.estimators.load import LoadReport
+from dynsplit_ros.policies.edge import PrepareTail, RunTail
+from dynsplit_ros.policies.pool_size import PoolSize
+from dynsplit_ros.profile.profile import Profile
+from dynsplit_ros.runtime.edge import Edge, payloads_of
+from dynsplit_ros.runtime.replica import Replica, Runner
+from dynsplit_ros.runtime.tails import Payload
+
+PIP = "pip install 'ray==2.60.*'"
+#: Time after which the pool tries again to reach the cluster or to load the model, in seconds.
+RETRY_S = 10.0
+#: Time after which the pool says why a replica does not start, in seconds. It goes on waiting.
+START_S = 10.0
+#: An idle replica is asked this often, in seconds, whether it lives: no frame must find out that it does not.
+IDLE_S = 1.0
+#: Longest time in which a living replica answers that question, in seconds.
+PING_S = 5.0
+#: Longest time in which a cluster that can be used accepts a connection, in seconds.
+REACH_S = 5.0
+#: Memory of the local cluster's object store beside the model, in bytes, for payloads under way.
+STORE_BYTES = 2**28
+
+
+class _Retired(Exception):
+    """A replica is not needed any more."""
+
+
+class RayPool:
+    """
+    Servers of an :class:`~dynsplit_ros.runtime.edge.Edge` on the Ray cluster at ``address`` (empty: a local one).
+
+    ``make`` is called in each replica and returns what runs there; it and the result of its ``profile`` are pickled.
+    The number of replicas follows the load from ``minimum`` to ``maximum``. Each reserves ``resources``: 'CPU', 'GPU'
+    and resources of your own, by name. The first replica measures the profile unless ``has_profile``. Each error is one
+    sentence for the edge, which then has no server or fewer, and the pool tries again.
+    """
+
+    def __init__(self, make: Callable[[], Runner], *, address: str = '', minimum: int = 1, maximum: int = 1,
+                 resources: Mapping[str, float] | None = None, has_profile: bool = False) -> None:
+        self.count = 0
+        self._make = make
+        self._address = address
+        self._resources = dict(resources or {'CPU': 1.0})
+        self._size = PoolSize(minimum, maximum)
+        self._lock = threading.Lock()  # guards the count, the threads and the profile; never taken inside the edge's
+        self._closing = threading.Event()
+        self._runs: SimpleQueue[RunTail | None] = SimpleQueue()  # None ends or retires one thread
+        self._threads: list[threading.Thread] = []
+        self._surplus = 0  # threads that are to end, but have not taken their None yet
+        self._profiled = threading.Lock()
+        self._has_profile = has_profile
+        self._actors: dict[int, Any] = {}  # those that are ready, by thread
+        self._reason = ''
+        self._class: Any = None  # of the actors; None until the cluster is reached
+
+    # ---- what the edge calls -------------------------------------------------------------------------------------
+
+    def start(self, edge: Edge) -> None:
+        """Connect to the cluster and start the replicas, in the background."""
+        self._edge = edge
+        self._add_thread(self._connect)
+
+    def run(self, run: RunTail) -> None:
+        """Have a free replica carry out a run."""
+        self._runs.put(run)
+
+    def prepare(self, tail: PrepareTail) -> None:
+        """Have all replicas prepare a tail, behind their runs under way."""
+        with self._lock:
+            actors = list(self._actors.values())
+        for actor in actors:
+            actor.prepare.remote((tail.split_index, tail.engine), tail.images)
+        threading.Thread(target=self._edge.on_prepared, args=(bool(actors),), daemon=True).start()
+
+    def on_load(self, report: LoadReport) -> None:
+        """Add or retire replicas as the load asks for."""
+        if self._class is None:
+            return
+        before = self._size.wanted
+        wanted = self._size.on_load(report)
+        for _ in range(before, wanted):
+            self._add_thread(self._serve)
+        for _ in range(wanted, before):
+            with self._lock:
+                self._surplus += 1
+            self._runs.put(None)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the pool is open."""
+        return not self._closing.is_set()
+
+    def close(self, deadline_s: float) -> None:
+        """End the replicas; runs under way may take until ``deadline_s`` of the monotonic clock."""
+        self._closing.set()
+        with self._lock:
+            threads = list(self._threads)
+        for _ in threads:
+            self._runs.put(None)
+        for thread in threads:
+            thread.join(min(max(0.0, deadline_s - time.monotonic()), threading.TIMEOUT_MAX))
+        _disconnect()
+
+    # ---- the cluster ---------------------------------------------------------------------------------------------
+
+    def _add_thread(self, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name='replica', daemon=True)
+        with self._lock:
+            self._threads.append(thread)
+        thread.start()
+
+    def _connect(self) -> None:
+        """Connect, as often as necessary, and start the first replicas."""
+        blob = None
+        while not self._closing.is_set():
+            try:
+                ray = _ray(not self._address)
+                blob = ray.cloudpickle.dumps(self._make) if blob is None else blob
+                _connect(ray, self._address, len(blob))
+                self._blob = ray.put(np.frombuffer(blob, np.uint8))
+                self._class = ray.remote(Replica)
+                break
+            except ImportError:
+                self._explain(f"engine_pool is 'ray', but Ray is not installed; {PIP}")
+                return
+            except Exception as error:
+                where = f'the Ray cluster at {self._address}' if self._address else 'a local Ray cluster'
+                self._explain(f'{where} cannot be used ({_first_line(error)}); start it with ray start --head, or '
+                              'correct ray_address')
+                _disconnect()
+            self._closing.wait(RETRY_S)
+        for _ in range(self._size.wanted if not self._closing.is_set() else 0):
+            self._add_thread(self._serve)
+
+    def _explain(self, reason: str) -> None:
+        """Say once why there is no replica, or one fewer."""
+        with self._lock:
+            told, self._reason = self._reason, reason
+            count = self.count
+        if told != reason:
+            self._edge.on_fault(reason)
+            if not count:
+                self._edge.on_servers(0, reason)
+
+    def _change(self, by: int, actor: Any) -> None:
+        """Count a replica that became ready or ended."""
+        with self._lock:
+            self.count += by
+            key = threading.get_ident()
+            if by > 0:
+                self._actors[key], self._reason = actor, ''
+            else:
+                self._actors.pop(key, None)
+            self._edge.on_servers(self.count, '' if self.count else 'no replica is ready')
+
+    # ---- a replica; each has a thread of these methods -----------------------------------------------------------
+
+    def _serve(self) -> None:
+        """Keep a replica ready and carry out runs with it, until it is retired."""
+        ray = _ray()
+        actor = None
+        try:
+            while True:
+                if actor is None:
+                    actor = self._class.options(
+                        num_cpus=self._resources.get('CPU', 0), num_gpus=self._resources.get('GPU', 0),
+                        resources={name: amount for name, amount in self._resources.items()
+                                   if name not in ('CPU', 'GPU')},
+                        max_restarts=-1).remote(self._blob)
+                if self._is_ready(ray, actor):
+                    self._change(1, actor)
+                    self._work(ray, actor)
+                else:
+                    ray.kill(actor)
+                    actor = None
+                    self._pause(RETRY_S)
+        except _Retired:
+            pass
+        except Exception as error:  # The cluster is gone.
+            self._explain(f'a replica ended ({_first_line(error)})')
+        finally:
+            with self._lock:
+                self._threads.remove(threading.current_thread())
+            if actor is not None and not self._closing.is_set():
+                ray.kill(actor)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait; raise _Retired where this replica is not needed any more."""
+        self._closing.wait(seconds)
+        if self._is_retired():
+            raise _Retired
+
+    def _is_retired(self) -> bool:
+        """Whether the replica of this thread is not needed any more; if so, the thread must end."""
+        with self._lock:
+            if self._surplus:
+                self._surplus -= 1
+                return True
+        return self._closing.is_set()
+
+    def _is_ready(self, ray: Any, actor: Any) -> bool:
+        """Wait until a replica is ready; return False, and say why, if it cannot be."""
+        while not (measures := self._profiled.acquire(timeout=0.2)) and not self._has_profile:
+            self._pause(0.0)  # another replica measures the profile, for which it needs the machine alone
+        if measures and self._has_profile:
+            self._profiled.release()
+            measures = False
+        try:
+            error, profile = self._await_ready(ray, actor, measures)
+            if error:
+                self._explain(f'a replica cannot load the model ({error}); install what is missing on each machine of '
+                              'the cluster')
+                return False
+            if measures:
+                self._has_profile = True
+                if isinstance(profile, Profile):
+                    self._edge.on_profile(profile)
+            return True
+        except ray.exceptions.RayError as error:
+            self._explain(f'a replica ended while it started ({_first_line(error)}); install dynsplit_ros on each '
+                          'machine of the cluster, and see the log of Ray')
+            return False
+        finally:
+            if measures:
+                self._profiled.release()
+
+    def _await_ready(self, ray: Any, actor: Any, measures: bool) -> tuple[str, Any]:
+        """Return what a replica says as soon as it has started."""
+        began_s = time.monotonic()
+        answer = actor.ready.remote(measures)
+        while True:
+            try:
+                return ray.get(answer, timeout=1.0)  # type: ignore[no-any-return]
+            except ray.exceptions.GetTimeoutError:
+                self._pause(0.0)
+                if time.monotonic() - began_s > START_S:
+                    self._explain_waiting(ray)
+            except ray.exceptions.ActorUnavailableError:  # it is being started again
+                self._pause(0.1)
+                answer = actor.ready.remote(measures)
+
+    def _explain_waiting(self, ray: Any) -> None:
+        """Say why no replica starts if that is for want of resources."""
+        machines = [node['Resources'] for node in ray.nodes() if node['Alive']]
+        needed = ', '.join(f'{name} {amount:g}' for name, amount in self._resources.items())
+        if not any(all(machine.get(name, 0.0) >= amount for name, amount in self._resources.items())
+                   for machine in machines):
+            self._explain(f'no machine of the cluster has the replica_resources {needed}; add a machine, or ask for '
+                          'less')
+        elif not all(ray.available_resources().get(name, 0.0) >= amount for name, amount in self._resources.items()):
+            self._explain(f'the machines of the cluster are full: a replica needs {needed}; add a machine, or lower '
+                          'the maximum of replicas')
+
+    def _work(self, ray: Any, actor: Any) -> None:
+        """Carry out runs until the replica ends; raise _Retired when it is not needed any more."""
+        while True:
+            try:
+                run = self._runs.get(timeout=IDLE_S)
+            except Empty:
+                try:
+                    ray.get(actor.ready.remote(False), timeout=PING_S)
+                except ray.exceptions.RayError:
+                    self._change(-1, actor)
+                    return
+                continue
+            if run is None:
+                if self._is_retired():
+                    self._change(-1, actor)
+                    raise _Retired
+                continue  # the replica that was to be retired has ended already
+            try:
+                results, tail_s = ray.get(actor.run.remote(run.frames[0].tail, _sendable(run)))
+            except ray.exceptions.RayTaskError as error:
+                self._edge.on_run_failed(run, error.cause if isinstance(error.cause, Exception) else error)
+            except Exception:  # the replica ended, or its machine
+                self._change(-1, actor)
+                self._edge.on_server_lost(run)
+                return
+            else:
+                self._edge.on_results(run, results, tail_s)
+            del run  # a thread that waits keeps no frame
+
+
+def _sendable(run: RunTail) -> list[Payload]:
+    """Return the payloads of a run with their bytes as arrays, which Ray sends without another copy."""
+    return [dataclasses.replace(payload, tensors=[
+        dataclasses.replace(tensor, data=np.frombuffer(memoryview(tensor.data).cast('B'), np.uint8))
+        for tensor in payload.tensors]) for payload in payloads_of(run)]
+
+
+def _ray(is_local: bool = False) -> Any:
+    """Return Ray; raise ImportError where it is not installed."""
+    # Ray reads these variables at its first import. With the second one, all that a local cluster starts listens on
+    # 127.0.0.1; _node_ip_address: 127.0.0.1 would mean the address of this machine in its network. Without the third
+    # one, every other process of the machine would run before the replicas.
+    os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
+    if is_local:
+        os.environ['RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'] = '0'
+        os.environ.setdefault('RAY_worker_niceness', '0')
+    import ray
+
+    return ray
+
+
+def _connect(ray: Any, address: str, model_bytes: int) -> None:
+    """Connect to a cluster, or start a local one that listens on localhost only, without a dashboard."""
+    if ray.is_initialized():
+        return
+    host, _, port = address.rpartition(':')
+    if host:  # Ray itself would try for minutes
+        socket.create_connection((host.strip('[]'), int(port)), REACH_S).close()
+    options: dict[str, Any] = {'address': address} if address else {
+        'address': 'local', 'include_dashboard': False, 'object_store_memory': 2 * model_bytes + STORE_BYTES}
+    ray.init(**options, configure_logging=False, log_to_driver=False)
+
+
+def _disconnect() -> None:
+    """Leave the cluster, and end a local one."""
+    try:
+        _ray().shutdown()
+    except ImportError:
+        pass
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of what an error says, without its end if that is long."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return text[:300]
+
+
+def parse_resources(text: str) -> dict[str, float]:
+    """Return the resources that a JSON object names; raise DynsplitError for another text."""
+    import json
+
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(
+            isinstance(amount, (int, float)) and not isinstance(amount, bool) and 0 <= amount < math.inf
+            for amount in found.values()):
+        raise DynsplitError(f"parameter 'replica_resources' is {text[:100]!r}, but must be a JSON object of amounts "
+                            'such as {"GPU": 1} or {"CPU": 2}')
+    return {str(name): float(amount) for name, amount in found.items() if amount}

@@ -1,0 +1,113 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""What a server of the edge does with frames: decode their payloads, run the tail, encode the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+import time
+
+import torch
+from torch import Tensor
+
+from dynsplit_ros.codec import decode, encode_answer, EncodedTensor
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.policies.records import Tail
+from dynsplit_ros.tasks import condensed
+from dynsplit_ros.tensors import of_image
+
+
+@dataclass(frozen=True)
+class EncodedAnswer:
+    """The outputs for one frame as the answer carries them; :func:`~dynsplit_ros.codec.decode_answer` reads them."""
+
+    codec: str
+    tensors: Sequence[EncodedTensor]
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What a server needs of one frame."""
+
+    codec: str
+    tensors: Sequence[EncodedTensor]
+    min_score: float = -1.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a frame of a run has no outputs; ``fault`` says more for the edge's log, and is empty for a bad payload."""
+
+    reason: str
+    fault: str = ''
+
+    @classmethod
+    def of(cls, what: str, error: Exception) -> Failure:
+        """Return a failure of the edge, not of the payload."""
+        return cls(f'{what} ({type(error).__name__})', f'{what} ({type(error).__name__}: {error})')
+
+
+Result = EncodedAnswer | Failure
+
+
+class TailRunner:
+    """
+    Runs the tails of a split model for frames of at most ``max_images`` images.
+
+    ``slowdown`` > 1 emulates a slower machine by sleeping after each tail.
+    """
+
+    def __init__(self, split: SplitModel, max_images: int = 1, slowdown: float = 1.0,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self._split = split
+        self._max_images = max_images
+        self._slowdown = slowdown
+        self._clock = clock
+
+    def run(self, tail: Tail, payloads: Sequence[Payload]) -> tuple[list[Result], float]:
+        """
+        Run a tail once for the frames whose payloads these are; return a result for each, and the tail's seconds.
+
+        An error in one payload fails its frame only; an error of the tail raises.
+        """
+        decoded = [self._decode(tail[0], payload) for payload in payloads]
+        readable = [tensors for tensors in decoded if not isinstance(tensors, Failure)]
+        if not readable:
+            return [failure for failure in decoded if isinstance(failure, Failure)], 0.0
+        started_s, count = self._clock(), len(readable)
+        tensors = readable[0] if count == 1 else {
+            name: torch.cat([each[name] for each in readable]) for name in readable[0]}
+        outputs = self._split.tail(*tail)(tensors)
+        if self._slowdown > 1:
+            time.sleep((self._clock() - started_s) * (self._slowdown - 1))
+        tail_s = self._clock() - started_s
+        by_name, number = self._split.output_specs is None, 0
+        results: list[Result] = []
+        for payload, each in zip(payloads, decoded):
+            if isinstance(each, Failure):
+                results.append(each)
+            else:
+                results.append(_encode(of_image(outputs, number, count, by_name), payload.min_score))
+                number += 1
+        return results, tail_s
+
+    def prepare(self, tail: Tail, images: int, stop: Callable[[], bool] | None = None) -> bool:
+        """Build a tail and run it once, unless it has run for frames of ``images`` images; return whether it had to."""
+        return self._split.prepare_tail(tail[0], images, stop, tail[1])
+
+    def _decode(self, split_index: int, payload: Payload) -> dict[str, Tensor] | Failure:
+        try:
+            return decode(payload.codec, payload.tensors, self._split.cuts[split_index].tensors, self._max_images)
+        except DynsplitError as error:
+            return Failure(str(error))
+        except Exception as error:  # Those that share the run must be served.
+            return Failure.of('activation not decoded', error)
+
+
+def _encode(outputs: dict[str, Tensor], min_score: float) -> Result:
+    try:
+        return EncodedAnswer(*encode_answer(condensed('detection', outputs, min_score) if min_score >= 0 else outputs))
+    except Exception as error:
+        return Failure.of('answer not encoded', error)

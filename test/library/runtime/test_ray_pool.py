@@ -1,0 +1,274 @@
+# Copyright 2026 dynsplit_ros developers
+# SPDX-License-Identifier: Apache-2.0
+"""Replicas on a Ray cluster of this machine: their answers, their ends, and clusters that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import os
+from pathlib import Path
+import re
+import signal
+import sys
+import threading
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from worlds import DEADLINE_S, outputs_of, wait_until
+
+from dynsplit_ros.codec import encode
+from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.model import load_model
+from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.policies.edge import EdgeSettings
+from dynsplit_ros.policies.records import EdgeFrame, Status
+from dynsplit_ros.profile.profile import Profile
+from dynsplit_ros.runtime import ray_pool
+from dynsplit_ros.runtime.edge import Edge
+from dynsplit_ros.runtime.ray_pool import parse_resources, RayPool
+from dynsplit_ros.runtime.replica import ModelOnReplica
+
+ROOT = str(Path(__file__).parents[3])
+SIDE = 32
+#: Longest wait, in seconds, for a replica: a process that imports PyTorch, on a machine with a load of 8.
+READY_S = 240.0
+
+
+class Answers:
+    """What an edge does to the world: keeps its answers, faults and the latest number of servers."""
+
+    def __init__(self) -> None:
+        self.frames: list[EdgeFrame] = []
+        self.faults: list[str] = []
+        self.profiles: list[Profile] = []
+        self.servers = -1
+
+    def acknowledge(self, frame: EdgeFrame) -> None:
+        pass
+
+    def answer(self, frame: EdgeFrame) -> None:
+        self.frames.append(frame)
+
+    def report_load(self, report, queueing_s) -> None:
+        self.servers = report.servers
+
+    def keep_profile(self, profile: Profile) -> None:
+        self.profiles.append(profile)
+
+    def fault(self, reason: str) -> None:
+        self.faults.append(reason)
+
+
+@pytest.fixture(scope='module')
+def split() -> SplitModel:
+    torch.set_num_threads(1)
+    return SplitModel(load_model('mobilenet_v2', weights='none', input_size=(SIDE, SIDE)))
+
+
+@pytest.fixture(scope='module')
+def tails():
+    """Replicas whose tails sleep, for this process and for Ray's."""
+    before = os.environ.get('PYTHONPATH')
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [before, ROOT]))
+    sys.path.append(ROOT)
+    from testing.tails import SleepingTails
+    yield SleepingTails
+    sys.path.remove(ROOT)
+    os.environ.pop('PYTHONPATH')
+    if before is not None:
+        os.environ['PYTHONPATH'] = before
+
+
+@pytest.fixture(scope='module')
+def cluster(tails) -> Iterator:
+    pytest.importorskip('ray')
+    from ray.cluster_utils import Cluster
+    os.environ |= {'RAY_USAGE_STATS_ENABLED': '0', 'RAY_worker_niceness': '0'}
+    made = Cluster(initialize_head=True, head_node_args={
+        'num_cpus': 3, 'include_dashboard': False, 'object_store_memory': 2**27})
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def opened(split) -> Iterator:
+    """Open edges with pools, and close them in the end."""
+    edges: list[Edge] = []
+
+    def open_edge(make, **options) -> tuple[Edge, Answers]:
+        answers = Answers()
+        edge = Edge(split, answers, settings=EdgeSettings(load_period_s=0.05, max_waiting=8),
+                    servers=RayPool(make, **options))
+        edges.append(edge)
+        return edge, answers
+
+    yield open_edge
+    for edge in edges:
+        edge.close(20.0)
+
+
+def frame(split: SplitModel, robot: str = 'a', **changes) -> EdgeFrame:
+    image = torch.from_numpy(np.random.default_rng(7).integers(0, 256, (1, 3, SIDE, SIDE), np.uint8))
+    return EdgeFrame(**{'robot': robot, 'source': None, 'fingerprint': split.fingerprint, 'split_index': 0,
+                        'codec': 'raw', 'answer_timeout_s': 60.0, 'payload': encode('raw', {
+                            split.cuts[0].tensors[0].name: image}), **changes})
+
+
+def replicas() -> list[int]:
+    """Return the processes of the replicas."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if any('ray::Replica' in word for word in process.cmdline()):
+                found.append(process.pid)
+        except psutil.Error:
+            pass
+    return found
+
+
+def test_a_replica_answers_as_this_process_does_and_measures_its_machine(split, cluster, opened, tmp_path, monkeypatch
+                                                                         ) -> None:
+    edge, answers = opened(ModelOnReplica(split.model, {}, split.fingerprint, threads=1), address=cluster.address)
+    wait_until(lambda: answers.servers == 1, f'no replica: {answers.faults}', READY_S)
+    assert [profile.fingerprint for profile in answers.profiles] == [split.fingerprint]
+    sent = frame(split)
+    bad = frame(split, 'b', codec='pickle')
+    edge.submit(sent)
+    edge.submit(bad)
+    wait_until(lambda: len(answers.frames) == 2)
+    whole = split.whole(torch.from_numpy(np.random.default_rng(7).integers(0, 256, (1, 3, SIDE, SIDE), np.uint8)))
+    outputs = outputs_of(sent)
+    assert sent.status is Status.OK and all(torch.equal(outputs[name], whole[name]) for name in whole)
+    assert 0 < sent.times.tail_s < sent.times.held_s
+    assert bad.status is Status.REFUSED and 'pickle' in bad.reason
+    assert not answers.faults
+
+
+def test_frames_of_a_replica_that_is_killed_are_answered_by_another(split, cluster, opened, tails) -> None:
+    edge, answers = opened(tails(service_s=1.0), address=cluster.address, minimum=2, maximum=2)
+    wait_until(lambda: answers.servers == 2, f'no replicas: {answers.faults}', READY_S)
+    frames = [frame(split, robot) for robot in 'abcd']
+    for each in frames:
+        edge.submit(each)
+    os.kill(replicas()[0], signal.SIGKILL)
+    wait_until(lambda: len(answers.frames) == 4)
+    assert [each.status for each in frames] == [Status.OK] * 4
+    wait_until(lambda: answers.servers == 2, 'the replica does not come back', READY_S)
+    os.kill(replicas()[1], signal.SIGKILL)
+    wait_until(lambda: answers.servers == 1, 'the end of an idle replica is not noticed')
+    wait_until(lambda: answers.servers == 2, 'the replica does not come back', READY_S)
+
+
+def test_without_any_replica_left_frames_are_answered_at_once(split, cluster, opened, tails) -> None:
+    edge, answers = opened(tails(service_s=30.0), address=cluster.address)
+    wait_until(lambda: answers.servers == 1, f'no replica: {answers.faults}', READY_S)
+    running, waiting = frame(split), frame(split, 'b')
+    edge.submit(running)
+    edge.submit(waiting)
+    os.kill(replicas()[0], signal.SIGKILL)
+    wait_until(lambda: len(answers.frames) == 2)
+    assert running.status is waiting.status is Status.REFUSED and 'no capacity' in running.reason
+
+
+def test_replicas_follow_the_load(split, cluster, opened, tails) -> None:
+    edge, answers = opened(tails(service_s=0.2), address=cluster.address, minimum=1, maximum=3)
+    wait_until(lambda: answers.servers == 1, f'no replica: {answers.faults}', READY_S)
+    done = threading.Event()
+
+    def send() -> None:
+        while not done.wait(0.1):
+            for robot in 'abc':
+                edge.submit(frame(split, robot))
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        wait_until(lambda: answers.servers == 3, 'the pool does not grow', READY_S)
+    finally:
+        done.set()
+        sender.join()
+
+
+def test_a_machine_that_joins_is_used_and_the_error_before_names_the_resources(cluster, opened, tails, monkeypatch
+                                                                               ) -> None:
+    monkeypatch.setattr(ray_pool, 'START_S', 0.1)
+    _, answers = opened(tails(), address=cluster.address, resources={'CPU': 1.0, 'arm': 1.0})
+    wait_until(lambda: answers.faults, within_s=READY_S)
+    assert answers.faults == ['no machine of the cluster has the replica_resources CPU 1, arm 1; add a machine, or ask '
+                              'for less']
+    wait_until(lambda: answers.servers == 0)
+    node = cluster.add_node(num_cpus=1, resources={'arm': 1}, object_store_memory=2**27)
+    try:
+        wait_until(lambda: answers.servers == 1, 'the new machine is not used', READY_S)
+    finally:
+        cluster.remove_node(node)
+
+
+@pytest.mark.parametrize('make, words', [
+    (lambda tails: tails(fails='no such operator'), r'cannot load the model \(RuntimeError: no such operator\)'),
+    (lambda tails: ModelOnReplica(None, {}, 'f00d'), r'cannot load the model \(AttributeError'),
+])
+def test_a_replica_that_cannot_load_the_model_leaves_an_edge_without_capacity(cluster, opened, tails, split, make, words
+                                                                             ) -> None:
+    edge, answers = opened(make(tails), address=cluster.address)
+    wait_until(lambda: answers.faults, within_s=READY_S)
+    assert len(answers.faults) == 1 and '\n' not in answers.faults[0]
+    assert re.search(words, answers.faults[0]), answers.faults
+    edge.submit(late := frame(split))
+    wait_until(lambda: answers.frames)
+    assert late.status is Status.REFUSED and 'cannot load the model' in late.reason and answers.servers == 0
+
+
+def test_a_model_that_another_version_cuts_elsewhere_is_refused(split, cluster, opened) -> None:
+    _, answers = opened(ModelOnReplica(split.model, {}, 'f00dfeed'), address=cluster.address)
+    wait_until(lambda: answers.faults, within_s=READY_S)
+    assert 'on the replica, but f00dfeed on the edge; install the same versions' in answers.faults[0]
+
+
+def test_a_cluster_that_cannot_be_reached_leaves_an_edge_without_capacity(opened, tails, split, monkeypatch) -> None:
+    pytest.importorskip('ray')
+    edge, answers = opened(tails(), address='127.0.0.1:9')
+    wait_until(lambda: answers.faults, within_s=READY_S)
+    assert answers.faults[0].startswith('the Ray cluster at 127.0.0.1:9 cannot be used (')
+    assert answers.faults[0].endswith('start it with ray start --head, or correct ray_address')
+    edge.submit(late := frame(split))
+    wait_until(lambda: answers.frames)
+    assert late.status is Status.REFUSED and 'cannot be used' in late.reason
+
+
+def test_without_ray_the_sentence_names_the_command(opened, split, tails, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, 'ray', None)
+    edge, answers = opened(tails())
+    wait_until(lambda: answers.faults, within_s=READY_S)
+    assert answers.faults == ["engine_pool is 'ray', but Ray is not installed; " + ray_pool.PIP]
+    edge.submit(late := frame(split))
+    wait_until(lambda: answers.frames)
+    assert late.status is Status.REFUSED and 'not installed' in late.reason
+
+
+def test_a_local_cluster_listens_on_localhost_without_a_dashboard_and_ends_with_the_edge(opened, split, tails) -> None:
+    pytest.importorskip('ray')
+    edge, answers = opened(tails())
+    wait_until(lambda: answers.servers == 1, f'no replica: {answers.faults}', READY_S)
+    processes = psutil.Process().children(recursive=True)
+    listening = {(process.name(), connection.laddr.ip) for process in processes
+                 for connection in process.net_connections() if connection.status == psutil.CONN_LISTEN}
+    assert {ip for _, ip in listening} <= {'127.0.0.1', '::1', '::ffff:127.0.0.1'}, listening
+    edge.submit(sent := frame(split))
+    wait_until(lambda: answers.frames)
+    assert sent.status is Status.OK
+    edge.close(20.0)
+    gone, alive = psutil.wait_procs(processes, DEADLINE_S)
+    assert not alive
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{"CPU": "many"}', '{"GPU": -1}', '{"GPU": true}', '{"GPU": NaN}', '{'])
+def test_resources_that_are_no_amounts_are_refused(text) -> None:
+    with pytest.raises(DynsplitError, match='must be a JSON object of amounts'):
+        parse_resources(text)
+
+
+def test_resources_are_amounts_by_name() -> None:
+    assert parse_resources('{"GPU": 0.5, "CPU": 2, "none": 0}') == {'GPU': 0.5, 'CPU': 2.0}
