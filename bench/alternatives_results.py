@@ -38,7 +38,8 @@ def add_figures(figures: Figures, document: dict[str, Any]) -> None:
         values = [overall_s(measured) for measured in row['rounds']]
         figures.add(f'{name}: mean latency over all steps, median of {len(values)} rounds',
                     1e3 * statistics.median(values), 'ms')
-        figures.add(f'{name}: the same, from the best to the worst round', 1e3 * (max(values) - min(values)), 'ms')
+        if max(values) < float('inf'):  # a step without an answer has no latency
+            figures.add(f'{name}: the same, from the best to the worst round', 1e3 * (max(values) - min(values)), 'ms')
         for what, value, factor, unit in (
             ('images with a prediction', lambda of: statistics.fmean(of['answered']), 100, '%'),
             ('bytes on the link for each offered image', lambda of: statistics.fmean(of['bytes_per_image']), 1 / 1024,

@@ -3,6 +3,8 @@
 """
 Simulate what docs/how_it_decides.md tells, and put the figures there: ``./run exec python scripts/simulations.py``.
 
+With ``--traces FOLDER`` it simulates only the measured links in that folder: columns time_s,rate_mbps in CSV files.
+
 Some minutes. The rows go to docs/data/simulations.json. In the page, tables of that file replace what stands between
 ``<!-- simulation NAME -->`` and ``<!-- end -->``; docs/simulation.png is replaced, too. The files of each simulation
 stay in out/simulation.
@@ -21,8 +23,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / 'docs' / 'how_it_decides.md'
 DATA = ROOT / 'docs' / 'data' / 'simulations.json'
+TRACES = ROOT / 'docs' / 'data' / 'link_traces.json'
 OUT = ROOT / 'out' / 'simulation'
 MEASURED = ('mobilenet_v2', 'efficientnet_b0', 'resnet50')
+#: Part of a measured link that is simulated, in seconds.
+TRACE_S = 200
 
 
 def main() -> None:
@@ -43,6 +48,33 @@ def main() -> None:
                 'models': {model: read(OUT / model / 'policies.csv') for model in runs}}
     DATA.write_text(json.dumps(document, indent=1) + '\n')
     PAGE.write_text(render(PAGE.read_text(), tables(document)))
+
+
+def follow_traces(folder: Path) -> None:
+    """Simulate each measured link in a folder with each profile in test/data, keep the rows, and renew the page."""
+    sys.path.append(str(ROOT))
+    from bench.figures import measured
+    from dynsplit_ros.tools import simulate
+
+    rows = {}
+    for trace in sorted(folder.glob('*.csv')):
+        for model in MEASURED:
+            output = OUT / f'{trace.stem}.{model}'
+            if simulate.main(['--edge-profile', str(ROOT / 'test' / 'data' / f'{model}.yaml'), '--trace', str(trace),
+                              '--seconds', str(TRACE_S), '--workers', '1', '--output', str(output)]):
+                raise SystemExit(1)
+            rows[f'{trace.stem}, {model}'] = read(output / 'policies.csv')
+    command = './run exec python scripts/simulations.py --traces FOLDER'
+    document = {'measured': {**measured(), 'command': command}, 'rows': rows}
+    TRACES.write_text(json.dumps(document, indent=1) + '\n')
+    PAGE.write_text(render(PAGE.read_text(), trace_tables(document)))
+
+
+def trace_tables(document: dict[str, Any]) -> dict[str, str]:
+    """Return the table of the measured links by the name of its place."""
+    facts = document['measured']
+    return {'traces': f'{model_table(document["rows"])}\n\n`{facts["command"]}`, {facts["when"]}, commit '
+                      f'{facts["commit"]}.'}
 
 
 def tables(document: dict[str, Any]) -> dict[str, str]:
@@ -98,4 +130,7 @@ def render(page: str, tables: dict[str, str]) -> str:
 
 
 if __name__ == '__main__':
-    main()
+    if sys.argv[1:2] == ['--traces'] and len(sys.argv) == 3:
+        follow_traces(Path(sys.argv[2]))
+    else:
+        main()
