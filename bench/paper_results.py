@@ -294,6 +294,7 @@ def _map(rows: list[dict[str, Any]]) -> Any:
         axis.pcolormesh(RATES_BYTES_S / 1e6, BATCHES, best, cmap=colours,
                         norm=BoundaryNorm(np.arange(-0.5, choices), choices), shading='nearest', rasterized=True)
         axis.set_xscale('log')
+        axis.set_xlim(1, 127)
         axis.set_xticks([1, 2, 5, 10, 20, 50, 127], ['1', '2', '5', '10', '20', '50', '127'])
         axis.minorticks_off()
         axis.set_title(f'{model}, {pair} pair\n{COUNTS[count]}', fontsize=8)

@@ -3,10 +3,12 @@
 """The page of benchmarks takes the figures as a benchmark wrote them, and has a place for each benchmark."""
 
 import importlib.util
+import json
 from pathlib import Path
 import re
 import sys
 
+from PIL import Image
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,7 +49,7 @@ def test_simulations_come_into_their_places() -> None:
     page = simulations.PAGE.read_text()
     made = simulations.render(page, {'rates': rates, 'models': models})
     assert rates in made and models in made
-    assert simulations.render(made, {}) == made and len(re.findall('<!-- end -->', made)) == 3
+    assert simulations.render(made, {}) == made and len(re.findall('<!-- end -->', made)) == 4
     assert [command.split()[:2] for command in simulations.commands(page).values()] == [['./run', 'simulate']] * 4
 
 
@@ -59,7 +61,7 @@ def test_each_benchmark_has_a_place() -> None:
 
 #: Places of docs/benchmarks.md that show a run whose file was not kept. A new run removes its name from here.
 WITHOUT_FILE = {'ablation', 'alternatives', 'policy', 'network', 'transport', 'codecs', 'partition', 'faults', 'soak',
-                'mutants', 'models', 'paper', 'edges'}
+                'mutants', 'models', 'edges'}
 PAGES = module('scripts/benchmarks.py').PAGES
 
 
@@ -72,3 +74,18 @@ def test_each_page_is_made_from_the_committed_files(page: Path) -> None:
 def test_no_further_place_is_without_its_file() -> None:
     places = set(re.findall(r'<!-- bench (\S+) -->', (ROOT / 'docs' / 'benchmarks.md').read_text()))
     assert {name for name in places if not (ROOT / 'docs' / 'data' / f'{name}.json').is_file()} <= WITHOUT_FILE
+
+
+def test_the_simulations_are_those_of_the_committed_files() -> None:
+    simulations = module('scripts/simulations.py')
+    page = simulations.PAGE.read_text()
+    for path, tables in ((simulations.DATA, simulations.tables), (simulations.TRACES, simulations.trace_tables)):
+        if path.is_file():
+            assert simulations.render(page, tables(json.loads(path.read_text()))) == page
+
+
+@pytest.mark.parametrize('picture', ['paper_map.png', 'paper_shares.png'])
+def test_a_picture_is_drawn_from_the_committed_file(picture: str) -> None:
+    data = ROOT / 'docs' / 'data' / f'{picture.partition("_")[0]}.json'
+    with Image.open(ROOT / 'docs' / picture) as image:
+        assert image.text['Source'] == module('scripts/benchmarks.py').source(data)
