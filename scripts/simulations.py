@@ -26,8 +26,8 @@ DATA = ROOT / 'docs' / 'data' / 'simulations.json'
 TRACES = ROOT / 'docs' / 'data' / 'link_traces.json'
 OUT = ROOT / 'out' / 'simulation'
 MEASURED = ('mobilenet_v2', 'efficientnet_b0', 'resnet50')
-#: Part of a measured link that is simulated, in seconds.
-TRACE_S = 200
+#: Part of a measured link that is simulated, in seconds, and the profiles of test/data that are used.
+TRACE_S, TRACE_MODELS = 120, ('efficientnet_b0',)
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def follow_traces(folder: Path) -> None:
 
     rows = {}
     for trace in sorted(folder.glob('*.csv')):
-        for model in MEASURED:
+        for model in TRACE_MODELS:
             output = OUT / f'{trace.stem}.{model}'
             if simulate.main(['--edge-profile', str(ROOT / 'test' / 'data' / f'{model}.yaml'), '--trace', str(trace),
                               '--seconds', str(TRACE_S), '--workers', '1', '--output', str(output)]):
