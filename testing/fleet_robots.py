@@ -29,6 +29,8 @@ from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.base_node import make_executor
 from dynsplit_ros.transport import defaults
 
+#: Name of the edge that all robots send to.
+EDGE = 'fleet'
 #: Time after the last frame in which answers count, in seconds.
 GRACE_S = 8.0
 
@@ -56,10 +58,12 @@ class Robot:
         self.until_s = -math.inf
         self.ahead = 0
         node, namespace = fleet.node, f'/fleet{number}'
-        self.activation = topics.ACTIVATION.publisher(node, f'{namespace}/{topics.ACTIVATION.name}')
-        topics.TAIL_RESULT.subscription(node, self._on_result, f'{namespace}/{topics.TAIL_RESULT.name}')
-        topics.ACKNOWLEDGEMENT.subscription(node, lambda message: None, f'{namespace}/{topics.ACKNOWLEDGEMENT.name}')
-        topics.EDGE_LOAD.subscription(node, self._on_load, f'{namespace}/{topics.EDGE_LOAD.name}')
+        self.activation = topics.ACTIVATION.publisher(node, topics.ACTIVATION.name_in(namespace, EDGE))
+        # Edges look for this topic.
+        self.profile = topics.ROBOT_PROFILE.publisher(node, topics.ROBOT_PROFILE.name_in(namespace))
+        topics.TAIL_RESULT.subscription(node, self._on_result, topics.TAIL_RESULT.name_in(namespace))
+        topics.ACKNOWLEDGEMENT.subscription(node, lambda message: None, topics.ACKNOWLEDGEMENT.name_in(namespace))
+        topics.EDGE_LOAD.subscription(node, self._on_load, topics.EDGE_LOAD.name_in(namespace))
 
     def _on_load(self, message: msg.EdgeLoad) -> None:
         self.fleet.on_load(self.number, message)
@@ -69,7 +73,7 @@ class Robot:
         self.sequence += 1
         self.frames[self.sequence] = Sent(self.number, self.sequence, time.monotonic())
         self.activation.publish(to_message(
-            msg.Activation, session=self.session, sequence=self.sequence, fingerprint=self.fleet.fingerprint,
+            msg.Activation, edge=EDGE, session=self.session, sequence=self.sequence, fingerprint=self.fleet.fingerprint,
             codec='raw', answer_timeout_s=self.fleet.timeout_s, min_score=-1.0, tensors=[self.fleet.tensor]))
 
     def _on_result(self, message: msg.TailResult) -> None:

@@ -17,6 +17,7 @@ from dynsplit_ros.nodes.edge_node import EdgeNode
 from dynsplit_ros.parameters import REMOTE_CONTROL
 from dynsplit_ros.runtime import edge
 from dynsplit_ros.runtime.tails import Payload
+from testing.fleet_robots import EDGE
 from testing.tails import SleepingTails
 
 
@@ -46,12 +47,12 @@ class BareNode(BaseNode):
     def _discover(self) -> None:
         for name, _ in self.get_topic_names_and_types():
             namespace, _, topic = name.rpartition('/')
-            if topic == topics.ACTIVATION.name and namespace not in self._loads:
+            if topic == topics.ROBOT_PROFILE.name and namespace not in self._loads:
                 self._serve(namespace)
 
     def _serve(self, namespace: str) -> None:
         def publisher(topic: topics.Topic):  # type: ignore[no-untyped-def]
-            return topic.publisher(self, f'{namespace}/{topic.name}')
+            return topic.publisher(self, topic.name_in(namespace))
 
         acknowledgement, result, load = map(publisher, (topics.ACKNOWLEDGEMENT, topics.TAIL_RESULT, topics.EDGE_LOAD))
 
@@ -65,7 +66,7 @@ class BareNode(BaseNode):
                 msg.TailResult, header=message.header, session=message.session, sequence=message.sequence,
                 fingerprint=message.fingerprint, outputs=to_tensors(answered.tensors)))
 
-        topics.ACTIVATION.subscription(self, answer, f'{namespace}/{topics.ACTIVATION.name}')
+        topics.ACTIVATION.subscription(self, answer, topics.ACTIVATION.name_in(namespace, EDGE))
         self._loads[namespace] = lambda: load.publish(to_message(msg.EdgeLoad, fingerprint='bare', servers=1))
 
 
