@@ -76,6 +76,8 @@ class SimulatedEdge:
         self.name = name
         self.extra_rtt_s = extra_rtt_s
         self.is_alive = True
+        #: While false, messages to this edge and from it are lost.
+        self.is_reachable = True
         self._life = 1  # the number of the process: what an earlier one had planned does not happen
         self._slowdown = slowdown
         self._others_at_s = others_at_s
@@ -114,6 +116,11 @@ class SimulatedEdge:
         self._wake_s = math.inf
         self._happen(self.policy.on_start)
 
+    @property
+    def hears(self) -> bool:
+        """Whether a message that arrives now is taken."""
+        return self.is_alive and self.is_reachable
+
     def _at(self, time_s: float, action: Callable[[], None]) -> None:
         """Have this process do something at an instant, if it lives by then."""
         life = self._life
@@ -129,12 +136,12 @@ class SimulatedEdge:
     def on_decision(self, robot: str, split_index: int, codec: str, tail_engine: str) -> None:
         """Take the split that a robot announces; the other robots' cut comes before local inference."""
         index = split_index if split_index < self._others_index else self.policy.model.local_index
-        if self.is_alive:
+        if self.hears:
             self._happen(self.policy.on_decision, robot, self._fingerprint, index, codec, tail_engine)
 
     def on_decision_elsewhere(self, robot: str) -> None:
         """Take a decision of a robot for another edge."""
-        if self.is_alive:
+        if self.hears:
             self._happen(self.policy.on_decision_elsewhere, robot)
 
     def free_s(self, until_s: float) -> float:
@@ -166,6 +173,8 @@ class SimulatedEdge:
         """Pass an event to the policy, and carry out the actions that follow; each one only schedules events."""
         for action in event(*values, now_s=self.timeline.now_s):
             match action:
+                case Acknowledge() | Answer() | ReportLoad() if not self.is_reachable:
+                    pass
                 case Acknowledge(frame) if frame.robot in self.robots:
                     self.robots[frame.robot].acknowledge(self, frame)
                 case Answer(frame) if frame.robot in self.robots:

@@ -469,7 +469,7 @@ class World:
             hand_over()
 
     def _on_probe(self, edge: SimulatedEdge, probe: Probe, dispersion_s: float) -> None:
-        if not edge.is_alive:
+        if not edge.hears:
             return
         answered_s = self._down.transmit(self.now_s, _ACKNOWLEDGEMENT_BYTES, self._jitter_s()) + edge.extra_rtt_s / 2
 
@@ -494,7 +494,7 @@ class World:
             arrivals.append(time_s)
 
     def _on_payload(self, edge: SimulatedEdge, frame: FrameRecord, timeout_s: float, dispersion_s: float) -> None:
-        if not edge.is_alive:
+        if not edge.hears:
             return
         cut, batch = self._profile.cuts[frame.split_index], self._scenario.batch
         noise = self._noise[frame.image][2]

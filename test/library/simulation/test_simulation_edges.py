@@ -75,9 +75,9 @@ def test_a_better_edge_that_returns_is_used_again_and_the_edges_do_not_flap() ->
     assert back_s < 35
 
 
-@pytest.mark.parametrize('seed', [0, 1])
-def test_an_edge_that_dies_is_replaced_within_the_silence_and_a_second(seed) -> None:
-    """Kill the edge in use at random instants; the other one stays."""
+@pytest.mark.parametrize('fault, seed', [('killed', 0), ('killed', 1), ('cut off', 2)])
+def test_an_edge_that_dies_or_is_cut_off_is_replaced_within_the_silence_and_a_second(fault, seed) -> None:
+    """At random instants the edge in use is killed, or its link is cut; the other one stays."""
     settings = MonitorSettings()
     kills, rng = 10, np.random.default_rng(seed)
     duration_s = 4.0 * (kills + 1)
@@ -88,8 +88,12 @@ def test_an_edge_that_dies_is_replaced_within_the_silence_and_a_second(seed) -> 
     def kill() -> None:
         edge = world.edges[world.monitor.used.name]
         killed.append((world.now_s, edge.name))
-        edge.kill()
-        world.at(world.now_s + 2.0, edge.restart)
+        if fault == 'killed':
+            edge.kill()
+            world.at(world.now_s + 2.0, edge.restart)
+        else:
+            edge.is_reachable = False
+            world.at(world.now_s + 2.0, lambda: setattr(edge, 'is_reachable', True))
 
     for number in range(kills):
         world.at(4.0 * (number + 1) + float(rng.uniform(-0.5, 0.5)), kill)
