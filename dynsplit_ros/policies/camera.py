@@ -599,8 +599,10 @@ class CameraPolicy:
         if frame is None or self._stage is not _Stage.WAITING_FOR_LINK:
             return
         followed, latest = self._followed, self._decision
+        # Another edge may run the tail with another engine, but not from the activation of another head.
+        can_move = latest is not None and (latest.choice, latest.head_engine) == (frame.choice, frame.head_engine)
         lost = followed is None or self._failed_since(followed) or latest is not None and (
-            frame.edge in latest.silent_edges and latest.choice != frame.choice)
+            frame.edge in latest.silent_edges and not can_move)
         if lost or self._stopped:
             self._head = None
             frame.link_wait_s = now_s - self._stage_s
@@ -609,7 +611,9 @@ class CameraPolicy:
             self._give_up(frame, f'{reason} before the payload was sent', now_s)
         elif not self.link_is_full:
             if latest is not None and latest.choice == frame.choice:
-                frame.edge, frame.answer_timeout_s = latest.edge, latest.answer_timeout_s
+                frame.answer_timeout_s = latest.answer_timeout_s
+            if latest is not None and can_move:
+                frame.edge, frame.tail_engine = latest.edge, latest.tail_engine
             frame.answer_timeout_s = min(frame.answer_timeout_s, MAX_ANSWER_TIMEOUT_S)
             frame.link_wait_s = now_s - self._stage_s
             frame.outcome, frame.sent_s = Outcome.SENT, now_s

@@ -414,7 +414,7 @@ class MonitorPolicy:
     def _differs(self, plan: Plan | None) -> bool:
         """Whether a plan differs from the decision in force so much that camera and edge must know."""
         last = self._decision
-        return plan is not None and (last is None or (plan.split_index, plan.codec) != last.choice or not (
+        return plan is not None and (last is None or _has_other_choice(plan, last) or not (
             abs(plan.predicted_s - last.predicted_latency_s) <= _LATENCY_CHANGE * last.predicted_latency_s
             and abs(plan.answer_timeout_s - last.answer_timeout_s) <= _TIMEOUT_CHANGE * last.answer_timeout_s))
 
@@ -436,7 +436,7 @@ class MonitorPolicy:
             edge=edge.name,
             silent_edges=self._silent_edges(),
             reason=f'edge {edge.name!r}, {plan.words}: {why}; {plan.conditions}' if moved else plan.reason,
-            changed=moved or last is None or last.choice != (plan.split_index, plan.codec),
+            changed=moved or last is None or _has_other_choice(plan, last),
             head_engine=plan.head_engine,
             tail_engine=plan.tail_engine,
             local_engine=plan.local_engine,
@@ -444,3 +444,9 @@ class MonitorPolicy:
             other_plans={name: other.plan for name, other in self._edges.items() if other is not edge},
         )
         return self._decision
+
+
+def _has_other_choice(plan: Plan, decided: SplitDecision) -> bool:
+    """Whether a plan has another split, codec or engine than a decision."""
+    return any(getattr(plan, name) != getattr(decided, name)
+               for name in ('split_index', 'codec', 'head_engine', 'tail_engine', 'local_engine'))

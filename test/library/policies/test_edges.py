@@ -97,6 +97,17 @@ def test_the_next_payload_goes_to_the_edge_of_the_latest_decision() -> None:
     assert (frame.edge, frame.answer_timeout_s) == ('far', 0.7)
 
 
+@pytest.mark.parametrize('head_engine, moves', [('', True), ('openvino', False)])
+def test_a_payload_moves_to_another_edge_only_from_the_head_that_the_decision_names(head_engine, moves) -> None:
+    camera = Camera(NEAR)
+    camera.image()
+    camera.tell(camera.policy.on_prepared, 1)
+    camera.tell(camera.policy.on_head_done, 'activation', after_s=0.02)
+    camera.decide(replace(FAR, head_engine=head_engine or NEAR.head_engine, tail_engine='onnxruntime'))
+    frame = one(camera.tell(camera.policy.on_payload_ready, 1000, after_s=0.01), Send).frame
+    assert (frame.edge, frame.tail_engine) == (('far', 'onnxruntime') if moves else ('near', NEAR.tail_engine))
+
+
 def test_a_payload_of_another_choice_for_an_edge_that_became_silent_is_not_sent() -> None:
     camera = Camera(NEAR)
     camera.image()
@@ -168,6 +179,15 @@ def test_a_decision_holds_predictions_for_every_edge() -> None:
     decision = monitor.tick(1.0) or monitor.decision
     assert set(decision.other_plans) == {'far'}
     assert len(decision.other_plans['far'].candidates) == len(decision.candidates)
+
+
+@pytest.mark.parametrize('name', ['split_index', 'codec', 'head_engine', 'tail_engine', 'local_engine'])
+def test_a_plan_that_differs_in_any_part_of_the_choice_is_announced(name) -> None:
+    monitor = MonitorPolicy(PROFILE)
+    monitor.tick(0.0)
+    plan = monitor.used.plan
+    assert not monitor._differs(plan)
+    assert monitor._differs(replace(plan, **{name: 2 if name == 'split_index' else 'another'}))
 
 
 def test_the_same_profile_again_keeps_the_estimates_and_another_one_does_not() -> None:
@@ -263,7 +283,7 @@ def test_an_edge_that_refuses_frame_after_frame_is_left_for_another_one_and_trie
 def test_an_edge_that_a_robot_has_left_shows_no_split_of_it() -> None:
     edge = EdgePolicy(ServedModel('f', [10] * 3, ('raw',)), name='near')
     edge.on_start(0.0)
-    edge.on_decision('/robot', 'f', 1, 'raw', 1.0)
+    edge.on_decision('/robot', 'f', 1, 'raw', now_s=1.0)
     assert edge.splits() == {'/robot': (1, 'raw')}
     edge.on_decision_elsewhere('/robot', 2.0)
     edge.on_decision_elsewhere('/unknown', 2.0)
