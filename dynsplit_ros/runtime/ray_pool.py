@@ -67,7 +67,7 @@ class RayPool:
         self._resources = dict(resources or {'CPU': 1.0})
         self._size = PoolSize(minimum, maximum)
         self._lock = threading.Lock()  # guards the count, the threads and the profile; never taken inside the edge's
-        self._closing = threading.Event()
+        self._closing, self._left = threading.Event(), threading.Event()
         self._runs: SimpleQueue[RunTail | None] = SimpleQueue()  # None ends or retires one thread
         self._threads: list[threading.Thread] = []
         self._surplus = 0  # threads that are to end, but have not taken their None yet
@@ -82,7 +82,7 @@ class RayPool:
     def start(self, edge: Edge) -> None:
         """Connect to the cluster and start the replicas, in the background."""
         self._edge = edge
-        self._add_thread(self._connect)
+        threading.Thread(target=self._connect, name='cluster', daemon=True).start()
 
     def run(self, run: RunTail) -> None:
         """Have a free replica carry out a run."""
@@ -124,6 +124,7 @@ class RayPool:
         for thread in threads:
             thread.join(min(max(0.0, deadline_s - time.monotonic()), threading.TIMEOUT_MAX))
         _disconnect()
+        self._left.set()
 
     # ---- the cluster ---------------------------------------------------------------------------------------------
 
@@ -155,6 +156,8 @@ class RayPool:
             self._closing.wait(RETRY_S)
         for _ in range(self._size.wanted if not self._closing.is_set() else 0):
             self._add_thread(self._serve)
+        # Linux ends the processes of a local cluster with the thread that started them.
+        self._left.wait()
 
     def _explain(self, reason: str) -> None:
         """Say once why there is no replica, or one fewer."""
@@ -316,8 +319,10 @@ def _ray(is_local: bool = False) -> Any:
     """Return Ray; raise ImportError where it is not installed."""
     # Ray reads these variables at its first import. With the second one, all that a local cluster starts listens on
     # 127.0.0.1; _node_ip_address: 127.0.0.1 would mean the address of this machine in its network. Without the third
-    # one, every other process of the machine would run before the replicas.
+    # one, every other process of the machine would run before the replicas. Without the last one, Ray would end this
+    # process a minute after the head of its cluster has ended.
     os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
+    os.environ.setdefault('RAY_gcs_rpc_server_reconnect_timeout_s', str(2**31 - 1))
     if is_local:
         os.environ['RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'] = '0'
         os.environ.setdefault('RAY_worker_niceness', '0')

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 import re
 import signal
+import subprocess
 import sys
 import threading
 
@@ -16,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from worlds import DEADLINE_S, outputs_of, wait_until
+from worlds import outputs_of, wait_until
 
 from dynsplit_ros.codec import encode
 from dynsplit_ros.errors import DynsplitError
@@ -248,20 +249,42 @@ def test_without_ray_the_sentence_names_the_command(opened, split, tails, monkey
     assert late.status is Status.REFUSED and 'not installed' in late.reason
 
 
-def test_a_local_cluster_listens_on_localhost_without_a_dashboard_and_ends_with_the_edge(opened, split, tails) -> None:
+LOCAL_CLUSTER = """
+import sys
+sys.path[:1] = sys.argv[1:]
+import psutil, torch
+import test_ray_pool
+from testing.tails import SleepingTails
+from dynsplit_ros.model import load_model
+from dynsplit_ros.partition import SplitModel
+from dynsplit_ros.runtime.edge import Edge
+from dynsplit_ros.runtime.ray_pool import RayPool
+from worlds import wait_until
+split = SplitModel(load_model('mobilenet_v2', weights='none', input_size=(32, 32)))
+answers = test_ray_pool.Answers()
+edge = Edge(split, answers, settings=test_ray_pool.EdgeSettings(load_period_s=0.05), servers=RayPool(SleepingTails()))
+wait_until(lambda: answers.servers == 1, 'no replica', 240.0)
+processes = psutil.Process().children(recursive=True)
+print('LISTENING', *sorted({connection.laddr.ip for process in processes for connection in process.net_connections()
+                            if connection.status == psutil.CONN_LISTEN}))
+edge.submit(sent := test_ray_pool.frame(split))
+wait_until(lambda: answers.frames)
+print('STATUS', sent.status.name)
+edge.close(20.0)
+print('ALIVE', len(psutil.wait_procs(processes, 60.0)[1]))
+"""
+
+
+def test_a_local_cluster_listens_on_localhost_only_and_ends_with_the_edge() -> None:
+    """In a process of its own: Ray reads its settings at its first import."""
     pytest.importorskip('ray')
-    edge, answers = opened(tails())
-    wait_until(lambda: answers.servers == 1, f'no replica: {answers.faults}', READY_S)
-    processes = psutil.Process().children(recursive=True)
-    listening = {(process.name(), connection.laddr.ip) for process in processes
-                 for connection in process.net_connections() if connection.status == psutil.CONN_LISTEN}
-    assert {ip for _, ip in listening} <= {'127.0.0.1', '::1', '::ffff:127.0.0.1'}, listening
-    edge.submit(sent := frame(split))
-    wait_until(lambda: answers.frames)
-    assert sent.status is Status.OK
-    edge.close(20.0)
-    gone, alive = psutil.wait_procs(processes, DEADLINE_S)
-    assert not alive
+    folders = [str(Path(__file__).parents[1]), str(Path(__file__).parent), ROOT]
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([*filter(None, [os.environ.get('PYTHONPATH')]), ROOT])}
+    done = subprocess.run([sys.executable, '-c', LOCAL_CLUSTER, *folders], capture_output=True, text=True, timeout=500,
+                          env=environment)
+    said = dict(line.split(' ', 1) for line in done.stdout.splitlines() if line.split(' ', 1)[0].isupper())
+    assert said.get('STATUS') == 'OK' and said.get('ALIVE') == '0', done.stdout + done.stderr
+    assert set(said['LISTENING'].split()) <= {'127.0.0.1', '::1', '::ffff:127.0.0.1'}
 
 
 @pytest.mark.parametrize('text', ['', '[]', '{"CPU": "many"}', '{"GPU": -1}', '{"GPU": true}', '{"GPU": NaN}', '{'])
