@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import math
 
 import numpy as np
@@ -274,3 +275,11 @@ def test_an_edge_that_answers_but_reports_no_more_is_lost_until_its_next_answer_
         link.tick(now_s + 0.01)
         lost += not link.alive
     assert 0 < lost * 0.02 <= RULES.heartbeat_period_s
+
+
+@pytest.mark.parametrize(('probe_period_s', 'airtime_s'), [(0.2, 0.004), (0.6, 0.006), (5.0, 0.01)])
+def test_a_probe_of_a_longer_period_takes_its_share_of_that_period_but_of_one_second_at_most(
+    probe_period_s, airtime_s
+) -> None:
+    known = probing(jitter_s=2e-4)
+    assert known.airtime_s(replace(RULES, probe_period_s=probe_period_s)) == pytest.approx(airtime_s, rel=0.05)

@@ -314,3 +314,9 @@ def test_servers_divide_the_time_of_the_edge_as_a_stage_but_not_the_latency_of_a
 def test_the_cap_on_servers_is_the_default_of_the_cameras_parameter() -> None:
     default, = (parameter.default for parameter in CAMERA if parameter.name == 'max_unanswered')
     assert default == MOST_UNANSWERED
+
+
+def test_the_reason_names_local_inference_or_the_split_and_its_codec() -> None:
+    planner = Planner(PROFILE, RAW)
+    assert 'split 0 (' in planner.plan(estimate(1e9)).reason and ', raw)' in planner.plan(estimate(1e9)).reason
+    assert 'local inference' in planner.plan(estimate(1e9, alive=False)).reason
