@@ -17,6 +17,8 @@ from matplotlib import pyplot as plt  # noqa: E402
 from bench.figures import Figures  # noqa: E402
 
 DYNAMIC = 'dynamic split'
+#: Bars: latency over the best alternative's in each step (settled), and over all steps (changes included).
+STEP_BAR, ALL_BAR = 1.05, 0.8
 #: The rows of README.md's table: how their names begin.
 SUMMARY = ('local inference', 'JPEG 95', 'JPEG', 'full offloading', 'fixed split', DYNAMIC)
 
@@ -50,10 +52,27 @@ def add_figures(figures: Figures, document: dict[str, Any]) -> None:
             ("outputs equal to the whole model's bit for bit", lambda of: of['same'], 100, '%'),
         ):
             figures.add(f'{name}: {what}', factor * _median(row, value), unit)
-    others = [_median(row, overall_s) for name, row in rows.items() if not name.startswith(DYNAMIC)]
-    if DYNAMIC in rows and others:
-        figures.add(f'{DYNAMIC}: mean latency over that of the best alternative', _median(rows[DYNAMIC], overall_s)
-                    / min(others), 'times')
+    for name in rows:
+        if name.startswith(DYNAMIC):
+            _judge(figures, name, rows, document['setting'])
+
+
+def _judge(figures: Figures, name: str, rows: dict[str, Any], setting: dict[str, Any]) -> None:
+    """Compare a dynamic split with the best alternative of at least its agreement: in each step, and over all."""
+    others = [other for other, row in rows.items()
+              if row['rank'] <= rows[name]['rank'] and not other.startswith(DYNAMIC)]
+    if not others:
+        return
+    for at, rate in enumerate(setting['steps_mbps']):
+        def settled_s(other: str, at: int = at) -> float:
+            return float(_median(rows[other], lambda of: _or_inf(of['settled_s'][at])))
+
+        best = min(others, key=settled_s)
+        figures.add(f'{name}, step {at + 1}, {rate:g} Mbit/s, settled / {best}', settled_s(name) / settled_s(best),
+                    'times', f'<= {STEP_BAR}')
+    best = min(others, key=lambda other: float(_median(rows[other], overall_s)))
+    ratio = _median(rows[name], overall_s) / _median(rows[best], overall_s)
+    figures.add(f'{name}, mean over all steps / {best}', ratio, 'times', f'<= {ALL_BAR}')
 
 
 def tables(document: dict[str, Any]) -> dict[str, str]:
@@ -79,7 +98,10 @@ def tables(document: dict[str, Any]) -> dict[str, str]:
             f'{100 * _median(row, lambda of: of["same"]):.0f} % |')
     where = (f'{setting["model"]}, a robot {setting["slowdown"]:g} times slower than the edge, {setting["rate_hz"]:g} '
              f'images per second. Measured by `{facts["command"]}` on {facts["when"]}, commit {facts["commit"]}.')
-    return {'steps': '\n'.join(steps), 'costs': '\n'.join(costs), 'measured': where,
+    bars = ['| figure | times | bar | holds |', '| --- | ---: | --- | --- |']
+    bars += [f'| {figure["name"]} | {figure["value"]:.2f} | {figure["bar"]} | '
+             f'{"yes" if figure["holds"] else "**no**"} |' for figure in document['figures'] if figure['bar'] is not None]
+    return {'bars': '\n'.join(bars), 'steps': '\n'.join(steps), 'costs': '\n'.join(costs), 'measured': where,
             'summary': f'{_summary(rows, rates)}\n\n{where}'}
 
 
@@ -107,8 +129,8 @@ def _ms(seconds: float) -> str:
 
 def draw(document: dict[str, Any], folder: Path, source: str) -> None:
     """Write the picture of docs/alternatives.md: latency against agreement; the file names ``source``."""
-    figure, axes = plt.subplots(figsize=(8.5, 5.5), layout='constrained')
-    for name, row in document['alternatives'].items():
+    figure, axes = plt.subplots(figsize=(9.5, 5.0), layout='constrained')
+    for marker, (name, row) in zip('os^vDP*Xhp<>d', document['alternatives'].items()):
         latency_s = _median(row, overall_s)
         if latency_s == float('inf'):
             continue
@@ -116,13 +138,11 @@ def draw(document: dict[str, Any], folder: Path, source: str) -> None:
         agreement = 100 * _median(row, lambda of: of['agreement'])
         colour = 'tab:red' if name.startswith(DYNAMIC) else 'tab:blue' if row['image'] else 'tab:gray'
         axes.errorbar(agreement, 1e3 * latency_s, [[1e3 * latency_s - min(values)], [max(values) - 1e3 * latency_s]],
-                      fmt='o', color=colour, capsize=3)
-        axes.annotate(name, (agreement, 1e3 * latency_s), xytext=(-6, 4), textcoords='offset points', fontsize=8,
-                      ha='right', color=colour)
+                      fmt=marker, markersize=8, color=colour, capsize=3, alpha=0.8, label=name)
+    axes.legend(loc='center left', bbox_to_anchor=(1.0, 0.5))
+    axes.set_ylim(bottom=0)
     axes.set_xlabel('images with the class of the whole model, %')
-    axes.set_ylabel('mean latency over all steps, ms (median and range of the rounds)')
+    axes.set_ylabel('mean latency, ms (median and range of the rounds)')
     axes.grid(alpha=0.3)
-    low, high = axes.get_xlim()
-    axes.set_xlim(low - 0.25 * (high - low), high)
     figure.savefig(folder / 'alternatives.png', dpi=110, metadata={'Source': source})
     plt.close(figure)
