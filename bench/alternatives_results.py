@@ -99,8 +99,10 @@ def tables(document: dict[str, Any]) -> dict[str, str]:
     where = (f'{setting["model"]}, a robot {setting["slowdown"]:g} times slower than the edge, {setting["rate_hz"]:g} '
              f'images per second. Measured by `{facts["command"]}` on {facts["when"]}, commit {facts["commit"]}.')
     bars = ['| figure | times | bar | holds |', '| --- | ---: | --- | --- |']
-    bars += [f'| {figure["name"]} | {figure["value"]:.2f} | {figure["bar"]} | '
-             f'{"yes" if figure["holds"] else "**no**"} |' for figure in document['figures'] if figure['bar'] is not None]
+    for figure in document['figures']:
+        if figure['bar'] is not None:
+            holds = 'yes' if figure['holds'] else '**no**'
+            bars.append(f'| {figure["name"]} | {figure["value"]:.2f} | {figure["bar"]} | {holds} |')
     return {'bars': '\n'.join(bars), 'steps': '\n'.join(steps), 'costs': '\n'.join(costs), 'measured': where,
             'summary': f'{_summary(rows, rates)}\n\n{where}'}
 
