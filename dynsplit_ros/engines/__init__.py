@@ -74,7 +74,14 @@ ENGINES = {
 
 def version_of(engine: str) -> str:
     """Return the versions of the packages that compute on this engine; they must be installed."""
-    return ' '.join(map(importlib.metadata.version, ENGINES[engine].packages)) or torch.__version__
+    return ' '.join(map(_version, ENGINES[engine].packages)) or torch.__version__
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # another distribution has the module, such as onnxruntime-gpu
+        return str(importlib.import_module(package).__version__)
 
 
 def checked_engine(name: str, precision: str, device: torch.device) -> Engine:

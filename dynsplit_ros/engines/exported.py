@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import contextlib
 import json
+import os
 from pathlib import Path
 import tempfile
 from typing import Any
@@ -20,6 +21,9 @@ from dynsplit_ros.engines import Options
 from dynsplit_ros.errors import DynsplitError
 
 Run = Callable[[list[torch.Tensor]], list[torch.Tensor]]
+
+#: This file is written last: it says that a folder is complete.
+_STRUCTURE = 'structure.json'
 
 
 def converted(
@@ -39,7 +43,7 @@ def converted(
     :raises DynsplitError: when the part returns anything but tensors.
     """
     with _folder(options) as folder:
-        file, structure_file = folder / file_name, folder / 'structure.json'
+        file, structure_file = folder / file_name, folder / _STRUCTURE
         try:
             structure = _read(structure_file)
             run = load(file)
@@ -49,7 +53,7 @@ def converted(
             structure = {'any_frames': any_frames,
                          'outputs': pytree.treespec_dumps(program.call_spec.out_spec)}
             run = load(file)
-            structure_file.write_text(json.dumps(structure))  # last: it says that the folder is complete
+            structure_file.write_text(json.dumps(structure))
     outputs = pytree.treespec_loads(structure['outputs'])
 
     def call(*values: torch.Tensor) -> Any:
@@ -94,12 +98,12 @@ def _read(file: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _folder(options: Options) -> Iterator[Path]:
-    """Give the part's folder in the cache; a temporary one where there is no cache or the folder cannot be made."""
+    """Give the part's folder in the cache; a temporary one where it is missing or can be neither read nor written."""
     folder = options.cache
     if folder is not None:
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-        if folder.is_dir():
+        if folder.is_dir() and (os.access(folder, os.W_OK) or (folder / _STRUCTURE).exists()):
             yield folder
             return
     with tempfile.TemporaryDirectory() as temporary:

@@ -28,14 +28,13 @@ def convert(part: nn.Module, example: tuple[torch.Tensor, ...], options: Options
     settings: dict[str, Any] = {
         'INFERENCE_NUM_THREADS': options.threads, 'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': wanted,
     }
-    if options.cache is not None:
-        settings['CACHE_DIR'] = str(options.cache)
 
     def write(program: torch.export.ExportedProgram, file: Path) -> None:
         openvino.save_model(openvino.convert_model(program), file, compress_to_fp16=False)
 
     def load(file: Path) -> Run:
-        model = core.compile_model(file, 'CPU', settings)
+        cached = {'CACHE_DIR': str(options.cache)} if file.parent == options.cache else {}
+        model = core.compile_model(file, 'CPU', {**settings, **cached})
         used = model.get_property('INFERENCE_PRECISION_HINT').to_string()
         if used != wanted:
             raise DynsplitError(f'precision {options.precision!r} was given, but OpenVINO computes in {used} on this '

@@ -189,9 +189,10 @@ class MonitorNode(ManagedNode):
             self.get_logger().warning(differs)
         bound = self._settings.min_agreement
         if unused := engines_below(profile, bound):
-            self.get_logger().warning(
-                f'engine {" and ".join(unused)} is ready, but not used: no measured agreement keeps min_agreement '
-                f'{bound:g}; profile with --engine and --image and set min_agreement to 0.95, say, or set it to 0')
+            self.log_throttled('engines', (
+                f'engine {" and ".join(engine[:100] for engine in unused[:5])} is ready, but not used: no '
+                f'measured agreement keeps min_agreement {bound:g}; profile with --engine and --image and set '
+                'min_agreement to 0.95, say, or set it to 0'))
         self.get_logger().info(f'deciding for {robot.model} ({robot.fingerprint[:12]}), splits 0 to '
                                f'{robot.local_index}, with edge {name!r}')
 

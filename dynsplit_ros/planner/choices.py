@@ -115,9 +115,12 @@ def engines_to_use(cut: SystemCut, batch: int, codec: str, min_agreement: float 
     """
     Return the fastest engines of head and tail whose agreement with this codec keeps a bound; None if no pair keeps it.
 
-    A bound of 1 allows eager on both sides, and pairs whose outputs were measured equal to the bit.
+    The robot for a frame without an answer, and an edge where the tail is not ready on its engine, run the tail on
+    eager: the head's engine must keep the bound with that tail, too. A bound of 1 allows eager on both sides, and pairs
+    whose outputs were measured equal to the bit.
     """
-    allowed = [pair for pair in cut.pairs if _keeps_bound(cut, codec, pair, min_agreement)]
+    allowed = [pair for pair in cut.pairs
+               if all(_keeps_bound(cut, codec, one, min_agreement) for one in (pair, (pair[0], EAGER)))]
     return min(allowed, key=lambda pair: _compute_s(cut, batch, pair), default=None)  # of equals the first: eager
 
 

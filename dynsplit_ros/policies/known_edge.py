@@ -106,9 +106,10 @@ class KnownEdge:
     def on_frame(self, frame: FrameRecord, profiled_s: float, now_s: float) -> None:
         """Learn from a frame that was sent to this edge; ``profiled_s`` is the profiled time of its tail."""
         if frame.outcome == Outcome.FELL_BACK:
-            self._failures += 1
-            if self._failures >= _FAILURES:
-                self._avoided_until_s = now_s + _AVOIDED_S
+            if math.isfinite(frame.sent_s):  # the edge did not fail a frame that it never got
+                self._failures += 1
+                if self._failures >= _FAILURES:
+                    self._avoided_until_s = now_s + _AVOIDED_S
             self.link.on_given_up(frame.sequence)
             arrived_s = self.link.arrived_s(frame.sequence)
             if arrived_s is not None:

@@ -9,7 +9,7 @@ observation and at the instant of the latest WakeAt, and carry out the actions t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 import math
 
@@ -24,7 +24,7 @@ from dynsplit_ros.planner import EdgeHysteresis, Plan, STEADY
 from dynsplit_ros.policies.audit import AuditLedger
 from dynsplit_ros.policies.known_edge import KnownEdge, make_planner
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
-from dynsplit_ros.policies.records import FrameRecord, Outcome, SplitDecision
+from dynsplit_ros.policies.records import Choice, FrameRecord, Outcome, SplitDecision
 from dynsplit_ros.profile.profile import SystemProfile
 
 #: Time between two looks for a probe or heartbeat to send, and for a silence of the edge, in seconds. Both are then
@@ -109,7 +109,9 @@ class MonitorPolicy:
         known = self._edges.get(name)
         if known is not None and known.profile == profile:
             return
-        edge = self._edges[name] = KnownEdge(name, profile, self.settings, self.frame_rate_hz, self.audits.removed)
+        removed = self.audits.removed
+        edge = self._edges[name] = KnownEdge(
+            name, profile, _settings_to_plan_by(self.settings, removed), self.frame_rate_hz, removed)
         if known is not None and known is self.used:
             self.used = edge
         self._must_decide = True
@@ -131,7 +133,9 @@ class MonitorPolicy:
         keeps_bound = settings.min_agreement == self.settings.min_agreement
         removed = self.audits.removed if keeps_bound else ()
         rate_hz = settings.frame_rate_hz or self._measured_hz
-        planners = {name: make_planner(edge.profile, settings, rate_hz, removed) for name, edge in self._edges.items()}
+        to_plan_by = _settings_to_plan_by(settings, removed)
+        planners = {name: make_planner(edge.profile, to_plan_by, rate_hz, removed)
+                    for name, edge in self._edges.items()}
         if not keeps_bound:
             self.audits.reset()  # a choice is taken out for one bound
         for name, planner in planners.items():
@@ -218,10 +222,11 @@ class MonitorPolicy:
         """Take a finished frame; ``sequence`` is the number by which ``on_sent`` knows it."""
         was_local = frame.outcome == Outcome.LOCAL
         sent_to = None if was_local else self._edges.get(frame.edge)
-        cut = (sent_to or self.used).cut(frame.split_index)
+        known = sent_to or self.used
+        cut = known.cut(frame.split_index)
         if cut is None:
             return
-        batch = frame.images if frame.images in cut.head_s else self.settings.batch
+        batch = frame.images if frame.images in known.profile.batches else self.settings.batch
         is_late = frame.outcome == Outcome.LATE  # the frame was reported before, when the robot had finished it
         if not is_late:
             self._last_frame = max(self._last_frame, frame.sequence)
@@ -270,9 +275,7 @@ class MonitorPolicy:
             return ''
         reason = self.audits.on_audit((split_index, codec), agreement, self.settings.min_agreement)
         if reason:
-            # What was pinned for debugging does not override the bound.
-            is_pinned = self.settings.pinned_split == split_index
-            settings = replace(self.settings, pinned_split=-1) if is_pinned else self.settings
+            settings = _settings_to_plan_by(self.settings, self.audits.removed)
             for edge in self._edges.values():
                 edge.reconfigure(
                     make_planner(edge.profile, settings, self.frame_rate_hz, self.audits.removed), self.settings)
@@ -450,3 +453,9 @@ def _has_other_choice(plan: Plan, decided: SplitDecision) -> bool:
     """Whether a plan has another split, codec or engine than a decision."""
     return any(getattr(plan, name) != getattr(decided, name)
                for name in ('split_index', 'codec', 'head_engine', 'tail_engine', 'local_engine'))
+
+
+def _settings_to_plan_by(settings: MonitorSettings, removed: Collection[Choice]) -> MonitorSettings:
+    """Return the settings without a pin on a split of which audits removed a choice: a pin does not lift the bound."""
+    is_removed = settings.pinned_split in {split_index for split_index, _ in removed}
+    return replace(settings, pinned_split=-1) if is_removed else settings

@@ -15,7 +15,7 @@ import yaml
 from dynsplit_ros.agreement import Agreement
 from dynsplit_ros.engine_names import EAGER, Engines, version_key
 from dynsplit_ros.errors import check_file, DynsplitError
-from dynsplit_ros.text import MOST_CHARACTERS
+from dynsplit_ros.text import MOST_CHARACTERS, printable
 
 #: Written at the head of each file; raised when a field changes its meaning.
 FORMAT = 3
@@ -456,11 +456,11 @@ def _check_batches(values: Mapping[int, float], batches: tuple[int, ...], what: 
 
 
 def _text(value: object, what: str) -> str:
-    """Return a text that is kept, logged and shown; refuse one that is too long, for a profile may come from a peer."""
+    """Return a text fit to be logged and shown; refuse one that is too long, for a profile may come from a peer."""
     text = str(value)
     if len(text) > MOST_CHARACTERS:
         raise DynsplitError(f'{what} has {len(text)} characters, but at most {MOST_CHARACTERS} are allowed')
-    return text
+    return printable(text)
 
 
 def _few(entries: Collection[_Entry], what: str) -> Collection[_Entry]:

@@ -4,14 +4,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import importlib.util
+import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from dynsplit_ros import engines
-from dynsplit_ros.engines import checked_engine, convert, ENGINES, Options
+from dynsplit_ros.engines import checked_engine, convert, ENGINES, Options, version_of
 from dynsplit_ros.engines.exported import converted
 from dynsplit_ros.errors import DynsplitError
 
@@ -159,3 +163,33 @@ def test_bfloat16_is_computed_where_it_is_asked_for(tail) -> None:
     exact = convert('eager', tail, example(), Options(CPU, 1))(*example())['both'][0]
     rounded = convert('eager', tail, example(), Options(CPU, 1, precision='bfloat16'))(*example())['both'][0]
     assert rounded.dtype == torch.bfloat16 and torch.allclose(rounded.float(), exact, atol=0.05)
+
+
+def test_the_version_of_a_module_that_another_distribution_installs_is_its_own(monkeypatch) -> None:
+    monkeypatch.setitem(ENGINES, 'other', replace(ENGINES['eager'], packages=('another_module',)))
+    monkeypatch.setitem(sys.modules, 'another_module', SimpleNamespace(__version__='1.2'))
+    assert version_of('other') == '1.2'
+
+
+def test_a_cache_that_cannot_be_written_is_used_only_when_it_is_complete(tail, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(os, 'access', lambda path, mode: mode != os.W_OK)
+    written = []
+
+    def start() -> None:
+        converted(tail, example(), Options(CPU, 1, cache=tmp_path), 'model', lambda program, file: written.append(file),
+                  lambda file: lambda arguments: [])
+
+    start()
+    assert not [file for file in written if file.parent == tmp_path]
+    (tmp_path / 'structure.json').write_text('{"any_frames": true, "outputs": "[1, {\\"type\\": null, '
+                                             '\\"context\\": null, \\"children_spec\\": []}]"}')
+    written.clear()
+    start()
+    assert not written, 'what is there is read'
+
+
+def test_openvino_does_without_a_cache_folder_that_cannot_be_made(tail, tmp_path) -> None:
+    needs('openvino')
+    (tmp_path / 'file').write_text('not a folder')
+    run = convert('openvino', tail, example(), Options(CPU, 1, cache=tmp_path / 'file' / 'part'))
+    torch.testing.assert_close(run(*example())['both'][0], tail(*example())['both'][0])

@@ -91,6 +91,11 @@ def test_only_the_pair_that_was_measured_is_allowed() -> None:
     assert local_engine_to_use(of, 1, 0.95) == 'eager', 'the whole model was not measured on the engine'
 
 
+def test_the_head_must_keep_the_bound_with_a_tail_on_eager_too() -> None:
+    assert used(system(pairs=((SIDE, SIDE),)), 0.95) == {('eager', 'eager')}, 'frames without an answer end on eager'
+    assert used(system(pairs=((SIDE, SIDE), (SIDE, EAGER_SIDE))), 0.95) == {(FAST, FAST)}
+
+
 def test_an_engine_that_is_slower_is_not_used() -> None:
     assert used(system(factor=2.0), 0.95) == {('eager', 'eager')}
 

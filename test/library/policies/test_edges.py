@@ -288,3 +288,21 @@ def test_an_edge_that_a_robot_has_left_shows_no_split_of_it() -> None:
     edge.on_decision_elsewhere('/robot', 2.0)
     edge.on_decision_elsewhere('/unknown', 2.0)
     assert edge.splits() == {}
+
+
+def test_frames_that_were_never_sent_are_no_failures_of_the_edge() -> None:
+    monitor, now_s = with_two_edges()
+    used = monitor.decision.edge
+    for number in range(1, 10):
+        monitor.on_frame(FrameRecord(sequence=number, outcome=Outcome.FELL_BACK, split_index=0, codec='raw', edge=used,
+                                     given_up_s=now_s))
+    assert not monitor.edges[used].is_failing(now_s)
+
+
+def test_a_frame_with_a_number_of_images_that_only_the_robot_measured_is_accepted() -> None:
+    few = replace(PROFILE, batches=(1,), cuts=tuple(replace(cut, tail_s={1: cut.tail_s[1]}) for cut in PROFILE.cuts))
+    images = next(batch for batch in PROFILE.cuts[0].head_s if batch > 1)
+    monitor = MonitorPolicy(few, edge='near')
+    monitor.on_frame(FrameRecord(sequence=1, outcome=Outcome.ANSWERED, split_index=1, codec='raw', edge='near',
+                                 images=images, sent_s=1.0, answered_s=1.1))
+    assert monitor.tick(2.0) is not None

@@ -73,3 +73,14 @@ def test_an_audit_that_cannot_be_is_dropped(split_index, codec, agreement) -> No
     monitor = wire().monitor
     assert not any(monitor.on_audit(split_index, codec, agreement) for _ in range(100))
     assert not monitor.audits.removed and all(monitor.audits.agreement(one).images == 0 for one in [LOSSY])
+
+
+def test_a_pinned_split_of_which_a_choice_was_taken_out_stays_free_whatever_follows() -> None:
+    settings = replace(SETTINGS, pinned_split=2, codecs=('quant8-zstd',))
+    link = wire(settings)
+    assert disagree(link.monitor)
+    link.monitor.set_edge('far', link.monitor.profile)
+    link.monitor.reconfigure(replace(settings, silence_s=2.0))
+    other = 3, 'quant8-zstd'
+    assert any(link.monitor.on_audit(*other, 0.0) for _ in range(FEWEST_AUDITS)), 'a second choice is taken out'
+    assert decided(link) not in (LOSSY, other)

@@ -137,3 +137,11 @@ def test_the_local_index_sends_nothing() -> None:
     profile = system('resnet50')
     assert not profile.cuts[profile.local_index].codecs
     assert all(cut.codecs for cut in profile.cuts[:-1])
+
+
+def test_names_of_a_profile_cannot_steer_a_terminal_or_begin_a_line_of_a_log() -> None:
+    document = measured().to_document()
+    document['model'] = 'model\n[ERROR]\x1b[2J'
+    document['cuts'][1]['name'] = 'cut\r'
+    profile = Profile.from_document(document, 'a profile')
+    assert profile.model.isprintable() and profile.cuts[1].name.isprintable()
