@@ -284,17 +284,25 @@ class CameraNode(ManagedNode):
         except DynsplitError as error:
             self.log_throttled('edges', str(error), error=True)
 
-    def _meet(self, edge: str) -> None:
-        """Make the publishers to an edge before a payload needs them: the edge takes a while to find them."""
+    def _meet(self, edge: str, *, needed: bool = False) -> None:
+        """
+        Make the publishers to an edge before a payload needs them: the edge takes a while to find them.
+
+        With MOST_EDGES others, one that has gone gives up its place; to an edge that is ``needed``, also one that
+        lives. The edge of the decision in force keeps its place.
+        """
         if edge in self.to_edges:
             return
         if len(self.to_edges) >= MOST_EDGES:
-            gone = [name for name, publishers in self.to_edges.items() if not publishers[0].get_subscription_count()]
-            if not gone:
+            used = self._decision.edge if self._decision is not None else None
+            others = [name for name in self.to_edges if name != used]
+            free = [name for name in others if not self.to_edges[name][0].get_subscription_count()]
+            free += others if needed else []
+            if not free:
                 self.log_throttled('edges', f'edge {edge[:100]!r} is not used: the robot knows {MOST_EDGES} others; '
                                    'run fewer edges in one domain')
                 return
-            for publisher in self.to_edges.pop(gone[0]):
+            for publisher in self.to_edges.pop(free[0]):
                 self.forget(publisher.topic_name)
                 self._uplink.destroy_publisher(publisher)
         activation, lead = (
@@ -310,7 +318,7 @@ class CameraNode(ManagedNode):
         try:
             decision = from_decision(message)
             if decision.split_index < self.split.local_index:
-                self._meet(decision.edge)
+                self._meet(decision.edge, needed=True)
             self._robot.on_decision(decision)
             self._decision = decision
         except DynsplitError as error:

@@ -136,8 +136,8 @@ def local_engine_to_use(profile: SystemProfile, batch: int, min_agreement: float
 def engines_below(profile: SystemProfile, min_agreement: float) -> list[str]:
     """Return the engines that are ready, but whose measured agreement keeps a bound with no other one."""
     ready = {name for cut in profile.cuts for name in (*cut.engine_head_s, *cut.engine_tail_s)}
-    kept = {name for cut in profile.cuts for pair, found in cut.engine_agreement.items()
-            if _keeps(found.get(LOSSLESS, Agreement()), min_agreement) for name in pair}
+    kept = {name for cut in profile.cuts
+            for pair in cut.engine_agreement if _keep_without_loss(cut, pair, min_agreement) for name in pair}
     return sorted(ready - kept) if min_agreement > 0 else []
 
 
@@ -148,6 +148,12 @@ def _keeps_bound(cut: SystemCut, codec: str, pair: Engines, bound: float) -> boo
     if lossless:
         return is_eager or _keeps(found, bound)
     return bound == 0 or bound < 1 and found.low >= bound
+
+
+def _keep_without_loss(cut: SystemCut, pair: Engines, bound: float) -> bool:
+    """Whether engines keep a bound without loss in the codec, also with a tail on eager."""
+    return all(one == (EAGER, EAGER) or _keeps(cut.engine_agreement.get(one, {}).get(LOSSLESS, Agreement()), bound)
+               for one in (pair, (pair[0], EAGER)))
 
 
 def _keeps(found: Agreement, bound: float) -> bool:

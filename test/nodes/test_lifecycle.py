@@ -16,11 +16,13 @@ import rclpy
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from std_msgs.msg import Header
 from test_system import assert_right
 import yaml
 
 from dynsplit_ros import msg
 from dynsplit_ros.codec import encode_answer
+from dynsplit_ros.messages.decisions import to_decision
 from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.messages.tensors import to_tensors
@@ -32,6 +34,7 @@ from dynsplit_ros.nodes.monitor_node import MonitorNode
 from dynsplit_ros.nodes.spinning import ask, Spinning
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.records import SplitDecision
+from dynsplit_ros.protocol import MOST_EDGES
 
 pytestmark = pytest.mark.timeout(180)
 BY_HAND = {'autostart': False}
@@ -211,6 +214,31 @@ def test_an_answer_that_came_is_taken_though_nothing_spins_the_camera(tmp_path, 
         getattr(camera, end)()
         wait(lambda: timings and timings[-1].outcome != msg.FrameTiming.SENT, 'the frame was lost')
         assert timings[-1].outcome == msg.FrameTiming.ANSWERED
+    finally:
+        camera.close()
+        camera.destroy_node()
+        spinning.close()
+
+
+def test_the_edge_of_a_decision_has_a_topic_though_many_others_live(tmp_path, model_parameters, split) -> None:
+    path = tmp_path / 'parameters.yaml'
+    path.write_text(yaml.safe_dump({'/**': {'ros__parameters': model_parameters}}))
+    rclpy.init(args=['--ros-args', '--params-file', str(path)])
+    camera, spinning = CameraNode(), Spinning(SingleThreadedExecutor())
+    try:
+        peer = spinning.add(Node('edges'))
+        names = [f'edge{number}' for number in range(MOST_EDGES)]
+        for name in names:
+            topics.ACTIVATION.subscription(peer, print, topics.ACTIVATION.name_in('/', name))
+        camera.start()
+        for name in names:
+            camera._on_edge_profile(msg.Profile(fingerprint=split.fingerprint, edge=name))
+            wait(camera.to_edges[name][0].get_subscription_count, 'the camera does not find the edge')
+        camera._on_edge_profile(msg.Profile(fingerprint=split.fingerprint, edge='lab'))
+        assert set(camera.to_edges) == set(names), 'a further edge has no place'
+        for name in ('edge0', 'lab'):
+            camera._on_split(to_decision(SplitDecision(0, 'raw', 60.0, edge=name), Header(), split.fingerprint))
+        assert {'edge0', 'lab'} < set(camera.to_edges) and len(camera.to_edges) == MOST_EDGES
     finally:
         camera.close()
         camera.destroy_node()

@@ -145,6 +145,7 @@ def test_the_predicted_times_are_those_of_the_engines() -> None:
 def test_engines_that_no_agreement_allows_are_named() -> None:
     assert engines_below(system(), 1.0) == [FAST] and engines_below(system(found=None), 0.95) == [FAST]
     assert engines_below(system(), 0.95) == [] == engines_below(system(found=None), 0.0)
+    assert engines_below(system(pairs=((SIDE, SIDE),)), 0.95) == [FAST], 'the head is not measured with a tail on eager'
 
 
 def test_the_decision_names_the_engines_and_frames_are_compared_with_their_times() -> None:
