@@ -286,7 +286,7 @@ EDGE = MODEL + (
     Parameter('ray_address', '', "Address of the Ray cluster, HOST:PORT or 'auto' for the one on this machine; empty "
               'starts a local one. Whoever reaches the cluster can run code on it.', locked=True),
     Parameter('replicas', [1, 1], 'Smallest and largest number of replicas with engine_pool: ray; the number follows '
-              'the load.', minimum=1, maximum=1024),
+              'the load.', minimum=1, maximum=1024, locked=True),
     Parameter('replica_resources', '{"CPU": 1}', 'What each replica reserves, as a JSON object: CPU, GPU, and '
               'resources of your own that machines were started with.', locked=True),
     *METRICS,

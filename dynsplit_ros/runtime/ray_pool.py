@@ -10,6 +10,7 @@ edge calls each replica directly, from one thread for each, with one run at a ti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import contextlib
 import dataclasses
 import math
 import os
@@ -64,10 +65,14 @@ class RayPool:
         self.count = 0
         self._make = make
         self._address = address
-        self._resources = dict(resources or {'CPU': 1.0})
+        self._resources = {'CPU': 1.0} if resources is None else dict(resources)
         self._size = PoolSize(minimum, maximum)
-        self._lock = threading.Lock()  # guards the count, the threads and the profile; never taken inside the edge's
+        # The edge calls run, prepare and on_load while it holds a lock of its own or handles on_servers. So this lock,
+        # which guards the count, the size, the threads and the actors, is never held during a call of the edge.
+        self._lock = threading.Lock()
+        self._telling = threading.Lock()  # orders the calls of on_servers; taken before the edge's lock and _lock
         self._closing, self._left = threading.Event(), threading.Event()
+        self._deadline_s = math.inf  # for runs under way, once the pool closes
         self._runs: SimpleQueue[RunTail | None] = SimpleQueue()  # None ends or retires one thread
         self._threads: list[threading.Thread] = []
         self._surplus = 0  # threads that are to end, but have not taken their None yet
@@ -98,16 +103,19 @@ class RayPool:
 
     def on_load(self, report: LoadReport) -> None:
         """Add or retire replicas as the load asks for."""
-        if self._class is None:
-            return
-        before = self._size.wanted
-        wanted = self._size.on_load(report)
+        with self._lock:
+            if self._class is None:
+                return
+            before = self._size.wanted
+            wanted = self._size.on_load(report)
         for _ in range(before, wanted):
             self._add_thread(self._serve)
         for _ in range(wanted, before):
             with self._lock:
                 self._surplus += 1
-            self._runs.put(None)
+                is_starting = len(self._threads) - len(self._actors) >= self._surplus
+            if not is_starting:  # a replica that starts ends by itself, before one that is ready
+                self._runs.put(None)
 
     @property
     def is_running(self) -> bool:
@@ -116,6 +124,7 @@ class RayPool:
 
     def close(self, deadline_s: float) -> None:
         """End the replicas; runs under way may take until ``deadline_s`` of the monotonic clock."""
+        self._deadline_s = deadline_s
         self._closing.set()
         with self._lock:
             threads = list(self._threads)
@@ -123,8 +132,11 @@ class RayPool:
             self._runs.put(None)
         for thread in threads:
             thread.join(min(max(0.0, deadline_s - time.monotonic()), threading.TIMEOUT_MAX))
-        _disconnect()
-        self._left.set()
+        try:
+            _disconnect()
+        finally:
+            self._left.set()
+            self._return_runs()
 
     # ---- the cluster ---------------------------------------------------------------------------------------------
 
@@ -136,25 +148,36 @@ class RayPool:
 
     def _connect(self) -> None:
         """Connect, as often as necessary, and start the first replicas."""
-        blob = None
+        try:
+            ray = _ray(not self._address)
+        except ImportError:
+            self._explain(f"engine_pool is 'ray', but Ray is not installed; {PIP}")
+            return
+        try:
+            blob = ray.cloudpickle.dumps(self._make)
+        except Exception as error:
+            self._explain(f'the model cannot be sent to replicas ({_first_line(error)}); make it one that can be '
+                          "pickled, or use engine_pool 'none'")
+            return
         while not self._closing.is_set():
             try:
-                ray = _ray(not self._address)
-                blob = ray.cloudpickle.dumps(self._make) if blob is None else blob
                 _connect(ray, self._address, len(blob))
                 self._blob = ray.put(np.frombuffer(blob, np.uint8))
-                self._class = ray.remote(Replica)
                 break
-            except ImportError:
-                self._explain(f"engine_pool is 'ray', but Ray is not installed; {PIP}")
-                return
             except Exception as error:
                 where = f'the Ray cluster at {self._address}' if self._address else 'a local Ray cluster'
                 self._explain(f'{where} cannot be used ({_first_line(error)}); start it with ray start --head, or '
                               'correct ray_address')
                 _disconnect()
             self._closing.wait(RETRY_S)
-        for _ in range(self._size.wanted if not self._closing.is_set() else 0):
+        if self._closing.is_set():  # close may have disconnected before this thread connected
+            _disconnect()
+            return
+        del blob  # the cluster keeps the model
+        with self._lock:
+            self._class = ray.remote(Replica)
+            wanted = self._size.wanted
+        for _ in range(wanted):
             self._add_thread(self._serve)
         # Linux ends the processes of a local cluster with the thread that started them.
         self._left.wait()
@@ -163,22 +186,43 @@ class RayPool:
         """Say once why there is no replica, or one fewer."""
         with self._lock:
             told, self._reason = self._reason, reason
-            count = self.count
         if told != reason:
             self._edge.on_fault(reason)
-            if not count:
-                self._edge.on_servers(0, reason)
+            with self._telling:
+                with self._lock:
+                    count = self.count
+                if not count:
+                    self._edge.on_servers(0, reason)
 
     def _change(self, by: int, actor: Any) -> None:
         """Count a replica that became ready or ended."""
-        with self._lock:
-            self.count += by
-            key = threading.get_ident()
-            if by > 0:
-                self._actors[key], self._reason = actor, ''
+        with self._telling:
+            with self._lock:
+                self.count += by
+                count = self.count
+                key = threading.get_ident()
+                if by > 0:
+                    self._actors[key], self._reason = actor, ''
+                else:
+                    self._actors.pop(key, None)
+            self._edge.on_servers(count, '' if count else 'no replica is ready')
+        if by < 0:
+            self._return_runs()
+
+    def _return_runs(self) -> None:
+        """Give the edge back the runs that no replica is left to take: it answers their frames."""
+        ends = 0
+        while self._left.is_set() or not self.count:
+            try:
+                run = self._runs.get_nowait()
+            except Empty:
+                break
+            if run is None:
+                ends += 1
             else:
-                self._actors.pop(key, None)
-            self._edge.on_servers(self.count, '' if self.count else 'no replica is ready')
+                self._edge.on_server_lost(run)
+        for _ in range(ends):
+            self._runs.put(None)
 
     # ---- a replica; each has a thread of these methods -----------------------------------------------------------
 
@@ -187,29 +231,39 @@ class RayPool:
         ray = _ray()
         actor = None
         try:
-            while True:
-                if actor is None:
-                    actor = self._class.options(
-                        num_cpus=self._resources.get('CPU', 0), num_gpus=self._resources.get('GPU', 0),
-                        resources={name: amount for name, amount in self._resources.items()
-                                   if name not in ('CPU', 'GPU')},
-                        max_restarts=-1).remote(self._blob)
-                if self._is_ready(ray, actor):
-                    self._change(1, actor)
-                    self._work(ray, actor)
-                else:
-                    ray.kill(actor)
+            while not self._closing.is_set():
+                try:
+                    if actor is None:
+                        actor = self._class.options(
+                            num_cpus=self._resources.get('CPU', 0), num_gpus=self._resources.get('GPU', 0),
+                            resources={name: amount for name, amount in self._resources.items()
+                                       if name not in ('CPU', 'GPU')},
+                            max_restarts=-1).remote(self._blob)
+                    if self._is_ready(ray, actor):
+                        self._change(1, actor)
+                        self._work(ray, actor)
+                    else:
+                        ray.kill(actor)
+                        actor = None
+                        self._pause(RETRY_S)
+                except _Retired:
+                    raise
+                except Exception as error:  # such as the end of the cluster
+                    with self._lock:
+                        was_ready = threading.get_ident() in self._actors
+                    if was_ready:
+                        self._change(-1, actor)
+                    _kill(ray, actor)
                     actor = None
+                    self._explain(f'a replica ended ({_first_line(error)})')
                     self._pause(RETRY_S)
         except _Retired:
             pass
-        except Exception as error:  # The cluster is gone.
-            self._explain(f'a replica ended ({_first_line(error)})')
         finally:
             with self._lock:
                 self._threads.remove(threading.current_thread())
-            if actor is not None and not self._closing.is_set():
-                ray.kill(actor)
+            if not self._closing.is_set():
+                _kill(ray, actor)
 
     def _pause(self, seconds: float) -> None:
         """Wait; raise _Retired where this replica is not needed any more."""
@@ -220,7 +274,8 @@ class RayPool:
     def _is_retired(self) -> bool:
         """Whether the replica of this thread is not needed any more; if so, the thread must end."""
         with self._lock:
-            if self._surplus:
+            starting = len(self._threads) - len(self._actors)  # those end before one that is ready
+            if self._surplus > (starting if threading.get_ident() in self._actors else 0):
                 self._surplus -= 1
                 return True
         return self._closing.is_set()
@@ -284,6 +339,9 @@ class RayPool:
             try:
                 run = self._runs.get(timeout=IDLE_S)
             except Empty:
+                if self._is_retired():
+                    self._change(-1, actor)
+                    raise _Retired from None
                 try:
                     ray.get(actor.ready.remote(False), timeout=PING_S)
                 except ray.exceptions.RayError:
@@ -294,18 +352,27 @@ class RayPool:
                 if self._is_retired():
                     self._change(-1, actor)
                     raise _Retired
-                continue  # the replica that was to be retired has ended already
+                continue  # another replica has ended, or is to end, in place of this one
             try:
-                results, tail_s = ray.get(actor.run.remote(run.frames[0].tail, _sendable(run)))
+                results, tail_s = self._await_run(ray, actor.run.remote(run.frames[0].tail, _sendable(run)))
             except ray.exceptions.RayTaskError as error:
                 self._edge.on_run_failed(run, error.cause if isinstance(error.cause, Exception) else error)
-            except Exception:  # the replica ended, or its machine
+            except Exception:  # the replica ended, or its machine, or the time after close
                 self._change(-1, actor)
                 self._edge.on_server_lost(run)
                 return
             else:
                 self._edge.on_results(run, results, tail_s)
             del run  # a thread that waits keeps no frame
+
+    def _await_run(self, ray: Any, answer: Any) -> Any:
+        """Return the results of a run; raise GetTimeoutError where the pool closes before."""
+        while True:
+            try:
+                return ray.get(answer, timeout=1.0)
+            except ray.exceptions.GetTimeoutError:
+                if time.monotonic() > self._deadline_s:
+                    raise
 
 
 def _sendable(run: RunTail) -> list[Payload]:
@@ -326,6 +393,8 @@ def _ray(is_local: bool = False) -> Any:
     if is_local:
         os.environ['RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'] = '0'
         os.environ.setdefault('RAY_worker_niceness', '0')
+    # Otherwise a call after shutdown would start or join a cluster, without the options of _connect.
+    os.environ['RAY_ENABLE_AUTO_CONNECT'] = '0'
     import ray
 
     return ray
@@ -349,6 +418,13 @@ def _disconnect() -> None:
         _ray().shutdown()
     except ImportError:
         pass
+
+
+def _kill(ray: Any, actor: Any) -> None:
+    """End a replica, if there is one and its cluster still answers."""
+    if actor is not None:
+        with contextlib.suppress(Exception):
+            ray.kill(actor)
 
 
 def _first_line(error: Exception) -> str:

@@ -12,6 +12,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -21,9 +23,10 @@ from worlds import outputs_of, wait_until
 
 from dynsplit_ros.codec import encode
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.policies.edge import EdgeSettings
+from dynsplit_ros.policies.edge import EdgeSettings, PrepareTail, RunTail
 from dynsplit_ros.policies.records import EdgeFrame, Status
 from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.runtime import ray_pool
@@ -295,3 +298,250 @@ def test_resources_that_are_no_amounts_are_refused(text) -> None:
 
 def test_resources_are_amounts_by_name() -> None:
     assert parse_resources('{"GPU": 0.5, "CPU": 2, "none": 0}') == {'GPU': 0.5, 'CPU': 2.0}
+
+
+# ---- without Ray: its calls are replaced -------------------------------------------------------------------------
+
+
+class RayError(Exception):
+    pass
+
+
+class GetTimeoutError(RayError):
+    pass
+
+
+class UnavailableError(RayError):
+    pass
+
+
+class RayTaskError(RayError):
+    cause = None
+
+
+class FakeRay:
+    """
+    Stands in for Ray: ``starts`` and ``runs`` say when a replica is ready and when its run ends.
+
+    ``starts`` holds one event for each replica, in the order of their creation; replicas after those never start.
+    """
+
+    def __init__(self, ready: int = 1) -> None:
+        self.starts = [threading.Event() for _ in range(ready)]
+        for event in self.starts:
+            event.set()
+        self.run_ends = threading.Event()
+        self.created: list[SimpleNamespace] = []
+        self.killed: list[SimpleNamespace] = []
+        self.calls: list[str] = []
+        self.exceptions = SimpleNamespace(RayError=RayError, GetTimeoutError=GetTimeoutError,
+                                          ActorUnavailableError=UnavailableError, RayTaskError=RayTaskError)
+        self.cloudpickle = SimpleNamespace(dumps=lambda made: b'model')
+        self.on_init = lambda: None
+        self.broken_gets = 0
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, **options) -> None:
+        self.calls.append('init')
+        self.on_init()
+
+    def shutdown(self) -> None:
+        self.calls.append('shutdown')
+
+    def put(self, blob) -> str:
+        return 'blob'
+
+    def remote(self, cls) -> SimpleNamespace:
+        return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=self._create))
+
+    def _create(self, blob) -> SimpleNamespace:
+        start = self.starts[len(self.created)] if len(self.created) < len(self.starts) else threading.Event()
+        actor = SimpleNamespace(
+            ready=SimpleNamespace(remote=lambda measures: (start, ('', None))),
+            run=SimpleNamespace(remote=lambda tail, payloads: (self.run_ends, ([], 0.1))),
+            prepare=SimpleNamespace(remote=lambda tail, images: None))
+        self.created.append(actor)
+        return actor
+
+    def get(self, answer, timeout=None):
+        event, value = answer
+        if not event.wait(min(timeout, 0.05)):
+            raise GetTimeoutError
+        if self.broken_gets:
+            self.broken_gets -= 1
+            raise ValueError('not an error of Ray')
+        return value
+
+    def nodes(self) -> list:
+        return []
+
+    def kill(self, actor) -> None:
+        self.killed.append(actor)
+
+
+class FakeEdge:
+    """Keeps what a pool tells its edge."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+        self.faults: list[str] = []
+        self.lost: list[RunTail] = []
+
+    def on_servers(self, count: int, reason: str = '') -> None:
+        self.counts.append(count)
+
+    def on_fault(self, reason: str) -> None:
+        self.faults.append(reason)
+
+    def on_server_lost(self, run: RunTail) -> None:
+        self.lost.append(run)
+
+    def on_results(self, run: RunTail, results, tail_s: float) -> None:
+        pass
+
+    def on_prepared(self, did: bool) -> None:
+        pass
+
+
+@pytest.fixture
+def fake_ray(monkeypatch) -> FakeRay:
+    fake = FakeRay()
+    monkeypatch.setitem(sys.modules, 'ray', fake)
+    monkeypatch.setattr(ray_pool, 'RETRY_S', 0.05)
+    monkeypatch.setattr(ray_pool, 'IDLE_S', 0.05)
+    monkeypatch.setattr(ray_pool, '_sendable', lambda run: [])
+    return fake
+
+
+@pytest.fixture
+def pools() -> Iterator:
+    """Open pools for fake edges, and close them in the end."""
+    made: list[RayPool] = []
+
+    def open_pool(edge, **options) -> RayPool:
+        pool = RayPool(lambda: None, has_profile=True, **options)
+        made.append(pool)
+        pool.start(edge)
+        return pool
+
+    yield open_pool
+    for pool in made:
+        pool.close(time.monotonic() + 5.0)
+
+
+def report(queue_length: int, servers: int, period_s: float = 100.0) -> LoadReport:
+    return LoadReport(1, 1, 0.0, queue_length, 0.0, 1.0, period_s=period_s, servers=servers)
+
+
+def a_run() -> RunTail:
+    return RunTail((SimpleNamespace(tail=(0, 'eager')),), 0.0)
+
+
+def test_the_edge_may_call_the_pool_from_any_thread_while_it_takes_the_number_of_servers(fake_ray) -> None:
+    class BusyEdge(FakeEdge):
+        def on_servers(self, count: int, reason: str = '') -> None:
+            calls = [threading.Thread(target=call, daemon=True) for call in (
+                lambda: pool.prepare(PrepareTail(0, 'eager', 1)), lambda: pool.on_load(report(0, count)))]
+            for call in calls:
+                call.start()
+            for call in calls:
+                call.join(10.0)
+            if not any(call.is_alive() for call in calls):
+                super().on_servers(count, reason)
+
+    pool = RayPool(lambda: None, has_profile=True)
+    edge = BusyEdge()
+    pool.start(edge)
+    wait_until(lambda: edge.counts == [1], 'the pool and its edge wait for each other')
+    pool.close(time.monotonic() + 5.0)
+    assert edge.counts == [1, 0]
+
+
+def test_why_a_replica_does_not_start_does_not_hide_one_that_became_ready_meanwhile(fake_ray, pools) -> None:
+    class Slow(FakeEdge):
+        def on_fault(self, reason: str) -> None:
+            fake_ray.starts[0].set()  # between the reason and the number
+            wait_until(lambda: 1 in self.counts)
+
+    fake_ray.starts[0].clear()
+    edge = Slow()
+    pool = pools(edge)
+    pool._explain('no machine has a GPU')
+    assert edge.counts == [1]
+
+
+def test_a_pool_that_closes_while_it_connects_leaves_the_cluster(fake_ray, pools) -> None:
+    connecting, closed = threading.Event(), threading.Event()
+
+    def connect() -> None:
+        connecting.set()
+        closed.wait(30.0)
+
+    fake_ray.on_init = connect
+    pool = pools(FakeEdge())
+    assert connecting.wait(30.0)
+    pool.close(time.monotonic())
+    closed.set()
+    wait_until(lambda: fake_ray.calls == ['init', 'shutdown', 'shutdown'], 'the cluster stays')
+    assert not fake_ray.created and os.environ['RAY_ENABLE_AUTO_CONNECT'] == '0'
+
+
+def test_fewer_replicas_end_one_that_cannot_start_before_one_that_is_ready(fake_ray, pools) -> None:
+    edge = FakeEdge()
+    pool = pools(edge, maximum=2)
+    wait_until(lambda: edge.counts == [1])
+    pool.on_load(report(1, 1))
+    wait_until(lambda: len(fake_ray.created) == 2)
+    pool.on_load(report(0, 1, 1e6))
+    wait_until(lambda: fake_ray.killed == fake_ray.created[1:], 'the replica that cannot start stays')
+    assert edge.counts == [1]
+
+
+def test_runs_that_wait_when_the_last_replica_ends_are_given_back(fake_ray, pools) -> None:
+    edge = FakeEdge()
+    pool = pools(edge)
+    wait_until(lambda: edge.counts == [1])
+    runs = [a_run(), a_run()]
+    fake_ray.starts[0].clear()  # it does not answer any more
+    fake_ray.broken_gets = 1
+    pool.run(runs[0])
+    pool.run(runs[1])
+    fake_ray.run_ends.set()
+    wait_until(lambda: len(edge.lost) == 2, 'frames are never answered')
+    assert {id(run) for run in edge.lost} == {id(run) for run in runs}
+
+
+def test_runs_that_no_replica_has_taken_are_given_back_at_the_close(fake_ray, pools) -> None:
+    edge = FakeEdge()
+    pool = pools(edge)
+    wait_until(lambda: edge.counts == [1])
+    runs = [a_run(), a_run()]
+    for run in runs:
+        pool.run(run)  # the first one hangs
+    pool.close(time.monotonic())
+    wait_until(lambda: len(edge.lost) == 2, 'a replica that hangs holds its frames for ever')
+
+
+def test_a_replica_comes_back_after_an_unexpected_error(fake_ray, pools) -> None:
+    edge = FakeEdge()
+    pools(edge)
+    wait_until(lambda: edge.counts == [1])
+    fake_ray.starts.append(fake_ray.starts[0])
+    fake_ray.broken_gets = 1
+    wait_until(lambda: 0 in edge.counts and edge.counts[-1] == 1, 'the replica is not replaced')
+    assert edge.faults == ['a replica ended (not an error of Ray)'] and len(fake_ray.created) == 2
+
+
+def test_a_model_that_cannot_be_pickled_is_named_as_the_cause(fake_ray, pools) -> None:
+    def fail(made) -> None:
+        raise TypeError('cannot pickle a lock')
+
+    fake_ray.cloudpickle.dumps = fail
+    edge = FakeEdge()
+    pools(edge)
+    wait_until(lambda: edge.counts == [0])
+    assert edge.faults == ["the model cannot be sent to replicas (cannot pickle a lock); make it one that can be "
+                           "pickled, or use engine_pool 'none'"]
+    assert 'init' not in fake_ray.calls
