@@ -367,7 +367,7 @@ class FakeRay:
 
     def get(self, answer, timeout=None):
         event, value = answer
-        if not event.wait(min(timeout, 0.05)):
+        if not event.wait(None if timeout is None else min(timeout, 0.05)):
             raise GetTimeoutError
         if self.broken_gets:
             self.broken_gets -= 1
