@@ -333,6 +333,7 @@ class FakeRay:
         self.run_ends = threading.Event()
         self.created: list[SimpleNamespace] = []
         self.killed: list[SimpleNamespace] = []
+        self.asked: list[dict] = []
         self.calls: list[str] = []
         self.exceptions = SimpleNamespace(RayError=RayError, GetTimeoutError=GetTimeoutError,
                                           ActorUnavailableError=UnavailableError, RayTaskError=RayTaskError)
@@ -354,7 +355,11 @@ class FakeRay:
         return 'blob'
 
     def remote(self, cls) -> SimpleNamespace:
-        return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=self._create))
+        def options(**asked) -> SimpleNamespace:
+            self.asked.append(asked)
+            return SimpleNamespace(remote=self._create)
+
+        return SimpleNamespace(options=options)
 
     def _create(self, blob) -> SimpleNamespace:
         start = self.starts[len(self.created)] if len(self.created) < len(self.starts) else threading.Event()
@@ -545,3 +550,11 @@ def test_a_model_that_cannot_be_pickled_is_named_as_the_cause(fake_ray, pools) -
     assert edge.faults == ["the model cannot be sent to replicas (cannot pickle a lock); make it one that can be "
                            "pickled, or use engine_pool 'none'"]
     assert 'init' not in fake_ray.calls
+
+
+@pytest.mark.parametrize('resources, cpus', [(None, 1.0), ({}, 0)])
+def test_a_replica_reserves_one_cpu_unless_none_is_asked_for(fake_ray, pools, resources, cpus) -> None:
+    edge = FakeEdge()
+    pools(edge, resources=resources)
+    wait_until(lambda: edge.counts == [1])
+    assert [asked['num_cpus'] for asked in fake_ray.asked] == [cpus]
