@@ -15,6 +15,6 @@ from dynsplit_ros.engines import eager, Options
 
 def convert(part: nn.Module, example: tuple[torch.Tensor, ...], options: Options) -> Callable[..., Any]:
     """Return ``part`` compiled: its first run for a number of frames compiles it."""
-    # Torch compiles one code object a few times only: the part itself, not the function of eager that all parts share.
+    # Torch compiles a function a few times only; each part has one of its own, but all share the one of eager.
     compiled: Any = torch.compile(part, dynamic=None if options.batches else False)
     return eager.convert(compiled, example, options)

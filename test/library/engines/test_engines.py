@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 import importlib.util
 import os
 import sys
@@ -13,6 +14,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+import torch._dynamo
+import torch.fx
 
 from dynsplit_ros import engines
 from dynsplit_ros.engines import checked_engine, convert, ENGINES, Options, version_of
@@ -193,3 +196,14 @@ def test_openvino_does_without_a_cache_folder_that_cannot_be_made(tail, tmp_path
     (tmp_path / 'file').write_text('not a folder')
     run = convert('openvino', tail, example(), Options(CPU, 1, cache=tmp_path / 'file' / 'part'))
     torch.testing.assert_close(run(*example())['both'][0], tail(*example())['both'][0])
+
+
+def test_inductor_compiles_any_number_of_parts_in_another_precision(monkeypatch) -> None:
+    compile_part = torch.compile
+    monkeypatch.setattr(torch, 'compile', partial(compile_part, backend='eager'))  # the limit is the one of any backend
+    monkeypatch.setattr(torch._dynamo.config, 'fail_on_recompile_limit_hit', True)
+    for width in range(1, 1 + 2 * torch._dynamo.config.recompile_limit):
+        part = torch.fx.symbolic_trace(nn.Linear(4, width).eval())
+        run = convert('inductor', part, (torch.rand(2, 4),), Options(CPU, 1, precision='bfloat16'))
+        with torch.inference_mode():
+            assert run(torch.rand(3, 4)).dtype == torch.bfloat16
