@@ -33,6 +33,7 @@ from dynsplit_ros.policies.edge import EdgeSettings  # noqa: E402
 from dynsplit_ros.policies.records import EdgeFrame, Status  # noqa: E402
 from dynsplit_ros.profile.measure import measure  # noqa: E402
 from dynsplit_ros.runtime.edge import Edge  # noqa: E402
+from dynsplit_ros.runtime.robot import decode_outputs  # noqa: E402
 from dynsplit_ros.tasks.agreement import largest_difference  # noqa: E402
 
 #: Largest difference of an output of a head on the CPU and a tail on the GPU from the whole model on the CPU, as a
@@ -179,8 +180,9 @@ def batches(check: Check, name: str, robots: int = 8) -> None:
         frame.status not in (Status.OK, Status.SUPERSEDED) for frame in answers.frames), '', 0)
     check.add(f'{name}: frames in a run, the most', max((frame.times.batch for frame in done), default=0), '')
     check.add(f'{name}: largest difference of an answer from the whole model on the CPU', max(
-        (largest_difference(here.whole(images[frame.source]), frame.outputs) for frame in done), default=float('inf')),
-        '', TF32)
+        (largest_difference(here.whole(images[frame.source]),
+                            decode_outputs(here, frame.outputs.codec, frame.outputs.tensors, 1)) for frame in done),
+        default=float('inf')), '', TF32)
 
 
 def memory(check: Check, name: str) -> None:
