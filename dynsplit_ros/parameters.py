@@ -287,8 +287,9 @@ EDGE = MODEL + (
               'starts a local one. Whoever reaches the cluster can run code on it.', locked=True),
     Parameter('replicas', [1, 1], 'Smallest and largest number of replicas with engine_pool: ray; the number follows '
               'the load.', minimum=1, maximum=1024, locked=True),
-    Parameter('replica_resources', '{"CPU": 1}', 'What each replica reserves, as a JSON object: CPU, GPU, and '
-              'resources of your own that machines were started with.', locked=True),
+    # Empty and no JSON object: rclpy takes the text of an object for an object when it reads a dumped parameter file.
+    Parameter('replica_resources', '', 'What each replica reserves, as a JSON object: CPU, GPU, and resources of your '
+              'own that machines were started with; empty for one CPU.', locked=True),
     *METRICS,
     Parameter('emulate_slowdown', 1.0, 'For demonstrations: the node sleeps after each tail, so that it takes this '
               'many times as long; 1 emulates nothing.', minimum=1.0, maximum=1000.0),

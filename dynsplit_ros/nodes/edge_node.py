@@ -157,7 +157,7 @@ class EdgeNode(ManagedNode):
             if values.engine != EAGER:
                 raise DynsplitError(f"parameter 'engine' is {values.engine!r}, but with engine_pool 'ray' it must be "
                                     f'{EAGER!r}: replicas run tails in PyTorch')
-            self._resources = parse_resources(values.replica_resources)
+            self._resources = parse_resources(values.replica_resources) if values.replica_resources else None
             if len(values.replicas) != 2 or values.replicas[0] > values.replicas[1]:
                 raise DynsplitError(f"parameter 'replicas' is {values.replicas}, but must be the smallest and the "
                                     'largest number of replicas, such as [1, 4]')

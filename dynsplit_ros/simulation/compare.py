@@ -39,7 +39,7 @@ class Summary:
     Latencies in seconds (NaN where no frame was delivered), frames delivered, images dropped for newer ones,
     frames finished by the robot after waiting in vain, changes of the split per minute, payloads in bit/s, and the
     share (0..1) of the link that heartbeats and probes took. ``in_time_share`` is the share of frames within a
-    deadline, NaN without one.
+    deadline, ``None`` without one.
     """
 
     mean_s: float
@@ -52,7 +52,7 @@ class Summary:
     switches_per_minute: float
     payload_bps: float
     probe_share: float
-    in_time_share: float = math.nan
+    in_time_share: float | None = None
 
 
 def summarise(run: Run, duration_s: float, since_s: float = 0.0, deadline_s: float = math.nan) -> Summary:
@@ -71,7 +71,7 @@ def summarise(run: Run, duration_s: float, since_s: float = 0.0, deadline_s: flo
         switches_per_minute=60 * changes / max(duration_s - since_s, 1e-9),
         payload_bps=8 * run.payload_bytes / duration_s,
         probe_share=(run.probe_bytes + run.heartbeat_bytes) / max(run.capacity_bytes, 1e-9),
-        in_time_share=math.nan if math.isnan(deadline_s) or not len(latencies) else float(
+        in_time_share=None if math.isnan(deadline_s) or not len(latencies) else float(
             (latencies <= deadline_s).mean()),
     )
 

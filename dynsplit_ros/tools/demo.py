@@ -120,7 +120,7 @@ def demonstrate(given: argparse.Namespace) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     profile = kept_profile(split, progress=lambda text: console.print(text, markup=False))
     if given.min_agreement < 1:
-        profile = replace(profile, agreements=(agreement(split, given.min_agreement),))
+        profile = replace(profile, agreements=agreement(split, given.min_agreement))
     profile.save(profile_path)
 
     with recording() as recorder:

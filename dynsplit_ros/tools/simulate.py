@@ -308,7 +308,7 @@ def _print_table(profile: SystemProfile, scenario: Scenario, summaries: dict[str
             f'{summary.switches_per_minute:.1f}' if policy == 'dynamic' else '',
             f'{summary.payload_bps / 1e6:.2f}' if measured else '',
             f'{100 * summary.probe_share:.2f}' if measured else '',
-            *([f'{100 * summary.in_time_share:.1f}'] if objective == 'deadline' else []), style=style)
+            *([f'{100 * (summary.in_time_share or 0.0):.1f}'] if objective == 'deadline' else []), style=style)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 

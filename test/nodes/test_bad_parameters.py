@@ -91,7 +91,7 @@ def test_a_model_that_cannot_be_had_is_refused(own: None, name: str) -> None:
     for value in MODEL_VALUES[name]:
         values = SimpleNamespace(**given | {name: value} | ({'std': [1.0] * 3} if name == 'mean' else {}))
         try:
-            load(SimpleNamespace(get_logger=lambda: log, models=allowed_models(vars(values))), values, 1)
+            load(SimpleNamespace(get_logger=lambda: log, models=allowed_models(vars(values))), values, 1, is_edge=False)
         except DynsplitError as error:
             refused += 1
             assert len(str(error)) < 1000 + len(str(value)) and '\n' not in str(error)

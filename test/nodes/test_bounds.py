@@ -104,7 +104,7 @@ def test_top_keeps_a_bounded_number_of_counters() -> None:
 
 def test_a_camera_keeps_little_of_a_decision() -> None:
     camera = CameraNode.__new__(CameraNode)
-    for name, value in {'split': SimpleNamespace(fingerprint='f'),
+    for name, value in {'split': SimpleNamespace(fingerprint='f', local_index=0),
                         '_robot': SimpleNamespace(on_decision=lambda decision: None)}.items():
         object.__setattr__(camera, name, value)
     camera._on_split(msg.SplitDecision(fingerprint='f', reason='r' * 10**6, split_name='n' * 10**6,

@@ -81,6 +81,9 @@ class Traps:
             'labels': [[files[0]], ['cat']],
             'leaves': [['Conv2d'], [files[0]]],
             'engine': ['inductor'],
+            'metrics_port': [9100],
+            'metrics_address': ['0.0.0.0'],
+            'replicas': [[1, 1024]],
             'remote_control': [False],
         }.get(parameter, [*files, '0', '/dev/zero'])
 
