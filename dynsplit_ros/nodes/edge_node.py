@@ -239,6 +239,8 @@ class EdgeNode(ManagedNode):
         self.downlink = None
 
     def _discover(self) -> None:
+        if self.edge is None:  # deactivated since this call was due
+            return
         now_s = time.monotonic()
         self._unserved.clear()
         for namespace in self._robots():
