@@ -384,11 +384,11 @@ def make_profile(split: Any, pictures: Sequence[Picture], file: Path) -> None:
         return
     images = [split.model.resize(picture) for picture in pictures]
     profile = measure(split, images=images[::8])
-    record = measure_agreement(
+    agreements = measure_agreement(
         split, images, f'{len(images)} images of photographs', PROFILED,
         lambda done: print(f'  agreement: image {done} of {len(images)}', end='\r', flush=True))
     file.parent.mkdir(parents=True, exist_ok=True)
-    replace(profile, agreements=(record,)).save(file)
+    replace(profile, agreements=agreements).save(file)
     print(flush=True)
 
 
