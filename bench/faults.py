@@ -25,7 +25,7 @@ import time
 import numpy as np
 
 from bench.figures import argument_parser, Figures
-from testing.faults import account, FAULTS, Faults, QUICK, settle, START_S, STATES
+from testing.faults import Account, account, FAULTS, Faults, QUICK, settle, START_S, STATES
 from testing.rig import rig
 
 #: Images per second while edges are killed. A busy machine of two cores keeps up with so many, so that gaps between
@@ -94,6 +94,17 @@ def overlap_s(since_s: float, until_s: float, pauses: list[tuple[float, float]])
     return sum(max(0.0, min(until_s, end_s) - max(since_s, start_s)) for start_s, end_s in pauses)
 
 
+def add_frames(figures: Figures, result: Account, lost: int) -> None:
+    """Add what became of the frames of a run; no frame may be lost, come twice or out of order, or be wrong."""
+    figures.add('frames accepted', result.accepted, 'frames', '> 0')
+    for state, name in STATES:
+        figures.add(f'  of these, {name}', result.states[state], 'frames')
+    figures.add('frames lost', lost, 'frames', '== 0')
+    figures.add('predictions duplicated', result.duplicated, 'frames', '== 0')
+    figures.add('predictions out of order', result.out_of_order, 'frames', '== 0')
+    figures.add('predictions that differ from the whole model', result.wrong, 'frames', '== 0')
+
+
 def measure_kills(folder: Path, kills: int, seed: int, figures: Figures) -> None:
     """Kill an edge that runs beside its robot many times, and find the longest gap between two predictions."""
     with rig(folder, 128) as made:
@@ -108,11 +119,7 @@ def measure_kills(folder: Path, kills: int, seed: int, figures: Figures) -> None
     result = account(faults)
     gap_s, since_s, _ = result.worst_gaps_s[0]
     figures.add('edges killed', faults.injected['edge killed'], 'edges', f'== {kills}')
-    figures.add('frames accepted', result.accepted, 'frames', '> 0')
-    for state, name in STATES:
-        figures.add(f'  of these, {name}', result.states[state], 'frames')
-    figures.add('frames lost', result.lost + last['accepted'] - last['delivered'], 'frames', '== 0')
-    figures.add('predictions that differ from the whole model', result.wrong, 'frames', '== 0')
+    add_frames(figures, result, result.lost + last['accepted'] - last['delivered'])
     figures.add('longest gap between predictions', gap_s, 's', '<= 1.5')
     figures.add('  of this, the host paused', overlap_s(since_s, since_s + gap_s, pauses), 's')
     figures.add('longest pause of the host', max((until - since for since, until in pauses), default=0.0), 's')
@@ -134,13 +141,7 @@ def measure_edges(folder: Path, kills: int, seed: int, figures: Figures) -> None
         last = settle(faults)
     result = account(faults)
     figures.add('edges killed while in use', faults.injected['edge in use killed'], 'edges', f'== {kills}')
-    figures.add('frames accepted', result.accepted, 'frames', '> 0')
-    for state, name in STATES:
-        figures.add(f'  of these, {name}', result.states[state], 'frames')
-    figures.add('frames lost', result.lost + last['accepted'] - last['delivered'], 'frames', '== 0')
-    figures.add('predictions duplicated', result.duplicated, 'frames', '== 0')
-    figures.add('predictions out of order', result.out_of_order, 'frames', '== 0')
-    figures.add('predictions that differ from the whole model', result.wrong, 'frames', '== 0')
+    add_frames(figures, result, result.lost + last['accepted'] - last['delivered'])
     figures.add('answered by the other edge after, median', float(np.median(replaced_s)), 's')
     figures.add('answered by the other edge after, longest', max(replaced_s), 's', '<= 1.5')
     figures.add('mean load of the last minute', os.getloadavg()[0], 'processes')
@@ -179,14 +180,8 @@ def main(argv: list[str] | None = None) -> int:
     for kind, count in faults.injected.items():
         figures.add(f'  of these, {kind}', count, 'faults')
     figures.add('images offered', made.player.offered, 'images')
-    figures.add('frames accepted', result.accepted, 'frames', '> 0')
-    for state, name in STATES:
-        figures.add(f'  of these, {name}', result.states[state], 'frames')
-    figures.add('frames lost', result.lost, 'frames', '== 0')
+    add_frames(figures, result, result.lost)
     figures.add('predictions before a new camera and its listener had found each other', result.unheard, 'frames')
-    figures.add('predictions duplicated', result.duplicated, 'frames', '== 0')
-    figures.add('predictions out of order', result.out_of_order, 'frames', '== 0')
-    figures.add('predictions that differ from the whole model', result.wrong, 'frames', '== 0')
     figures.add('cameras that ended in order: accepted less delivered', undelivered, 'frames', '== 0')
     figures.add('late answers dropped by the last camera', last['late_answers'], 'answers')
     figures.add('worst gap between predictions of one camera',

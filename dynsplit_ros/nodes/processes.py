@@ -18,6 +18,12 @@ import yaml
 from dynsplit_ros.errors import DynsplitError
 
 
+def write_parameters(path: Path, parameters: Mapping[str, object]) -> Path:
+    """Write a parameter file for whatever node reads it, and return its path."""
+    path.write_text(yaml.safe_dump({'/**': {'ros__parameters': dict(parameters)}}))
+    return path
+
+
 class Processes:
     """
     Node processes with their logs in one folder.
@@ -35,8 +41,7 @@ class Processes:
               remappings: Sequence[tuple[str, str]] = (), env: Mapping[str, str] | None = None,
               prefix: Sequence[str] = ()) -> None:
         """Start a node, its command after ``prefix``; ``name`` is the process's here and the name of its log."""
-        params_file = self.folder / f'{name}.yaml'
-        params_file.write_text(yaml.safe_dump({'/**': {'ros__parameters': dict(parameters)}}))
+        params_file = write_parameters(self.folder / f'{name}.yaml', parameters)
         command = [
             *prefix,
             str(Path(get_package_prefix('dynsplit_ros')) / 'lib' / 'dynsplit_ros' / executable),

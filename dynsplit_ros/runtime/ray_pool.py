@@ -337,22 +337,17 @@ class RayPool:
         """Carry out runs until the replica ends; raise _Retired when it is not needed any more."""
         while True:
             try:
-                run = self._runs.get(timeout=IDLE_S)
+                run, is_idle = self._runs.get(timeout=IDLE_S), False
             except Empty:
-                if self._is_retired():
-                    self._change(-1, actor)
-                    raise _Retired from None
-                try:
-                    ray.get(actor.ready.remote(False), timeout=PING_S)
-                except ray.exceptions.RayError:
-                    self._change(-1, actor)
-                    return
-                continue
+                run, is_idle = None, True
             if run is None:
                 if self._is_retired():
                     self._change(-1, actor)
                     raise _Retired
-                continue  # another replica has ended, or is to end, in place of this one
+                if is_idle and not _lives(ray, actor):
+                    self._change(-1, actor)
+                    return
+                continue  # idle, or another replica has ended, or is to end, in place of this one
             try:
                 results, tail_s = self._await_run(ray, actor.run.remote(run.frames[0].tail, _sendable(run)))
             except ray.exceptions.RayTaskError as error:
@@ -384,17 +379,18 @@ def _sendable(run: RunTail) -> list[Payload]:
 
 def _ray(is_local: bool = False) -> Any:
     """Return Ray; raise ImportError where it is not installed."""
-    # Ray reads these variables at its first import. With the second one, all that a local cluster starts listens on
-    # 127.0.0.1; _node_ip_address: 127.0.0.1 would mean the address of this machine in its network. Without the third
-    # one, every other process of the machine would run before the replicas. Without the last one, Ray would end this
-    # process a minute after the head of its cluster has ended.
+    # Ray reads these variables at its first import.
     os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
+    # Otherwise Ray would end this process a minute after the head of its cluster has ended.
     os.environ.setdefault('RAY_gcs_rpc_server_reconnect_timeout_s', str(2**31 - 1))
-    if is_local:
-        os.environ['RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'] = '0'
-        os.environ.setdefault('RAY_worker_niceness', '0')
     # Otherwise a call after shutdown would start or join a cluster, without the options of _connect.
     os.environ['RAY_ENABLE_AUTO_CONNECT'] = '0'
+    if is_local:
+        # All that a local cluster starts then listens on 127.0.0.1. The option _node_ip_address='127.0.0.1' would mean
+        # the address of this machine in its network.
+        os.environ['RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'] = '0'
+        # Otherwise every other process of the machine would run before the replicas.
+        os.environ.setdefault('RAY_worker_niceness', '0')
     import ray
 
     return ray
@@ -418,6 +414,15 @@ def _disconnect() -> None:
         _ray().shutdown()
     except ImportError:
         pass
+
+
+def _lives(ray: Any, actor: Any) -> bool:
+    """Whether a replica answers in time."""
+    try:
+        ray.get(actor.ready.remote(False), timeout=PING_S)
+    except ray.exceptions.RayError:
+        return False
+    return True
 
 
 def _kill(ray: Any, actor: Any) -> None:

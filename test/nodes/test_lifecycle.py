@@ -18,7 +18,6 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import Header
 from test_system import assert_right
-import yaml
 
 from dynsplit_ros import msg
 from dynsplit_ros.codec import encode_answer
@@ -31,6 +30,7 @@ from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.camera_node import CameraNode
 from dynsplit_ros.nodes.edge_node import EdgeNode
 from dynsplit_ros.nodes.monitor_node import MonitorNode
+from dynsplit_ros.nodes.processes import write_parameters
 from dynsplit_ros.nodes.spinning import ask, Spinning
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.records import SplitDecision
@@ -187,8 +187,7 @@ def test_deactivating_finishes_what_was_accepted(system, split) -> None:
 
 @pytest.mark.parametrize('end', ['trigger_deactivate', 'close'])
 def test_an_answer_that_came_is_taken_though_nothing_spins_the_camera(tmp_path, model_parameters, split, end) -> None:
-    path = tmp_path / 'parameters.yaml'
-    path.write_text(yaml.safe_dump({'/**': {'ros__parameters': model_parameters}}))
+    path = write_parameters(tmp_path / 'parameters.yaml', model_parameters)
     rclpy.init(args=['--ros-args', '--params-file', str(path)])
     camera, spinning = CameraNode(), Spinning(SingleThreadedExecutor())
     try:
@@ -221,8 +220,7 @@ def test_an_answer_that_came_is_taken_though_nothing_spins_the_camera(tmp_path, 
 
 
 def test_the_edge_of_a_decision_has_a_topic_though_many_others_live(tmp_path, model_parameters, split) -> None:
-    path = tmp_path / 'parameters.yaml'
-    path.write_text(yaml.safe_dump({'/**': {'ros__parameters': model_parameters}}))
+    path = write_parameters(tmp_path / 'parameters.yaml', model_parameters)
     rclpy.init(args=['--ros-args', '--params-file', str(path)])
     camera, spinning = CameraNode(), Spinning(SingleThreadedExecutor())
     try:
@@ -262,8 +260,7 @@ def test_a_signal_interrupts_configuring(processes, ros, model_parameters) -> No
 
 @pytest.mark.parametrize('make', [CameraNode, EdgeNode])
 def test_cleanup_releases_the_model(tmp_path, model_parameters, make) -> None:
-    path = tmp_path / 'parameters.yaml'
-    path.write_text(yaml.safe_dump({'/**': {'ros__parameters': model_parameters}}))
+    path = write_parameters(tmp_path / 'parameters.yaml', model_parameters)
     rclpy.init(args=['--ros-args', '--params-file', str(path)])
     node = make()
     try:
@@ -293,9 +290,8 @@ def test_cleanup_releases_the_model(tmp_path, model_parameters, make) -> None:
 @pytest.mark.parametrize('make', [CameraNode, EdgeNode, MonitorNode])
 def test_wherever_activating_fails_the_node_tells_the_cause_and_can_be_activated_later(
         make, model_parameters, tmp_path) -> None:
-    path = tmp_path / 'parameters.yaml'
-    given = {**(model_parameters if make is not MonitorNode else {}), **BY_HAND}
-    path.write_text(yaml.safe_dump({'/**': {'ros__parameters': given}}))
+    path = write_parameters(
+        tmp_path / 'parameters.yaml', {**(model_parameters if make is not MonitorNode else {}), **BY_HAND})
     rclpy.init(args=['--ros-args', '--params-file', str(path)])
     node = make()
     fails_at = done = 0

@@ -30,6 +30,7 @@ from dynsplit_ros.nodes.edge_node import EdgeNode
 from dynsplit_ros.nodes.image_source import ImageSource
 from dynsplit_ros.nodes.link_emulator import LinkEmulator
 from dynsplit_ros.nodes.monitor_node import MonitorNode
+from dynsplit_ros.nodes.processes import write_parameters
 from dynsplit_ros.nodes.spinning import ask, Spinning
 from dynsplit_ros.parameters import CAMERA, EDGE, LINK_EMULATOR, MONITOR, SOURCE
 
@@ -227,8 +228,7 @@ def made(tmp_path, model_parameters) -> Iterator[Callable[..., tuple[BaseNode, N
 
     def make(name: str, **parameters: object) -> tuple[BaseNode, Node]:
         given = {**(model_parameters if name in ('camera_node', 'edge_node') else {}), **parameters}
-        path = tmp_path / f'{name}.yaml'
-        path.write_text(yaml.safe_dump({'/**': {'ros__parameters': given}}))
+        path = write_parameters(tmp_path / f'{name}.yaml', given)
         rclpy.init(args=['--ros-args', '--params-file', str(path), '-r', f'{name}:__ns:=/{ROBOT}'])
         node = NODES[name]()
         node.start()

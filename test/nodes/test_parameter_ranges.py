@@ -17,7 +17,6 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 import torch
-import yaml
 
 from dynsplit_ros import msg
 from dynsplit_ros.codec import encode
@@ -33,6 +32,7 @@ from dynsplit_ros.nodes.edge_node import EdgeNode
 from dynsplit_ros.nodes.image_source import ImageSource
 from dynsplit_ros.nodes.link_emulator import LinkEmulator
 from dynsplit_ros.nodes.monitor_node import MonitorNode
+from dynsplit_ros.nodes.processes import write_parameters
 from dynsplit_ros.nodes.spinning import Spinning
 from dynsplit_ros.parameters import CAMERA, EDGE, LINK_EMULATOR, MONITOR, Parameter, SOURCE
 from dynsplit_ros.profile.profile import Profile
@@ -69,8 +69,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     made: list[Any] = []
 
     def begin(kind: type[BaseNode], parameters: dict[str, object]) -> tuple[Any, Node]:
-        path = tmp_path / 'parameters.yaml'
-        path.write_text(yaml.safe_dump({'/**': {'ros__parameters': parameters}}))
+        path = write_parameters(tmp_path / 'parameters.yaml', parameters)
         rclpy.init(args=['--ros-args', '--params-file', str(path)])
         made.append(Spinning(SingleThreadedExecutor()))
         peer = made[0].add(Node('peer'))

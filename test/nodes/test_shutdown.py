@@ -18,6 +18,7 @@ import pytest
 
 from dynsplit_ros import msg
 from dynsplit_ros.messages.images import from_rgb
+from dynsplit_ros.nodes.processes import write_parameters
 from dynsplit_ros.transport import LEAVE_S
 
 pytestmark = pytest.mark.timeout(180)
@@ -40,9 +41,8 @@ NODES = [('camera_node', 'CameraNode'), ('edge_node', 'EdgeNode'), ('monitor_nod
 
 @pytest.mark.parametrize('module, name', NODES)
 def test_an_exception_in_a_callback_ends_a_node(tmp_path, model_parameters, module, name) -> None:
-    import yaml
     model = model_parameters if module in ('camera_node', 'edge_node') else {'use_sim_time': False}
-    (tmp_path / 'parameters.yaml').write_text(yaml.safe_dump({'/**': {'ros__parameters': model}}))
+    write_parameters(tmp_path / 'parameters.yaml', model)
     done = subprocess.run(
         [
             sys.executable,
