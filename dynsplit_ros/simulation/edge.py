@@ -32,7 +32,7 @@ ROBOT = '/robot'
 REPORT_PERIOD_S = 0.1
 
 
-class Robot(Protocol):
+class ServedRobot(Protocol):
     """What the simulated edge does to a robot."""
 
     def acknowledge(self, edge: SimulatedEdge, frame: EdgeFrame) -> None:
@@ -71,7 +71,7 @@ class SimulatedEdge:
         servers: int = 1,
     ) -> None:
         self.timeline = timeline
-        self.robots: dict[str, Robot] = {}
+        self.robots: dict[str, ServedRobot] = {}
         self.clock = clock
         self.name = name
         self.extra_rtt_s = extra_rtt_s

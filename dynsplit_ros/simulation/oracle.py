@@ -81,7 +81,7 @@ class Future:
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedFrame:
     """One frame of a plan: its image, its choice, the instant at which its head starts, and its predicted latency."""
 
     image: int
@@ -121,7 +121,7 @@ class Search:
             codec.decode_s[batch] + cut.tail_on(tail)[batch] if codec else 0.0
             for cut, codec, (_, tail) in zip(cuts, codecs, engines)])
 
-    def best(self, width: int | None = WIDTH) -> list[Step]:
+    def best(self, width: int | None = WIDTH) -> list[PlannedFrame]:
         """Return the best sequence that a beam of this width finds; None keeps all sequences."""
         waiting: dict[int, list[Rows]] = {-1: [self._origin()]}
         log: list[Rows] = []
@@ -139,10 +139,10 @@ class Search:
         ends = np.concatenate(waiting[self._images - 1])
         return self._steps(ends[int((ends['cost_s'] + ends['latency_s']).argmin())], np.concatenate(log))
 
-    def _steps(self, row: Any, log: Rows) -> list[Step]:
+    def _steps(self, row: Any, log: Rows) -> list[PlannedFrame]:
         steps = []
         while row['image'] >= 0:
-            steps.append(Step(int(row['image']), self._choices[row['choice']], float(row['started_s']),
+            steps.append(PlannedFrame(int(row['image']), self._choices[row['choice']], float(row['started_s']),
                               float(row['latency_s'])))
             row = log[row['parent']]
         return steps[::-1]

@@ -39,7 +39,7 @@ from dynsplit_ros.policies.records import EdgeFrame, FrameRecord, Outcome, Split
 from dynsplit_ros.profile.profile import CodecProfile, SystemCut, SystemProfile
 from dynsplit_ros.simulation.edge import ROBOT, SimulatedEdge
 from dynsplit_ros.simulation.link import Disturbances, OneWayLink, Pauses, ProcessClock, true_profile
-from dynsplit_ros.simulation.oracle import Future, Search, Step, WIDTH
+from dynsplit_ros.simulation.oracle import Future, PlannedFrame, Search, WIDTH
 from dynsplit_ros.simulation.processor import Processor
 from dynsplit_ros.simulation.timeline import Timeline
 from dynsplit_ros.simulation.trace import constant, Trace
@@ -183,7 +183,7 @@ class World:
         scenario: Scenario,
         policy: str,
         settings: MonitorSettings | None = None,
-        plan: Sequence[Step] | None = None,
+        plan: Sequence[PlannedFrame] | None = None,
         shared: SimulatedEdge | None = None,
         robot: str = ROBOT,
     ) -> None:
@@ -559,7 +559,7 @@ class World:
             return local_engine_to_use(self._profile, batch, bound), ''
         return engines_to_use(cut, batch, codec, bound) or (EAGER, EAGER)
 
-    def look_ahead(self, width: int | None = WIDTH) -> list[Step]:
+    def look_ahead(self, width: int | None = WIDTH) -> list[PlannedFrame]:
         """Return the best sequence of choices that a beam of this width finds; None searches exhaustively."""
         scenario, profile = self._scenario, self._profile
         future = Future(
@@ -590,7 +590,7 @@ class World:
         settings = self._settings
         return codecs_to_choose_from(cut, self._scenario.batch, settings.codecs, settings.min_agreement)
 
-    def _next_step(self, steps: deque[Step], image: int, now_s: float) -> tuple[SplitDecision, float]:
+    def _next_step(self, steps: deque[PlannedFrame], image: int, now_s: float) -> tuple[SplitDecision, float]:
         """Return the plan's choice for an image and its start: never where the plan skips the image."""
         while len(steps) > 1 and steps[1].image <= image:
             steps.popleft()

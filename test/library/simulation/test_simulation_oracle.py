@@ -12,7 +12,7 @@ from worlds import system
 
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.profile.profile import CodecProfile, CutProfile, merge, Profile, SystemProfile
-from dynsplit_ros.simulation.oracle import Step
+from dynsplit_ros.simulation.oracle import PlannedFrame
 from dynsplit_ros.simulation.trace import constant, markov, steps, Trace
 from dynsplit_ros.simulation.world import Scenario, simulate, World
 
@@ -40,7 +40,7 @@ def small_instance(seed: int, frames: int) -> tuple[SystemProfile, Scenario, Mon
             MonitorSettings(waiting_share=float(rng.choice([0.0, 0.08, 0.5]))))
 
 
-def cost_s(plan: list[Step]) -> float:
+def cost_s(plan: list[PlannedFrame]) -> float:
     """Return the sum of the latencies over all images; a dropped one counts as the frame before it."""
     images = np.diff([step.image for step in plan], append=plan[-1].image + 1)
     return float(images @ np.array([step.latency_s for step in plan]))
@@ -67,7 +67,7 @@ def test_no_sequence_of_choices_is_better_in_the_simulation(seed) -> None:
     choices = [(0, 'raw'), (1, 'raw'), (2, '')]
     means = [
         World(profile, scenario, AHEAD, settings, [
-            Step(image, choice, image / scenario.frame_rate_hz, 0.0) for image, choice in enumerate(sequence)
+            PlannedFrame(image, choice, image / scenario.frame_rate_hz, 0.0) for image, choice in enumerate(sequence)
         ]).run().mean_per_image_s()
         for sequence in itertools.product(choices, repeat=frames)
     ]
