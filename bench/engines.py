@@ -4,7 +4,8 @@
 What an engine gains and what splitting costs on it: OpenVINO, ONNX Runtime and torch.compile against eager PyTorch.
 
 Times are medians of runs that take turns, on one thread. Local inference is the way from the 8-bit image to the
-outputs, as camera_node runs it. The engine's own tool gets the module as it is and an image that is normalised already.
+outputs, as camera_node runs it. The engine's own tool does the same work: it gets the same 8-bit image and the whole
+model, normalisation included, exported for the shape of one image.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def _model(figures: Figures, name: str, engines: list[str], rounds: int) -> None
     whole: dict[str, Callable[[], Any]] = {EAGER: lambda: split.head(local)(image)}
     for engine in engines:
         whole[engine] = lambda engine=engine: split.head(local, engine)(image)  # type: ignore[misc]
-        own = _own_tool(engine, split)
+        own = _own_tool(engine, split, image)
         if own is not None:
             whole[f'{engine} by its own tool'] = own
     median_s = _medians_s(whole, rounds)
@@ -108,8 +109,10 @@ def _cuts(figures: Figures, split: SplitModel, engine: str, image: torch.Tensor,
 def _medians_s(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Return the median time of each run; they take turns, so that what slows the machine for a while slows all."""
     times_s: dict[str, list[float]] = {name: [] for name in runs}
+    order = np.random.default_rng(0)
     for number in range(rounds + 3):
-        for name in list(runs)[:: 1 if number % 2 else -1]:
+        for name in order.permutation(list(runs)):
+            runs[name]()  # the caches then hold what this run needs, and not what the run before it needed
             began_s = time.perf_counter()
             runs[name]()
             if number >= 3:
@@ -117,17 +120,17 @@ def _medians_s(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, 
     return {name: float(np.median(seconds)) for name, seconds in times_s.items()}
 
 
-def _own_tool(engine: str, split: SplitModel) -> Callable[[], Any] | None:
-    """Return the whole module as the engine's own tool runs it, on a normalised image; None for torch's own engine."""
-    module = split.model.module
-    image = torch.rand(1, 3, *split.model.input_size)
+def _own_tool(engine: str, split: SplitModel, image: torch.Tensor) -> Callable[[], Any] | None:
+    """Return the whole model as the engine's own tool runs it on an 8-bit image; None for torch's own engine."""
+    program = torch.export.export(torch.nn.Sequential(split.model.normalise, split.model.module), (image,))
     if engine == 'openvino':
         import openvino
 
+        whole = openvino.convert_model(program)
+        whole.reshape(list(image.shape))  # the conversion leaves all dimensions open, which costs time
         model = openvino.Core().compile_model(
-            openvino.convert_model(torch.export.export(module, (image,))), 'CPU',
-            {'INFERENCE_NUM_THREADS': torch.get_num_threads(), 'PERFORMANCE_HINT': 'LATENCY',
-             'INFERENCE_PRECISION_HINT': 'f32'})
+            whole, 'CPU', {'INFERENCE_NUM_THREADS': torch.get_num_threads(), 'PERFORMANCE_HINT': 'LATENCY',
+                              'INFERENCE_PRECISION_HINT': 'f32'})
         request = model.create_infer_request()
         return lambda: request.infer([image.numpy()], share_inputs=True)
     if engine == 'onnxruntime':
@@ -135,7 +138,7 @@ def _own_tool(engine: str, split: SplitModel) -> Callable[[], Any] | None:
 
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / 'model.onnx'
-            exported = torch.onnx.export(module, (image,), dynamo=True, verbose=False)
+            exported = torch.onnx.export(program, dynamo=True, verbose=False)
             assert exported is not None
             exported.save(file)
             settings = onnxruntime.SessionOptions()

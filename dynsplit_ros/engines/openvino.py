@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-import threading
 from typing import Any
 
 import torch
@@ -34,18 +33,27 @@ def convert(part: nn.Module, example: tuple[torch.Tensor, ...], options: Options
 
     def load(file: Path) -> Run:
         cached = {'CACHE_DIR': str(options.cache)} if file.parent == options.cache else {}
-        model = core.compile_model(file, 'CPU', {**settings, **cached})
-        used = model.get_property('INFERENCE_PRECISION_HINT').to_string()
+
+        def compiled(model: Any) -> Any:
+            return core.compile_model(model, 'CPU', {**settings, **cached})
+
+        model = core.read_model(file)  # all its dimensions are open
+        one_frame = model.clone()
+        # With known dimensions, mobilenet_v2 takes 7 % less time.
+        one_frame.reshape({number: list(value[:1].shape) for number, value in enumerate(example)})
+        of_one = compiled(one_frame)
+        used = of_one.get_property('INFERENCE_PRECISION_HINT').to_string()
         if used != wanted:
             raise DynsplitError(f'precision {options.precision!r} was given, but OpenVINO computes in {used} on this '
                                 "processor; use precision 'float32'")
-        own = threading.local()  # a request runs once at a time
+        requests = {True: of_one.create_infer_request()}  # by whether they take one frame
 
         def run(arguments: list[torch.Tensor]) -> list[torch.Tensor]:
-            if not hasattr(own, 'request'):
-                own.request = model.create_infer_request()
-            results = own.request.infer([argument.numpy() for argument in arguments], share_inputs=True)
-            return [torch.from_numpy(results[output]) for output in model.outputs]
+            is_one = arguments[0].shape[0] == 1
+            if is_one not in requests:  # made when needed, because it has a further copy of the weights
+                requests[is_one] = compiled(model).create_infer_request()
+            results = requests[is_one].infer([argument.numpy() for argument in arguments], share_inputs=True)
+            return [torch.from_numpy(result) for result in results.to_tuple()]
 
         return run
 
