@@ -7,16 +7,19 @@ A network with pretrained weights runs on photographs over a shaped link between
 link's rate steps. All alternatives take turns, round by round. Half of the photographs are for the robot's profile,
 whose agreement decides which codecs are allowed; the camera pans across the others. The image rows do what
 image_transport's compressed does and run the whole model on the edge, one image at a time unless the name says that it
-queues. The fixed split is the one that the planner chooses for the rate of the first step. Each dynamic split is
-compared with the alternatives of at least its agreement. Needs root, ip and tc, and the photographs of the benchmark
-'agreement'. Rounds that OUT already has are kept, so a run can be continued.
+queues. The fixed split is the one that the planner chooses for the rate of the first step. If OpenVINO is installed,
+local inference, the edge behind JPEG images, and a dynamic split run on it, too. Each dynamic split is compared with
+the alternatives of at least its agreement that run on eager or on its engine. Needs root, ip and tc, and the
+photographs of the benchmark 'agreement'. Rounds that OUT already has are kept, so a run can be continued.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+import importlib.util
 import json
+import math
 import os
 from pathlib import Path
 import re
@@ -33,6 +36,7 @@ import psutil
 
 from bench.alternatives_results import add_figures, DYNAMIC
 from bench.figures import argument_parser, Figures
+from dynsplit_ros.engine_names import EAGER
 from testing.testbed import Testbed
 
 ROBOT = 'robot1'
@@ -53,6 +57,8 @@ BOUND, QUALITIES = 0.95, (50, 60, 70, 75, 80, 85, 90, 95, 98)
 JPEG_DEFAULT = 95
 #: After a change of rate, this long does not count in the settled figures of a step, in seconds.
 SETTLING_S = 3.0
+#: The engine besides eager.
+OPENVINO = 'openvino'
 #: An edge with another engine answers within this time, or the engine's conversion failed.
 START_S = 180.0
 
@@ -66,7 +72,8 @@ class Alternative:
 
     ``image`` is the file format in which it sends images, at ``quality``, ``paced`` one at a time. Otherwise it runs
     this package: ``pinned`` is the pinned split, -1 for the dynamic one, ``None`` for no edge at all. ``rank`` orders
-    by agreement: a dynamic split is compared with the alternatives whose rank is not higher than its own.
+    by agreement: a dynamic split is compared with the alternatives whose rank is not higher than its own. Whatever
+    runs the network runs it on ``engine``.
     """
 
     name: str
@@ -76,6 +83,7 @@ class Alternative:
     paced: bool = True
     pinned: int | None = None
     min_agreement: float = 1.0
+    engine: str = EAGER
 
 
 class Photographs:
@@ -170,13 +178,25 @@ class Camera:
 
         self._from_rgb, self._source = from_rgb, source
         rclpy.init()
-        node = rclpy.create_node('camera', namespace=f'/{ROBOT}')
+        self._node = node = rclpy.create_node('camera', namespace=f'/{ROBOT}')
         self._images = node.create_publisher(Image, 'image', QoSProfile(depth=5))
         node.create_subscription(msg.Prediction, 'prediction', self._on_prediction, QoSProfile(depth=100))
         self.shown_s: dict[int, float] = {}
         self.seen: dict[int, tuple[float, Any]] = {}  # by stamp in ns: when the first prediction came, and it
         self._spinning = Spinning(make_executor())
         self._spinning.add(node)
+
+    def decide(self, split: Any, engine: str) -> None:
+        """Have camera_node run the whole network on an engine, as a monitor without a better choice does."""
+        from std_msgs.msg import Header
+
+        from dynsplit_ros.messages.decisions import to_decision
+        from dynsplit_ros.nodes import topics
+        from dynsplit_ros.policies.records import SplitDecision
+
+        decision = SplitDecision(split.local_index, '', math.inf, head_engine=engine, tail_engine='',
+                                 local_engine=engine)
+        topics.SPLIT.publisher(self._node).publish(to_decision(decision, Header(), split.fingerprint))
 
     def _on_prediction(self, message: Any) -> None:
         stamp = message.header.stamp
@@ -204,10 +224,12 @@ class Camera:
         self._spinning.close()
 
 
-def steady(camera: Camera, needs_edge: bool) -> bool:
-    """Whether predictions come, and from the edge where one is to be used."""
+def steady(camera: Camera, chosen: Alternative) -> bool:
+    """Whether predictions come as they are to come: on the engine, and from the edge where there is one."""
     recent = [message.timing for _, message in list(camera.seen.values())[-5:]]
-    return len(recent) == 5 and (not needs_edge or any(timing.outcome == timing.ANSWERED for timing in recent))
+    return len(recent) == 5 and any(
+        chosen.engine in (timing.head_engine, timing.tail_engine)
+        and (chosen.pinned is None or timing.outcome == timing.ANSWERED) for timing in recent)
 
 
 class Reference:
@@ -242,12 +264,13 @@ def best_class(outputs: Any) -> int:
 class Bench:
     """What all alternatives share: the model's parameters, the photographs, the profile, a folder for the logs."""
 
-    def __init__(self, folder: Path, model: Mapping[str, object], source: Photographs, profile: Path,
-                 reference: Reference, seconds: float) -> None:
+    def __init__(self, folder: Path, model: Mapping[str, object], split: Any, source: Photographs,
+                 profiles: Mapping[str, Path], reference: Reference, seconds: float) -> None:
         self._folder = folder
         self._model = dict(model)
+        self._split = split
         self._source = source
-        self._profile = profile
+        self._profiles = profiles  # by engine
         self._reference = reference
         self._seconds = seconds
 
@@ -262,6 +285,8 @@ class Bench:
                 processes.pid(name) for name in ('camera', 'monitor') if name == 'camera' or chosen.pinned is not None]
             camera = Camera(self._source)
             try:
+                if chosen.pinned is None and chosen.engine != EAGER:
+                    camera.decide(self._split, chosen.engine)
                 self._settle(camera, processes, chosen)
                 stamps, sent = [], [testbed.statistics('robot')['bytes']]
                 computed_s = -processor_s(on_robot)
@@ -289,10 +314,11 @@ class Bench:
             processes.start(process, executable, namespace, parameters, remappings, prefix=testbed.on(side),
                             env={'XDG_CACHE_HOME': str(self._folder / 'cache')})
 
+        model = {**self._model, 'engine': chosen.engine}
         if chosen.image:
             # Without a monitor, camera_node runs the whole model: here on the edge, on images that come to it.
             reliable = 'qos_overrides./robot1/image/compressed.subscription.reliability'
-            start('edge', 'edge', 'camera_node', ROBOT, {**self._model, reliable: 'reliable'},
+            start('edge', 'edge', 'camera_node', ROBOT, {**model, reliable: 'reliable'},
                   (('image', 'image/compressed'),))
             code = (f'import sys; sys.path[:1] = {sys.path!r}; from bench.alternatives import republish; '
                     f'republish({chosen.image!r}, {chosen.quality}, {chosen.paced})')
@@ -300,9 +326,9 @@ class Bench:
                 return subprocess.Popen([*testbed.on('robot'), sys.executable, '-c', code], stdin=subprocess.DEVNULL,
                                         stdout=log, stderr=log)
         start('robot', 'camera', 'camera_node', ROBOT,
-              {**self._model, 'profile': str(self._profile), 'emulate_slowdown': SLOWDOWN})
+              {**model, 'profile': str(self._profiles[chosen.engine]), 'emulate_slowdown': SLOWDOWN})
         if chosen.pinned is not None:
-            start('edge', 'edge', 'edge_node', 'edge', self._model)
+            start('edge', 'edge', 'edge_node', 'edge', model)
             start('robot', 'monitor', 'monitor_node', ROBOT, {
                 'pinned_split': chosen.pinned, 'min_agreement': chosen.min_agreement, 'frame_rate_hz': RATE_HZ})
         return None
@@ -312,9 +338,9 @@ class Bench:
         """Show pictures that do not count until predictions come, from the edge where there is one, and 4 s more."""
         deadline_s = time.monotonic() + START_S
         before_ns = 10**15
-        while not steady(camera, chosen.pinned is not None):
+        while not steady(camera, chosen):
             if time.monotonic() > deadline_s:
-                raise RuntimeError(f'{chosen.name}: no prediction in {START_S} s; logs: {processes.folder}')
+                raise RuntimeError(f'{chosen.name}: no such prediction in {START_S} s; logs: {processes.folder}')
             before_ns += len(camera.play(1.0, processes, before_ns)) * 10**9
         camera.play(4.0, processes, before_ns)
 
@@ -334,6 +360,8 @@ class Bench:
             'same': same, 'agreement': best, 'compared': sum(map(len, seen)),
             'splits': [sorted({timing.split_index for timing in of_step}) for of_step in timings],
             'codecs': [sorted({timing.codec for timing in of_step}) for of_step in timings],
+            'engines': [sorted({f'{timing.head_engine} {timing.tail_engine}'.strip() for timing in of_step})
+                        for of_step in timings],
         }
 
 
@@ -416,6 +444,10 @@ def choose(split: Any, profile_file: Path, pictures: Sequence[Picture]) -> list[
         Alternative(f'{DYNAMIC}, min_agreement {BOUND:g}', 2, pinned=-1, min_agreement=BOUND),
         *(Alternative(f'JPEG {quality}', 3, '.jpg', quality) for quality in (80, 50)),
         *(Alternative(f'WebP {quality}', 3, '.webp', quality) for quality in (80, 50)),
+        *([Alternative('local inference, OpenVINO', 0, engine=OPENVINO),
+           Alternative(f'JPEG {JPEG_DEFAULT}, OpenVINO on the edge', 1, '.jpg', JPEG_DEFAULT, engine=OPENVINO),
+           Alternative(f'{DYNAMIC}, OpenVINO, min_agreement {BOUND:g}', 2, pinned=-1, min_agreement=BOUND,
+                       engine=OPENVINO)] if importlib.util.find_spec(OPENVINO) else []),
     ]
 
 
@@ -461,8 +493,16 @@ def main() -> int:
     rows = document['alternatives']
     with tempfile.TemporaryDirectory(prefix='dynsplit-alternatives-') as folder:
         model = {'model': given.model, 'weights': given.weights, 'threads': 1, 'output_digest': True}
-        bench = Bench(Path(folder), model, source, profile, Reference(split, source), given.seconds)
         alternatives = [one for one in choose(split, profile, pictures) if re.search(given.only, one.name)]
+        profiles = {EAGER: profile}
+        if OPENVINO in {one.engine for one in alternatives}:
+            print(f'converting to {OPENVINO} …', flush=True)
+            failed = split.add_engine(OPENVINO, cache=Path(folder) / 'cache' / 'dynsplit_ros' / 'engines')
+            if failed:
+                raise SystemExit(f'{OPENVINO} cannot run {next(iter(failed.items()))}')
+            profiles[OPENVINO] = profile.with_stem(f'{profile.stem}-{OPENVINO}')
+            make_profile(split, pictures, profiles[OPENVINO])
+        bench = Bench(Path(folder), model, split, source, profiles, Reference(split, source), given.seconds)
         for number in range(given.rounds):
             for one in alternatives:
                 row = rows.setdefault(one.name, {**asdict(one), 'rounds': []})

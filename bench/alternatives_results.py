@@ -15,6 +15,7 @@ matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
 
 from bench.figures import Figures  # noqa: E402
+from dynsplit_ros.engine_names import EAGER  # noqa: E402
 
 DYNAMIC = 'dynamic split'
 #: Bars: latency over the best alternative's in each step (settled), and over all steps (changes included).
@@ -58,9 +59,14 @@ def add_figures(figures: Figures, document: dict[str, Any]) -> None:
 
 
 def _judge(figures: Figures, name: str, rows: dict[str, Any], setting: dict[str, Any]) -> None:
-    """Compare a dynamic split with the best alternative of at least its agreement: in each step, and over all."""
-    others = [other for other, row in rows.items()
-              if row['rank'] <= rows[name]['rank'] and not other.startswith(DYNAMIC)]
+    """
+    Compare a dynamic split with the best alternative of at least its agreement: in each step, and over all.
+
+    The alternatives are those on eager and on its own engine. Only a dynamic split on eager has a bar over all steps.
+    """
+    engine = rows[name].get('engine', EAGER)  # files of earlier versions have no engine
+    others = [other for other, row in rows.items() if row['rank'] <= rows[name]['rank']
+              and row.get('engine', EAGER) in (EAGER, engine) and not other.startswith(DYNAMIC)]
     if not others:
         return
     for at, rate in enumerate(setting['steps_mbps']):
@@ -72,7 +78,7 @@ def _judge(figures: Figures, name: str, rows: dict[str, Any], setting: dict[str,
                     'times', f'<= {STEP_BAR}')
     best = min(others, key=lambda other: float(_median(rows[other], overall_s)))
     ratio = _median(rows[name], overall_s) / _median(rows[best], overall_s)
-    figures.add(f'{name}, mean over all steps / {best}', ratio, 'times', f'<= {ALL_BAR}')
+    figures.add(f'{name}, mean over all steps / {best}', ratio, 'times', f'<= {ALL_BAR}' if engine == EAGER else None)
 
 
 def tables(document: dict[str, Any]) -> dict[str, str]:
@@ -132,7 +138,7 @@ def _ms(seconds: float) -> str:
 def draw(document: dict[str, Any], folder: Path, source: str) -> None:
     """Write the picture of docs/alternatives.md: latency against agreement; the file names ``source``."""
     figure, axes = plt.subplots(figsize=(9.5, 5.0), layout='constrained')
-    for marker, (name, row) in zip('os^vDP*Xhp<>d', document['alternatives'].items()):
+    for marker, (name, row) in zip('os^vDP*Xhp<>d8H1', document['alternatives'].items()):
         latency_s = _median(row, overall_s)
         if latency_s == float('inf'):
             continue
