@@ -30,6 +30,7 @@ import numpy as np
 import psutil
 
 from bench.figures import argument_parser, Figures
+from dynsplit_ros.runtime.ray_pool import INLINE_BYTES, INLINE_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 ROBOTS = 12
@@ -58,13 +59,16 @@ def main() -> int:
     with domain_id() as domain, tempfile.TemporaryDirectory() as folder:
         os.environ |= {'ROS_DOMAIN_ID': str(domain), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
                        'RAY_USAGE_STATS_ENABLED': '0', 'RAY_worker_niceness': '0', 'OMP_NUM_THREADS': '1',
+                       INLINE_VARIABLE: str(INLINE_BYTES),  # the pool comes too late: the cluster imports Ray before
                        'PYTHONPATH': os.pathsep.join([*filter(None, [os.environ.get('PYTHONPATH')]), str(ROOT)])}
         bench = Bench(figures, Path(folder), given.seconds)
         if 'front end' in given.only:
             bench.front_end()
-        with cluster() as address:
-            if 'latency' in given.only:
+        if 'latency' in given.only:
+            # One node: chance would place the bare actor on the caller's of several nodes, and the replica on another.
+            with cluster(further_nodes=0) as address:
                 latency(figures, address, given.calls)
+        with cluster() as address:
             if 'scaling' in given.only:
                 bench.scaling(address)
             if 'fairness' in given.only:
@@ -75,14 +79,14 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[str]:
-    """Start a Ray cluster of a head and two nodes with processors for two replicas each; yield its address."""
+def cluster(further_nodes: int = 2) -> Iterator[str]:
+    """Start a Ray cluster of a head with a processor and nodes with processors for two replicas; yield its address."""
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False,
                                                          'object_store_memory': 2**27})
     try:
-        for _ in range(2):
+        for _ in range(further_nodes):
             made.add_node(num_cpus=2, object_store_memory=2**27)
         made.wait_for_nodes()
         yield made.address
@@ -310,10 +314,50 @@ class Answers:
         print(reason, file=sys.stderr)
 
 
+class BareActor:
+    """The process that calls a bare actor."""
+
+    def __init__(self, address: str, inline_bytes: int | None = None) -> None:
+        environment = {name: value for name, value in os.environ.items() if name != INLINE_VARIABLE}
+        if inline_bytes is not None:
+            environment[INLINE_VARIABLE] = str(inline_bytes)
+        self._process = subprocess.Popen([sys.executable, '-m', 'testing.bare_actor', address], cwd=ROOT,
+                                         env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def seconds(self, count: int, calls: int) -> list[float]:
+        """Call the actor with ``count`` bytes, ``calls`` times; return the seconds of each call."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(f'{count} {calls}\n')
+        self._process.stdin.flush()
+        return list(json.loads(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(60)
+
+
 def latency(figures: Figures, address: str, calls: int) -> None:
     """Compare a frame through edge and pool, less its tail, with a call of a bare actor with the same bytes."""
-    import ray
+    # A process with a connection to Ray costs the others little while it does nothing.
+    actors = {'bare': BareActor(address), 'inline': BareActor(address, INLINE_BYTES)}
+    try:
+        for kilobytes, side in SIDES.items():
+            found = {name: 1e3 * seconds for name, seconds in _latencies(address, actors, side, calls).items()}
+            figures.add(f'{kilobytes} kB: a call of a bare Ray actor, median', found['bare'], 'ms')
+            figures.add(f'{kilobytes} kB: the same with arguments in the call as the pool has them', found['inline'],
+                        'ms')
+            figures.add(f'{kilobytes} kB: a frame through edge and pool less its tail, median', found['pool'], 'ms')
+            figures.add(f'{kilobytes} kB: pool over bare actor', found['pool'] / found['bare'], 'times',
+                        '<= 1.3' if kilobytes == 150 else None)
+    finally:
+        for actor in actors.values():
+            actor.close()
 
+
+def _latencies(address: str, actors: dict[str, BareActor], side: int, calls: int) -> dict[str, float]:
+    """Return the median seconds of each way; blocks of 25 calls take turns, and the first two blocks do not count."""
     from dynsplit_ros.codec import EncodedTensor
     from dynsplit_ros.model import load_model
     from dynsplit_ros.partition import SplitModel
@@ -323,38 +367,32 @@ def latency(figures: Figures, address: str, calls: int) -> None:
     from dynsplit_ros.runtime.ray_pool import RayPool
     from testing.tails import SleepingTails
 
-    class Bare:
-        def call(self, data: np.ndarray) -> bytes:
-            return bytes(4000)
+    split = SplitModel(load_model('testing.sleeping_network:Sleep', weights='none', kwargs={'service_s': 0.0},
+                                  input_size=(side, side)), cut=False)
+    answers = Answers()
+    edge = Edge(split, answers, servers=RayPool(SleepingTails(), address=address),
+                settings=EdgeSettings(load_period_s=0.05))
+    data = array.array('B', bytes(3 * side * side))
 
-    for kilobytes, side in SIDES.items():
-        split = SplitModel(load_model('testing.sleeping_network:Sleep', weights='none', kwargs={'service_s': 0.0},
-                                      input_size=(side, side)), cut=False)
-        answers = Answers()
-        edge = Edge(split, answers, servers=RayPool(SleepingTails(), address=address),
-                    settings=EdgeSettings(load_period_s=0.05))
+    def pooled() -> float:
+        begin_s = time.perf_counter()
+        edge.submit(EdgeFrame('robot', None, split.fingerprint, 0, 'raw', 60.0, payload=[
+            EncodedTensor('image', 'uint8', (1, 3, side, side), data)]))
+        end_s, frame = answers.all.get(timeout=60)
+        if frame.status is not Status.OK:
+            raise RuntimeError(frame.reason)
+        return float(end_s - begin_s - frame.times.tail_s)
+
+    try:
         while not answers.servers:
             time.sleep(0.05)
-        bare = ray.remote(Bare).remote()
-        data = array.array('B', bytes(3 * side * side))
-        pooled_s, bare_s = [], []
-        for _ in range(calls + 50):
-            begin_s = time.perf_counter()
-            edge.submit(EdgeFrame('robot', None, split.fingerprint, 0, 'raw', 60.0, payload=[
-                EncodedTensor('image', 'uint8', (1, 3, side, side), data)]))
-            end_s, frame = answers.all.get(timeout=60)
-            if frame.status is not Status.OK:
-                raise RuntimeError(frame.reason)
-            pooled_s.append(end_s - begin_s - frame.times.tail_s)
-            begin_s = time.perf_counter()
-            ray.get(bare.call.remote(np.frombuffer(data, np.uint8)))
-            bare_s.append(time.perf_counter() - begin_s)
-        pool_ms, bare_ms = (1e3 * float(np.median(values[50:])) for values in (pooled_s, bare_s))
-        figures.add(f'{kilobytes} kB: a call of a bare Ray actor, median', bare_ms, 'ms')
-        figures.add(f'{kilobytes} kB: a frame through edge and pool less its tail, median', pool_ms, 'ms')
-        figures.add(f'{kilobytes} kB: pool over bare actor', pool_ms / bare_ms, 'times',
-                    '<= 1.3' if kilobytes == 150 else None)
-        ray.kill(bare)
+        block, seconds = 25, {name: [] for name in ('pool', *actors)}  # type: dict[str, list[float]]
+        for number in range(2 + -(-calls // block)):
+            for name in seconds:
+                these = [pooled() for _ in range(block)] if name == 'pool' else actors[name].seconds(len(data), block)
+                seconds[name] += these if number >= 2 else []
+        return {name: float(np.median(values)) for name, values in seconds.items()}
+    finally:
         edge.close(10.0)
 
 

@@ -552,6 +552,14 @@ def test_a_model_that_cannot_be_pickled_is_named_as_the_cause(fake_ray, pools) -
     assert 'init' not in fake_ray.calls
 
 
+def test_payloads_of_up_to_1_mb_travel_in_the_call(fake_ray, pools, monkeypatch) -> None:
+    monkeypatch.delenv('RAY_max_direct_call_object_size', raising=False)
+    edge = FakeEdge()
+    pools(edge)
+    wait_until(lambda: edge.counts == [1])
+    assert os.environ['RAY_max_direct_call_object_size'] == '1000000'
+
+
 @pytest.mark.parametrize('resources, cpus', [(None, 1.0), ({}, 0)])
 def test_a_replica_reserves_one_cpu_unless_none_is_asked_for(fake_ray, pools, resources, cpus) -> None:
     edge = FakeEdge()
