@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from typing import NoReturn
 
@@ -38,6 +39,8 @@ BUILD = ROOT / f'.build{_SUFFIX}'
 INSTALL = BUILD / 'install'
 PYTHON = VENV / 'bin' / 'python'
 REQUIREMENTS = ROOT / 'requirements.txt'
+#: Seconds between two lines of progress where standard error is no terminal, such as a log.
+PROGRESS_S = 10.0
 #: Libraries that are optional for a user; with them, the tests of what needs them are not skipped.
 REQUIREMENTS_OPTIONAL = (ROOT / 'requirements-models.txt', ROOT / 'requirements-engines.txt',
                          ROOT / 'requirements-fleet.txt')
@@ -86,7 +89,22 @@ def ros_is_sourced() -> bool:
 def run_logged(step: str, command: list[str], env: dict[str, str] | None = None) -> None:
     """Run a command of the set-up: its output goes to the log, what it is doing to the terminal, errors to both."""
     log = BUILD / 'setup.log'
-    started = last = time.monotonic()
+    started = time.monotonic()
+    terminal = sys.stderr.isatty()
+    doing, ended = '', threading.Event()
+
+    def report() -> None:
+        while not ended.wait(0.5 if terminal else PROGRESS_S):
+            text = f'{step}: {time.monotonic() - started:3.0f} s  {doing}'
+            if terminal:
+                print(f'\r\033[K[setup] {text[:shutil.get_terminal_size().columns - 10]}', end='', file=sys.stderr,
+                      flush=True)
+            else:
+                say(text[:120].rstrip())
+
+    # A thread, because pip prints nothing for minutes while it installs what it has downloaded.
+    reporter = threading.Thread(target=report, daemon=True)
+    reporter.start()
     with log.open('a') as file:
         file.write(f'$ {" ".join(command)}\n')
         process = subprocess.Popen(
@@ -96,17 +114,12 @@ def run_logged(step: str, command: list[str], env: dict[str, str] | None = None)
         for line in process.stdout:
             file.write(line)
             tail = [*tail[-30:], line]
-            doing = re.match(r'\s*(Collecting|Downloading|Building|Installing|Starting|Finished)\b.*', line)
-            if doing and time.monotonic() - last > (0.2 if sys.stderr.isatty() else 10):
-                last = time.monotonic()
-                text = f'{step}: {last - started:3.0f} s  {line.strip()}'
-                if sys.stderr.isatty():
-                    print(f'\r\033[K[setup] {text[:shutil.get_terminal_size().columns - 10]}', end='',
-                          file=sys.stderr, flush=True)
-                else:
-                    say(text[:120])
+            if re.match(r'\s*(Collecting|Downloading|Building|Installing|Starting|Finished)\b', line):
+                doing = line.strip()
         code = process.wait()
-    if sys.stderr.isatty():
+    ended.set()
+    reporter.join()
+    if terminal:
         print('\r\033[K', end='', file=sys.stderr)
     if code != 0:
         sys.stderr.write(''.join(tail))

@@ -132,6 +132,27 @@ def test_an_interrupted_build_is_finished_even_if_its_change_is_taken_back(run, 
     assert run.steps == 2 * ['build']
 
 
+def test_a_step_that_prints_nothing_shows_that_it_goes_on(monkeypatch, tmp_path, capfd) -> None:
+    spec = importlib.util.spec_from_file_location('run_script_progress', ROOT / 'scripts' / 'run.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, 'BUILD', tmp_path)
+    monkeypatch.setattr(module, 'PROGRESS_S', 0.01, raising=False)
+    shown = tmp_path / 'shown'
+    # The step ends when its progress was shown; without progress, after 20 s.
+    waits = ('import pathlib, sys, time; print("Installing collected packages: torch", flush=True)\n'
+             'end = time.monotonic() + 20\n'
+             'while time.monotonic() < end and not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)')
+
+    def say(text: str) -> None:
+        if 'Installing collected packages' in text:
+            shown.touch()
+
+    monkeypatch.setattr(module, 'say', say)
+    module.run_logged('packages', [sys.executable, '-c', waits, str(shown)])
+    assert shown.exists()
+
+
 def test_a_missing_compiler_is_named_with_the_command_that_installs_it(run, monkeypatch) -> None:
     spec = importlib.util.spec_from_file_location('run_script_again', ROOT / 'scripts' / 'run.py')
     module = importlib.util.module_from_spec(spec)
