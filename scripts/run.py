@@ -333,6 +333,8 @@ def main() -> None:
             f'sys.path.append({str(ROOT)!r}); import runpy; sys.argv[0] = "{arguments[0]}"; '
             f'runpy.run_module("bench.{arguments[0]}", run_name="__main__")', *arguments[1:])
     elif command == 'docs':
+        say(f'writing {ROOT / "out" / "api" / "index.html"}; this takes a minute or two')
+        os.chdir(BUILD)  # pdoc warns of a folder dynsplit_ros in the current one
         program = python_without_cwd('import runpy; runpy.run_module("pdoc", run_name="__main__")', *API,
                                      '-o', str(ROOT / 'out' / 'api'), *arguments)
     elif command == 'exec':

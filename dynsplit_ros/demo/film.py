@@ -42,8 +42,12 @@ def said(frame: dict[str, Any]) -> str:
 
 def computed(frame: dict[str, Any]) -> str:
     """Return where a frame was computed, and how long it took."""
-    answered = frame['outcome'] == Outcome.ANSWERED
-    where = f'split {frame["split_index"]}, edge' if answered else 'on the robot'
+    if frame['outcome'] != Outcome.ANSWERED:
+        where = 'on the robot'
+    elif frame['split_index'] == 0:
+        where = 'on the edge'
+    else:
+        where = f'split {frame["split_index"]}, both'
     return f'{where}, {1e3 * frame["latency_s"]:.0f} ms'
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,13 @@ OUTCOMES = {Outcome.ANSWERED: ('#1f77b4', 'answered by the edge'), Outcome.LOCAL
 PLAIN = FuncFormatter(lambda value, _: f'{value:g}')
 
 
+def split_names(cuts: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what a reader who does not know the network's layers is told about each split, first to last."""
+    sizes = [f'{cut["bytes"] / 1024:.3g} KiB' for cut in cuts]
+    return [f'0  edge runs all, {sizes[0]} image', *(f'{index}  both, {size}' for index, size
+                                                     in enumerate(sizes[1:-1], 1)), f'{len(cuts) - 1}  robot runs all']
+
+
 def draw(report: dict[str, Any], image_at: Callable[[int], Picture], path: Path) -> None:
     """Write the plot of a demonstration's report as PNG; ``image_at`` returns the camera image of a stamp in ns."""
     frames, summary = report['frames'], report['summary']
@@ -33,9 +40,9 @@ def draw(report: dict[str, Any], image_at: Callable[[int], Picture], path: Path)
     figure = plt.figure(figsize=(11, 9.6), layout='constrained')
     strip, plots = figure.subfigures(2, 1, height_ratios=(1, 3.6))
     rate, split, latency = plots.subplots(3, 1, sharex=True, height_ratios=(1, 1, 1.3))
-    for axes, frame in zip(strip.subplots(1, len(report['steps'])), middles(report)):
+    for axes, step, frame in zip(strip.subplots(1, len(report['steps'])), report['steps'], middles(report)):
         axes.imshow(image_at(frame['stamp_ns']))
-        axes.set_title(said(frame), fontsize=9)
+        axes.set_title(f'{step["name"]}\n{said(frame)}', fontsize=9)
         axes.set_xlabel(computed(frame), fontsize=8, color=[part / 255 for part in colour(frame)])
         axes.set_xticks([])
         axes.set_yticks([])
@@ -55,9 +62,8 @@ def draw(report: dict[str, Any], image_at: Callable[[int], Picture], path: Path)
     rate.legend(loc='lower right', fontsize=9)
 
     split.step(time_s, [frame['split_index'] for frame in frames], where='post', color='#9467bd')
-    names = {cut['index']: cut['name'] for cut in report['cuts']}
-    names[max(names)] = 'local inference'
-    split.set_yticks(list(names), [f'{index}  {name}' for index, name in names.items()], fontsize=8)
+    names = split_names(report['cuts'])
+    split.set_yticks(range(len(names)), names, fontsize=8)
     split.yaxis.set_minor_locator(MaxNLocator(integer=True))
     split.set_ylabel('split in use')
     split.grid(axis='y', alpha=0.3)

@@ -88,7 +88,8 @@ def files_of(path: Path, notes: list[str]) -> list[Path]:
             notes.append(f'metadata.yaml names {name[:100]}, which is not in the folder.')
     if not there:
         raise DynsplitError(
-            f'{path} holds no .mcap or .db3 file; give the folder that ros2 bag record has made. '
+            f'{path} holds no .mcap or .db3 file; give the folder that ros2 bag record has made, or the '
+            'JSON file of a demo. '
             f'{" ".join(notes[:3])}'.rstrip()
         )
     return [there[name] for name in sorted(there, key=_natural)]

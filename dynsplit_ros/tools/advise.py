@@ -224,8 +224,9 @@ def _fleet_sentence(adviser: Adviser, ranges: Sequence[Range], robots: int) -> s
              for replicas, low_bps, high_bps in replicas_by_rate(adviser, ranges, robots)]
     load = ranges[0].first.slowdown
     where = 'as profiled' if load == 1 else f'{load:g} times as slow'
-    return (f'With replicas {where}, a fleet of {robots} robot{"s" * (robots != 1)} needs so many replicas: '
-            f'{", ".join(parts)}.')
+    idle = ' With 0 replicas, the robots run the whole network.' if parts[0].startswith('0 ') else ''
+    return (f'With replicas {where}, a fleet of {robots} robot{"s" * (robots != 1)} needs this number of replicas: '
+            f'{", ".join(parts)}.{idle}')
 
 
 def _document(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], assumed: Sequence[str], robots: int

@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _print_table(split: SplitModel, cuts: Sequence[Cut]) -> None:
     height, width = split.model.input_size
-    table = Table(title=f'{split.model.name} at {height}×{width}, fingerprint {split.fingerprint[:16]}')
+    table = Table(title=f'{split.model.name} at {height}×{width}, fingerprint {split.fingerprint[:16]}',
+                  caption='natural: sends fewer bytes, or only fewer elements, than the image and each cut before')
     for name, justify in (
         ('index', 'right'), ('cut', 'left'), ('tensors', 'left'), ('KiB', 'right'), ('MACs before', 'right'),
         ('natural', 'left'),

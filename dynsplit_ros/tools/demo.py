@@ -409,6 +409,8 @@ def _rows(name: str, value: Any) -> Iterator[tuple[str, str]]:
             yield f'seen in {photograph!r}', ', '.join(counts)
     elif name == 'agreement':
         yield "same class as the whole model's", f'{100 * value:.1f} %'
+    elif isinstance(value, dict):
+        yield name.replace('_', ' '), ', '.join(f'{key}: {count}' for key, count in value.items())
     else:
         yield (name.removesuffix('_s').replace('_', ' '),
                f'{value * 1e3:.0f} ms' if name.endswith('_s') else str(value))

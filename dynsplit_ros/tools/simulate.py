@@ -43,8 +43,8 @@ SETTLING_S = 5.0
 _FEWEST_FRAMES = 30
 #: What a table says of the oracle where the dynamic split has another objective.
 _CAPTIONS = {
-    'frame_rate': 'the oracle makes the latency least; the dynamic split was asked for the most frames',
-    'deadline': 'the oracle makes the latency least; the dynamic split was asked for the most frames in time',
+    'frame_rate': 'the oracle minimises the latency; the dynamic split maximises the frame rate (--objective)',
+    'deadline': 'the oracle minimises the latency; the dynamic split maximises the frames in time (--objective)',
 }
 #: Most robots of a fleet: the simulation of more takes hours.
 MOST_ROBOTS = 256

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dynsplit_ros.demo.film import animate, HEIGHT, labelled, middles, PICTURES, WIDTH
-from dynsplit_ros.demo.plot import draw
+from dynsplit_ros.demo.film import animate, computed, HEIGHT, labelled, middles, PICTURES, WIDTH
+from dynsplit_ros.demo.plot import draw, split_names
 from dynsplit_ros.sources import Panorama
 
 
@@ -59,3 +59,12 @@ def test_the_plot_shows_a_frame_of_each_step(report, tmp_path: Path) -> None:
     draw(report, Panorama(64, 48).at, tmp_path / 'demo.png')
     with Image.open(tmp_path / 'demo.png') as plot:
         assert plot.width > 1000
+
+
+def test_a_stranger_reads_who_computes_and_no_layer_names(report) -> None:
+    answered = {'outcome': 'answered', 'latency_s': 0.1}
+    assert computed({**answered, 'split_index': 0}) == 'on the edge, 100 ms'
+    assert computed({**answered, 'split_index': 2}) == 'split 2, both, 100 ms'
+    assert computed({'outcome': 'fell_back', 'split_index': 2, 'latency_s': 0.1}) == 'on the robot, 100 ms'
+    sizes = [{'name': 'a.long.name', 'bytes': size} for size in (150528, 62720, 0)]
+    assert split_names(sizes) == ['0  edge runs all, 147 KiB image', '1  both, 61.2 KiB', '2  robot runs all']

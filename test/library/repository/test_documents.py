@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The documents: their links lead somewhere, the commands that they name exist, and those without ROS 2 run."""
 
+import ast
 import os
 from pathlib import Path
 import re
@@ -56,6 +57,35 @@ def test_options_of_tools_exist(page: Path) -> None:
         section = re.search(rf'^### {tool}\n(.*?)^#', reference, re.DOTALL | re.MULTILINE)[1]
         for option in re.findall(r'(?<!\S)--[a-z][a-z-]*', rest.partition('\n')[0]):
             assert f'`{option}' in section, f'{tool} {option}'
+
+
+def launch_arguments(launch_file: str) -> set[str]:
+    """Return the names that a launch file declares, read without ROS 2."""
+    tree = ast.parse((ROOT / 'launch' / launch_file).read_text())
+    return {keyword.arg for call in ast.walk(tree) if isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Name) and call.func.id == 'arguments' for keyword in call.keywords}
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_launch_arguments_exist(page: Path) -> None:
+    text = page.read_text().replace('\\\n', ' ')
+    for launch_file, rest in re.findall(r'ros2 launch dynsplit_ros (\w+\.launch\.py)([^`#\n]*)', text):
+        assert set(re.findall(r'(\w+):=', rest)) <= launch_arguments(launch_file), rest
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_parameters_that_commands_set_exist(page: Path) -> None:
+    reference = (ROOT / 'docs' / 'reference.md').read_text()
+
+    def parameters(node: str) -> set[str]:
+        section = re.search(rf'^### {node}\n(.*?)^#', reference, re.DOTALL | re.MULTILINE)[1]
+        return set(re.findall(r'^\| `(\w+)` ', section, re.MULTILINE))
+
+    text = page.read_text().replace('\\\n', ' ')
+    for node, name in re.findall(r'ros2 param (?:set|get|describe) /\w+/(\w+) (\w+)', text):
+        assert name in parameters(node), f'{node} {name}'
+    for node, rest in re.findall(r'(?:\./run exec|ros2 run dynsplit_ros) (\w+) (--ros-args[^`#\n]*)', text):
+        assert set(re.findall(r'-p (\w+):=', rest)) <= parameters(node), rest
 
 
 #: Tools that need no ROS 2, and what a test adds to make them quick.

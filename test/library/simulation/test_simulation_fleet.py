@@ -75,7 +75,7 @@ def test_the_advised_replicas_serve_the_simulated_fleet_almost_as_well_as_any_nu
     assert advise.main(arguments) == 0
     needed = json.loads((tmp_path / 'a.json').read_text())['loads'][0]['replicas']
     replicas = next(each['replicas'] for each in needed if each['from_bps'] <= 100e6 <= each['to_bps'])
-    assert f'a fleet of {robots} robots needs so many replicas' in capsys.readouterr().out
+    assert f'a fleet of {robots} robots needs this number of replicas' in capsys.readouterr().out
     advised, unlimited, fewer = (fleet_point(PROFILE, SCENARIO, robots, count, since_s=4.0).mean_s
                                  for count in (replicas, robots, math.ceil(replicas / 2)))
     assert advised < 1.15 * unlimited < fewer
