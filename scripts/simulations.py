@@ -25,7 +25,8 @@ PAGE = ROOT / 'docs' / 'how_it_decides.md'
 DATA = ROOT / 'docs' / 'data' / 'simulations.json'
 TRACES = ROOT / 'docs' / 'data' / 'link_traces.json'
 OUT = ROOT / 'out' / 'simulation'
-MEASURED = ('mobilenet_v2', 'efficientnet_b0', 'resnet50')
+#: Further models of the page; test/data has their profiles.
+MODELS = ('mobilenet_v2', 'efficientnet_b0', 'resnet50')
 #: Part of a measured link that is simulated, in seconds, and the profiles of test/data that are used.
 TRACE_S, TRACE_MODELS = 120, ('efficientnet_b0',)
 
@@ -80,15 +81,15 @@ def trace_tables(document: dict[str, Any]) -> dict[str, str]:
 def tables(document: dict[str, Any]) -> dict[str, str]:
     """Return the tables of the page by the names of their places."""
     facts = document['measured']
-    where = f'On {facts["processor"]}, {facts["when"]}, commit {facts["commit"]}.'
+    where = f'`{facts["command"]}`, {facts["when"]}, commit {facts["commit"]}.'
     return {'rates': rate_table(document['rates']), 'models': f'{model_table(document["models"])}\n\n{where}'}
 
 
 def commands(page: str) -> dict[str, str]:
     """Return the page's commands by model."""
     lines = re.search(r'<!-- simulation commands -->\n```sh\n(.*?)```', page, re.DOTALL)[1]
-    alexnet, measured = lines.replace('\\\n', ' ').strip().splitlines()
-    return {'alexnet': alexnet} | {model: measured.partition('#')[0].replace(MEASURED[0], model) for model in MEASURED}
+    alexnet, first = lines.replace('\\\n', ' ').strip().splitlines()
+    return {'alexnet': alexnet} | {model: first.partition('#')[0].replace(MODELS[0], model) for model in MODELS}
 
 
 def read(path: Path) -> list[dict[str, str]]:
