@@ -31,12 +31,12 @@ import torch
 from torch import nn
 
 from bench.figures import argument_parser, Figures
+from bench.models_results import exact
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Of one model's process; export takes up to a minute on a busy machine.
 TIME_LIMIT_S = 400
 MEMORY_LIMIT_BYTES = 6 * 2**30
-_PLACE = re.compile(r'(<!-- models -->\n).*?(<!-- end -->)', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -170,32 +170,10 @@ def _exact_cuts(split: Any, cuts: list[Any], batch: int) -> int:
                    for image, outputs in zip(images, expected)) for cut in cuts)
 
 
-def exact(row: dict[str, Any]) -> bool:
-    """Return whether a model loads and is exact at each of its cuts, for each batch that it takes."""
-    return 'error' not in row and all(number == row['cuts'] for number in row['exact'].values())
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as a table of Markdown."""
-    lines = ['| package | model | task | loads in s | cuts by bytes | by elements | exact | tracer |',
-             '| --- | --- | --- | ---: | ---: | ---: | --- | --- |']
-    for row in rows:
-        start = f'| {row["package"]} | {row["name"]} | {row["task"]} | '
-        if 'error' in row:
-            lines.append(f'{start} | | | **no**: {row["error"].replace("|", "/")} | |')
-            continue
-        batches = 'batches 1 and 2' if '2' in row['exact'] else 'batch 1'
-        wrong = ', '.join(f'{number} of {row["cuts"]}' for number in row['exact'].values())
-        lines.append(f'{start}{row["load_s"]:.1f} | {row["natural_bytes"]} | {row["natural_elements"]} | '
-                     f'{batches if exact(row) else f"**no**: {wrong}"} | {row["tracer"]} |')
-    return '\n'.join(lines) + '\n'
-
-
 def main() -> int:
     """Measure, print and write the figures."""
     parser = argument_parser(__doc__ or '')
     parser.add_argument('--only', default='', metavar='PATTERN', help='models in whose "package name" this is found')
-    parser.add_argument('--page', type=Path, help='put the table between the marks of this page')
     parser.add_argument('--one', nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     entries = {entry.key: entry for entry in models()}
@@ -219,9 +197,6 @@ def main() -> int:
                 '>= 95')
     unexplained = sum(not exact(row) and row.get('error', 'raised').startswith('raised') for row in chosen)
     figures.add('models that are not exact and have no sentence that says why', unexplained, '', '== 0')
-    if arguments.page:
-        page = arguments.page.read_text()
-        arguments.page.write_text(_PLACE.sub(lambda place: f'{place[1]}\n{table(chosen)}\n{place[2]}', page))
     return figures.finish(arguments.json)
 
 

@@ -22,9 +22,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / 'docs' / 'data'
 PAGES = (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')))
-#: Modules by the name of the benchmark: ``tables(document)`` returns tables by name, and
-#: ``draw(document, folder, source)`` writes pictures that name their source.
-RESULTS = {'paper': 'bench.paper_results', 'alternatives': 'bench.alternatives_results'}
+#: Modules by the name of the benchmark: ``tables(document)`` returns tables by name, and ``draw(document, folder,
+#: source)``, where a module has it, writes pictures that name their source.
+RESULTS = {'paper': 'bench.paper_results', 'alternatives': 'bench.alternatives_results',
+           'models': 'bench.models_results'}
 _PLACE = re.compile(r'(<!-- (bench|{}) (\S[^>]*?) -->\n)(.*?)(<!-- end -->)'.format('|'.join(RESULTS)), re.DOTALL)
 
 
@@ -59,7 +60,9 @@ def render(page: str, folder: Path = DATA) -> str:
         if kind == 'bench':
             return f'{start}{table(document)}\n{end}'
         if kind not in made:
-            made[kind] = _of(RESULTS[kind], 'tables')(document)
+            make = _of(RESULTS[kind], 'tables')
+            assert make is not None, RESULTS[kind]
+            made[kind] = make(document)
         return f'{start}\n{made[kind][name]}\n\n{end}'
 
     return _PLACE.sub(section, page)
@@ -70,10 +73,10 @@ def source(path: Path) -> str:
     return f'{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}'
 
 
-def _of(module: str, function: str) -> Callable[..., Any]:
+def _of(module: str, function: str) -> Callable[..., Any] | None:
     if str(ROOT) not in sys.path:
         sys.path.append(str(ROOT))
-    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    found: Callable[..., Any] | None = getattr(importlib.import_module(module), function, None)
     return found
 
 
@@ -83,8 +86,9 @@ def main(folder: Path) -> None:
         page.write_text(render(page.read_text(), folder))
     for name, module in RESULTS.items():
         path = folder / f'{name}.json'
-        if path.is_file():
-            _of(module, 'draw')(json.loads(path.read_text()), ROOT / 'docs', source(path))
+        draw = _of(module, 'draw')
+        if path.is_file() and draw is not None:
+            draw(json.loads(path.read_text()), ROOT / 'docs', source(path))
 
 
 if __name__ == '__main__':
