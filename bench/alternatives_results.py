@@ -102,15 +102,16 @@ def tables(document: dict[str, Any]) -> dict[str, str]:
             f'{_ms(_median(row, lambda of: of["robot_processor_s_per_image"]))} | '
             f'{100 * _median(row, lambda of: of["agreement"]):.0f} % | '
             f'{100 * _median(row, lambda of: of["same"]):.0f} % |')
-    where = (f'{setting["model"]}, a robot {setting["slowdown"]:g} times slower than the edge, {setting["rate_hz"]:g} '
-             f'images per second. Measured by `{facts["command"]}` on {facts["when"]}, commit {facts["commit"]}.')
+    what = (f'{setting["model"]}, a robot {setting["slowdown"]:g} times slower than the edge, {setting["rate_hz"]:g} '
+            'images per second.')
+    where = f'{what} Measured by `{facts["command"]}` on {facts["when"]}, commit {facts["commit"]}.'
     bars = ['| figure | times | bar | holds |', '| --- | ---: | --- | --- |']
     for figure in document['figures']:
         if figure['bar'] is not None:
             holds = 'yes' if figure['holds'] else '**no**'
             bars.append(f'| {figure["name"]} | {figure["value"]:.2f} | {figure["bar"]} | {holds} |')
     return {'bars': '\n'.join(bars), 'steps': '\n'.join(steps), 'costs': '\n'.join(costs), 'measured': where,
-            'summary': f'{_summary(rows, rates)}\n\n{where}'}
+            'summary': f'{_summary(rows, rates)}\n\n{what} Measured on {facts["when"]}, commit {facts["commit"]}.'}
 
 
 def _summary(rows: dict[str, Any], rates: list[float]) -> str:
