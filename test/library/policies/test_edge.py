@@ -596,6 +596,14 @@ def test_the_utilisation_is_the_busy_share_of_all_servers() -> None:
     assert report(edge).report.utilisation == pytest.approx(0.1)
 
 
+def test_the_utilisation_is_at_most_one_when_a_server_leaves_before_its_run_ends() -> None:
+    edge = Edge(servers=2, load_period_s=PERIOD_S)
+    edge.send('a')
+    edge.send('b')
+    edge.happen(edge.policy.on_servers, 1, '')
+    assert report(edge).report.utilisation == 1.0, 'two runs at one server'
+
+
 def test_a_frame_waits_for_other_robots_only_while_no_server_is_free() -> None:
     edge = Edge(servers=2, load_period_s=PERIOD_S)
     edge.send('other')
