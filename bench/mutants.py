@@ -30,7 +30,7 @@ CHANGED = ('policies', 'estimators', 'planner')
 #: Tests of each part, quick ones first; the part is the longest one that the changed file's path begins with.
 TESTS = {
     'policies': ('policies',),
-    'policies/monitor': ('policies/test_monitor.py', 'policies/test_monitor_audits.py',
+    'policies/monitor': ('policies/test_monitor.py', 'policies/test_edges.py', 'policies/test_monitor_audits.py',
                          'policies/test_monitor_bad_input.py', 'estimators', 'planner'),
     'policies/staleness.py': ('policies', 'planner/test_planner_latency.py'),
     'estimators': ('estimators', 'planner'),
