@@ -305,7 +305,8 @@ def agreement(split: Any, bound: float) -> Any:
     source = Panorama(WIDTH, HEIGHT)
     count = max(FEWEST_AGREEMENT_IMAGES, math.ceil(AGREEMENT_SPARE * images_needed(bound)))
     instants = np.linspace(0, len(source.PHOTOGRAPHS) * source.SHOWN_S * 1e9, count, endpoint=False)
-    console.print(f'measuring the agreement of {" and ".join(AGREEMENT_CODECS)} at each split with {count} images …')
+    console.print(f'measuring the agreement of {" and ".join(AGREEMENT_CODECS)} at each split with {count} images; it '
+                  'takes a minute or two …')
     images = (split.model.resize(np.ascontiguousarray(source.at(int(instant)))) for instant in track(
         instants, 'agreement', console=console, disable=not console.is_terminal))
     return measure_agreement(split, images, f'{count} images of the demo', AGREEMENT_CODECS)

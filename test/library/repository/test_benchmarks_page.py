@@ -60,8 +60,8 @@ def test_each_benchmark_has_a_place() -> None:
 
 
 #: Places of docs/benchmarks.md without the file of a run, and so without a table. A new run removes its name from here.
-WITHOUT_FILE = {'ablation', 'policy', 'network', 'transport', 'codecs', 'partition', 'faults', 'soak', 'mutants',
-                'edges', 'engines', 'fleet'}
+WITHOUT_FILE = {'ablation', 'policy', 'transport', 'codecs', 'partition', 'faults', 'soak', 'mutants', 'edges',
+                'engines', 'fleet', 'images'}
 PAGES = module('scripts/benchmarks.py').PAGES
 
 
@@ -84,6 +84,16 @@ def test_the_simulations_are_those_of_the_committed_files() -> None:
     for path, tables in ((simulations.DATA, simulations.tables), (simulations.TRACES, simulations.trace_tables)):
         if path.is_file():
             assert simulations.render(page, tables(json.loads(path.read_text()))) == page
+
+
+def test_the_table_of_images_says_what_each_form_costs() -> None:
+    row = {'name': 'H.264, CRF 28', 'width': 640, 'height': 480, 'bytes': 2048.0, 'same_class': 0.975,
+           'encode_s': 0.0061, 'decode_s': 0.003}
+    document = {'measured': {'when': '2026-11-30', 'commit': 'abc'}, 'rate_hz': 10.0, 'rows': [row], 'model': 'net',
+                'photographs': ['a.png'], 'figures': [{'name': 'images', 'value': 20}]}
+    shown = module('bench/images_results.py').tables(document)['table']
+    assert '| 640 × 480 | H.264, CRF 28 | 2.0 | 0.16 | 97.5 % | 6.1 ms | 3.0 ms |' in shown
+    assert shown.endswith('net, 20 images of 1 photographs, 2026-11-30, commit abc.')
 
 
 @pytest.mark.parametrize('picture', ['paper_map.png', 'paper_shares.png'])
