@@ -25,7 +25,7 @@ PAGES = (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')))
 #: Modules by the name of the benchmark: ``tables(document)`` returns tables by name, and ``draw(document, folder,
 #: source)``, where a module has it, writes pictures that name their source.
 RESULTS = {'paper': 'bench.paper_results', 'alternatives': 'bench.alternatives_results',
-           'images': 'bench.images_results', 'models': 'bench.models_results'}
+           'agreement': 'bench.agreement_results', 'images': 'bench.images_results', 'models': 'bench.models_results'}
 _PLACE = re.compile(r'(<!-- (bench|{}) (\S[^>]*?) -->\n)(.*?)(<!-- end -->)'.format('|'.join(RESULTS)), re.DOTALL)
 
 

@@ -61,7 +61,7 @@ def test_each_benchmark_has_a_place() -> None:
 
 #: Places of docs/benchmarks.md without the file of a run, and so without a table. A new run removes its name from here.
 WITHOUT_FILE = {'ablation', 'policy', 'transport', 'codecs', 'partition', 'faults', 'soak', 'mutants', 'edges',
-                'engines', 'fleet', 'images'}
+                'fleet', 'images'}
 PAGES = module('scripts/benchmarks.py').PAGES
 
 
@@ -94,6 +94,22 @@ def test_the_table_of_images_says_what_each_form_costs() -> None:
     shown = module('bench/images_results.py').tables(document)['table']
     assert '| 640 × 480 | H.264, CRF 28 | 2.0 | 0.16 | 97.5 % | 6.1 ms | 3.0 ms |' in shown
     assert shown.endswith('net, 20 images of 1 photographs, 2026-11-30, commit abc.')
+
+
+def test_the_table_of_codecs_shows_bytes_and_agreement_of_each_split() -> None:
+    def row(cut: int, codec: str, agreement: float, given_up: bool = False) -> dict[str, object]:
+        return {'cut': cut, 'codec': codec, 'bytes': 1024.0, 'agreement': agreement, 'given_up': given_up}
+
+    figures = {'photographs of the test, 504 crops': 22, 'best image codec for 0.98 (lossless)': 74.7,
+               'split 1 (conv): smallest lossless payload': 241.5}
+    shown = module('bench/agreement_results.py').tables({
+        'measured': {'when': '2026-11-29'},
+        'figures': [{'name': name, 'value': each} for name, each in figures.items()],
+        'test': [row(0, 'jpeg75', 0.8, True), row(0, 'jpeg98', 0.946), row(1, 'quant8-zstd', 0.996)]})['codecs']
+    assert shown.splitlines()[2:6] == [
+        '| smallest lossless | 74.7 KiB | 241.5 KiB |', '| `jpeg98` | 1.0 KiB, 94.6 % |  |',
+        '| `jpeg75` | 1.0 KiB, below 90 % |  |', '| `quant8-zstd` |  | 1.0 KiB, 99.6 % |']
+    assert shown.endswith('by a run that did not record its commit.')
 
 
 @pytest.mark.parametrize('picture', ['paper_map.png', 'paper_shares.png'])
