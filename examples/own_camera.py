@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import rclpy
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -37,5 +38,5 @@ if __name__ == '__main__':
     rclpy.init()
     try:
         rclpy.spin(OwnCamera())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ExternalShutdownException):  # Ctrl-C, SIGTERM
         pass
