@@ -9,6 +9,7 @@ events (and actions)::
 
     on_image (Prepare) -> on_prepared (RunHead) -> on_head_done (Encode) -> on_payload_ready (Send) -> on_payload_sent
 
+The image that comes next is prepared before its head may start, while the robot only waits for the link.
 Local inference ends with ``on_head_done`` (Deliver). A frame that was sent ends with ``on_answer`` (Deliver) or, when
 the edge does not answer it in time, with Finish and ``on_finished`` (Deliver). The robot finishes one frame at a time,
 in parallel with a head.
@@ -37,7 +38,11 @@ REMEMBERED = 16
 
 @dataclass(frozen=True)
 class Prepare:
-    """Convert and resize the image of a frame; then call ``on_prepared`` or ``on_image_refused``."""
+    """
+    Convert and resize the image of a frame; then call ``on_prepared`` or ``on_image_refused``.
+
+    One image at a time is prepared. A newer image may replace this one meanwhile; the call comes all the same.
+    """
 
     frame: FrameRecord
 
@@ -187,6 +192,15 @@ class _Stage(enum.Enum):
     SENDING = enum.auto()
 
 
+@dataclass
+class _Waiting:
+    """The newest image: the frame that it becomes, the time until the next image, and whether it is prepared."""
+
+    frame: FrameRecord
+    period_s: float
+    is_prepared: bool = False
+
+
 class CameraPolicy:
     """
     Decides for the camera side which image to start on, when, with which split, and how each frame gets its prediction.
@@ -195,6 +209,8 @@ class CameraPolicy:
       (:class:`~dynsplit_ros.policies.pacing.SendScheduler`), and sometimes waits for a newer image
       (:class:`~dynsplit_ros.policies.staleness.StalenessControl`). An image that would wait too long is done on the
       robot at once, so that local inference and offloading take turns.
+    - While the robot computes nothing else and waits for the link, it prepares the image that waits, unless a newer one
+      is expected before its head may start.
     - One payload at a time is on the link (sent, not acknowledged), and at most ``max_unanswered`` frames wait for
       their answers. A payload that is ready sooner waits.
     - A frame without an answer after its timeout, or when the edge is silent, or refused by the edge, is finished on
@@ -235,8 +251,11 @@ class CameraPolicy:
         self._stopped = False
         self._scheduler = SendScheduler()
         self._staleness = StalenessControl()
-        # The image that waits: itself, its arrival, and the period until the next one.
-        self._waiting: tuple[Any, float, float] | None = None
+        self._waiting: _Waiting | None = None
+        # The frame whose image is converted and resized now, since when, and how long that took the last time.
+        self._preparing: FrameRecord | None = None
+        self._preparing_since_s = math.nan
+        self._prepare_s = 0.0
         # The frame at the head, the decision that it follows, and the instant at which its stage began.
         self._head: FrameRecord | None = None
         self._stage = _Stage.PREPARING
@@ -294,7 +313,7 @@ class CameraPolicy:
             self.counters.dropped += 1
             return []
         self.counters.dropped += self._waiting is not None
-        self._waiting = (image, now_s, period_s)
+        self._waiting = _Waiting(FrameRecord(session=self.session, image=image, arrived_s=now_s), period_s)
         return self._act(now_s)
 
     def on_decision(self, decision: SplitDecision, now_s: float) -> list[Action]:
@@ -316,22 +335,25 @@ class CameraPolicy:
     # ---- the head ------------------------------------------------------------------------------------------------
 
     def on_prepared(self, images: int, now_s: float) -> list[Action]:
-        """Accept the frame: its image is a tensor of ``images`` images now."""
-        frame = self._at_head()
-        self._sequence += 1
-        self.counters.accepted += 1
-        frame.sequence, frame.images = self._sequence, images
-        frame.resize_s = now_s - self._stage_s
-        if self._is_overtaken(now_s):
-            self._restart_head(now_s)
-        else:
-            self._run_head(now_s)
+        """Run the head of the frame whose image is a tensor of ``images`` images now, or keep that until its time."""
+        frame = self._end_preparing()
+        frame.images, frame.resize_s = images, now_s - self._preparing_since_s
+        self._prepare_s = frame.resize_s
+        if self._head is frame:
+            self._accept(now_s)
+        elif self._waiting is not None and self._waiting.frame is frame:
+            self._waiting.is_prepared = True
         return self._act(now_s)
 
     def on_image_refused(self, now_s: float) -> list[Action]:
-        """Forget the image at the head: it cannot be used."""
-        self.counters.refused_images += 1
-        self._head = None
+        """Forget the image that was to be prepared: it cannot be used. One that was replaced has been counted."""
+        frame = self._end_preparing()
+        if self._head is frame:
+            self.counters.refused_images += 1
+            self._head = None
+        elif self._waiting is not None and self._waiting.frame is frame:
+            self.counters.refused_images += 1
+            self._waiting = None
         return self._act(now_s)
 
     def on_head_interrupted(self, now_s: float) -> list[Action]:
@@ -475,8 +497,10 @@ class CameraPolicy:
         self._finish_before_local(now_s)
         due_s = self._expire(now_s)
         self._finish_next(now_s)
-        wake_s = min(due_s, self._start_next(now_s))
+        start_s = self._start_next(now_s)
+        self._prepare_next(start_s, now_s)
         self._audit_next()
+        wake_s = min(due_s, start_s)
         if wake_s != self._wake_s:
             self._wake_s = wake_s
             self._actions.append(WakeAt(wake_s))
@@ -514,23 +538,66 @@ class CameraPolicy:
         # A head would slow down the frame that is finished here, which is late already.
         if self._waiting is None or self._head is not None or self._overdue:
             return math.inf
-        image, arrived_s, period_s = self._waiting
-        decision, is_local, start_s = self._next_start(image, arrived_s, now_s)
+        frame, period_s = self._waiting.frame, self._waiting.period_s
+        decision, is_local, start_s = self._next_start(self._waiting, now_s)
         if start_s < math.inf:
-            start_s = self._staleness.start_s(arrived_s, start_s, period_s, now_s)
+            start_s = self._staleness.start_s(frame.arrived_s, start_s, period_s, now_s)
         if start_s > now_s:
             return start_s
-        self._waiting = None
         latest = self._decision if self._choose is None else decision
         self._staleness.on_start(period_s, latest.waiting_share if latest is not None else 0.0, now_s)
-        self._head = FrameRecord(session=self.session, image=image, arrived_s=arrived_s, audited=self.audits.draw())
-        self._interrupted = False
+        frame.audited = self.audits.draw()
+        self._head, self._interrupted = frame, False
         self._stage, self._stage_s = _Stage.PREPARING, now_s
-        self._follow(decision, is_local, now_s)
-        self._actions.append(Prepare(self._head))
+        self._follow(decision, is_local)
+        is_prepared, self._waiting = self._waiting.is_prepared, None
+        if is_prepared:
+            self._accept(now_s)
         return math.inf
 
-    def _next_start(self, image: Any, arrived_s: float, now_s: float) -> tuple[SplitDecision | None, bool, float]:
+    def _prepare_next(self, start_s: float, now_s: float) -> None:
+        """Prepare the image at the head, or ahead of time the one that waits; ``start_s`` is its start."""
+        if self._preparing is not None:
+            return
+        at_head = self._head is not None and self._stage is _Stage.PREPARING
+        frame = self._head if at_head else self._ahead(start_s)
+        if frame is not None:
+            self._preparing, self._preparing_since_s = frame, now_s
+            self._actions.append(Prepare(frame))
+
+    def _ahead(self, start_s: float) -> FrameRecord | None:
+        """
+        Return the frame to prepare before its start at ``start_s`` (infinity: not known), None for none.
+
+        The robot computes nothing else then. Beside a head, preparing would slow that down on a robot without a free
+        core. An image that a newer one is expected to replace before its start is not worth the work.
+        """
+        waiting = self._waiting
+        computes = self._overdue or self._head is not None and self._stage not in (
+            _Stage.WAITING_FOR_LINK, _Stage.SENDING)
+        if waiting is None or waiting.is_prepared or computes:
+            return None
+        is_replaced = waiting.frame.arrived_s + waiting.period_s < start_s < math.inf
+        return None if is_replaced else waiting.frame
+
+    def _end_preparing(self) -> FrameRecord:
+        if self._preparing is None:
+            raise ValueError('an image was prepared, but none was to be')
+        frame, self._preparing = self._preparing, None
+        return frame
+
+    def _accept(self, now_s: float) -> None:
+        """Give the frame at the head its number, and run its head: its image is a tensor now."""
+        frame = self._at_head()
+        self._sequence += 1
+        self.counters.accepted += 1
+        frame.sequence, frame.started_s = self._sequence, now_s
+        if self._is_overtaken(now_s):
+            self._restart_head(now_s)
+        else:
+            self._run_head(now_s)
+
+    def _next_start(self, waiting: _Waiting, now_s: float) -> tuple[SplitDecision | None, bool, float]:
         """
         Return the decision for the image that waits (None: none to be trusted), whether it is local, and its start.
 
@@ -538,7 +605,7 @@ class CameraPolicy:
         that is done on the robot at once. The start is infinite if it depends on another event.
         """
         if self._choose is not None:
-            decision, start_s = self._choose(image, arrived_s, now_s)
+            decision, start_s = self._choose(waiting.frame.image, waiting.frame.arrived_s, now_s)
             return decision, decision.split_index == self._local_index, start_s
         latest = self._decision
         if latest is None or self._failed_since(latest):
@@ -546,19 +613,18 @@ class CameraPolicy:
         if latest.split_index == self._local_index or not self._unanswered:
             return latest, latest.split_index == self._local_index, now_s
         send_s = self._scheduler.send_s(latest.choice, self._unanswered.values(), latest.edge)
-        start_s = self._scheduler.start_s(latest.choice, send_s)
+        prepare_s = 0.0 if waiting.is_prepared else self._prepare_s
+        start_s = self._scheduler.start_s(latest.choice, send_s) - prepare_s
         if start_s - now_s > latest.local_if_wait_s:
             return latest, True, now_s
         if self.link_is_full and send_s <= now_s:  # overdue: an acknowledgement or a decision must come first
             return latest, False, math.inf
         return latest, False, start_s
 
-    def _follow(self, decision: SplitDecision | None, is_local: bool, now_s: float) -> None:
+    def _follow(self, decision: SplitDecision | None, is_local: bool) -> None:
         """Have the frame at the head follow a decision from now on, or be local in its turn."""
         frame = self._at_head()
         self._followed = decision
-        frame.started_s = now_s
-        frame.wait_s = now_s - frame.arrived_s - frame.resize_s
         if decision is None or is_local:
             frame.edge, frame.split_index, frame.codec = '', self._local_index, ''
             frame.head_engine = decision.local_engine if decision is not None else EAGER
@@ -571,16 +637,19 @@ class CameraPolicy:
             frame.answer_timeout_s = decision.answer_timeout_s
 
     def _run_head(self, now_s: float) -> None:
+        frame = self._at_head()
+        frame.started_s = now_s
+        frame.wait_s = now_s - frame.arrived_s - frame.resize_s
         self._stage, self._stage_s = _Stage.RUNNING, now_s
         self._finishing_before_s = self._finishing_total_s(now_s)
-        self._actions.append(RunHead(self._at_head()))
+        self._actions.append(RunHead(frame))
 
     def _restart_head(self, now_s: float) -> None:
         self._interrupted = True
         latest = self._decision
         if latest is not None and self._failed_since(latest):
             latest = None
-        self._follow(latest, latest is None or latest.split_index == self._local_index, now_s)
+        self._follow(latest, latest is None or latest.split_index == self._local_index)
         self._run_head(now_s)
 
     def _is_overtaken(self, now_s: float) -> bool:

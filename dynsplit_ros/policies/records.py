@@ -159,7 +159,8 @@ class FrameRecord:
     Times ending in ``_s`` are seconds; ``arrived_s``, ``started_s``, ``sent_s``, ``acknowledged_s``, ``answered_s``,
     ``given_up_s``, ``deadline_s`` and ``delivered_s`` are instants on the robot's monotonic clock, NaN where the event
     did not happen. ``audited`` says that the frame was drawn for an audit. ``image``, ``activation``, ``payload`` and
-    ``outputs`` are what they are to the policy's caller; the policy only keeps them.
+    ``outputs`` are what they are to the policy's caller; the policy only keeps them. Until the head is done,
+    ``activation`` is the prepared image.
     """
 
     session: int = 0

@@ -4,9 +4,9 @@
 Threads and a clock around the camera side's policy.
 
 :class:`~dynsplit_ros.policies.camera.CameraPolicy` decides; this module carries out its actions. The *head thread*
-prepares images, runs heads, encodes and sends; the *finish thread* runs the tails of frames that the edge failed to
-answer. Whichever thread brings an event publishes what follows from it. Every event is handled under one lock, every
-action outside it.
+prepares images, runs heads and encodes. The *send thread* sends, so that a payload never waits for an image that is
+prepared meanwhile. The *finish thread* runs the tails of frames that the edge failed to answer. Whichever thread brings
+an event publishes what follows from it. Every event is handled under one lock, every action outside it.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ class Robot:
         self._clock = clock
 
         self._changed = threading.Condition()  # guards the policy and all below
-        self._for_head: deque[Prepare | RunHead | Encode | Send] = deque()
+        self._for_head: deque[Prepare | RunHead | Encode] = deque()
+        self._for_send: deque[Send] = deque()
         self._for_finish: deque[Finish | Audit] = deque()
         self._ended_audits: set[int] = set()  # frames whose audit must end
         self._interrupted = 0  # the frame whose head must end; 0 for none
@@ -116,10 +117,9 @@ class Robot:
         self._outgoing: deque[Deliver | Drop | Report | ReportAudit] = deque()
         self._publishing = threading.RLock()  # taken before _changed, never while holding it
 
-        self._image: Tensor | None = None  # of the frame whose head has not ended
         self._threads = [
-            threading.Thread(target=self._run, args=(self._for_head,), name='head', daemon=True),
-            threading.Thread(target=self._run, args=(self._for_finish,), name='finish', daemon=True),
+            threading.Thread(target=self._run, args=(actions,), name=name, daemon=True)
+            for name, actions in (('head', self._for_head), ('send', self._for_send), ('finish', self._for_finish))
         ]
         for thread in self._threads:
             thread.start()
@@ -237,8 +237,10 @@ class Robot:
     def _assign(self, action: Action) -> None:
         """Give an action to the thread that carries it out; holds the lock."""
         match action:
-            case Prepare() | RunHead() | Encode() | Send():
+            case Prepare() | RunHead() | Encode():
                 self._for_head.append(action)
+            case Send():
+                self._for_send.append(action)
             case Finish() | Audit():
                 self._for_finish.append(action)
             case StopAudit(frame):
@@ -286,7 +288,7 @@ class Robot:
     def _prepare(self, frame: FrameRecord) -> None:
         started_s = self._clock()
         try:
-            self._image = self._io.prepare(frame.image)
+            frame.activation = image = self._io.prepare(frame.image)
             self._slow_down(started_s)
         except DynsplitError as error:
             self._handle(self.policy.on_image_refused)
@@ -295,7 +297,7 @@ class Robot:
             self._handle(self.policy.on_image_refused)
             self._io.fault(f'the image could not be processed ({type(error).__name__}: {error})')
         else:
-            self._handle(self.policy.on_prepared, len(self._image))
+            self._handle(self.policy.on_prepared, len(image))
 
     def _run_head(self, frame: FrameRecord) -> None:
         def interrupted() -> bool:
@@ -304,17 +306,15 @@ class Robot:
         started_s = self._clock()
         try:
             frame.split_name = self._split.cuts[frame.split_index].name
-            activation = self._split.head(frame.split_index, frame.head_engine)(self._image, interrupted)
+            activation = self._split.head(frame.split_index, frame.head_engine)(frame.activation, interrupted)
             self._slow_down(started_s, interrupted)
         except Interrupted:
             self._interrupted = 0
             self._handle(self.policy.on_head_interrupted)
         except Exception as error:
-            self._image = None
             self._handle(self.policy.on_head_failed)
             self._io.fault(f'the frame could not be processed ({type(error).__name__}: {error})')
         else:
-            self._image = None
             self._handle(self.policy.on_head_done, activation)
 
     def _encode(self, frame: FrameRecord) -> None:

@@ -78,7 +78,8 @@ class Scenario:
     ``slowdown`` is how many times as long as profiled the edge takes, ``others_hz`` how many frames per second
     other robots send it, each with a tail of ``others_s`` seconds (before slowdown). They are as many robots as send
     the largest ``others_hz`` at this robot's frame rate. ``noise`` is the relative spread (log-normal) of each
-    computation's time. ``frame_rate_hz`` images are offered, the first at ``first_image_s``. ``disturbances`` are what
+    computation's time. ``resize_s`` is the time to convert and resize an image; the oracles leave it out.
+    ``frame_rate_hz`` images are offered, the first at ``first_image_s``. ``disturbances`` are what
     link and machines do beyond that. The edge's process lives while ``is_alive`` is above 0; ``further_edges`` share
     the robot's link with it. All randomness follows from ``seed``.
     """
@@ -92,6 +93,7 @@ class Scenario:
     jitter_s: float = 0.0002
     downlink_ratio: float = 1.0
     noise: float = 0.02
+    resize_s: float = 0.0
     frame_rate_hz: float = 10.0
     first_image_s: float = 0.0
     batch: int = 1
@@ -322,7 +324,10 @@ class World:
         camera, batch = self.camera, self._scenario.batch
         match action:
             case Prepare():
-                self._happen(camera.on_prepared, batch)
+                if self._scenario.resize_s:
+                    self._compute('head', self._scenario.resize_s, lambda: self._happen(camera.on_prepared, batch))
+                else:
+                    self._happen(camera.on_prepared, batch)
             case RunHead(frame):
                 head_s = self._head(frame.image, frame.split_index, frame.codec, frame.head_engine)[0]
                 self._compute('head', head_s, lambda: self._happen(camera.on_head_done, None))

@@ -63,6 +63,11 @@ class Camera:
         self.images += 1
         return self.tell(self.policy.on_image, self.images, **options)
 
+    def show(self, **options) -> list[Action]:
+        """Tell of a new image, and at once that it is prepared if the policy wants that; return what follows."""
+        actions = self.image(**options)
+        return actions + (self.tell(self.policy.on_prepared, 1) if Prepare in kinds(actions) else [])
+
     def compute(self, head_s: float = HEAD_S, **options) -> list[Action]:
         """Bring a new image through its head, up to a payload that is ready to send."""
         started = self.image(**options)
@@ -206,9 +211,8 @@ def waiting_payload() -> tuple[Camera, FrameRecord]:
     camera = Camera(OFFLOAD)
     camera.serve()
     first = camera.send()
-    camera.image()
-    assert one(camera.wake(), Prepare)  # so that its payload is ready when the link should be free
-    camera.tell(camera.policy.on_prepared, 1)
+    camera.show()
+    assert one(camera.wake(), RunHead)  # so that its payload is ready when the link should be free
     camera.tell(camera.policy.on_head_done, 'activation', after_s=HEAD_S)
     assert Send not in kinds(camera.tell(camera.policy.on_payload_ready, 1000, after_s=ENCODE_S))
     return camera, first
@@ -227,8 +231,8 @@ def test_frames_that_wait_for_their_answers_are_limited() -> None:
         sent.append(camera.send())
         camera.acknowledge(sent[-1])
     assert camera.policy.link_is_full
-    assert Prepare not in kinds(camera.image())
-    assert Prepare in kinds(camera.answer(sent[0]))
+    assert RunHead not in kinds(camera.show())
+    assert RunHead in kinds(camera.answer(sent[0]))
 
 
 def test_a_head_starts_so_that_its_payload_finds_link_and_edge_free() -> None:
@@ -236,11 +240,11 @@ def test_a_head_starts_so_that_its_payload_finds_link_and_edge_free() -> None:
     camera.serve()
     first = camera.send()
     sent_s = camera.now_s
-    camera.image(period_s=math.nan)
+    camera.show(period_s=math.nan)
     # The edge would be free for a payload that leaves after 0.04 s, but the link is busy for 0.05 s.
     assert camera.wake_s == pytest.approx(sent_s + TRANSFER_S - HEAD_S - ENCODE_S)
     assert camera.tell(camera.policy.on_time, after_s=0.01) == []
-    assert one(camera.wake(), Prepare)
+    assert one(camera.wake(), RunHead)
     assert first.sequence == 2
 
 
@@ -249,8 +253,115 @@ def test_a_link_that_should_be_free_and_is_not_is_waited_for() -> None:
     camera.serve()
     first = camera.send()
     camera.now_s += 2 * TRANSFER_S
-    assert Prepare not in kinds(camera.image())
-    assert Prepare in kinds(camera.acknowledge(first))
+    assert RunHead not in kinds(camera.show())
+    assert RunHead in kinds(camera.acknowledge(first))
+
+
+# ---- preparing while the link is busy ----------------------------------------------------------------------------
+
+
+def link_is_busy() -> tuple[Camera, FrameRecord]:
+    """Return a camera with one payload on the link, which is to be free in 0.05 s; a head takes 0.03 s."""
+    camera = Camera(OFFLOAD)
+    camera.serve()
+    return camera, camera.send()
+
+
+def test_the_next_image_is_prepared_while_the_link_is_busy() -> None:
+    camera, first = link_is_busy()
+    waiting = one(camera.image(), Prepare).frame
+    assert kinds(camera.tell(camera.policy.on_prepared, 2, after_s=0.003)) == [], 'its start has not come'
+    assert camera.policy.counters.accepted == 2 and waiting.sequence == 0
+    frame = one(camera.wake(), RunHead).frame
+    assert camera.now_s == pytest.approx(first.sent_s + TRANSFER_S - HEAD_S - ENCODE_S)
+    assert frame is waiting and (frame.sequence, frame.images) == (3, 2)
+    assert frame.resize_s == pytest.approx(0.003)
+    assert frame.wait_s + frame.resize_s == pytest.approx(camera.now_s - frame.arrived_s)
+
+
+def test_the_next_image_is_prepared_while_a_payload_waits_for_the_link() -> None:
+    camera, first = waiting_payload()
+    assert one(camera.image(), Prepare).frame.image == 4
+    assert kinds(camera.tell(camera.policy.on_prepared, 1)) == []
+    assert one(camera.acknowledge(first), Send).frame.sequence == 3
+
+
+def test_no_image_is_prepared_while_the_robot_computes() -> None:
+    camera = Camera(OFFLOAD)
+    camera.show()
+    assert camera.image() == []
+    camera.tell(camera.policy.on_head_done, 'activation', after_s=HEAD_S)
+    assert camera.image() == []
+    assert kinds(camera.tell(camera.policy.on_payload_ready, 1000, after_s=ENCODE_S)) == [Send, Prepare]
+
+
+def test_no_image_is_prepared_that_a_newer_one_is_expected_to_replace() -> None:
+    camera, _ = link_is_busy()
+    assert kinds(camera.image(period_s=0.01)) == [], 'the next image comes 0.01 s before the start'
+    assert one(camera.image(period_s=0.01, after_s=0.015), Prepare).frame.image == 4
+
+
+def test_an_image_that_was_not_prepared_starts_earlier_by_as_long_as_that_takes() -> None:
+    camera = Camera(OFFLOAD)
+    for _ in range(2):
+        camera.image()
+        camera.tell(camera.policy.on_prepared, 1, after_s=0.005)
+        camera.tell(camera.policy.on_head_done, 'activation', after_s=HEAD_S)
+        frame = one(camera.tell(camera.policy.on_payload_ready, 1000, after_s=ENCODE_S), Send).frame
+        camera.tell(camera.policy.on_payload_sent)
+        if frame.sequence == 1:
+            camera.acknowledge(frame)
+            camera.answer(frame)
+    camera.image(period_s=0.001)  # a newer one is expected, and does not come
+    assert camera.wake_s == pytest.approx(frame.sent_s + TRANSFER_S - HEAD_S - ENCODE_S - 0.005)
+    assert one(camera.wake(), Prepare)
+
+
+def test_a_newer_image_replaces_one_that_is_prepared_or_being_prepared() -> None:
+    camera, first = link_is_busy()
+    camera.show()
+    assert one(camera.image(), Prepare).frame.image == 4
+    assert kinds(camera.image()) == [], 'one image at a time is prepared'
+    assert one(camera.tell(camera.policy.on_prepared, 1), Prepare).frame.image == 5
+    assert kinds(camera.acknowledge(first)) == [], 'the head waits for its image'
+    assert one(camera.tell(camera.policy.on_prepared, 1), RunHead).frame.image == 5
+    counters = camera.policy.counters
+    assert (counters.accepted, counters.dropped) == (3, 2)
+
+
+def test_an_image_that_is_refused_while_the_link_is_busy_is_counted_once() -> None:
+    camera, first = link_is_busy()
+    camera.image()
+    assert kinds(camera.tell(camera.policy.on_image_refused)) == []
+    camera.image()
+    camera.image()
+    assert one(camera.tell(camera.policy.on_image_refused), Prepare).frame.image == 5
+    camera.tell(camera.policy.on_prepared, 1)
+    assert one(camera.acknowledge(first), RunHead).frame.sequence == 3
+    counters = camera.policy.counters
+    assert (counters.accepted, counters.refused_images, counters.dropped) == (3, 1, 1)
+
+
+def test_a_camera_that_stops_while_it_prepares_an_image_drops_it() -> None:
+    camera, first = link_is_busy()
+    camera.image()
+    camera.tell(camera.policy.on_stop)
+    assert kinds(camera.tell(camera.policy.on_prepared, 1)) == []
+    camera.answer(first)
+    counters = camera.policy.counters
+    assert camera.policy.ended and (counters.accepted, counters.dropped) == (2, 1)
+
+
+def test_preparing_ahead_ends_no_audit() -> None:
+    camera = auditing()
+    first = camera.send()
+    camera.acknowledge(first)
+    camera.send()
+    assert Audit in kinds(camera.answer(first, after_s=0.001))
+    assert kinds(camera.image(period_s=math.nan)) == [Prepare]
+
+
+# ---- images that wait ---------------------------------------------------------------------------------------------
 
 
 def test_the_next_image_is_newer_where_a_wait_is_worth_it() -> None:
@@ -286,7 +397,7 @@ def test_what_chooses_instead_of_the_decisions_is_bound_to_the_other_rules() -> 
         return SplitDecision(image % 2, 'raw', math.inf), now_s + 0.5
 
     camera = Camera(OFFLOAD, choose=choose)
-    assert Prepare not in kinds(camera.image())
+    assert RunHead not in kinds(camera.show())
     camera.now_s = camera.wake_s
     assert camera.wake_s == pytest.approx(100.5) and asked[-1] == (1, 100.0)
     for split, choice in [(1, (1, 'raw')), (LOCAL, (LOCAL, ''))]:
@@ -662,11 +773,12 @@ class Chaos:
         self.policy = CameraPolicy(LOCAL, SESSION, max_unanswered=max_unanswered)
         self.now_s = 0.0
         self.head: Action | None = None
+        self.sending: Send | None = None
         self.interrupting = False
         self.finishing: FrameRecord | None = None
         self.sent: dict[int, FrameRecord] = {}
         self.done: list[int] = []
-        self.accepted = 0
+        self.accepted: set[int] = set()
         self.images = 0
         self.wake_s = math.inf
 
@@ -680,12 +792,15 @@ class Chaos:
 
     def take(self, action: Action) -> None:
         match action:
-            case Prepare() | RunHead() | Encode() | Send():
+            case Prepare() | RunHead() | Encode():
                 assert self.head is None
                 self.head = action
-                if isinstance(action, Send):
-                    assert not math.isnan(action.frame.sent_s)
-                    self.sent[action.frame.sequence] = action.frame
+                if isinstance(action, RunHead):
+                    self.accepted.add(action.frame.sequence)
+            case Send(frame):
+                assert self.sending is None and not math.isnan(frame.sent_s)
+                self.sending = action
+                self.sent[frame.sequence] = frame
             case InterruptHead():
                 assert isinstance(self.head, RunHead)
                 self.interrupting = True
@@ -711,7 +826,6 @@ class Chaos:
         action, self.head = self.head, None
         match action:
             case Prepare() if well:
-                self.accepted += 1
                 self.tell(self.policy.on_prepared, 1)
             case Prepare():
                 self.tell(self.policy.on_image_refused)
@@ -724,10 +838,15 @@ class Chaos:
                 self.tell(event, *values)
             case Encode() if well:
                 self.tell(self.policy.on_payload_ready, 1000)
-            case Send() if well:
-                self.tell(self.policy.on_payload_sent)
-            case Encode() | Send():
+            case Encode():
                 self.tell(self.policy.on_payload_failed, 'no reason')
+
+    def end_sending(self, well: bool) -> None:
+        action, self.sending = self.sending, None
+        if action is not None:
+            event, values = (
+                (self.policy.on_payload_sent, ()) if well else (self.policy.on_payload_failed, ('no reason',)))
+            self.tell(event, *values)
 
     def end_finish(self, well: bool) -> None:
         frame, self.finishing = self.finishing, None
@@ -752,6 +871,7 @@ events = st.one_of(
     st.tuples(st.just('image'), st.sampled_from([0.1, math.nan])),
     st.tuples(st.just('head'), st.sampled_from([True, True, True, False])),
     st.tuples(st.just('head'), st.just(True)),
+    st.tuples(st.just('send'), st.sampled_from([True, True, False])),
     st.tuples(st.just('finish'), st.sampled_from([True, True, False])),
     st.tuples(st.just('acknowledge'), st.integers(0, 3)),
     st.tuples(st.just('answer'), st.integers(0, 3), st.sampled_from([Status.OK, Status.OK, *Status])),
@@ -775,6 +895,8 @@ def test_whatever_happens_each_frame_is_delivered_or_dropped_once_in_order_and_t
                 chaos.image(*values)
             case 'head':
                 chaos.end_head(*values)
+            case 'send':
+                chaos.end_sending(*values)
             case 'finish':
                 chaos.end_finish(*values)
             case 'acknowledge':
@@ -791,10 +913,11 @@ def test_whatever_happens_each_frame_is_delivered_or_dropped_once_in_order_and_t
     chaos.tell(chaos.policy.on_close)
     for _ in range(100):
         chaos.end_head(True)
+        chaos.end_sending(True)
         chaos.end_finish(True)
-    assert chaos.policy.ended and chaos.done == list(range(1, chaos.accepted + 1))
+    assert chaos.policy.ended and chaos.done == sorted(chaos.accepted) == list(range(1, len(chaos.done) + 1))
     counters = chaos.policy.counters
-    assert counters.accepted == chaos.accepted == counters.delivered + counters.failed
+    assert counters.accepted == len(chaos.accepted) == counters.delivered + counters.failed
     assert counters.accepted + counters.refused_images + counters.dropped == chaos.images
 
 

@@ -25,7 +25,7 @@ PROFILE = system()
 #: The link is good, slow, lost for two seconds, and good again; then the edge becomes slow.
 LINK = Trace([0.0, 2.0, 3.5, 5.5], [40e6, 3e6, 0.0, 40e6], 'outage')
 SCENARIO = Scenario(
-    LINK, 10.0, others_hz=constant(6.0, 10.0), slowdown=steps([(0.0, 1.0), (7.0, 6.0)], 10.0), seed=6)
+    LINK, 10.0, resize_s=0.004, others_hz=constant(6.0, 10.0), slowdown=steps([(0.0, 1.0), (7.0, 6.0)], 10.0), seed=6)
 
 
 @dataclass

@@ -254,6 +254,63 @@ def test_a_share_that_is_none_is_refused(split, share) -> None:
     world.close()
 
 
+def test_the_next_image_is_prepared_while_the_link_is_busy_and_used(split) -> None:
+    world = World(split)
+    acknowledge, world.robot.on_acknowledgement = world.robot.on_acknowledgement, lambda *_: None
+    prepared = []
+    prepare = world.prepare
+    world.prepare = lambda source: (prepare(source), prepared.append(source))[0]
+    world.robot.on_decision(SplitDecision(1, 'blosc2', 600.0))
+    world.fate = lambda sequence: 'hold answer back' if sequence == 1 else 'pass'
+    world.robot.offer(1)
+    world.wait(lambda: world.held_back)
+    for number in (2, 3):
+        world.robot.offer(number)
+        world.wait(lambda: prepared[-1] == number)
+    assert world.robot.counters().accepted == 1 and len(world.sent) == 1
+    world.robot.on_acknowledgement = acknowledge
+    world.robot.on_answer(*world.held_back.pop())
+    world.wait(lambda: len(world.delivered) == 2)
+    world.close()
+    assert prepared == [1, 2, 3], 'an image that is prepared is not prepared again'
+    assert [source for _, source, *_ in world.delivered] == [1, 3] and world.robot.counters().dropped == 1
+    assert_right(world, 2)
+
+
+def test_a_payload_is_sent_while_the_next_image_is_prepared(split) -> None:
+    gate, started = threading.Event(), threading.Event()
+    world = World(split)
+    acknowledge, world.robot.on_acknowledgement = world.robot.on_acknowledgement, lambda *_: None
+    prepare = world.prepare
+
+    def slow(source):
+        if source == 3:
+            started.set()
+            assert gate.wait(DEADLINE_S)
+        return prepare(source)
+
+    world.prepare = slow
+    world.fate = lambda sequence: 'hold answer back' if sequence == 1 else 'pass'
+    world.robot.on_decision(SplitDecision(1, 'raw', 600.0, local_if_wait_s=600.0))
+    world.robot.offer(1)
+    world.wait(lambda: world.held_back)
+    # A head and a transfer are known to take as long as each other, so that the next head starts at once.
+    world.robot.policy._scheduler.on_acknowledged((1, 'raw'), 600.0)
+    world.robot.policy._scheduler.on_ready((1, 'raw'), 600.0)
+    world.robot.offer(2)
+    world.wait(lambda: world.robot.counters().accepted == 2)
+    world.robot.offer(3)
+    assert started.wait(DEADLINE_S), 'the payload of frame 2 waits for the link, so the robot is free'
+    world.robot.on_acknowledgement = acknowledge
+    world.robot.on_acknowledgement(world.robot.session, 1)
+    world.wait(lambda: len(world.sent) == 2)
+    gate.set()
+    world.robot.on_answer(*world.held_back.pop())
+    world.wait(lambda: len(world.delivered) == 3)
+    world.close()
+    assert_right(world, 3)
+
+
 def test_one_payload_on_the_link_at_a_time(split) -> None:
     world = World(split)
     world.robot.on_acknowledgement = lambda *_: None  # the link stays full until the answer

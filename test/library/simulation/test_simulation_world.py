@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -57,6 +57,23 @@ def test_a_still_world_takes_exactly_as_long_as_its_parts() -> None:
     assert float(np.median([frame.latency_s for frame in settled])) == pytest.approx(expected_s, rel=1e-3)
     local = simulate(PROFILE, scenario, str(LOCAL))
     assert local.mean_s() == pytest.approx(PROFILE.cuts[LOCAL].head_s[1], rel=1e-6)
+
+
+def test_resizing_adds_its_time_to_a_frame_whose_image_is_new() -> None:
+    scenario = Scenario(constant(50e6, 10), 10.0, jitter_s=0.0, noise=0.0, frame_rate_hz=2.0)
+    without, with_it = (simulate(PROFILE, replace(scenario, resize_s=resize_s), str(LOCAL)) for resize_s in (0.0, 0.01))
+    assert with_it.mean_s() == pytest.approx(without.mean_s() + 0.01)
+    assert all(frame.resize_s == pytest.approx(0.01) for frame in with_it.frames)
+
+
+def test_images_that_wait_for_a_late_link_are_resized_meanwhile() -> None:
+    """After a transfer that takes longer than the one before, the next head starts with the acknowledgement."""
+    link = Trace([0.0, 5.0], [20e6, 4e6], 'slower')
+    scenario = Scenario(link, 6.0, jitter_s=0.0, noise=0.0, resize_s=0.02)
+    settings = MonitorSettings(codecs=('raw',), answer_timeout_s=5.0, waiting_share=0.0)
+    frames = simulate(system(slower=1.0), scenario, '0', settings).frames
+    before, after = next((a, b) for a, b in zip(frames, frames[1:]) if a.arrived_s < a.acknowledged_s - 0.2)
+    assert after.arrived_s + 0.02 < before.acknowledged_s < after.sent_s < before.acknowledged_s + 0.001
 
 
 @pytest.mark.parametrize('name', MODELS)
