@@ -3,9 +3,9 @@
 """
 The real nodes on a shaped link between two network namespaces, against what its rate says and against each other.
 
-Three parts: 'link' (each cut's latency over the sum of its parts; frames offered faster than the link carries them),
-'system' (the dynamic system against every fixed split while the rate steps), 'cpu' (what the nodes cost without a
-model). Needs root, ip and tc.
+Three parts: 'link' (each cut's latency over the sum of its parts; frames offered faster than the link carries them;
+latency with and without overlap), 'system' (the dynamic system against every fixed split while the rate steps), 'cpu'
+(what the nodes cost without a model). Needs root, ip and tc.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from bench.figures import argument_parser, Figures
+from testing import overlap_switch
 from testing.setting import Setter
 from testing.testbed import CPU_PERIOD_US, Testbed
 
@@ -33,6 +34,10 @@ LINK_RATES_BPS = (5e6, 20e6, 100e6)
 STEP_RATES_BPS = (1e6, 5e6, 20e6, 100e6, 5e6)
 FRAMES = 15
 OFFERED = 200
+#: The rate at which overlap is measured, turns with and without it, and frames of each turn in haste.
+OVERLAP_RATE_BPS = 20e6
+TURNS = 5
+HASTY_FRAMES = 45
 RATE_HZ = 10.0
 #: How long the dynamic system has the rate before a step, in seconds, and how often it meets each step.
 SETTLING_S = 5.0
@@ -65,7 +70,8 @@ class Bench:
     """The nodes of one robot and its edges on a testbed, and a node here that plays camera, consumer and monitor."""
 
     def __init__(self, testbed: Testbed, folder: Path, *, transport: str, model: dict[str, object],
-                 monitor: dict[str, object] | None = None, size: tuple[int, int] = (480, 640), edges: int = 1) -> None:
+                 monitor: dict[str, object] | None = None, size: tuple[int, int] = (480, 640), edges: int = 1,
+                 switch: bool = False) -> None:
         import rclpy
         from rclpy.qos import QoSProfile
         from sensor_msgs.msg import Image
@@ -91,8 +97,9 @@ class Bench:
                 *(('edge', name, 'edge_node', name, model) for name in ('edge', 'edge2')[:edges]),
                 ('robot', 'camera', 'camera_node', ROBOT, model),
                 *((('robot', 'monitor', 'monitor_node', ROBOT, monitor),) if monitor is not None else ())):
-            self.processes.start(name, executable, namespace, parameters, prefix=testbed.on(side),
-                                 env={'XDG_CACHE_HOME': str(folder / side)})
+            wrapped = [sys.executable, '-m', 'testing.overlap_switch'] if switch and name == 'camera' else []
+            self.processes.start(name, executable, namespace, parameters, prefix=[*testbed.on(side), *wrapped],
+                                 env={'XDG_CACHE_HOME': str(folder / side), **with_root()})
         rclpy.init()
         self.node = node = rclpy.create_node('bench', namespace=f'/{ROBOT}')
         self._image = from_rgb(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
@@ -206,6 +213,10 @@ class Bench:
         self.play(RATE_HZ, lambda: self.seen and self.seen[-1].shown_s >= ended_s)  # what is under way comes in order
         return [seen for seen in self.seen if began_s <= seen.shown_s < ended_s]
 
+    def overlap(self, is_on: bool) -> None:
+        """Have the camera node prepare images ahead, or not; it was started with ``switch``."""
+        os.kill(self.processes.pid('camera'), overlap_switch.ON if is_on else overlap_switch.OFF)
+
     def pin(self, split_index: int) -> None:
         """Have the monitor use one split, and wait until frames do; -1 has it choose."""
         self._setter.set(f'/{ROBOT}/monitor_node', pinned_split=split_index)
@@ -236,6 +247,12 @@ def bench(*args: Any, **options: Any) -> Iterator[Bench]:
         stage.close()
 
 
+def with_root() -> dict[str, str]:
+    """Return the environment in which a process finds bench and testing."""
+    root = str(Path(__file__).resolve().parent.parent)
+    return {'PYTHONPATH': os.pathsep.join(filter(None, (os.environ.get('PYTHONPATH'), root)))}
+
+
 def middle(values: Any) -> float:
     """Return the median."""
     return float(np.median(list(values)))
@@ -255,7 +272,7 @@ def measure_link(figures: Figures, folder: Path, models: list[str], transport: s
         cuts = SplitModel(load_model(model, weights='none')).cuts
         parameters = {'model': model, 'weights': 'none', 'threads': 1}
         with Testbed(LINK_RATES_BPS[-1]) as testbed, bench(
-                testbed, folder, transport=transport, model=parameters) as stage:
+                testbed, folder, transport=transport, model=parameters, switch=True) as stage:
             for rate_bps in LINK_RATES_BPS:
                 testbed.set_rate(rate_bps)
                 rtt_s = stage.round_trip_s()
@@ -282,6 +299,50 @@ def measure_link(figures: Figures, folder: Path, models: list[str], transport: s
                              key=lambda index: cuts[index].nbytes)}
                 for index in sorted(hasty | ({max(sustained)} if rate_bps == LINK_RATES_BPS[-1] else set())):
                     in_haste(figures, stage, where, index, cuts, rate_bps, sustained[index])
+                if rate_bps == OVERLAP_RATE_BPS:
+                    for index, codec in ((0, 'blosc2-image'), (2, 'blosc2-sparse')):
+                        measure_overlap(figures, stage, f'{where}: split {index}, {codec}', index, codec, rate_bps,
+                                        rtt_s)
+
+
+def measure_overlap(figures: Figures, stage: Bench, where: str, index: int, codec: str, rate_bps: float,
+                    rtt_s: float) -> None:
+    """
+    Compare a coding codec's latency with the model of the stages, and with the latency without overlap, in turns.
+
+    One frame at a time takes the sum of its parts. Of images in haste, a period apart, the newest one is half a period
+    old on average when its work begins, and no frame waits for anything else.
+    """
+    stage.choose(index, codec)
+    stage.wait(lambda: stage.show_and_wait().timing.codec == codec, 'the change of codec')
+    for _ in range(3):
+        stage.show_and_wait()
+    alone: dict[bool, list[Any]] = {True: [], False: []}
+    for turn in range(2 * TURNS):
+        stage.overlap(turn % 2 == 0)
+        alone[turn % 2 == 0] += [stage.show_and_wait().timing for _ in range(FRAMES // TURNS)]
+
+    def parts_s(timing: Any) -> float:
+        return sum(compute_s(timing)) + timing.payload_bytes * 8 / rate_bps + rtt_s
+
+    timings = [timing for of_turn in alone.values() for timing in of_turn]
+    period_s = max(1 / 60, max(middle(compute_s(t)[i] for t in timings) for i in (0, 1)) / 3,
+                   middle(t.payload_bytes for t in timings) * 8 / rate_bps / 3)
+    hasty: dict[bool, list[Any]] = {True: [], False: []}
+    for turn in range(2 * TURNS):
+        stage.overlap(turn % 2 == 0)
+        stage.seen.clear()
+        stage.play(1 / period_s, lambda: len(stage.seen) >= HASTY_FRAMES)
+        hasty[turn % 2 == 0] += [seen.timing for seen in stage.seen[5:HASTY_FRAMES]]
+    stage.overlap(True)
+    for how, of_turns, age_s in (('one at a time', alone, 0.0), ('in haste', hasty, period_s / 2)):
+        mean_s = {is_on: statistics.fmean(t.latency_s for t in seen) for is_on, seen in of_turns.items()}
+        model_s = statistics.fmean(parts_s(t) for t in of_turns[True]) + age_s
+        figures.add(f'{where}, {how}: latency over the model of the stages', mean_s[True] / model_s, 'times', '<= 1.10')
+        # Each against its own parts, since the machine's speed varies more from turn to turn than the overlap gains.
+        other_s = statistics.fmean(parts_s(t) for t in of_turns[False]) + age_s
+        figures.add(f'{where}, {how}: the same over that without overlap',
+                    mean_s[True] / model_s / (mean_s[False] / other_s), 'times', '<= 1.02')
 
 
 def in_haste(figures: Figures, stage: Bench, where: str, index: int, cuts: Any, rate_bps: float,
@@ -381,9 +442,6 @@ def measure_cpu(figures: Figures, folder: Path, seconds: float) -> None:
     import psutil
 
     parameters = {'model': 'bench.network:identity', 'weights': 'none', 'threads': 1, 'input_size': [224, 224]}
-    os.environ['PYTHONPATH'] = (
-        os.environ.get('PYTHONPATH', '') + os.pathsep + str(Path(__file__).resolve().parent.parent)
-    )
     with Testbed(100e6) as testbed, bench(
             testbed, folder, transport='wired', model=parameters, monitor={'pinned_split': 0}) as stage:
         stage.play(RATE_HZ, warmed(stage, 3.0))
