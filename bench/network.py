@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from bench.figures import argument_parser, Figures
+from dynsplit_ros.engine_names import EAGER
 from testing import overlap_switch
 from testing.setting import Setter
 from testing.testbed import CPU_PERIOD_US, Testbed
@@ -119,9 +120,9 @@ class Bench:
     def _on_edge_profile(self, message: Any) -> None:
         from dynsplit_ros.nodes import topics
 
-        self.profiles['edge'] = message
         self._activation = topics.ACTIVATION.name_to(message.edge, self.node)
         self._probe = topics.PROBE.publisher(self.node, topics.PROBE.name_to(message.edge, self.node))
+        self.profiles['edge'] = message  # at last: ready() then uses the others
 
     def _on_prediction(self, message: Any) -> None:
         stamp = message.header.stamp
@@ -168,7 +169,8 @@ class Bench:
 
         self._split.publish(to_message(
             msg.SplitDecision, fingerprint=self.profiles['robot'].fingerprint, edge=self.profiles['edge'].edge,
-            split_index=split_index, codec=codec, answer_timeout_s=20.0, local_if_wait_s=math.inf))
+            split_index=split_index, codec=codec, head_engine=EAGER, tail_engine=EAGER, local_engine=EAGER,
+            answer_timeout_s=20.0, local_if_wait_s=math.inf))
 
     def show(self) -> float:
         """Publish an image and return its stamp."""

@@ -21,6 +21,7 @@ import psutil
 
 from bench.figures import argument_parser, Figures
 from dynsplit_ros import msg
+from dynsplit_ros.engine_names import EAGER
 from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.nodes import topics
 from testing.rig import Rig, rig, ROBOT, wait
@@ -66,7 +67,8 @@ class Driver:
         self._split.publish(to_message(
             msg.SplitDecision, sequence=number + 1, edge=EDGE, fingerprint=self.rig.split.fingerprint,
             split_index=index, split_name=self.rig.split.cuts[index].name, codec=CODECS[number // splits % len(CODECS)],
-            reason='the soak says so', answer_timeout_s=2.0, local_if_wait_s=60.0,
+            head_engine=EAGER, tail_engine=EAGER, local_engine=EAGER, reason='the soak says so',
+            answer_timeout_s=2.0, local_if_wait_s=60.0,
             last_frame_session=last.session, last_frame=last.sequence))
 
     def step(self) -> None:
