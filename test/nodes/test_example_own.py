@@ -11,6 +11,9 @@ import sys
 
 from conftest import DEADLINE_S, Observer, ROBOT, wait
 import pytest
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
 import yaml
 
 from dynsplit_ros import load_model, msg, SplitModel
@@ -44,6 +47,21 @@ def test_own_model_and_camera(processes, ros, tmp_path, monkeypatch) -> None:
     for prediction in observer.predictions:
         assert prediction.labels[0] == prediction.header.frame_id
     assert {prediction.timing.split_index for prediction in answered()} == {1}
+
+
+@pytest.mark.parametrize('stop', [signal.SIGINT, signal.SIGTERM])
+def test_the_camera_ends_without_a_traceback(ros, stop) -> None:
+    images: list[Image] = []
+    listener = ros(Node('listener', namespace=f'/{ROBOT}'))
+    listener.create_subscription(Image, 'image_raw', images.append, qos_profile_sensor_data)
+    camera = subprocess.Popen([sys.executable, str(EXAMPLES / 'own_camera.py'), '--ros-args', '-r', f'__ns:=/{ROBOT}'])
+    try:
+        wait(lambda: images, 'the camera published no image')
+        camera.send_signal(stop)
+        assert camera.wait(DEADLINE_S) == 0
+    finally:
+        camera.kill()
+        camera.wait()
 
 
 def test_own_model_can_be_cut(monkeypatch) -> None:
