@@ -190,9 +190,11 @@ MODEL = (
               "the bit: 'inductor' (torch.compile), 'openvino' or 'onnxruntime'. The monitor uses it where it is "
               'faster and min_agreement allows it.', choices=ENGINE_NAMES, locked=True),
     Parameter('precision', 'float32', 'Data type in which that engine computes. Results then differ; min_agreement '
-              'applies.', choices=PRECISIONS),
+              "applies. docs/engines.md says what each engine offers; none offers 'int8', which needs a calibration.",
+              choices=PRECISIONS),
     Parameter('engine_fallback', True, 'Run on eager, with a warning, parts that the engine cannot run, and all parts '
-              'if it cannot be used here. If false, the node does not configure then.'),
+              'if it cannot be used here. Parts that must be converted run on eager until then. If false, the node '
+              'converts all parts before it is active, and does not configure if one fails.'),
     Parameter('profile', '', "Path of the model's profile on this machine, written by the tool 'profile'. Empty: the "
               'node measures this machine at its first start and keeps the result.', locked=True),
 )

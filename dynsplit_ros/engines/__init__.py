@@ -34,6 +34,7 @@ class Options:
 
     ``precision`` is a data type of :data:`ENGINES`'s entry. ``cache`` is a folder of this part, engine, version and
     device where the engine keeps what it converted, or None. ``batches`` tells whether the number of frames may change.
+    With ``only_kept``, an engine that keeps its conversions takes what is in the cache and converts nothing.
     """
 
     device: torch.device
@@ -41,6 +42,7 @@ class Options:
     precision: str = 'float32'
     cache: Path | None = None
     batches: bool = True
+    only_kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Engine:
     ``precisions`` are its data types, the default first; ``devices`` are types of torch devices; ``packages`` are what
     it imports, and ``pip`` installs them. ``exact``: with the first precision, head and tail give the result of the
     whole model to the bit. ``interruptible``: a running head can stop between two operations for a newer decision; the
-    other engines finish their part first.
+    other engines finish their part first. ``keeps``: it keeps its conversions in the cache, where another process can
+    put them.
     """
 
     precisions: tuple[str, ...]
@@ -60,15 +63,16 @@ class Engine:
     pip: str = ''
     exact: bool = False
     interruptible: bool = False
+    keeps: bool = False
 
 
 #: The engines by name. TensorRT would be a further line, and a module ``tensorrt.py`` beside the others.
 ENGINES = {
     'eager': Engine(('float32', 'float16', 'bfloat16'), ('cpu', 'cuda'), exact=True, interruptible=True),
     'inductor': Engine(('float32', 'float16', 'bfloat16'), ('cpu', 'cuda')),
-    'openvino': Engine(('float32', 'float16', 'bfloat16'), ('cpu',), ('openvino',), 'openvino'),
+    'openvino': Engine(('float32', 'float16', 'bfloat16'), ('cpu',), ('openvino',), 'openvino', keeps=True),
     'onnxruntime': Engine(('float32',), ('cpu', 'cuda'), ('onnx', 'onnxscript', 'onnxruntime'),
-                          'onnx onnxscript onnxruntime'),
+                          'onnx onnxscript onnxruntime', keeps=True),
 }
 
 
@@ -98,8 +102,9 @@ def checked_engine(name: str, precision: str, device: torch.device) -> Engine:
         raise DynsplitError(f'engine {name!r} was given, but {", ".join(missing)} is not installed; '
                             f'install it with: pip install {engine.pip}')
     if precision not in engine.precisions:
+        reason = '; int8 needs a calibration on images, which no engine here offers' if precision == 'int8' else ''
         raise DynsplitError(f'precision {precision!r} was given, but engine {name!r} offers '
-                            f'{", ".join(engine.precisions)}')
+                            f'{", ".join(engine.precisions)}{reason}')
     if device.type not in engine.devices:
         raise DynsplitError(f'device {str(device)!r} was given, but engine {name!r} runs on '
                             f'{", ".join(engine.devices)}')

@@ -37,10 +37,11 @@ def converted(
     """
     Return ``part`` as a callable that ``load`` made from the file that ``write`` wrote, now or at an earlier start.
 
-    A file that is missing, incomplete or damaged is written again. Where the part could be exported for one frame only,
-    the callable runs several frames one after the other.
+    A file that is missing, incomplete or damaged is written again, unless ``options`` want what is kept. Where the part
+    could be exported for one frame only, the callable runs several frames one after the other.
 
-    :raises DynsplitError: when the part returns anything but tensors.
+    :raises DynsplitError: when the part returns anything but tensors, and when it is wanted from the cache only, but is
+        not there.
     """
     with _folder(options) as folder:
         file, structure_file = folder / file_name, folder / _STRUCTURE
@@ -48,6 +49,8 @@ def converted(
             structure = _read(structure_file)
             run = load(file)
         except Exception:  # whatever a library says of a file that it cannot read
+            if options.only_kept:
+                raise DynsplitError('it is not converted yet') from None
             program, any_frames = _export(part, example, options.batches)
             write(program, file)
             structure = {'any_frames': any_frames,

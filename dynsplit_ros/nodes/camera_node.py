@@ -36,12 +36,14 @@ from dynsplit_ros.nodes.base_node import run
 from dynsplit_ros.nodes.managed_node import END_S, ManagedNode
 from dynsplit_ros.nodes.publications import Publications
 from dynsplit_ros.nodes.spinning import receive
-from dynsplit_ros.nodes.split_model import load, unload
+from dynsplit_ros.nodes.split_model import convert_in_background, load, unload
 from dynsplit_ros.parameters import CAMERA, MIN_SCORE
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.image_batch import ImageBatcher
 from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision
+from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.protocol import MOST_EDGES, Side
+from dynsplit_ros.runtime.conversion import Conversion
 from dynsplit_ros.runtime.robot import Outputs, Robot
 from dynsplit_ros.tasks import class_numbers, condensed, Result
 from dynsplit_ros.tensors import of_image
@@ -82,6 +84,7 @@ class CameraNode(ManagedNode):
     _uplink: topics.LargeMessages | None = None
     _publications: Publications | None = None
     _robot: Robot | None = None
+    _conversion: Conversion | None = None
 
     def __init__(self) -> None:
         #: For each edge, the publishers of its activations and of their leads; made before a payload needs them.
@@ -110,7 +113,11 @@ class CameraNode(ManagedNode):
         self._frame_timing = topics.FRAME_TIMING.publisher(self)
         self._audit = topics.AUDIT.publisher(self)
         self._robot_profile = topics.ROBOT_PROFILE.publisher(self)
-        slowdown = values.emulate_slowdown
+        self._publish_profile(profile)
+
+    def _publish_profile(self, profile: Profile) -> None:
+        """Tell monitor and edges how fast the parts are that are ready."""
+        slowdown = self.values.emulate_slowdown
         self._robot_profile.publish(to_profile(
             profile.scaled(slowdown) if slowdown > 1 else profile,
             Side(images=self._images, torch_version=torch.__version__)))
@@ -146,10 +153,15 @@ class CameraNode(ManagedNode):
         if self._images > 1:
             self.every(max(0.01, values.batch_timeout_s / 8),
                        lambda: self._offer(self._batcher.due(time.monotonic())))
+        self._conversion = convert_in_background(
+            self, self.split, values, self._images, is_edge=False, use=self._publish_profile)
         self.get_logger().info(f'waiting for images on {", ".join(self._topics)}')
 
     def deactivate(self, within_s: float) -> None:
         """Finish the accepted frames: wait a moment for the answers to those that were sent, and do the rest here."""
+        if self._conversion is not None:
+            self._conversion.close(END_S)
+        self._conversion = None
         if self._robot is not None:
             self._robot.stop()
             receive(self._answers, lambda: self._robot.busy, min(within_s, END_S) / 2)

@@ -25,8 +25,15 @@ from dynsplit_ros.messages.timing import in_words, to_profile
 from dynsplit_ros.metrics import EdgeMetrics
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.base_node import run
-from dynsplit_ros.nodes.managed_node import ManagedNode
-from dynsplit_ros.nodes.split_model import batches_to_profile, load, load_for_replicas, split_options, unload
+from dynsplit_ros.nodes.managed_node import END_S, ManagedNode
+from dynsplit_ros.nodes.split_model import (
+    batches_to_profile,
+    convert_in_background,
+    load,
+    load_for_replicas,
+    split_options,
+    unload,
+)
 from dynsplit_ros.parameters import EDGE
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.edge import EdgeSettings
@@ -34,6 +41,7 @@ from dynsplit_ros.policies.records import EdgeFrame, Status
 from dynsplit_ros.policies.senders import Senders
 from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.protocol import Side
+from dynsplit_ros.runtime.conversion import Conversion
 from dynsplit_ros.runtime.edge import Edge
 from dynsplit_ros.runtime.ray_pool import parse_resources, RayPool
 from dynsplit_ros.runtime.replica import ModelOnReplica
@@ -69,7 +77,7 @@ class RobotLink:
         self.tail_result = node.downlink.publisher(topics.TAIL_RESULT, name(topics.TAIL_RESULT))
         self.edge_load = topics.EDGE_LOAD.publisher(node, name(topics.EDGE_LOAD))
         self.edge_profile = topics.EDGE_PROFILE.publisher(node, name(topics.EDGE_PROFILE))
-        self._announced = False
+        self.announced = False
         self._subscriptions = [
             topics.ACTIVATION.subscription(node, self._on_activation, name(topics.ACTIVATION)),
             topics.PROBE.subscription(node, self._on_probe, name(topics.PROBE)),
@@ -121,10 +129,10 @@ class RobotLink:
             dispersion_s=arrived_s - self._lead[2] if led else math.nan))
 
     def announce(self) -> None:
-        """Tell the robot once of this edge, as soon as it can hear answers: the first ones would be lost before."""
+        """Tell the robot of this edge, or of a new profile, when it can hear answers: it would miss earlier ones."""
         known = self._node.has_profile
-        if known and not self._announced and self.tail_result.get_subscription_count() > 0:
-            self._announced = True
+        if known and not self.announced and self.tail_result.get_subscription_count() > 0:
+            self.announced = True
             self.edge_profile.publish(self._node.profile_message())
 
     def close(self) -> None:
@@ -145,6 +153,7 @@ class EdgeNode(ManagedNode):
     edge: Edge | None = None
     downlink: topics.LargeMessages | None = None
     _metrics: EdgeMetrics | None = None
+    _conversion: Conversion | None = None
 
     def __init__(self) -> None:
         super().__init__('edge_node', EDGE)
@@ -182,6 +191,9 @@ class EdgeNode(ManagedNode):
             self._metrics = EdgeMetrics(self._name(), values.metrics_port, values.metrics_address)
         self.every(DISCOVERY_PERIOD_S, self._discover)
         self._discover()
+        if values.engine_pool == 'none':
+            self._conversion = convert_in_background(
+                self, self.split, values, values.batch, is_edge=True, use=self.edge.on_profile)
         where = self.values.device if values.engine_pool == 'none' else f'{values.replicas[0]} or more replicas'
         self.get_logger().info(f'serving {self.values.model} ({self.split.fingerprint[:12]}) on {where}')
 
@@ -213,6 +225,9 @@ class EdgeNode(ManagedNode):
 
     def deactivate(self, within_s: float) -> None:
         """Leave the robots, which then go on alone."""
+        if self._conversion is not None:
+            self._conversion.close(END_S)
+        self._conversion = None
         if self.edge is not None:
             self.edge.close(within_s)
         if self._metrics is not None:
@@ -349,8 +364,10 @@ class EdgeNode(ManagedNode):
                     raise
 
     def keep_profile(self, profile: Profile) -> None:
-        """Take the profile that a replica has measured; robots hear of it."""
+        """Take a profile that was measured after the start; robots hear of it."""
         self._profile = profile
+        for link in list(self._links.values()):
+            link.announced = False
 
     def fault(self, reason: str) -> None:
         """Log what the edge survived."""

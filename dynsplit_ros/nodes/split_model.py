@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import torch
 
 from dynsplit_ros.cache import cache_folder
 from dynsplit_ros.engine_names import EAGER, engine_name
+from dynsplit_ros.engines import checked_engine, ENGINES
 from dynsplit_ros.errors import DynsplitError, in_one_sentence
 from dynsplit_ros.memory import give_back, keep_freed
 from dynsplit_ros.model import load_model
@@ -22,6 +24,7 @@ from dynsplit_ros.nodes.base_node import BaseNode
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.kept import differences, kept_profile, of_ready_parts
 from dynsplit_ros.profile.profile import Profile
+from dynsplit_ros.runtime.conversion import Conversion, Request
 from dynsplit_ros.tasks import check_outputs
 from dynsplit_ros.tensors import of_image
 
@@ -35,16 +38,49 @@ def load(node: BaseNode, values: SimpleNamespace, images: int, *, is_edge: bool)
     """
     Load, cut, convert and profile for frames of ``images`` images; raise DynsplitError for what cannot be followed.
 
-    A robot converts its heads and the whole model to its engine, an edge its tails.
+    A robot runs its heads and the whole model on its engine, an edge its tails.
     """
     with in_one_sentence(f'model {values.model!r} cannot be used', MEND):
         split = _load(node, values, images, split_options(values))
         _add_engine(node, split, values, is_edge)
-        profile = _given_profile(node, values, split, images) or kept_profile(
-            split, progress=lambda text: node.get_logger().info(text),
-            batches=batches_to_profile(values, split, images))
-        _warm_up(split, images)
-        return split, profile
+        return split, _profile_and_warm_up(node, split, values, images)
+
+
+def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNamespace, images: int, *, is_edge: bool,
+                          use: Callable[[Profile], None]) -> Conversion | None:
+    """
+    Convert the parts that :func:`load` did not find converted; return None if there are none.
+
+    Then ``use`` takes the new profile, on a thread of the conversion, and the parts are ready. What fails is a warning.
+    """
+    name, log = engine_name(values.engine, values.precision), node.get_logger()
+    missing = _missing(split, values, is_edge) if _converts_later(values) else 0
+    try:
+        checked_engine(values.engine, values.precision, split.device)
+    except DynsplitError:  # load has said why
+        missing = 0
+    if not missing:
+        return None
+    started_s = time.monotonic()
+    log.info(f'{missing} parts run on eager until {name} has them; a process converts them meanwhile')
+
+    def warn(reason: str) -> None:
+        log.warning(f'{reason}; these parts run on eager, because engine_fallback is true')
+
+    def done(reasons: dict[str, str]) -> None:
+        split.add_engine(values.engine, values.precision, heads=not is_edge, tails=is_edge,
+                         cache=cache_folder() / 'engines', only_kept=True)
+        if reasons:
+            warn(_in_words(reasons, name))
+        if _missing(split, values, is_edge) < missing:
+            use(_profile_and_warm_up(node, split, values, images))
+        log.info(f'the parts that {name} can run are ready after {time.monotonic() - started_s:.1f} s')
+
+    return Conversion(
+        Request({'name': values.model, **_model_options(node, values)}, split_options(values), split.fingerprint,
+                values.engine, values.precision, not is_edge, is_edge, torch.get_num_threads(),
+                [] if values.profile else sorted(batches_to_profile(values, split, images))),
+        done, lambda reason: warn(f'the {"tails" if is_edge else "heads"} were not converted to {name}: {reason}'))
 
 
 def load_for_replicas(node: BaseNode, values: SimpleNamespace, images: int) -> tuple[SplitModel, Profile | None]:
@@ -73,16 +109,7 @@ def _load(node: BaseNode, values: SimpleNamespace, images: int, options: dict[st
     if values.threads:
         # With more threads than processors, each waits for the others: 1024 on 2 processors answered no image in 60 s.
         torch.set_num_threads(min(values.threads, os.cpu_count() or 1))
-    own_scale = not any(values.std)
-    model = load_model(
-        values.model, weights=values.weights, seed=values.seed, kwargs=_arguments(values.model_arguments),
-        input_size=tuple(values.input_size) if any(values.input_size) else None, task=values.task or None,
-        labels=None if values.labels == [''] else values.labels,
-        mean=None if own_scale else values.mean, std=None if own_scale else values.std,
-        resize=values.resize or None, crop_fraction=values.crop_fraction, interpolation=values.interpolation or None,
-        channels=values.channels or None, scores=values.scores or None,
-        download=values.model == next(iter(node.models)))  # the model of the start: no peer has chosen it
-    split = SplitModel(model, **options)
+    split = SplitModel(load_model(values.model, **_model_options(node, values)), **options)
     node.get_logger().info(f'{values.model}: {split.local_index - 1} natural bottlenecks, fingerprint '
                            f'{split.fingerprint[:12]}, loaded in {time.monotonic() - started_s:.1f} s')
     most = split.model.max_batch
@@ -92,6 +119,29 @@ def _load(node: BaseNode, values: SimpleNamespace, images: int, options: dict[st
             '1, or export the program with a dynamic batch'
         )
     return split
+
+
+def _model_options(node: BaseNode, values: SimpleNamespace) -> dict[str, Any]:
+    """Return the arguments of load_model, besides the name, that the parameters name."""
+    own_scale = not any(values.std)
+    return {
+        'weights': values.weights, 'seed': values.seed, 'kwargs': _arguments(values.model_arguments),
+        'input_size': list(values.input_size) if any(values.input_size) else None, 'task': values.task or None,
+        'labels': None if values.labels == [''] else list(values.labels),
+        'mean': None if own_scale else list(values.mean), 'std': None if own_scale else list(values.std),
+        'resize': values.resize or None, 'crop_fraction': values.crop_fraction,
+        'interpolation': values.interpolation or None, 'channels': values.channels or None,
+        'scores': values.scores or None,
+        'download': values.model == next(iter(node.models))}  # the model of the start: no peer has chosen it
+
+
+def _profile_and_warm_up(node: BaseNode, split: SplitModel, values: SimpleNamespace, images: int) -> Profile:
+    """Return the profile of the parts that are ready, which have run once."""
+    profile = _given_profile(node, values, split, images) or kept_profile(
+        split, progress=lambda text: node.get_logger().info(text),
+        batches=batches_to_profile(values, split, images))
+    _warm_up(split, images)
+    return profile
 
 
 def _given_profile(node: BaseNode, values: SimpleNamespace, split: SplitModel, images: int) -> Profile | None:
@@ -118,25 +168,42 @@ def _given_profile(node: BaseNode, values: SimpleNamespace, split: SplitModel, i
 
 
 def _add_engine(node: BaseNode, split: SplitModel, values: SimpleNamespace, is_edge: bool) -> None:
-    """Convert this side's parts to the engine that its parameters name."""
+    """Make this side's parts ready on the engine that its parameters name; only kept ones if others come later."""
     name, log = engine_name(values.engine, values.precision), node.get_logger()
     if name == EAGER:
         return
     what = 'tails' if is_edge else 'heads'
-    log.info(f'making the {what} ready on {name}; the first time takes a minute or more, later ones read them from '
-             f'{cache_folder()}')
+    later = _converts_later(values)
+    if not later:
+        log.info(f'making the {what} ready on {name}; the first time takes a minute or more')
     started_s = time.monotonic()
     try:
-        failed = split.add_engine(values.engine, values.precision, heads=not is_edge, tails=is_edge,
-                                  cache=cache_folder() / 'engines')
-        if failed:
-            part, reason = next(iter(failed.items()))
-            raise DynsplitError(f'{len(failed)} of the {what} cannot run on {name}, among them the {part}: {reason}')
+        reasons = split.add_engine(values.engine, values.precision, heads=not is_edge, tails=is_edge,
+                                   cache=cache_folder() / 'engines', only_kept=later)
+        if reasons and not later:
+            raise DynsplitError(_in_words(reasons, name))
     except DynsplitError as error:
         if not values.engine_fallback:
             raise
         log.warning(f'{error}; these parts run on eager, because engine_fallback is true')
-    log.info(f'the {what} that {name} can run are ready after {time.monotonic() - started_s:.1f} s')
+    log.info(f'the {what} that {name} has are ready after {time.monotonic() - started_s:.1f} s')
+
+
+def _in_words(reasons: dict[str, str], name: str) -> str:
+    part, reason = next(iter(reasons.items()))
+    return f'{len(reasons)} parts cannot run on {name}, among them the {part}: {reason}'
+
+
+def _converts_later(values: SimpleNamespace) -> bool:
+    """Whether parts run on eager until they are converted; who forbids that waits for all conversions at the start."""
+    return values.engine_fallback and ENGINES[values.engine].keeps
+
+
+def _missing(split: SplitModel, values: SimpleNamespace, is_edge: bool) -> int:
+    """Return the number of this side's parts that are not ready on its engine."""
+    name = engine_name(values.engine, values.precision)
+    return sum(not (split.has_tail(cut, name) if is_edge else split.has_head(cut, name))
+               for cut in (split.cuts[:-1] if is_edge else split.cuts[1:]))
 
 
 def _warm_up(split: SplitModel, images: int) -> None:

@@ -258,14 +258,16 @@ class SplitModel:
         heads: bool = True,
         tails: bool = True,
         cache: Path | None = None,
+        only_kept: bool = False,
         progress: Callable[[int, int], None] = lambda done, count: None,
     ) -> dict[str, str]:
         """
         Convert the heads and tails of all choices to another engine; return why parts are not ready, by their names.
 
         The engine's name is then that of :func:`~dynsplit_ros.engines.engine_name`. Parts that compute nothing are left
-        out. ``cache`` is a folder where conversions are kept for the next time. ``progress`` takes the numbers of parts
-        that are done and to do. Raises DynsplitError when the engine is unknown, or cannot be used here.
+        out. ``cache`` is a folder where conversions are kept for the next time. With ``only_kept``, parts that an
+        engine would have to convert are not made ready. ``progress`` takes the numbers of parts that are done and to
+        do. Raises DynsplitError when the engine is unknown, or cannot be used here.
         """
         name, offered = engine_name(engine, precision), checked_engine(engine, precision, self.device)
         if name == EAGER:
@@ -280,10 +282,14 @@ class SplitModel:
         failed = {}
         for number, ((begin, to), what) in enumerate(wanted.items()):
             progress(number, len(wanted))
+            if (name, begin, to) in self._converted:
+                continue
             options = Options(self.device, torch.get_num_threads(), precision,
-                              folder / f'{begin}_{to}' if folder is not None else None, self.model.max_batch != 1)
+                              folder / f'{begin}_{to}' if folder is not None else None, self.model.max_batch != 1,
+                              only_kept)
             try:
-                with alone(folder / 'lock') if folder is not None else contextlib.nullcontext():
+                # Who only reads does not wait for a process that converts another part.
+                with (alone(folder / 'lock') if folder is not None and not only_kept else contextlib.nullcontext()):
                     self._convert(name, engine, begin, to, options, offered.interruptible)
                 self._versions[name] = version
             except DynsplitError as error:

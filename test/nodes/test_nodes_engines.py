@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from conftest import PATIENT, System, wait
+from conftest import expected_digest, Observer, PATIENT, ROBOT, System, wait
+import psutil
 import pytest
+import torch
 
 from dynsplit_ros.engines import ENGINES
 from dynsplit_ros.model import load_model
@@ -17,6 +19,8 @@ from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.measure import measure
 
 pytestmark = pytest.mark.timeout(300)
+#: Longest wait for a conversion on a busy machine, in seconds.
+CONVERTED_S = 240.0
 
 
 def profiled(model_parameters: dict[str, object], folder: Path, engine: str, precision: str) -> dict[str, object]:
@@ -65,3 +69,66 @@ def test_eager_takes_the_place_of_an_engine_that_cannot_be_used_with_a_warning(
 
     wait(lambda: said('serving mobilenet_v2'), 'the node does not serve')
     assert said("engine 'onnxruntime'") and said('these parts run on eager, because engine_fallback is true')
+
+
+@pytest.mark.timeout(600)
+def test_nodes_work_on_eager_until_their_parts_are_converted_and_then_use_the_engine(
+        processes, ros: Callable, split: SplitModel, model_parameters: dict[str, object], tmp_path: Path,
+        monkeypatch) -> None:
+    pytest.importorskip('openvino', reason='engine openvino is not installed')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    whole = SplitModel(split.model, cut=False)  # one part for each side
+    profile = measure(whole, codecs=['raw'], repeats=1, warm_up=1)
+    fast = {'openvino': {1: 1e-4}}  # whatever else this machine does now, the engine counts as faster
+    first, last = profile.cuts
+    replace(profile, cuts=(replace(first, engine_tail_s=fast), replace(last, engine_head_s=fast))
+            ).save(tmp_path / 'profile.yaml')
+    running = System(processes, ros, {**model_parameters, 'engine': 'openvino', 'cut': False,
+                                      'profile': str(tmp_path / 'profile.yaml')},
+                     monitor={'min_agreement': 0.0, 'pinned_split': 0, **PATIENT})
+    running.wait_for_edge()
+    assert not list(tmp_path.glob('dynsplit_ros/engines/*/*/structure.json')), 'converted before the first answer'
+    for prediction in running.observer.predictions:
+        assert prediction.timing.tail_engine in ('', 'eager')
+        assert prediction.output_digest == expected_digest(split, prediction.header.stamp.sec)
+    wait(lambda: running.observer.send_and_wait().timing.tail_engine == 'openvino', 'the edge converted no tail',
+         CONVERTED_S)
+    wait(lambda: running.observer.decisions[-1].local_engine == 'openvino', 'the robot converted no head', CONVERTED_S)
+
+
+def test_a_node_that_ends_during_a_conversion_ends_the_conversion(
+        processes, model_parameters: dict[str, object], tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip('openvino', reason='engine openvino is not installed')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    processes.start('node', 'edge_node', 'edge', {**model_parameters, 'engine': 'openvino'})
+    wait(lambda: 'a process converts them' in processes.log('node').read_text(), 'the node converts nothing')
+    node = psutil.Process(processes.pid('node'))
+    wait(node.children, 'the node has no process that converts')
+    children = node.children()
+    assert processes.stop('node', within_s=60.0) == 0
+    assert not psutil.wait_procs(children, timeout=60.0)[1]
+
+
+def test_a_conversion_that_fails_is_a_warning_and_the_node_stays_on_eager(
+        processes, ros: Callable, split: SplitModel, model_parameters: dict[str, object], tmp_path: Path,
+        monkeypatch) -> None:
+    pytest.importorskip('openvino', reason='engine openvino is not installed')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    weights = tmp_path / 'weights.pt'
+    torch.save(split.model.module.state_dict(), weights)
+    processes.start('camera', 'camera_node', ROBOT, {
+        **model_parameters, 'weights': str(weights), 'engine': 'openvino'})
+
+    def said(text: str) -> bool:
+        return text in processes.log('camera').read_text()
+
+    wait(lambda: said('a process converts them'), 'the node converts nothing')
+    weights.unlink()  # the process loads the model again
+    wait(lambda: said('the heads were not converted to openvino'), 'the node does not warn', CONVERTED_S)
+    observer = ros(Observer())
+    wait(observer.images.get_subscription_count, 'the camera does not listen to the images')
+    wait(lambda: observer.count_publishers('prediction'), 'the camera offers no predictions')
+    observer.settle()
+    prediction = observer.send_and_wait()
+    assert prediction.timing.head_engine == 'eager'
+    assert prediction.output_digest == expected_digest(split, prediction.header.stamp.sec)
