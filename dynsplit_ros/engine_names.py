@@ -10,8 +10,8 @@ Engines = tuple[str, str]
 """Engine of the head and engine of the tail."""
 #: What the parameter ``engine`` may be: the keys of :data:`dynsplit_ros.engines.ENGINES`, which brings torch.
 ENGINE_NAMES = (EAGER, 'inductor', 'openvino', 'onnxruntime')
-#: The data types in which an engine may compute; each engine offers some of them.
-PRECISIONS = ('float32', 'float16', 'bfloat16')
+#: The data types that a user may ask for; each engine offers some of them, and none offers the last one.
+PRECISIONS = ('float32', 'float16', 'bfloat16', 'int8')
 
 
 def engine_name(engine: str, precision: str) -> str:

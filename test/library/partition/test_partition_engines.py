@@ -40,7 +40,8 @@ def rounded() -> SplitModel:
 
 def test_the_parameters_offer_the_engines_and_precisions_that_there_are() -> None:
     assert tuple(engines.ENGINES) == ENGINE_NAMES
-    assert {precision for engine in engines.ENGINES.values() for precision in engine.precisions} == set(PRECISIONS)
+    offered = {precision for engine in engines.ENGINES.values() for precision in engine.precisions}
+    assert offered == {*PRECISIONS} - {'int8'}
 
 
 @pytest.mark.parametrize('engine', ['openvino', 'onnxruntime'])
