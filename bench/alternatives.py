@@ -400,7 +400,7 @@ class JpegQualities:
         return next((quality for quality in QUALITIES if self.agreement(quality) >= bound), None)
 
 
-def make_profile(split: Any, pictures: Sequence[Picture], file: Path) -> None:
+def make_profile(split: Any, pictures: Sequence[Picture], file: Path, codecs: Sequence[str] = PROFILED) -> None:
     """Measure the robot's profile with agreement on the pictures, and save it; a file that is there is kept."""
     from dataclasses import replace
 
@@ -413,11 +413,19 @@ def make_profile(split: Any, pictures: Sequence[Picture], file: Path) -> None:
     images = [split.model.resize(picture) for picture in pictures]
     profile = measure(split, images=images[::8])
     agreements = measure_agreement(
-        split, images, f'{len(images)} images of photographs', PROFILED,
+        split, images, f'{len(images)} images of photographs', codecs,
         lambda done: print(f'  agreement: image {done} of {len(images)}', end='\r', flush=True))
     file.parent.mkdir(parents=True, exist_ok=True)
     replace(profile, agreements=agreements).save(file)
     print(flush=True)
+
+
+def codecs_that_keep_the_bound(file: Path) -> list[str]:
+    """Return the codecs whose agreement keeps BOUND at a cut; the others keep it on no engine."""
+    from dynsplit_ros.profile.profile import Profile
+
+    measured = [agreement for record in Profile.load(file).agreements for agreement in record.cuts.values()]
+    return [name for name in PROFILED if any(name in of_cut and of_cut[name].low >= BOUND for of_cut in measured)]
 
 
 def choose(split: Any, profile_file: Path, pictures: Sequence[Picture]) -> list[Alternative]:
@@ -501,7 +509,7 @@ def main() -> int:
             if failed:
                 raise SystemExit(f'{OPENVINO} cannot run {next(iter(failed.items()))}')
             profiles[OPENVINO] = profile.with_stem(f'{profile.stem}-{OPENVINO}')
-            make_profile(split, pictures, profiles[OPENVINO])
+            make_profile(split, pictures, profiles[OPENVINO], codecs_that_keep_the_bound(profile))
         bench = Bench(Path(folder), model, split, source, profiles, Reference(split, source), given.seconds)
         for number in range(given.rounds):
             for one in alternatives:
