@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import contextlib
 import json
 import logging
 import os
@@ -54,6 +55,7 @@ def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNames
     Then ``use`` takes the new profile, on a thread of the conversion, and the parts are ready. What fails is a warning.
     """
     name, log = engine_name(values.engine, values.precision), node.get_logger()
+    what = 'tails' if is_edge else 'heads'
     missing = _missing(split, values, is_edge) if _converts_later(values) else 0
     try:
         checked_engine(values.engine, values.precision, split.device)
@@ -62,7 +64,7 @@ def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNames
     if not missing:
         return None
     started_s = time.monotonic()
-    log.info(f'{missing} parts run on eager until {name} has them; a process converts them meanwhile')
+    log.info(f'{missing} {what} run on eager until {name} has them; a process converts them meanwhile')
 
     def warn(reason: str) -> None:
         log.warning(f'{reason}; these parts run on eager, because engine_fallback is true')
@@ -70,17 +72,19 @@ def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNames
     def done(reasons: dict[str, str]) -> None:
         split.add_engine(values.engine, values.precision, heads=not is_edge, tails=is_edge,
                          cache=cache_folder() / 'engines', only_kept=True)
-        if reasons:
-            warn(_in_words(reasons, name))
-        if _missing(split, values, is_edge) < missing:
+        left = _missing(split, values, is_edge)
+        if left:
+            warn(_in_words(reasons, name) if reasons else
+                 f'{left} {what} of {name} could not be read from {cache_folder()}')
+        if left < missing:
             use(_profile_and_warm_up(node, split, values, images))
-        log.info(f'the parts that {name} can run are ready after {time.monotonic() - started_s:.1f} s')
+            log.info(f'the {what} that {name} can run are ready after {time.monotonic() - started_s:.1f} s')
 
     return Conversion(
         Request({'name': values.model, **_model_options(node, values)}, split_options(values), split.fingerprint,
                 values.engine, values.precision, not is_edge, is_edge, torch.get_num_threads(),
                 [] if values.profile else sorted(batches_to_profile(values, split, images))),
-        done, lambda reason: warn(f'the {"tails" if is_edge else "heads"} were not converted to {name}: {reason}'))
+        done, lambda reason: warn(f'the {what} were not converted to {name}: {reason}'))
 
 
 def load_for_replicas(node: BaseNode, values: SimpleNamespace, images: int) -> tuple[SplitModel, Profile | None]:
@@ -195,8 +199,11 @@ def _in_words(reasons: dict[str, str], name: str) -> str:
 
 
 def _converts_later(values: SimpleNamespace) -> bool:
-    """Whether parts run on eager until they are converted; who forbids that waits for all conversions at the start."""
-    return values.engine_fallback and ENGINES[values.engine].keeps
+    """Whether parts run on eager until a process has converted them: allowed, and possible by way of the cache."""
+    folder = cache_folder() / 'engines'
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return values.engine_fallback and ENGINES[values.engine].keeps and os.access(folder, os.W_OK)
 
 
 def _missing(split: SplitModel, values: SimpleNamespace, is_edge: bool) -> int:
