@@ -10,6 +10,7 @@ converted parts and their profile in the cache, from which the node then reads t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 from dataclasses import asdict, dataclass
 import json
 import os
@@ -29,7 +30,8 @@ from dynsplit_ros.profile.kept import kept_profile
 
 #: Unix niceness of the conversion, 0 to 19: with 10, the node has ten times its share of a processor that both want.
 NICENESS = 10
-_COMMAND = 'from dynsplit_ros.runtime.conversion import main; main()'
+#: The process, as Python runs it.
+COMMAND = 'from dynsplit_ros.runtime.conversion import main; main()'
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,13 @@ class Conversion:
     """
 
     def __init__(self, request: Request, done: Callable[[dict[str, str]], None], failed: Callable[[str], None],
-                 command: Sequence[str] = (sys.executable, '-c', _COMMAND)) -> None:
+                 command: Sequence[str] = (sys.executable, '-c', COMMAND)) -> None:
         self._request = request
         self._done = done
         self._failed = failed
         self._command = command
         self._lock = threading.Lock()  # guards the two below
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._run, name='conversion', daemon=True)
         self._thread.start()
@@ -101,16 +103,19 @@ class Conversion:
         with self._lock:
             if self._closing:
                 return {}
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                errors='replace', env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
-        with self._process as process:
-            answer, said = process.communicate(json.dumps({**request, 'niceness': niceness}))
+            process = self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
+                env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
+        with process:  # its standard input stays open until it ends: when the node goes, the process goes
+            assert process.stdin is not None and process.stdout is not None
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(f'{json.dumps({**request, "niceness": niceness})}\n'.encode())
+            said = process.stdout.read().decode(errors='replace').strip().splitlines()
         try:
-            found = json.loads(answer.splitlines()[-1])
+            found = json.loads(said[-1])
             reasons, error = dict(found['reasons']), str(found['error'])
         except (IndexError, KeyError, TypeError, ValueError):
-            last = (said.strip().splitlines() or [f'exit code {process.returncode}'])[-1]
+            last = said[-1] if said and process.returncode > 0 else f'exit code {process.returncode}'
             raise DynsplitError(f'the process that converts ended: {last}') from None
         if error:
             raise DynsplitError(error)
@@ -119,7 +124,8 @@ class Conversion:
 
 def main() -> None:
     """Be the process: read a request from standard input, convert, and write what failed as the last line."""
-    asked = json.load(sys.stdin)
+    asked = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_node, daemon=True).start()
     os.nice(asked.pop('niceness'))
     reasons, fault = {}, ''
     try:
@@ -127,6 +133,12 @@ def main() -> None:
     except DynsplitError as error:
         fault = str(error)
     print(f'\n{json.dumps({"reasons": reasons, "error": fault})}', flush=True)
+
+
+def _end_with_the_node() -> None:
+    """End this process when its standard input ends, whatever ended the node."""
+    sys.stdin.read()
+    os._exit(1)
 
 
 def _carry_out(request: Request) -> dict[str, str]:

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+import subprocess
 import sys
 import threading
 import time
@@ -17,10 +19,12 @@ from dynsplit_ros.cache import cache_folder
 from dynsplit_ros.engines import ENGINES
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.runtime.conversion import Conversion, Request
+from dynsplit_ros.runtime.conversion import COMMAND, Conversion, Request
 
 #: Longest wait for the process, in seconds: it imports torch on a machine that may be busy.
 PATIENCE_S = 240
+#: A conversion that does not end.
+FOR_EVER = '__import__("time").sleep(600)'
 MODEL = {'name': 'squeezenet1_1', 'weights': 'none', 'input_size': [32, 32]}
 
 
@@ -88,9 +92,18 @@ def test_a_process_that_ends_without_an_answer_is_reported_in_one_sentence(code,
     assert converted(request(), sys.executable, '-S', '-c', code).fault == said
 
 
+def test_the_process_ends_when_the_node_has_gone() -> None:
+    process = subprocess.Popen([sys.executable, '-c', f'import os; os.nice = lambda by: {FOR_EVER}; {COMMAND}'],
+                               stdin=subprocess.PIPE, env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)})
+    assert process.stdin is not None
+    process.stdin.write(b'{"niceness": 0}\n')
+    process.stdin.close()
+    assert process.wait(PATIENCE_S) == 1
+
+
 def test_a_conversion_that_is_closed_ends_its_process_and_tells_nothing(tmp_path: Path) -> None:
     heard, started = Heard(), tmp_path / 'started'
-    code = f'import time; open({str(started)!r}, "w").close(); time.sleep(600)'
+    code = f'open({str(started)!r}, "w").close(); {FOR_EVER}'
     conversion = Conversion(request(), heard.done, heard.failed, (sys.executable, '-S', '-c', code))
     deadline_s = time.monotonic() + PATIENCE_S
     while not started.exists():
