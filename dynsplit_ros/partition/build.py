@@ -164,16 +164,16 @@ def _own_copy(tensor: torch.Tensor) -> torch.Tensor:
     )
 
 
-def arrange(tensor: torch.Tensor, value: Value) -> torch.Tensor:
+def arrange(tensor: torch.Tensor, value: Value, aligned: bool = True) -> torch.Tensor:
     """
     Return ``tensor`` with the strides and the alignment that ``value`` has inside the whole module.
 
     Kernels choose their order of summation by both, so a result that is the same to the bit needs the same of
-    both. torch's own allocations are aligned to 64 bytes.
+    both. torch's own allocations are aligned to 64 bytes. Engines other than eager need no alignment, and so no copy.
     """
     stride = value.stride_at(tensor.shape)
     fits = stride is None or tensor.stride() == stride
-    if fits and tensor.data_ptr() % 64 == 0:
+    if fits and (not aligned or tensor.data_ptr() % 64 == 0):
         return tensor
     if stride is None:
         return tensor.clone()

@@ -330,7 +330,7 @@ class SplitModel:
         def run(image: torch.Tensor, stop: Stop | None = None) -> Tensors:
             self._checked_image(image)
             with self._computing(), interruptible(stop):
-                values = part(arrange(self._laid_out(image.to(self.device)), self._sent_values(0)[0]))
+                values = part(arrange(self._laid_out(image.to(self.device)), self._sent_values(0)[0], engine == EAGER))
                 if to == len(self.positions):
                     return self._outputs(values, engine)
                 specs = self.positions[to].tensors
@@ -360,7 +360,7 @@ class SplitModel:
             self._check_activation(start, tensors)
             with self._computing(), interruptible(stop):
                 arguments = [
-                    arrange(self._laid_out(tensors[spec.name].to(self.device)), value)
+                    arrange(self._laid_out(tensors[spec.name].to(self.device)), value, engine == EAGER)
                     for spec, value in zip(specs, values)
                 ]
                 return self._outputs(part(*arguments), engine)
