@@ -101,7 +101,8 @@ def test_a_node_that_ends_during_a_conversion_ends_the_conversion(
     pytest.importorskip('openvino', reason='engine openvino is not installed')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     processes.start('node', 'edge_node', 'edge', {**model_parameters, 'engine': 'openvino'})
-    wait(lambda: 'a process converts them' in processes.log('node').read_text(), 'the node converts nothing')
+    wait(lambda: 'a process converts them' in processes.log('node').read_text(), 'the node converts nothing',
+         CONVERTED_S)
     node = psutil.Process(processes.pid('node'))
     wait(node.children, 'the node has no process that converts')
     children = node.children()
@@ -122,7 +123,7 @@ def test_a_conversion_that_fails_is_a_warning_and_the_node_stays_on_eager(
     def said(text: str) -> bool:
         return text in processes.log('camera').read_text()
 
-    wait(lambda: said('a process converts them'), 'the node converts nothing')
+    wait(lambda: said('a process converts them'), 'the node converts nothing', CONVERTED_S)
     weights.unlink()  # the process loads the model again
     wait(lambda: said('the heads were not converted to openvino'), 'the node does not warn', CONVERTED_S)
     observer = ros(Observer())
