@@ -25,12 +25,16 @@ import time
 import numpy as np
 
 from bench.figures import argument_parser, Figures
+from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from testing.faults import Account, account, FAULTS, Faults, QUICK, settle, START_S, STATES
-from testing.rig import rig
+from testing.rig import Rig, rig
+from testing.testbed import Testbed
 
 #: Images per second while edges are killed. A busy machine of two cores keeps up with so many, so that gaps between
 #: predictions come from the kills.
 KILLS_RATE_HZ = 10.0
+#: Names of the two edges of the parts edges and cuts.
+EDGES = ('edge', 'second')
 
 
 def inject_all(faults: Faults, rounds: int, budget_s: float, progress: Callable[[str], None]) -> None:
@@ -127,23 +131,35 @@ def measure_kills(folder: Path, kills: int, seed: int, figures: Figures) -> None
     figures.extra |= {'seed': seed, 'worst_gaps_s': result.worst_gaps_s, 'pauses_s': pauses}
 
 
-def measure_edges(folder: Path, kills: int, seed: int, figures: Figures) -> None:
+def measure_edges(folder: Path, losses: int, seed: int, figures: Figures) -> None:
     """Kill the edge in use at random instants while another one stays, and see how soon that answers."""
     with rig(folder, 128) as made:
-        faults = Faults(made, random.Random(seed), rate_hz=KILLS_RATE_HZ, remappings=(), edges=('edge', 'second'))
-        faults.start()
-        replaced_s = []
-        for number in range(kills):
-            faults.pin(number % made.split.local_index)
-            time.sleep(faults.chance.uniform(0.0, 0.5))
-            replaced_s.append(faults.kill_used())
-            print(f'kill {number + 1} of {kills}: the other edge answers after {replaced_s[-1]:.2f} s', flush=True)
-        last = settle(faults)
+        lose_used(made, 'killed', Faults.kill_used, losses, seed, figures)
+
+
+def measure_cuts(folder: Path, losses: int, seed: int, figures: Figures) -> None:
+    """Cut the link to the edge in use at random instants while another one stays; each has a network namespace."""
+    with Testbed(50e6, edges=EDGES) as testbed, rig(folder, 128, testbed) as made:
+        lose_used(made, 'cut off', Faults.cut_used, losses, seed, figures)
+
+
+def lose_used(made: Rig, what: str, lose: Callable[[Faults], float], losses: int, seed: int, figures: Figures) -> None:
+    """Lose the edge in use at random instants, and add what became of the frames and how soon the other one answers."""
+    faults = Faults(made, random.Random(seed), rate_hz=KILLS_RATE_HZ, remappings=(), edges=EDGES)
+    faults.start()
+    replaced_s = []
+    for number in range(losses):
+        faults.pin(number % made.split.local_index)
+        time.sleep(faults.chance.uniform(0.0, 0.5))
+        replaced_s.append(lose(faults))
+        print(f'{what} {number + 1} of {losses}: the other edge answers after {replaced_s[-1]:.2f} s', flush=True)
+    last = settle(faults)
     result = account(faults)
-    figures.add('edges killed while in use', faults.injected['edge in use killed'], 'edges', f'== {kills}')
+    figures.add(f'edges {what} while in use', faults.injected[f'edge in use {what}'], 'edges', f'== {losses}')
     add_frames(figures, result, result.lost + last['accepted'] - last['delivered'])
     figures.add('answered by the other edge after, median', float(np.median(replaced_s)), 's')
-    figures.add('answered by the other edge after, longest', max(replaced_s), 's', '<= 1.5')
+    figures.add('answered by the other edge after, longest', max(replaced_s), 's',
+                f'<= {MonitorSettings().silence_s + 1.0}')
     figures.add('mean load of the last minute', os.getloadavg()[0], 'processes')
     figures.extra |= {'seed': seed, 'replaced_s': replaced_s}
 
@@ -156,16 +172,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--budget-s', type=float, default=600.0, help='inject no more after this many seconds (default 600)'
     )
-    parser.add_argument('--part', choices=('all', 'kills', 'edges'), default='all',
+    parser.add_argument('--part', choices=('all', 'kills', 'edges', 'cuts'), default='all',
                         help='all: every kind of fault, over an emulated link (default); kills: an edge on the robot; '
-                        'edges: the one in use of two edges')
-    parser.add_argument('--kills', type=int, default=200, help='of the parts kills and edges: how often (default 200)')
+                        'edges: the one in use of two edges; cuts: the link to the one in use of two edges, in network '
+                        'namespaces (root)')
+    parser.add_argument('--kills', type=int, default=200,
+                        help='of the parts kills, edges and cuts: how often (default 200)')
     parser.add_argument('--logs', type=Path, default=None, help="folder for the nodes' logs (default: a temporary one)")
     given: argparse.Namespace = parser.parse_args(argv)
     folder = given.logs or Path(tempfile.mkdtemp(prefix='dynsplit_faults_'))
     figures = Figures()
     if given.part != 'all':
-        measure = {'kills': measure_kills, 'edges': measure_edges}[given.part]
+        measure = {'kills': measure_kills, 'edges': measure_edges, 'cuts': measure_cuts}[given.part]
         measure(folder, given.kills, given.seed, figures)
         figures.extra['logs'] = str(folder)
         return figures.finish(given.json)

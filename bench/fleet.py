@@ -59,6 +59,7 @@ def main() -> int:
     with domain_id() as domain, tempfile.TemporaryDirectory() as folder:
         os.environ |= {'ROS_DOMAIN_ID': str(domain), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
                        'RAY_USAGE_STATS_ENABLED': '0', 'RAY_worker_niceness': '0', 'OMP_NUM_THREADS': '1',
+                       'RAY_AUTH_MODE': 'disabled',  # the clusters are on this machine, and end with the benchmark
                        INLINE_VARIABLE: str(INLINE_BYTES),  # the pool comes too late: the cluster imports Ray before
                        'PYTHONPATH': os.pathsep.join([*filter(None, [os.environ.get('PYTHONPATH')]), str(ROOT)])}
         bench = Bench(figures, Path(folder), given.seconds)

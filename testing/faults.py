@@ -56,30 +56,40 @@ class Faults:
     def start_node(self, name: str) -> None:
         """Start an edge, the monitor or the camera."""
         if name in self.edges:
-            self.rig.processes.start(name, 'edge_node', name, self.rig.parameters)
+            prefix = self.rig.testbed.on(name) if self.rig.testbed is not None else ()
+            self.rig.processes.start(name, 'edge_node', name, self.rig.parameters, prefix=prefix)
             return
         parameters = {'camera': self.rig.parameters, 'monitor': {'pinned_split': self.split}}[name]
         self.rig.processes.start(name, f'{name}_node', ROBOT, parameters, self.remappings)
 
     def kill_used(self) -> float:
         """Kill the edge in use and start it again; return after how many seconds another edge answered a frame."""
+        return self._lose_used('killed', lambda name: self.rig.processes.stop(name, number=signal.SIGKILL),
+                               self.start_node)
+
+    def cut_used(self) -> float:
+        """Cut the link to the edge in use and mend it; return after how many seconds another edge answered a frame."""
+        assert self.rig.testbed is not None
+        return self._lose_used('cut off', self.rig.testbed.cut, self.rig.testbed.mend)
+
+    def _lose_used(self, what: str, lose: Callable[[str], object], restore: Callable[[str], None]) -> float:
         player = self.rig.player
         wait(lambda: player.link is not None and sum(state.alive for state in player.link.edges) == len(self.edges),
              'an edge is not heard')
         used = next(seen.timing.edge for seen in reversed(player.seen) if seen.timing.edge)
         name = used.partition('/')[0]
-        killed_s = time.monotonic()
-        self.at_s.append((killed_s, f'edge in use killed at split {self.split}'))
-        self.rig.processes.stop(name, number=signal.SIGKILL)
-        self.injected['edge in use killed'] += 1
+        lost_s = time.monotonic()
+        self.at_s.append((lost_s, f'edge in use {what} at split {self.split}'))
+        lose(name)
+        self.injected[f'edge in use {what}'] += 1
 
         def answered() -> list[float]:
-            return [seen.at_s for seen in player.seen[-400:] if seen.timing.sent_s > killed_s
+            return [seen.at_s for seen in player.seen[-400:] if seen.timing.sent_s > lost_s
                     and seen.timing.edge not in ('', used) and seen.timing.outcome == msg.FrameTiming.ANSWERED]
 
         wait(answered, 'no other edge answers')
-        self.start_node(name)
-        return answered()[0] - killed_s
+        restore(name)
+        return answered()[0] - lost_s
 
     def pin(self, split: int) -> None:
         """Have the monitor use one split, and wait until the edge answers a frame of it."""

@@ -34,7 +34,9 @@ from dynsplit_ros.nodes.spinning import Spinning
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.kept import kept_profile
 from dynsplit_ros.tasks import output_digest
+from dynsplit_ros.transport import environment
 from testing.setting import DEADLINE_S, Setter
+from testing.testbed import Testbed
 
 ROBOT = 'robot1'
 #: Pictures that are shown in turn; the stamp's nanoseconds carry the picture's number.
@@ -111,9 +113,9 @@ def wait(happened: Callable[[], object], complaint: str, within_s: float = DEADL
 
 
 class Rig:
-    """Model, processes and player; ``parameters`` are the model's, for camera and edge."""
+    """Model, processes and player; ``parameters`` are the model's, for camera and edge, on a ``testbed`` or here."""
 
-    def __init__(self, folder: Path, input_size: int) -> None:
+    def __init__(self, folder: Path, input_size: int, testbed: Testbed | None = None) -> None:
         torch.set_num_threads(1)
         keep_freed()
         self.split = SplitModel(load_model('mobilenet_v2', weights='none', input_size=(input_size, input_size)))
@@ -123,6 +125,7 @@ class Rig:
         self.parameters = {'model': 'mobilenet_v2', 'weights': 'none', 'input_size': [input_size] * 2, 'threads': 1,
                            'profile': str(profile), 'output_digest': True}
         self.processes = Processes(folder)
+        self.testbed = testbed
         self.player = Player(self.split)
 
     def serving_since(self) -> float:
@@ -156,13 +159,15 @@ def _environment(**changes: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def rig(folder: Path, input_size: int) -> Iterator[Rig]:
+def rig(folder: Path, input_size: int, testbed: Testbed | None = None) -> Iterator[Rig]:
     """Give a rig on a domain of its own, its player being spun; end all processes afterwards."""
-    with domain_id() as domain, _environment(ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST'):
+    network = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'} if testbed is None else {
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET', **environment('wired')}
+    with domain_id() as domain, _environment(ROS_DOMAIN_ID=str(domain), **network):
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         spinning = Spinning(SingleThreadedExecutor())
         try:
-            made = Rig(folder, input_size)
+            made = Rig(folder, input_size, testbed)
             spinning.add(made.player)
             with made.processes:
                 yield made

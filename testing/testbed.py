@@ -1,7 +1,7 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Two machines out of one: a robot's and an edge's network namespace, a shaped link between them, a share of a core each.
+Several machines out of one: a robot and edges in network namespaces, a shaped link to each edge, shares of a core.
 
 The namespaces live as long as a process of theirs does, and every process of the testbed ends with the one that made
 it, so nothing is left behind even when that one is killed. Needs root, and ``ip`` and ``tc`` (Debian: iproute2).
@@ -9,7 +9,7 @@ it, so nothing is left behind even when that one is killed. Needs root, and ``ip
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import ctypes
 import os
@@ -24,8 +24,6 @@ from types import TracebackType
 
 from dynsplit_ros.errors import DynsplitError
 
-SIDES = ('robot', 'edge')
-ADDRESSES = {'robot': '10.93.0.1', 'edge': '10.93.0.2'}
 #: The queue in front of the link: what a modem holds. A sender that puts more into it at once loses the rest.
 QUEUE_S = 0.2
 #: Two frames: more would pass a small payload at no time at all.
@@ -50,20 +48,23 @@ def lacking() -> str:
 
 class Testbed:
     """
-    A context with the two sides up; this process itself is on the robot's side of the network until it ends.
+    A context with the robot's side and one for each of ``edges`` up; this process is on the robot's until it ends.
 
-    ``rate_bps`` shapes both directions, ``cores`` bounds the CPU of the processes that :meth:`on` starts, by side.
-    Raises DynsplitError where root or a tool is missing.
+    ``rate_bps`` shapes both directions of each link, ``cores`` bounds the CPU of the processes that :meth:`on` starts,
+    by side. Link N of the robot, from 0, is 10.93.N.1 (``linkN``) and 10.93.N.2 (``link0`` on the edge's side). Raises
+    DynsplitError where root or a tool is missing.
     """
 
     __test__ = False  # not a test, whatever pytest thinks of the name
 
-    def __init__(self, rate_bps: float, cores: dict[str, float] | None = None) -> None:
+    def __init__(self, rate_bps: float, cores: dict[str, float] | None = None, edges: Sequence[str] = ('edge',)
+                 ) -> None:
         lack = lacking()
         if lack:
             raise DynsplitError(f'the testbed needs {lack}')
         self._rate_bps = rate_bps
         self._cores = cores or {}
+        self._edges = tuple(edges)
         self._holders: dict[str, subprocess.Popen[str]] = {}
         self._groups: dict[str, CpuShare] = {}
         self._home = os.open('/proc/thread-self/ns/net', os.O_RDONLY)
@@ -80,31 +81,34 @@ class Testbed:
         return self
 
     def _make(self) -> None:
-        for side in SIDES:
-            # The edge has a /dev/shm of its own, or DDS would take the two sides for one machine.
+        for side in ('robot', *self._edges):
+            # Each edge has a /dev/shm of its own, or DDS would take the sides for one machine.
             script = (
-                'mount -t tmpfs tmpfs /dev/shm && ' if side == 'edge' else ''
+                'mount -t tmpfs tmpfs /dev/shm && ' if side != 'robot' else ''
             ) + 'echo ready && exec sleep infinity'
             holder = self._holders[side] = subprocess.Popen(
-                ['setpriv', '--pdeathsig', 'KILL', 'unshare', '--net', *(['--mount'] if side == 'edge' else []),
+                ['setpriv', '--pdeathsig', 'KILL', 'unshare', '--net', *(['--mount'] if side != 'robot' else []),
                  'sh', '-c', script], stdout=subprocess.PIPE, text=True)
             assert holder.stdout is not None
             if holder.stdout.readline().strip() != 'ready':
                 raise DynsplitError(f'the namespace of the {side} could not be made; run as root, outside a container '
                                     'that forbids it')
         pids = {side: str(holder.pid) for side, holder in self._holders.items()}
-        self._in('robot', 'ip', 'link', 'add', 'link0', 'type', 'veth', 'peer', 'name', 'link0', 'netns', pids['edge'])
-        for side in SIDES:
+        for number, edge in enumerate(self._edges):
+            self._in('robot', 'ip', 'link', 'add', f'link{number}', 'type', 'veth', 'peer', 'name', 'link0', 'netns',
+                     pids[edge])
+        for side, device, address in self._ends():
             self._in(side, 'ip', 'link', 'set', 'lo', 'up')
-            self._in(side, 'ip', 'address', 'add', f'{ADDRESSES[side]}/24', 'dev', 'link0')
+            self._in(side, 'ip', 'address', 'add', f'{address}/24', 'dev', device)
             # One packet is one frame on the wire, as the rate means it: nothing is merged on the way into the queue.
             if shutil.which('ethtool'):
-                self._in(side, 'ethtool', '-K', 'link0', 'tso', 'off', 'gso', 'off', 'gro', 'off')
-            self._in(side, 'ip', 'link', 'set', 'link0', 'up')
-            self._in(side, 'ip', 'route', 'add', 'default', 'dev', 'link0')
-            self._shape(side, 'add')
-            if side in self._cores:
-                self._groups[side] = CpuShare(f'{_PREFIX}{os.getpid()}-{side}', self._cores[side])
+                self._in(side, 'ethtool', '-K', device, 'tso', 'off', 'gso', 'off', 'gro', 'off')
+            self._in(side, 'ip', 'link', 'set', device, 'up')
+            if device == 'link0':
+                self._in(side, 'ip', 'route', 'add', 'default', 'dev', device)
+            self._shape(side, device, 'add')
+        for side in self._cores:
+            self._groups[side] = CpuShare(f'{_PREFIX}{os.getpid()}-{side}', self._cores[side])
         handle = os.open(f'/proc/{pids["robot"]}/ns/net', os.O_RDONLY)
         _enter_network(handle)
         os.close(handle)
@@ -112,15 +116,30 @@ class Testbed:
     def set_rate(self, rate_bps: float) -> None:
         """Shape both directions to another rate, in bit/s; what is in the queue stays in it."""
         self._rate_bps = rate_bps
-        for side in SIDES:
-            self._shape(side, 'change')
+        for side, device, _ in self._ends():
+            self._shape(side, device, 'change')
 
-    def _shape(self, side: str, verb: str) -> None:
-        self._in(side, 'tc', 'qdisc', verb, 'dev', 'link0', 'root', 'tbf', 'rate', f'{self._rate_bps:.0f}bit',
+    def cut(self, edge: str) -> None:
+        """Cut the link to an edge: the robot's packets vanish, and the edge has no network."""
+        self._in(edge, 'ip', 'link', 'set', 'link0', 'down')
+
+    def mend(self, edge: str) -> None:
+        """Have a link that was cut carry packets again."""
+        self._in(edge, 'ip', 'link', 'set', 'link0', 'up')
+        self._in(edge, 'ip', 'route', 'add', 'default', 'dev', 'link0')  # it went with the link
+
+    def _ends(self) -> Iterator[tuple[str, str, str]]:
+        """Yield side, device and address of both ends of each link."""
+        for number, edge in enumerate(self._edges):
+            yield 'robot', f'link{number}', f'10.93.{number}.1'
+            yield edge, 'link0', f'10.93.{number}.2'
+
+    def _shape(self, side: str, device: str, verb: str) -> None:
+        self._in(side, 'tc', 'qdisc', verb, 'dev', device, 'root', 'tbf', 'rate', f'{self._rate_bps:.0f}bit',
                  'burst', str(BURST_BYTES), 'limit', str(int(self._rate_bps / 8 * QUEUE_S) + BURST_BYTES))
 
     def statistics(self, side: str) -> dict[str, int]:
-        """Return what a side has put on the link: bytes (frames with their headers), and packets that were dropped."""
+        """Return what a side has put on its link 0: bytes (frames with headers), and packets that were dropped."""
         words = self._in(side, 'tc', '-s', 'qdisc', 'show', 'dev', 'link0').split()
         return {'bytes': int(words[words.index('Sent') + 1]),
                 'dropped': int(words[words.index('(dropped') + 1].rstrip(','))}
@@ -128,14 +147,13 @@ class Testbed:
     def on(self, side: str, share: bool = True) -> list[str]:
         """Return what to put before a command to run it on a side, in its share of a core unless told otherwise."""
         command = ['setpriv', '--pdeathsig', 'KILL', 'nsenter', '--target', str(self._holders[side].pid), '--net',
-                   *(['--mount'] if side == 'edge' else []), f'--wdns={os.getcwd()}']
+                   *(['--mount'] if side != 'robot' else []), f'--wdns={os.getcwd()}']
         if share and side in self._groups:
             command += ['taskset', '--cpu-list', str(self._core_of(side))] if self._cores[side] <= 1 else []
             command += ['sh', '-c', f'echo $$ > {self._groups[side].processes} && exec "$@"', 'sh']
         return command
 
-    @staticmethod
-    def _core_of(side: str) -> int:
+    def _core_of(self, side: str) -> int:
         """
         Return the core that is a side's own, as far as there is one for each.
 
@@ -143,7 +161,7 @@ class Testbed:
         keeps those on the other cores waiting for tens of milliseconds, as on no slow machine.
         """
         cores = sorted(os.sched_getaffinity(0))
-        return cores[SIDES.index(side) % len(cores)]
+        return cores[('robot', *self._edges).index(side) % len(cores)]
 
     def _in(self, side: str, *command: str) -> str:
         try:

@@ -40,8 +40,10 @@ START_S = 10.0
 IDLE_S = 1.0
 #: Longest time in which a living replica answers that question, in seconds.
 PING_S = 5.0
-#: Longest time in which a cluster that can be used accepts a connection, in seconds.
+#: Longest time in which the head of a cluster that can be used accepts a connection, in seconds.
 REACH_S = 5.0
+#: Longest time in which the pool leaves a cluster, in seconds. It took 5.4 s for one without a head.
+LEAVE_S = 20.0
 #: Payloads of up to this size, in bytes, travel in the call to a replica; Ray puts larger ones into its object store.
 #: Ray's default is 100 kB. The store costs about 3 ms of processor time per call, which is more than further copies of
 #: up to 1 MB cost.
@@ -62,7 +64,8 @@ class RayPool:
     ``make`` is called in each replica and returns what runs there; it and the result of its ``profile`` are pickled.
     The number of replicas follows the load from ``minimum`` to ``maximum``. Each reserves ``resources``: 'CPU', 'GPU'
     and resources of your own, by name. The first replica measures the profile unless ``has_profile``. Each error is one
-    sentence for the edge, which then has no server or fewer, and the pool tries again.
+    sentence for the edge, which then has no server or fewer, and the pool tries again. When the head of the cluster
+    ends, the pool leaves the cluster and connects to the next one at the same address.
     """
 
     def __init__(self, make: Callable[[], Runner], *, address: str = '', minimum: int = 1, maximum: int = 1,
@@ -77,6 +80,7 @@ class RayPool:
         self._lock = threading.Lock()
         self._telling = threading.Lock()  # orders the calls of on_servers; taken before the edge's lock and _lock
         self._closing, self._left = threading.Event(), threading.Event()
+        self._lost = threading.Event()  # the head of the cluster has ended, so the threads of its replicas must
         self._deadline_s = math.inf  # for runs under way, once the pool closes
         self._runs: SimpleQueue[RunTail | None] = SimpleQueue()  # None ends or retires one thread
         self._threads: list[threading.Thread] = []
@@ -85,14 +89,15 @@ class RayPool:
         self._has_profile = has_profile
         self._actors: dict[int, Any] = {}  # those that are ready, by thread
         self._reason = ''
-        self._class: Any = None  # of the actors; None until the cluster is reached
+        self._class: Any = None  # of the actors; None without a cluster
+        self._head = ''
 
     # ---- what the edge calls -------------------------------------------------------------------------------------
 
     def start(self, edge: Edge) -> None:
         """Connect to the cluster and start the replicas, in the background."""
         self._edge = edge
-        threading.Thread(target=self._connect, name='cluster', daemon=True).start()
+        threading.Thread(target=self._follow_cluster, name='cluster', daemon=True).start()
 
     def run(self, run: RunTail) -> None:
         """Have a free replica carry out a run."""
@@ -137,11 +142,9 @@ class RayPool:
             self._runs.put(None)
         for thread in threads:
             thread.join(min(max(0.0, deadline_s - time.monotonic()), threading.TIMEOUT_MAX))
-        try:
-            _disconnect()
-        finally:
-            self._left.set()
-            self._return_runs()
+        _leave(max(LEAVE_S, deadline_s - time.monotonic()))
+        self._left.set()
+        self._return_runs()
 
     # ---- the cluster ---------------------------------------------------------------------------------------------
 
@@ -151,41 +154,77 @@ class RayPool:
             self._threads.append(thread)
         thread.start()
 
-    def _connect(self) -> None:
-        """Connect, as often as necessary, and start the first replicas."""
+    def _follow_cluster(self) -> None:
+        """Connect, as often as necessary, and have replicas while the cluster has a head."""
         try:
             ray = _ray(not self._address)
         except ImportError:
             self._explain(f"engine_pool is 'ray', but Ray is not installed; {PIP}")
             return
-        try:
-            blob = ray.cloudpickle.dumps(self._make)
-        except Exception as error:
-            self._explain(f'the model cannot be sent to replicas ({_first_line(error)}); make it one that can be '
-                          "pickled, or use engine_pool 'none'")
-            return
         while not self._closing.is_set():
+            try:
+                blob = ray.cloudpickle.dumps(self._make)
+            except Exception as error:
+                self._explain(f'the model cannot be sent to replicas ({_first_line(error)}); make it one that can be '
+                              "pickled, or use engine_pool 'none'")
+                return
             try:
                 _connect(ray, self._address, len(blob))
                 self._blob = ray.put(np.frombuffer(blob, np.uint8))
-                break
             except Exception as error:
-                where = f'the Ray cluster at {self._address}' if self._address else 'a local Ray cluster'
-                self._explain(f'{where} cannot be used ({_first_line(error)}); start it with ray start --head, or '
-                              'correct ray_address')
-                _disconnect()
-            self._closing.wait(RETRY_S)
-        if self._closing.is_set():  # close may have disconnected before this thread connected
-            _disconnect()
-            return
-        del blob  # the cluster keeps the model
+                self._explain_cluster(error)
+                _leave(LEAVE_S)
+                self._closing.wait(RETRY_S)
+                continue
+            del blob  # the cluster keeps the model
+            if self._closing.is_set():  # close may have disconnected before this thread connected
+                _leave(LEAVE_S)
+            elif not self._has_lost_head(ray):
+                # Linux ends the processes of a local cluster with the thread that started them.
+                self._left.wait()
+            elif not self._leave_cluster():
+                self._explain('the Ray cluster has ended, but this process cannot leave it; start the edge node again')
+                return
+
+    def _has_lost_head(self, ray: Any) -> bool:
+        """Have replicas until the head of the cluster ends (then return True) or the pool closes."""
+        head = str(ray.get_runtime_context().gcs_address)
         with self._lock:
-            self._class = ray.remote(Replica)
+            self._class, self._head = ray.remote(Replica), head
             wanted = self._size.wanted
         for _ in range(wanted):
             self._add_thread(self._serve)
-        # Linux ends the processes of a local cluster with the thread that started them.
-        self._left.wait()
+        while not self._closing.wait(IDLE_S):
+            try:
+                _reach(head)
+            except OSError as error:
+                self._lost.set()
+                self._explain_cluster(error)
+                return True
+        return False
+
+    def _leave_cluster(self) -> bool:
+        """End the threads of all replicas, and leave a cluster without a head; return whether that was possible."""
+        deadline_s = time.monotonic() + LEAVE_S
+        with self._lock:
+            self._class = None
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+        if any(thread.is_alive() for thread in threads) or not _leave(LEAVE_S):
+            return False
+        with self._lock:
+            self._surplus = 0
+        self._lost.clear()
+        return True
+
+    def _explain_cluster(self, error: Exception) -> None:
+        """Say why the cluster cannot be used."""
+        if self._address:
+            self._explain(f'the Ray cluster at {self._address} cannot be used ({_first_line(error)}); start it with '
+                          'ray start --head, or correct ray_address')
+        else:
+            self._explain(f'the local Ray cluster cannot be used ({_first_line(error)}); the edge starts it again')
 
     def _explain(self, reason: str) -> None:
         """Say once why there is no replica, or one fewer."""
@@ -210,7 +249,8 @@ class RayPool:
                     self._actors[key], self._reason = actor, ''
                 else:
                     self._actors.pop(key, None)
-            self._edge.on_servers(count, '' if count else 'no replica is ready')
+                reason = '' if count else self._reason or 'no replica is ready'
+            self._edge.on_servers(count, reason)
         if by < 0:
             self._return_runs()
 
@@ -236,7 +276,7 @@ class RayPool:
         ray = _ray()
         actor = None
         try:
-            while not self._closing.is_set():
+            while not (self._closing.is_set() or self._lost.is_set()):
                 try:
                     if actor is None:
                         actor = self._class.options(
@@ -267,7 +307,7 @@ class RayPool:
         finally:
             with self._lock:
                 self._threads.remove(threading.current_thread())
-            if not self._closing.is_set():
+            if not (self._closing.is_set() or self._lost.is_set()):
                 _kill(ray, actor)
 
     def _pause(self, seconds: float) -> None:
@@ -283,7 +323,7 @@ class RayPool:
             if self._surplus > (starting if threading.get_ident() in self._actors else 0):
                 self._surplus -= 1
                 return True
-        return self._closing.is_set()
+        return self._closing.is_set() or self._lost.is_set()
 
     def _is_ready(self, ray: Any, actor: Any) -> bool:
         """Wait until a replica is ready; return False, and say why, if it cannot be."""
@@ -314,20 +354,27 @@ class RayPool:
     def _await_ready(self, ray: Any, actor: Any, measures: bool) -> tuple[str, Any]:
         """Return what a replica says as soon as it has started."""
         began_s = time.monotonic()
-        answer = actor.ready.remote(measures)
+        answer, has_started = actor.started.remote(), False
         while True:
             try:
-                return ray.get(answer, timeout=1.0)  # type: ignore[no-any-return]
+                said = ray.get(answer, timeout=1.0)
+                if has_started:
+                    return said  # type: ignore[no-any-return]
+                answer, has_started = actor.ready.remote(measures), True
             except ray.exceptions.GetTimeoutError:
                 self._pause(0.0)
-                if time.monotonic() - began_s > START_S:
+                if not has_started and time.monotonic() - began_s > START_S:
                     self._explain_waiting(ray)
             except ray.exceptions.ActorUnavailableError:  # it is being started again
                 self._pause(0.1)
-                answer = actor.ready.remote(measures)
+                answer, has_started = actor.started.remote(), False
 
     def _explain_waiting(self, ray: Any) -> None:
         """Say why no replica starts if that is for want of resources."""
+        try:
+            _reach(self._head)  # Without a head, the calls below would wait, and Ray would abort at the next head.
+        except OSError:
+            return
         machines = [node['Resources'] for node in ray.nodes() if node['Alive']]
         needed = ', '.join(f'{name} {amount:g}' for name, amount in self._resources.items())
         if not any(all(machine.get(name, 0.0) >= amount for name, amount in self._resources.items())
@@ -371,7 +418,7 @@ class RayPool:
             try:
                 return ray.get(answer, timeout=1.0)
             except ray.exceptions.GetTimeoutError:
-                if time.monotonic() > self._deadline_s:
+                if time.monotonic() > self._deadline_s or self._lost.is_set():
                     raise
 
 
@@ -406,20 +453,29 @@ def _connect(ray: Any, address: str, model_bytes: int) -> None:
     """Connect to a cluster, or start a local one that listens on localhost only, without a dashboard."""
     if ray.is_initialized():
         return
-    host, _, port = address.rpartition(':')
-    if host:  # Ray itself would try for minutes
-        socket.create_connection((host.strip('[]'), int(port)), REACH_S).close()
+    if ':' in address:  # Ray itself would try for minutes
+        _reach(address)
     options: dict[str, Any] = {'address': address} if address else {
         'address': 'local', 'include_dashboard': False, 'object_store_memory': 2 * model_bytes + STORE_BYTES}
     ray.init(**options, configure_logging=False, log_to_driver=False)
 
 
-def _disconnect() -> None:
-    """Leave the cluster, and end a local one."""
+def _reach(address: str) -> None:
+    """Connect to an address HOST:PORT, and close the connection; raise OSError where that is not possible."""
+    host, _, port = address.rpartition(':')
+    socket.create_connection((host.strip('[]'), int(port)), REACH_S).close()
+
+
+def _leave(within_s: float) -> bool:
+    """Leave the cluster, and end a local one; return whether that ended within a time: Ray itself has no limit."""
     try:
-        _ray().shutdown()
+        ray = _ray()
     except ImportError:
-        pass
+        return True
+    thread = threading.Thread(target=ray.shutdown, name='leave', daemon=True)
+    thread.start()
+    thread.join(within_s)
+    return not thread.is_alive()
 
 
 def _lives(ray: Any, actor: Any) -> bool:

@@ -74,25 +74,35 @@ class Replica:
     """The Ray actor: ``blob`` is a pickled function that returns the :class:`Runner`."""
 
     def __init__(self, blob: NDArray[np.uint8]) -> None:
+        self._blob = blob
         self._runner: Runner | None = None
         self._error = ''
-        try:
-            self._runner = pickle.loads(blob.data)()  # from the front end of the same cluster, which Ray trusts too
-        except Exception as error:
-            self._error = f'{type(error).__name__}: {error}' if not isinstance(error, DynsplitError) else str(error)
+
+    def started(self) -> None:
+        """Return as soon as this replica has its resources and runs; the model is not loaded before it is needed."""
 
     def ready(self, measures: bool) -> tuple[str, Any]:
         """Return why this replica cannot run tails (empty: it can), and if ``measures`` its profile."""
-        if self._runner is None:
-            return self._error, None
-        return '', self._runner.profile() if measures else None
+        runner = self._loaded()
+        return self._error, runner.profile() if measures and runner is not None else None
+
+    def _loaded(self) -> Runner | None:
+        if self._runner is None and not self._error:
+            try:
+                # from the front end of the same cluster, which Ray trusts too
+                self._runner = pickle.loads(self._blob.data)()
+            except Exception as error:
+                self._error = f'{type(error).__name__}: {error}' if not isinstance(error, DynsplitError) else str(error)
+        return self._runner
 
     def run(self, tail: Tail, payloads: Sequence[Payload]) -> tuple[list[Result], float]:
         """Run a tail once for all frames; see :meth:`Runner.run`."""
-        assert self._runner is not None
-        return self._runner.run(tail, payloads)
+        runner = self._loaded()
+        assert runner is not None
+        return runner.run(tail, payloads)
 
     def prepare(self, tail: Tail, images: int) -> bool:
         """Build and warm up a tail."""
-        assert self._runner is not None
-        return self._runner.prepare(tail, images)
+        runner = self._loaded()
+        assert runner is not None
+        return runner.prepare(tail, images)

@@ -100,3 +100,8 @@ def test_a_discovery_server_is_taken(value: str) -> None:
 
 def test_a_port_may_be_left_out_where_fast_dds_has_one() -> None:
     check_discovery_server('ROS_DISCOVERY_SERVER', '10.0.0.1')
+
+
+def test_an_edge_whose_replicas_lack_the_engine_ends_with_one_sentence(tmp_path: Path) -> None:
+    with started('edge_node', [*QUICK, '-p', 'engine_pool:=ray', '-p', 'engine:=openvino'], {}, tmp_path) as process:
+        assert_one_sentence(process, "'engine' is 'openvino', but with engine_pool 'ray' it must be 'eager'")

@@ -89,11 +89,12 @@ def tails():
 def cluster(tails) -> Iterator:
     pytest.importorskip('ray')
     from ray.cluster_utils import Cluster
-    os.environ |= {'RAY_USAGE_STATS_ENABLED': '0', 'RAY_worker_niceness': '0'}
+    os.environ |= {'RAY_USAGE_STATS_ENABLED': '0', 'RAY_worker_niceness': '0', 'RAY_AUTH_MODE': 'disabled'}
     made = Cluster(initialize_head=True, head_node_args={
         'num_cpus': 3, 'include_dashboard': False, 'object_store_memory': 2**27})
     yield made
     made.shutdown()
+    del os.environ['RAY_AUTH_MODE']
 
 
 @pytest.fixture
@@ -330,7 +331,9 @@ class FakeRay:
         self.starts = [threading.Event() for _ in range(ready)]
         for event in self.starts:
             event.set()
-        self.run_ends = threading.Event()
+        self.loads, self.run_ends = threading.Event(), threading.Event()
+        self.loads.set()
+        self.waits = 0  # calls that were not answered in time
         self.created: list[SimpleNamespace] = []
         self.killed: list[SimpleNamespace] = []
         self.asked: list[dict] = []
@@ -339,6 +342,8 @@ class FakeRay:
                                           ActorUnavailableError=UnavailableError, RayTaskError=RayTaskError)
         self.cloudpickle = SimpleNamespace(dumps=lambda made: b'model')
         self.on_init = lambda: None
+        self.on_shutdown = lambda: None
+        self.has_head = True
         self.broken_gets = 0
 
     def is_initialized(self) -> bool:
@@ -350,6 +355,14 @@ class FakeRay:
 
     def shutdown(self) -> None:
         self.calls.append('shutdown')
+        self.on_shutdown()
+
+    def get_runtime_context(self) -> SimpleNamespace:
+        return SimpleNamespace(gcs_address='head:6379')
+
+    def reach(self, address: str) -> None:
+        if not self.has_head:
+            raise ConnectionRefusedError('Connection refused')
 
     def put(self, blob) -> str:
         return 'blob'
@@ -364,7 +377,8 @@ class FakeRay:
     def _create(self, blob) -> SimpleNamespace:
         start = self.starts[len(self.created)] if len(self.created) < len(self.starts) else threading.Event()
         actor = SimpleNamespace(
-            ready=SimpleNamespace(remote=lambda measures: (start, ('', None))),
+            started=SimpleNamespace(remote=lambda: (start, None)),
+            ready=SimpleNamespace(remote=lambda measures: (self.loads if start.is_set() else start, ('', None))),
             run=SimpleNamespace(remote=lambda tail, payloads: (self.run_ends, ([], 0.1))),
             prepare=SimpleNamespace(remote=lambda tail, images: None))
         self.created.append(actor)
@@ -373,6 +387,7 @@ class FakeRay:
     def get(self, answer, timeout=None):
         event, value = answer
         if not event.wait(None if timeout is None else min(timeout, 0.05)):
+            self.waits += 1
             raise GetTimeoutError
         if self.broken_gets:
             self.broken_gets -= 1
@@ -417,6 +432,7 @@ def fake_ray(monkeypatch) -> FakeRay:
     monkeypatch.setattr(ray_pool, 'RETRY_S', 0.05)
     monkeypatch.setattr(ray_pool, 'IDLE_S', 0.05)
     monkeypatch.setattr(ray_pool, '_sendable', lambda run: [])
+    monkeypatch.setattr(ray_pool, '_reach', fake.reach)
     return fake
 
 
@@ -558,6 +574,56 @@ def test_payloads_of_up_to_1_mb_travel_in_the_call(fake_ray, pools, monkeypatch)
     pools(edge)
     wait_until(lambda: edge.counts == [1])
     assert os.environ['RAY_max_direct_call_object_size'] == '1000000'
+
+
+@pytest.mark.parametrize('address, sentence', [
+    ('head:6379', 'the Ray cluster at head:6379 cannot be used (Connection refused); start it with ray start --head, '
+     'or correct ray_address'),
+    ('', 'the local Ray cluster cannot be used (Connection refused); the edge starts it again')])
+def test_a_pool_serves_again_when_there_is_another_head(fake_ray, pools, address, sentence) -> None:
+    edge = FakeEdge()
+    fake_ray.starts *= 4
+    pool = pools(edge, address=address, minimum=2)
+    wait_until(lambda: edge.counts[-1:] == [2])
+    run = a_run()
+    pool.run(run)
+    if not address:  # a local cluster has a head as soon as it starts
+        fake_ray.on_init = lambda: setattr(fake_ray, 'has_head', True)
+    fake_ray.has_head = False
+    wait_until(lambda: 0 in edge.counts, 'the edge has replicas without a cluster')
+    wait_until(lambda: edge.lost == [run], 'a frame is never answered')
+    fake_ray.has_head = True
+    wait_until(lambda: edge.counts[-1] == 2, 'the pool does not come back')
+    assert edge.faults == [sentence] and fake_ray.calls[:2] == ['init', 'shutdown'] and 'init' in fake_ray.calls[2:]
+
+
+def test_a_cluster_that_ray_cannot_leave_ends_neither_the_pool_nor_its_node(fake_ray, pools, monkeypatch) -> None:
+    monkeypatch.setattr(ray_pool, 'LEAVE_S', 0.1)
+    never = threading.Event()
+    fake_ray.on_shutdown = never.wait
+    edge = FakeEdge()
+    pool = pools(edge)
+    wait_until(lambda: edge.counts == [1])
+    fake_ray.has_head = False
+    wait_until(lambda: len(edge.faults) == 2)
+    assert edge.faults[1] == 'the Ray cluster has ended, but this process cannot leave it; start the edge node again'
+    assert edge.counts[-1] == 0 and pool.is_running
+    closed = threading.Thread(target=lambda: pool.close(time.monotonic()), daemon=True)
+    closed.start()
+    closed.join(30.0)
+    never.set()
+    assert not closed.is_alive(), 'the node waits for Ray for ever'
+
+
+def test_a_replica_that_loads_its_model_is_not_said_to_lack_resources(fake_ray, pools, monkeypatch) -> None:
+    monkeypatch.setattr(ray_pool, 'START_S', 0.0)
+    fake_ray.loads.clear()
+    edge = FakeEdge()
+    pools(edge)
+    wait_until(lambda: fake_ray.waits > 3)
+    fake_ray.loads.set()
+    wait_until(lambda: edge.counts == [1])
+    assert not edge.faults
 
 
 @pytest.mark.parametrize('resources, cpus', [(None, 1.0), ({}, 0)])
