@@ -569,8 +569,9 @@ class CameraPolicy:
         """
         Return the frame to prepare before its start at ``start_s`` (infinity: not known), None for none.
 
-        The robot computes nothing else then. Beside a head, preparing would slow that down on a robot without a free
-        core. An image that a newer one is expected to replace before its start is not worth the work.
+        The robot computes nothing else then, but for an audit. Beside a head, preparing would slow that down on a robot
+        without a free core. An image that a newer one is expected to replace before its start is not worth the work; if
+        the start is not known, each image is prepared.
         """
         waiting = self._waiting
         computes = self._overdue or self._head is not None and self._stage not in (

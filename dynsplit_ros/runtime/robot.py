@@ -221,8 +221,9 @@ class Robot:
     def close(self, within_s: float = 1.0) -> None:
         """Stop, finish at once each frame whose answer has not come, within about ``within_s``, and end the threads."""
         self._handle(self.policy.on_close)
+        end_s = time.monotonic() + within_s
         for thread in self._threads:
-            thread.join(min(within_s, threading.TIMEOUT_MAX))
+            thread.join(min(max(0.0, end_s - time.monotonic()), threading.TIMEOUT_MAX))
 
     # ---- events to actions ---------------------------------------------------------------------------------------
 
