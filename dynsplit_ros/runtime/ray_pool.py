@@ -142,9 +142,11 @@ class RayPool:
             self._runs.put(None)
         for thread in threads:
             thread.join(min(max(0.0, deadline_s - time.monotonic()), threading.TIMEOUT_MAX))
-        _leave(max(LEAVE_S, deadline_s - time.monotonic()))
-        self._left.set()
-        self._return_runs()
+        try:
+            _leave(LEAVE_S)
+        finally:
+            self._left.set()
+            self._return_runs()
 
     # ---- the cluster ---------------------------------------------------------------------------------------------
 

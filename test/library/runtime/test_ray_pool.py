@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import math
 import os
 from pathlib import Path
 import re
@@ -89,12 +90,13 @@ def tails():
 def cluster(tails) -> Iterator:
     pytest.importorskip('ray')
     from ray.cluster_utils import Cluster
-    os.environ |= {'RAY_USAGE_STATS_ENABLED': '0', 'RAY_worker_niceness': '0', 'RAY_AUTH_MODE': 'disabled'}
-    made = Cluster(initialize_head=True, head_node_args={
-        'num_cpus': 3, 'include_dashboard': False, 'object_store_memory': 2**27})
-    yield made
-    made.shutdown()
-    del os.environ['RAY_AUTH_MODE']
+    os.environ |= {'RAY_USAGE_STATS_ENABLED': '0', 'RAY_worker_niceness': '0'}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('RAY_AUTH_MODE', 'disabled')
+        made = Cluster(initialize_head=True, head_node_args={
+            'num_cpus': 3, 'include_dashboard': False, 'object_store_memory': 2**27})
+        yield made
+        made.shutdown()
 
 
 @pytest.fixture
@@ -543,6 +545,16 @@ def test_runs_that_no_replica_has_taken_are_given_back_at_the_close(fake_ray, po
         pool.run(run)  # the first one hangs
     pool.close(time.monotonic())
     wait_until(lambda: len(edge.lost) == 2, 'a replica that hangs holds its frames for ever')
+
+
+def test_a_close_without_a_time_limit_gives_back_the_runs_that_wait(fake_ray, pools) -> None:
+    edge = FakeEdge()
+    pool = pools(edge)
+    wait_until(lambda: edge.counts == [1])
+    late = a_run()
+    fake_ray.on_shutdown = lambda: pool.run(late)  # no replica is left to take it
+    pool.close(math.inf)
+    assert edge.lost == [late] and fake_ray.calls == ['init', 'shutdown']
 
 
 def test_a_replica_comes_back_after_an_unexpected_error(fake_ray, pools) -> None:
