@@ -42,6 +42,8 @@ IDLE_S = 1.0
 PING_S = 5.0
 #: Longest time in which the head of a cluster that can be used accepts a connection, in seconds.
 REACH_S = 5.0
+#: The head of the cluster has ended after this number of failed connections in a row, or one that was refused.
+FAILURES = 3
 #: Longest time in which the pool leaves a cluster, in seconds. It took 5.4 s for one without a head.
 LEAVE_S = 20.0
 #: Payloads of up to this size, in bytes, travel in the call to a replica; Ray puts larger ones into its object store.
@@ -153,8 +155,8 @@ class RayPool:
     def _add_thread(self, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name='replica', daemon=True)
         with self._lock:
+            thread.start()
             self._threads.append(thread)
-        thread.start()
 
     def _follow_cluster(self) -> None:
         """Connect, as often as necessary, and have replicas while the cluster has a head."""
@@ -190,19 +192,26 @@ class RayPool:
 
     def _has_lost_head(self, ray: Any) -> bool:
         """Have replicas until the head of the cluster ends (then return True) or the pool closes."""
-        head = str(ray.get_runtime_context().gcs_address)
-        with self._lock:
-            self._class, self._head = ray.remote(Replica), head
-            wanted = self._size.wanted
-        for _ in range(wanted):
-            self._add_thread(self._serve)
-        while not self._closing.wait(IDLE_S):
-            try:
-                _reach(head)
-            except OSError as error:
-                self._lost.set()
-                self._explain_cluster(error)
-                return True
+        failures = 0
+        try:
+            head = str(ray.get_runtime_context().gcs_address)
+            with self._lock:
+                self._class, self._head = ray.remote(Replica), head
+                wanted = self._size.wanted
+            for _ in range(wanted):
+                self._add_thread(self._serve)
+            while not self._closing.wait(IDLE_S):
+                try:
+                    _reach(head)
+                    failures = 0
+                except OSError as error:
+                    failures += 1
+                    if failures == FAILURES or isinstance(error, ConnectionRefusedError):
+                        raise
+        except Exception as error:
+            self._lost.set()
+            self._explain_cluster(error)
+            return True
         return False
 
     def _leave_cluster(self) -> bool:

@@ -346,6 +346,8 @@ class FakeRay:
         self.on_init = lambda: None
         self.on_shutdown = lambda: None
         self.has_head = True
+        self.connections: list[OSError | None] = []  # how the next ones to the head fail, or None
+        self.broken_contexts = 0
         self.broken_gets = 0
 
     def is_initialized(self) -> bool:
@@ -360,11 +362,16 @@ class FakeRay:
         self.on_shutdown()
 
     def get_runtime_context(self) -> SimpleNamespace:
+        if self.broken_contexts:
+            self.broken_contexts -= 1
+            raise RuntimeError('no head')
         return SimpleNamespace(gcs_address='head:6379')
 
     def reach(self, address: str) -> None:
         if not self.has_head:
             raise ConnectionRefusedError('Connection refused')
+        if self.connections and (error := self.connections.pop(0)):
+            raise error
 
     def put(self, blob) -> str:
         return 'blob'
@@ -607,6 +614,28 @@ def test_a_pool_serves_again_when_there_is_another_head(fake_ray, pools, address
     fake_ray.has_head = True
     wait_until(lambda: edge.counts[-1] == 2, 'the pool does not come back')
     assert edge.faults == [sentence] and fake_ray.calls[:2] == ['init', 'shutdown'] and 'init' in fake_ray.calls[2:]
+
+
+def test_two_slow_connections_to_the_head_do_not_end_the_replicas_but_three_do(fake_ray, pools) -> None:
+    edge = FakeEdge()
+    fake_ray.starts *= 2
+    pools(edge)
+    wait_until(lambda: edge.counts == [1])
+    slow = TimeoutError('timed out')
+    fake_ray.connections = [slow, slow, None, slow, slow, None]
+    wait_until(lambda: not fake_ray.connections)
+    assert edge.counts == [1] and not edge.faults
+    fake_ray.connections = [slow] * 3
+    wait_until(lambda: edge.counts == [1, 0, 1], 'the pool keeps replicas of a lost cluster')
+    assert edge.faults == ['the local Ray cluster cannot be used (timed out); the edge starts it again']
+
+
+def test_a_head_that_ends_just_after_the_connection_is_connected_to_again(fake_ray, pools) -> None:
+    fake_ray.broken_contexts = 1
+    edge = FakeEdge()
+    pools(edge)
+    wait_until(lambda: edge.counts[-1:] == [1], 'the pool does not connect again')
+    assert edge.faults == ['the local Ray cluster cannot be used (no head); the edge starts it again']
 
 
 def test_a_cluster_that_ray_cannot_leave_ends_neither_the_pool_nor_its_node(fake_ray, pools, monkeypatch) -> None:
