@@ -241,7 +241,7 @@ class LinkEstimator:
         now_s = self._hear(back_s)
         overtaken = self._overtaken_by(message, now_s)
         message.arrived, message.arrived_s = True, now_s
-        self.passed_s = max(self.passed_s, message.sent_s)
+        self.passed_s = message.sent_s  # no earlier message arrives after this one
         arrived_s = back_s - held_s
         possible = held_s >= 0 and arrived_s >= message.sent_s  # not so where a clock jumped or the edge is wrong
         if not possible or self._behind_an_answer(back_s):

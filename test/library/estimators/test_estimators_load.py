@@ -35,6 +35,13 @@ def test_reports_are_believed_while_fresh() -> None:
     assert not stale.fresh and stale.queueing_s == 0 and stale.utilisation == 0
 
 
+def test_the_number_of_servers_is_that_of_the_latest_report() -> None:
+    load = LoadEstimator(1.0)
+    for number, servers in enumerate((3, 0, 2)):
+        load.on_report(report(number, servers=servers), number / 10)
+        assert load.servers == load.estimate(number / 10).servers == servers
+
+
 def test_reports_that_come_twice_or_late_are_passed_over() -> None:
     load = LoadEstimator(1.0)
     assert load.on_report(report(5), 0.0)

@@ -101,6 +101,17 @@ def test_a_frame_that_the_decision_did_not_expect_makes_a_new_decision(changes) 
     assert decision.last_frame == expected, 'a late answer tells of a frame that was reported before'
 
 
+@pytest.mark.parametrize('servers, counted', [(3, 3), (1, 1), (0, 1)])
+def test_a_decision_counts_the_edges_servers_and_at_least_one(servers, counted) -> None:
+    """An edge without servers answers each frame at once, as one server would."""
+    wire = steady()
+    wire.report(servers=servers)
+    wire.sequence += 1
+    wire.monitor.on_frame(FrameRecord(sequence=wire.sequence, split_index=0, codec='raw', outcome='fell_back',
+                                      given_up_s=1.0))
+    assert wire.monitor.tick(wire.now_s).servers == counted
+
+
 def test_an_expected_frame_makes_no_new_decision() -> None:
     wire = steady()
     before = wire.monitor.decision
