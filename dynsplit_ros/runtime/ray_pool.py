@@ -28,7 +28,7 @@ from dynsplit_ros.policies.edge import PrepareTail, RunTail
 from dynsplit_ros.policies.pool_size import PoolSize
 from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.runtime.edge import Edge, payloads_of
-from dynsplit_ros.runtime.replica import Replica, Runner
+from dynsplit_ros.runtime.replica import NotLoadedError, Replica, Runner
 from dynsplit_ros.runtime.tails import Payload
 
 PIP = "pip install 'ray==2.60.*'"
@@ -415,7 +415,7 @@ class RayPool:
                 results, tail_s = self._await_run(ray, actor.run.remote(run.frames[0].tail, _sendable(run)))
             except ray.exceptions.RayTaskError as error:
                 self._edge.on_run_failed(run, error.cause if isinstance(error.cause, Exception) else error)
-            except Exception:  # the replica ended, or its machine, or the time after close
+            except Exception:  # the replica ended or lost its model, or its machine ended, or the time after close
                 self._change(-1, actor)
                 self._edge.on_server_lost(run)
                 return
@@ -424,13 +424,17 @@ class RayPool:
             del run  # a thread that waits keeps no frame
 
     def _await_run(self, ray: Any, answer: Any) -> Any:
-        """Return the results of a run; raise GetTimeoutError where the pool closes before."""
+        """Return the results of a run; raise GetTimeoutError where the pool closes before, or NotLoadedError."""
         while True:
             try:
                 return ray.get(answer, timeout=1.0)
             except ray.exceptions.GetTimeoutError:
                 if time.monotonic() > self._deadline_s or self._lost.is_set():
                     raise
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, NotLoadedError):
+                    raise error.cause from None
+                raise
 
 
 def _sendable(run: RunTail) -> list[Payload]:
@@ -490,12 +494,11 @@ def _leave(within_s: float) -> bool:
 
 
 def _lives(ray: Any, actor: Any) -> bool:
-    """Whether a replica answers in time."""
+    """Whether a replica answers in time and has its model, which it lacks once Ray has started it again."""
     try:
-        ray.get(actor.ready.remote(False), timeout=PING_S)
+        return bool(ray.get(actor.has_loaded.remote(), timeout=PING_S))
     except ray.exceptions.RayError:
         return False
-    return True
 
 
 def _kill(ray: Any, actor: Any) -> None:

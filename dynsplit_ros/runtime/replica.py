@@ -70,6 +70,10 @@ class ModelOnReplica:
         return WithProfile(split, self.max_images, self.slowdown)
 
 
+class NotLoadedError(Exception):
+    """A replica has no model: Ray started it again, and nothing has asked since then whether it is ready."""
+
+
 class Replica:
     """The Ray actor: ``blob`` is a pickled function that returns the :class:`Runner`."""
 
@@ -83,26 +87,27 @@ class Replica:
 
     def ready(self, measures: bool) -> tuple[str, Any]:
         """Return why this replica cannot run tails (empty: it can), and if ``measures`` its profile."""
-        runner = self._loaded()
-        return self._error, runner.profile() if measures and runner is not None else None
+        self._load()
+        return self._error, self._runner.profile() if measures and self._runner is not None else None
 
-    def _loaded(self) -> Runner | None:
+    def has_loaded(self) -> bool:
+        """Whether this replica has its model; it loads none for the answer."""
+        return self._runner is not None
+
+    def _load(self) -> None:
         if self._runner is None and not self._error:
             try:
                 # from the front end of the same cluster, which Ray trusts too
                 self._runner = pickle.loads(self._blob.data)()
             except Exception as error:
                 self._error = f'{type(error).__name__}: {error}' if not isinstance(error, DynsplitError) else str(error)
-        return self._runner
 
     def run(self, tail: Tail, payloads: Sequence[Payload]) -> tuple[list[Result], float]:
-        """Run a tail once for all frames; see :meth:`Runner.run`."""
-        runner = self._loaded()
-        assert runner is not None
-        return runner.run(tail, payloads)
+        """Run a tail once for all frames; see :meth:`Runner.run`. Raise NotLoadedError without a model."""
+        if self._runner is None:
+            raise NotLoadedError
+        return self._runner.run(tail, payloads)
 
     def prepare(self, tail: Tail, images: int) -> bool:
-        """Build and warm up a tail."""
-        runner = self._loaded()
-        assert runner is not None
-        return runner.prepare(tail, images)
+        """Build and warm up a tail; return whether that was necessary and possible."""
+        return self._runner is not None and self._runner.prepare(tail, images)

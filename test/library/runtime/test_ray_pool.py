@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import math
 import os
 from pathlib import Path
+import pickle
 import re
 import signal
 import subprocess
@@ -30,7 +31,7 @@ from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.edge import EdgeSettings, PrepareTail, RunTail
 from dynsplit_ros.policies.records import EdgeFrame, Status
 from dynsplit_ros.profile.profile import Profile
-from dynsplit_ros.runtime import ray_pool
+from dynsplit_ros.runtime import ray_pool, replica
 from dynsplit_ros.runtime.edge import Edge
 from dynsplit_ros.runtime.ray_pool import parse_resources, RayPool
 from dynsplit_ros.runtime.replica import ModelOnReplica
@@ -319,7 +320,8 @@ class UnavailableError(RayError):
 
 
 class RayTaskError(RayError):
-    cause = None
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
 
 
 class FakeRay:
@@ -335,6 +337,8 @@ class FakeRay:
             event.set()
         self.loads, self.run_ends = threading.Event(), threading.Event()
         self.loads.set()
+        self.has_model = False  # the newest replica's
+        self.load_error = ''
         self.waits = 0  # calls that were not answered in time
         self.created: list[SimpleNamespace] = []
         self.killed: list[SimpleNamespace] = []
@@ -387,11 +391,17 @@ class FakeRay:
         start = self.starts[len(self.created)] if len(self.created) < len(self.starts) else threading.Event()
         actor = SimpleNamespace(
             started=SimpleNamespace(remote=lambda: (start, None)),
-            ready=SimpleNamespace(remote=lambda measures: (self.loads if start.is_set() else start, ('', None))),
-            run=SimpleNamespace(remote=lambda tail, payloads: (self.run_ends, ([], 0.1))),
+            ready=SimpleNamespace(remote=lambda measures: (self.loads if start.is_set() else start, self._load())),
+            has_loaded=SimpleNamespace(remote=lambda: (start, self.has_model)),
+            run=SimpleNamespace(remote=lambda tail, payloads: (
+                self.run_ends, ([], 0.1)) if self.has_model else (start, RayTaskError(replica.NotLoadedError()))),
             prepare=SimpleNamespace(remote=lambda tail, images: None))
         self.created.append(actor)
         return actor
+
+    def _load(self) -> tuple[str, None]:
+        self.has_model = not self.load_error
+        return self.load_error, None
 
     def get(self, answer, timeout=None):
         event, value = answer
@@ -401,6 +411,8 @@ class FakeRay:
         if self.broken_gets:
             self.broken_gets -= 1
             raise ValueError('not an error of Ray')
+        if isinstance(value, Exception):
+            raise value
         return value
 
     def nodes(self) -> list:
@@ -417,6 +429,7 @@ class FakeEdge:
         self.counts: list[int] = []
         self.faults: list[str] = []
         self.lost: list[RunTail] = []
+        self.failed: list[RunTail] = []
 
     def on_servers(self, count: int, reason: str = '') -> None:
         self.counts.append(count)
@@ -426,6 +439,9 @@ class FakeEdge:
 
     def on_server_lost(self, run: RunTail) -> None:
         self.lost.append(run)
+
+    def on_run_failed(self, run: RunTail, error: Exception) -> None:
+        self.failed.append(run)
 
     def on_results(self, run: RunTail, results, tail_s: float) -> None:
         pass
@@ -614,6 +630,44 @@ def test_a_pool_serves_again_when_there_is_another_head(fake_ray, pools, address
     fake_ray.has_head = True
     wait_until(lambda: edge.counts[-1] == 2, 'the pool does not come back')
     assert edge.faults == [sentence] and fake_ray.calls[:2] == ['init', 'shutdown'] and 'init' in fake_ray.calls[2:]
+
+
+def test_a_replica_that_ray_has_started_again_loads_the_model_before_it_runs_a_tail(fake_ray, pools, monkeypatch
+                                                                                    ) -> None:
+    monkeypatch.setattr(ray_pool, 'IDLE_S', 10.0)  # the run comes before the question whether the replica lives
+    edge = FakeEdge()
+    pool = pools(edge)
+    wait_until(lambda: edge.counts == [1])
+    fake_ray.loads.clear()
+    fake_ray.has_model = False
+    run = a_run()
+    pool.run(run)
+    wait_until(lambda: edge.lost == [run], 'the frames wait for the model')
+    assert edge.counts == [1, 0] and not edge.failed
+    fake_ray.loads.set()
+    wait_until(lambda: edge.counts == [1, 0, 1], 'the replica does not come back')
+    assert len(fake_ray.created) == 1
+
+
+def test_a_replica_that_cannot_load_the_model_again_has_no_capacity(fake_ray, pools) -> None:
+    edge = FakeEdge()
+    pools(edge)
+    wait_until(lambda: edge.counts == [1])
+    fake_ray.load_error, fake_ray.has_model = 'no such file', False
+    wait_until(lambda: edge.faults, 'a replica without a model keeps its capacity')
+    assert edge.counts[:2] == [1, 0]
+    assert edge.faults == ['a replica cannot load the model (no such file); install what is missing on each machine of '
+                           'the cluster']
+    wait_until(lambda: fake_ray.killed == fake_ray.created[:1])
+
+
+def test_a_replica_runs_no_tail_before_it_has_loaded_the_model(tails) -> None:
+    started = replica.Replica(np.frombuffer(pickle.dumps(tails()), np.uint8))
+    assert not started.prepare((0, 'eager'), 1)
+    with pytest.raises(replica.NotLoadedError):
+        started.run((0, 'eager'), [])
+    assert not started.has_loaded() and started.ready(False) == ('', None) and started.has_loaded()
+    assert started.run((0, 'eager'), [])[0] == []
 
 
 def test_two_slow_connections_to_the_head_do_not_end_the_replicas_but_three_do(fake_ray, pools) -> None:
