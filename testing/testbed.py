@@ -120,13 +120,21 @@ class Testbed:
             self._shape(side, device, 'change')
 
     def cut(self, edge: str) -> None:
-        """Cut the link to an edge: the robot's packets vanish, and the edge has no network."""
-        self._in(edge, 'ip', 'link', 'set', 'link0', 'down')
+        """
+        Cut the link to an edge somewhere on the way: the robot's packets vanish, and the edge has no network.
+
+        The robot's own interface stays up, as with a radio link. If it went down, the kernel would first ask for the
+        edge's address, and the sockets would wait for that.
+        """
+        self._in(edge, 'ip', 'address', 'flush', 'dev', 'link0')
 
     def mend(self, edge: str) -> None:
         """Have a link that was cut carry packets again."""
-        self._in(edge, 'ip', 'link', 'set', 'link0', 'up')
-        self._in(edge, 'ip', 'route', 'add', 'default', 'dev', 'link0')  # it went with the link
+        self._in(edge, 'ip', 'address', 'add', self._address(edge), 'dev', 'link0')
+        self._in(edge, 'ip', 'route', 'add', 'default', 'dev', 'link0')  # it went with the address
+
+    def _address(self, edge: str) -> str:
+        return next(f'{address}/24' for side, _, address in self._ends() if side == edge)
 
     def _ends(self) -> Iterator[tuple[str, str, str]]:
         """Yield side, device and address of both ends of each link."""

@@ -144,6 +144,8 @@ class KnownEdge:
         rate = self.link.belief(now_s)
         estimate = self._estimate_system(now_s, rate.level_spread, robot, residual_s, held_back)
         self.is_possible = estimate.alive
+        if not self.link.alive:  # that is why it failed frames
+            self._failures, self._avoided_until_s = 0, -math.inf
         moved = self.plan is None or self._basis is None or self._basis.has_moved(
             _basis(rate.median_bps, estimate, self.plan.split_index), latency_s)
         if not (is_urgent or moved):

@@ -277,6 +277,28 @@ def test_an_edge_that_refuses_frame_after_frame_is_left_for_another_one_and_trie
     assert monitor.edges[first].is_failing(now_s) and not monitor.edges[first].is_failing(now_s + 11.0)
 
 
+def test_an_edge_that_failed_frames_because_its_link_was_cut_is_used_again_as_soon_as_it_answers() -> None:
+    monitor, now_s = with_two_edges()
+    first, silent_s = monitor.decision.edge, None
+    for number in range(1, 4):
+        now_s += 0.1
+        refused(monitor, number, now_s)
+    other, = {'near', 'far'} - {first}
+    assert monitor.edges[first].is_failing(now_s) and monitor.decision.edge == other
+    cut = {first}
+    while now_s < 8.0:  # the first edge is cut off until it is silent, then comes back, and the other one is cut off
+        now_s += 0.02
+        if silent_s is None and not monitor.edges[first].is_usable:
+            silent_s, cut = now_s, set()
+        if silent_s is not None and now_s > silent_s + 1.0:
+            cut = {other}
+        probe = monitor.next_probe(now_s)
+        if probe is not None and probe.edge not in cut:
+            monitor.on_probe_answer(probe.id, now_s + 0.004 + probe.payload_bytes * 8 / 50e6, edge=probe.edge)
+        monitor.tick(now_s)
+    assert monitor.decision.edge == first and not monitor.decision.degraded
+
+
 # ---- the edge
 
 
