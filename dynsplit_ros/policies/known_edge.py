@@ -118,8 +118,7 @@ class KnownEdge:
             if math.isfinite(frame.acknowledged_s):
                 self.link.on_acknowledgement(frame.sequence, frame.acknowledged_s)
             held_s = frame.held_s if math.isfinite(frame.held_s) else -1.0
-            if frame.outcome == Outcome.ANSWERED:
-                self._failures = 0
+            self._failures, self._avoided_until_s = 0, -math.inf  # one that answers late is slow, and does not fail
             if self.link.on_answer(frame.sequence, frame.answered_s, held_s, frame.answer_bytes):
                 self.load.on_answer(
                     frame.split_index, frame.queueing_s, frame.tail_s, profiled_s, frame.answered_s)

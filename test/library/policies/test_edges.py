@@ -277,6 +277,20 @@ def test_an_edge_that_refuses_frame_after_frame_is_left_for_another_one_and_trie
     assert monitor.edges[first].is_failing(now_s) and not monitor.edges[first].is_failing(now_s + 11.0)
 
 
+def test_an_edge_that_answers_late_is_slow_and_does_not_fail() -> None:
+    monitor, now_s = with_two_edges()
+    first = monitor.decision.edge
+    for number in range(1, 4):
+        now_s += 0.1
+        refused(monitor, number, now_s)
+    assert monitor.edges[first].is_failing(now_s)
+    monitor.on_frame(FrameRecord(
+        sequence=3, outcome=Outcome.LATE, split_index=0, codec='raw', edge=first, sent_s=now_s,
+        acknowledged_s=now_s + 0.03, answered_s=now_s + 0.2, given_up_s=now_s + 0.031, held_s=0.15, queueing_s=0.0,
+        tail_s=0.15, decode_s=0.0, answer_bytes=4000))
+    assert not monitor.edges[first].is_failing(now_s + 0.2)
+
+
 def test_an_edge_that_failed_frames_because_its_link_was_cut_is_used_again_as_soon_as_it_answers() -> None:
     monitor, now_s = with_two_edges()
     first, silent_s = monitor.decision.edge, None
