@@ -25,7 +25,7 @@ from dynsplit_ros.nodes.base_node import BaseNode
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.kept import differences, kept_profile, of_ready_parts
 from dynsplit_ros.profile.profile import Profile
-from dynsplit_ros.runtime.conversion import Conversion, Request
+from dynsplit_ros.runtime.conversion import Answer, Conversion, Request
 from dynsplit_ros.tasks import check_outputs
 from dynsplit_ros.tensors import of_image
 
@@ -52,7 +52,8 @@ def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNames
     """
     Convert the parts that :func:`load` did not find converted; return None if there are none.
 
-    Then ``use`` takes the new profile, on a thread of the conversion, and the parts are ready. What fails is a warning.
+    Then ``use`` takes the new profile, on a thread of the conversion, and the parts are ready; it is not called after
+    the conversion is closed. What fails is a warning.
     """
     name, log = engine_name(values.engine, values.precision), node.get_logger()
     what = 'tails' if is_edge else 'heads'
@@ -69,22 +70,34 @@ def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNames
     def warn(reason: str) -> None:
         log.warning(f'{reason}; these parts run on eager, because engine_fallback is true')
 
-    def done(reasons: dict[str, str]) -> None:
+    def read(answer: Answer, check: Callable[[], None]) -> Callable[[], None]:
         split.add_engine(values.engine, values.precision, heads=not is_edge, tails=is_edge,
-                         cache=cache_folder() / 'engines', only_kept=True)
-        left = _missing(split, values, is_edge)
+                         cache=cache_folder() / 'engines', only_kept=True, progress=lambda done, count: check())
+        left, profile = _missing(split, values, is_edge), None
         if left:
-            warn(_in_words(reasons, name) if reasons else
+            warn(_in_words(answer.reasons, name) if answer.reasons else
                  f'{left} {what} of {name} could not be read from {cache_folder()}')
         if left < missing:
-            use(_profile_and_warm_up(node, split, values, images))
-            log.info(f'the {what} that {name} can run are ready after {time.monotonic() - started_s:.1f} s')
+            if answer.error:
+                warn(f'the {what} are converted to {name}, but have no profile until the next start: {answer.error}')
+            else:
+                profile = _given_profile(node, values, split, images) or of_ready_parts(
+                    Profile.from_document(answer.profile, 'the profile of the conversion'), split)
+                check()
+                _warm_up(split, images)
+
+        def act() -> None:
+            if profile is not None:
+                use(profile)
+                log.info(f'the {what} that {name} can run are ready after {time.monotonic() - started_s:.1f} s')
+
+        return act
 
     return Conversion(
         Request({'name': values.model, **_model_options(node, values)}, split_options(values), split.fingerprint,
                 values.engine, values.precision, not is_edge, is_edge, torch.get_num_threads(),
                 [] if values.profile else sorted(batches_to_profile(values, split, images))),
-        done, lambda reason: warn(f'the {what} were not converted to {name}: {reason}'))
+        read, lambda reason: warn(f'the {what} were not converted to {name}: {reason}'))
 
 
 def load_for_replicas(node: BaseNode, values: SimpleNamespace, images: int) -> tuple[SplitModel, Profile | None]:

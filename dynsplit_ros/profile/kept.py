@@ -19,7 +19,8 @@ from dynsplit_ros.profile.profile import Profile
 REPEATS = 7
 
 
-def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Collection[int] = (1,)) -> Profile:
+def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Collection[int] = (1,),
+                 keep: bool = True) -> Profile:
     """
     Return the profile of ``split`` under the present conditions for these batch sizes; measure it if none is kept.
 
@@ -27,7 +28,8 @@ def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Co
     fingerprint and a digest of :func:`conditions`, so machines that share a home folder do not share profiles. A file
     that cannot be read, or that was measured under other conditions, is measured again; a folder that cannot be
     written is done without. Processes that start at the same time on one machine measure one after the other, because
-    each would slow the others down. ``progress`` takes a sentence; one of them names the file.
+    each would slow the others down. ``progress`` takes a sentence; one of them names the file. Without ``keep``, a
+    profile that is measured now is not written.
     """
     now = conditions(split)
     folder = cache_folder()
@@ -44,7 +46,8 @@ def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Co
                 # Another node on this machine may need the batches that are there.
                 needed = {*batches, *(profile.batches if profile else ())}
                 profile = measure(split, sorted(needed), repeats=REPEATS, warm_up=2)
-                _keep(profile, path, progress)
+                if keep:
+                    _keep(profile, path, progress)
     else:
         progress(f'using the profile that this machine measured before: {path}')
     if profile.doubt:

@@ -4,14 +4,14 @@
 Conversion of a model's parts to another engine in a process of its own, while the node works on eager.
 
 A conversion keeps a processor busy for minutes, and no library offers a way to stop one. The process keeps the
-converted parts and their profile in the cache, from which the node then reads them as at a later start.
+converted parts in the cache, from which the node then reads them as at a later start. A second process measures them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 import json
 import os
 import subprocess
@@ -30,8 +30,11 @@ from dynsplit_ros.profile.kept import kept_profile
 
 #: Unix niceness of the conversion, 0 to 19: with 10, the node has ten times its share of a processor that both want.
 NICENESS = 10
-#: The process, as Python runs it.
-COMMAND = 'from dynsplit_ros.runtime.conversion import main; main()'
+#: The process, as Python runs it. An empty entry of sys.path is the working directory, whose files are not the node's.
+COMMAND = ('import sys; sys.path[:] = filter(None, sys.path); '
+           'from dynsplit_ros.runtime.conversion import main; main()')
+#: The beginning of the line with the process's answer; libraries can write other lines before and after it.
+ANSWER = 'dynsplit_ros conversion: '
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Request:
     What to convert: the arguments of ``load_model`` and SplitModel, and the engine.
 
     ``fingerprint`` is the node's: the model could have changed since. ``batches`` are the numbers of images to profile,
-    none if the node has a profile.
+    none if the node has a profile of the engine.
     """
 
     model: Mapping[str, Any]
@@ -54,21 +57,42 @@ class Request:
     batches: Sequence[int] = ()
 
 
+@dataclass(frozen=True)
+class Answer:
+    """
+    What a process says.
+
+    ``reasons`` say why parts are not converted, by their names; ``converted`` is the number of those that are.
+    ``profile`` is the document of their profile, None without one. ``error`` says what failed, and is empty otherwise.
+    """
+
+    reasons: dict[str, str] = field(default_factory=dict)
+    converted: int = 0
+    profile: dict[str, Any] | None = None
+    error: str = ''
+
+
+class Closed(Exception):
+    """The conversion was closed; what its thread does has no use."""
+
+
 class Conversion:
     """
     The process that converts, and a thread that waits for it.
 
-    The thread calls ``done`` with the reasons why parts cannot be converted, by their names, or ``failed`` with why
-    there is no conversion; neither after :meth:`close`. ``command`` replaces the process's command.
+    The thread calls ``read`` with the process's answer and a function that raises Closed once the conversion is
+    closed, which ``read`` calls between its steps. It then calls what ``read`` returned, or ``failed`` with why nothing
+    was converted. None of these is called after :meth:`close`. ``command`` replaces the process's command.
     """
 
-    def __init__(self, request: Request, done: Callable[[dict[str, str]], None], failed: Callable[[str], None],
+    def __init__(self, request: Request, read: Callable[[Answer, Callable[[], None]], Callable[[], None]],
+                 failed: Callable[[str], None],
                  command: Sequence[str] = (sys.executable, '-c', COMMAND)) -> None:
         self._request = request
-        self._done = done
+        self._read = read
         self._failed = failed
         self._command = command
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards the two below, and is held while the result is taken
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._run, name='conversion', daemon=True)
@@ -78,7 +102,7 @@ class Conversion:
         """
         End the process and the thread; a part that is being converted is lost, the others are kept.
 
-        A call of ``done`` that is under way may take until ``within_s`` seconds are over.
+        This waits at most ``within_s`` seconds for a step of ``read`` that is under way; no step follows it.
         """
         with self._lock:
             self._closing = True
@@ -89,20 +113,39 @@ class Conversion:
 
     def _run(self) -> None:
         try:
-            reasons = self._convert({**asdict(self._request), 'batches': []}, NICENESS)
-            if self._request.batches:  # by another process, because times at a low priority would be too long
-                self._convert(asdict(self._request), 0)
-            if not self._closing:
-                self._done(reasons)
+            self._unless_closed(self._outcome())
+        except Closed:
+            return
         except Exception as error:  # whatever happens, the node goes on with eager
-            if not self._closing:
-                self._failed(str(error) or type(error).__name__)
+            reason = str(error) or type(error).__name__
+            with contextlib.suppress(Closed):
+                self._unless_closed(lambda: self._failed(reason))
 
-    def _convert(self, request: Mapping[str, Any], niceness: int) -> dict[str, str]:
-        """Run the process for a request; return why parts cannot be converted."""
+    def _outcome(self) -> Callable[[], None]:
+        answer = self._ask({**asdict(self._request), 'batches': []}, NICENESS)
+        if self._request.batches and answer.converted:
+            # By another process, because times at a low priority would be too long.
+            try:
+                profile = self._ask(asdict(self._request), 0).profile
+            except DynsplitError as error:  # the parts are converted all the same
+                answer = replace(answer, error=str(error))
+            else:
+                answer = replace(answer, profile=profile)
+        self._unless_closed()
+        return self._read(answer, self._unless_closed)
+
+    def _unless_closed(self, act: Callable[[], None] = lambda: None) -> None:
+        """Call ``act``, for which :meth:`close` waits, or raise Closed."""
         with self._lock:
             if self._closing:
-                return {}
+                raise Closed
+            act()
+
+    def _ask(self, request: Mapping[str, Any], niceness: int) -> Answer:
+        """Run the process for a request; return its answer, or raise DynsplitError if it has none."""
+        with self._lock:
+            if self._closing:
+                raise Closed
             process = self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
                 env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
@@ -111,28 +154,26 @@ class Conversion:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(f'{json.dumps({**request, "niceness": niceness})}\n'.encode())
             said = process.stdout.read().decode(errors='replace').strip().splitlines()
-        try:
-            found = json.loads(said[-1])
-            reasons, error = dict(found['reasons']), str(found['error'])
-        except (IndexError, KeyError, TypeError, ValueError):
+        answers = [line.removeprefix(ANSWER) for line in said if line.startswith(ANSWER)]
+        if not answers:
             last = said[-1] if said and process.returncode > 0 else f'exit code {process.returncode}'
-            raise DynsplitError(f'the process that converts ended: {last}') from None
-        if error:
-            raise DynsplitError(error)
-        return reasons
+            raise DynsplitError(f'the process that converts ended: {last}')
+        answer = Answer(**json.loads(answers[-1]))
+        if answer.error:
+            raise DynsplitError(answer.error)
+        return answer
 
 
 def main() -> None:
-    """Be the process: read a request from standard input, convert, and write what failed as the last line."""
+    """Carry out the request that standard input has as one line, and write the answer to standard output."""
     asked = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_node, daemon=True).start()
     os.nice(asked.pop('niceness'))
-    reasons, fault = {}, ''
     try:
-        reasons = _carry_out(Request(**asked))
+        answer = _carry_out(Request(**asked))
     except DynsplitError as error:
-        fault = str(error)
-    print(f'\n{json.dumps({"reasons": reasons, "error": fault})}', flush=True)
+        answer = Answer(error=str(error))
+    print(f'\n{ANSWER}{json.dumps(asdict(answer))}', flush=True)
 
 
 def _end_with_the_node() -> None:
@@ -141,7 +182,8 @@ def _end_with_the_node() -> None:
     os._exit(1)
 
 
-def _carry_out(request: Request) -> dict[str, str]:
+def _carry_out(request: Request) -> Answer:
+    """Convert the parts, or profile those that are converted if the request names numbers of images."""
     torch.set_num_threads(request.threads)
     keep_freed()
     split = SplitModel(load_model(**request.model), **request.options)
@@ -149,7 +191,8 @@ def _carry_out(request: Request) -> dict[str, str]:
         raise DynsplitError(f'the model is {split.fingerprint[:12]} now, but {request.fingerprint[:12]} was loaded; '
                             'start the node again')
     reasons = split.add_engine(request.engine, request.precision, heads=request.heads, tails=request.tails,
-                               cache=cache_folder() / 'engines')
-    if request.batches:
-        kept_profile(split, lambda text: None, request.batches)
-    return reasons
+                               cache=cache_folder() / 'engines', only_kept=bool(request.batches))
+    parts = (len(split.cuts) - 1) * (request.heads + request.tails)
+    # Frames run beside it and make its times longer, so a later start measures again.
+    profile = kept_profile(split, lambda text: None, request.batches, keep=False) if request.batches else None
+    return Answer(reasons, parts - len(reasons), profile.to_document() if profile is not None else None)

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
+import json
 import os
 from pathlib import Path
 import subprocess
@@ -19,7 +22,8 @@ from dynsplit_ros.cache import cache_folder
 from dynsplit_ros.engines import ENGINES
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
-from dynsplit_ros.runtime.conversion import COMMAND, Conversion, Request
+from dynsplit_ros.profile.profile import Profile
+from dynsplit_ros.runtime.conversion import ANSWER, Answer, Closed, COMMAND, Conversion, Request
 
 #: Longest wait for the process, in seconds: it imports torch on a machine that may be busy.
 PATIENCE_S = 240
@@ -38,12 +42,12 @@ class Heard:
 
     def __init__(self) -> None:
         self.told = threading.Event()
-        self.reasons: dict[str, str] | None = None
+        self.answer: Answer | None = None
         self.fault = ''
 
-    def done(self, reasons: dict[str, str]) -> None:
-        self.reasons = reasons
-        self.told.set()
+    def read(self, answer: Answer, check: Callable[[], None]) -> Callable[[], None]:
+        self.answer = answer
+        return self.told.set
 
     def failed(self, fault: str) -> None:
         self.fault = fault
@@ -52,7 +56,7 @@ class Heard:
 
 def converted(asked: Request, *command: str) -> Heard:
     heard = Heard()
-    conversion = Conversion(asked, heard.done, heard.failed, *([command] if command else []))
+    conversion = Conversion(asked, heard.read, heard.failed, *([command] if command else []))
     try:
         assert heard.told.wait(PATIENCE_S)
     finally:
@@ -70,12 +74,14 @@ def test_parts_that_another_process_has_converted_are_ready_without_a_conversion
     assert set(split.add_engine('openvino', **kept).values()) == {
         'it is not converted yet'} and split.engines == ('eager',)
     heard = converted(request(split.fingerprint, batches=[1]))
-    assert (heard.fault, heard.reasons) == ('', {})
+    assert heard.answer is not None and (heard.fault, heard.answer.reasons) == ('', {})
     monkeypatch.setattr(torch.export, 'export', None)  # whoever converts here fails
     assert split.add_engine('openvino', **kept) == {}
     image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(split.head(split.local_index, 'openvino')(image), split.whole(image))
-    assert len(list(tmp_path.glob('dynsplit_ros/*.yaml'))) == 1  # the profile
+    profile = Profile.from_document(heard.answer.profile, 'the profile')
+    assert profile.engines == split.engines
+    assert not list(tmp_path.glob('dynsplit_ros/*.yaml')), 'a profile that was measured beside live frames is kept'
 
 
 @pytest.mark.timeout(300)
@@ -104,7 +110,7 @@ def test_the_process_ends_when_the_node_has_gone() -> None:
 def test_a_conversion_that_is_closed_ends_its_process_and_tells_nothing(tmp_path: Path) -> None:
     heard, started = Heard(), tmp_path / 'started'
     code = f'open({str(started)!r}, "w").close(); {FOR_EVER}'
-    conversion = Conversion(request(), heard.done, heard.failed, (sys.executable, '-S', '-c', code))
+    conversion = Conversion(request(), heard.read, heard.failed, (sys.executable, '-S', '-c', code))
     deadline_s = time.monotonic() + PATIENCE_S
     while not started.exists():
         assert time.monotonic() < deadline_s
@@ -112,3 +118,57 @@ def test_a_conversion_that_is_closed_ends_its_process_and_tells_nothing(tmp_path
     conversion.close(60.0)
     assert not heard.told.is_set()
     assert not [thread for thread in threading.enumerate() if thread.name == 'conversion']
+
+
+def answering(answer: Answer, before: str = '', after: str = '') -> tuple[str, ...]:
+    """Return a command that gives this answer; code before and after it can use ``asked``, the request's text."""
+    said = f'{ANSWER}{json.dumps(asdict(answer))}'
+    return sys.executable, '-S', '-c', f'asked = input()\n{before}\nprint({said!r})\n{after}'
+
+
+def test_a_conversion_that_is_closed_while_the_node_reads_the_parts_takes_no_further_step() -> None:
+    reading, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+    heard = Heard()
+
+    def read(answer: Answer, check: Callable[[], None]) -> Callable[[], None]:
+        reading.set()
+        assert go_on.wait(PATIENCE_S)
+        try:
+            check()
+        except Closed:
+            closed.set()
+        return heard.told.set  # as if the conversion had been closed after the last check
+
+    conversion = Conversion(request(), read, heard.failed, answering(Answer(converted=1)))
+    assert reading.wait(PATIENCE_S)
+    conversion.close(0.0)
+    go_on.set()
+    conversion.close(PATIENCE_S)
+    assert closed.is_set() and not heard.told.is_set()
+
+
+def test_parts_are_read_although_they_could_not_be_profiled() -> None:
+    fails = 'import json, sys; json.loads(asked)["batches"] and sys.exit("no memory")'
+    heard = converted(request(batches=[1]), *answering(Answer(converted=1), before=fails))
+    assert heard.answer == Answer(converted=1, error='the process that converts ended: no memory')
+
+
+def test_nothing_is_profiled_where_no_part_could_be_converted(tmp_path: Path) -> None:
+    counts = f'open({str(tmp_path / "processes")!r}, "a").write("one ")'
+    heard = converted(request(batches=[1]), *answering(Answer({'head of a': 'no'}), counts))
+    assert heard.answer == Answer({'head of a': 'no'})
+    assert (tmp_path / 'processes').read_text() == 'one '
+
+
+def test_lines_that_a_library_writes_around_the_answer_change_nothing() -> None:
+    heard = converted(request(), *answering(Answer(converted=2), after='import sys; print("bye", file=sys.stderr)'))
+    assert heard.answer == Answer(converted=2)
+
+
+def test_the_process_imports_nothing_from_the_working_directory(tmp_path: Path) -> None:
+    package = tmp_path / 'installed' / 'dynsplit_ros' / 'runtime'
+    package.mkdir(parents=True)
+    (package / 'conversion.py').write_text('def main() -> None:\n    print("installed")\n')
+    (tmp_path / 'dynsplit_ros.py').write_text('print("the working directory")')
+    assert subprocess.run([sys.executable, '-S', '-c', COMMAND], cwd=tmp_path, check=True, capture_output=True,
+                          env={'PYTHONPATH': str(tmp_path / 'installed')}).stdout == b'installed\n'
