@@ -35,6 +35,7 @@ class Options:
     ``precision`` is a data type of :data:`ENGINES`'s entry. ``cache`` is a folder of this part, engine, version and
     device where the engine keeps what it converted, or None. ``batches`` tells whether the number of frames may change.
     With ``only_kept``, an engine that keeps its conversions takes what is in the cache and converts nothing.
+    ``several`` tells that runs of several frames will come; what an engine sets up for them is then there before them.
     """
 
     device: torch.device
@@ -43,6 +44,7 @@ class Options:
     cache: Path | None = None
     batches: bool = True
     only_kept: bool = False
+    several: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ def convert(name: str, part: nn.Module, example: tuple[torch.Tensor, ...], optio
         run: Callable[..., Any] = module.convert(part, example, options)
         with torch.inference_mode():  # what an engine sets up in a first run is there then
             run(*(value[:1] for value in example))
+            if options.several:
+                run(*example)
         return run
     except DynsplitError:
         raise

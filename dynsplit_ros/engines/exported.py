@@ -65,11 +65,16 @@ def converted(
         if structure['any_frames'] or frames == 1:
             results = run(arguments)
         else:
-            each = [run([argument[at : at + 1] for argument in arguments]) for at in range(frames)]
-            results = [torch.cat(of_each) for of_each in zip(*each)]
+            results = one_by_one(run, arguments)
         return pytree.tree_unflatten(results, outputs)
 
     return call
+
+
+def one_by_one(run: Run, arguments: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the results of several frames that run one after the other."""
+    each = [run([argument[at : at + 1] for argument in arguments]) for at in range(arguments[0].shape[0])]
+    return [torch.cat(of_each) for of_each in zip(*each)]
 
 
 def _export(

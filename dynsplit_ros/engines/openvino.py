@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
+from functools import partial
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,10 @@ import torch
 from torch import nn
 
 from dynsplit_ros.engines import Options
-from dynsplit_ros.engines.exported import converted, Run
+from dynsplit_ros.engines.exported import converted, one_by_one, Run
 from dynsplit_ros.errors import DynsplitError
 
+_logger = logging.getLogger(__name__)
 _PRECISION = {'float32': 'f32', 'float16': 'f16', 'bfloat16': 'bf16'}
 
 
@@ -46,14 +50,27 @@ def convert(part: nn.Module, example: tuple[torch.Tensor, ...], options: Options
         if used != wanted:
             raise DynsplitError(f'precision {options.precision!r} was given, but OpenVINO computes in {used} on this '
                                 "processor; use precision 'float32'")
-        requests = {True: of_one.create_infer_request()}  # by whether they take one frame
+        request_of_one = of_one.create_infer_request()
+
+        @functools.cache  # made when needed, because it has a further copy of the weights
+        def request_of_several() -> Any:
+            try:
+                return compiled(model).create_infer_request()
+            except Exception as error:  # such as one for lack of memory; the library has its own kinds of errors
+                _logger.warning('OpenVINO cannot set up a part of the network for several frames (%s), so it runs them '
+                                'one by one', (str(error).strip().splitlines() or [type(error).__name__])[0])
+                return None
+
+        def infer(request: Any, arguments: list[torch.Tensor]) -> list[torch.Tensor]:
+            results = request.infer([argument.numpy() for argument in arguments], share_inputs=True)
+            return [torch.from_numpy(result) for result in results.to_tuple()]
 
         def run(arguments: list[torch.Tensor]) -> list[torch.Tensor]:
-            is_one = arguments[0].shape[0] == 1
-            if is_one not in requests:  # made when needed, because it has a further copy of the weights
-                requests[is_one] = compiled(model).create_infer_request()
-            results = requests[is_one].infer([argument.numpy() for argument in arguments], share_inputs=True)
-            return [torch.from_numpy(result) for result in results.to_tuple()]
+            if arguments[0].shape[0] == 1:
+                return infer(request_of_one, arguments)
+            if (request := request_of_several()) is not None:
+                return infer(request, arguments)
+            return one_by_one(partial(infer, request_of_one), arguments)
 
         return run
 

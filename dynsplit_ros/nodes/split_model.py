@@ -43,7 +43,7 @@ def load(node: BaseNode, values: SimpleNamespace, images: int, *, is_edge: bool)
     """
     with in_one_sentence(f'model {values.model!r} cannot be used', MEND):
         split = _load(node, values, images, split_options(values))
-        _add_engine(node, split, values, is_edge)
+        _add_engine(node, split, values, images, is_edge)
         return split, _profile_and_warm_up(node, split, values, images)
 
 
@@ -64,6 +64,7 @@ def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNames
         missing = 0
     if not missing:
         return None
+    sizes = batches_to_profile(values, split, images)
     started_s = time.monotonic()
     log.info(f'{missing} {what} run on eager until {name} has them; a process converts them meanwhile')
 
@@ -72,7 +73,8 @@ def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNames
 
     def read(answer: Answer, check: Callable[[], None]) -> Callable[[], None]:
         split.add_engine(values.engine, values.precision, heads=not is_edge, tails=is_edge,
-                         cache=cache_folder() / 'engines', only_kept=True, progress=lambda done, count: check())
+                         cache=cache_folder() / 'engines', only_kept=True, several=max(sizes) > 1,
+                         progress=lambda done, count: check())
         left, profile = _missing(split, values, is_edge), None
         if left:
             warn(_in_words(answer.reasons, name) if answer.reasons else
@@ -96,7 +98,7 @@ def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNames
     return Conversion(
         Request({'name': values.model, **_model_options(node, values)}, split_options(values), split.fingerprint,
                 values.engine, values.precision, not is_edge, is_edge, torch.get_num_threads(),
-                [] if values.profile else sorted(batches_to_profile(values, split, images))),
+                [] if values.profile else sorted(sizes), max(sizes) > 1),
         read, lambda reason: warn(f'the {what} were not converted to {name}: {reason}'))
 
 
@@ -184,8 +186,12 @@ def _given_profile(node: BaseNode, values: SimpleNamespace, split: SplitModel, i
     return profile
 
 
-def _add_engine(node: BaseNode, split: SplitModel, values: SimpleNamespace, is_edge: bool) -> None:
-    """Make this side's parts ready on the engine that its parameters name; only kept ones if others come later."""
+def _add_engine(node: BaseNode, split: SplitModel, values: SimpleNamespace, images: int, is_edge: bool) -> None:
+    """
+    Make this side's parts ready on the engine that its parameters name.
+
+    Where a process can convert parts after the start, only those that are converted already are made ready.
+    """
     name, log = engine_name(values.engine, values.precision), node.get_logger()
     if name == EAGER:
         return
@@ -196,7 +202,8 @@ def _add_engine(node: BaseNode, split: SplitModel, values: SimpleNamespace, is_e
     started_s = time.monotonic()
     try:
         reasons = split.add_engine(values.engine, values.precision, heads=not is_edge, tails=is_edge,
-                                   cache=cache_folder() / 'engines', only_kept=later)
+                                   cache=cache_folder() / 'engines', only_kept=later,
+                                   several=max(batches_to_profile(values, split, images)) > 1)
         if reasons and not later:
             raise DynsplitError(_in_words(reasons, name))
     except DynsplitError as error:

@@ -259,6 +259,7 @@ class SplitModel:
         tails: bool = True,
         cache: Path | None = None,
         only_kept: bool = False,
+        several: bool = False,
         progress: Callable[[int, int], None] = lambda done, count: None,
     ) -> dict[str, str]:
         """
@@ -266,8 +267,9 @@ class SplitModel:
 
         The engine's name is then that of :func:`~dynsplit_ros.engines.engine_name`. Parts that compute nothing are left
         out. ``cache`` is a folder where conversions are kept for the next time. With ``only_kept``, parts that an
-        engine would have to convert are not made ready. ``progress`` takes the numbers of parts that are done and to
-        do. Raises DynsplitError when the engine is unknown, or cannot be used here.
+        engine would have to convert are not made ready. ``several`` tells that runs of several images will come: what
+        the engine sets up for them is then there too. ``progress`` takes the numbers of parts that are done and to do.
+        Raises DynsplitError when the engine is unknown, or cannot be used here.
         """
         name, offered = engine_name(engine, precision), checked_engine(engine, precision, self.device)
         if name == EAGER:
@@ -286,9 +288,9 @@ class SplitModel:
                 continue
             options = Options(self.device, torch.get_num_threads(), precision,
                               folder / f'{begin}_{to}' if folder is not None else None, self.model.max_batch != 1,
-                              only_kept)
+                              only_kept, several and self.model.max_batch != 1)
             try:
-                # Who only reads does not wait for a process that converts another part.
+                # A reader does not wait for a process that converts another part.
                 with (alone(folder / 'lock') if folder is not None and not only_kept else contextlib.nullcontext()):
                     self._convert(name, engine, begin, to, options, offered.interruptible)
                 self._versions[name] = version

@@ -43,7 +43,7 @@ class Request:
     What to convert: the arguments of ``load_model`` and SplitModel, and the engine.
 
     ``fingerprint`` is the node's: the model could have changed since. ``batches`` are the numbers of images to profile,
-    none if the node has a profile of the engine.
+    none if the node has a profile of the engine. ``several`` tells that runs of several images will come.
     """
 
     model: Mapping[str, Any]
@@ -55,6 +55,7 @@ class Request:
     tails: bool
     threads: int
     batches: Sequence[int] = ()
+    several: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,8 @@ def _carry_out(request: Request) -> Answer:
         raise DynsplitError(f'the model is {split.fingerprint[:12]} now, but {request.fingerprint[:12]} was loaded; '
                             'start the node again')
     reasons = split.add_engine(request.engine, request.precision, heads=request.heads, tails=request.tails,
-                               cache=cache_folder() / 'engines', only_kept=bool(request.batches))
+                               cache=cache_folder() / 'engines', only_kept=bool(request.batches),
+                               several=request.several)
     parts = (len(split.cuts) - 1) * (request.heads + request.tails)
     # Frames run beside it and make its times longer, so a later start measures again.
     profile = kept_profile(split, lambda text: None, request.batches, keep=False) if request.batches else None

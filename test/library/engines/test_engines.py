@@ -82,6 +82,41 @@ def test_a_part_for_one_frame_runs_several_frames_one_by_one(name) -> None:
     assert torch.equal(run(values), torch.cat([OneFrame()(value[None]) for value in values]))
 
 
+def of_openvino(monkeypatch, fails: bool = False) -> list[bool]:
+    """Return a list that tells of each model that OpenVINO compiles whether it takes several frames."""
+    needs('openvino')
+    import openvino
+
+    compiled: list[bool] = []
+    compile_model = openvino.Core.compile_model
+
+    def watched(core, model, *arguments):
+        compiled.append(model.inputs[0].partial_shape[0].is_dynamic)
+        if compiled[-1] and fails:
+            raise RuntimeError('std::bad_alloc')
+        return compile_model(core, model, *arguments)
+
+    monkeypatch.setattr(openvino.Core, 'compile_model', watched)
+    return compiled
+
+
+def test_a_part_for_runs_of_several_frames_is_compiled_for_them_before_the_first_run(tail, monkeypatch) -> None:
+    compiled = of_openvino(monkeypatch)
+    run = convert('openvino', tail, example(), Options(CPU, 1, several=True))
+    assert compiled == [False, True]
+    run(*example())
+    assert len(compiled) == 2
+
+
+def test_frames_run_one_by_one_where_no_model_for_several_can_be_compiled(tail, monkeypatch, caplog) -> None:
+    compiled = of_openvino(monkeypatch, fails=True)
+    run = convert('openvino', tail, example(), Options(CPU, 1, several=True))
+    for frames in (2, 3):
+        torch.testing.assert_close(run(*example(frames))['both'][0], tail(*example(frames))['both'][0])
+    assert compiled == [False, True], 'it tries to compile again'
+    assert 'for several frames (std::bad_alloc)' in caplog.text
+
+
 @pytest.mark.parametrize('name', OUTSIDE)
 def test_a_second_start_reads_the_cache(name, tail, tmp_path, monkeypatch) -> None:
     needs(name)
