@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 from pathlib import Path
+import shutil
 import tempfile
 from typing import Any
 
@@ -51,12 +52,16 @@ def converted(
         except Exception:  # whatever a library says of a file that it cannot read
             if options.only_kept:
                 raise DynsplitError('it is not converted yet') from None
-            program, any_frames = _export(part, example, options.batches)
-            write(program, file)
-            structure = {'any_frames': any_frames,
-                         'outputs': pytree.treespec_dumps(program.call_spec.out_spec)}
-            run = load(file)
-            structure_file.write_text(json.dumps(structure))
+            try:
+                program, any_frames = _export(part, example, options.batches)
+                write(program, file)
+                structure = {'any_frames': any_frames,
+                             'outputs': pytree.treespec_dumps(program.call_spec.out_spec)}
+                run = load(file)
+                structure_file.write_text(json.dumps(structure))
+            except Exception:  # on a full disk, what is incomplete takes the room of other parts
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
     outputs = pytree.treespec_loads(structure['outputs'])
 
     def call(*values: torch.Tensor) -> Any:
@@ -109,8 +114,9 @@ def _folder(options: Options) -> Iterator[Path]:
     """Give the part's folder in the cache; a temporary one where it is missing or can be neither read nor written."""
     folder = options.cache
     if folder is not None:
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
+        if not options.only_kept:
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
         if folder.is_dir() and (os.access(folder, os.W_OK) or (folder / _STRUCTURE).exists()):
             yield folder
             return

@@ -260,6 +260,7 @@ class SplitModel:
         cache: Path | None = None,
         only_kept: bool = False,
         several: bool = False,
+        hold: bool = True,
         progress: Callable[[int, int], None] = lambda done, count: None,
     ) -> dict[str, str]:
         """
@@ -268,8 +269,9 @@ class SplitModel:
         The engine's name is then that of :func:`~dynsplit_ros.engines.engine_name`. Parts that compute nothing are left
         out. ``cache`` is a folder where conversions are kept for the next time. With ``only_kept``, parts that an
         engine would have to convert are not made ready. ``several`` tells that runs of several images will come: what
-        the engine sets up for them is then there too. ``progress`` takes the numbers of parts that are done and to do.
-        Raises DynsplitError when the engine is unknown, or cannot be used here.
+        the engine sets up for them is then there too. Without ``hold``, parts are converted into the
+        cache and their memory is given back. ``progress`` takes the numbers of parts that are done and to do. Raises
+        DynsplitError when the engine is unknown, or cannot be used here.
         """
         name, offered = engine_name(engine, precision), checked_engine(engine, precision, self.device)
         if name == EAGER:
@@ -292,15 +294,18 @@ class SplitModel:
             try:
                 # A reader does not wait for a process that converts another part.
                 with (alone(folder / 'lock') if folder is not None and not only_kept else contextlib.nullcontext()):
-                    self._convert(name, engine, begin, to, options, offered.interruptible)
-                self._versions[name] = version
+                    part = self._convert(engine, begin, to, options, offered.interruptible)
+                if hold:
+                    self._converted[name, begin, to] = _ConvertedPart(part)
+                    self._versions[name] = version
+                del part  # its memory is free before the next part is converted
             except DynsplitError as error:
                 failed[what] = str(error)
         progress(len(wanted), len(wanted))
         return failed
 
-    def _convert(self, name: str, engine: str, begin: int, to: int, options: Options, stop_points: bool) -> None:
-        """Make a part ready on an engine."""
+    def _convert(self, engine: str, begin: int, to: int, options: Options, stop_points: bool) -> Callable[..., Any]:
+        """Return a part as a callable of an engine."""
         values = self._sent_values(begin)
         if options.batches and not all(value.shape and value.shape[0] == 1 and value.shape_at(2)[0] == 2
                                        for value in values):
@@ -309,8 +314,7 @@ class SplitModel:
         images = 2 if options.batches else 1
         example = tuple(self._laid_out(torch.zeros(value.shape_at(images), dtype=getattr(torch, value.dtype),
                                                    device=self.device)) for value in values)
-        part = convert(engine, self._build(begin, to, stop_points), example, options)
-        self._converted[name, begin, to] = _ConvertedPart(part)
+        return convert(engine, self._build(begin, to, stop_points), example, options)
 
     def whole(self, image: torch.Tensor) -> Tensors:
         """Return the outputs of the unchanged module for ``image``, uint8 [N, 3, H, W]."""

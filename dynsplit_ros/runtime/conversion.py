@@ -14,6 +14,7 @@ import contextlib
 from dataclasses import asdict, dataclass, field, replace
 import json
 import os
+from pathlib import Path
 import subprocess
 import sys
 import threading
@@ -167,6 +168,8 @@ class Conversion:
 
 def main() -> None:
     """Carry out the request that standard input has as one line, and write the answer to standard output."""
+    with contextlib.suppress(OSError):  # a kernel that is short of memory ends this process, and not the node
+        Path('/proc/self/oom_score_adj').write_text('1000')
     asked = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_node, daemon=True).start()
     os.nice(asked.pop('niceness'))
@@ -193,7 +196,7 @@ def _carry_out(request: Request) -> Answer:
                             'start the node again')
     reasons = split.add_engine(request.engine, request.precision, heads=request.heads, tails=request.tails,
                                cache=cache_folder() / 'engines', only_kept=bool(request.batches),
-                               several=request.several)
+                               several=request.several, hold=bool(request.batches))
     parts = (len(split.cuts) - 1) * (request.heads + request.tails)
     # Frames run beside it and make its times longer, so a later start measures again.
     profile = kept_profile(split, lambda text: None, request.batches, keep=False) if request.batches else None

@@ -151,12 +151,14 @@ def test_a_part_that_returns_no_tensor_is_refused_in_one_sentence(name) -> None:
         convert(name, Counts(), (torch.rand(2, 3),), Options(CPU, 1))
 
 
-def test_a_disk_that_is_full_while_a_conversion_is_written_is_named(tail, tmp_path) -> None:
+def test_a_disk_that_is_full_during_a_conversion_is_named_and_nothing_incomplete_stays(tail, tmp_path) -> None:
     def write(program, file) -> None:
+        file.write_text('a first piece')
         raise OSError('no space left on device')
 
     with pytest.raises(OSError, match='no space left on device'):
-        converted(tail, example(), Options(CPU, 1, cache=tmp_path), 'model', write, lambda file: None)
+        converted(tail, example(), Options(CPU, 1, cache=tmp_path / 'part'), 'model', write, lambda file: None)
+    assert not list(tmp_path.iterdir()), 'an incomplete conversion takes room'
 
 
 def test_a_cache_folder_that_cannot_be_made_is_done_without(tail, tmp_path) -> None:

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+import weakref
+
 import pytest
 import torch
 
@@ -73,6 +76,23 @@ def test_one_side_may_convert_only_its_own_parts() -> None:
     assert split.has_head(1, 'eager-bfloat16') and not split.has_tail(1, 'eager-bfloat16')
     with pytest.raises(DynsplitError, match='ready on'):
         split.tail(1, 'eager-bfloat16')
+
+
+@pytest.mark.parametrize('hold', [True, False])
+def test_parts_are_converted_for_runs_of_several_images_and_held_if_wanted(hold: bool, monkeypatch) -> None:
+    split, several = new_split('squeezenet1_1'), []
+    held = weakref.WeakSet()
+
+    def watched(name, part, example, options):
+        assert hold or not held, 'the memory of another part is not free'
+        several.append(options.several)
+        held.add(run := partial(part))
+        return run
+
+    monkeypatch.setattr(partition, 'convert', watched)
+    assert split.add_engine('eager', 'bfloat16', tails=False, several=True, hold=hold) == {}
+    assert set(several) == {True}
+    assert split.has_head(1, 'eager-bfloat16') is hold and ('eager-bfloat16' in split.engines) is hold
 
 
 def test_eager_stays_exact_beside_another_engine(rounded) -> None:

@@ -54,6 +54,13 @@ class Heard:
         self.told.set()
 
 
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
 def converted(asked: Request, *command: str) -> Heard:
     heard = Heard()
     conversion = Conversion(asked, heard.read, heard.failed, *([command] if command else []))
@@ -102,6 +109,8 @@ def test_the_process_ends_when_the_node_has_gone() -> None:
     process = subprocess.Popen([sys.executable, '-c', f'import os; os.nice = lambda by: {FOR_EVER}; {COMMAND}'],
                                stdin=subprocess.PIPE, env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)})
     assert process.stdin is not None
+    least_kept = Path(f'/proc/{process.pid}/oom_score_adj')
+    wait_until(lambda: least_kept.read_text() == '1000\n')  # short of memory, the kernel ends it before the node
     process.stdin.write(b'{"niceness": 0}\n')
     process.stdin.close()
     assert process.wait(PATIENCE_S) == 1
@@ -111,10 +120,7 @@ def test_a_conversion_that_is_closed_ends_its_process_and_tells_nothing(tmp_path
     heard, started = Heard(), tmp_path / 'started'
     code = f'open({str(started)!r}, "w").close(); {FOR_EVER}'
     conversion = Conversion(request(), heard.read, heard.failed, (sys.executable, '-S', '-c', code))
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not started.exists():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
+    wait_until(started.exists)
     conversion.close(60.0)
     assert not heard.told.is_set()
     assert not [thread for thread in threading.enumerate() if thread.name == 'conversion']
