@@ -269,9 +269,9 @@ class SplitModel:
         The engine's name is then that of :func:`~dynsplit_ros.engines.engine_name`. Parts that compute nothing are left
         out. ``cache`` is a folder where conversions are kept for the next time. With ``only_kept``, parts that an
         engine would have to convert are not made ready. ``several`` tells that runs of several images will come: what
-        the engine sets up for them is then there too. Without ``hold``, parts are converted into the
-        cache and their memory is given back. ``progress`` takes the numbers of parts that are done and to do. Raises
-        DynsplitError when the engine is unknown, or cannot be used here.
+        the engine sets up for them is then there too. Without ``hold``, parts are converted into the cache and their
+        memory is given back. ``progress`` takes the numbers of parts that are done and to do. Raises DynsplitError when
+        the engine is unknown, or cannot be used here.
         """
         name, offered = engine_name(engine, precision), checked_engine(engine, precision, self.device)
         if name == EAGER:

@@ -11,7 +11,6 @@ from pathlib import Path
 from conftest import expected_digest, Observer, PATIENT, ROBOT, System, wait
 import psutil
 import pytest
-import torch
 
 from dynsplit_ros.engines import ENGINES
 from dynsplit_ros.model import load_model
@@ -87,13 +86,14 @@ def test_nodes_work_on_eager_until_their_parts_are_converted_and_then_use_the_en
                                       'profile': str(tmp_path / 'profile.yaml')},
                      monitor={'min_agreement': 0.0, 'pinned_split': 0, **PATIENT})
     running.wait_for_edge()
-    assert not list(tmp_path.glob('dynsplit_ros/engines/*/*/structure.json')), 'converted before the first answer'
     for prediction in running.observer.predictions:
-        assert prediction.timing.tail_engine in ('', 'eager')
-        assert prediction.output_digest == expected_digest(split, prediction.header.stamp.sec)
+        if prediction.timing.tail_engine == 'eager':
+            assert prediction.output_digest == expected_digest(split, prediction.header.stamp.sec)
     wait(lambda: running.observer.send_and_wait().timing.tail_engine == 'openvino', 'the edge converted no tail',
          CONVERTED_S)
     wait(lambda: running.observer.decisions[-1].local_engine == 'openvino', 'the robot converted no head', CONVERTED_S)
+    edge = processes.log('edge').read_text()
+    assert edge.index('serving mobilenet_v2') < edge.index('the tails that openvino can run are ready')
 
 
 def test_a_node_that_ends_during_a_conversion_ends_the_conversion(
@@ -115,16 +115,16 @@ def test_a_conversion_that_fails_is_a_warning_and_the_node_stays_on_eager(
         monkeypatch) -> None:
     pytest.importorskip('openvino', reason='engine openvino is not installed')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    weights = tmp_path / 'weights.pt'
-    torch.save(split.model.module.state_dict(), weights)
-    processes.start('camera', 'camera_node', ROBOT, {
-        **model_parameters, 'weights': str(weights), 'engine': 'openvino'})
+    processes.start('camera', 'camera_node', ROBOT, {**model_parameters, 'engine': 'openvino'})
 
     def said(text: str) -> bool:
         return text in processes.log('camera').read_text()
 
     wait(lambda: said('a process converts them'), 'the node converts nothing', CONVERTED_S)
-    weights.unlink()  # the process loads the model again
+    node = psutil.Process(processes.pid('camera'))
+    wait(node.children, 'the node has no process that converts')
+    for child in node.children():
+        child.kill()
     wait(lambda: said('the heads were not converted to openvino'), 'the node does not warn', CONVERTED_S)
     observer = ros(Observer())
     wait(observer.images.get_subscription_count, 'the camera does not listen to the images')
