@@ -88,6 +88,8 @@ class Faults:
                     and seen.timing.edge not in ('', used) and seen.timing.outcome == msg.FrameTiming.ANSWERED]
 
         wait(answered, 'no other edge answers')
+        # Before the next loss, both edges are there again, and not only not yet missed.
+        wait(lambda: not any(state.alive for state in player.link.edges if state.edge == used), 'it is not missed')
         restore(name)
         return answered()[0] - lost_s
 
