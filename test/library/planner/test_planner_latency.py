@@ -306,6 +306,7 @@ def test_servers_divide_the_time_of_the_edge_as_a_stage_but_not_the_latency_of_a
     slow = {'rate_bps': 1e9, 'edge_factor': 0.13 / PROFILE.cuts[0].tail_s[1]}
     one, two, many, most = (
         candidate(planner, 0, servers=servers, **slow) for servers in (1, 2, MOST_UNANSWERED, 1000))
+    assert candidate(planner, 0, servers=0, **slow).frame_rate_hz == one.frame_rate_hz
     assert two.frame_rate_hz == pytest.approx(2 * one.frame_rate_hz)
     assert many.frame_rate_hz == most.frame_rate_hz, 'the camera has no more frames at the edge'
     assert two.tail_s == one.tail_s and two.image_age_s < one.image_age_s

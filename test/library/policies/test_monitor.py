@@ -126,6 +126,19 @@ def test_other_settings_make_a_new_decision() -> None:
     assert wire.monitor.decision.split_index == 1
 
 
+def test_other_settings_hold_for_what_is_known_of_an_edge() -> None:
+    wire = steady()
+    wire.report()
+    wire.monitor.reconfigure(MonitorSettings(report_timeout_s=5.0, silence_s=4.0))
+    heard_s = wire.now_s
+    load = wire.monitor.used.load
+    assert load.estimate(heard_s + 4.9).fresh and not load.estimate(heard_s + 5.1).fresh
+    wire.lost = True
+    while wire.now_s < heard_s + 3.9:
+        wire.idle(0.1)
+    assert wire.monitor.link.alive, 'silent for less than silence_s'
+
+
 @pytest.mark.parametrize('offered_hz, expected_hz', [
     (10.9, 10.0), (11.1, 11.1), (9.2, 10.0), (9.0, 9.0), (0.001, 10.0), (2000.0, 10.0), (math.nan, 10.0)])
 def test_a_measured_frame_rate_is_followed_when_it_differs_by_a_tenth(offered_hz, expected_hz) -> None:
