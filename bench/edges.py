@@ -87,8 +87,6 @@ def measure_uplink(figures: Figures, seconds: float) -> None:
     from bench.network import bench, RATE_HZ, warmed
     from testing.testbed import Testbed
 
-    os.environ['PYTHONPATH'] = (
-        os.environ.get('PYTHONPATH', '') + os.pathsep + str(Path(__file__).resolve().parent.parent))
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     os.environ.pop('ROS_AUTOMATIC_DISCOVERY_RANGE', None)  # the network is the testbed's own
     for size in SIZES:

@@ -30,6 +30,7 @@ import numpy as np
 import psutil
 
 from bench.figures import argument_parser, Figures
+from bench.network import with_root
 from dynsplit_ros.runtime.ray_pool import INLINE_BYTES, INLINE_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,7 +62,7 @@ def main() -> int:
                        'RAY_USAGE_STATS_ENABLED': '0', 'RAY_worker_niceness': '0', 'OMP_NUM_THREADS': '1',
                        'RAY_AUTH_MODE': 'disabled',  # the clusters are on this machine, and end with the benchmark
                        INLINE_VARIABLE: str(INLINE_BYTES),  # the pool comes too late: the cluster imports Ray before
-                       'PYTHONPATH': os.pathsep.join([*filter(None, [os.environ.get('PYTHONPATH')]), str(ROOT)])}
+                       **with_root()}
         bench = Bench(figures, Path(folder), given.seconds)
         if 'front end' in given.only:
             bench.front_end()

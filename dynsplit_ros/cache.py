@@ -18,6 +18,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'dynsplit_ros'
 
 
+def engines_folder() -> Path:
+    """Return the folder in which engines keep converted parts; it need not exist."""
+    return cache_folder() / 'engines'
+
+
 def digest(values: Mapping[str, str]) -> str:
     """Return a short name for these values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-import functools
-from functools import partial
+from functools import cache, partial
 import logging
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ def convert(part: nn.Module, example: tuple[torch.Tensor, ...], options: Options
                                 "processor; use precision 'float32'")
         request_of_one = of_one.create_infer_request()
 
-        @functools.cache  # made when needed, because it has a further copy of the weights
+        @cache  # made when needed, because it has a further copy of the weights
         def request_of_several() -> Any:
             try:
                 return compiled(model).create_infer_request()

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dynsplit_ros.cache import cache_folder
+from dynsplit_ros.cache import engines_folder
 from dynsplit_ros.engine_names import EAGER, engine_name
 from dynsplit_ros.engines import checked_engine, ENGINES
 from dynsplit_ros.errors import DynsplitError, in_one_sentence
@@ -44,7 +44,11 @@ def load(node: BaseNode, values: SimpleNamespace, images: int, *, is_edge: bool)
     with in_one_sentence(f'model {values.model!r} cannot be used', MEND):
         split = _load(node, values, images, split_options(values))
         _add_engine(node, split, values, images, is_edge)
-        return split, _profile_and_warm_up(node, split, values, images)
+        profile = _given_profile(node, values, split, images) or kept_profile(
+            split, progress=lambda text: node.get_logger().info(text),
+            batches=batches_to_profile(values, split, images))
+        _warm_up(split, images)
+        return split, profile
 
 
 def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNamespace, images: int, *, is_edge: bool,
@@ -73,12 +77,12 @@ def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNames
 
     def read(answer: Answer, check: Callable[[], None]) -> Callable[[], None]:
         split.add_engine(values.engine, values.precision, heads=not is_edge, tails=is_edge,
-                         cache=cache_folder() / 'engines', only_kept=True, several=max(sizes) > 1,
+                         cache=engines_folder(), only_kept=True, several=max(sizes) > 1,
                          progress=lambda done, count: check())
         left, profile = _missing(split, values, is_edge), None
         if left:
             warn(_in_words(answer.reasons, name) if answer.reasons else
-                 f'{left} {what} of {name} could not be read from {cache_folder()}')
+                 f'{left} {what} of {name} could not be read from {engines_folder()}')
         if left < missing:
             if answer.error:
                 warn(f'the {what} are converted to {name}, but have no profile until the next start: {answer.error}')
@@ -154,15 +158,6 @@ def _model_options(node: BaseNode, values: SimpleNamespace) -> dict[str, Any]:
         'download': values.model == next(iter(node.models))}  # the model of the start: no peer has chosen it
 
 
-def _profile_and_warm_up(node: BaseNode, split: SplitModel, values: SimpleNamespace, images: int) -> Profile:
-    """Return the profile of the parts that are ready, which have run once."""
-    profile = _given_profile(node, values, split, images) or kept_profile(
-        split, progress=lambda text: node.get_logger().info(text),
-        batches=batches_to_profile(values, split, images))
-    _warm_up(split, images)
-    return profile
-
-
 def _given_profile(node: BaseNode, values: SimpleNamespace, split: SplitModel, images: int) -> Profile | None:
     """Return the profile that the parameter names, None without one."""
     profile = None
@@ -202,7 +197,7 @@ def _add_engine(node: BaseNode, split: SplitModel, values: SimpleNamespace, imag
     started_s = time.monotonic()
     try:
         reasons = split.add_engine(values.engine, values.precision, heads=not is_edge, tails=is_edge,
-                                   cache=cache_folder() / 'engines', only_kept=later,
+                                   cache=engines_folder(), only_kept=later,
                                    several=max(batches_to_profile(values, split, images)) > 1)
         if reasons and not later:
             raise DynsplitError(_in_words(reasons, name))
@@ -220,7 +215,7 @@ def _in_words(reasons: dict[str, str], name: str) -> str:
 
 def _converts_later(values: SimpleNamespace) -> bool:
     """Whether parts run on eager until a process has converted them: allowed, and possible by way of the cache."""
-    folder = cache_folder() / 'engines'
+    folder = engines_folder()
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     return values.engine_fallback and ENGINES[values.engine].keeps and os.access(folder, os.W_OK)

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from dynsplit_ros.cache import cache_folder
+from dynsplit_ros.cache import engines_folder
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.memory import keep_freed
 from dynsplit_ros.model import load_model
@@ -195,7 +195,7 @@ def _carry_out(request: Request) -> Answer:
         raise DynsplitError(f'the model is {split.fingerprint[:12]} now, but {request.fingerprint[:12]} was loaded; '
                             'start the node again')
     reasons = split.add_engine(request.engine, request.precision, heads=request.heads, tails=request.tails,
-                               cache=cache_folder() / 'engines', only_kept=bool(request.batches),
+                               cache=engines_folder(), only_kept=bool(request.batches),
                                several=request.several, hold=bool(request.batches))
     parts = (len(split.cuts) - 1) * (request.heads + request.tails)
     # Frames run beside it and make its times longer, so a later start measures again.

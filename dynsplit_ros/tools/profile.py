@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dynsplit_ros.agreement import images_needed
-from dynsplit_ros.cache import cache_folder
+from dynsplit_ros.cache import engines_folder
 from dynsplit_ros.engine_names import EAGER, ENGINE_NAMES, PRECISIONS
 from dynsplit_ros.errors import DynsplitError, in_one_sentence
 from dynsplit_ros.profile.profile import LOSSLESS, Profile
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
             channels_last=arguments.channels_last,
         )
         for engine in arguments.engine:
-            failed = split.add_engine(engine, arguments.precision, cache=cache_folder() / 'engines')
+            failed = split.add_engine(engine, arguments.precision, cache=engines_folder())
             for part, reason in failed.items():
                 print(f'profile: {part}: {reason}', file=sys.stderr)
         read, count = _images(split, arguments.image, arguments.image_topic)
