@@ -418,9 +418,9 @@ def run(make_node: Callable[[], BaseNode], args: list[str] | None = None, *, sha
     sentence on the log), and 1 for a fault in a callback (an exception with its traceback). The signals are taken here
     and not by rclpy, which would shut the context down before the frames under way are finished.
     """
-    stop = threading.Event()
+    stop, interrupted = threading.Event(), threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: _raise_until_spinning(stop))
+        signal.signal(number, lambda *_: _raise_until_spinning(stop, interrupted))
     code = 0
     node = executor = None
     try:
@@ -437,15 +437,10 @@ def run(make_node: Callable[[], BaseNode], args: list[str] | None = None, *, sha
         _spinning.set()
         while not stop.is_set() and rclpy.ok():
             executor.spin_once(timeout_sec=0.2)
-    except KeyboardInterrupt:
-        pass
-    except (DynsplitError, RCLError, ParameterException, NameValidationException) as error:
-        # What rcl and rclpy say of an argument, a file of parameters, or a parameter of their own such as use_sim_time.
-        rclpy.logging.get_logger('dynsplit_ros').fatal(plain_words(error))
-        code = 1 if _spinning.is_set() else CONFIGURATION_EXIT_CODE
-    except Exception:
-        traceback.print_exc()
-        code = 1
+    except (KeyboardInterrupt, Exception) as error:
+        # The interrupt is raised wherever the program is, and what it meets there may make another exception of it.
+        if not interrupted.is_set():
+            code = _report(error)
     finally:
         _spinning.set()  # a second signal must not interrupt the end
         with leaving():
@@ -462,6 +457,16 @@ def run(make_node: Callable[[], BaseNode], args: list[str] | None = None, *, sha
             stream.flush()
     # With torch loaded, the interpreter's own end takes a second or more, in which there is nothing left to save.
     os._exit(code)
+
+
+def _report(error: BaseException) -> int:
+    """Say what ended the node, and return its exit code."""
+    # Of rcl and rclpy: an argument, a file of parameters, or a parameter of their own such as use_sim_time.
+    if isinstance(error, (DynsplitError, RCLError, ParameterException, NameValidationException)):
+        rclpy.logging.get_logger('dynsplit_ros').fatal(plain_words(error))
+        return 1 if _spinning.is_set() else CONFIGURATION_EXIT_CODE
+    traceback.print_exception(error)
+    return 1
 
 
 def _check_start(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -492,8 +497,9 @@ def interruptible() -> Iterator[None]:
             _spinning.set()
 
 
-def _raise_until_spinning(stop: threading.Event) -> None:
+def _raise_until_spinning(stop: threading.Event, interrupted: threading.Event) -> None:
     """Stop the executor's loop, or interrupt a start that has not reached it (loading a model takes a while)."""
     stop.set()
     if not _spinning.is_set():
+        interrupted.set()
         raise KeyboardInterrupt

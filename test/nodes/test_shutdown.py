@@ -124,6 +124,24 @@ base_node.run(Hanging)
     assert 'in destroy_node' in done.stderr, 'it does not tell where it hung'
 
 
+def test_what_an_interrupt_becomes_on_its_way_is_no_fault() -> None:
+    """Raised while a condition waits, it comes out of it as 'release unlocked lock'."""
+    script = """
+import os, signal, sys
+sys.path[:1] = []
+from dynsplit_ros.nodes import base_node, image_source
+class Locking(image_source.ImageSource):
+    def start(self):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            raise RuntimeError('release unlocked lock')
+base_node.run(Locking)
+"""
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and 'Traceback' not in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_camera_that_ends_finishes_what_the_edge_owes_it(system, split, number) -> None:
     running = system(monitor={'pinned_split': 1, 'answer_timeout_s': 30.0})
