@@ -83,10 +83,10 @@ class Topic:
         def checked(message: Any) -> None:
             fault = ''
             try:
-                check_version(message.protocol_version, f'the latest message on {subscription.topic_name}')
+                check_version(message.protocol_version, f'the latest message on {full_name}')
             except VersionError as error:
                 fault = str(error)
-            report(subscription.topic_name, fault)
+            report(full_name, fault)
             if not fault:
                 callback(message)
 
@@ -94,6 +94,7 @@ class Topic:
         subscription = node.create_subscription(
             self.type, name or self.name, checked if has_version else callback, copy.copy(qos or self.qos),
             **options, qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        full_name = subscription.topic_name
         return subscription
 
 

@@ -6,7 +6,7 @@ What the edge does with each event: a state machine without clock and threads.
 Events are the ``on_...`` methods of :class:`EdgePolicy`; each is given the instant at which it happens and returns the
 actions that follow from it, to be carried out in their order. A frame goes through these events (and actions)::
 
-    on_activation (Acknowledge; RunTail) -> on_tail_done (Answer) -> on_answers_sent (the next RunTail)
+    on_activation (Acknowledge; RunTail) -> on_tail_done (Answer; the next RunTail)
 
 The edge has one server, its own process, or several, the replicas of a pool. Each server runs one tail at a time, for
 one frame or a batch. The edge prepares one tail at a time in parallel.
@@ -50,9 +50,9 @@ class RunTail:
     """
     On a free server, decode the frames' payloads and run the tail of their split once for all of them.
 
-    Call ``on_unreadable`` for each payload that does not decode, then ``on_tail_done`` with the outputs of each
-    readable frame, and in any case ``on_answers_sent`` at the end. If the server ends before that, call ``on_servers``
-    and ``on_server_lost`` instead. ``number`` counts the runs of the same frames from 1.
+    Call ``on_unreadable`` for each payload that does not decode, ``on_failed`` if the tail fails, and in any case
+    ``on_tail_done`` at the end with the outputs of the frames that are left. If the server ends before that, call
+    ``on_servers`` and ``on_server_lost`` instead. ``number`` counts the runs of the same frames from 1.
     """
 
     frames: tuple[EdgeFrame, ...]
@@ -304,24 +304,20 @@ class EdgePolicy:
 
     def on_tail_done(self, run: RunTail, outputs: Sequence[Any], tail_s: float, now_s: float) -> list[Action]:
         """
-        Answer the frames of the run; ``outputs`` holds those of each readable frame, in their order.
+        End a run: answer its frames that have no answer yet with ``outputs``, in their order, and start the next run.
 
         The tail itself took ``tail_s`` seconds. The rest of the run counts as decoding.
         """
+        self._end_run(run, now_s)
         frames = [frame for frame in run.frames if frame.status is None]
-        images = sum(frame.images for frame in frames)
-        self._meter.on_tail(run.frames[0].tail, images, len(frames), tail_s)
+        if frames:
+            self._meter.on_tail(run.frames[0].tail, sum(frame.images for frame in frames), len(frames), tail_s)
         for frame, output in zip(frames, outputs, strict=True):
             frame.outputs = output
             frame.times = replace(
                 frame.times, held_s=now_s - frame.arrived_s, queueing_s=run.started_s - frame.arrived_s,
                 decode_s=max(0.0, now_s - run.started_s - tail_s), tail_s=tail_s, batch=len(frames))
             self._answer(frame, Status.OK, '')
-        return self._act(now_s)
-
-    def on_answers_sent(self, run: RunTail, now_s: float) -> list[Action]:
-        """End a run, and start the next one."""
-        self._end_run(run, now_s)
         return self._act(now_s)
 
     def on_server_lost(self, run: RunTail, now_s: float) -> list[Action]:

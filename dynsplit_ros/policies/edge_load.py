@@ -79,7 +79,7 @@ class LoadMeter:
 
     def end_run(self, now_s: float) -> None:
         """
-        Note the end of a run, after its answers were sent.
+        Note the end of a run.
 
         Between the instant at which the last server became busy and the next end of a run, a frame that arrives finds
         no server. It meets this time with the probability of its share of the period, then waits for half of it on

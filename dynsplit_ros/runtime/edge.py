@@ -198,14 +198,12 @@ class Edge:
                 self._handle(self.policy.on_failed, [frame], result.reason)
             else:
                 self._handle(self.policy.on_unreadable, frame, result.reason)
-        if answers:
-            self._handle(self.policy.on_tail_done, run, answers, tail_s)
-        self._handle(self.policy.on_answers_sent, run)
+        self._handle(self.policy.on_tail_done, run, answers, tail_s)
 
     def on_run_failed(self, run: RunTail, error: Exception) -> None:
         """Answer the frames of a run whose tail raised an error."""
         self._fail(run.frames, f'the tail of split {run.frames[0].split_index} failed', error)
-        self._handle(self.policy.on_answers_sent, run)
+        self._handle(self.policy.on_tail_done, run, [], 0.0)
 
     def on_server_lost(self, run: RunTail) -> None:
         """Have the frames of a run whose server ended run again; ``on_servers`` comes before this."""

@@ -206,6 +206,5 @@ class SimulatedEdge:
 
         def end() -> None:
             self._happen(self.policy.on_tail_done, run, [None], self.timeline.now_s - decoded_s)
-            self._happen(self.policy.on_answers_sent, run)
 
         self._at(ends_s, end)

@@ -77,9 +77,7 @@ class Edge:
         run = run or self.run
         self.now_s += decode_s + tail_s
         outputs = [frame.robot for frame in run.frames if frame.status is None]
-        if outputs:
-            self.happen(self.policy.on_tail_done, run, outputs, tail_s)
-        self.happen(self.policy.on_answers_sent, run)
+        self.happen(self.policy.on_tail_done, run, outputs, tail_s)
         return [frame.robot for run in self.of(RunTail)[len(before):] for frame in run.frames]
 
     def of(self, kind: type) -> list:
@@ -110,16 +108,6 @@ def test_a_frame_is_acknowledged_then_run_then_answered_with_its_times() -> None
         assert (times.held_s, times.queueing_s, times.decode_s, times.tail_s) == pytest.approx(
             (held_s, queueing_s, decode_s, tail_s))
         assert times.batch == 1
-
-
-def test_the_next_tail_starts_when_the_answers_are_sent() -> None:
-    edge = Edge()
-    edge.send('a')
-    edge.send('b')
-    edge.happen(edge.policy.on_tail_done, edge.run, ['outputs'], 0.01)
-    assert len(edge.of(RunTail)) == 1
-    edge.happen(edge.policy.on_answers_sent, edge.run)
-    assert len(edge.of(RunTail)) == 2
 
 
 # ---- fairness and superseding ------------------------------------------------------------------------------------
@@ -233,7 +221,7 @@ def test_an_error_of_the_edge_fails_the_frames_that_have_no_answer_yet() -> None
     edge.end()
     edge.happen(edge.policy.on_unreadable, answered, 'unreadable')
     edge.happen(edge.policy.on_failed, [answered, other], 'the tail failed')
-    edge.happen(edge.policy.on_answers_sent, edge.run)
+    edge.happen(edge.policy.on_tail_done, edge.run, [], 0.0)
     assert (answered.status, other.status, other.reason) == (Status.REFUSED, Status.FAILED, 'the tail failed')
     after = edge.send('c')
     assert edge.running == (after,)
@@ -255,7 +243,7 @@ def test_a_run_that_is_not_under_way_cannot_end() -> None:
     edge.send('a')
     edge.end()
     with pytest.raises(ValueError, match='not under way'):
-        edge.happen(edge.policy.on_answers_sent, edge.run)
+        edge.happen(edge.policy.on_tail_done, edge.run, [], 0.0)
 
 
 # ---- batches -----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from worlds import DEADLINE_S, system, wait_until
 from dynsplit_ros.codec import EncodedTensor
 from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.policies.edge import Action, Answer, EdgePolicy, RunTail
-from dynsplit_ros.policies.records import EdgeFrame, Status
+from dynsplit_ros.policies.records import EdgeFrame
 from dynsplit_ros.runtime import edge as runtime, tails
 from dynsplit_ros.simulation.trace import constant, steps, Trace
 from dynsplit_ros.simulation.world import Scenario, World
@@ -79,7 +79,7 @@ class Conductor:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, simulated: EdgePolicy) -> None:
         self.now_s = 0.0
         self.tails = 0
-        self.may_end = {name: threading.Semaphore(0) for name in ('decode', 'tail', 'answer', 'prepare')}
+        self.may_end = {name: threading.Semaphore(0) for name in ('decode', 'tail', 'prepare')}
         monkeypatch.setattr(tails, 'decode', lambda *_: self.part('decode') or {})
         model = simulated.model
         split = SimpleNamespace(
@@ -101,8 +101,7 @@ class Conductor:
         pass
 
     def answer(self, frame: EdgeFrame) -> None:
-        if frame.status is Status.OK:
-            self.part('answer')
+        pass
 
     def report_load(self, report: LoadReport, queueing_s: object) -> None:
         pass
@@ -131,8 +130,6 @@ class Conductor:
                 wait_until(lambda: self.tails > begun, 'the tail does not begin')
                 self.now_s = event.now_s
                 self.may_end['tail'].release()
-            case 'on_answers_sent':
-                self.may_end['answer'].release()
             case 'on_prepared':
                 self.may_end['prepare'].release()
         wait_until(lambda: len(self.events) > count, f'{event.name} at {event.now_s} s does not happen in the runtime')
@@ -146,7 +143,7 @@ def test_the_same_events_have_the_same_actions_in_runtime_and_simulation(monkeyp
                 if action.startswith(Answer.__name__)}
     assert statuses == {'<Status.OK: 0>', '<Status.SUPERSEDED: 2>'}, statuses
     assert {event.name for event in simulated} == {
-        'on_start', 'on_activation', 'on_decision', 'on_tail_done', 'on_answers_sent', 'on_prepared', 'on_time'}
+        'on_start', 'on_activation', 'on_decision', 'on_tail_done', 'on_prepared', 'on_time'}
     conductor = Conductor(monkeypatch, world.edge.policy)
     first, *rest = simulated
     assert conductor.events[0] == first

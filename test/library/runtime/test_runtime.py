@@ -440,6 +440,7 @@ def test_a_slow_head_is_interrupted_for_a_decision_that_promises_more(split, pro
 def assert_released(world: World, kept: list[weakref.ref]) -> None:
     def all_gone() -> bool:
         gc.collect()
+        time.sleep(0.01)  # without it, the tails' thread hardly ever has its turn
         return not [reference for reference in kept if reference() is not None]
 
     world.wait(all_gone)
@@ -946,6 +947,7 @@ def test_nothing_is_kept_of_a_frame_that_is_answered(split) -> None:
     deadline_s = time.monotonic() + DEADLINE_S
     while len(kept) < 2 or any(reference() is not None for reference in kept):
         gc.collect()
+        time.sleep(0.01)  # without it, the tails' thread hardly ever has its turn
         assert time.monotonic() < deadline_s
     edge.close()
 
