@@ -36,8 +36,11 @@ _FRAME_RATE_HZ = 10.0
 _RATE_CHANGE = 1.1
 #: Without a new observation, the monitor reviews its decision after this time, in seconds: estimates age.
 _REVIEW_S = 0.25
-#: A new decision for the same choice is announced only if the latency, or the answer timeout, differs by this share.
-_LATENCY_CHANGE, _TIMEOUT_CHANGE = 0.02, 0.1
+#: A plan of the same choice becomes the decision in force if its latency differs by this share; residuals need that.
+_LATENCY_CHANGE = 0.02
+#: It is announced only if one of its times differs by this share from the latest announcement. A smaller share makes the
+#: monitor announce ten decisions per second, for which it takes a third of its processor time, and the camera some.
+_ANNOUNCED_CHANGE = 0.1
 #: Heartbeats to an edge that is not in use leave this many times as rarely; its load reports show that it is alive. A
 #: smaller factor costs more than 1 % of a small payload's bytes, a larger one delays the measurement of its round trip.
 _RARER_HEARTBEATS = 4.0
@@ -95,6 +98,7 @@ class MonitorPolicy:
         self.used: KnownEdge = self._edges[edge]
         self._edge_hysteresis = EdgeHysteresis()
         self._decision: SplitDecision | None = None
+        self._announced: SplitDecision | None = None
         self._last_frame = -1
         self._now_s = self._reviewed_s = self._wake_s = -math.inf
         self._has_news = True
@@ -338,7 +342,7 @@ class MonitorPolicy:
         return None
 
     def tick(self, now_s: float) -> SplitDecision | None:
-        """Let time pass and return a new decision, None if the one in force stays."""
+        """Let time pass and return a new decision to announce, None if the one announced last still holds."""
         if not math.isfinite(now_s):
             return None
         self._now_s = max(self._now_s, now_s)
@@ -356,9 +360,13 @@ class MonitorPolicy:
         chosen, why = self._choose_edge(now_s)
         must_announce = self._must_decide or self._has_turned()
         self._must_decide = False
-        if chosen is not self.used or must_announce or self._differs(chosen.plan):
-            return self._decide(chosen, why)
-        return None
+        if chosen is self.used and not must_announce and not self._differs(chosen.plan):
+            return None
+        decision = self._decide(chosen, why)
+        if not must_announce and not _is_news(decision, self._announced):
+            return None
+        self._announced = decision
+        return decision
 
     def _review(self, now_s: float, is_urgent: bool) -> bool:
         """Have each edge plan whose estimates moved; return whether one did."""
@@ -415,11 +423,11 @@ class MonitorPolicy:
         return self._decision is None or self._decision.silent_edges != self._silent_edges()
 
     def _differs(self, plan: Plan | None) -> bool:
-        """Whether a plan differs from the decision in force so much that camera and edge must know."""
+        """Whether a plan differs so much from the decision in force that it replaces it."""
         last = self._decision
         return plan is not None and (last is None or _has_other_choice(plan, last) or not (
             abs(plan.predicted_s - last.predicted_latency_s) <= _LATENCY_CHANGE * last.predicted_latency_s
-            and abs(plan.answer_timeout_s - last.answer_timeout_s) <= _TIMEOUT_CHANGE * last.answer_timeout_s))
+            and abs(plan.answer_timeout_s - last.answer_timeout_s) <= _ANNOUNCED_CHANGE * last.answer_timeout_s))
 
     def _decide(self, edge: KnownEdge, why: str) -> SplitDecision:
         plan, last, moved = edge.plan, self._decision, edge is not self.used
@@ -447,6 +455,13 @@ class MonitorPolicy:
             other_plans={name: other.plan for name, other in self._edges.items() if other is not edge},
         )
         return self._decision
+
+
+def _is_news(decision: SplitDecision, announced: SplitDecision | None) -> bool:
+    """Whether a decision differs so much from the one announced last that camera and edge must know."""
+    return announced is None or decision.changed or decision.servers != announced.servers or not all(
+        math.isclose(getattr(decision, name), getattr(announced, name), rel_tol=_ANNOUNCED_CHANGE)
+        for name in ('predicted_latency_s', 'answer_timeout_s', 'local_if_wait_s', 'waiting_share'))
 
 
 def _has_other_choice(plan: Plan, decided: SplitDecision) -> bool:
