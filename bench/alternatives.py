@@ -454,6 +454,8 @@ def choose(split: Any, profile_file: Path, pictures: Sequence[Picture]) -> list[
         *(Alternative(f'WebP {quality}', 3, '.webp', quality) for quality in (80, 50)),
         *([Alternative('local inference, OpenVINO', 0, engine=OPENVINO),
            Alternative(f'JPEG {JPEG_DEFAULT}, OpenVINO on the edge', 1, '.jpg', JPEG_DEFAULT, engine=OPENVINO),
+           *([Alternative(f'JPEG {equal}, OpenVINO on the edge', 2, '.jpg', equal, engine=OPENVINO)]
+             if equal not in (None, JPEG_DEFAULT) else []),
            Alternative(f'{DYNAMIC}, OpenVINO, min_agreement {BOUND:g}', 2, pinned=-1, min_agreement=BOUND,
                        engine=OPENVINO)] if importlib.util.find_spec(OPENVINO) else []),
     ]
