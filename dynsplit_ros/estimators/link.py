@@ -295,7 +295,6 @@ class LinkEstimator:
             return
         # A payload is no probe that will be repeated: with a pause of this machine, it counts with a larger error.
         pause_s = message.gap_s if paused else 0.0
-        first = self._informed_s == -math.inf
         measured = 1.0
         dispersed = message.lead > 0 or (message.is_payload and message.size >= _LEAST_DISPERSED_BYTES)
         if dispersed and 0 < dispersion_s <= arrived_s - message.sent_s:
@@ -314,17 +313,13 @@ class LinkEstimator:
             transfer_s, airtime_s = size * 8 / self._rate.median_bps, self._probing.airtime_s(self.rules)
             measured = transfer_s / airtime_s if transfer_s < airtime_s else 1.0
         self._informed_s = max(self._informed_s, now_s - (1 - measured) * self.rules.probe_period_s)
-        if first:
-            self._round_trip.update(self._heartbeat_own_s)
 
     def _behind_an_answer(self, back_s: float) -> bool:
         behind_s = back_s - self._answered_s
-        if behind_s < 0 or self._answer_size == 0:
-            return False
         bit_s = 1 / self._rate.median_bps
         small_s = HEARTBEAT_BYTES * 8 / self.rules.downlink_ratio * bit_s
         between_s = _BEHIND_ANSWER * small_s + 3 * self._round_trip.jitter_s
-        return self._answer_size * 8 * bit_s > self._round_trip.jitter_s and behind_s <= between_s
+        return self._answer_size * 8 * bit_s > self._round_trip.jitter_s and 0 <= behind_s <= between_s
 
     def _hear(self, now_s: float) -> float:
         now_s = self._clock(now_s)

@@ -44,13 +44,9 @@ class RoundTrip:
     def observe(self, total_s: float, own_s: float) -> None:
         """Take a heartbeat: its total time, and the time of its own bytes (NaN while no rate is known)."""
         self._heartbeats.append((total_s, own_s))
-        self.update(0.0 if math.isnan(own_s) else own_s)
-
-    def update(self, own_s: float) -> None:
-        """Compute the estimate; ``own_s`` is the time of the bytes of heartbeats that came before a rate was known."""
-        if not self._heartbeats:
-            return
-        rtts = sorted(total - (own_s if math.isnan(own) else own) for total, own in self._heartbeats)
+        # Heartbeats that came before a rate was known had as many bytes as this one.
+        known_s = 0.0 if math.isnan(own_s) else own_s
+        rtts = sorted(total - (known_s if math.isnan(own) else own) for total, own in self._heartbeats)
         middle = statistics.median(rtts)
         # 1.4826 times the median absolute deviation is the standard deviation of a normal distribution. On a machine
         # with time slices most round trips are alike and some are much longer: there the middle four fifths show the

@@ -82,13 +82,10 @@ class EdgeHysteresis:
 
     def __init__(self) -> None:
         self._missed = MissedGains()
-        #: Whether no other edge was the best when the edges were last compared.
-        self.is_settled = True
 
     def confirm(self, now_s: float) -> None:
         """Note that the edge in use is the best at ``now_s``, or is used from now on."""
         self._missed.confirm(now_s)
-        self.is_settled = True
 
     def choose(
         self, current: str, prospects: Mapping[str, Prospect], constraints: PlannerConstraints, now_s: float
@@ -102,10 +99,9 @@ class EdgeHysteresis:
         gain_s = before.score_s - after.score_s
         cost_s = max(constraints.switching_cost * before.score_s, _ALIKE_S)
         spread_s = math.hypot(before.edge_spread_s, after.edge_spread_s,
-                              max(before.robot_spread, after.robot_spread) * (before.robot_s - after.robot_s))
+                              before.robot_spread * (before.robot_s - after.robot_s))
         self._missed.add(gain_s - cost_s, constraints.frame_rate_hz, now_s)
         if gain_s <= cost_s + constraints.confidence * spread_s and not self._missed.overrule(before.score_s):
-            self.is_settled = False
             return current, 0.0
         self.confirm(now_s)
         return best, gain_s

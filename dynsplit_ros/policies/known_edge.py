@@ -133,9 +133,9 @@ class KnownEdge:
         held_back: bool,
         is_urgent: bool,
         latency_s: float,
-    ) -> bool:
+    ) -> None:
         """
-        Plan again if an estimate has moved, or if ``is_urgent``; return whether it did.
+        Plan again if an estimate has moved, or if ``is_urgent``.
 
         With an edge that is not in use there is no choice to keep. ``held_back`` says that payloads to this edge would
         wait behind a payload to another one. ``latency_s`` is the predicted latency to which moves are compared.
@@ -149,13 +149,12 @@ class KnownEdge:
             _basis(rate.median_bps, estimate, self.plan.split_index), latency_s)
         if not (is_urgent or moved):
             self.planner.hysteresis.confirm(now_s)
-            return False
+            return
         if not in_use:
             self.planner.hysteresis.current = None
         estimate.rates_bps = rate.next_transfer_bps()
         self.plan = self.planner.plan(estimate)
         self._basis = _basis(rate.median_bps, estimate, self.plan.split_index) if self.plan.settled else None
-        return True
 
     def _estimate_system(self, now_s: float, rate_spread: float, robot: RobotEstimator,
                          residual_s: NDArray[np.float64], held_back: bool) -> SystemEstimate:

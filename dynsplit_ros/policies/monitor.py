@@ -354,9 +354,7 @@ class MonitorPolicy:
         if self.used.link.rate_awaited and self._decision is not None:
             return None  # a probe is about to measure the rate
         self._reviewed_s, self._has_news = now_s, False
-        if not self._review(now_s, is_urgent) and self._edge_hysteresis.is_settled:
-            self._edge_hysteresis.confirm(now_s)
-            return None
+        self._review(now_s, is_urgent)
         chosen, why = self._choose_edge(now_s)
         must_announce = self._must_decide or self._has_turned()
         self._must_decide = False
@@ -368,16 +366,14 @@ class MonitorPolicy:
         self._announced = decision
         return decision
 
-    def _review(self, now_s: float, is_urgent: bool) -> bool:
-        """Have each edge plan whose estimates moved; return whether one did."""
-        decided, did = self._decision, False
+    def _review(self, now_s: float, is_urgent: bool) -> None:
+        """Have each edge plan whose estimates moved."""
+        decided = self._decision
         for edge in self._edges.values():
             is_used = edge is self.used
             latency_s = decided.predicted_latency_s if is_used and decided is not None else edge.predicted_s
-            did |= edge.review(now_s, self._robot, self._residuals.residual_s, in_use=is_used,
-                               held_back=self._is_held_back(edge), is_urgent=is_urgent and is_used,
-                               latency_s=latency_s)
-        return did
+            edge.review(now_s, self._robot, self._residuals.residual_s, in_use=is_used,
+                        held_back=self._is_held_back(edge), is_urgent=is_urgent and is_used, latency_s=latency_s)
 
     def _is_blocked(self, edge: KnownEdge) -> bool:
         """Whether a payload that nobody waits for may be on its way to an edge that is not known to be gone."""
