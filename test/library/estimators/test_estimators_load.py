@@ -179,6 +179,13 @@ def test_times_that_vary_are_averaged_and_steady_ones_followed(noise, most) -> N
     assert times.factor_of(3) > 1.7
 
 
+def test_ten_measurements_at_once_know_a_cut_to_a_part_of_their_noise_of_8_percent() -> None:
+    times = ServiceTimes(0.5)
+    for _ in range(10):
+        times.observe(None, 0.1, 0.1, 0.0)
+    assert times.spread == pytest.approx(0.08 / math.sqrt(10), rel=0.05)
+
+
 def test_a_report_of_next_to_nothing_says_next_to_nothing_of_the_edge() -> None:
     """A tail of a tenth of a millisecond that paused took seven times as long as profiled."""
     for utilisation, least, most in ((0.005, 1.0, 1.5), (0.5, 6.0, 7.0)):

@@ -11,6 +11,7 @@ import math
 from hypothesis import given, settings, strategies as st
 import pytest
 
+from dynsplit_ros.engine_names import EAGER
 from dynsplit_ros.policies.audit import AuditScheduler
 from dynsplit_ros.policies.camera import (
     Action,
@@ -674,6 +675,19 @@ def test_a_head_that_was_interrupted_for_an_edge_that_fails_meanwhile_is_local_a
     assert one(camera.decide(OFFLOAD), InterruptHead)
     camera.answer(sent, status=Status.FAILED)
     assert one(camera.tell(camera.policy.on_head_interrupted), RunHead).frame.choice == (LOCAL, '')
+
+
+def test_a_frame_that_becomes_local_while_its_head_is_interrupted_keeps_nothing_of_the_edge() -> None:
+    camera = Camera(replace(OFFLOAD, edge='near', head_engine='openvino'))
+    frame = camera.send(head_s=60.0)
+    camera.tell(camera.policy.on_answer, SESSION, frame.sequence, Status.OK, '', 'outputs', 10, EdgeTimes(edge='near'))
+    camera.image()
+    assert one(camera.tell(camera.policy.on_prepared, 1), RunHead).frame.edge == 'near'
+    assert one(camera.decide(replace(OFFLOAD, split_index=2, edge='near')), InterruptHead)
+    camera.decide(SILENT)
+    local = one(camera.tell(camera.policy.on_head_interrupted), RunHead).frame
+    assert (local.choice, local.edge, local.head_engine, local.tail_engine) == ((LOCAL, ''), '', EAGER, '')
+    assert math.isnan(local.answer_timeout_s)
 
 
 def test_a_decision_during_the_resize_changes_the_head_before_it_runs() -> None:

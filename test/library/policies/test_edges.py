@@ -254,6 +254,23 @@ def with_two_edges(seconds: float = 3.0) -> tuple[MonitorPolicy, float]:
     return monitor, now_s
 
 
+def test_one_part_in_200_of_the_bytes_to_the_edge_in_use_measures_the_other_one() -> None:
+    monitor, now_s = with_two_edges()
+    used, payload_bytes = monitor.decision.edge, 100_000
+    other, = {'near', 'far'} - {used}
+    spent = 0
+    for number in range(1, 401):  # frames to the edge in use, which is by far the better one
+        monitor.on_sent(number, now_s, 0, 'raw', payload_bytes, edge=used)
+        monitor.on_acknowledgement(number, now_s + 0.02, edge=used)
+        now_s += 0.1
+        if (probe := monitor.next_probe(now_s)) is not None:
+            monitor.on_probe_answer(probe.id, now_s + 0.004 + probe.payload_bytes * 8 / 50e6, edge=probe.edge)
+            spent += probe.payload_bytes if probe.edge == other else 0
+        monitor.tick(now_s)
+    assert monitor.decision.edge == used
+    assert spent / (400 * payload_bytes) == pytest.approx(0.005, rel=0.2)
+
+
 def refused(monitor: MonitorPolicy, number: int, now_s: float) -> SplitDecision:
     """Have the edge in use take a payload and refuse it; return the decision that follows."""
     edge = monitor.decision.edge

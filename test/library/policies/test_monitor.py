@@ -242,6 +242,18 @@ def test_an_estimate_that_moves_by_more_than_a_hundredth_of_the_latency_is_plann
     assert chosen == [0, LOCAL]
 
 
+def test_a_review_plans_again_only_after_an_estimate_has_moved() -> None:
+    """Planning is the largest part of the monitor's processor time."""
+    wire = steady()
+    wire.report()
+    plan = wire.monitor.used.plan
+    for _ in range(3):
+        wire.report()
+        assert wire.monitor.used.plan is plan
+    wire.report(queueing_s=0.1)
+    assert wire.monitor.used.plan is not plan
+
+
 def test_a_load_report_is_fresh_for_the_report_timeout() -> None:
     wire = steady(MonitorSettings(report_timeout_s=0.5))
     wire.report(queueing_s=0.1)

@@ -10,7 +10,8 @@ import math
 import numpy as np
 import pytest
 
-from dynsplit_ros.policies.pacing import MOST_SERVERS, SendScheduler
+from dynsplit_ros.parameters import CAMERA
+from dynsplit_ros.policies.pacing import SendScheduler
 
 KEY, OTHER = (0, 'raw'), (3, 'blosc2')
 
@@ -135,9 +136,12 @@ def test_two_servers_at_work_do_not_make_the_service_look_longer() -> None:
     assert known.send_s(KEY, [Unanswered(5.0, 5.0)]) == pytest.approx(5.1)
 
 
-def test_an_absurd_number_of_servers_is_bounded() -> None:
+def test_no_more_servers_count_than_one_robot_can_have_frames_without_an_answer() -> None:
+    most, = (parameter.maximum for parameter in CAMERA if parameter.name == 'max_unanswered')
     known = scheduler()
     known.on_servers(65535)
-    assert len(known._of('').done_s) == MOST_SERVERS
+    frame = Unanswered(5.0, 5.01)
+    assert known.send_s(KEY, [frame] * (most - 1)) < 5.0, 'one server is free'
+    assert known.send_s(KEY, [frame] * most) == pytest.approx(5.11 - 0.01)
     known.on_servers(0)
     assert known.send_s(KEY, [Unanswered(5.0)]) == pytest.approx(5.1)
