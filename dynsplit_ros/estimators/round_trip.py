@@ -45,8 +45,8 @@ class RoundTrip:
         """Take a heartbeat: its total time, and the time of its own bytes (NaN while no rate is known)."""
         self._heartbeats.append((total_s, own_s))
         # Heartbeats that came before a rate was known had as many bytes as this one.
-        known_s = 0.0 if math.isnan(own_s) else own_s
-        rtts = sorted(total - (known_s if math.isnan(own) else own) for total, own in self._heartbeats)
+        own_s = 0.0 if math.isnan(own_s) else own_s
+        rtts = sorted(total - (own_s if math.isnan(own) else own) for total, own in self._heartbeats)
         middle = statistics.median(rtts)
         # 1.4826 times the median absolute deviation is the standard deviation of a normal distribution. On a machine
         # with time slices most round trips are alike and some are much longer: there the middle four fifths show the

@@ -38,8 +38,8 @@ _RATE_CHANGE = 1.1
 _REVIEW_S = 0.25
 #: A plan of the same choice becomes the decision in force if its latency differs by this share; residuals need that.
 _LATENCY_CHANGE = 0.02
-#: It is announced only if one of its times differs by this share from the latest announcement. A smaller share makes the
-#: monitor announce ten decisions per second, for which it takes a third of its processor time, and the camera some.
+#: It is announced only if one of its times differs by this share from the latest announcement. A smaller share makes
+#: the monitor announce ten decisions per second, for which it takes a third of its processor time, and the camera some.
 _ANNOUNCED_CHANGE = 0.1
 #: Heartbeats to an edge that is not in use leave this many times as rarely; its load reports show that it is alive. A
 #: smaller factor costs more than 1 % of a small payload's bytes, a larger one delays the measurement of its round trip.
