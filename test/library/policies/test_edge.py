@@ -110,6 +110,13 @@ def test_a_frame_is_acknowledged_then_run_then_answered_with_its_times() -> None
         assert times.batch == 1
 
 
+def test_a_server_that_says_a_tail_took_longer_than_its_run_left_no_time_for_decoding() -> None:
+    edge = Edge(TAIL_S)
+    frame = edge.send('a')
+    edge.end(decode_s=-0.001, tail_s=0.010)
+    assert frame.times.decode_s == 0.0
+
+
 # ---- fairness and superseding ------------------------------------------------------------------------------------
 
 
