@@ -28,10 +28,9 @@ _MISSED_LATENCIES = 2.0
 #: Longest time, in seconds, for whose frames one comparison counts missed gains. Without it, the first comparison after
 #: a long silence overrules every deviation.
 _LONGEST_LOOK_S = 1.0
-
-
-#: Edges whose latencies differ by less, in seconds, count as equal. The round trip to the edge in use is measured beside
-#: its frames, the one to another edge in quiet instants, 1 ms shorter here: without this, two equal edges alternated.
+#: Edges whose latencies differ by less, in seconds, count as equal. The round trip to the edge in use is measured
+#: between its frames, the one to another edge in quiet instants, 1 ms shorter here. Without this, two equal edges
+#: alternated.
 _ALIKE_S = 0.0015
 
 
