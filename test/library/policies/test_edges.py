@@ -12,6 +12,7 @@ from test_camera import Camera, one, SESSION
 from worlds import system, Wire
 
 from dynsplit_ros.errors import DynsplitError
+from dynsplit_ros.estimators.link import HEARTBEAT_BYTES
 from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.policies.camera import Deliver, Encode, Finish, Prepare, RunHead, Send
 from dynsplit_ros.policies.edge import EdgePolicy, ServedModel
@@ -200,6 +201,13 @@ def test_the_same_profile_again_keeps_the_estimates_and_another_one_does_not() -
     assert wire.monitor.used is not known and not wire.monitor.link.alive
 
 
+def test_a_silent_edge_with_another_profile_is_decided_about_at_once() -> None:
+    monitor = MonitorPolicy(PROFILE)
+    before = monitor.tick(0.0)
+    monitor.set_edge('', system(slower=4.0))
+    assert monitor.tick(0.01).predicted_latency_s == pytest.approx(before.predicted_latency_s / 2, rel=0.1)
+
+
 def test_the_edge_in_use_can_be_forgotten_and_the_only_one_cannot() -> None:
     monitor = MonitorPolicy(PROFILE, edge='near')
     with pytest.raises(ValueError, match='needs an edge'):
@@ -269,6 +277,20 @@ def test_one_part_in_200_of_the_bytes_to_the_edge_in_use_measures_the_other_one(
         monitor.tick(now_s)
     assert monitor.decision.edge == used
     assert spent / (400 * payload_bytes) == pytest.approx(0.005, rel=0.2)
+
+
+def test_heartbeats_to_an_edge_that_is_not_in_use_are_four_times_as_rare() -> None:
+    monitor, now_s = with_two_edges(10.0)
+    heartbeats = {'near': 0, 'far': 0}
+    for _ in range(1000):
+        now_s += 0.02
+        if (probe := monitor.next_probe(now_s)) is not None:
+            monitor.on_probe_answer(probe.id, now_s + 0.004 + probe.payload_bytes * 8 / 50e6, edge=probe.edge)
+            heartbeats[probe.edge] += probe.payload_bytes == HEARTBEAT_BYTES
+        monitor.tick(now_s)
+    used = heartbeats.pop(monitor.decision.edge)
+    other, = heartbeats.values()
+    assert used / other == pytest.approx(4.0, rel=0.1)
 
 
 def refused(monitor: MonitorPolicy, number: int, now_s: float) -> SplitDecision:

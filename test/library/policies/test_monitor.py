@@ -86,6 +86,16 @@ def test_a_latency_is_announced_when_it_differs_by_a_tenth_but_counts_before(hel
     assert (len(wire.decisions) > announced) == announces
 
 
+@pytest.mark.parametrize('share, counts', [(0.015, False), (0.03, True)])
+def test_a_latency_of_the_same_choice_is_decided_again_when_it_differs_by_2_percent(share, counts) -> None:
+    wire = steady(MonitorSettings(pinned_split=0, codecs=('raw',)))
+    wire.report()
+    before = wire.monitor.decision
+    wire.report(queueing_s=share * before.predicted_latency_s)
+    assert wire.monitor.used.plan.predicted_s == pytest.approx((1 + share) * before.predicted_latency_s, rel=4e-3)
+    assert (wire.monitor.decision is not before) == counts
+
+
 def test_a_silent_edge_degrades_at_once_and_one_that_is_heard_again_does_not() -> None:
     wire = steady(MonitorSettings(silence_s=0.5))
     assert not wire.monitor.decision.degraded and wire.monitor.decision.split_index < LOCAL
