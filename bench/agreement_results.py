@@ -23,8 +23,9 @@ def tables(document: dict[str, Any]) -> dict[str, str]:
     for codec in sorted({row['codec'] for row in rows}, key=_order):
         cells = [_cell(found.get((cut, codec))) for cut in (0, *splits)]
         lines.append(f'| `{codec}` | {" | ".join(cells)} |')
-    photographs = figures['photographs of the test, 504 crops']
-    where = f'504 crops of {photographs:.0f} photographs, {facts["when"]}, ' + (
+    name, photographs = next((name, value) for name, value in figures.items()
+                             if name.startswith('photographs of the test'))
+    where = f'{name.split()[-2]} crops of {photographs:.0f} photographs, {facts["when"]}, ' + (
         f'commit {facts["commit"]}.' if facts.get('commit') else 'by a run that did not record its commit.')
     return {'codecs': '\n'.join(lines) + f'\n\n{where}'}
 

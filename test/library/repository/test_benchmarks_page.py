@@ -99,7 +99,7 @@ def test_the_table_of_codecs_shows_bytes_and_agreement_of_each_split() -> None:
     def row(cut: int, codec: str, agreement: float, given_up: bool = False) -> dict[str, object]:
         return {'cut': cut, 'codec': codec, 'bytes': 1024.0, 'agreement': agreement, 'given_up': given_up}
 
-    figures = {'photographs of the test, 504 crops': 22, 'best image codec for 0.98 (lossless)': 74.7,
+    figures = {'photographs of the test, 1008 crops': 21, 'best image codec for 0.98 (lossless)': 74.7,
                'split 1 (conv): smallest lossless payload': 241.5}
     shown = module('bench/agreement_results.py').tables({
         'measured': {'when': '2026-11-29'},
@@ -108,7 +108,7 @@ def test_the_table_of_codecs_shows_bytes_and_agreement_of_each_split() -> None:
     assert shown.splitlines()[2:6] == [
         '| smallest lossless | 74.7 KiB | 241.5 KiB |', '| `jpeg98` | 1.0 KiB, 94.6 % |  |',
         '| `jpeg75` | 1.0 KiB, below 90 % |  |', '| `quant8-zstd` |  | 1.0 KiB, 99.6 % |']
-    assert shown.endswith('by a run that did not record its commit.')
+    assert shown.endswith('1008 crops of 21 photographs, 2026-11-29, by a run that did not record its commit.')
 
 
 @pytest.mark.parametrize('picture', ['paper_map.png', 'paper_shares.png'])
