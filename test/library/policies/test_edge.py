@@ -626,6 +626,15 @@ def test_times_that_are_measured_later_count_from_then_on() -> None:
     assert report(edge).report.slowdown == pytest.approx(0.032 / 0.022)
 
 
+def test_an_engine_that_becomes_ready_later_runs_tails_from_then_on() -> None:
+    edge = Edge(TAIL_S)
+    assert edge.send('a', tail_engine='fast').tail_engine == 'eager'
+    model = edge.policy.model
+    edge.happen(edge.policy.on_profile, ServedModel(
+        model.fingerprint, model.cut_bytes, model.codecs, model.tail_s, can_share=True, engines={'fast': {0: {}}}))
+    assert edge.send('a', tail_engine='fast').tail_engine == 'fast'
+
+
 # ---- everything at once ------------------------------------------------------------------------------------------
 
 events = st.lists(st.one_of(
