@@ -168,7 +168,7 @@ def test_what_goes_is_forgotten_and_only_deciders_are_robots() -> None:
             return topic == '/a/split'
 
         def __getattr__(self, name: str) -> Callable[..., object]:
-            return lambda *arguments, **options: SimpleNamespace()
+            return lambda *arguments, **options: SimpleNamespace(topic_name='')
 
     robots = top.Robots(Node(), None)
     robots.look()
