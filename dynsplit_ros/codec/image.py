@@ -54,9 +54,9 @@ def jpeg(quality: int) -> tuple[Callable[[Tensor], Buffer], Callable[[memoryview
     """
     Return encode and decode for baseline JPEG, its colour at full resolution (4:4:4).
 
-    On crops of photographs resized to 224 x 224, colour at half the resolution saves a fifth to a quarter of the bytes,
-    but a higher quality of 4:4:4 keeps more decisions with as many bytes: EfficientNet-Lite0 keeps 0.932 of its best
-    classes with 27.8 KiB in 4:4:4 and with 30.4 KiB in 4:2:0.
+    Colour at half the resolution (4:2:0) saves a fifth to a quarter of the bytes at the same quality. But at the same
+    agreement, 4:4:4 needs fewer: EfficientNet-Lite0 keeps 0.932 of its best classes with 27.8 KiB (quality 95), and in
+    4:2:0 with 30.4 KiB (quality 98). Measured on 220 crops of photographs, resized to 224 x 224.
     """
     settings = [
         cv2.IMWRITE_JPEG_QUALITY, quality,

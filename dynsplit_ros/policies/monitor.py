@@ -38,8 +38,8 @@ _RATE_CHANGE = 1.1
 _REVIEW_S = 0.25
 #: A plan of the same choice becomes the decision in force if its latency differs by this share; residuals need that.
 _LATENCY_CHANGE = 0.02
-#: It is announced only if one of its times differs by this share from the latest announcement. A smaller share makes
-#: the monitor announce ten decisions per second, for which it takes a third of its processor time, and the camera some.
+#: A decision for the same choice is announced only if one of its times differs by this share from the one announced
+#: last. With 2 %, the monitor announced ten decisions per second, which took a third of its processor time.
 _ANNOUNCED_CHANGE = 0.1
 #: Heartbeats to an edge that is not in use leave this many times as rarely; its load reports show that it is alive. A
 #: smaller factor costs more than 1 % of a small payload's bytes, a larger one delays the measurement of its round trip.
@@ -457,7 +457,7 @@ def _is_news(decision: SplitDecision, announced: SplitDecision | None) -> bool:
     """Whether a decision differs so much from the one announced last that camera and edge must know."""
     return announced is None or decision.changed or decision.servers != announced.servers or not all(
         math.isclose(getattr(decision, name), getattr(announced, name), rel_tol=_ANNOUNCED_CHANGE)
-        for name in ('predicted_latency_s', 'answer_timeout_s', 'local_if_wait_s', 'waiting_share'))
+        for name in ('predicted_latency_s', 'answer_timeout_s', 'local_if_wait_s'))
 
 
 def _has_other_choice(plan: Plan, decided: SplitDecision) -> bool:

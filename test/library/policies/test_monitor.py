@@ -86,6 +86,29 @@ def test_a_latency_is_announced_when_it_differs_by_a_tenth_but_counts_before(hel
     assert (len(wire.decisions) > announced) == announces
 
 
+@pytest.mark.parametrize('servers', [1, 2])
+def test_another_number_of_servers_is_announced_with_a_small_change_of_the_latency(servers) -> None:
+    """The camera has as many frames at the edge as it has servers."""
+    wire = steady(MonitorSettings(pinned_split=0, codecs=('raw',)))
+    wire.report()
+    announced = len(wire.decisions)
+    wire.report(queueing_s=0.05 * wire.monitor.decision.predicted_latency_s, servers=servers)
+    assert wire.monitor.decision.servers == servers
+    assert (len(wire.decisions) > announced) == (servers == 2)
+
+
+def test_another_limit_of_the_wait_is_announced_with_a_small_change_of_the_latency() -> None:
+    """Near the rate at which local inference is as fast, a few milliseconds decide which frames the robot finishes."""
+    wire = steady(rate_bps=9e6)
+    wire.report()
+    before, announced = wire.monitor.decision, len(wire.decisions)
+    wire.report(queueing_s=0.03 * before.predicted_latency_s)
+    after = wire.monitor.decision
+    assert after.choice == before.choice and after.local_if_wait_s < 0.9 * before.local_if_wait_s
+    assert after.predicted_latency_s < 1.1 * before.predicted_latency_s
+    assert len(wire.decisions) > announced
+
+
 @pytest.mark.parametrize('share, counts', [(0.015, False), (0.03, True)])
 def test_a_latency_of_the_same_choice_is_decided_again_when_it_differs_by_2_percent(share, counts) -> None:
     wire = steady(MonitorSettings(pinned_split=0, codecs=('raw',)))
