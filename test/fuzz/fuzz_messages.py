@@ -231,7 +231,7 @@ class World:
         self.robot = Robot(split, self)
         uplink = SimpleNamespace(publisher=lambda topic, name: Ears(), destroy_publisher=lambda publisher: None)
         self.camera = bare(
-            CameraNode, split=split, _model=split.model, _robot=self.robot, to_edges={}, _uplink=uplink,
+            CameraNode, split=split, _model=split.model, _robot=self.robot, to_edges={}, _uplink=uplink, _decision=None,
             resolve_topic_name=lambda name: f'/robot1/{name}', forget=lambda name: None)
         # A detector's answers have free shapes, so its robot is only asked whether it could deliver them.
         detector = SimpleNamespace(name='detector', task='detection', labels=['', 'cat'], keypoint_names=['nose'],
