@@ -128,6 +128,7 @@ class LinkEstimator:
         self._under_way: dict[Hashable, _Message] = {}
         self._early: dict[Hashable, tuple[float, float]] = {}
         self._free_s = -math.inf
+        self._sent_s = -math.inf
         #: When the latest message that arrived was sent.
         self.passed_s = -math.inf
         self._answered_s = -math.inf
@@ -161,6 +162,7 @@ class LinkEstimator:
         """
         self._clock(now_s)
         self.payload_bytes += payload_bytes
+        self._sent_s = self._now_s
         gap_s = gap_s if 0 <= gap_s < math.inf else 0.0
         self._under_way[key] = _Message(now_s, payload_bytes, service_s, True, gap_s=gap_s)
         early = self._early.pop(key, None)
@@ -364,7 +366,7 @@ class LinkEstimator:
         now_s = self._clock(now_s)
         hurry = _FIRST_HEARTBEATS if self._round_trip.young else 1.0
         heartbeat = now_s - self._heartbeat_s >= hurry * rarer * self.rules.heartbeat_period_s
-        wanted = self._probing.wanted(now_s - self._informed_s, self.rules)
+        wanted = self._probing.wanted(now_s - self._informed_s, now_s - self._sent_s, self.rules)
         if not (heartbeat or wanted):
             return None
         # A heartbeat to another edge takes no noticeable time, and one to an edge that is gone is never answered.

@@ -126,9 +126,15 @@ class Probing:
 
     # ---- the next probe --------------------------------------------------------------------------------------------
 
-    def wanted(self, quiet_s: float, rules: LinkRules) -> bool:
-        """Whether a probe is due when no transfer measured the rate for ``quiet_s`` seconds."""
-        return self._credit or self._risen_bps > 0 or quiet_s >= rules.probe_period_s or self.is_ambiguous
+    def wanted(self, quiet_s: float, unsent_s: float, rules: LinkRules) -> bool:
+        """
+        Whether a probe is due when no transfer measured the rate for ``quiet_s`` seconds.
+
+        The last payload left ``unsent_s`` seconds ago: while payloads follow one another, they measure a rate that is
+        ambiguous without a byte more.
+        """
+        return (self._credit or self._risen_bps > 0 or quiet_s >= rules.probe_period_s
+                or (self.is_ambiguous and unsent_s >= rules.probe_period_s))
 
     @property
     def is_ambiguous(self) -> bool:

@@ -94,13 +94,13 @@ def test_another_probe_confirms_a_faster_link_at_once_and_is_long_enough_for_it(
     known.pay(first.size)
     known.on_through(first.size)
     known.on_led(measured_bps)
-    assert known.wanted(0.0, RULES) == follows_at_once
+    assert known.wanted(0.0, 10.0, RULES) == follows_at_once
     second = plan(known, 100.01)
     if follows_at_once:
         assert second is not None and second.size == 3000 + 800
         known.pay(second.size)
         known.on_led(1e6)
-    assert not known.wanted(0.0, RULES) and plan(known, 100.02) is None
+    assert not known.wanted(0.0, 10.0, RULES) and plan(known, 100.02) is None
 
 
 def test_a_probe_that_confirms_a_faster_link_is_as_long_as_the_measured_rate_needs() -> None:
@@ -127,15 +127,25 @@ def test_a_gap_between_lead_and_probe_is_a_pause_beyond_what_is_usual(
 
 def test_a_probe_is_due_when_nothing_measured_the_rate_for_a_while_or_the_rate_is_vague() -> None:
     known = probing()
-    assert not known.wanted(0.1, RULES) and known.wanted(0.2, RULES)
-    assert Probing(RateFilter(), RoundTrip()).wanted(0.0, RULES)
+    assert not known.wanted(0.1, 10.0, RULES) and known.wanted(0.2, 0.0, RULES)
+    assert Probing(RateFilter(), RoundTrip()).wanted(0.0, 10.0, RULES)
     vague = RateFilter()
     for _ in range(3):
         vague.observe(0.005, 6000, 0.003)
     assert 0.5 < vague.level_spread < 1.0
     known = Probing(vague, RoundTrip())
     known.choose(0.0, RULES)  # the first probe
-    assert known.wanted(0.0, RULES)
+    assert known.wanted(0.0, 0.2, RULES)
+
+
+def test_payloads_measure_a_vague_rate_in_place_of_probes() -> None:
+    vague = RateFilter()
+    vague.observe(0.005, 6000, 0.003)
+    known = Probing(vague, RoundTrip())
+    known.choose(0.0, RULES)  # the first probe
+    assert known.is_ambiguous
+    assert not known.wanted(0.1, 0.1, RULES)
+    assert known.wanted(0.1, 0.2, RULES)
 
 
 def test_a_lost_probe_halves_the_next_one_and_a_packet_stays() -> None:
