@@ -324,7 +324,8 @@ def main() -> None:
     if command == 'test':
         # Whole folders run in parallel, file by file: the node tests wait for processes most of the time.
         files = any('.py' in argument for argument in arguments)
-        parallel = [] if files else ['-n', 'auto', '--maxprocesses', '4', '--dist', 'loadfile']
+        workers = min((os.cpu_count() or 1) + 1, 4)
+        parallel = [] if files else ['-n', str(workers), '--dist', 'loadfile', '--no-loadscope-reorder']
         program = python_without_cwd('import pytest; sys.exit(pytest.main(sys.argv[1:]))', *parallel,
                                      *(arguments or [str(ROOT / 'test')]))
         os.chdir(ROOT)

@@ -116,17 +116,18 @@ def test_a_flooding_robot_costs_the_others_no_more_than_the_run_they_wait_for(
     flooded = [pair for answers in shares for pair in answers]
     flooding.play(0)
     tail_s = statistics.median(result.tail_s for _, result in flooded)
+    # Where the machine cannot do all, each has an equal share of what it can, and a frame waits for one of each robot.
+    fair = min(len(calm) / len(good), (len(flooded) + len(flood)) / len(players))
+    print(f'answered {[len(share) for share in shares]}, the flood {len(flood)}; calm {len(calm)}')
+    assert all(len(share) >= 0.7 * fair for share in shares)
+    runs = 1.5 if all(len(share) >= 0.95 * len(calm) / len(good) for share in shares) else len(players)
     for what, of in (('wait at the edge', lambda pair: pair[1].queueing_s), ('latency', lambda pair: pair[0])):
         before_s, after_s = (statistics.median(map(of, pairs)) for pairs in (calm, flooded))
         print(
             f'{what}: {1e3 * before_s:.1f} ms, with a flood {1e3 * after_s:.1f} ms; a run takes {1e3 * tail_s:.1f} ms'
         )
         # Beyond the run that a frame waits for, what the machine that plays both needs for the flood itself.
-        assert after_s - before_s <= 1.5 * tail_s + (0.02 if what == 'latency' else 0.005)
-    # Where the machine cannot do all, each has an equal share of what it can.
-    fair = min(len(calm) / len(good), (len(flooded) + len(flood)) / len(players))
-    print(f'answered {[len(share) for share in shares]}, the flood {len(flood)}; calm {len(calm)}')
-    assert all(len(share) >= 0.7 * fair for share in shares)
+        assert after_s - before_s <= runs * tail_s + (0.02 if what == 'latency' else 0.005)
 
 
 def test_who_leaves_leaves_nothing_behind_and_may_come_back(processes, ros, model_parameters, split) -> None:
