@@ -29,6 +29,9 @@ _LEADS_S = 60.0
 #: jitter of the edge's clock. Longer probes cost more budget, so the next one comes later.
 _LED_BYTES = 800
 _LED_S = 0.0013
+#: A probe that confirms a faster link is long enough for this many times the estimated rate at most. Without a limit, a
+#: pause of the edge, which measures a gigabit per second, costs 165 kB each time.
+_RISE = 4.0
 #: A probe that leaves this many seconds after its lead, and a quarter of the dispersion, was delayed by this machine.
 #: On a machine that is always slow to send, the limit is this many times its least delay. With a lower limit such a
 #: machine measures nothing, with a higher one its pauses look like a slow link.
@@ -165,9 +168,9 @@ class Probing:
             else:
                 rate_bps = _EARNED * self._rate.low_bps
             income = rules.probe_share * rate_bps / 8  # bytes per second
-            least = _LEAD_BYTES + _LED_BYTES if needs_lead else _FIRST_BYTES
-            earned = share * income * (now_s - self._tokens_s)
-            self._tokens = min(self._tokens + earned, max(_SAVED_S * income, least))
+            # What a link saved while it had a larger share is not spent on it now; one probe stays affordable.
+            most = max(_SAVED_S * share * income, self._next(now_s, rules).size)
+            self._tokens = min(self._tokens + share * income * (now_s - self._tokens_s), most)
         self._tokens_s = now_s
 
     def pay(self, size: float) -> None:
@@ -176,16 +179,21 @@ class Probing:
 
     def choose(self, now_s: float, rules: LinkRules) -> ProbePlan | None:
         """Return the probe to send now if the budget allows one; it counts as sent, :meth:`pay` follows."""
-        lead = _LEAD_BYTES if self._needs_lead(now_s, rules) else 0
-        airtime_s = _LED_S if lead else self.airtime_s(rules)
-        rate_bps = max(self._rate.low_bps, self._risen_bps)
-        size = int(min(rate_bps * airtime_s / 8, self._largest))  # an edge can claim any rate
-        size = lead + max(size, _LED_BYTES if lead else _LEAST_BYTES, _FIRST_BYTES if self._credit else 0)
+        plan = self._next(now_s, rules)
         # The first probe is on credit; so is the first one with a lead, since the rate measured without may be far too
         # low, and one that confirms a rise: at the lower rate, the budget would pay for it after a second or more.
-        on_credit = self._credit or self._risen_bps > 0 or (lead > 0 and not self._led)
-        affordable = self._tokens >= (-2 * size if on_credit else size)
+        on_credit = self._credit or self._risen_bps > 0 or (plan.lead > 0 and not self._led)
+        affordable = self._tokens >= (-2 * plan.size if on_credit else plan.size)
         if not affordable:
             return None
         self._credit, self._risen_bps = False, 0.0
+        return plan
+
+    def _next(self, now_s: float, rules: LinkRules) -> ProbePlan:
+        """Return the next probe, whatever the budget allows."""
+        lead = _LEAD_BYTES if self._needs_lead(now_s, rules) else 0
+        airtime_s = _LED_S if lead else self.airtime_s(rules)
+        rate_bps = max(self._rate.low_bps, min(self._risen_bps, _RISE * self._rate.median_bps))
+        size = int(min(rate_bps * airtime_s / 8, self._largest))  # an edge can claim any rate
+        size = lead + max(size, _LED_BYTES if lead else _LEAST_BYTES, _FIRST_BYTES if self._credit else 0)
         return ProbePlan(size, lead)

@@ -43,7 +43,7 @@ _LATENCY_CHANGE = 0.02
 _ANNOUNCED_CHANGE = 0.1
 #: Heartbeats to an edge that is not in use leave this many times as rarely; its load reports show that it is alive. A
 #: smaller factor costs more than 1 % of a small payload's bytes, a larger one delays the measurement of its round trip.
-_RARER_HEARTBEATS = 4.0
+_RARER_HEARTBEATS = 8.0
 #: Share of the bytes sent to the edge in use that may be spent to measure the links to all other edges. With more, a
 #: second edge costs more than 1 % of the robot's bytes; with less, a faster edge is found later.
 _ELSEWHERE_SHARE = 0.005

@@ -103,14 +103,17 @@ def test_another_probe_confirms_a_faster_link_at_once_and_is_long_enough_for_it(
     assert not known.wanted(0.0, 10.0, RULES) and plan(known, 100.02) is None
 
 
-def test_a_probe_that_confirms_a_faster_link_is_as_long_as_the_measured_rate_needs() -> None:
+@pytest.mark.parametrize(('measured_bps', 'long_enough_for_bps'), [(15e6, 15e6), (1e9, 20e6)])
+def test_a_probe_that_confirms_a_faster_link_is_long_enough_for_four_times_the_rate_at_most(
+    measured_bps, long_enough_for_bps
+) -> None:
     known = probing(5e6, 1e-3)
     first = plan(known)
     assert first is not None and first.size == pytest.approx(3000 + 5e6 / 8 * 0.0013, rel=0.1)
     known.on_through(262_144)
-    known.on_led(20e6)
+    known.on_led(measured_bps)
     confirming = plan(known, 100.01)
-    assert confirming is not None and confirming.size == 3000 + int(20e6 * 0.0013 / 8)
+    assert confirming is not None and confirming.size - 3000 == pytest.approx(long_enough_for_bps * 0.0013 / 8, rel=0.1)
 
 
 @pytest.mark.parametrize(('gap_s', 'dispersion_s', 'least_gap_s', 'paused'), [
@@ -217,6 +220,17 @@ def test_a_long_silence_saves_the_income_of_two_seconds() -> None:
         spent += sent.size
     saved = 2 * 0.01 * 20e6 / 8 * 0.85
     assert saved - 13_000 < spent <= saved
+
+
+def test_a_link_without_a_share_has_one_probe_left_of_what_it_saved() -> None:
+    known = probing(20e6)
+    known.earn(1000.0, RULES, alive=True)
+    known.earn(1000.1, RULES, alive=True, share=0.0)
+    sent = known.choose(1000.1, RULES)
+    assert sent is not None
+    known.pay(sent.size)
+    known.earn(1010.0, RULES, alive=True, share=0.0)
+    assert known.choose(1010.0, RULES) is None
 
 
 def test_the_next_probe_is_due_sooner_after_a_transfer_that_is_too_short_to_measure_the_rate() -> None:

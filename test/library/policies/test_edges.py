@@ -279,7 +279,7 @@ def test_one_part_in_200_of_the_bytes_to_the_edge_in_use_measures_the_other_one(
     assert spent / (400 * payload_bytes) == pytest.approx(0.005, rel=0.2)
 
 
-def test_heartbeats_to_an_edge_that_is_not_in_use_are_four_times_as_rare() -> None:
+def test_heartbeats_to_an_edge_that_is_not_in_use_are_eight_times_as_rare() -> None:
     monitor, now_s = with_two_edges(10.0)
     heartbeats = {'near': 0, 'far': 0}
     for _ in range(1000):
@@ -290,7 +290,7 @@ def test_heartbeats_to_an_edge_that_is_not_in_use_are_four_times_as_rare() -> No
         monitor.tick(now_s)
     used = heartbeats.pop(monitor.decision.edge)
     other, = heartbeats.values()
-    assert used / other == pytest.approx(4.0, rel=0.1)
+    assert used / other == pytest.approx(8.0, rel=0.1)
 
 
 def refused(monitor: MonitorPolicy, number: int, now_s: float) -> SplitDecision:
