@@ -27,7 +27,7 @@ import reprlib
 
 from torch import Tensor
 
-from dynsplit_ros.codec import blosc, image, lossy, raw
+from dynsplit_ros.codec import blosc, image, jpegls, lossy, raw
 from dynsplit_ros.codec.raw import Buffer, element_type
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.tensors import ITEM_SIZES, TensorSpec
@@ -60,7 +60,8 @@ class CodecInfo:
     One codec: its name in messages and profiles, what it does to values, and its two functions.
 
     ``lossless``: every bit comes back. ``takes``: 'image' is an 8-bit image [N, 3, H, W], as at split 0; 'activation'
-    is floating point, next to which other tensors keep every bit; 'any' is either.
+    is floating point, next to which other tensors keep every bit; 'any' is either. ``is_installed`` tells whether this
+    machine has the optional package that the codec needs.
     """
 
     name: str
@@ -69,9 +70,12 @@ class CodecInfo:
     lossless: bool
     takes: str
     description: str
+    is_installed: Callable[[], bool] = lambda: True
 
     def fits(self, specs: Sequence[TensorSpec]) -> bool:
-        """Tell whether the codec is of use for these tensors of a cut."""
+        """Tell whether the codec is of use for these tensors of a cut, on this machine."""
+        if not self.is_installed():
+            return False
         if self.takes == 'image':
             return len(specs) == 1 and image.is_image(specs[0])
         return self.takes == 'any' or any(raw.TORCH_TYPES[spec.dtype].is_floating_point for spec in specs)
@@ -88,6 +92,10 @@ def _ladder() -> Iterator[CodecInfo]:
     for bits in lossy.QUANTISED_BITS:
         yield CodecInfo(f'quant{bits}-zstd', *lossy.quantiser(bits), False, 'activation',
                         f'{2**bits} steps over the range of each channel, zstd')
+    for level in lossy.PLANE_BITS:
+        yield CodecInfo(f'quant{level:g}-jpegls', *lossy.plane_quantiser(level), False, 'activation',
+                        f'{round(2**level)} steps over the range of all channels, JPEG-LS: fewest bytes on feature '
+                        f'maps; needs {jpegls.PACKAGE}', jpegls.is_installed)
 
 
 #: Every codec by its name. A lossy one is for the planner to choose only where the user has allowed it.
@@ -170,7 +178,9 @@ def decode(
 def _look_up(codec: str) -> CodecInfo:
     info = CODECS.get(codec) if isinstance(codec, str) else None
     if info is None:
-        raise DynsplitError(f'codec {reprlib.repr(codec)} is unknown; known are {", ".join(CODECS)}')
+        lossless = [name for name, one in CODECS.items() if one.lossless]
+        raise DynsplitError(f'codec {reprlib.repr(codec)} is unknown; known are {", ".join(lossless)} and '
+                            f'{len(CODECS) - len(lossless)} lossy ones, which docs/reference.md lists')
     return info
 
 

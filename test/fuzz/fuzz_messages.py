@@ -269,7 +269,8 @@ class World:
     def activation(self, chance: random.Random) -> None:
         """See that an activation is answered, whatever it holds."""
         index = chance.randrange(2)
-        codec = chance.choice([name for name, info in CODECS.items() if index == 0 or info.takes != 'image'])
+        codec = chance.choice([name for name, info in CODECS.items()
+                               if (index == 0 or info.takes != 'image') and info.is_installed()])
         payload = encode(codec, self.split.head(index)(self.picture))
         message = corrupt(msg.Activation(
             session=5, sequence=chance.getrandbits(8), fingerprint=self.split.fingerprint, split_index=index,

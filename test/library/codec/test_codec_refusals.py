@@ -16,9 +16,9 @@ import PIL.Image
 import pytest
 import torch
 
-from dynsplit_ros.codec import CODECS, decode, encode, EncodedTensor
+from dynsplit_ros.codec import CODECS, decode, encode, EncodedTensor, usable_codecs
 from dynsplit_ros.codec.blosc import compress, decompress, first_chunk
-from dynsplit_ros.codec.lossy import QUANTISED_BITS
+from dynsplit_ros.codec.lossy import PLANE_BITS, QUANTISED_BITS
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.tensors import TensorSpec
 
@@ -26,6 +26,7 @@ IMAGE = torch.arange(3 * 16 * 20).reshape(1, 3, 16, 20).to(torch.uint8)
 VALUES = torch.randn(1, 4, 10, 10, generator=torch.Generator().manual_seed(0)).relu()
 BLOSC = [name for name in CODECS if 'blosc2' in name]
 QUANTISED = [f'quant{bits}-zstd' for bits in QUANTISED_BITS]
+PLANES = [f'quant{bits:g}-jpegls' for bits in PLANE_BITS]
 WEBP = [name for name in CODECS if 'webp' in name]
 
 
@@ -210,6 +211,66 @@ def test_a_quantised_bomb_is_refused_before_memory_is_taken(codec):
     assert peak < 1_000_000
 
 
+@pytest.mark.parametrize('codec', PLANES)
+def test_planes_whose_scale_no_tensor_has(codec):
+    tensor, spec = payload(codec)
+    assert len(tensor.data) > 4
+    for scale in (float('nan'), float('inf'), -1.0, 3e38):
+        forged = struct.pack('<f', scale)[2:] + struct.pack('<h', 2000) + tensor.data[4:]  # the scale in bfloat16
+        refuses(codec, replace(tensor, data=forged), spec, 'a scale is NaN or negative, or its steps are beyond')
+    refuses(codec, replace(tensor, data=tensor.data[:3]), spec, '3 bytes are too few')
+
+
+@pytest.mark.parametrize('codec', PLANES[1:])
+def test_planes_of_a_finer_level(codec):
+    """Steps above the level's are refused; 255 is the highest that the finest has."""
+    finest, spec = payload(PLANES[0])
+    refuses(codec, finest, spec, 'a step is 255, but at most')
+
+
+@pytest.mark.parametrize('codec', PLANES)
+def test_planes_of_another_size_or_damaged(codec):
+    tensor, spec = payload(codec)
+    for other in (torch.cat([VALUES, VALUES], 2), VALUES[:, :, :5]):
+        data = encode(codec, {'x': other})[0].data
+        refuses(codec, replace(tensor, data=data), spec, 'the JPEG-LS scan is damaged')
+    start, scan, end = tensor.data[:4], tensor.data[4:-2], tensor.data[-2:]
+    assert end == b'\xff\xd9'
+    for bad in (scan, scan + end + end, scan + bytes(9) + end, end + scan, scan[: len(scan) // 2] + end, end):
+        refuses(codec, replace(tensor, data=start + bad), spec, 'JPEG-LS scan is')
+    # What the library could read in a whole file: a frame of its own, in the place of the scan.
+    frame = bytes.fromhex('fff7000b08ffffffff01011100ffda0008010100000000')
+    refuses(codec, replace(tensor, data=tensor.data[:4] + b'\xff\xd8' + frame + tensor.data[4:]), spec, 'JPEG-LS')
+
+
+@pytest.mark.parametrize('codec', PLANES)
+def test_planes_of_too_many_bytes_are_refused_before_they_are_copied(codec):
+    tensor, spec = payload(codec)
+    giant = bytes(20_000_000) + b'\xff\xd9'
+    tracemalloc.start()
+    refuses(codec, replace(tensor, data=tensor.data[:4] + giant), spec, 'bytes came, but a JPEG-LS scan of 40 x 10')
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 25_000_000  # the payload itself, and no second time
+    tall = torch.zeros(1, 70_000, 1)
+    with pytest.raises(DynsplitError, match='70000 x 1 is beyond the 65535 rows and columns'):
+        encode(codec, {'x': tall})
+    spec = TensorSpec('x', 'float32', tuple(tall.shape))
+    refuses(codec, EncodedTensor('x', 'float32', spec.shape, bytes(4) + b'\xff\xd9'), spec, 'is beyond the 65535')
+
+
+def test_a_codec_without_its_package_is_not_used(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'imagecodecs', None)  # as if it were not installed
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    features = TensorSpec('x', 'float32', tuple(VALUES.shape))
+    usable = set(usable_codecs([features], True))
+    assert not usable & set(PLANES) and usable > set(QUANTISED)
+    with pytest.raises(DynsplitError, match='imagecodecs is not installed: pip install imagecodecs'):
+        encode(PLANES[0], {'x': VALUES})
+    data = bytes(4) + b'\0\xff\xd9'
+    refuses(PLANES[0], EncodedTensor('x', 'float32', features.shape, data), features, 'is not installed: pip install')
+
+
 @pytest.mark.parametrize('codec', WEBP)
 def test_webp_of_another_kind(codec):
     tensor, spec = payload(codec)
@@ -297,6 +358,7 @@ def test_nothing_is_unpickled():
         'def never(*a, **k): raise SystemExit("unpickled")\n'
         'for module in (pickle, _pickle): module.load = module.loads = module.Unpickler = never\n'
         'for name, info in CODECS.items():\n'
+        '    if not info.is_installed(): continue\n'
         '    x = torch.ones(1, 3, 8, 8, dtype=torch.uint8)\n'
         '    y = decode(name, encode(name, {"x": x}), [TensorSpec("x", "uint8", (1, 3, 8, 8))])["x"]\n'
         '    assert torch.equal(x, y) or not info.lossless\n'

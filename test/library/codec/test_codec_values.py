@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from dynsplit_ros.codec import CODECS, decode, encode, EncodedTensor, usable_codecs
+from dynsplit_ros.codec import CODECS, decode, encode, EncodedTensor, jpegls, usable_codecs
 from dynsplit_ros.codec.image import JPEG_QUALITIES, WEBP_QUALITIES
-from dynsplit_ros.codec.lossy import QUANTISED_BITS
+from dynsplit_ros.codec.lossy import PLANE_BITS, QUANTISED_BITS
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.tensors import ITEM_SIZES, TensorSpec
 
@@ -180,6 +180,49 @@ def test_quantisation_errs_by_half_a_step(bits, dtype, shape, scale, offset, see
     assert (decoded.double() - exact).abs().max() <= 0.5 * step + 2 * rounding + tiny
 
 
+@pytest.mark.skipif(not jpegls.is_installed(), reason='imagecodecs is not installed')
+@given(
+    bits=st.sampled_from(PLANE_BITS),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
+    shape=st.sampled_from([(), (3,), (1, 9), (2, 3, 4), (1, 5, 6, 6), (2, 4, 17), (3, 1, 1, 1)]),
+    scale=st.sampled_from([1e-45, 1e-37, 1e-5, 1.0, 3e4]),
+    offset=st.sampled_from([0.0, 1.0, -100.0]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_planes_err_by_half_a_step_of_their_sample(bits, dtype, shape, scale, offset, seed):
+    values = (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1 + offset).mul(scale)
+    values = values.clamp(-6e4, 6e4).to(dtype)
+    batch = shape[0] if len(shape) > 1 else 1
+    decoded = there_and_back(f'quant{bits:g}-jpegls', {'x': values}, 3, batch)[0]['x']
+    exact, got = (one.double().reshape(batch, -1) for one in (values, decoded))
+    ranges, magnitudes = exact.amax(1) - exact.amin(1), exact.abs().amax(1)
+    step = torch.maximum(ranges / (round(2**bits) - 1), magnitudes / 2000) * (1 + 2**-7)
+    rounding = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) * magnitudes
+    tiny = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps + 1e-37
+    assert bool(((got - exact).abs().amax(1) <= 0.5 * step + 2 * rounding + tiny).all())
+
+
+@pytest.mark.parametrize('codec', [f'quant{bits:g}-jpegls' for bits in PLANE_BITS])
+def test_planes_keep_zero_and_do_not_depend_on_the_batch(codec):
+    values = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0)).relu()
+    values[1] *= 1e3
+    values[:, 1] -= 0.3
+    decoded, _ = there_and_back(codec, {'x': values}, 2, 2)
+    assert bool((decoded['x'][values == 0] == 0).all())
+    alone = there_and_back(codec, {'x': values[:1]})[0]['x']
+    assert torch.equal(alone, decoded['x'][:1]), 'a frame must not depend on those it is sent with'
+
+
+@pytest.mark.skipif(not jpegls.is_installed(), reason='imagecodecs is not installed')
+def test_smooth_planes_need_fewer_bytes_than_by_zstd():
+    noise = torch.randn(1, 16, 30, 30, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.avg_pool2d(noise, 3, 1)
+    sizes = [len(encode(f'quant{bits:g}-jpegls', {'x': smooth})[0].data) for bits in PLANE_BITS]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
+    assert sizes[PLANE_BITS.index(6)] < 0.85 * len(encode('quant6-zstd', {'x': smooth})[0].data)
+
+
 @pytest.mark.parametrize('bits', QUANTISED_BITS)
 def test_quantisation_is_by_channel_and_keeps_zero(bits):
     codec = f'quant{bits}-zstd'
@@ -208,8 +251,10 @@ def test_the_extremes_of_a_type_stay_finite(bits):
         greatest = torch.finfo(dtype).max
         for least in (-greatest, -0.4 * greatest, 0.0, 0.9 * greatest):
             values = torch.linspace(0, 1, 64, dtype=torch.float64).mul(greatest - least).add(least).to(dtype)
-            decoded, _ = there_and_back(f'quant{bits}-zstd', {'x': values.reshape(1, 1, 64)})
-            assert bool(torch.isfinite(decoded['x']).all())
+            names = [f'quant{bits}-zstd', *([f'quant{bits}-jpegls'] if bits in PLANE_BITS else [])]
+            for codec in filter(lambda name: CODECS[name].is_installed(), names):
+                decoded, _ = there_and_back(codec, {'x': values.reshape(1, 1, 64)})
+                assert bool(torch.isfinite(decoded['x']).all())
 
 
 @pytest.mark.parametrize('codec', [name for name, info in CODECS.items() if info.takes == 'activation'])
@@ -220,12 +265,12 @@ def test_lossy_codecs_leave_integers_alone(codec):
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
-@pytest.mark.parametrize('bits', QUANTISED_BITS)
-def test_quantisation_refuses_what_has_no_scale(bits, value):
+@pytest.mark.parametrize('codec', [f'quant{bits}-zstd' for bits in QUANTISED_BITS] + ['quant8-jpegls', 'quant5-jpegls'])
+def test_quantisation_refuses_what_has_no_scale(codec, value):
     values = torch.zeros(1, 2, 4, 4)
     values[0, 1, 0, 0] = value
     with pytest.raises(DynsplitError, match="tensor 'x'.*use another codec"):
-        encode(f'quant{bits}-zstd', {'x': values})
+        encode(codec, {'x': values})
 
 
 @pytest.mark.parametrize('codec', [f'jpeg{q}' for q in JPEG_QUALITIES] + [f'webp{q}' for q in WEBP_QUALITIES])
@@ -252,12 +297,13 @@ def test_usable_codecs():
     features = [TensorSpec('x', 'float32', (1, 3, 8, 8))]
     mixed = [*features, TensorSpec('ids', 'int64', (1, 7))]
     lossy = {name for name, info in CODECS.items() if not info.lossless}
+    installed = {name: info for name, info in CODECS.items() if info.is_installed()}
     assert set(usable_codecs(image)) == set(CODECS) - lossy
     assert set(usable_codecs(image, True)) == {name for name, info in CODECS.items() if info.takes != 'activation'}
     assert set(usable_codecs(image, True)) & lossy and set(usable_codecs(features, True)) & lossy
     for specs in (features, mixed):
         assert usable_codecs(specs) == tuple(LOSSLESS)
-        assert set(usable_codecs(specs, True)) == {name for name, info in CODECS.items() if info.takes != 'image'}
+        assert set(usable_codecs(specs, True)) == {name for name, info in installed.items() if info.takes != 'image'}
     assert usable_codecs(image + features) == tuple(LOSSLESS)
     assert usable_codecs([TensorSpec('ids', 'int64', (1, 7))], True) == tuple(LOSSLESS)
 
