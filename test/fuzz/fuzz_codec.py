@@ -155,7 +155,7 @@ _MUTATIONS: tuple[Callable[[bytearray, random.Random], None], ...] = (
 )
 
 
-def _repair(data: bytearray) -> None:
+def _repair(data: bytearray, codec: str) -> None:
     """Correct the sizes on which a decoder would stop early, to get the damage further."""
     if data[:2] == b'\x05\x01' and len(data) >= 32:
         struct.pack_into('<i', data, 12, len(data))
@@ -163,6 +163,8 @@ def _repair(data: bytearray) -> None:
         data += bytes(len(data) % 2)
         struct.pack_into('<I', data, 4, len(data) - 8)
         struct.pack_into('<I', data, 16, len(data) - 20)
+    if codec.endswith('-jpegls') and data[-2:] != b'\xff\xd9':
+        data += b'\xff\xd9'
 
 
 def mutate(case: Case, other: Case, chance: random.Random) -> Case:
@@ -175,7 +177,7 @@ def mutate(case: Case, other: Case, chance: random.Random) -> Case:
             if data:
                 chance.choice(_MUTATIONS)(data, chance)
         if chance.random() < 0.5:
-            _repair(data)
+            _repair(data, case.codec)
     tensor = replace(encoded[at], data=memoryview(bytes(data)))
     codec = case.codec
     if chance.random() < 0.15:
