@@ -15,6 +15,7 @@ from pathlib import Path
 import sys
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 
@@ -85,6 +86,7 @@ def compare_estimates(figures: Figures) -> None:
 def measure_uplink(figures: Figures, seconds: float) -> None:
     """Count the bytes per frame on the robot's link with one edge and with two."""
     from bench.network import bench, RATE_HZ, warmed
+    from dynsplit_ros.nodes import topics
     from testing.testbed import Testbed
 
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
@@ -96,14 +98,19 @@ def measure_uplink(figures: Figures, seconds: float) -> None:
             with tempfile.TemporaryDirectory(prefix='dynsplit-edges-') as folder, Testbed(50e6) as testbed, bench(
                     testbed, Path(folder), transport='wired', model=parameters, edges=edges,
                     monitor={'pinned_split': 0, 'answer_timeout_s': 5.0}) as stage:
+                states: list[Any] = []
+                topics.LINK_STATE.subscription(stage.node, states.append)
                 stage.play(RATE_HZ, warmed(stage, 10.0))
                 stage.seen.clear()
+                del states[:-1]
                 before, began_s = sent_bytes(), time.monotonic()
                 stage.play(RATE_HZ, lambda: time.monotonic() - began_s >= seconds)
                 answered = sum(one.timing.payload_bytes > 0 for one in stage.seen)
                 per_frame.append((sent_bytes() - before) / answered)
+                probes = (states[-1].probe_bytes_total - states[0].probe_bytes_total) / answered
             figures.add(f'payload of {3 * size * size} bytes: bytes on the uplink per frame, {edges} edge(s)',
                         per_frame[-1], 'bytes')
+            figures.add('  of these, in probes', probes, 'bytes')
         figures.add('  with two edges over one', per_frame[1] / per_frame[0], 'times', '<= 1.01')
 
 
