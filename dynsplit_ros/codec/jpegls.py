@@ -27,8 +27,8 @@ _MAX_SIDE = 65535
 _FRAME = struct.Struct('>2s2sHBHHB3s')
 _SCAN = bytes.fromhex('ffda0008010100000000')
 _END = b'\xff\xd9'
-#: A sample takes at most 32 bits (T.87, LIMIT), and stuffing adds one bit in eight.
-_MOST_BYTES_OF_A_SAMPLE, _OVERHEAD_BYTES = 5, 64
+#: A sample takes at most 32 bits (T.87, LIMIT), and stuffing adds one bit in eight; then headers.
+_MOST_BYTES_OF_A_SAMPLE, _OVERHEAD_BYTES = 5, 256
 
 
 def is_installed() -> bool:
@@ -39,7 +39,8 @@ def is_installed() -> bool:
 def encode(plane: Bytes) -> bytes:
     """Return the scan of a plane, uint8 [rows, columns], and the end marker."""
     _check_sides(*plane.shape)
-    stream: bytes = _library().jpegls_encode(plane)
+    # The library's own guess of the size is too small for some noise.
+    stream: bytes = _library().jpegls_encode(plane, out=_most_bytes(*plane.shape))
     start = stream.find(_SCAN)
     if start < 0:
         raise DynsplitError(f'this version of {PACKAGE} writes another JPEG-LS scan: install the tested one')
@@ -49,12 +50,13 @@ def encode(plane: Bytes) -> bytes:
 def decode(data: memoryview, rows: int, columns: int) -> Bytes:
     """Undo :func:`encode` for a plane of this size; raise DynsplitError for any other bytes."""
     _check_sides(rows, columns)
-    limit = _MOST_BYTES_OF_A_SAMPLE * rows * columns + _OVERHEAD_BYTES
+    limit = _most_bytes(rows, columns)
     if data.nbytes > limit:
         raise DynsplitError(f'{data.nbytes} bytes came, but a JPEG-LS scan of {rows} x {columns} has at most {limit}')
     scan = bytes(data)
-    # A scan has no marker within: a byte of 255 is followed by one below 128.
-    if scan.find(_END) != len(scan) - len(_END):
+    # A scan has no marker within: a byte of 255 is followed by one below 128. Without the end marker, CharLS 2.4 reads
+    # beyond a scan of one byte.
+    if not scan.endswith(_END) or scan.index(_END) < len(scan) - len(_END):
         raise DynsplitError('the JPEG-LS scan is truncated, or more follows it')
     library = _library()
     plane: npt.NDArray[np.uint8] = np.empty((rows, columns), np.uint8)
@@ -64,6 +66,10 @@ def decode(data: memoryview, rows: int, columns: int) -> Bytes:
     except (RuntimeError, ValueError) as error:
         raise DynsplitError('the JPEG-LS scan is damaged') from error
     return plane
+
+
+def _most_bytes(rows: int, columns: int) -> int:
+    return _MOST_BYTES_OF_A_SAMPLE * rows * columns + _OVERHEAD_BYTES
 
 
 def _check_sides(rows: int, columns: int) -> None:

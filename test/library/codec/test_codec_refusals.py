@@ -236,7 +236,8 @@ def test_planes_of_another_size_or_damaged(codec):
         refuses(codec, replace(tensor, data=data), spec, 'the JPEG-LS scan is damaged')
     start, scan, end = tensor.data[:4], tensor.data[4:-2], tensor.data[-2:]
     assert end == b'\xff\xd9'
-    for bad in (scan, scan + end + end, scan + bytes(9) + end, end + scan, scan[: len(scan) // 2] + end, end):
+    for bad in (scan, scan + end + end, scan + bytes(9) + end, end + scan, scan[: len(scan) // 2] + end, end,
+                b'', b'\0', b'\xd9'):
         refuses(codec, replace(tensor, data=start + bad), spec, 'JPEG-LS scan is')
     # What the library could read in a whole file: a frame of its own, in the place of the scan.
     frame = bytes.fromhex('fff7000b08ffffffff01011100ffda0008010100000000')
@@ -248,7 +249,7 @@ def test_planes_of_too_many_bytes_are_refused_before_they_are_copied(codec):
     tensor, spec = payload(codec)
     giant = bytes(20_000_000) + b'\xff\xd9'
     tracemalloc.start()
-    refuses(codec, replace(tensor, data=tensor.data[:4] + giant), spec, 'bytes came, but a JPEG-LS scan of 40 x 10')
+    refuses(codec, replace(tensor, data=tensor.data[:4] + giant), spec, 'bytes came, but a JPEG-LS scan of 10 x 40')
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 25_000_000  # the payload itself, and no second time

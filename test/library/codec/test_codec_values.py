@@ -215,6 +215,16 @@ def test_planes_keep_zero_and_do_not_depend_on_the_batch(codec):
 
 
 @pytest.mark.skipif(not jpegls.is_installed(), reason='imagecodecs is not installed')
+@pytest.mark.parametrize('shape', [(1, 1), (1, 3), (5, 1), (5, 7), (60, 70)])
+def test_noise_and_extremes_fit_into_a_plane(shape):
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    # The coder expects the next element from the last ones: each quiet stretch ends in the most unlikely one.
+    steep = np.where(np.arange(noise.size).reshape(shape) % 17 == 16, 255, 0).astype(np.uint8)
+    for plane in (noise, steep, np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8)):
+        assert np.array_equal(jpegls.decode(memoryview(jpegls.encode(plane)), *shape), plane)
+
+
+@pytest.mark.skipif(not jpegls.is_installed(), reason='imagecodecs is not installed')
 def test_smooth_planes_need_fewer_bytes_than_by_zstd():
     noise = torch.randn(1, 16, 30, 30, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.avg_pool2d(noise, 3, 1)
