@@ -236,9 +236,10 @@ def test_planes_of_another_size_or_damaged(codec):
         refuses(codec, replace(tensor, data=data), spec, 'the JPEG-LS scan is damaged')
     start, scan, end = tensor.data[:4], tensor.data[4:-2], tensor.data[-2:]
     assert end == b'\xff\xd9'
-    for bad in (scan, scan + end + end, scan + bytes(9) + end, end + scan, scan[: len(scan) // 2] + end, end,
-                b'', b'\0', b'\xd9'):
+    for bad in (scan, scan + end + end, scan + bytes(9) + end, end + scan, scan[: len(scan) // 2] + end, end):
         refuses(codec, replace(tensor, data=start + bad), spec, 'JPEG-LS scan is')
+    for bad in (b'', b'\0', b'\xd9'):  # the library reads beyond the second and the third
+        refuses(codec, replace(tensor, data=start + bad), spec, 'the JPEG-LS scan is truncated')
     # What the library could read in a whole file: a frame of its own, in the place of the scan.
     frame = bytes.fromhex('fff7000b08ffffffff01011100ffda0008010100000000')
     refuses(codec, replace(tensor, data=tensor.data[:4] + b'\xff\xd8' + frame + tensor.data[4:]), spec, 'JPEG-LS')
