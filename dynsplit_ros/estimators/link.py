@@ -310,6 +310,8 @@ class LinkEstimator:
                 self._on_heartbeat(arrived_s - start_s - dispersion_s)
         else:
             size = message.size + answer_size
+            if self._informed_s == -math.inf:
+                size -= self._heartbeat_size  # while no rate is known, the round trip contains a heartbeat's bytes
             self._rate.observe(arrived_s - start_s - self.rtt_s, size, self._round_trip.jitter_s + pause_s)
             # A short transfer measures less, so the next probe is due sooner.
             transfer_s, airtime_s = size * 8 / self._rate.median_bps, self._probing.airtime_s(self.rules)

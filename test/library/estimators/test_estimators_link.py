@@ -42,6 +42,12 @@ def test_throughput_is_known_after_ten_frames_whatever_is_sent(rate_mbps, policy
     assert estimated == pytest.approx(1e6 * rate_mbps, rel=0.2)
 
 
+def test_the_first_probe_measures_a_slow_link_although_the_round_trip_contains_the_bytes_of_heartbeats() -> None:
+    local = str(PROFILE.local_index)
+    result = run(constant(0.25e6, 10), local, 10.0)
+    assert estimate_at(result, result.frames[9].delivered_s) == pytest.approx(0.25e6, rel=0.06)
+
+
 @pytest.mark.parametrize('rate_mbps', [0.25, 8])
 def test_nothing_is_sent_before_something_has_told_of_the_rate(rate_mbps) -> None:
     """A guess would be 10 Mbit/s, and an image then takes a slow link for five seconds, in which nothing is learned."""
