@@ -41,7 +41,7 @@ def _cell(row: dict[str, Any] | None) -> str:
     return f'{row["bytes"] / 1024:.1f} KiB, {share}'
 
 
-def _order(codec: str) -> tuple[str, int]:
+def _order(codec: str) -> tuple[str, str, float]:
     """Return a key that puts the codecs of one kind together, the largest first."""
-    kind, level = re.fullmatch(r'(\D+)(\d+).*', codec).groups()  # type: ignore[union-attr]
-    return kind, -int(level)
+    kind, level, coder = re.fullmatch(r'(\D+)([\d.]+)(.*)', codec).groups()  # type: ignore[union-attr]
+    return kind, coder, -float(level)

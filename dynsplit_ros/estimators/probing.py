@@ -136,8 +136,8 @@ class Probing:
         The last payload left ``unsent_s`` seconds ago: while payloads follow one another, they measure a rate that is
         ambiguous without a byte more.
         """
-        return (self._credit or self._risen_bps > 0 or quiet_s >= rules.probe_period_s
-                or (self.is_ambiguous and unsent_s >= rules.probe_period_s))
+        must = self._credit or self._risen_bps > 0 or quiet_s >= rules.probe_period_s
+        return must or (self.is_ambiguous and unsent_s >= rules.probe_period_s)
 
     @property
     def is_ambiguous(self) -> bool:

@@ -488,8 +488,9 @@ class EdgePolicy:
             raise DynsplitError(f'the decision names split {split_index}, but this model has 0 to {local}; run the '
                                 'same version of this package on all sides')
         if split_index < local and codec not in self.model.codecs:
-            raise DynsplitError(f'the decision names the codec {codec[:40]!r}, but known are '
-                                f'{", ".join(self.model.codecs)}; run the same version of this package on all sides')
+            raise DynsplitError(f'the decision names the codec {codec[:40]!r}, which is none of the '
+                                f'{len(self.model.codecs)} that this version knows; run the same version of this '
+                                'package on all sides')
 
     def _refuse(self, frame: EdgeFrame, kind: str, reason: str) -> None:
         self._counts[f'refused: {kind}'] += 1

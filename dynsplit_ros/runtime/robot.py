@@ -144,8 +144,8 @@ class Robot:
                 'start the monitor with a profile of this model')
         if decision.split_index < local and decision.codec not in CODECS:
             raise DynsplitError(
-                f'the decision names the codec {decision.codec[:40]!r}, but known are {", ".join(CODECS)}; '
-                'run the same version of this package on all sides'
+                f'the decision names the codec {decision.codec[:40]!r}, which is none of the {len(CODECS)} that this '
+                'version knows; run the same version of this package on all sides'
             )
         for split_index, engine in ((decision.split_index, decision.head_engine), (local, decision.local_engine)):
             if not self._split.has_head(split_index, engine):
