@@ -375,13 +375,14 @@ def summarise(frames: list[dict[str, Any]], counters: Mapping[str, int], other_r
 
 def conclude(report: dict[str, Any], folder: Path, json_path: Path) -> int:
     """Print the summary, draw the plot, write the JSON; return the exit code."""
+    summary = report['summary']
+    json_path.parent.mkdir(parents=True, exist_ok=True)
+    json_path.write_text(json.dumps(_without_nan(report), indent=1, allow_nan=False) + '\n')
+    # After that, so that a run is not lost where a package of the pictures is missing.
     from dynsplit_ros.demo.film import animate
     from dynsplit_ros.demo.plot import draw
     from dynsplit_ros.sources import Panorama
 
-    summary = report['summary']
-    json_path.parent.mkdir(parents=True, exist_ok=True)
-    json_path.write_text(json.dumps(_without_nan(report), indent=1, allow_nan=False) + '\n')
     plot_path, film_path = folder / 'demo.png', folder / 'demo.gif'
     image_at = Panorama(WIDTH, HEIGHT).at
     draw(report, image_at, plot_path)
