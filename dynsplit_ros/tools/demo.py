@@ -327,8 +327,10 @@ def check(split: Any, frames: list[dict[str, Any]]) -> None:
 
     source = Panorama(WIDTH, HEIGHT)
     model = split.model
-    for frame in track(frames, 'comparing every prediction with the whole model', console=console,
-                       disable=not console.is_terminal):
+    what = f'comparing {len(frames)} predictions with the whole model'
+    if not console.is_terminal:
+        console.print(f'{what} …')
+    for frame in track(frames, what, console=console, disable=not console.is_terminal):
         image = model.resize(np.ascontiguousarray(source.at(frame['stamp_ns']))).unsqueeze(0)
         whole = computed = split.whole(image)
         if frame['outcome'] == Outcome.ANSWERED and not CODECS[frame['codec']].lossless:
