@@ -97,7 +97,7 @@ def measure_uplink(figures: Figures, seconds: float) -> None:
         for edges in (1, 2):
             with tempfile.TemporaryDirectory(prefix='dynsplit-edges-') as folder, Testbed(50e6) as testbed, bench(
                     testbed, Path(folder), transport='wired', model=parameters, edges=edges,
-                    monitor={'pinned_split': 0, 'answer_timeout_s': 5.0}) as stage:
+                    monitor={'pinned_split': 0, 'codecs': ['raw'], 'answer_timeout_s': 5.0}) as stage:
                 states: list[Any] = []
                 topics.LINK_STATE.subscription(stage.node, states.append)
                 stage.play(RATE_HZ, warmed(stage, 10.0))
