@@ -136,8 +136,8 @@ class Probing:
         The last payload left ``unsent_s`` seconds ago: while payloads follow one another, they measure a rate that is
         ambiguous without a byte more.
         """
-        must = self._credit or self._risen_bps > 0 or quiet_s >= rules.probe_period_s
-        return must or (self.is_ambiguous and unsent_s >= rules.probe_period_s)
+        is_due = self._credit or self._risen_bps > 0 or quiet_s >= rules.probe_period_s
+        return is_due or (self.is_ambiguous and unsent_s >= rules.probe_period_s)
 
     @property
     def is_ambiguous(self) -> bool:
@@ -162,14 +162,14 @@ class Probing:
             # The income follows the lower quartile of the rate, so that probes keep their share if the rate is lower
             # than the median. A probe with a lead is large and would come late with a vague estimate: half-way to the
             # median.
-            needs_lead = self._needs_lead(now_s, rules)
-            if needs_lead:
+            plan = self._next(now_s, rules)
+            if plan.lead > 0:
                 rate_bps = _EARNED_LED * math.sqrt(self._rate.low_bps * self._rate.median_bps)
             else:
                 rate_bps = _EARNED * self._rate.low_bps
             income = rules.probe_share * rate_bps / 8  # bytes per second
             # What a link saved while it had a larger share is not spent on it now; one probe stays affordable.
-            most = max(_SAVED_S * share * income, self._next(now_s, rules).size)
+            most = max(_SAVED_S * share * income, plan.size)
             self._tokens = min(self._tokens + share * income * (now_s - self._tokens_s), most)
         self._tokens_s = now_s
 

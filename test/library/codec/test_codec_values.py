@@ -158,49 +158,54 @@ def test_half_precision_rounds_and_saturates():
                                rtol=2**-11, atol=0, equal_nan=True)
 
 
+#: Type, scale, offset and seed of random values.
+DRAWN = st.tuples(
+    st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
+    st.sampled_from([1e-45, 1e-37, 1e-5, 1.0, 3e4]), st.sampled_from([0.0, 1.0, -100.0]),
+    st.integers(0, 2**32 - 1))
+
+
+def values_of(shape, dtype, scale, offset, seed):
+    """Return random values, and how many samples they are."""
+    values = (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1 + offset).mul(scale)
+    return values.clamp(-6e4, 6e4).to(dtype), shape[0] if len(shape) > 1 else 1
+
+
+def rounding_of(dtype, magnitude):
+    """Return the error that float32 and the type add to values of this magnitude."""
+    info = torch.finfo(dtype)
+    return 2 * max(info.eps, torch.finfo(torch.float32).eps) * magnitude + info.smallest_normal * info.eps + 1e-37
+
+
 @given(
     bits=st.sampled_from(QUANTISED_BITS),
-    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
     shape=st.sampled_from([(), (3,), (1, 9), (2, 3, 4), (1, 5, 6, 6), (2, 4, 17)]),
-    scale=st.sampled_from([1e-45, 1e-37, 1e-5, 1.0, 3e4]),
-    offset=st.sampled_from([0.0, 1.0, -100.0]),
-    seed=st.integers(0, 2**32 - 1),
+    drawn=DRAWN,
 )
 @settings(max_examples=300, deadline=None, derandomize=True)
-def test_quantisation_errs_by_half_a_step(bits, dtype, shape, scale, offset, seed):
-    values = (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1 + offset).mul(scale)
-    values = values.clamp(-6e4, 6e4).to(dtype)
-    batch = shape[0] if len(shape) > 1 else 1
+def test_quantisation_errs_by_half_a_step(bits, shape, drawn):
+    values, batch = values_of(shape, *drawn)
     decoded = there_and_back(f'quant{bits}-zstd', {'x': values}, 2, batch)[0]['x']
     exact = values.double()
     # The largest range and magnitude of any group bound each group's step, which is rounded up to eight bits.
     step = max((exact.max() - exact.min()) / (2**bits - 1), exact.abs().max() / 2000) * (1 + 2**-7)
-    rounding = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) * exact.abs().max()
-    tiny = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps + 1e-37
-    assert (decoded.double() - exact).abs().max() <= 0.5 * step + 2 * rounding + tiny
+    assert (decoded.double() - exact).abs().max() <= 0.5 * step + rounding_of(values.dtype, exact.abs().max())
 
 
 @pytest.mark.skipif(not jpegls.is_installed(), reason='imagecodecs is not installed')
 @given(
     bits=st.sampled_from(PLANE_BITS),
-    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
     shape=st.sampled_from([(), (3,), (1, 9), (2, 3, 4), (1, 5, 6, 6), (2, 4, 17), (3, 1, 1, 1)]),
-    scale=st.sampled_from([1e-45, 1e-37, 1e-5, 1.0, 3e4]),
-    offset=st.sampled_from([0.0, 1.0, -100.0]),
-    seed=st.integers(0, 2**32 - 1),
+    drawn=DRAWN,
 )
 @settings(max_examples=300, deadline=None, derandomize=True)
-def test_planes_err_by_half_a_step_of_their_sample(bits, dtype, shape, scale, offset, seed):
-    values = (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1 + offset).mul(scale)
-    values = values.clamp(-6e4, 6e4).to(dtype)
-    batch = shape[0] if len(shape) > 1 else 1
+def test_planes_err_by_half_a_step_of_their_sample(bits, shape, drawn):
+    values, batch = values_of(shape, *drawn)
     decoded = there_and_back(f'quant{bits:g}-jpegls', {'x': values}, 3, batch)[0]['x']
     exact, got = (one.double().reshape(batch, -1) for one in (values, decoded))
     ranges, magnitudes = exact.amax(1) - exact.amin(1), exact.abs().amax(1)
     step = torch.maximum(ranges / (round(2**bits) - 1), magnitudes / 2000) * (1 + 2**-7)
-    rounding = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) * magnitudes
-    tiny = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps + 1e-37
-    assert bool(((got - exact).abs().amax(1) <= 0.5 * step + 2 * rounding + tiny).all())
+    assert bool(((got - exact).abs().amax(1) <= 0.5 * step + rounding_of(values.dtype, magnitudes)).all())
 
 
 @pytest.mark.parametrize('codec', [f'quant{bits:g}-jpegls' for bits in PLANE_BITS])

@@ -103,9 +103,10 @@ def test_another_probe_confirms_a_faster_link_at_once_and_is_long_enough_for_it(
     assert not known.wanted(0.0, 10.0, RULES) and plan(known, 100.02) is None
 
 
-@pytest.mark.parametrize(('measured_bps', 'long_enough_for_bps'), [(15e6, 15e6), (1e9, 20e6)])
+@pytest.mark.parametrize(('measured_bps', 'enough_bytes'), [
+    (15e6, int(15e6 * 0.0013 / 8)), (1e9, pytest.approx(20e6 * 0.0013 / 8, rel=0.1))])
 def test_a_probe_that_confirms_a_faster_link_is_long_enough_for_four_times_the_rate_at_most(
-    measured_bps, long_enough_for_bps
+    measured_bps, enough_bytes
 ) -> None:
     known = probing(5e6, 1e-3)
     first = plan(known)
@@ -113,7 +114,7 @@ def test_a_probe_that_confirms_a_faster_link_is_long_enough_for_four_times_the_r
     known.on_through(262_144)
     known.on_led(measured_bps)
     confirming = plan(known, 100.01)
-    assert confirming is not None and confirming.size - 3000 == pytest.approx(long_enough_for_bps * 0.0013 / 8, rel=0.1)
+    assert confirming is not None and confirming.size - 3000 == enough_bytes
 
 
 @pytest.mark.parametrize(('gap_s', 'dispersion_s', 'least_gap_s', 'paused'), [
