@@ -182,7 +182,7 @@ def test_an_engine_that_fails_is_named_with_its_reason(monkeypatch, tail) -> Non
 
 
 @pytest.mark.parametrize('name, precision, device, sentence', [
-    ('tensorrt', 'float32', 'cpu', "engine 'tensorrt' was given; allowed are eager, inductor, openvino, onnxruntime"),
+    ('tensorrt', 'float32', 'cpu', f"engine 'tensorrt' was given; allowed are {', '.join(ENGINES)}"),
     ('onnxruntime', 'float16', 'cpu', "precision 'float16' was given, but engine 'onnxruntime' offers float32$"),
     *((name, 'int8', 'cpu', f"precision 'int8' was given, but engine '{name}' offers float32.*; int8 needs a "
        'calibration on images, which no engine here offers$') for name in ENGINES),
