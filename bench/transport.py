@@ -13,6 +13,7 @@ from __future__ import annotations
 import array
 from collections.abc import Callable
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -28,6 +29,8 @@ SIZES = (150_000, 600_000)
 MESSAGES = 300
 WARM_UP = 20
 PERIOD_S = 0.01
+#: The receiver answers each message within this time; it starts within it, too.
+DEADLINE_S = 60.0
 HEADER = struct.Struct('<qqq')
 
 
@@ -56,14 +59,17 @@ def receive() -> None:
         sequence, sent_ns = map(int, message.format.split())
         print('bare', len(data), sequence, now_ns - sent_ns, flush=True)
 
-    topics.ACTIVATION.subscription(node, on_activation)
-    node.create_subscription(CompressedImage, 'bare', on_bare, topics.ACTIVATION.qos)
+    subscriptions = (topics.ACTIVATION.subscription(node, on_activation),
+                     node.create_subscription(CompressedImage, 'bare', on_bare, topics.ACTIVATION.qos))
     server = socket.create_server(('127.0.0.1', 0))
     print('port', server.getsockname()[1], flush=True)
     keep_memory()
     threading.Thread(target=receive_tcp, args=[server], daemon=True).start()
     executor = make_executor()
     executor.add_node(node)
+    while not all(subscription.get_publisher_count() for subscription in subscriptions):
+        executor.spin_once(timeout_sec=0.01)
+    print('matched', flush=True)  # the sender may be there earlier, and its first message would be lost
     while True:
         executor.spin_once(timeout_sec=0.2)
 
@@ -89,6 +95,7 @@ def measure() -> dict[tuple[str, int], list[float]]:
     from dynsplit_ros.memory import keep_memory
     from dynsplit_ros.messages.tensors import to_tensors
     from dynsplit_ros.nodes import topics
+    from dynsplit_ros.protocol import PROTOCOL_VERSION
     from dynsplit_ros.transport import defaults
 
     receiver = subprocess.Popen([sys.executable, '-c', 'import sys; sys.path[:] = sys.argv[1].split(":"); '
@@ -96,7 +103,13 @@ def measure() -> dict[tuple[str, int], list[float]]:
                                 stdout=subprocess.PIPE, text=True)
     try:
         assert receiver.stdout is not None
-        port = int(receiver.stdout.readline().split()[1])
+
+        def next_line() -> list[str]:
+            if not select.select([receiver.stdout], [], [], DEADLINE_S)[0]:
+                raise RuntimeError(f'the receiver said nothing for {DEADLINE_S:g} s')
+            return receiver.stdout.readline().split()  # type: ignore[union-attr]
+
+        port = int(next_line()[1])
         with defaults(shared_memory=True):  # as a camera
             rclpy.init()
             node = rclpy.create_node('bench_sender')
@@ -106,6 +119,7 @@ def measure() -> dict[tuple[str, int], list[float]]:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while not (publisher.get_subscription_count() and bare_publisher.get_subscription_count()):
             time.sleep(0.01)
+        next_line()  # matched
         delays: dict[tuple[str, int], list[float]] = {}
         keep_memory()
 
@@ -116,7 +130,8 @@ def measure() -> dict[tuple[str, int], list[float]]:
         def dds(sequence: int, data: np.ndarray) -> None:
             sent_ns = time.monotonic_ns()
             encoded = [EncodedTensor('activation', 'uint8', (len(data),), data.data)]
-            publisher.publish(msg.Activation(session=sent_ns, sequence=sequence, tensors=to_tensors(encoded)))
+            publisher.publish(msg.Activation(protocol_version=PROTOCOL_VERSION, session=sent_ns, sequence=sequence,
+                                             tensors=to_tensors(encoded)))
 
         def bare(sequence: int, data: np.ndarray) -> None:
             sent_ns = time.monotonic_ns()
@@ -133,7 +148,7 @@ def measure() -> dict[tuple[str, int], list[float]]:
                     sequence += 1
                     time.sleep(PERIOD_S)
                     way(sequence, data)
-                    name, arrived, which, delay_ns = receiver.stdout.readline().split()
+                    name, arrived, which, delay_ns = next_line()
                     if (name, int(arrived), int(which)) != (way.__name__, size, sequence):
                         raise RuntimeError(
                             f'message {sequence} by {way.__name__} did not arrive, but {name} {which} did'

@@ -93,6 +93,20 @@ def test_the_oracle_is_never_worse_than_a_fixed_choice(name, model) -> None:
         assert best_s <= simulate(profile, scenario, str(split)).mean_per_image_s(), f'split {split}'
 
 
+@pytest.mark.parametrize('seed', range(3))
+def test_the_oracle_keeps_local_inference_in_view_right_before_the_link_stops(seed) -> None:
+    """On a link that stops now and then, a slow robot must begin to compute while payloads still look cheaper."""
+    rng = np.random.default_rng(seed)
+    lengths_s = rng.uniform(1.0, 5.0, 10)
+    rates_bps = [rate * (number % 2 == 0) for number, rate in enumerate(rng.uniform(4e6, 30e6, 10))]
+    link = Trace([0.0, *np.cumsum(lengths_s)[:-1].tolist()], rates_bps, 'stops')
+    scenario = Scenario(link, float(lengths_s.sum()), seed=seed)
+    profile = system('resnet50')
+    ahead_s = simulate(profile, scenario, AHEAD).mean_per_image_s()
+    for policy in ('eager oracle', 'patient oracle', '0', str(profile.local_index)):
+        assert ahead_s <= simulate(profile, scenario, policy).mean_per_image_s() * 1.001, policy
+
+
 def test_a_wider_beam_finds_nothing_better_where_frames_take_many_periods() -> None:
     scenario = Scenario(constant(63e6, 4.0), 4.0, slowdown=constant(8.0, 4.0), seed=3)
     world = World(system('resnet50'), scenario, AHEAD)
