@@ -5,10 +5,11 @@ The look-ahead oracle: the sequence of choices with the least mean latency, sear
 
 The search runs on a compact model of robot, link and edge, whose state is a row of a table and can thus be copied. A
 row is one sequence of choices. Rows advance frame by frame; a beam keeps the best rows among those whose latest frame
-has the same image: some that end with local inference, and some that end with a payload. The simulation then carries out the best sequence with the camera's policy, so its latencies are
-those of the simulation. The model leaves out probes, heartbeats, load reports and answer timeouts, and the scenario's
-disturbances (pauses, bursts, lost messages). Its edge serves all robots in the order of arrival, not fairly. In a
-scenario with disturbances or other robots the sequence need not be the best one.
+has the same image: some that end with local inference, and some that end with a payload. The simulation then carries
+out the best sequence with the camera's policy, so its latencies are those of the simulation. The model leaves out
+probes, heartbeats, load reports and answer timeouts, and the scenario's disturbances (pauses, bursts, lost messages).
+Its edge serves all robots in the order of arrival, not fairly. In a scenario with disturbances or other robots the
+sequence need not be the best one.
 
 The objective is the mean latency over all offered images. A dropped image counts with the latency of the frame before
 it, which kept the camera busy: otherwise a policy would gain from dropping images while frames are slow. The camera's
