@@ -13,6 +13,7 @@ from typing import Any, Union
 from dynsplit_ros.engine_names import EAGER, ENGINE_NAMES, PRECISIONS
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
+from dynsplit_ros.policies.pacing import DEFAULT_UNANSWERED, MAX_UNANSWERED
 from dynsplit_ros.text import printable
 
 #: Most entries of a list that a peer may set. No list needs more: an edge accepts at most 64 images in a frame, so a
@@ -253,10 +254,10 @@ CAMERA = MODEL + (
     ),
     Parameter(
         'max_unanswered',
-        3,
+        DEFAULT_UNANSWERED,
         'Largest number of frames that wait for their answers. Only one payload at a time is on the link.',
         minimum=1,
-        maximum=16,
+        maximum=MAX_UNANSWERED,
     ),
     Parameter(
         'emulate_slowdown',

@@ -9,12 +9,12 @@ import reprlib
 
 from torch import Tensor
 
-from dynsplit_ros.codec.registry import decode, encode, EncodedTensor, MOST_UNFOLDED_BYTES
+from dynsplit_ros.codec.registry import decode, encode, EncodedTensor, MAX_DECODED_BYTES
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.tensors import TensorSpec
 
 #: Least bytes of whole numbers that are compressed; of fewer, a link would not notice the difference.
-LEAST_COMPRESSED_BYTES = 4096
+MIN_COMPRESSED_BYTES = 4096
 _CODECS = ('raw', 'blosc2')
 
 
@@ -28,7 +28,7 @@ def encode_answer(outputs: Mapping[str, Tensor]) -> tuple[str, list[EncodedTenso
     """
     total = sum(tensor.nbytes for tensor in outputs.values())
     whole = sum(tensor.nbytes for tensor in outputs.values() if not tensor.is_floating_point())
-    compressed = max(LEAST_COMPRESSED_BYTES, total / 2) <= whole and total <= MOST_UNFOLDED_BYTES
+    compressed = max(MIN_COMPRESSED_BYTES, total / 2) <= whole and total <= MAX_DECODED_BYTES
     codec = 'blosc2' if compressed else 'raw'
     return codec, encode(codec, outputs)
 

@@ -28,7 +28,7 @@ _FRAME = struct.Struct('>2s2sHBHHB3s')
 _SCAN = bytes.fromhex('ffda0008010100000000')
 _END = b'\xff\xd9'
 #: A sample takes at most 32 bits (T.87, LIMIT), and stuffing adds one bit in eight; then headers.
-_MOST_BYTES_OF_A_SAMPLE, _OVERHEAD_BYTES = 5, 256
+_MAX_SAMPLE_BYTES, _OVERHEAD_BYTES = 5, 256
 
 
 def is_installed() -> bool:
@@ -69,7 +69,7 @@ def decode(data: memoryview, rows: int, columns: int) -> Bytes:
 
 
 def _most_bytes(rows: int, columns: int) -> int:
-    return _MOST_BYTES_OF_A_SAMPLE * rows * columns + _OVERHEAD_BYTES
+    return _MAX_SAMPLE_BYTES * rows * columns + _OVERHEAD_BYTES
 
 
 def _check_sides(rows: int, columns: int) -> None:

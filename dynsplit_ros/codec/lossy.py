@@ -31,9 +31,9 @@ PLANE_BITS = (8, 7.5, 7.25, 7, 6.75, 6.5, 6.25, 6, 5.75, 5.5, 5)
 
 #: Channels with fewer elements share one scale: the 4 bytes of a scale cost them more than they gain.
 _MIN_GROUP = 16
-#: Largest number of a channel's lowest step: with a turn of 4 bits it fits int16.
+#: Largest number of a channel's lowest step: with a rotation of 4 bits it fits int16.
 _MOST_STEPS = 2000
-_TURNS = 16
+_ROTATIONS = 16
 _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 _Floats = npt.NDArray[np.float32]
 
@@ -65,13 +65,14 @@ def quantiser(bits: int) -> tuple[Callable[[Tensor], Buffer], Callable[[memoryvi
     of one sample; a frame therefore does not depend on the batch that it is sent in. The error is at most half a step,
     and a step is at most 1 % more than the range / (2**bits - 1) or, if that is more, the largest magnitude / 2000.
 
-    Layout: a Blosc2 chunk of the scales, bfloat16 [groups], and the lowest steps times 16 plus a turn, int16 [groups];
-    a Blosc2 chunk of the steps above the lowest, minus the turn, modulo 2**bits, 8 // bits of them in each byte. The
-    turn makes the frequent steps of all channels equal, which saves 1 to 3 %. Neighbours in one byte let zstd's Huffman
-    code see pairs of them: at 4 bits 5 % smaller than one element in each byte, at 2 bits 30 %.
+    Layout: first, a Blosc2 chunk of the scales, bfloat16 [groups], and of the lowest steps times 16 plus a rotation,
+    int16 [groups]; then a Blosc2 chunk of the steps above the lowest, minus the rotation, modulo 2**bits. Each of its
+    bytes holds 8 // bits steps. The rotation makes the frequent steps of all channels equal, which saves 1 to 3 %.
+    Because a byte holds neighbours, zstd's Huffman code sees pairs of them: at 4 bits the chunk is 5 % smaller than
+    with one element in each byte, at 2 bits 30 %.
     """
     top = 2**bits - 1
-    turn_steps = max(1, 2**bits // _TURNS)
+    rotation_steps = max(1, 2**bits // _ROTATIONS)
 
     def encode(tensor: Tensor) -> Buffer:
         if not tensor.is_floating_point():
@@ -79,9 +80,9 @@ def quantiser(bits: int) -> tuple[Callable[[Tensor], Buffer], Callable[[memoryvi
         least, bfloat16, lowest, steps = _quantised(tensor, _groups(tuple(tensor.shape)), top)
         # After a ReLU, zero is the lowest step and the most frequent one of all channels.
         mean = steps.sum(1, keepdim=True, dtype=torch.int32).numpy() / steps.shape[1]
-        turn = np.clip(np.rint(np.where(least == 0, 0.0, mean) / turn_steps), 0, _TURNS - 1)
-        header = np.concatenate([bfloat16, (lowest * _TURNS + turn).astype(np.int16).view(np.uint16)])
-        steps.sub_(torch.from_numpy((turn * turn_steps).astype(np.uint8))).bitwise_and_(top)
+        rotation = np.clip(np.rint(np.where(least == 0, 0.0, mean) / rotation_steps), 0, _ROTATIONS - 1)
+        header = np.concatenate([bfloat16, (lowest * _ROTATIONS + rotation).astype(np.int16).view(np.uint16)])
+        steps.sub_(torch.from_numpy((rotation * rotation_steps).astype(np.uint8))).bitwise_and_(top)
         return compress(header.view(np.uint8).ravel(), 2, 'zstd', 'byte') + compress(
             _packed(bytes_of(steps), bits), 1, 'zstd', 'none')
 
@@ -92,7 +93,7 @@ def quantiser(bits: int) -> tuple[Callable[[Tensor], Buffer], Callable[[memoryvi
         header = np.empty((2, groups, 1), np.int16)
         scales, rest = first_chunk(data)
         decompress(scales, header.view(np.uint8).ravel(), 2, 'zstd', 'byte')
-        scale, (lowest, turn) = _float32(header[0].view(np.uint16)), np.divmod(header[1], _TURNS)
+        scale, (lowest, rotation) = _float32(header[0].view(np.uint16)), np.divmod(header[1], _ROTATIONS)
         _check_range(scale, lowest, top, spec)
         per_byte = 8 // bits
         packed = np.empty(-(-count // per_byte), np.uint8)
@@ -100,7 +101,7 @@ def quantiser(bits: int) -> tuple[Callable[[Tensor], Buffer], Callable[[memoryvi
         if bits * per_byte < 8 and packed.max() >> bits * per_byte:
             raise DynsplitError(f'a byte has more than {per_byte} elements of {bits} bits')
         steps = torch.from_numpy(_unpacked(packed, bits, count)).reshape(groups, -1)
-        steps.add_(torch.from_numpy((turn * turn_steps).astype(np.uint8))).bitwise_and_(top)
+        steps.add_(torch.from_numpy((rotation * rotation_steps).astype(np.uint8))).bitwise_and_(top)
         return _values(steps, scale, lowest, spec)
 
     return encode, decode

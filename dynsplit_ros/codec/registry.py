@@ -35,7 +35,7 @@ from dynsplit_ros.tensors import ITEM_SIZES, TensorSpec
 # Of a tensor about which nothing is known beforehand: sizes whose product stays far below what overflows.
 _MAX_AXES, _MAX_SIZE = 4, 2**15
 #: Most bytes that an answer of unknown shapes may unfold to: 300 masks of 800 x 1066 pixels.
-MOST_UNFOLDED_BYTES = 2**28
+MAX_DECODED_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class CodecInfo:
         return self.takes == 'any' or any(raw.TORCH_TYPES[spec.dtype].is_floating_point for spec in specs)
 
 
-def _ladder() -> Iterator[CodecInfo]:
+def _lossy_codecs() -> Iterator[CodecInfo]:
     """Return the lossy codecs, each kind from the most to the fewest bytes."""
     for quality in image.JPEG_QUALITIES:
         yield CodecInfo(f'jpeg{quality}', *image.jpeg(quality), False, 'image', f'JPEG of quality {quality}')
@@ -112,7 +112,7 @@ CODECS: Mapping[str, CodecInfo] = {
         CodecInfo('blosc2-image', blosc.encode_image, blosc.decode_image, True, 'image',
                   'differences of neighbouring pixels, zstd'),
         CodecInfo('webp-lossless', *image.webp(None), True, 'image', 'lossless WebP: smallest and slowest'),
-        *_ladder(),
+        *_lossy_codecs(),
     )
 }
 
@@ -153,7 +153,7 @@ def decode(
     is checked before memory is taken: never more than a small multiple of the expected tensors' bytes.
 
     ``expected`` is ``None`` for an answer whose shapes follow the image, a detector's. Then any tensors are taken by
-    ``raw``, where what is declared is as large as what came, or by ``blosc2`` up to :data:`MOST_UNFOLDED_BYTES`.
+    ``raw``, where what is declared is as large as what came, or by ``blosc2`` up to :data:`MAX_DECODED_BYTES`.
 
     Raises DynsplitError, and nothing else, for whatever does not fit.
     """
@@ -197,8 +197,8 @@ def _self_described(codec: str, encoded: Sequence[EncodedTensor]) -> list[Tensor
         raise DynsplitError('two tensors have the same name')
     specs = [TensorSpec(tensor.name, tensor.dtype, tuple(tensor.shape)) for tensor in encoded]
     unfolded = sum(spec.nbytes for spec in specs)
-    if codec != 'raw' and unfolded > MOST_UNFOLDED_BYTES:
-        raise DynsplitError(f'the answer unfolds to {unfolded} bytes, but at most {MOST_UNFOLDED_BYTES} are allowed')
+    if codec != 'raw' and unfolded > MAX_DECODED_BYTES:
+        raise DynsplitError(f'the answer unfolds to {unfolded} bytes, but at most {MAX_DECODED_BYTES} are allowed')
     return specs
 
 

@@ -19,7 +19,7 @@ HEARTBEAT_BYTES = 32
 _FIRST_HEARTBEATS = 0.2
 #: A heartbeat behind a large answer on the downlink (an image of labels, for example) tells nothing of the round trip.
 #: That answer can delay this many heartbeats' worth of acknowledgements and reports behind it.
-_BEHIND_ANSWER = 6
+_DELAYED_MESSAGES = 6
 #: Longest time, in seconds, for which the first frame waits until a probe has measured the rate of a new edge. Without
 #: this wait, one image at a guessed rate occupies a slow link for seconds.
 _FIRST_RATE_S = 1.0
@@ -28,7 +28,7 @@ _EARLY_ACKNOWLEDGEMENTS = 4
 #: Standard deviation, in seconds, of a dispersion that the edge measures: both arrivals wait for the edge's scheduler.
 _DISPERSION_JITTER_S = 3e-4
 #: Payloads of fewer bytes fit into one burst of a shaper, so their dispersion would make the link look fast.
-_LEAST_DISPERSED_BYTES = 4500
+_MIN_DISPERSED_BYTES = 4500
 #: Probability that the edge paused between lead and message and saw both at once. With 0, one such pause makes the link
 #: look fast; a larger probability delays the detection of a faster link.
 _EDGE_PAUSED = 0.03
@@ -130,11 +130,11 @@ class LinkEstimator:
         self._free_s = -math.inf
         self._sent_s = -math.inf
         #: When the latest message that arrived was sent.
-        self.passed_s = -math.inf
+        self.last_arrived_sent_s = -math.inf
         self._answered_s = -math.inf
         self._answer_size = 0.0
-        self._heartbeat_s = self._rest_s = -math.inf
-        self._informed_s = -math.inf
+        self._heartbeat_s = self._payload_rtt_s = -math.inf
+        self._rate_measured_s = -math.inf
         self._probes = 0
         self.payload_bytes = 0
         self.heartbeat_bytes = 0
@@ -213,7 +213,7 @@ class LinkEstimator:
             self._under_way[key].given_up = True
 
     @property
-    def blocked_s(self) -> float:
+    def blocked_since_s(self) -> float:
         """When the latest payload was sent that nobody waits for and that still occupies the link; -inf: none does."""
         waits_s = [message.sent_s for message in self._under_way.values() if message.given_up and not message.arrived]
         return max(waits_s, default=-math.inf)
@@ -243,10 +243,10 @@ class LinkEstimator:
         now_s = self._hear(back_s)
         overtaken = self._overtaken_by(message, now_s)
         message.arrived, message.arrived_s = True, now_s
-        self.passed_s = message.sent_s  # no earlier message arrives after this one
+        self.last_arrived_sent_s = message.sent_s  # no earlier message arrives after this one
         arrived_s = back_s - held_s
         possible = held_s >= 0 and arrived_s >= message.sent_s  # not so where a clock jumped or the edge is wrong
-        if not possible or self._behind_an_answer(back_s):
+        if not possible or self._is_delayed_by_answer(back_s):
             return
         start_s = max(message.sent_s, self._free_s)
         alone = not overtaken and self._free_s <= message.sent_s
@@ -290,39 +290,39 @@ class LinkEstimator:
         payload's time does, and measures the round trip.
         """
         if not message.is_payload:
-            self._probing.on_through(message.size)
+            self._probing.on_arrived(message.size)
         self._advance(now_s)
-        paused = self._probing.paused(message.gap_s, dispersion_s)
+        paused = self._probing.has_paused(message.gap_s, dispersion_s)
         if paused and message.lead > 0:
             return
         # A payload is no probe that will be repeated: with a pause of this machine, it counts with a larger error.
         pause_s = message.gap_s if paused else 0.0
         measured = 1.0
-        dispersed = message.lead > 0 or (message.is_payload and message.size >= _LEAST_DISPERSED_BYTES)
+        dispersed = message.lead > 0 or (message.is_payload and message.size >= _MIN_DISPERSED_BYTES)
         if dispersed and 0 < dispersion_s <= arrived_s - message.sent_s:
             dispersed_bytes = message.size - message.lead
             if message.lead > 0:
-                self._probing.on_led(8 * dispersed_bytes / dispersion_s)
+                self._probing.on_dispersion(8 * dispersed_bytes / dispersion_s)
             self._rate.observe(dispersion_s, dispersed_bytes, _DISPERSION_JITTER_S + pause_s, _EDGE_PAUSED)
             # No more often than heartbeats, which leave only between payloads.
-            if message.is_payload and alone and now_s - self._rest_s >= self.rules.heartbeat_period_s:
-                self._rest_s = now_s
+            if message.is_payload and alone and now_s - self._payload_rtt_s >= self.rules.heartbeat_period_s:
+                self._payload_rtt_s = now_s
                 self._on_heartbeat(arrived_s - start_s - dispersion_s)
         else:
             size = message.size + answer_size
-            if self._informed_s == -math.inf:
+            if self._rate_measured_s == -math.inf:
                 size -= self._heartbeat_size  # while no rate is known, the round trip contains a heartbeat's bytes
             self._rate.observe(arrived_s - start_s - self.rtt_s, size, self._round_trip.jitter_s + pause_s)
             # A short transfer measures less, so the next probe is due sooner.
             transfer_s, airtime_s = size * 8 / self._rate.median_bps, self._probing.airtime_s(self.rules)
             measured = transfer_s / airtime_s if transfer_s < airtime_s else 1.0
-        self._informed_s = max(self._informed_s, now_s - (1 - measured) * self.rules.probe_period_s)
+        self._rate_measured_s = max(self._rate_measured_s, now_s - (1 - measured) * self.rules.probe_period_s)
 
-    def _behind_an_answer(self, back_s: float) -> bool:
+    def _is_delayed_by_answer(self, back_s: float) -> bool:
         behind_s = back_s - self._answered_s
         bit_s = 1 / self._rate.median_bps
         small_s = HEARTBEAT_BYTES * 8 / self.rules.downlink_ratio * bit_s
-        between_s = _BEHIND_ANSWER * small_s + 3 * self._round_trip.jitter_s
+        between_s = _DELAYED_MESSAGES * small_s + 3 * self._round_trip.jitter_s
         return self._answer_size * 8 * bit_s > self._round_trip.jitter_s and 0 <= behind_s <= between_s
 
     def _hear(self, now_s: float) -> float:
@@ -330,7 +330,7 @@ class LinkEstimator:
         if self._reports_are_missing:  # the edge answers without reports: their absence means nothing
             self._reports = 0
         if not self.alive:
-            self._probing.on_back()
+            self._probing.on_reconnect()
         self.alive = True
         self._heard_s = now_s
         self._first_heard_s = min(self._first_heard_s, now_s)
@@ -338,11 +338,11 @@ class LinkEstimator:
 
     def _on_heartbeat(self, total_s: float) -> None:
         # Without a rate, the share of the bytes in the total is not known either.
-        known = self._informed_s > -math.inf
-        self._round_trip.observe(total_s, self._heartbeat_own_s if known else math.nan)
+        known = self._rate_measured_s > -math.inf
+        self._round_trip.observe(total_s, self._heartbeat_transmission_s if known else math.nan)
 
     @property
-    def _heartbeat_own_s(self) -> float:
+    def _heartbeat_transmission_s(self) -> float:
         return self._heartbeat_size * 8 / self._rate.median_bps
 
     # ---- heartbeats and probes -----------------------------------------------------------------------------------
@@ -352,31 +352,33 @@ class LinkEstimator:
         return [message for message in self._under_way.values()
                 if not message.arrived and now_s - message.sent_s < self._longest_wait_s(message)]
 
-    def grant(self, size: float) -> None:
+    def add_budget(self, size: float) -> None:
         """Add this many bytes to the budget of the probes."""
-        self._probing.pay(-size)
+        self._probing.spend(-size)
 
     def next_probe(
-        self, now_s: float, elsewhere: Sequence[_Message] = (), budget_share: float = 1.0, rarer: float = 1.0
+        self, now_s: float, on_other_links: Sequence[_Message] = (), budget_share: float = 1.0,
+        period_factor: float = 1.0,
     ) -> Probe | None:
         """
         Return the probe to send now, if one is due; it counts as sent.
 
-        ``elsewhere`` are the messages that may still be on the links to other edges: all links can share a radio. This
-        link has ``budget_share`` (0 to 1) of the robot's budget, and heartbeats ``rarer`` times as rare as set.
+        ``on_other_links`` are the messages that may still be on the links to other edges: all links can share a radio.
+        This link has ``budget_share`` (0 to 1) of the robot's budget. The heartbeat period is ``period_factor`` times
+        the one of the settings.
         """
         now_s = self._clock(now_s)
-        hurry = _FIRST_HEARTBEATS if self._round_trip.young else 1.0
-        heartbeat = now_s - self._heartbeat_s >= hurry * rarer * self.rules.heartbeat_period_s
-        wanted = self._probing.wanted(now_s - self._informed_s, now_s - self._sent_s, self.rules)
+        shortening = _FIRST_HEARTBEATS if self._round_trip.is_converging else 1.0
+        heartbeat = now_s - self._heartbeat_s >= shortening * period_factor * self.rules.heartbeat_period_s
+        wanted = self._probing.is_due(now_s - self._rate_measured_s, now_s - self._sent_s, self.rules)
         if not (heartbeat or wanted):
             return None
         # A heartbeat to another edge takes no noticeable time, and one to an edge that is gone is never answered.
-        before = self.pending(now_s) + [message for message in elsewhere if message.size > HEARTBEAT_BYTES]
+        before = self.pending(now_s) + [message for message in on_other_links if message.size > HEARTBEAT_BYTES]
         # A heartbeat behind a payload that nobody waits for shows when that payload has arrived.
         if before and not (heartbeat and all(other.given_up for other in before)):
             return None
-        self._probing.earn(now_s, self.rules, alive=self.alive, share=budget_share)
+        self._probing.add_income(now_s, self.rules, alive=self.alive, share=budget_share)
         if heartbeat:
             self._heartbeat_s = now_s
             self.heartbeat_bytes += HEARTBEAT_BYTES
@@ -390,7 +392,7 @@ class LinkEstimator:
         return self._probe(now_s, plan)
 
     def _probe(self, now_s: float, plan: ProbePlan) -> Probe:
-        self._probing.pay(plan.size)
+        self._probing.spend(plan.size)
         self._probes += 1
         probe = Probe(self._probes, plan.size, plan.lead)
         self._under_way['probe', probe.id] = _Message(now_s, plan.size, 0.0, False, plan.lead)
@@ -421,14 +423,15 @@ class LinkEstimator:
         return self._rate.level_spread
 
     @property
-    def is_ambiguous(self) -> bool:
+    def is_uncertain(self) -> bool:
         """Whether the rate is known so badly that the next probe is due at once."""
-        return self._probing.is_ambiguous
+        return self._probing.is_uncertain
 
     @property
-    def rate_awaited(self) -> bool:
+    def awaits_rate(self) -> bool:
         """Whether an edge was heard for the first time just now and no transfer has measured the rate yet."""
-        return self.alive and self._informed_s == -math.inf and self._now_s - self._first_heard_s < _FIRST_RATE_S
+        return (self.alive and self._rate_measured_s == -math.inf
+                and self._now_s - self._first_heard_s < _FIRST_RATE_S)
 
     def belief(self, now_s: float) -> RateFilter:
         """Return the rate estimate at ``now_s``, the payload under way included: it takes at least the time so far."""
@@ -439,7 +442,7 @@ class LinkEstimator:
             return self._rate
         message, elapsed_s = overdue
         rate = self._rate.copy()
-        rate.observe_longer(elapsed_s, message.size, self._round_trip.jitter_s)
+        rate.observe_unfinished(elapsed_s, message.size, self._round_trip.jitter_s)
         return rate
 
     def overdue(self, now_s: float) -> tuple[_Message, float] | None:

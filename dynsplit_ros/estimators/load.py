@@ -116,7 +116,7 @@ class LoadEstimator:
 
     def on_silence(self, cut: int, waited_s: float, profiled_s: float, now_s: float) -> None:
         """Note that a frame arrived at the edge ``waited_s`` ago and has no answer."""
-        self.times.observe_longer(cut, waited_s - self.queueing_s, profiled_s, now_s)
+        self.times.observe_unfinished(cut, waited_s - self.queueing_s, profiled_s, now_s)
 
     def estimate(self, now_s: float) -> LoadEstimate:
         """Return the estimate at ``now_s`` (seconds of the robot's monotonic clock)."""

@@ -14,7 +14,7 @@ from dynsplit_ros.estimators.round_trip import RoundTrip
 _FIRST_BYTES = 600
 #: Most and least bytes of a probe without its lead. A larger one would hold up the payload behind it, a smaller one
 #: measures nothing on any link.
-_LARGEST_BYTES, _LEAST_BYTES = 262144, 128
+_LARGEST_BYTES, _MIN_BYTES = 262144, 128
 #: Transfer time of a probe, in standard deviations of the round trip: one probe then measures the rate to 5 %. Shorter
 #: probes take jitter for changes of the rate, longer ones exceed the budget.
 _JITTERS = 20.0
@@ -23,30 +23,30 @@ _JITTERS = 20.0
 _LEAD_BYTES = 3000
 #: A jitter of this many times the limit makes probes keep their lead for the next seconds. A machine that is stopped
 #: until its next time slice needs this: most of its round trips are equal, so its jitter seems small at times.
-_MUCH = 2.0
+_HIGH_JITTER = 2.0
 _LEADS_S = 60.0
 #: Least bytes behind a lead, and their transfer time in seconds: just long enough to detect a change of rate above the
 #: jitter of the edge's clock. Longer probes cost more budget, so the next one comes later.
-_LED_BYTES = 800
-_LED_S = 0.0013
+_DISPERSED_BYTES = 800
+_DISPERSION_S = 0.0013
 #: A probe that confirms a faster link is long enough for this many times the estimated rate at most. Without a limit, a
 #: pause of the edge, which measures a gigabit per second, costs 165 kB each time.
-_RISE = 4.0
+_LARGEST_RISE = 4.0
 #: A probe that leaves this many seconds after its lead, and a quarter of the dispersion, was delayed by this machine.
 #: On a machine that is always slow to send, the limit is this many times its least delay. With a lower limit such a
 #: machine measures nothing, with a higher one its pauses look like a slow link.
 _GAP_S = 1e-3
-_USUAL_GAPS = 3.0
+_GAP_RATIO = 3.0
 #: Share of the income that probes may spend, since the rate may have fallen unnoticed. A probe with a lead may spend
 #: more, since it cannot be smaller. With all of the income, probes exceed ``probe_share`` on a link that becomes slow.
-_EARNED = 0.85
-_EARNED_LED = 0.95
+_INCOME_SHARE = 0.85
+_LEAD_INCOME_SHARE = 0.95
 #: Largest budget, in seconds of income: enough for the largest probe and the heartbeats. More lets a burst of probes
 #: exceed ``probe_share`` after a silence.
-_SAVED_S = 2.0
+_BUDGET_S = 2.0
 #: With a larger standard deviation of the rate's logarithm, the next probe is due at once: the rate is known to less
 #: than a factor of 1.6, and the planner's choice depends on it.
-_AMBIGUOUS = 0.5
+_UNCERTAIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -89,22 +89,22 @@ class Probing:
         self._largest = _LARGEST_BYTES
         self._credit = True  # the next probe may be on credit
         self._leads_until_s = -math.inf
-        self._led = False  # a probe with a lead was answered
-        self._risen_bps = 0.0  # what the latest one measured, if that is a faster link than the estimate
+        self._has_dispersion = False  # a probe with a lead was answered
+        self._faster_bps = 0.0  # what the latest one measured, if that is a faster link than the estimate
         self._least_gap_s = math.inf  # least time between a lead and its probe on this machine
 
-    def on_back(self) -> None:
+    def on_reconnect(self) -> None:
         """
         Note that the edge answers after a silence: the next probes are on credit, as the first ones were.
 
         The link may have any rate then. The income at a low rate from before pays for a probe with a lead only after
         seconds.
         """
-        self._credit, self._led = True, False
+        self._credit, self._has_dispersion = True, False
 
     # ---- results of probes -----------------------------------------------------------------------------------------
 
-    def on_through(self, size: float) -> None:
+    def on_arrived(self, size: float) -> None:
         """Note that a probe of ``size`` bytes arrived."""
         self._largest = min(max(self._largest, 2 * int(size)), _LARGEST_BYTES)
 
@@ -117,32 +117,32 @@ class Probing:
         """Note the time that this machine took between a lead and its probe."""
         self._least_gap_s = min(self._least_gap_s, gap_s)
 
-    def paused(self, gap_s: float, dispersion_s: float) -> bool:
+    def has_paused(self, gap_s: float, dispersion_s: float) -> bool:
         """Whether this machine paused between lead and probe, so that the dispersion is not only the link's."""
-        usual_s = _USUAL_GAPS * self._least_gap_s if self._least_gap_s < math.inf else 0.0
+        usual_s = _GAP_RATIO * self._least_gap_s if self._least_gap_s < math.inf else 0.0
         return gap_s > max(_GAP_S, dispersion_s / 4, usual_s)
 
-    def on_led(self, measured_bps: float) -> None:
+    def on_dispersion(self, measured_bps: float) -> None:
         """Note the rate that a probe with a lead measured, before the estimate takes it; a rise needs another probe."""
-        self._led = True
-        self._risen_bps = measured_bps if measured_bps > self._rate.median_bps * math.exp(_AMBIGUOUS) else 0.0
+        self._has_dispersion = True
+        self._faster_bps = measured_bps if measured_bps > self._rate.median_bps * math.exp(_UNCERTAIN) else 0.0
 
     # ---- the next probe --------------------------------------------------------------------------------------------
 
-    def wanted(self, quiet_s: float, unsent_s: float, rules: LinkRules) -> bool:
+    def is_due(self, quiet_s: float, unsent_s: float, rules: LinkRules) -> bool:
         """
         Whether a probe is due when no transfer measured the rate for ``quiet_s`` seconds.
 
         The last payload left ``unsent_s`` seconds ago: while payloads follow one another, they measure a rate that is
         ambiguous without a byte more.
         """
-        is_due = self._credit or self._risen_bps > 0 or quiet_s >= rules.probe_period_s
-        return is_due or (self.is_ambiguous and unsent_s >= rules.probe_period_s)
+        is_planned = self._credit or self._faster_bps > 0 or quiet_s >= rules.probe_period_s
+        return is_planned or (self.is_uncertain and unsent_s >= rules.probe_period_s)
 
     @property
-    def is_ambiguous(self) -> bool:
+    def is_uncertain(self) -> bool:
         """Whether the rate is known so badly that the planner's choice depends on the doubt."""
-        return self._rate.level_spread > _AMBIGUOUS
+        return self._rate.level_spread > _UNCERTAIN
 
     def airtime_s(self, rules: LinkRules) -> float:
         """Transfer time of a probe that measures the rate to 5 %, within one second's income."""
@@ -151,12 +151,12 @@ class Probing:
 
     def _needs_lead(self, now_s: float, rules: LinkRules) -> bool:
         """Whether the jitter is, or was lately, so large that one second's income does not measure the rate."""
-        told_in_s = _JITTERS * self._round_trip.jitter_s
-        if told_in_s > _MUCH * rules.probe_share and not self._round_trip.young:
+        probe_s = _JITTERS * self._round_trip.jitter_s
+        if probe_s > _HIGH_JITTER * rules.probe_share and not self._round_trip.is_converging:
             self._leads_until_s = now_s + _LEADS_S
-        return (told_in_s > rules.probe_share or now_s < self._leads_until_s) and not self._credit
+        return (probe_s > rules.probe_share or now_s < self._leads_until_s) and not self._credit
 
-    def earn(self, now_s: float, rules: LinkRules, *, alive: bool, share: float = 1.0) -> None:
+    def add_income(self, now_s: float, rules: LinkRules, *, alive: bool, share: float = 1.0) -> None:
         """Add this share (0 to 1) of the income since the last call to the budget."""
         if self._tokens_s is not None and alive:
             # The income follows the lower quartile of the rate, so that probes keep their share if the rate is lower
@@ -164,36 +164,36 @@ class Probing:
             # median.
             plan = self._next(now_s, rules)
             if plan.lead > 0:
-                rate_bps = _EARNED_LED * math.sqrt(self._rate.low_bps * self._rate.median_bps)
+                rate_bps = _LEAD_INCOME_SHARE * math.sqrt(self._rate.low_bps * self._rate.median_bps)
             else:
-                rate_bps = _EARNED * self._rate.low_bps
+                rate_bps = _INCOME_SHARE * self._rate.low_bps
             income = rules.probe_share * rate_bps / 8  # bytes per second
             # What a link saved while it had a larger share is not spent on it now; one probe stays affordable.
-            most = max(_SAVED_S * share * income, plan.size)
+            most = max(_BUDGET_S * share * income, plan.size)
             self._tokens = min(self._tokens + share * income * (now_s - self._tokens_s), most)
         self._tokens_s = now_s
 
-    def pay(self, size: float) -> None:
+    def spend(self, size: float) -> None:
         """Take the bytes of a heartbeat or probe from the budget."""
         self._tokens -= size
 
     def choose(self, now_s: float, rules: LinkRules) -> ProbePlan | None:
-        """Return the probe to send now if the budget allows one; it counts as sent, :meth:`pay` follows."""
+        """Return the probe to send now if the budget allows one; it counts as sent, :meth:`spend` follows."""
         plan = self._next(now_s, rules)
         # The first probe is on credit; so is the first one with a lead, since the rate measured without may be far too
         # low, and one that confirms a rise: at the lower rate, the budget would pay for it after a second or more.
-        on_credit = self._credit or self._risen_bps > 0 or (plan.lead > 0 and not self._led)
+        on_credit = self._credit or self._faster_bps > 0 or (plan.lead > 0 and not self._has_dispersion)
         affordable = self._tokens >= (-2 * plan.size if on_credit else plan.size)
         if not affordable:
             return None
-        self._credit, self._risen_bps = False, 0.0
+        self._credit, self._faster_bps = False, 0.0
         return plan
 
     def _next(self, now_s: float, rules: LinkRules) -> ProbePlan:
         """Return the next probe, whatever the budget allows."""
         lead = _LEAD_BYTES if self._needs_lead(now_s, rules) else 0
-        airtime_s = _LED_S if lead else self.airtime_s(rules)
-        rate_bps = max(self._rate.low_bps, min(self._risen_bps, _RISE * self._rate.median_bps))
+        airtime_s = _DISPERSION_S if lead else self.airtime_s(rules)
+        rate_bps = max(self._rate.low_bps, min(self._faster_bps, _LARGEST_RISE * self._rate.median_bps))
         size = int(min(rate_bps * airtime_s / 8, self._largest))  # an edge can claim any rate
-        size = lead + max(size, _LED_BYTES if lead else _LEAST_BYTES, _FIRST_BYTES if self._credit else 0)
+        size = lead + max(size, _DISPERSED_BYTES if lead else _MIN_BYTES, _FIRST_BYTES if self._credit else 0)
         return ProbePlan(size, lead)

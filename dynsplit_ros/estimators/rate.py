@@ -29,10 +29,10 @@ _DRIFT = np.array([0.02, 0.12, 0.70])
 _JUMPS_PER_S = np.array([0.02, 0.03, 0.10])
 #: Changes between these models per second: one in twenty seconds. Without changes, a link that becomes steady or wild
 #: keeps the wrong model for minutes.
-_REGIME_CHANGES_PER_S = 0.05
+_MODEL_CHANGES_PER_S = 0.05
 #: Share of transfers that something other than the link delays: a pause of a process, a packet that is sent again. With
 #: a smaller share, one such transfer looks like a slower link; with a larger one, a slower link needs more transfers.
-_HELD_UP = 0.01
+_DELAYED_SHARE = 0.01
 #: Densities are scaled by this, so that the maximum of the standard normal density is 1.
 _PER_DENSITY = math.sqrt(2 * math.pi)
 #: Density of a delay of unknown size: its logarithm is uniform over four decades from one jitter on.
@@ -53,8 +53,8 @@ _LOG_GRID: Array = np.linspace(math.log(LOWEST_BPS), math.log(HIGHEST_BPS), _SIZ
 _STEP = float(_LOG_GRID[1] - _LOG_GRID[0])
 #: The grid moves by this share of the difference between a transfer's rate and the estimate, so that the rate of a
 #: steady link is known better than to one step. Only transfers of more than this many jitters move it.
-_FOLLOWING = 0.1
-_CLEAR = 10.0
+_SHIFT_SHARE = 0.1
+_LONG_TRANSFER = 10.0
 _EDGES: Array = _LOG_GRID + _STEP / 2
 _CELLS = np.arange(_SIZE)
 _S_PER_BYTE = (8 / np.exp(_LOG_GRID)).astype(np.float32)
@@ -71,7 +71,7 @@ _DIFFUSION = np.outer(_DRIFT**2 / 2, (2 - 2 * np.cos(np.pi * np.arange(_SIZE) / 
 
 
 @functools.lru_cache(maxsize=1024)
-def _passage(twentieths: int) -> tuple[Singles, Singles]:
+def _transition(twentieths: int) -> tuple[Singles, Singles]:
     """
     Return the effect of exp(``twentieths`` / 20) seconds: the decay of each model's spectrum [3, 160], and the mixing.
 
@@ -81,7 +81,7 @@ def _passage(twentieths: int) -> tuple[Singles, Singles]:
     elapsed_s = math.exp(twentieths / 20)
     decay = np.exp(-(_DIFFUSION + _JUMPS_PER_S[:, None]) * elapsed_s)
     decay[:, 0] = 1.0
-    change = -math.expm1(-_REGIME_CHANGES_PER_S * elapsed_s)
+    change = -math.expm1(-_MODEL_CHANGES_PER_S * elapsed_s)
     mix = change / len(_SPREAD) + (1 - change) * np.eye(len(_SPREAD))
     return decay.astype(np.float32), mix.astype(np.float32)
 
@@ -116,21 +116,21 @@ class RateFilter:
         if elapsed_s <= 0:
             return
         # The time is rounded to a twentieth of its logarithm, so that each step is prepared only once.
-        decay, mix = _passage(round(math.log(min(elapsed_s, sys.float_info.max / 2)) * 20))
+        decay, mix = _transition(round(math.log(min(elapsed_s, sys.float_info.max / 2)) * 20))
         # For arrays this small, dot takes half the time of @.
         spectrum = self._p.dot(_TO_SPECTRUM)
         spectrum *= decay
         self._p, self._cumulated = mix.dot(spectrum).dot(_BASIS), None
 
-    def observe(self, transfer_s: float, size_bytes: float, jitter_s: float, hurried: float = 0.0) -> None:
+    def observe(self, transfer_s: float, size_bytes: float, jitter_s: float, pause_probability: float = 0.0) -> None:
         """
         Take a transfer of ``size_bytes`` that took ``transfer_s`` with a standard deviation of ``jitter_s`` (> 0).
 
         The relative spread refers to the geometric mean of the expected and the measured time. For long transfers this
         is a normal distribution of the logarithm, for short ones of the time itself, so a transfer that is too short to
-        measure the rate only says that the link is not slow. A transfer can be delayed, and nothing makes it faster
-        than the link, except that with the probability ``hurried`` (0 to 1) the receiver had paused and saw its
-        beginning late.
+        measure the rate only says that the link is not slow. A transfer can be delayed. It looks faster than the link
+        only if the receiver had paused and saw its beginning late, which has the probability ``pause_probability`` (0
+        to 1).
         """
         # Times are in units of the jitter, which keeps single precision away from its limits.
         transfer, size = min(transfer_s / jitter_s, _LONGEST), size_bytes * math.exp(-self._offset) / jitter_s
@@ -143,21 +143,21 @@ class RateFilter:
         np.exp(likelihood, out=likelihood)
         likelihood /= np.sqrt(variance, out=variance)
         squared += 1.0
-        if hurried:
+        if pause_probability:
             np.abs(late, out=late)
         else:
             np.maximum(late, 0.0, out=late)
-        late *= max(_HELD_UP, hurried) * _DELAY_DENSITY
+        late *= max(_DELAYED_SHARE, pause_probability) * _DELAY_DENSITY
         late /= squared
         likelihood += late
-        if hurried:  # a receiver that paused for longer saw beginning and end at once
-            likelihood += hurried * _PER_DENSITY * math.exp(-(transfer**2) / 2)
+        if pause_probability:  # a receiver that paused for longer saw beginning and end at once
+            likelihood += pause_probability * _PER_DENSITY * math.exp(-(transfer**2) / 2)
         likelihood *= self._p
         self._set(likelihood)
-        if transfer > _CLEAR:
+        if transfer > _LONG_TRANSFER:
             self._follow(math.log(size_bytes * 8 / transfer_s) - self._offset - self._level()[2])
 
-    def observe_longer(self, elapsed_s: float, size_bytes: float, jitter_s: float) -> None:
+    def observe_unfinished(self, elapsed_s: float, size_bytes: float, jitter_s: float) -> None:
         """Take a transfer of ``size_bytes`` that has taken ``elapsed_s`` and has not ended."""
         size = size_bytes * math.exp(-self._offset) / jitter_s
         transfer = elapsed_s / jitter_s
@@ -165,8 +165,8 @@ class RateFilter:
         # The logistic approximation of the normal distribution (Bowling et al. 2009), good to 0.01.
         steps = (_S_PER_BYTE * size - transfer) / deviation
         survival = 1 / (1 + np.exp(np.clip(steps * -1.702, -60, 60)))
-        held_up = math.log1p(1e4 / transfer) / (4 * math.log(10))
-        self._set(self._p * ((1 - _HELD_UP) * survival + _HELD_UP * held_up))
+        delayed = math.log1p(1e4 / transfer) / (4 * math.log(10))
+        self._set(self._p * ((1 - _DELAYED_SHARE) * survival + _DELAYED_SHARE * delayed))
 
     @property
     def below(self) -> Singles:
@@ -229,7 +229,7 @@ class RateFilter:
     def _follow(self, off: float) -> None:
         """Move the grid towards a transfer's rate, which differs by ``off`` (natural logarithm) from the estimate."""
         if abs(off) < _STEP and _LOG_GRID[1] < self._level()[2] < _LOG_GRID[-2]:
-            self._offset += _FOLLOWING * off
+            self._offset += _SHIFT_SHARE * off
             steps = round(self._offset / _STEP)  # -1, 0 or 1
             if steps:
                 self._offset -= steps * _STEP

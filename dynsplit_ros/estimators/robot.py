@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dynsplit_ros.estimators.service import ServiceTimes
 
 #: Weight of the newest frame in the mean times of resizing and publishing: they follow a change within some ten frames.
-_NEWEST = 0.1
+_NEWEST_WEIGHT = 0.1
 #: A longer time than this, in seconds, is an error of the measurement and is ignored.
 _LONGEST_S = 10.0
 #: An image that waited longer than this for its head, in seconds, found the robot busy. Only then does the time between
@@ -24,9 +24,9 @@ _SPREAD = 0.5
 #: Weight of the newest frame in a residual, the largest difference that counts as a share of the prediction, and the
 #: factor by which each frame reduces all residuals (half after 700 frames). With larger values, single slow frames
 #: change the choice; with smaller ones, a biased prediction keeps a worse choice for minutes.
-_NEWEST_RESIDUAL = 0.05
+_RESIDUAL_WEIGHT = 0.05
 _LARGEST_RESIDUAL = 0.25
-_KEPT_RESIDUAL = 0.999
+_RESIDUAL_DECAY = 0.999
 
 
 class RobotEstimator:
@@ -57,12 +57,12 @@ class RobotEstimator:
         """
         if not 0 <= resize_s < _LONGEST_S:
             return
-        self.resize_s += _NEWEST * (resize_s - self.resize_s)
+        self.resize_s += _NEWEST_WEIGHT * (resize_s - self.resize_s)
         last, self._last_local = self._last_local, (sequence, now_s) if is_local else None
         if is_local and last is not None and last[0] + 1 == sequence and wait_s > _BUSY_S:
             publish_s = now_s - last[1] - resize_s - head_s
             if abs(publish_s) < _LONGEST_S:
-                self._publish_s += _NEWEST * (publish_s - self._publish_s)
+                self._publish_s += _NEWEST_WEIGHT * (publish_s - self._publish_s)
 
 
 class ResidualEstimator:
@@ -82,8 +82,8 @@ class ResidualEstimator:
         if not 0 < latency_s < _LONGEST_S:
             return
         largest_s = _LARGEST_RESIDUAL * predicted_s
-        step_s = _NEWEST_RESIDUAL * min(max(latency_s - predicted_s, -largest_s), largest_s)
+        step_s = _RESIDUAL_WEIGHT * min(max(latency_s - predicted_s, -largest_s), largest_s)
         if was_sent:
             self.residual_s[:-1] += step_s
-        self.residual_s *= _KEPT_RESIDUAL
+        self.residual_s *= _RESIDUAL_DECAY
         self.residual_s[cut] += step_s

@@ -10,12 +10,12 @@ import statistics
 
 #: Round-trip time and jitter before the first heartbeat is answered, in seconds: those of a usual Wi-Fi. The first few
 #: heartbeats replace them within half a second.
-_GUESSED_S = 0.005
+_PRIOR_S = 0.005
 #: Least jitter, in seconds: clock, scheduler and middleware together are no better.
-_LEAST_JITTER_S = 2e-4
+_MIN_JITTER_S = 2e-4
 #: Number of heartbeats in the estimate (6 s of them at the default period), and the least number that measures jitter.
 #: Fewer make the mean follow single delays, more make it follow another route too late.
-_KEPT = 25
+_WINDOW = 25
 _SETTLED = 3
 
 
@@ -27,9 +27,9 @@ class RoundTrip:
     """
 
     def __init__(self) -> None:
-        self.rtt_s = _GUESSED_S
-        self.jitter_s = _GUESSED_S
-        self._heartbeats: deque[tuple[float, float]] = deque(maxlen=_KEPT)
+        self.rtt_s = _PRIOR_S
+        self.jitter_s = _PRIOR_S
+        self._heartbeats: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
 
     @property
     def settled(self) -> bool:
@@ -37,23 +37,23 @@ class RoundTrip:
         return len(self._heartbeats) >= _SETTLED
 
     @property
-    def young(self) -> bool:
+    def is_converging(self) -> bool:
         """Whether more heartbeats would still improve the estimate much."""
-        return len(self._heartbeats) < _KEPT // 2
+        return len(self._heartbeats) < _WINDOW // 2
 
-    def observe(self, total_s: float, own_s: float) -> None:
+    def observe(self, total_s: float, transmission_s: float) -> None:
         """Take a heartbeat: its total time, and the time of its own bytes (NaN while no rate is known)."""
-        self._heartbeats.append((total_s, own_s))
+        self._heartbeats.append((total_s, transmission_s))
         # Heartbeats that came before a rate was known had as many bytes as this one.
-        own_s = 0.0 if math.isnan(own_s) else own_s
-        rtts = sorted(total - (own_s if math.isnan(own) else own) for total, own in self._heartbeats)
+        transmission_s = 0.0 if math.isnan(transmission_s) else transmission_s
+        rtts = sorted(total - (transmission_s if math.isnan(own) else own) for total, own in self._heartbeats)
         middle = statistics.median(rtts)
         # 1.4826 times the median absolute deviation is the standard deviation of a normal distribution. On a machine
         # with time slices most round trips are alike and some are much longer: there the middle four fifths show the
         # jitter. The factor 3.1 makes both measures equal for exponentially distributed delays.
         usual_s = 1.4826 * statistics.median([abs(rtt - middle) for rtt in rtts])
         outer = len(rtts) // 10
-        self.jitter_s = max(usual_s, (rtts[-1 - outer] - rtts[outer]) / 3.1, _LEAST_JITTER_S)
+        self.jitter_s = max(usual_s, (rtts[-1 - outer] - rtts[outer]) / 3.1, _MIN_JITTER_S)
         limit_s = 3 * self.jitter_s
         near = [rtt for rtt in rtts if abs(rtt - middle) <= limit_s]
         self.rtt_s = max(0.0, sum(near) / len(near))

@@ -16,7 +16,7 @@ SHORTEST_S = 5e-4
 _NOISE = 0.08
 #: Standard deviation (natural logarithm) of a cut's own factor before its first measurement: profiles of one machine
 #: compare its cuts to about 20 %. A larger one makes the first measurement of a cut count for that cut alone.
-_CUT = 0.2
+_CUT_SPREAD = 0.2
 #: Drift of the machine's factor: standard deviation of its natural logarithm per square root of a second. Less drift
 #: makes the estimate follow a real change too late.
 _DRIFT = 0.15
@@ -27,14 +27,14 @@ _CUT_FORGETTING_S = 600.0
 _PAUSE_S = 1e-3
 #: An innovation beyond this many standard deviations is an outlier unless the next one has the same sign. Fewer delay
 #: usual changes by a frame, more let single outliers through.
-_SURPRISE = 3.5
+_OUTLIER = 3.5
 #: A silence longer than this many standard deviations of the machine's factor needs confirmation: a pause is likelier.
-_UNLIKELY = 2.0
+_UNLIKELY_SILENCE = 2.0
 #: Time constant, in seconds, with which the machine's factor returns to 1 while nothing is measured. A longer one tries
 #: a machine that recovered too late, a shorter one tries a slow one too often.
 _FORGETTING_S = 60.0
 #: A measurement that differs from the profile by more than this factor is wrong and is ignored.
-_ABSURD = 1e3
+_LARGEST_RATIO = 1e3
 
 
 class ServiceTimes:
@@ -57,7 +57,7 @@ class ServiceTimes:
         self._covariance: NDArray[np.float64] = np.full((1, 1), spread**2)
         self._updated_s: float | None = None
         self._forgotten_s = -math.inf
-        self._surprise = 0.0  # the last innovation that was taken for an outlier
+        self._outlier = 0.0  # the last innovation that was taken for an outlier
 
     @property
     def spread(self) -> float:
@@ -87,23 +87,23 @@ class ServiceTimes:
 
         Too short and impossible times are ignored.
         """
-        if not (SHORTEST_S <= profiled_s and profiled_s / _ABSURD < measured_s < profiled_s * _ABSURD):
+        if not (SHORTEST_S <= profiled_s and profiled_s / _LARGEST_RATIO < measured_s < profiled_s * _LARGEST_RATIO):
             return
-        self._pass(now_s)
+        self._elapse(now_s)
         row = 0 if cut is None else self._row(cut)
         measured = math.log(measured_s / profiled_s)
         innovation = measured - self._logs.item(0) - (self._logs.item(row) if row else 0.0)
-        varies = _NOISE**2 + (_PAUSE_S / profiled_s) ** 2
-        shared, total = self._shared(row, varies)
-        if innovation**2 > _SURPRISE**2 * total:
-            if not self._surprise * innovation > 0:
-                self._surprise = innovation
+        noise_variance = _NOISE**2 + (_PAUSE_S / profiled_s) ** 2
+        cross, total = self._innovation(row, noise_variance)
+        if innovation**2 > _OUTLIER**2 * total:
+            if not self._outlier * innovation > 0:
+                self._outlier = innovation
                 return
             self._covariance[0, 0] += innovation**2
-            shared, total = self._shared(row, varies)
-        self._surprise = 0.0
-        self._logs += shared * (innovation / total)
-        self._covariance -= shared[:, None] * (shared / total)
+            cross, total = self._innovation(row, noise_variance)
+        self._outlier = 0.0
+        self._logs += cross * (innovation / total)
+        self._covariance -= cross[:, None] * (cross / total)
 
     def _row(self, cut: int) -> int:
         """Return the row of a cut's own factor in the state; make one for its first measurement."""
@@ -112,10 +112,10 @@ class ServiceTimes:
             row = self._rows[cut] = len(self._logs)
             self._logs = np.append(self._logs, 0.0)
             self._covariance = np.pad(self._covariance, (0, 1))
-            self._covariance[row, row] = _CUT**2
+            self._covariance[row, row] = _CUT_SPREAD**2
         return row
 
-    def _pass(self, now_s: float) -> None:
+    def _elapse(self, now_s: float) -> None:
         """Let time pass: the machine's variance grows up to its spread, and the cuts' own factors return to 1."""
         elapsed_s = 0.0 if self._updated_s is None else max(0.0, now_s - self._updated_s)
         self._updated_s = now_s
@@ -126,16 +126,16 @@ class ServiceTimes:
         self._logs[1:] *= kept
         covariance[1:] *= kept
         covariance[:, 1:] *= kept
-        covariance.flat[len(covariance) + 1::len(covariance) + 1] += (1 - kept**2) * _CUT**2
+        covariance.flat[len(covariance) + 1::len(covariance) + 1] += (1 - kept**2) * _CUT_SPREAD**2
 
-    def _shared(self, row: int, varies: float) -> tuple[NDArray[np.float64], float]:
+    def _innovation(self, row: int, noise_variance: float) -> tuple[NDArray[np.float64], float]:
         """Return the covariance of the state with a measurement, and the variance of the measurement."""
         if not row:
-            return self._covariance[0].copy(), self._covariance.item(0) + varies
-        shared = self._covariance[0] + self._covariance[row]
-        return shared, shared.item(0) + shared.item(row) + varies
+            return self._covariance[0].copy(), self._covariance.item(0) + noise_variance
+        cross = self._covariance[0] + self._covariance[row]
+        return cross, cross.item(0) + cross.item(row) + noise_variance
 
-    def observe_longer(self, cut: int, elapsed_s: float, profiled_s: float, now_s: float) -> None:
+    def observe_unfinished(self, cut: int, elapsed_s: float, profiled_s: float, now_s: float) -> None:
         """
         Note that a computation is not done after ``elapsed_s``; ignored while it is within the prediction.
 
@@ -144,8 +144,8 @@ class ServiceTimes:
         """
         expected_s = profiled_s * self.factor_of(cut)
         if elapsed_s > expected_s:
-            if elapsed_s < expected_s * math.exp(_UNLIKELY * self._spread):
-                self._surprise = math.inf
+            if elapsed_s < expected_s * math.exp(_UNLIKELY_SILENCE * self._spread):
+                self._outlier = math.inf
             self.observe(cut, elapsed_s, profiled_s, now_s)
 
     def forget(self, now_s: float) -> None:

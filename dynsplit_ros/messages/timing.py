@@ -35,7 +35,7 @@ def from_timing(message: msg.FrameTiming) -> FrameRecord:
     return from_message(FrameRecord, message, outcome=OUTCOMES[message.outcome])
 
 
-def in_words(decision: Any) -> str:
+def describe_split(decision: Any) -> str:
     """Return a decision's or a frame's split and codec for a person."""
     return f'{decision.split_index} ({decision.split_name}) {decision.codec}'.strip() if decision.codec else (
         f'{decision.split_index} (local inference)')

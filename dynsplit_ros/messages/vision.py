@@ -24,7 +24,7 @@ except ImportError:
     vision = None
 
 #: LabelInfo's numbers of classes are uint16, of which the greatest means unlabelled.
-MOST_LABELS = 65535
+MAX_LABELS = 65535
 
 
 def to_classification(header: Header, result: Result) -> Any:
@@ -53,7 +53,7 @@ def to_detections(header: Header, result: Result) -> Any:
 def to_label_info(header: Header, labels: Sequence[str], threshold: float) -> Any:
     """Return a ``vision_msgs/LabelInfo``: the classes' names, and the least score of what is published."""
     return vision.LabelInfo(header=header, threshold=threshold, class_map=[
-        vision.VisionClass(class_id=number, class_name=label) for number, label in enumerate(labels[:MOST_LABELS])])
+        vision.VisionClass(class_id=number, class_name=label) for number, label in enumerate(labels[:MAX_LABELS])])
 
 
 def to_vision_info(header: Header, method: str, location: str, version: int) -> Any:

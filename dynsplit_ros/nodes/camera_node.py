@@ -29,7 +29,7 @@ from dynsplit_ros.messages.decisions import from_decision
 from dynsplit_ros.messages.fields import from_message, to_message
 from dynsplit_ros.messages.images import assumption, to_rgb
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
-from dynsplit_ros.messages.timing import in_words, to_profile, to_timing
+from dynsplit_ros.messages.timing import describe_split, to_profile, to_timing
 from dynsplit_ros.model import LoadedModel
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.base_node import run
@@ -225,7 +225,7 @@ class CameraNode(ManagedNode):
             return DiagnosticStatus.WARN, 'degraded to local inference: no decision from the monitor', values
         if decision.degraded and decision.split_index == self.split.local_index:
             return DiagnosticStatus.WARN, f'degraded to local inference: {decision.reason}', values
-        return DiagnosticStatus.OK, f'split {in_words(decision)}', values
+        return DiagnosticStatus.OK, f'split {describe_split(decision)}', values
 
     def _wrong_type(self) -> str:
         """Return what to do where an image topic carries no images; empty where each has some, or no publisher."""

@@ -21,7 +21,7 @@ from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
-from dynsplit_ros.messages.timing import in_words, to_profile
+from dynsplit_ros.messages.timing import describe_split, to_profile
 from dynsplit_ros.metrics import EdgeMetrics
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.base_node import run
@@ -38,7 +38,7 @@ from dynsplit_ros.parameters import EDGE
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.edge import EdgeSettings
 from dynsplit_ros.policies.records import EdgeFrame, Status
-from dynsplit_ros.policies.senders import Senders
+from dynsplit_ros.policies.senders import SenderSessions
 from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.protocol import Side
 from dynsplit_ros.runtime.conversion import Conversion
@@ -66,7 +66,7 @@ class RobotLink:
     def __init__(self, node: EdgeNode, namespace: str) -> None:
         self.namespace = namespace
         self.found_s = time.monotonic()
-        self.senders = Senders()
+        self.senders = SenderSessions()
         self._lead = (0, 0, 0.0)  # session and number of what follows a lead, and when that came
         self._node = node
 
@@ -321,12 +321,12 @@ class EdgeNode(ManagedNode):
     def shared_namespaces(self) -> list[str]:
         """Return the namespaces in which this edge hears two robots."""
         now_s = time.monotonic()
-        return [namespace for namespace, link in self._links.items() if link.senders.are_two(now_s)]
+        return [namespace for namespace, link in self._links.items() if link.senders.has_duplicate(now_s)]
 
     def _splits(self) -> dict[str, str]:
         """Return, in words, the split that each robot has announced."""
         announced = self.edge.splits()
-        return {f'split of {namespace}': in_words(SimpleNamespace(
+        return {f'split of {namespace}': describe_split(SimpleNamespace(
             split_index=index, split_name=self.split.cuts[index].name, codec=codec))
             for namespace, (index, codec) in announced.items() if namespace in self._links}
 

@@ -19,7 +19,7 @@ from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.memory import keep_memory
 from dynsplit_ros.nodes.base_node import BaseNode, interruptible
 from dynsplit_ros.parameters import Parameter, Value
-from dynsplit_ros.policies.senders import Senders
+from dynsplit_ros.policies.senders import SenderSessions
 from dynsplit_ros.text import printable
 
 #: Longest time in which a node that is told to end finishes what is under way.
@@ -38,7 +38,7 @@ class ManagedNode(LifecycleNodeMixin, BaseNode):
     def __init__(self, name: str, parameters: tuple[Parameter, ...]) -> None:
         self._unusable: dict[str, DynsplitError] = {}
         self._failure: Exception | None = None
-        self.senders = Senders()  # the cameras and monitors that are heard in this node's namespace
+        self.senders = SenderSessions()  # the cameras and monitors that are heard in this node's namespace
         BaseNode.__init__(self, name, parameters)
         LifecycleNodeMixin.__init__(self, enable_communication_interface=self.values.remote_control)
         if self.values.remote_control:
@@ -187,7 +187,7 @@ class ManagedNode(LifecycleNodeMixin, BaseNode):
 
     def shared_namespaces(self) -> list[str]:
         """Return this node's namespace if it hears two robots in it."""
-        return [self.get_namespace()] if self.senders.are_two(time.monotonic()) else []
+        return [self.get_namespace()] if self.senders.has_duplicate(time.monotonic()) else []
 
     def remedy(self) -> str:
         """Say how a parameter that ``configure`` reads gets another value; empty while the node is not configured."""

@@ -22,17 +22,18 @@ from dynsplit_ros.estimators.link import Probe
 from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.messages.decisions import to_decision, to_edge_decision
 from dynsplit_ros.messages.fields import from_message, to_message
-from dynsplit_ros.messages.timing import from_profile, from_timing, in_words
+from dynsplit_ros.messages.timing import describe_split, from_profile, from_timing
 from dynsplit_ros.metrics import RobotMetrics
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.base_node import run
 from dynsplit_ros.nodes.managed_node import ManagedNode
 from dynsplit_ros.parameters import MONITOR
 from dynsplit_ros.planner import ALL_CODECS, engines_below
-from dynsplit_ros.policies.monitor import Announce, MonitorPolicy, SendProbe, TICK_S, WakeAt
+from dynsplit_ros.policies.monitor import Announce, MonitorPolicy, SendProbe, TICK_S
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import Outcome, SplitDecision
 from dynsplit_ros.policies.senders import Sessions
+from dynsplit_ros.policies.wake import WakeAt
 from dynsplit_ros.profile.profile import merge, Profile, SystemProfile
 from dynsplit_ros.protocol import inexactness, MOST_EDGES, Side
 from dynsplit_ros.text import printable
@@ -219,7 +220,7 @@ class MonitorNode(ManagedNode):
     def _merged(self, edge: ListedEdge) -> SystemProfile:
         """Return the profile of the robot with an edge; raise DynsplitError where they cannot work together."""
         robot, side = self._robot
-        if edge.sessions.are_two(time.monotonic()):
+        if edge.sessions.has_duplicate(time.monotonic()):
             raise DynsplitError(f'two edges have the name {edge.side.edge!r}; start each with a name of its own '
                                 '(parameter edge_name)')
         if robot.fingerprint != edge.profile.fingerprint:
@@ -235,7 +236,7 @@ class MonitorNode(ManagedNode):
         """Stop using an edge whose name another edge has, too; use it again when there is one."""
         now_s = time.monotonic()
         for name, edge in self._edges.items():
-            if edge.sessions.are_two(now_s) != edge.why_not.startswith('two edges'):
+            if edge.sessions.has_duplicate(now_s) != edge.why_not.startswith('two edges'):
                 self._admit(name)
         self._stay_local()
 
@@ -443,7 +444,7 @@ class MonitorNode(ManagedNode):
             return DiagnosticStatus.WARN, removed[-1], values
         if differs := inexactness(self._robot[1], self._edges[self._monitor.used.name].side):
             return DiagnosticStatus.WARN, differs, values
-        return DiagnosticStatus.OK, f'split {in_words(decision)}', values
+        return DiagnosticStatus.OK, f'split {describe_split(decision)}', values
 
 
     def _in_words(self, name: str, edge: ListedEdge) -> str:

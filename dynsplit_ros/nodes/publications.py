@@ -19,7 +19,7 @@ from torch import Tensor
 from dynsplit_ros.messages import vision
 from dynsplit_ros.messages.images import from_rgb, to_rgb
 from dynsplit_ros.messages.predictions import to_dense_image, to_label_image, to_prediction
-from dynsplit_ros.messages.timing import in_words
+from dynsplit_ros.messages.timing import describe_split
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.nodes.base_node import BaseNode
 from dynsplit_ros.partition import SplitModel
@@ -150,7 +150,7 @@ class Publications:
 
     def _draw(self, source: Image | CompressedImage, result: Result, timing: FrameRecord) -> None:
         outcome = '' if timing.outcome is Outcome.LOCAL else f', {timing.outcome.replace("_", " ")}'
-        caption = [f'split {in_words(timing)}{outcome}', f'{1000 * timing.latency_s:.0f} ms']
+        caption = [f'split {describe_split(timing)}{outcome}', f'{1000 * timing.latency_s:.0f} ms']
         message = from_rgb(annotate(to_rgb(source, self._node.values.image_bits), self._model.task, result, caption))
         message.header = source.header
         self._annotated.publish(message)

@@ -25,7 +25,7 @@ from dynsplit_ros.nodes.base_node import BaseNode
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.kept import differences, kept_profile, of_ready_parts
 from dynsplit_ros.profile.profile import Profile
-from dynsplit_ros.runtime.conversion import Answer, Conversion, Request
+from dynsplit_ros.runtime.conversion import Conversion, ConversionRequest, ConversionResult
 from dynsplit_ros.tasks import check_outputs
 from dynsplit_ros.tensors import of_image
 
@@ -75,7 +75,7 @@ def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNames
     def warn(reason: str) -> None:
         log.warning(f'{reason}; these parts run on eager, because engine_fallback is true')
 
-    def read(answer: Answer, check: Callable[[], None]) -> Callable[[], None]:
+    def read(answer: ConversionResult, check: Callable[[], None]) -> Callable[[], None]:
         split.add_engine(values.engine, values.precision, heads=not is_edge, tails=is_edge,
                          cache=engines_folder(), only_kept=True, several=max(sizes) > 1,
                          progress=lambda done, count: check())
@@ -100,9 +100,10 @@ def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNames
         return act
 
     return Conversion(
-        Request({'name': values.model, **_model_options(node, values)}, split_options(values), split.fingerprint,
-                values.engine, values.precision, not is_edge, is_edge, torch.get_num_threads(),
-                [] if values.profile else sorted(sizes), max(sizes) > 1),
+        ConversionRequest(
+            {'name': values.model, **_model_options(node, values)}, split_options(values), split.fingerprint,
+            values.engine, values.precision, not is_edge, is_edge, torch.get_num_threads(),
+            [] if values.profile else sorted(sizes), max(sizes) > 1),
         read, lambda reason: warn(f'the {what} were not converted to {name}: {reason}'))
 
 

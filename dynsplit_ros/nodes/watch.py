@@ -16,7 +16,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from dynsplit_ros import msg
-from dynsplit_ros.messages.timing import in_words, OUTCOMES
+from dynsplit_ros.messages.timing import describe_split, OUTCOMES
 from dynsplit_ros.nodes import topics
 from dynsplit_ros.policies.records import Outcome
 from dynsplit_ros.protocol import MOST_EDGES
@@ -154,7 +154,7 @@ def facts(watch: Watch) -> dict[str, str]:
     """Return how a robot is, in words by name; what is not known is left out. The words are safe to print."""
     split, link, load, last, agreement = watch.split, watch.link, watch.load, watch.last, watch.agreement
     found: dict[str, Any] = {
-        'split': in_words(split) if split else '',
+        'split': describe_split(split) if split else '',
         'reason': watch.version_fault or (split.reason if split else ''),
         'throughput': (f'{link.throughput_bps / 1e6:.3g} Mbit/s' if link.alive else 'link lost') if link else '',
         'round trip': f'{link.round_trip_s * 1e3:.1f} ms' if link else '',

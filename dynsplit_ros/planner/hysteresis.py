@@ -22,46 +22,46 @@ _LINK_FLUCTUATION = 0.10
 #: A change of the rate (natural logarithm) since the choice in force was last the best: beyond it, the deviation of the
 #: rate no longer delays a change of choice. A smaller value takes fluctuations for changes.
 _RATE_CHANGE = 0.5
-#: Missed gains of this many predicted latencies overrule the deviation of the gain. Fewer let the choice flap, more
-#: keep a worse one for longer.
-_MISSED_LATENCIES = 2.0
+#: A regret of this many predicted latencies outweighs the deviation of the gain. With fewer, the choice flaps; with
+#: more, a worse choice stays for longer.
+_REGRET_LATENCIES = 2.0
 #: Longest time, in seconds, for whose frames one comparison counts missed gains. Without it, the first comparison after
 #: a long silence overrules every deviation.
-_LONGEST_LOOK_S = 1.0
+_LONGEST_COMPARISON_S = 1.0
 #: Edges whose latencies differ by less, in seconds, count as equal. The round trip to the edge in use is measured
 #: between its frames, the one to another edge in quiet instants, 1 ms shorter here. Without this, two equal edges
 #: alternated.
-_ALIKE_S = 0.0015
+_EQUAL_EDGES_S = 0.0015
 
 
-class MissedGains:
+class Regret:
     """
-    The sum of the gains that the choice in force missed so far: ``total_s`` in seconds.
+    The regret of keeping the choice in force: the sum of the gains that its frames missed, ``total_s`` in seconds.
 
-    ``looked_s`` is when the choices were last compared.
+    ``compared_s`` is when the choices were last compared.
     """
 
     def __init__(self) -> None:
         self.total_s = 0.0
-        self.looked_s = 0.0
+        self.compared_s = 0.0
 
     def confirm(self, now_s: float) -> None:
         """Note that the choice in force is the best at ``now_s``: nothing is missed by it."""
-        self.total_s, self.looked_s = 0.0, now_s
+        self.total_s, self.compared_s = 0.0, now_s
 
     def add(self, net_gain_s: float, frame_rate_hz: float, now_s: float) -> None:
         """Add the net gain that each frame since the last comparison missed."""
-        frames = frame_rate_hz * min(_LONGEST_LOOK_S, now_s - self.looked_s)
+        frames = frame_rate_hz * min(_LONGEST_COMPARISON_S, now_s - self.compared_s)
         self.total_s = max(0.0, self.total_s + frames * net_gain_s)
-        self.looked_s = now_s
+        self.compared_s = now_s
 
-    def overrule(self, score_s: float) -> bool:
-        """Whether the missed gains overrule the deviation of the gain, where the choice in force has this score."""
-        return self.total_s >= _MISSED_LATENCIES * score_s
+    def is_excessive(self, score_s: float) -> bool:
+        """Whether the regret outweighs the deviation of the gain, where the choice in force has this score."""
+        return self.total_s >= _REGRET_LATENCIES * score_s
 
 
 @dataclass(frozen=True)
-class Prospect:
+class EdgeScore:
     """
     The best that one edge promises: its score, and how well that is known (all in seconds).
 
@@ -80,27 +80,27 @@ class EdgeHysteresis:
     """Keeps the edge in use by the same rules as :class:`Hysteresis` keeps a choice."""
 
     def __init__(self) -> None:
-        self._missed = MissedGains()
+        self.regret = Regret()
 
     def confirm(self, now_s: float) -> None:
         """Note that the edge in use is the best at ``now_s``, or is used from now on."""
-        self._missed.confirm(now_s)
+        self.regret.confirm(now_s)
 
     def choose(
-        self, current: str, prospects: Mapping[str, Prospect], constraints: PlannerConstraints, now_s: float
+        self, current: str, edge_scores: Mapping[str, EdgeScore], constraints: PlannerConstraints, now_s: float
     ) -> tuple[str, float]:
         """Return the edge to use from now on, and what a change to it gains in seconds."""
-        best = min(prospects, key=lambda edge: (prospects[edge].score_s, edge != current))
-        before, after = prospects[current], prospects[best]
+        best = min(edge_scores, key=lambda edge: (edge_scores[edge].score_s, edge != current))
+        before, after = edge_scores[current], edge_scores[best]
         if best == current:
             self.confirm(now_s)
             return current, 0.0
         gain_s = before.score_s - after.score_s
-        cost_s = max(constraints.switching_cost * before.score_s, _ALIKE_S)
+        cost_s = max(constraints.switching_cost * before.score_s, _EQUAL_EDGES_S)
         spread_s = math.hypot(before.edge_spread_s, after.edge_spread_s,
                               before.robot_spread * (before.robot_s - after.robot_s))
-        self._missed.add(gain_s - cost_s, constraints.frame_rate_hz, now_s)
-        if gain_s <= cost_s + constraints.confidence * spread_s and not self._missed.overrule(before.score_s):
+        self.regret.add(gain_s - cost_s, constraints.frame_rate_hz, now_s)
+        if gain_s <= cost_s + constraints.confidence * spread_s and not self.regret.is_excessive(before.score_s):
             return current, 0.0
         self.confirm(now_s)
         return best, gain_s
@@ -113,12 +113,12 @@ class Hysteresis:
         self._choices = choices
         self.constraints = constraints
         self.current: int | None = None
-        self.missed = MissedGains()
+        self.regret = Regret()
         self._bit_s = math.inf  # median time of a bit when the choice in force was last the best
 
     def confirm(self, now_s: float) -> None:
         """Note that the choice in force is the best at ``now_s``: nothing is missed by it."""
-        self.missed.confirm(now_s)
+        self.regret.confirm(now_s)
 
     def choose(
         self, best: int, score: Array, prediction: Prediction, estimate: SystemEstimate
@@ -135,8 +135,8 @@ class Hysteresis:
             gain_s = float(score[current] - score[best])
             cost_s = self.constraints.switching_cost * float(score[current])
             needed_s = cost_s + self.constraints.confidence * self._gain_spread_s(best, current, prediction, estimate)
-            self.missed.add(gain_s - cost_s, self.constraints.frame_rate_hz, estimate.now_s)
-            if gain_s <= needed_s and not self.missed.overrule(float(score[current])):
+            self.regret.add(gain_s - cost_s, self.constraints.frame_rate_hz, estimate.now_s)
+            if gain_s <= needed_s and not self.regret.is_excessive(float(score[current])):
                 return current, False, (f'{self._choices.describe(best)} would gain {gain_s * 1e3:.1f} ms, but '
                                         f'{needed_s * 1e3:.1f} ms are needed to change')
             why = f'{gain_s * 1e3:.1f} ms less than {self._choices.describe(current)}'
@@ -147,11 +147,11 @@ class Hysteresis:
         self.current, self._bit_s = choice, prediction.bit_time.median_s
         self.confirm(estimate.now_s)
 
-    def prospect(self, score_s: float, prediction: Prediction, estimate: SystemEstimate) -> Prospect:
+    def edge_score(self, score_s: float, prediction: Prediction, estimate: SystemEstimate) -> EdgeScore:
         """Return what the choice in force promises, for a comparison with other edges."""
         rate_spread, robot_spread, edge_spread = self._spreads(prediction, estimate)
         current = self.current
-        return Prospect(score_s, math.hypot(rate_spread * float(prediction.on_link_s[current]),
+        return EdgeScore(score_s, math.hypot(rate_spread * float(prediction.on_link_s[current]),
                                             edge_spread * float(prediction.edge_s[current])),
                         float(prediction.robot_s[current]), robot_spread)
 

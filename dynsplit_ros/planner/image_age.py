@@ -18,19 +18,19 @@ _STAGE_SPREAD = 0.03
 _STAGE_PERIODS: Array = np.linspace(0.0, 20.0, 4001, dtype=np.float64)
 
 
-def image_age(stage_periods: Array | float, waiting_share: float, turns: bool = False) -> Array:
+def image_age(stage_periods: Array | float, waiting_share: float, alternating: bool = False) -> Array:
     """
     Return the mean age of images, in periods, where the slowest stage takes ``stage_periods`` periods for a frame.
 
-    ``waiting_share`` and ``turns`` are those of :func:`~dynsplit_ros.policies.staleness.mean_age`. The result is
+    ``waiting_share`` and ``alternating`` are those of :func:`~dynsplit_ros.policies.staleness.mean_age`. The result is
     averaged over stages that vary by 3 %.
     """
-    return np.asarray(np.interp(stage_periods, _STAGE_PERIODS, _table(waiting_share, turns)))
+    return np.asarray(np.interp(stage_periods, _STAGE_PERIODS, _table(waiting_share, alternating)))
 
 
 @functools.lru_cache
-def _table(waiting_share: float, turns: bool) -> Array:
-    exact = mean_age(_STAGE_PERIODS, waiting_share, turns)
+def _table(waiting_share: float, alternating: bool) -> Array:
+    exact = mean_age(_STAGE_PERIODS, waiting_share, alternating)
     deviations = np.linspace(-3, 3, 61)
     weights = np.exp(-(deviations**2) / 2)
     ages = [np.interp(_STAGE_PERIODS * (1 + _STAGE_SPREAD * deviation), _STAGE_PERIODS, exact)

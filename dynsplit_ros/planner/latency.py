@@ -13,20 +13,18 @@ from dynsplit_ros.estimators.rate import RATE_EDGES
 from dynsplit_ros.planner.choices import Choices
 from dynsplit_ros.planner.constraints import PlannerConstraints
 from dynsplit_ros.planner.image_age import image_age
+from dynsplit_ros.policies.pacing import DEFAULT_UNANSWERED
 
 Array = NDArray[np.float64]
 
 #: The longest wait for an answer is this many times the usual wait, and at least so many seconds. A longer one makes a
 #: lost frame later; with a shorter one, the robot gives up frames of a link that is slow for a moment.
-_LONGEST_OVER_WAIT, _LEAST_LONGEST_WAIT_S = 3.0, 0.2
+_LONGEST_WAIT_FACTOR, _MIN_LONGEST_WAIT_S = 3.0, 0.2
 #: A residual reduces a prediction by at most this share, so that no prediction becomes negative.
-_MOST_FASTER = 0.5
+_LARGEST_REDUCTION = 0.5
 #: Mean age of images, in periods, where single transfers take longer than a period though the mean does not: with
 #: and without waiting for newer images. Smaller ages make a link look better that is slow now and then.
 _LINK_AGE, _LINK_AGE_WITHOUT_WAITING = 0.15, 0.5
-#: Most servers of the edge that one robot keeps busy: the default of camera_node's parameter max_unanswered. A larger
-#: number would promise a frame rate that the camera does not reach.
-MOST_UNANSWERED = 3
 
 
 @dataclass
@@ -179,7 +177,7 @@ class LatencyModel:
         robot_s, edge_s = head_s + encode_s, queueing_s + decode_s + tail_s
         longest_wait_s = self._longest_wait_s(rtt_s + edge_s + on_link_s)  # W
         expected_wait_s = self._expected_wait_s(rtt_s + edge_s, bit_time, longest_wait_s + finish_s)
-        servers = min(max(1, estimate.servers), MOST_UNANSWERED)  # N
+        servers = min(max(1, estimate.servers), DEFAULT_UNANSWERED)  # N: a robot keeps no more of them busy
         slowest_stage_s = np.maximum(np.maximum(robot_s + estimate.publish_s, edge_s / servers), on_link_s)  # P u
         return Prediction(
             bit_time=bit_time,
@@ -197,14 +195,15 @@ class LatencyModel:
             expected_wait_s=expected_wait_s,
             slowest_stage_s=slowest_stage_s,
             image_age_s=self._image_age_s(slowest_stage_s, bit_time),  # P a(u)
-            residual_s=np.maximum(estimate.residual_s[choices.split], -_MOST_FASTER * (robot_s + expected_wait_s)),
+            residual_s=np.maximum(
+                estimate.residual_s[choices.split], -_LARGEST_REDUCTION * (robot_s + expected_wait_s)),
         )
 
     def _longest_wait_s(self, usual_wait_s: Array) -> Array:
         """Return W: the longest wait for an answer, from the wait at the median rate."""
         if self._constraints.answer_timeout_s > 0:
             return np.full(len(usual_wait_s), self._constraints.answer_timeout_s)
-        return np.maximum(_LONGEST_OVER_WAIT * usual_wait_s, _LEAST_LONGEST_WAIT_S)
+        return np.maximum(_LONGEST_WAIT_FACTOR * usual_wait_s, _MIN_LONGEST_WAIT_S)
 
     def _expected_wait_s(self, off_link_s: Array, bit_time: BitTime, bound_s: Array) -> Array:
         """

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from dynsplit_ros.planner.alternation import local_if_wait_s, with_alternation_s
 from dynsplit_ros.planner.choices import Array, Choices, Flags
 from dynsplit_ros.planner.constraints import PlannerConstraints
 from dynsplit_ros.planner.deadline import late_share
-from dynsplit_ros.planner.hysteresis import conditions, Hysteresis, Prospect
+from dynsplit_ros.planner.hysteresis import conditions, EdgeScore, Hysteresis
 from dynsplit_ros.planner.latency import LatencyModel, Prediction, SystemEstimate
 from dynsplit_ros.planner.timeout import answer_timeout_s
-from dynsplit_ros.planner.turns import local_if_wait_s, with_turns_s
 from dynsplit_ros.profile.profile import SystemProfile
 
 #: Weight of the latency in the score for the other objectives: it only decides between equal stages, or equal shares of
@@ -67,7 +67,7 @@ class Plan:
     frame from its image's arrival, ``answer_timeout_s`` the answer timeout after sending. An image that would wait
     longer than ``local_if_wait_s`` for link and edge is done by local inference at once. ``settled`` says that no other
     choice was predicted to be better. ``words`` and ``conditions`` describe the choice and the estimates that it rests
-    on; ``prospect`` is what it promises, for a comparison with other edges.
+    on; ``edge_score`` is what it promises, for a comparison with other edges.
     """
 
     split_index: int
@@ -84,7 +84,7 @@ class Plan:
     settled: bool
     words: str
     conditions: str
-    prospect: Prospect
+    edge_score: EdgeScore
     _late_share: Array | None = field(repr=False)
     _choices: Choices = field(repr=False)
     _prediction: Prediction = field(repr=False)
@@ -144,14 +144,14 @@ class Planner:
         choices, constraints = self._choices, self.constraints
         prediction = self._model.predict(estimate)
         allowed = self._allowed(prediction, estimate)
-        latency_s = with_turns_s(choices, constraints, prediction, estimate, allowed)
+        latency_s = with_alternation_s(choices, constraints, prediction, estimate, allowed)
         late = None
         if constraints.objective == 'deadline':
             late = late_share(choices, constraints.deadline_s, prediction, estimate)
         score = np.where(allowed, self._score(prediction, latency_s, late), np.inf)
         best = int(score.argmin()) if np.isfinite(score).any() else choices.local
         chosen, changed, reason = self.hysteresis.choose(best, score, prediction, estimate)
-        takes_turns = bool(latency_s[chosen] < prediction.latency_s[chosen])
+        alternates = bool(latency_s[chosen] < prediction.latency_s[chosen])
         return Plan(
             split_index=int(choices.split[chosen]),
             split_name=choices.names[chosen],
@@ -162,12 +162,12 @@ class Planner:
             reason=reason,
             predicted_s=float(prediction.latency_s[chosen]),
             answer_timeout_s=answer_timeout_s(choices, constraints, prediction, chosen),
-            local_if_wait_s=local_if_wait_s(choices, constraints, prediction, estimate, allowed, chosen, takes_turns),
+            local_if_wait_s=local_if_wait_s(choices, constraints, prediction, estimate, allowed, chosen, alternates),
             changed=changed,
             settled=chosen == best,
             words=choices.describe(chosen),
             conditions=conditions(estimate),
-            prospect=self.hysteresis.prospect(float(score[chosen]), prediction, estimate),
+            edge_score=self.hysteresis.edge_score(float(score[chosen]), prediction, estimate),
             _late_share=late,
             _choices=choices,
             _prediction=prediction,

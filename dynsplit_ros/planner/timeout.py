@@ -10,7 +10,7 @@ from dynsplit_ros.planner.latency import Prediction
 
 #: The shortest timeout is this many times the usual wait, plus a pause of a scheduler in seconds. With a shorter one,
 #: the robot finishes frames whose answers are on their way, and computes them twice.
-_SHORTEST_OVER_WAIT, _PAUSE_S = 1.5, 0.02
+_SHORTEST_TIMEOUT_FACTOR, _PAUSE_S = 1.5, 0.02
 #: Finishing a frame beside other work takes at most this many times as long as profiled. With a smaller factor, a frame
 #: without an answer is done later than the longest wait W.
 _FINISHING = 1.5
@@ -18,7 +18,7 @@ _FINISHING = 1.5
 
 def shortest_timeout_s(prediction: Prediction) -> Array:
     """Return the shortest sensible answer timeout of each choice, in seconds."""
-    return _SHORTEST_OVER_WAIT * (prediction.off_link_s + prediction.on_link_s) + _PAUSE_S
+    return _SHORTEST_TIMEOUT_FACTOR * (prediction.off_link_s + prediction.on_link_s) + _PAUSE_S
 
 
 def latest_finish_s(prediction: Prediction) -> Array:

@@ -24,7 +24,7 @@ from dynsplit_ros.policies.records import Choice, FrameRecord
 WINDOW = 500
 #: A choice stays until it has this many audits. With one of ten disagreeing by chance, the interval of few audits lies
 #: below a bound that a good codec keeps.
-FEWEST_AUDITS = 50
+MIN_AUDITS = 50
 
 
 @dataclass
@@ -139,7 +139,7 @@ class AuditLedger:
         audits = self._audits.setdefault(choice, _Audits())
         audits.scores.append(score)
         found = audits.agreement
-        if choice in self._removed or found.images < FEWEST_AUDITS or found.high >= bound:
+        if choice in self._removed or found.images < MIN_AUDITS or found.high >= bound:
             return ''
         split, codec = choice
         self._removed[choice] = (f'split {split} with {codec} is taken out: {found.agreeing:g} of its last '

@@ -26,14 +26,15 @@ from typing import Any
 
 from dynsplit_ros.engine_names import EAGER
 from dynsplit_ros.policies.audit import AuditScheduler
-from dynsplit_ros.policies.pacing import SendScheduler
+from dynsplit_ros.policies.pacing import DEFAULT_UNANSWERED, SendScheduler
 from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
 from dynsplit_ros.policies.staleness import StalenessControl
+from dynsplit_ros.policies.wake import WakeAt
 
 #: Upper bound on the answer timeout of every decision, in seconds.
 MAX_ANSWER_TIMEOUT_S = 3600.0
 #: Frames finished on the robot whose late answers are still recognised.
-REMEMBERED = 16
+MAX_LATE_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,6 @@ class Report:
     frame: FrameRecord
 
 
-@dataclass(frozen=True)
-class WakeAt:
-    """Call ``on_time`` at this instant (infinity: not at all); replaces the WakeAt before it."""
-
-    at_s: float
-
-
 Action = (
     Prepare
     | RunHead
@@ -208,7 +202,7 @@ class CameraPolicy:
     - Only the newest image waits. Its head starts just early enough for its payload to find link and edge free
       (:class:`~dynsplit_ros.policies.pacing.SendScheduler`), and sometimes waits for a newer image
       (:class:`~dynsplit_ros.policies.staleness.StalenessControl`). An image that would wait too long is done on the
-      robot at once, so that local inference and offloading take turns.
+      robot at once, so that local inference and offloading alternate.
     - While the robot computes nothing else and waits for the link, it prepares the image that waits, unless a newer one
       is expected before its head may start.
     - One payload at a time is on the link (sent, not acknowledged), and at most ``max_unanswered`` frames wait for
@@ -234,7 +228,7 @@ class CameraPolicy:
         local_index: int,
         session: int = 0,
         *,
-        max_unanswered: int = 3,
+        max_unanswered: int = DEFAULT_UNANSWERED,
         choose: Chooser | None = None,
         audits: AuditScheduler | None = None,
         lossy: Container[str] = (),
@@ -247,7 +241,7 @@ class CameraPolicy:
         self._local_index = local_index
         self._choose = choose
         self._decision: SplitDecision | None = None
-        self._distrusted = 0  # latest frame that the edge failed to answer
+        self._last_failed = 0  # latest frame that the edge failed to answer
         self._stopped = False
         self._scheduler = SendScheduler()
         self._staleness = StalenessControl()
@@ -323,7 +317,7 @@ class CameraPolicy:
         for frame in self._unanswered.values():
             if decision.degraded or frame.edge in decision.silent_edges:
                 self._give_up(frame, 'the edge is silent', now_s)
-        if self._stage is _Stage.RUNNING and self._is_overtaken(now_s):
+        if self._stage is _Stage.RUNNING and self._is_head_outdated(now_s):
             self._stage = _Stage.INTERRUPTING
             self._actions.append(InterruptHead(self._at_head()))
         return self._act(now_s)
@@ -402,7 +396,7 @@ class CameraPolicy:
         """Finish the frame at the head here: its payload cannot be encoded or sent. An answer may have come first."""
         frame, self._head = self._at_head(), None
         if self._stage is _Stage.ENCODING or self._unanswered.pop(frame.sequence, None) is not None:
-            self._distrust(frame)
+            self._note_failed(frame)
             self._give_up(frame, f'the payload could not be sent ({reason})', now_s)
         return self._act(now_s)
 
@@ -447,7 +441,7 @@ class CameraPolicy:
                 self._actions.append(StopFinishing(frame))
             self._complete(frame, now_s)
         elif self._unanswered.pop(sequence, None) is not None:
-            self._distrust(frame)
+            self._note_failed(frame)
             self._give_up(frame, reason, now_s)
         return self._act(now_s)
 
@@ -560,12 +554,12 @@ class CameraPolicy:
         if self._preparing is not None:
             return
         at_head = self._head is not None and self._stage is _Stage.PREPARING
-        frame = self._head if at_head else self._ahead(start_s)
+        frame = self._head if at_head else self._next_to_prepare(start_s)
         if frame is not None:
             self._preparing, self._preparing_since_s = frame, now_s
             self._actions.append(Prepare(frame))
 
-    def _ahead(self, start_s: float) -> FrameRecord | None:
+    def _next_to_prepare(self, start_s: float) -> FrameRecord | None:
         """
         Return the frame to prepare before its start at ``start_s`` (infinity: not known), None for none.
 
@@ -593,7 +587,7 @@ class CameraPolicy:
         self._sequence += 1
         self.counters.accepted += 1
         frame.sequence, frame.started_s = self._sequence, now_s
-        if self._is_overtaken(now_s):
+        if self._is_head_outdated(now_s):
             self._restart_head(now_s)
         else:
             self._run_head(now_s)
@@ -653,7 +647,7 @@ class CameraPolicy:
         self._follow(latest, latest is None or latest.split_index == self._local_index)
         self._run_head(now_s)
 
-    def _is_overtaken(self, now_s: float) -> bool:
+    def _is_head_outdated(self, now_s: float) -> bool:
         """Whether a new decision promises a whole latency below the time that the head at work still takes."""
         newer, followed, frame = self._decision, self._followed, self._head
         if newer is None or frame is None or self._interrupted or newer.split_index == self._local_index:
@@ -676,7 +670,7 @@ class CameraPolicy:
         if lost or self._stopped:
             self._head = None
             frame.link_wait_s = now_s - self._stage_s
-            self._distrust(frame)
+            self._note_failed(frame)
             reason = 'the camera ends' if self._stopped else 'the link was lost'
             self._give_up(frame, f'{reason} before the payload was sent', now_s)
         elif not self.link_is_full:
@@ -697,11 +691,11 @@ class CameraPolicy:
         latest = self._decision
         if latest is not None and latest.degraded and not decision.degraded:
             return True
-        knows = decision.last_frame_session == self.session and decision.last_frame >= self._distrusted
-        return bool(self._distrusted) and not knows
+        knows = decision.last_frame_session == self.session and decision.last_frame >= self._last_failed
+        return bool(self._last_failed) and not knows
 
-    def _distrust(self, frame: FrameRecord) -> None:
-        self._distrusted = max(self._distrusted, frame.sequence)
+    def _note_failed(self, frame: FrameRecord) -> None:
+        self._last_failed = max(self._last_failed, frame.sequence)
 
     def _expire(self, now_s: float) -> float:
         """Give up frames whose answer timeout has passed; return the next instant at which one passes."""
@@ -756,10 +750,10 @@ class CameraPolicy:
             del self._overdue[sequence]
             self._unanswered.pop(sequence, None)
             self.counters.fell_back += 1
-            self._distrust(frame)
+            self._note_failed(frame)
             if not math.isnan(frame.sent_s):
                 self._fell_back[sequence] = frame.snapshot()
-                while len(self._fell_back) > REMEMBERED:
+                while len(self._fell_back) > MAX_LATE_FRAMES:
                     self._fell_back.popitem(last=False)
             self._complete(frame, now_s, failed)
         return self._act(now_s)

@@ -28,6 +28,7 @@ from dynsplit_ros.estimators.load import LoadReport
 from dynsplit_ros.policies.edge_load import LoadMeter
 from dynsplit_ros.policies.edge_queue import FairQueue, MAX_ROBOTS, RobotQueue
 from dynsplit_ros.policies.records import EdgeFrame, EdgeTimes, Status, Tail
+from dynsplit_ros.policies.wake import WakeAt
 
 #: Largest payload: this many times the bytes of the cut's tensors, and as many bytes for headers. No codec writes more.
 #: Larger payloads are refused at once, so that they do not fill the memory while they wait.
@@ -35,7 +36,7 @@ PAYLOAD_RATIO, PAYLOAD_HEADER_BYTES = 2, 10_000
 _CLOSED = 'the edge stopped before it ran the tail'
 #: Most runs of a frame whose server ends during the run. Without a bound, a payload that ends every process that
 #: decodes it would end one replica after the other.
-MOST_RUNS = 3
+MAX_RUNS = 3
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,6 @@ class ReportLoad:
 
     report: LoadReport
     queueing_s: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class WakeAt:
-    """Call ``on_time`` at this instant (infinity: not at all); replaces the WakeAt before it."""
-
-    at_s: float
 
 
 Action = Acknowledge | RunTail | Answer | PrepareTail | ReportLoad | WakeAt
@@ -185,7 +179,7 @@ class EdgePolicy:
         self._servers = servers
         self._no_server = 'no replica is ready'
         self._runs: list[RunTail] = []
-        self._again: deque[RunTail] = deque()  # the runs of servers that ended
+        self._lost_runs: deque[RunTail] = deque()  # the runs of servers that ended
         self._to_prepare: dict[str, int] = {}  # robots that wait for a tail, first come first, and their images
         self._is_preparing = False
         self._closed = False
@@ -211,7 +205,7 @@ class EdgePolicy:
     @property
     def waiting(self) -> list[EdgeFrame]:
         """The frames that wait for their tail, oldest first."""
-        again = [frame for run in self._again for frame in run.frames]
+        again = [frame for run in self._lost_runs for frame in run.frames]
         return sorted((*again, *(frame for _, queue in self._robots for frame in queue.frames)),
                       key=lambda frame: frame.arrived_s)
 
@@ -284,7 +278,7 @@ class EdgePolicy:
         if not count:
             for frame in self.waiting:
                 self._refuse(frame, 'no capacity', f'the edge has no capacity: {self._no_server}')
-            self._again.clear()
+            self._lost_runs.clear()
             for _, queue in self._robots:
                 queue.frames.clear()
         return self._act(now_s)
@@ -324,7 +318,7 @@ class EdgePolicy:
         """
         Run the frames of a server that ended during the run once more on another one, before all that wait.
 
-        Frames whose answer timeout has passed are answered without outputs, and so are those of ``MOST_RUNS`` runs.
+        Frames whose answer timeout has passed are answered without outputs, and so are those of ``MAX_RUNS`` runs.
         """
         self._end_run(run, now_s)
         frames = tuple(frame for frame in run.frames if frame.status is None)
@@ -334,11 +328,11 @@ class EdgePolicy:
         elif self._closed:
             for frame in frames:
                 self._supersede(frame, _CLOSED)
-        elif run.number >= MOST_RUNS:
+        elif run.number >= MAX_RUNS:
             for frame in frames:
                 self._answer(frame, Status.FAILED, f'{run.number} replicas ended while they ran the tail of this frame')
         elif frames:
-            self._again.append(RunTail(frames, math.nan, run.number + 1))
+            self._lost_runs.append(RunTail(frames, math.nan, run.number + 1))
         return self._act(now_s)
 
     def on_failed(self, frames: Sequence[EdgeFrame], reason: str, now_s: float) -> list[Action]:
@@ -377,8 +371,8 @@ class EdgePolicy:
     def on_close(self, now_s: float) -> list[Action]:
         """Answer the waiting frames, and start nothing more."""
         self._closed = True
-        while self._again:
-            for frame in self._again.popleft().frames:
+        while self._lost_runs:
+            for frame in self._lost_runs.popleft().frames:
                 self._supersede(frame, _CLOSED)
         for _, queue in self._robots:
             while queue.frames:
@@ -404,8 +398,8 @@ class EdgePolicy:
         while len(self._runs) < self._servers:
             queues: list[RobotQueue] = []
             number = 1
-            if self._again:
-                lost = self._again.popleft()
+            if self._lost_runs:
+                lost = self._lost_runs.popleft()
                 frames, number = lost.frames, lost.number
             else:
                 queues, look_s = self._robots.next_run(now_s)

@@ -23,7 +23,7 @@ from dynsplit_ros.profile.profile import SystemCut, SystemProfile
 
 #: The monitor does not plan again while no estimate has moved by more than this share, and no time by more than this
 #: share of the latency. Planning is the largest part of the monitor's processor time.
-_MOVED = 0.01
+_REPLAN_CHANGE = 0.01
 _NO_RATES = np.zeros(0)
 #: An edge that fails this many frames in a row, though it answers probes, is left for another one: it refuses frames or
 #: its tails raise errors. With 1, a single late answer changes the edge. It is tried again after this time, in seconds.
@@ -33,16 +33,17 @@ Settings = TypeVar('Settings', PlannerConstraints, LinkRules)
 
 
 @dataclass(frozen=True)
-class _Basis:
+class _PlanInputs:
     """The estimates on which a choice was the best: ``factors`` count by their ratio, ``times_s`` are in seconds."""
 
     factors: tuple[float, ...]
     times_s: tuple[float, ...]
 
-    def has_moved(self, other: _Basis, latency_s: float) -> bool:
+    def differs(self, other: _PlanInputs, latency_s: float) -> bool:
         """Whether the estimates of ``other`` differ so much that another choice may be the best."""
-        return any(abs(now - before) > _MOVED * before for now, before in zip(other.factors, self.factors)) or any(
-            abs(now - before) > _MOVED * latency_s for now, before in zip(other.times_s, self.times_s))
+        factors, times_s = zip(other.factors, self.factors), zip(other.times_s, self.times_s)
+        return any(abs(now - before) > _REPLAN_CHANGE * before for now, before in factors) or any(
+            abs(now_s - before_s) > _REPLAN_CHANGE * latency_s for now_s, before_s in times_s)
 
 
 class KnownEdge:
@@ -58,11 +59,11 @@ class KnownEdge:
         self.name = name
         self.profile = profile
         self.planner = make_planner(profile, settings, frame_rate_hz, removed)
-        self.link = LinkEstimator(part(LinkRules, settings))
+        self.link = LinkEstimator(settings_for(LinkRules, settings))
         self.load = LoadEstimator(settings.report_timeout_s)
         #: The latest plan; None before the first one.
         self.plan: Plan | None = None
-        self._basis: _Basis | None = None  # of the plan
+        self._inputs: _PlanInputs | None = None  # of the plan
         #: Whether payloads could be sent to the edge when the plan was last reviewed.
         self.is_possible = False
         self._failures = 0  # in a row
@@ -85,12 +86,12 @@ class KnownEdge:
     def set_frame_rate(self, frame_rate_hz: float) -> None:
         """Plan for another number of offered frames per second from now on."""
         self.planner.set_frame_rate(frame_rate_hz)
-        self._basis = None
+        self._inputs = None
 
     def reconfigure(self, planner: Planner, settings: MonitorSettings) -> None:
         """Plan with another planner from now on, and keep the estimates."""
-        self.planner, self._basis = planner, None
-        self.link.rules = part(LinkRules, settings)
+        self.planner, self._inputs = planner, None
+        self.link.rules = settings_for(LinkRules, settings)
         self.load.stale_after_s = settings.report_timeout_s
 
     def cut(self, split_index: int) -> SystemCut | None:
@@ -145,8 +146,8 @@ class KnownEdge:
         self.is_possible = estimate.alive
         if not self.link.alive:  # that is why it failed frames
             self._failures, self._avoided_until_s = 0, -math.inf
-        moved = self.plan is None or self._basis is None or self._basis.has_moved(
-            _basis(rate.median_bps, estimate, self.plan.split_index), latency_s)
+        moved = self.plan is None or self._inputs is None or self._inputs.differs(
+            _inputs(rate.median_bps, estimate, self.plan.split_index), latency_s)
         if not (is_urgent or moved):
             self.planner.hysteresis.confirm(now_s)
             return
@@ -154,21 +155,21 @@ class KnownEdge:
             self.planner.hysteresis.current = None
         estimate.rates_bps = rate.next_transfer_bps()
         self.plan = self.planner.plan(estimate)
-        self._basis = _basis(rate.median_bps, estimate, self.plan.split_index) if self.plan.settled else None
+        self._inputs = _inputs(rate.median_bps, estimate, self.plan.split_index) if self.plan.settled else None
 
     def _estimate_system(self, now_s: float, rate_spread: float, robot: RobotEstimator,
                          residual_s: NDArray[np.float64], held_back: bool) -> SystemEstimate:
         """Return all estimates but the rates of the next transfer, which are computed only for a plan."""
         load, edge, cuts = self.load.estimate(now_s), self.load.times, len(self.profile.cuts)
         robot.times.forget(now_s)
-        is_blocked = held_back or self.link.blocked_s > -math.inf
+        is_blocked = held_back or self.link.blocked_since_s > -math.inf
         return SystemEstimate(
             now_s=now_s,
             rates_bps=_NO_RATES,
             rate_spread=rate_spread,
             rtt_s=self.link.rtt_s,
             # With a guessed rate, a payload may take a slow link for seconds.
-            alive=self.is_usable and not (is_blocked or self.link.rate_awaited),
+            alive=self.is_usable and not (is_blocked or self.link.awaits_rate),
             servers=load.servers,
             queueing_s=load.queueing_s,
             robot=robot.times.cut_factors(cuts),
@@ -187,25 +188,25 @@ def make_planner(
     profile: SystemProfile, settings: MonitorSettings, frame_rate_hz: float, removed: Collection[Choice]
 ) -> Planner:
     """Return a planner for this profile without the choices that audits have taken out."""
-    rules = part(PlannerConstraints, replace(settings, frame_rate_hz=frame_rate_hz))
-    return Planner(_without(profile, removed), rules, settings.batch, settings.downlink_ratio)
+    rules = settings_for(PlannerConstraints, replace(settings, frame_rate_hz=frame_rate_hz))
+    return Planner(_without_removed(profile, removed), rules, settings.batch, settings.downlink_ratio)
 
 
-def _without(profile: SystemProfile, removed: Collection[Choice]) -> SystemProfile:
+def _without_removed(profile: SystemProfile, removed: Collection[Choice]) -> SystemProfile:
     return replace(profile, cuts=tuple(
         replace(cut, codecs={name: codec for name, codec in cut.codecs.items() if (cut.index, name) not in removed})
         for cut in profile.cuts))
 
 
-def part(kind: type[Settings], settings: MonitorSettings) -> Settings:
+def settings_for(kind: type[Settings], settings: MonitorSettings) -> Settings:
     """Return the settings that ``kind`` has fields for."""
     return kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})
 
 
-def _basis(rate_bps: float, estimate: SystemEstimate, split: int) -> _Basis:
+def _inputs(rate_bps: float, estimate: SystemEstimate, split: int) -> _PlanInputs:
     """Return the estimates on which a choice of ``split`` rests."""
     robot, edge = estimate.robot_factor, estimate.edge_factor
-    return _Basis(
+    return _PlanInputs(
         (rate_bps, 1 + estimate.rate_spread, float(estimate.alive), float(estimate.servers), robot, edge,
          robot * float(estimate.robot[split]), edge * float(estimate.edge[split])),
         (estimate.rtt_s, estimate.queueing_s, estimate.resize_s, estimate.publish_s, float(estimate.residual_s[split]),

@@ -20,11 +20,12 @@ from dynsplit_ros.engine_names import EAGER
 from dynsplit_ros.estimators.link import LinkEstimate, Probe
 from dynsplit_ros.estimators.load import LoadEstimate, LoadReport
 from dynsplit_ros.estimators.robot import ResidualEstimator, RobotEstimator
-from dynsplit_ros.planner import EdgeHysteresis, Plan, STEADY
+from dynsplit_ros.planner import EdgeHysteresis, Plan, STEADY_SPREAD
 from dynsplit_ros.policies.audit import AuditLedger
 from dynsplit_ros.policies.known_edge import KnownEdge, make_planner
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import Choice, FrameRecord, Outcome, SplitDecision
+from dynsplit_ros.policies.wake import WakeAt
 from dynsplit_ros.profile.profile import SystemProfile
 
 #: Time between two looks for a probe or heartbeat to send, and for a silence of the edge, in seconds. Both are then
@@ -43,10 +44,10 @@ _LATENCY_CHANGE = 0.02
 _ANNOUNCED_CHANGE = 0.1
 #: Heartbeats to an edge that is not in use leave this many times as rarely; its load reports show that it is alive. A
 #: smaller factor costs more than 1 % of a small payload's bytes, a larger one delays the measurement of its round trip.
-_RARER_HEARTBEATS = 8.0
+_UNUSED_EDGE_PERIODS = 8.0
 #: Share of the bytes sent to the edge in use that may be spent to measure the links to all other edges. With more, a
 #: second edge costs more than 1 % of the robot's bytes; with less, a faster edge is found later.
-_ELSEWHERE_SHARE = 0.005
+_OTHER_EDGES_SHARE = 0.005
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,6 @@ class SendProbe:
     """Send the probe or heartbeat to the edge that it names; call ``on_probe_sent`` if it has a lead."""
 
     probe: Probe
-
-
-@dataclass(frozen=True)
-class WakeAt:
-    """Call ``on_time`` at this instant; replaces the WakeAt before it."""
-
-    at_s: float
 
 
 Action = Announce | SendProbe | WakeAt
@@ -101,7 +95,7 @@ class MonitorPolicy:
         self._announced: SplitDecision | None = None
         self._last_frame = -1
         self._now_s = self._reviewed_s = self._wake_s = -math.inf
-        self._has_news = True
+        self._has_observation = True
         self._must_decide = True  # after an event that only a new decision can answer
 
     def set_edge(self, name: str, profile: SystemProfile) -> None:
@@ -115,7 +109,7 @@ class MonitorPolicy:
             return
         removed = self.audits.removed
         edge = self._edges[name] = KnownEdge(
-            name, profile, _settings_to_plan_by(self.settings, removed), self.frame_rate_hz, removed)
+            name, profile, _planner_settings(self.settings, removed), self.frame_rate_hz, removed)
         if known is not None and known is self.used:
             self.used = edge
         self._must_decide = True
@@ -137,8 +131,8 @@ class MonitorPolicy:
         keeps_bound = settings.min_agreement == self.settings.min_agreement
         removed = self.audits.removed if keeps_bound else ()
         rate_hz = settings.frame_rate_hz or self._measured_hz
-        to_plan_by = _settings_to_plan_by(settings, removed)
-        planners = {name: make_planner(edge.profile, to_plan_by, rate_hz, removed)
+        planner_settings = _planner_settings(settings, removed)
+        planners = {name: make_planner(edge.profile, planner_settings, rate_hz, removed)
                     for name, edge in self._edges.items()}
         if not keeps_bound:
             self.audits.reset()  # a choice is taken out for one bound
@@ -210,9 +204,9 @@ class MonitorPolicy:
             return
         for other in self._edges.values():
             if other is not sent_to:
-                other.link.grant(_ELSEWHERE_SHARE * payload_bytes / (len(self._edges) - 1))
+                other.link.add_budget(_OTHER_EDGES_SHARE * payload_bytes / (len(self._edges) - 1))
         if sent_to.on_sent(sequence, now_s, cut, tail_engine, self.settings.batch, payload_bytes, gap_s):
-            self._has_news = True
+            self._has_observation = True
 
     def on_acknowledgement(
         self, sequence: int, now_s: float, dispersion_s: float = math.nan, edge: str = ''
@@ -220,7 +214,7 @@ class MonitorPolicy:
         """Take an edge's acknowledgement of a payload; acknowledgements may be late, or lost."""
         known = self._edges.get(edge)
         if known is not None and math.isfinite(now_s) and known.link.on_acknowledgement(sequence, now_s, dispersion_s):
-            self._has_news = True
+            self._has_observation = True
 
     def on_frame(self, frame: FrameRecord) -> None:
         """Take a finished frame; ``sequence`` is the number by which ``on_sent`` knows it."""
@@ -234,7 +228,7 @@ class MonitorPolicy:
         is_late = frame.outcome == Outcome.LATE  # the frame was reported before, when the robot had finished it
         if not is_late:
             self._last_frame = max(self._last_frame, frame.sequence)
-        self._has_news = True
+        self._has_observation = True
         # After a frame that the edge failed, the camera trusts only a decision that takes that frame into account.
         expected = self._decision is not None and frame.split_index == self._decision.split_index
         if not expected or frame.outcome not in (Outcome.ANSWERED, Outcome.LOCAL) or math.isfinite(frame.given_up_s):
@@ -262,7 +256,7 @@ class MonitorPolicy:
         if known is None or not (math.isfinite(now_s) and math.isfinite(held_s)):
             return
         if known.link.on_answer(('probe', probe_id), now_s, held_s, 0, dispersion_s):
-            self._has_news = True
+            self._has_observation = True
 
     def on_load(self, report: LoadReport, now_s: float) -> None:
         """Take a load report of an edge."""
@@ -270,7 +264,7 @@ class MonitorPolicy:
         if known is not None and math.isfinite(now_s):
             known.link.on_report(now_s, report.period_s)
             if known.load.on_report(report, now_s):
-                self._has_news = True
+                self._has_observation = True
 
     def on_audit(self, split_index: int, codec: str, agreement: float) -> str:
         """Take an audit; return why its choice is taken out from now on, empty if it is not."""
@@ -279,7 +273,7 @@ class MonitorPolicy:
             return ''
         reason = self.audits.on_audit((split_index, codec), agreement, self.settings.min_agreement)
         if reason:
-            settings = _settings_to_plan_by(self.settings, self.audits.removed)
+            settings = _planner_settings(self.settings, self.audits.removed)
             for edge in self._edges.values():
                 edge.reconfigure(
                     make_planner(edge.profile, settings, self.frame_rate_hz, self.audits.removed), self.settings)
@@ -293,8 +287,8 @@ class MonitorPolicy:
             return
         if was_sent and frame.edge != decided.edge:
             return
-        if was_sent and (decided.local_if_wait_s < math.inf or self.used.link.rate_spread >= STEADY):
-            return  # where sent and local frames take turns, the images of those that are sent are newer
+        if was_sent and (decided.local_if_wait_s < math.inf or self.used.link.rate_spread >= STEADY_SPREAD):
+            return  # where sent and local frames alternate, the images of those that are sent are newer
         self._residuals.on_frame(frame.split_index, frame.latency_s, decided.predicted_latency_s, was_sent)
 
     def _follow_frame_rate(self, offered_hz: float) -> None:
@@ -328,7 +322,8 @@ class MonitorPolicy:
         sends = self._decision is not None and self._decision.split_index < self.used.profile.local_index
         is_blocked = any(self._is_blocked(edge) for edge in self._edges.values())
         equal_share = 1 / len(self._edges)
-        for edge in sorted(self._edges.values(), key=lambda edge: (edge is not self.used, edge.link.passed_s)):
+        for edge in sorted(
+                self._edges.values(), key=lambda edge: (edge is not self.used, edge.link.last_arrived_sent_s)):
             is_used = edge is self.used
             probe = edge.link.next_probe(
                 now_s,
@@ -336,7 +331,7 @@ class MonitorPolicy:
                  other.link.pending(now_s)],
                 budget_share=equal_share if not sends else float(is_used),
                 # Behind a payload that nobody waits for, a heartbeat to any edge shows whether the robot's link works.
-                rarer=1.0 if is_used or is_blocked else _RARER_HEARTBEATS)
+                period_factor=1.0 if is_used or is_blocked else _UNUSED_EDGE_PERIODS)
             if probe is not None:
                 return replace(probe, edge=edge.name)
         return None
@@ -349,14 +344,14 @@ class MonitorPolicy:
         for edge in self._edges.values():
             edge.link.tick(now_s)
         is_urgent = self._is_urgent(now_s)
-        if not (self._has_news or is_urgent or now_s - self._reviewed_s >= _REVIEW_S):
+        if not (self._has_observation or is_urgent or now_s - self._reviewed_s >= _REVIEW_S):
             return None
-        if self.used.link.rate_awaited and self._decision is not None:
+        if self.used.link.awaits_rate and self._decision is not None:
             return None  # a probe is about to measure the rate
-        self._reviewed_s, self._has_news = now_s, False
+        self._reviewed_s, self._has_observation = now_s, False
         self._review(now_s, is_urgent)
         chosen, why = self._choose_edge(now_s)
-        must_announce = self._must_decide or self._has_turned()
+        must_announce = self._must_decide or self._has_usability_changed()
         self._must_decide = False
         if chosen is self.used and not must_announce and not self._differs(chosen.plan):
             return None
@@ -377,7 +372,7 @@ class MonitorPolicy:
 
     def _is_blocked(self, edge: KnownEdge) -> bool:
         """Whether a payload that nobody waits for may be on its way to an edge that is not known to be gone."""
-        return edge.link.alive and edge.link.blocked_s > -math.inf
+        return edge.link.alive and edge.link.blocked_since_s > -math.inf
 
     def _is_held_back(self, edge: KnownEdge) -> bool:
         """
@@ -386,7 +381,7 @@ class MonitorPolicy:
         All links may share the robot's radio, where messages keep their order. A message to this edge that was sent
         later and has arrived shows that the radio is free, so that the other edge is at fault.
         """
-        return any(self._is_blocked(other) and other.link.blocked_s > edge.link.passed_s
+        return any(self._is_blocked(other) and other.link.blocked_since_s > edge.link.last_arrived_sent_s
                    for other in self._edges.values() if other is not edge)
 
     def _choose_edge(self, now_s: float) -> tuple[KnownEdge, str]:
@@ -397,24 +392,24 @@ class MonitorPolicy:
         why_leave = f'edge {used.name!r} does not answer' if not used.link.alive else (
             f'edge {used.name!r} fails frames' if used.is_failing(now_s) else '')
         if not why_leave:  # an edge that works is left only for one whose link is known
-            possible = [edge for edge in possible if not edge.link.is_ambiguous]
-        prospects = {edge.name: edge.plan.prospect for edge in (used, *possible) if edge.plan is not None}
+            possible = [edge for edge in possible if not edge.link.is_uncertain]
+        edge_scores = {edge.name: edge.plan.edge_score for edge in (used, *possible) if edge.plan is not None}
         if possible and why_leave:
-            del prospects[used.name]
-            chosen = min(prospects, key=lambda name: prospects[name].score_s)
+            del edge_scores[used.name]
+            chosen = min(edge_scores, key=lambda name: edge_scores[name].score_s)
             self._edge_hysteresis.confirm(now_s)
             return self._edges[chosen], why_leave
-        chosen, gain_s = self._edge_hysteresis.choose(used.name, prospects, used.planner.constraints, now_s)
+        chosen, gain_s = self._edge_hysteresis.choose(used.name, edge_scores, used.planner.constraints, now_s)
         return self._edges[chosen], f'{gain_s * 1e3:.1f} ms less than with edge {used.name!r}'
 
     def _is_urgent(self, now_s: float) -> bool:
         """Whether the decision cannot wait for better estimates."""
-        return self._must_decide or self._has_turned() or self.used.link.overdue(now_s) is not None
+        return self._must_decide or self._has_usability_changed() or self.used.link.overdue(now_s) is not None
 
     def _silent_edges(self) -> tuple[str, ...]:
         return tuple(name for name, edge in self._edges.items() if not edge.is_usable)
 
-    def _has_turned(self) -> bool:
+    def _has_usability_changed(self) -> bool:
         """Whether an edge became unusable, or usable again, since the decision in force."""
         return self._decision is None or self._decision.silent_edges != self._silent_edges()
 
@@ -466,7 +461,7 @@ def _has_other_choice(plan: Plan, decided: SplitDecision) -> bool:
                for name in ('split_index', 'codec', 'head_engine', 'tail_engine', 'local_engine'))
 
 
-def _settings_to_plan_by(settings: MonitorSettings, removed: Collection[Choice]) -> MonitorSettings:
+def _planner_settings(settings: MonitorSettings, removed: Collection[Choice]) -> MonitorSettings:
     """Return the settings without a pin on a split of which audits removed a choice: a pin does not lift the bound."""
     is_removed = settings.pinned_split in {split_index for split_index, _ in removed}
     return replace(settings, pinned_split=-1) if is_removed else settings

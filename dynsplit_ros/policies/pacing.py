@@ -15,9 +15,11 @@ from dynsplit_ros.protocol import MOST_EDGES
 
 #: Weight of the newest frame in the mean service time of the edge. With the newest frame alone, one slow tail would
 #: delay the next head; a much smaller weight would follow a slower edge too late.
-_NEWEST_SERVICE = 0.3
-#: Most servers that the scheduler counts: the largest max_unanswered, so that more never have a frame of this robot.
-MOST_SERVERS = 16
+_SERVICE_WEIGHT = 0.3
+#: Default and largest value of camera_node's parameter max_unanswered, the number of frames of a robot that wait for
+#: their answers. Fewer than 3 leave an edge idle while answers travel. The largest value also bounds the servers that
+#: the scheduler counts: no more of them ever have a frame of this robot.
+DEFAULT_UNANSWERED, MAX_UNANSWERED = 3, 16
 
 
 class Unanswered(Protocol):
@@ -52,18 +54,18 @@ class SendScheduler:
         self._ready_s: dict[Choice, float] = {}
         self._edges: dict[str, _EdgeTimes] = {}
 
-    def _of(self, edge: str) -> _EdgeTimes:
+    def _times(self, edge: str) -> _EdgeTimes:
         if edge not in self._edges and len(self._edges) >= MOST_EDGES:
             del self._edges[next(iter(self._edges))]
         return self._edges.setdefault(edge, _EdgeTimes())
 
     def edge_free_s(self, edge: str = '') -> float:
         """When the edge was done with the latest frame that it answered; -inf: it has answered none."""
-        return self._of(edge).done_s[-1]
+        return self._times(edge).done_s[-1]
 
     def on_servers(self, servers: int, edge: str = '') -> None:
         """Note how many frames of this robot an edge can run at the same time, at least 1."""
-        servers, times = min(max(1, servers), MOST_SERVERS), self._of(edge)
+        servers, times = min(max(1, servers), MAX_UNANSWERED), self._times(edge)
         times.done_s = sorted([-math.inf] * servers + times.done_s)[-servers:]
 
     def on_ready(self, choice: Choice, spent_s: float) -> None:
@@ -72,21 +74,21 @@ class SendScheduler:
 
     def on_acknowledged(self, choice: Choice, spent_s: float, edge: str = '') -> None:
         """Note how long after its payload was sent a frame's acknowledgement came."""
-        self._of(edge).transfer_s[choice] = spent_s
+        self._times(edge).transfer_s[choice] = spent_s
 
     def on_answered(self, frame: Unanswered, answered_s: float, held_s: float) -> None:
         """Note when a frame's answer came, and for how much of the time until then the edge held the frame."""
-        edge, acknowledged_s = self._of(frame.edge), self._acknowledged_s(frame)
+        edge, acknowledged_s = self._times(frame.edge), self._acknowledged_s(frame)
         done_s = min(acknowledged_s + held_s, answered_s) if held_s >= 0 else answered_s
         # The edge began when the frame was there and a server was done with the one before it.
         service_s = max(0.0, done_s - max(acknowledged_s, edge.done_s[0]))
         edge.done_s = sorted([*edge.done_s, done_s])[1:]
         before_s = edge.service_s.get(frame.split_index, service_s)
-        edge.service_s[frame.split_index] = before_s + _NEWEST_SERVICE * (service_s - before_s)
+        edge.service_s[frame.split_index] = before_s + _SERVICE_WEIGHT * (service_s - before_s)
 
     def _acknowledged_s(self, frame: Unanswered) -> float:
         if math.isnan(frame.acknowledged_s):
-            return frame.sent_s + self._of(frame.edge).transfer_s.get((frame.split_index, frame.codec), 0.0)
+            return frame.sent_s + self._times(frame.edge).transfer_s.get((frame.split_index, frame.codec), 0.0)
         return frame.acknowledged_s
 
     def remaining_s(self, choice: Choice, spent_s: float) -> float:
@@ -95,7 +97,7 @@ class SendScheduler:
 
     def send_s(self, choice: Choice, unanswered: Iterable[Unanswered], to_edge: str = '') -> float:
         """Return when a payload may leave to find the link free, and the edge on its arrival; -inf: at any time."""
-        edge = self._of(to_edge)
+        edge = self._times(to_edge)
         send_s, done_s = -math.inf, edge.done_s.copy()
         for frame in unanswered:
             acknowledged_s = self._acknowledged_s(frame)

@@ -15,10 +15,10 @@ from collections import deque
 #: its own and that of its successor. Two monitors with the slowest heartbeat, 10 s, make three returns in 20 s.
 RETURNS, WITHIN_S = 3, 30.0
 #: Latest sessions that are remembered for cameras and for monitors; a sender with ever new sessions is not two robots.
-MOST_SESSIONS = 8
+MAX_SESSIONS = 8
 
 
-class Senders:
+class SenderSessions:
     """Watches the sessions of the cameras and monitors in one namespace; all instants come from one clock (s)."""
 
     def __init__(self) -> None:
@@ -32,16 +32,16 @@ class Senders:
         """Note a message of a monitor with this session."""
         self._monitors.on_heard(session, now_s)
 
-    def are_two(self, now_s: float) -> bool:
+    def has_duplicate(self, now_s: float) -> bool:
         """Whether two cameras or two monitors run in this namespace."""
-        return self._cameras.are_two(now_s) or self._monitors.are_two(now_s)
+        return self._cameras.has_duplicate(now_s) or self._monitors.has_duplicate(now_s)
 
 
 class Sessions:
     """Watches the sessions of senders that should be one."""
 
     def __init__(self) -> None:
-        self._latest: deque[int] = deque(maxlen=MOST_SESSIONS)  # the latest message's last
+        self._latest: deque[int] = deque(maxlen=MAX_SESSIONS)  # the latest message's last
         self._returned_s: deque[float] = deque(maxlen=RETURNS)
 
     def on_heard(self, session: int, now_s: float) -> None:
@@ -53,6 +53,6 @@ class Sessions:
             self._returned_s.append(now_s)
         self._latest.append(session)
 
-    def are_two(self, now_s: float) -> bool:
+    def has_duplicate(self, now_s: float) -> bool:
         """Whether two senders are heard at the same time."""
         return len(self._returned_s) == RETURNS and now_s - self._returned_s[0] <= WITHIN_S

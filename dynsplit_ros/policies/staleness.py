@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: An image younger than this share of a period counts as new: waiting for the next one would gain too little.
-_NEW = 0.1
+_NEW_AGE = 0.1
 #: The wait for a newer image ends when that is late by this share of a period.
-_PUNCTUAL = 0.1
+_LATENESS = 0.1
 #: Frames over which :func:`mean_age` averages; with fewer, the frames before a steady state count too much.
-_PLAYED = 250
+_AVERAGED_FRAMES = 250
 
 
 class StalenessControl:
@@ -43,8 +43,8 @@ class StalenessControl:
         if self._possible_s is None or now_s < self._possible_s:
             self._possible_s = possible_s
         age_s, wait_s = possible_s - arrived_s, arrived_s + period_s - possible_s
-        if age_s > _NEW * period_s and 0 < wait_s <= self._saved_s:
-            return arrived_s + (1 + _PUNCTUAL) * period_s
+        if age_s > _NEW_AGE * period_s and 0 < wait_s <= self._saved_s:
+            return arrived_s + (1 + _LATENESS) * period_s
         return possible_s
 
     def on_start(self, period_s: float, share: float, now_s: float) -> None:
@@ -57,28 +57,29 @@ class StalenessControl:
         self._started_s, self._possible_s = now_s, None
 
 
-def mean_age(periods: NDArray[np.float64], share: float, turns: bool = False) -> NDArray[np.float64]:
+def mean_age(periods: NDArray[np.float64], share: float, alternating: bool = False) -> NDArray[np.float64]:
     """
     Return how old images are on average when their head starts, in periods.
 
-    ``periods`` (>= 0) is how many periods the slowest stage takes for a frame; up to one, images are new. Beyond, the
-    age is half a period, or less where ``share`` of the time goes into waiting: the result of
-    :class:`StalenessControl`, computed frame by frame for all ``periods`` at once. With ``turns`` the robot sends every
-    other frame at once, and starts on the next image when that arrives, which keeps it busy for ``periods``; the result
-    is the age of the images that are sent.
+    ``periods`` (>= 0) is how many periods the slowest stage takes for a frame. Up to one period, images are new. Above
+    one, the mean age is half a period, or less if ``share`` of the time is spent on waiting. The function plays the
+    rule of :class:`StalenessControl` frame by frame, for all ``periods`` at once.
+
+    With ``alternating``, the robot sends every other frame at once and computes the next image itself, from its
+    arrival on and for ``periods``. The result is then the age of the images that are sent.
     """
-    if share <= 0 and not turns:
+    if share <= 0 and not alternating:
         return np.where(periods >= 1, 0.5, 0.0)
     age, saved, total = np.zeros_like(periods), np.zeros_like(periods), np.zeros_like(periods)
-    for _ in range(_PLAYED):
+    for _ in range(_AVERAGED_FRAMES):
         total += age
-        if turns:
+        if alternating:
             saved += share * (1 - age)
             age = np.zeros_like(periods)
         saved = np.minimum(saved + share * periods, 1.0)
         age = (age + periods) % 1
         wait = 1 - age
-        waits = (age > _NEW) & (wait <= saved)
+        waits = (age > _NEW_AGE) & (wait <= saved)
         saved -= np.where(waits, (1 - share) * wait, 0.0)
         age[waits] = 0.0
-    return np.where(periods >= 1, total / _PLAYED, 0.0)
+    return np.where(periods >= 1, total / _AVERAGED_FRAMES, 0.0)

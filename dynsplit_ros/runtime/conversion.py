@@ -39,7 +39,7 @@ ANSWER = 'dynsplit_ros conversion: '
 
 
 @dataclass(frozen=True)
-class Request:
+class ConversionRequest:
     """
     What to convert: the arguments of ``load_model`` and SplitModel, and the engine.
 
@@ -60,7 +60,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ConversionResult:
     """
     What a process says.
 
@@ -74,7 +74,7 @@ class Answer:
     error: str = ''
 
 
-class Closed(Exception):
+class ConversionClosed(Exception):
     """The conversion was closed; what its thread does has no use."""
 
 
@@ -82,12 +82,14 @@ class Conversion:
     """
     The process that converts, and a thread that waits for it.
 
-    The thread calls ``read`` with the process's answer and a function that raises Closed once the conversion is
-    closed, which ``read`` calls between its steps. It then calls what ``read`` returned, or ``failed`` with why nothing
-    was converted. None of these is called after :meth:`close`. ``command`` replaces the process's command.
+    The thread calls ``read`` with the process's result and with a function, which ``read`` calls between its steps. The
+    function raises ConversionClosed once the conversion is closed. The thread then calls what ``read`` returned, or
+    ``failed`` with why nothing was converted. Nothing is called after :meth:`close`. ``command`` replaces the process's
+    command.
     """
 
-    def __init__(self, request: Request, read: Callable[[Answer, Callable[[], None]], Callable[[], None]],
+    def __init__(self, request: ConversionRequest,
+                 read: Callable[[ConversionResult, Callable[[], None]], Callable[[], None]],
                  failed: Callable[[str], None],
                  command: Sequence[str] = (sys.executable, '-c', COMMAND)) -> None:
         self._request = request
@@ -116,11 +118,11 @@ class Conversion:
     def _run(self) -> None:
         try:
             self._unless_closed(self._outcome())
-        except Closed:
+        except ConversionClosed:
             return
         except Exception as error:  # whatever happens, the node goes on with eager
             reason = str(error) or type(error).__name__
-            with contextlib.suppress(Closed):
+            with contextlib.suppress(ConversionClosed):
                 self._unless_closed(lambda: self._failed(reason))
 
     def _outcome(self) -> Callable[[], None]:
@@ -137,17 +139,17 @@ class Conversion:
         return self._read(answer, self._unless_closed)
 
     def _unless_closed(self, act: Callable[[], None] = lambda: None) -> None:
-        """Call ``act``, for which :meth:`close` waits, or raise Closed."""
+        """Call ``act``, for which :meth:`close` waits, or raise ConversionClosed."""
         with self._lock:
             if self._closing:
-                raise Closed
+                raise ConversionClosed
             act()
 
-    def _ask(self, request: Mapping[str, Any], niceness: int) -> Answer:
+    def _ask(self, request: Mapping[str, Any], niceness: int) -> ConversionResult:
         """Run the process for a request; return its answer, or raise DynsplitError if it has none."""
         with self._lock:
             if self._closing:
-                raise Closed
+                raise ConversionClosed
             process = self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
                 env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
@@ -160,7 +162,7 @@ class Conversion:
         if not answers:
             last = said[-1] if said and process.returncode > 0 else f'exit code {process.returncode}'
             raise DynsplitError(f'the process that converts ended: {last}')
-        answer = Answer(**json.loads(answers[-1]))
+        answer = ConversionResult(**json.loads(answers[-1]))
         if answer.error:
             raise DynsplitError(answer.error)
         return answer
@@ -174,9 +176,9 @@ def main() -> None:
     threading.Thread(target=_end_with_the_node, daemon=True).start()
     os.nice(asked.pop('niceness'))
     try:
-        answer = _carry_out(Request(**asked))
+        answer = _carry_out(ConversionRequest(**asked))
     except DynsplitError as error:
-        answer = Answer(error=str(error))
+        answer = ConversionResult(error=str(error))
     print(f'\n{ANSWER}{json.dumps(asdict(answer))}', flush=True)
 
 
@@ -186,7 +188,7 @@ def _end_with_the_node() -> None:
     os._exit(1)
 
 
-def _carry_out(request: Request) -> Answer:
+def _carry_out(request: ConversionRequest) -> ConversionResult:
     """Convert the parts, or profile those that are converted if the request names numbers of images."""
     torch.set_num_threads(request.threads)
     keep_freed()
@@ -200,4 +202,4 @@ def _carry_out(request: Request) -> Answer:
     parts = (len(split.cuts) - 1) * (request.heads + request.tails)
     # Frames run beside it and make its times longer, so a later start measures again.
     profile = kept_profile(split, lambda text: None, request.batches, keep=False) if request.batches else None
-    return Answer(reasons, parts - len(reasons), profile.to_document() if profile is not None else None)
+    return ConversionResult(reasons, parts - len(reasons), profile.to_document() if profile is not None else None)

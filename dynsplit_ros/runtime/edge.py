@@ -32,9 +32,9 @@ from dynsplit_ros.policies.edge import (
     ReportLoad,
     RunTail,
     ServedModel,
-    WakeAt,
 )
 from dynsplit_ros.policies.records import EdgeFrame
+from dynsplit_ros.policies.wake import WakeAt
 from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.runtime.tails import EncodedAnswer, Payload, Result, TailRunner
 

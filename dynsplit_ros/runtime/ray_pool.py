@@ -80,7 +80,7 @@ class RayPool:
         # The edge calls run, prepare and on_load while it holds a lock of its own or handles on_servers. So this lock,
         # which guards the count, the size, the threads and the actors, is never held during a call of the edge.
         self._lock = threading.Lock()
-        self._telling = threading.Lock()  # orders the calls of on_servers; taken before the edge's lock and _lock
+        self._notifying = threading.Lock()  # orders the calls of on_servers; taken before the edge's lock and _lock
         self._closing, self._left = threading.Event(), threading.Event()
         self._lost = threading.Event()  # the head of the cluster has ended, so the threads of its replicas must
         self._deadline_s = math.inf  # for runs under way, once the pool closes
@@ -240,10 +240,10 @@ class RayPool:
     def _explain(self, reason: str) -> None:
         """Say once why there is no replica, or one fewer."""
         with self._lock:
-            told, self._reason = self._reason, reason
-        if told != reason:
+            previous, self._reason = self._reason, reason
+        if previous != reason:
             self._edge.on_fault(reason)
-            with self._telling:
+            with self._notifying:
                 with self._lock:
                     count = self.count
                 if not count:
@@ -251,7 +251,7 @@ class RayPool:
 
     def _change(self, by: int, actor: Any) -> None:
         """Count a replica that became ready or ended."""
-        with self._telling:
+        with self._notifying:
             with self._lock:
                 self.count += by
                 count = self.count

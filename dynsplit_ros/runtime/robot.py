@@ -42,9 +42,10 @@ from dynsplit_ros.policies.camera import (
     Send,
     StopAudit,
     StopFinishing,
-    WakeAt,
 )
+from dynsplit_ros.policies.pacing import DEFAULT_UNANSWERED
 from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, SplitDecision, Status
+from dynsplit_ros.policies.wake import WakeAt
 from dynsplit_ros.tasks import check_outputs
 from dynsplit_ros.tasks.agreement import agreement_of_image
 from dynsplit_ros.tensors import of_image
@@ -91,7 +92,7 @@ class Robot:
         split: SplitModel,
         io: CameraIO,
         *,
-        max_unanswered: int = 3,
+        max_unanswered: int = DEFAULT_UNANSWERED,
         slowdown: float = 1.0,
         audit_share: float = 0.0,
         clock: Callable[[], float] = time.monotonic,

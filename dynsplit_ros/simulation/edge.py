@@ -20,9 +20,9 @@ from dynsplit_ros.policies.edge import (
     ReportLoad,
     RunTail,
     ServedModel,
-    WakeAt,
 )
 from dynsplit_ros.policies.records import EdgeFrame
+from dynsplit_ros.policies.wake import WakeAt
 from dynsplit_ros.profile.profile import SystemProfile
 from dynsplit_ros.simulation.link import ProcessClock
 from dynsplit_ros.simulation.timeline import Timeline
@@ -100,7 +100,7 @@ class SimulatedEdge:
 
     def start(self) -> None:
         """Begin the load reports and the other robots' frames."""
-        self._happen(self.policy.on_start)
+        self._handle(self.policy.on_start)
         self._next_other(0)
 
     def kill(self) -> None:
@@ -114,10 +114,10 @@ class SimulatedEdge:
         self.policy = EdgePolicy(self.policy.model, self._settings, self._life, self.name, self._servers)
         self._runs_end_s = [self.timeline.now_s] * self._servers
         self._wake_s = math.inf
-        self._happen(self.policy.on_start)
+        self._handle(self.policy.on_start)
 
     @property
-    def hears(self) -> bool:
+    def is_receiving(self) -> bool:
         """Whether a message that arrives now is taken."""
         return self.is_alive and self.is_reachable
 
@@ -129,20 +129,20 @@ class SimulatedEdge:
     def submit(self, robot: str, source: Any, split_index: int, codec: str, answer_timeout_s: float,
                payload_bytes: int, images: int, tail_engine: str, service_s: tuple[float, float]) -> None:
         """Take a frame of a robot; ``service_s`` are the seconds of decoding and tail without slowdown."""
-        self._happen(self.policy.on_activation, EdgeFrame(
+        self._handle(self.policy.on_activation, EdgeFrame(
             robot, source, self._fingerprint, split_index, codec, answer_timeout_s, payload=service_s,
             payload_bytes=payload_bytes, images=images, tail_engine=tail_engine))
 
     def on_decision(self, robot: str, split_index: int, codec: str, tail_engine: str) -> None:
         """Take the split that a robot announces; the other robots' cut comes before local inference."""
         index = split_index if split_index < self._others_index else self.policy.model.local_index
-        if self.hears:
-            self._happen(self.policy.on_decision, robot, self._fingerprint, index, codec, tail_engine)
+        if self.is_receiving:
+            self._handle(self.policy.on_decision, robot, self._fingerprint, index, codec, tail_engine)
 
     def on_decision_elsewhere(self, robot: str) -> None:
         """Take a decision of a robot for another edge."""
-        if self.hears:
-            self._happen(self.policy.on_decision_elsewhere, robot)
+        if self.is_receiving:
+            self._handle(self.policy.on_decision_elsewhere, robot)
 
     def free_s(self, until_s: float) -> float:
         """
@@ -161,7 +161,7 @@ class SimulatedEdge:
     def _next_other(self, number: int) -> None:
         def arrive() -> None:
             if self.is_alive:
-                self._happen(self.policy.on_activation, EdgeFrame(
+                self._handle(self.policy.on_activation, EdgeFrame(
                     f'/other{number % self._other_robots}', None, self._fingerprint, self._others_index, 'raw',
                     math.inf, payload=(0.0, self._others_s)))
             self._next_other(number + 1)
@@ -169,7 +169,7 @@ class SimulatedEdge:
         if number < len(self._others_at_s):
             self.timeline.at(self._others_at_s[number], arrive)
 
-    def _happen(self, event: Callable[..., list[Action]], *values: Any) -> None:
+    def _handle(self, event: Callable[..., list[Action]], *values: Any) -> None:
         """Pass an event to the policy, and carry out the actions that follow; each one only schedules events."""
         for action in event(*values, now_s=self.timeline.now_s):
             match action:
@@ -185,14 +185,14 @@ class SimulatedEdge:
                     for robot in self.robots.values():
                         robot.report_load(self, action)
                 case PrepareTail():  # takes no time here
-                    self._at(self.timeline.now_s, lambda: self._happen(self.policy.on_prepared, True))
+                    self._at(self.timeline.now_s, lambda: self._handle(self.policy.on_prepared, True))
                 case WakeAt(at_s):
                     self._wake_s = at_s
                     self._at(self.clock.after(at_s), lambda at_s=at_s: self._wake(at_s))  # type: ignore[misc]
 
     def _wake(self, at_s: float) -> None:
         if at_s == self._wake_s:
-            self._happen(self.policy.on_time)
+            self._handle(self.policy.on_time)
 
     def _run(self, run: RunTail) -> None:
         (frame,) = run.frames  # without max_batch, no frames share a run
@@ -205,6 +205,6 @@ class SimulatedEdge:
         self._runs_end_s[server] = ends_s
 
         def end() -> None:
-            self._happen(self.policy.on_tail_done, run, [None], self.timeline.now_s - decoded_s)
+            self._handle(self.policy.on_tail_done, run, [None], self.timeline.now_s - decoded_s)
 
         self._at(ends_s, end)

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynsplit_ros.engine_names import Engines
+from dynsplit_ros.policies.pacing import DEFAULT_UNANSWERED
 from dynsplit_ros.policies.records import Choice
 from dynsplit_ros.profile.profile import SystemProfile
 from dynsplit_ros.simulation.trace import Trace
@@ -50,8 +51,9 @@ _COMPARED = 4
 #: without its latest frame.
 _ROW = np.dtype([
     ('cost_s', float), ('saved_s', float), ('robot_s', float), ('edge_s', float), ('acknowledged_s', float),
-    ('answers_s', float, 3), ('entered_s', float), ('down_s', float), ('down_before_s', float), ('delivered_s', float),
-    ('started_s', float), ('latency_s', float), ('other', int), ('image', int), ('choice', int), ('parent', int),
+    ('answers_s', float, DEFAULT_UNANSWERED), ('entered_s', float), ('down_s', float), ('down_before_s', float),
+    ('delivered_s', float), ('started_s', float), ('latency_s', float), ('other', int), ('image', int),
+    ('choice', int), ('parent', int),
 ])
 
 

@@ -30,12 +30,12 @@ from dynsplit_ros.policies.camera import (
     RunHead,
     Send,
     StopFinishing,
-    WakeAt,
 )
 from dynsplit_ros.policies.edge import ReportLoad
-from dynsplit_ros.policies.monitor import Announce, MonitorPolicy, SendProbe, WakeAt as MonitorWakeAt
+from dynsplit_ros.policies.monitor import Announce, MonitorPolicy, SendProbe
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import EdgeFrame, FrameRecord, Outcome, SplitDecision, Status
+from dynsplit_ros.policies.wake import WakeAt
 from dynsplit_ros.profile.profile import CodecProfile, SystemCut, SystemProfile
 from dynsplit_ros.simulation.edge import ROBOT, SimulatedEdge
 from dynsplit_ros.simulation.link import Disturbances, OneWayLink, Pauses, ProcessClock, true_profile
@@ -48,7 +48,7 @@ from dynsplit_ros.simulation.trace import constant, Trace
 _ACKNOWLEDGEMENT_BYTES = 32
 _REPORT_BYTES = 64
 #: Least time between the arrivals of two messages as the edge sees them, in seconds.
-_LEAST_DISPERSION_S = 5e-5
+_MIN_DISPERSION_S = 5e-5
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ class World:
         for image in range(len(self._noise)):
             time_s = self._scenario.first_image_s + image / self._scenario.frame_rate_hz
             if time_s <= self._scenario.duration_s:
-                self.at(time_s, lambda image=image: self._happen(  # type: ignore[misc]
+                self.at(time_s, lambda image=image: self._handle(  # type: ignore[misc]
                     self.camera.on_image, image, period_s=self._period_s))
         if not self._oracle:
             self.at(0.0, self._let_monitor_act)
@@ -310,7 +310,7 @@ class World:
 
     # ---- camera --------------------------------------------------------------------------------------------
 
-    def _happen(self, event: Callable[..., list[Action]], *values: Any, **options: Any) -> None:
+    def _handle(self, event: Callable[..., list[Action]], *values: Any, **options: Any) -> None:
         """Pass an event to the camera's policy, and carry out the actions that follow, one after the other."""
         self._actions.extend(event(*values, now_s=self.now_s, **options))
         if self._acting:
@@ -325,25 +325,25 @@ class World:
         match action:
             case Prepare():
                 if self._scenario.resize_s:
-                    self._compute('head', self._scenario.resize_s, lambda: self._happen(camera.on_prepared, batch))
+                    self._compute('head', self._scenario.resize_s, lambda: self._handle(camera.on_prepared, batch))
                 else:
-                    self._happen(camera.on_prepared, batch)
+                    self._handle(camera.on_prepared, batch)
             case RunHead(frame):
                 head_s = self._head(frame.image, frame.split_index, frame.codec, frame.head_engine)[0]
-                self._compute('head', head_s, lambda: self._happen(camera.on_head_done, None))
+                self._compute('head', head_s, lambda: self._handle(camera.on_head_done, None))
             case InterruptHead():
                 self._processor.stop('head')
-                self._happen(camera.on_head_interrupted)
+                self._handle(camera.on_head_interrupted)
             case Encode(frame):
                 encode_s = self._head(frame.image, frame.split_index, frame.codec, frame.head_engine)[1]
                 size = self._profile.cuts[frame.split_index].codecs[frame.codec].payload_bytes[batch]
-                self._compute('head', encode_s, lambda: self._happen(camera.on_payload_ready, size))
+                self._compute('head', encode_s, lambda: self._handle(camera.on_payload_ready, size))
             case Send(frame):
                 self._send(frame)
             case Finish(frame):
                 finish_s = self._profile.cuts[frame.split_index].finish_s[batch] * self._noise[frame.image][1]
                 number = frame.sequence
-                self._compute('finish', finish_s, lambda: self._happen(camera.on_finished, number, None))
+                self._compute('finish', finish_s, lambda: self._handle(camera.on_finished, number, None))
             case StopFinishing():
                 self._processor.stop('finish')
             case Deliver(frame):
@@ -352,7 +352,7 @@ class World:
                 self._report(frame)
             case WakeAt(at_s):
                 self._wake_s = at_s
-                self.at(at_s, lambda: self._happen(camera.on_time) if self._wake_s == at_s else None)
+                self.at(at_s, lambda: self._handle(camera.on_time) if self._wake_s == at_s else None)
 
     def _send(self, frame: FrameRecord) -> None:
         """Send the lead of a payload now, and the payload when the robot has handed it over."""
@@ -369,7 +369,7 @@ class World:
             timeout_s = frame.answer_timeout_s
             dispersion_s = self._dispersion_s(edge, led_s, arrives_s)
             self.at(edge.clock.after(arrives_s), lambda: self._on_payload(edge, frame, timeout_s, dispersion_s))
-            self._happen(self.camera.on_payload_sent)
+            self._handle(self.camera.on_payload_sent)
 
         self._hand_over(hand_over)
 
@@ -383,7 +383,7 @@ class World:
 
     def _dispersion_s(self, edge: SimulatedEdge, led_s: float, arrives_s: float) -> float:
         """Return the time between the arrivals of lead and message as the edge sees them."""
-        return max(edge.clock.after(arrives_s) - edge.clock.after(led_s), _LEAST_DISPERSION_S)
+        return max(edge.clock.after(arrives_s) - edge.clock.after(led_s), _MIN_DISPERSION_S)
 
     def _jitter_s(self) -> float:
         return float(self._rng.exponential(self._scenario.jitter_s / 2 + 1e-12))
@@ -435,7 +435,7 @@ class World:
                     self._send_probe(probe)
                 case Announce(decision):
                     self._announce(decision)
-                case MonitorWakeAt(at_s):
+                case WakeAt(at_s):
                     link = self.monitor.link
                     self._estimates.append((self.now_s, link.throughput_bps if link.alive else 0.0))
                     self.at(at_s, self._let_monitor_act)
@@ -451,7 +451,7 @@ class World:
         self.at(arrives_s, lambda: edge.on_decision(self._name, split_index, codec, decision.tail_engine))
         if before is not edge:
             self.at(arrives_s, lambda: before.on_decision_elsewhere(self._name))
-        self._happen(self.camera.on_decision, decision)
+        self._handle(self.camera.on_decision, decision)
 
     def _send_probe(self, probe: Probe) -> None:
         began_s, edge = self.now_s, self.edges[probe.edge]
@@ -474,7 +474,7 @@ class World:
             hand_over()
 
     def _on_probe(self, edge: SimulatedEdge, probe: Probe, dispersion_s: float) -> None:
-        if not edge.hears:
+        if not edge.is_receiving:
             return
         answered_s = self._down.transmit(self.now_s, _ACKNOWLEDGEMENT_BYTES, self._jitter_s()) + edge.extra_rtt_s / 2
 
@@ -499,7 +499,7 @@ class World:
             arrivals.append(time_s)
 
     def _on_payload(self, edge: SimulatedEdge, frame: FrameRecord, timeout_s: float, dispersion_s: float) -> None:
-        if not edge.hears:
+        if not edge.is_receiving:
             return
         cut, batch = self._profile.cuts[frame.split_index], self._scenario.batch
         noise = self._noise[frame.image][2]
@@ -521,7 +521,7 @@ class World:
         status, reason, times = frame.status, frame.reason, frame.times
         answer_bytes = self._answer_bytes if status is Status.OK else _ACKNOWLEDGEMENT_BYTES
         answered_s = self._down.transmit(self.now_s, answer_bytes, self._delays[sent.image][2])
-        self._robot_sees(answered_s + edge.extra_rtt_s / 2, lambda: self._happen(
+        self._robot_sees(answered_s + edge.extra_rtt_s / 2, lambda: self._handle(
             self.camera.on_answer, self.camera.session, sent.sequence, status, reason, None, answer_bytes, times))
 
     def report_load(self, edge: SimulatedEdge, action: ReportLoad) -> None:
@@ -539,7 +539,7 @@ class World:
     def _on_acknowledgement(self, sequence: int, dispersion_s: float, edge: str) -> None:
         if not self._oracle:
             self.monitor.on_acknowledgement(sequence, self.now_s, dispersion_s, edge)
-        self._happen(self.camera.on_acknowledgement, self.camera.session, sequence, edge=edge)
+        self._handle(self.camera.on_acknowledgement, self.camera.session, sequence, edge=edge)
         if not self._oracle:
             self._let_monitor_act()
 

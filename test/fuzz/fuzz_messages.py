@@ -57,7 +57,7 @@ from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.monitor import MonitorPolicy
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import FrameRecord, SplitDecision
-from dynsplit_ros.policies.senders import Senders
+from dynsplit_ros.policies.senders import SenderSessions
 from dynsplit_ros.profile.profile import merge, Profile
 from dynsplit_ros.protocol import Side
 from dynsplit_ros.runtime.edge import Edge
@@ -195,8 +195,8 @@ def bare(node: type, **attributes: Any) -> Any:
     """Return a node without ROS: its callbacks work on these attributes."""
     made = node.__new__(node)
     logger = SimpleNamespace(**dict.fromkeys(('debug', 'info', 'warning', 'error'), lambda text: None))
-    for name, value in {'log_throttled': lambda *_, **__: None, 'get_logger': lambda: logger, 'senders': Senders(),
-                        **attributes}.items():
+    for name, value in {'log_throttled': lambda *_, **__: None, 'get_logger': lambda: logger,
+                        'senders': SenderSessions(), **attributes}.items():
         object.__setattr__(made, name, value)
     return made
 
@@ -222,7 +222,7 @@ class World:
         edge_node = bare(EdgeNode, split=split)
         edge_node.edge = self.edge = Edge(split, edge_node)
         self.link = RobotLink.__new__(RobotLink)
-        vars(self.link).update(namespace='/robot1', _node=edge_node, _lead=(0, 0, 0.0), senders=Senders(),
+        vars(self.link).update(namespace='/robot1', _node=edge_node, _lead=(0, 0, 0.0), senders=SenderSessions(),
                                acknowledgement=Ears(), tail_result=self.answers)
         # The robot; this object is its outside.
         self.sent: queue.SimpleQueue[msg.Activation] = queue.SimpleQueue()

@@ -27,24 +27,24 @@ def probing(rate_bps: float = 20e6, jitter_s: float = 2e-4) -> Probing:
     for number in range(25):
         trip.observe(0.004 + (number % 5 - 2) * jitter_s / 1.4826, 0.0)
     known = Probing(rate, trip)
-    known.earn(0.0, RULES, alive=True)
+    known.add_income(0.0, RULES, alive=True)
     known.choose(0.0, RULES)
-    known.pay(600)
+    known.spend(600)
     return known
 
 
 def plan(known: Probing, now_s: float = 100.0) -> ProbePlan | None:
-    known.earn(now_s, RULES, alive=True)
+    known.add_income(now_s, RULES, alive=True)
     return known.choose(now_s, RULES)
 
 
 def test_the_first_probe_is_one_packet_on_credit() -> None:
     known = Probing(RateFilter(), RoundTrip())
-    known.earn(0.0, RULES, alive=True)
+    known.add_income(0.0, RULES, alive=True)
     first = known.choose(0.0, RULES)
     assert first is not None and 512 <= first.size <= 1000 and first.lead == 0
-    known.pay(first.size)
-    known.on_led(1e6)  # the first one with a lead would be on credit too
+    known.spend(first.size)
+    known.on_dispersion(1e6)  # the first one with a lead would be on credit too
     assert plan(known, 0.1) is None
 
 
@@ -53,7 +53,7 @@ def test_the_first_probe_is_one_packet_on_credit() -> None:
 def test_a_probe_takes_twenty_jitters_within_its_least_and_its_largest_size(rate_bps, least, most) -> None:
     known = probing(rate_bps)
     for _ in range(10):  # a larger one follows one that got through
-        known.on_through(262_144)
+        known.on_arrived(262_144)
     sent = plan(known)
     assert sent is not None and least <= sent.size <= most and sent.lead == 0
 
@@ -70,7 +70,7 @@ def test_a_probe_has_a_lead_of_two_packets_where_a_seconds_income_does_not_measu
 
 def test_a_probe_with_a_lead_is_long_enough_to_show_a_change_on_a_slow_link() -> None:
     known = probing(1e6, 2e-3)
-    known.on_led(1e6)
+    known.on_dispersion(1e6)
     sent = plan(known)
     assert sent is not None and sent.size == 3000 + 800
 
@@ -79,8 +79,8 @@ def test_the_first_probe_with_a_lead_is_on_credit_the_next_one_is_not() -> None:
     known = probing(1e6, 2e-3)
     first = plan(known, 1.0)
     assert first is not None and first.lead > 0
-    known.pay(first.size)
-    known.on_led(1e6)
+    known.spend(first.size)
+    known.on_dispersion(1e6)
     assert plan(known, 1.1) is None
 
 
@@ -91,16 +91,16 @@ def test_another_probe_confirms_a_faster_link_at_once_and_is_long_enough_for_it(
     known = probing(1e6, 2e-3)
     first = plan(known)
     assert first is not None
-    known.pay(first.size)
-    known.on_through(first.size)
-    known.on_led(measured_bps)
-    assert known.wanted(0.0, 10.0, RULES) == follows_at_once
+    known.spend(first.size)
+    known.on_arrived(first.size)
+    known.on_dispersion(measured_bps)
+    assert known.is_due(0.0, 10.0, RULES) == follows_at_once
     second = plan(known, 100.01)
     if follows_at_once:
         assert second is not None and second.size == 3000 + 800
-        known.pay(second.size)
-        known.on_led(1e6)
-    assert not known.wanted(0.0, 10.0, RULES) and plan(known, 100.02) is None
+        known.spend(second.size)
+        known.on_dispersion(1e6)
+    assert not known.is_due(0.0, 10.0, RULES) and plan(known, 100.02) is None
 
 
 @pytest.mark.parametrize(('measured_bps', 'enough_bytes'), [
@@ -111,8 +111,8 @@ def test_a_probe_that_confirms_a_faster_link_is_long_enough_for_four_times_the_r
     known = probing(5e6, 1e-3)
     first = plan(known)
     assert first is not None and first.size == pytest.approx(3000 + 5e6 / 8 * 0.0013, rel=0.1)
-    known.on_through(262_144)
-    known.on_led(measured_bps)
+    known.on_arrived(262_144)
+    known.on_dispersion(measured_bps)
     confirming = plan(known, 100.01)
     assert confirming is not None and confirming.size - 3000 == enough_bytes
 
@@ -126,20 +126,20 @@ def test_a_gap_between_lead_and_probe_is_a_pause_beyond_what_is_usual(
     known = probing()
     known.on_gap(least_gap_s)
     known.on_gap(2 * least_gap_s)  # the least one counts
-    assert known.paused(gap_s, dispersion_s) == paused
+    assert known.has_paused(gap_s, dispersion_s) == paused
 
 
 def test_a_probe_is_due_when_nothing_measured_the_rate_for_a_while_or_the_rate_is_vague() -> None:
     known = probing()
-    assert not known.wanted(0.1, 10.0, RULES) and known.wanted(0.2, 0.0, RULES)
-    assert Probing(RateFilter(), RoundTrip()).wanted(0.0, 10.0, RULES)
+    assert not known.is_due(0.1, 10.0, RULES) and known.is_due(0.2, 0.0, RULES)
+    assert Probing(RateFilter(), RoundTrip()).is_due(0.0, 10.0, RULES)
     vague = RateFilter()
     for _ in range(3):
         vague.observe(0.005, 6000, 0.003)
     assert 0.5 < vague.level_spread < 1.0
     known = Probing(vague, RoundTrip())
     known.choose(0.0, RULES)  # the first probe
-    assert known.wanted(0.0, 0.2, RULES)
+    assert known.is_due(0.0, 0.2, RULES)
 
 
 def test_payloads_measure_a_vague_rate_in_place_of_probes() -> None:
@@ -147,9 +147,9 @@ def test_payloads_measure_a_vague_rate_in_place_of_probes() -> None:
     vague.observe(0.005, 6000, 0.003)
     known = Probing(vague, RoundTrip())
     known.choose(0.0, RULES)  # the first probe
-    assert known.is_ambiguous
-    assert not known.wanted(0.1, 0.1, RULES)
-    assert known.wanted(0.1, 0.2, RULES)
+    assert known.is_uncertain
+    assert not known.is_due(0.1, 0.1, RULES)
+    assert known.is_due(0.1, 0.2, RULES)
 
 
 def test_a_lost_probe_halves_the_next_one_and_a_packet_stays() -> None:
@@ -160,8 +160,8 @@ def test_a_lost_probe_halves_the_next_one_and_a_packet_stays() -> None:
         sent = plan(known, 100.0 + len(sizes))
         sizes.append(sent.size if sent else 0)
     assert sizes == [131_072, 65_536, 65_536, 65_536]
-    known.on_through(65_536)
-    known.on_through(600)  # a small one that arrives says nothing of larger ones
+    known.on_arrived(65_536)
+    known.on_arrived(600)  # a small one that arrives says nothing of larger ones
     sent = plan(known, 200.0)
     assert sent is not None and sent.size == 131_072
     known.on_lost(1000)
@@ -171,8 +171,8 @@ def test_a_lost_probe_halves_the_next_one_and_a_packet_stays() -> None:
 
 def test_no_budget_is_earned_while_the_edge_is_silent() -> None:
     known = probing()
-    known.pay(10**6)
-    known.earn(1000.0, RULES, alive=False)
+    known.spend(10**6)
+    known.add_income(1000.0, RULES, alive=False)
     assert plan(known, 1000.1) is None
 
 
@@ -215,9 +215,9 @@ def test_a_jitter_of_twice_the_limit_makes_probes_keep_their_lead(jitter_s, lead
 
 def test_a_long_silence_saves_the_income_of_two_seconds() -> None:
     known, spent = probing(20e6), 0
-    known.earn(1000.0, RULES, alive=True)
+    known.add_income(1000.0, RULES, alive=True)
     while (sent := known.choose(1000.0, RULES)) is not None:
-        known.pay(sent.size)
+        known.spend(sent.size)
         spent += sent.size
     saved = 2 * 0.01 * 20e6 / 8 * 0.85
     assert saved - 13_000 < spent <= saved
@@ -225,12 +225,12 @@ def test_a_long_silence_saves_the_income_of_two_seconds() -> None:
 
 def test_a_link_without_a_share_has_one_probe_left_of_what_it_saved() -> None:
     known = probing(20e6)
-    known.earn(1000.0, RULES, alive=True)
-    known.earn(1000.1, RULES, alive=True, share=0.0)
+    known.add_income(1000.0, RULES, alive=True)
+    known.add_income(1000.1, RULES, alive=True, share=0.0)
     sent = known.choose(1000.1, RULES)
     assert sent is not None
-    known.pay(sent.size)
-    known.earn(1010.0, RULES, alive=True, share=0.0)
+    known.spend(sent.size)
+    known.add_income(1010.0, RULES, alive=True, share=0.0)
     assert known.choose(1010.0, RULES) is None
 
 

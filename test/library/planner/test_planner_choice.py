@@ -361,5 +361,5 @@ def test_no_missed_gains_add_up_while_the_choice_in_force_is_the_best(monkeypatc
     for _ in range(30):
         wire.idle(0.1)
         wire.frame()
-    assert planner.hysteresis.missed.total_s == 0.0
-    assert wire.now_s - planner.hysteresis.missed.looked_s < 0.3
+    assert planner.hysteresis.regret.total_s == 0.0
+    assert wire.now_s - planner.hysteresis.regret.compared_s < 0.3

@@ -7,16 +7,16 @@ from __future__ import annotations
 import pytest
 
 from dynsplit_ros.planner import EdgeHysteresis, PlannerConstraints
-from dynsplit_ros.planner.hysteresis import Prospect
+from dynsplit_ros.planner.hysteresis import EdgeScore
 
 RULES = PlannerConstraints(switching_cost=0.01, confidence=3.5, frame_rate_hz=10.0)
 
 
-def prospect(score_s: float, spread_s: float = 0.0, robot_s: float = 0.05, robot_spread: float = 0.03) -> Prospect:
-    return Prospect(score_s, spread_s, robot_s, robot_spread)
+def edge_score(score_s: float, spread_s: float = 0.0, robot_s: float = 0.05, robot_spread: float = 0.03) -> EdgeScore:
+    return EdgeScore(score_s, spread_s, robot_s, robot_spread)
 
 
-def chosen(near: Prospect, far: Prospect, times: int = 1, every_s: float = 0.25) -> list[str]:
+def chosen(near: EdgeScore, far: EdgeScore, times: int = 1, every_s: float = 0.25) -> list[str]:
     """Return which edge is used after each of several looks, 'near' at first."""
     hysteresis, used, found = EdgeHysteresis(), 'near', []
     hysteresis.confirm(0.0)
@@ -28,31 +28,31 @@ def chosen(near: Prospect, far: Prospect, times: int = 1, every_s: float = 0.25)
 
 @pytest.mark.parametrize('far_s, used', [(0.1, 'near'), (0.0995, 'near'), (0.098, 'far'), (0.2, 'near')])
 def test_a_certain_gain_must_exceed_the_cost_of_a_change(far_s, used) -> None:
-    assert chosen(prospect(0.1), prospect(far_s)) == [used]
+    assert chosen(edge_score(0.1), edge_score(far_s)) == [used]
 
 
 @pytest.mark.parametrize('near_spread_s, far_spread_s', [(0.004, 0.0), (0.0, 0.004)])
 def test_a_doubtful_gain_must_exceed_the_doubt_about_either_edge(near_spread_s, far_spread_s) -> None:
     for far_s, used in ((0.088, 'near'), (0.084, 'far')):
-        assert chosen(prospect(0.1, near_spread_s), prospect(far_s, far_spread_s)) == [used]
+        assert chosen(edge_score(0.1, near_spread_s), edge_score(far_s, far_spread_s)) == [used]
 
 
 def test_doubt_about_the_robot_counts_only_where_its_part_differs() -> None:
-    assert chosen(prospect(0.1), prospect(0.09)) == ['far']
-    assert chosen(prospect(0.1, robot_s=0.15), prospect(0.09)) == ['near']
+    assert chosen(edge_score(0.1), edge_score(0.09)) == ['far']
+    assert chosen(edge_score(0.1, robot_s=0.15), edge_score(0.09)) == ['near']
 
 
 def test_missed_gains_add_up_until_they_overrule_the_doubt() -> None:
-    used = chosen(prospect(0.1, 0.01), prospect(0.09, 0.01), times=20)
+    used = chosen(edge_score(0.1, 0.01), edge_score(0.09, 0.01), times=20)
     # 9 ms are missed with each of 10 frames per second, until they make up two latencies.
     assert used.index('far') == pytest.approx(0.2 / 0.09 / 0.25, abs=1)
     assert set(used[used.index('far'):]) == {'far'}
 
 
 def test_of_equal_edges_the_one_in_use_stays() -> None:
-    assert set(chosen(prospect(0.1), prospect(0.1), times=50)) == {'near'}
+    assert set(chosen(edge_score(0.1), edge_score(0.1), times=50)) == {'near'}
 
 
 def test_edges_that_differ_by_a_millisecond_are_equal() -> None:
     """The one that is not in use looks that much better, however long one compares; two equal edges would alternate."""
-    assert set(chosen(prospect(0.008), prospect(0.007), times=100)) == {'near'}
+    assert set(chosen(edge_score(0.008), edge_score(0.007), times=100)) == {'near'}

@@ -12,10 +12,10 @@ import pytest
 from worlds import measured, system
 
 from dynsplit_ros.estimators.rate import RATE_SHARES
-from dynsplit_ros.parameters import CAMERA
 from dynsplit_ros.planner import Planner, PlannerConstraints, SystemEstimate
 from dynsplit_ros.planner.image_age import image_age
-from dynsplit_ros.planner.latency import BitTime, MOST_UNANSWERED
+from dynsplit_ros.planner.latency import BitTime
+from dynsplit_ros.policies.pacing import DEFAULT_UNANSWERED
 from dynsplit_ros.profile.profile import merge
 
 PROFILE = system()
@@ -220,7 +220,7 @@ def test_the_switching_cost_is_a_share_of_the_latency() -> None:
         planner = Planner(PROFILE, replace(RARE, switching_cost=switching_cost))
         planner.plan(estimate(rate_bps / 1.2, rate_spread=0.0))
         assert planner.plan(estimate(rate_bps, now_s=0.01, rate_spread=0.0)).changed is changed
-        assert planner.hysteresis.missed.total_s == 0.0, 'a gain that the cost exceeds is not missed'
+        assert planner.hysteresis.regret.total_s == 0.0, 'a gain that the cost exceeds is not missed'
 
 
 def test_missed_gains_add_up_to_a_change() -> None:
@@ -247,9 +247,9 @@ def test_missed_gains_are_reset_when_the_choice_in_force_is_the_best_again() -> 
     planner = Planner(PROFILE, RARE)
     planner.plan(estimate(rate_bps / 1.2, rate_spread=0.1))
     planner.plan(estimate(rate_bps, now_s=0.5, rate_spread=0.1))
-    assert planner.hysteresis.missed.total_s > 0
+    assert planner.hysteresis.regret.total_s > 0
     planner.plan(estimate(rate_bps / 1.2, now_s=0.6, rate_spread=0.1))
-    assert planner.hysteresis.missed.total_s == 0
+    assert planner.hysteresis.regret.total_s == 0
 
 
 def test_the_planner_uses_a_frame_rate_that_is_set_later() -> None:
@@ -305,16 +305,11 @@ def test_servers_divide_the_time_of_the_edge_as_a_stage_but_not_the_latency_of_a
     planner = Planner(PROFILE, PlannerConstraints(codecs=('raw',), frame_rate_hz=10.0))
     slow = {'rate_bps': 1e9, 'edge_factor': 0.13 / PROFILE.cuts[0].tail_s[1]}
     one, two, many, most = (
-        candidate(planner, 0, servers=servers, **slow) for servers in (1, 2, MOST_UNANSWERED, 1000))
+        candidate(planner, 0, servers=servers, **slow) for servers in (1, 2, DEFAULT_UNANSWERED, 1000))
     assert candidate(planner, 0, servers=0, **slow).frame_rate_hz == one.frame_rate_hz
     assert two.frame_rate_hz == pytest.approx(2 * one.frame_rate_hz)
     assert many.frame_rate_hz == most.frame_rate_hz, 'the camera has no more frames at the edge'
     assert two.tail_s == one.tail_s and two.image_age_s < one.image_age_s
-
-
-def test_the_cap_on_servers_is_the_default_of_the_cameras_parameter() -> None:
-    default, = (parameter.default for parameter in CAMERA if parameter.name == 'max_unanswered')
-    assert default == MOST_UNANSWERED
 
 
 def test_the_reason_names_local_inference_or_the_split_and_its_codec() -> None:

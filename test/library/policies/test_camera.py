@@ -29,9 +29,9 @@ from dynsplit_ros.policies.camera import (
     Send,
     StopAudit,
     StopFinishing,
-    WakeAt,
 )
 from dynsplit_ros.policies.records import EdgeTimes, FrameRecord, Outcome, SplitDecision, Status
+from dynsplit_ros.policies.wake import WakeAt
 
 LOCAL, SESSION = 3, 7
 HEAD_S, ENCODE_S, TRANSFER_S, EDGE_S = 0.02, 0.01, 0.05, 0.04

@@ -15,8 +15,9 @@ from worlds import DEADLINE_S, system, wait_until
 
 from dynsplit_ros.codec import EncodedTensor
 from dynsplit_ros.partition import Interrupted
-from dynsplit_ros.policies.camera import Action, CameraPolicy, WakeAt
+from dynsplit_ros.policies.camera import Action, CameraPolicy
 from dynsplit_ros.policies.records import FrameRecord
+from dynsplit_ros.policies.wake import WakeAt
 from dynsplit_ros.runtime import robot as runtime
 from dynsplit_ros.simulation.trace import constant, steps, Trace
 from dynsplit_ros.simulation.world import Scenario, World

@@ -17,14 +17,14 @@ from dynsplit_ros.policies.edge import (
     Answer,
     EdgePolicy,
     EdgeSettings,
-    MOST_RUNS,
+    MAX_RUNS,
     PrepareTail,
     ReportLoad,
     RunTail,
     ServedModel,
-    WakeAt,
 )
 from dynsplit_ros.policies.records import EdgeFrame, Status
+from dynsplit_ros.policies.wake import WakeAt
 
 LOCAL = 3
 TAIL_S = {1: 0.010, 2: 0.012, 4: 0.016}
@@ -557,12 +557,12 @@ def test_a_frame_whose_timeout_has_passed_when_its_server_ends_is_answered_witho
 def test_a_frame_that_ends_its_servers_is_not_run_without_end() -> None:
     edge = Edge(servers=9)
     frame = edge.send('a')
-    for number in range(MOST_RUNS):
+    for number in range(MAX_RUNS):
         assert frame.status is None and edge.run.number == number + 1
         edge.happen(edge.policy.on_servers, 8 - number, '')
         edge.happen(edge.policy.on_server_lost, edge.run)
     assert frame.status is Status.FAILED and '3 replicas ended' in frame.reason
-    assert len(edge.of(RunTail)) == MOST_RUNS
+    assert len(edge.of(RunTail)) == MAX_RUNS
 
 
 def test_without_a_server_each_frame_is_answered_at_once_with_the_reason() -> None:

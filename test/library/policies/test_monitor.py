@@ -9,9 +9,10 @@ import math
 import pytest
 from worlds import system, Wire
 
-from dynsplit_ros.policies.monitor import Announce, MonitorPolicy, SendProbe, TICK_S, WakeAt
+from dynsplit_ros.policies.monitor import Announce, MonitorPolicy, SendProbe, TICK_S
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import FrameRecord
+from dynsplit_ros.policies.wake import WakeAt
 
 PROFILE = system()
 LOCAL = PROFILE.local_index

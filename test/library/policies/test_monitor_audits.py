@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from worlds import bounded, Wire
 
-from dynsplit_ros.policies.audit import FEWEST_AUDITS
+from dynsplit_ros.policies.audit import MIN_AUDITS
 from dynsplit_ros.policies.monitor import MonitorPolicy as Monitor
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.profile.profile import merge
@@ -27,7 +27,7 @@ def decided(link: Wire) -> tuple[int, str]:
     return link.decisions[-1].choice
 
 
-def disagree(monitor: Monitor, audits: int = FEWEST_AUDITS) -> list[str]:
+def disagree(monitor: Monitor, audits: int = MIN_AUDITS) -> list[str]:
     """Tell of audits of which every fifth agrees."""
     return [reason for number in range(audits) if (reason := monitor.on_audit(*LOSSY, float(number % 5 == 0)))]
 
@@ -82,5 +82,5 @@ def test_a_pinned_split_of_which_a_choice_was_taken_out_stays_free_whatever_foll
     link.monitor.set_edge('far', link.monitor.profile)
     link.monitor.reconfigure(replace(settings, silence_s=2.0))
     other = 3, 'quant8-zstd'
-    assert any(link.monitor.on_audit(*other, 0.0) for _ in range(FEWEST_AUDITS)), 'a second choice is taken out'
+    assert any(link.monitor.on_audit(*other, 0.0) for _ in range(MIN_AUDITS)), 'a second choice is taken out'
     assert decided(link) not in (LOSSY, other)

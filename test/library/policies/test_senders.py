@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import pytest
 
-from dynsplit_ros.policies.senders import Senders, WITHIN_S
+from dynsplit_ros.policies.senders import SenderSessions, WITHIN_S
 
 
 @pytest.fixture(params=['on_camera', 'on_monitor'])
 def heard(request):
     """Return senders, and the function that notes a session of one kind of them."""
-    senders = Senders()
+    senders = SenderSessions()
     return senders, getattr(senders, request.param)
 
 
@@ -24,13 +24,13 @@ def test_two_at_once_are_found_whatever_their_rates(heard, period_s, later_s) ->
     while now_s < later_s:
         hear(1, now_s)
         now_s += max(period_s, 1.0)
-        assert not senders.are_two(now_s)
+        assert not senders.has_duplicate(now_s)
     end_s = now_s + 3 * period_s
     while now_s < end_s:
         hear(1, now_s)
         hear(2, now_s + period_s / 2)
         now_s += period_s
-    assert senders.are_two(now_s)
+    assert senders.has_duplicate(now_s)
 
 
 def test_a_restart_is_none_however_often(heard) -> None:
@@ -38,36 +38,36 @@ def test_a_restart_is_none_however_often(heard) -> None:
     for number in range(100):
         for beat in range(20):
             hear(session=number, now_s=number + beat / 20)
-        assert not senders.are_two(number + 1.0)
+        assert not senders.has_duplicate(number + 1.0)
 
 
 def test_a_straggler_of_a_node_that_ended_is_none(heard) -> None:
     senders, hear = heard
     for session in (1, 1, 2, 1, 2, 2, 2):
         hear(session, 1.0)
-        assert not senders.are_two(1.0)
+        assert not senders.has_duplicate(1.0)
 
 
 def test_the_report_ends_when_one_of_them_has_left(heard) -> None:
     senders, hear = heard
     for number in range(10):
         hear(number % 2, 0.1 * number)
-    assert senders.are_two(1.0)
+    assert senders.has_duplicate(1.0)
     hear(1, 1.0)
-    assert not senders.are_two(1.1 + WITHIN_S)
+    assert not senders.has_duplicate(1.1 + WITHIN_S)
 
 
-@pytest.mark.parametrize('sessions, are_two', [(8, True), (9, False), (100_000, False)])
-def test_only_the_latest_eight_sessions_are_remembered(heard, sessions, are_two) -> None:
+@pytest.mark.parametrize('sessions, has_duplicate', [(8, True), (9, False), (100_000, False)])
+def test_only_the_latest_eight_sessions_are_remembered(heard, sessions, has_duplicate) -> None:
     senders, hear = heard
     for number in range(sessions + 3):
         hear(number % sessions, 0.0)
-    assert senders.are_two(0.0) == are_two
+    assert senders.has_duplicate(0.0) == has_duplicate
 
 
 def test_a_camera_and_a_monitor_are_one_robot() -> None:
-    senders = Senders()
+    senders = SenderSessions()
     for number in range(100):
         senders.on_camera(1, 0.1 * number)
         senders.on_monitor(2, 0.1 * number)
-    assert not senders.are_two(10.0)
+    assert not senders.has_duplicate(10.0)

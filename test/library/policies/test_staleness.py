@@ -66,7 +66,7 @@ def test_images_of_every_other_frame_are_as_old_as_predicted(periods, share) -> 
         fresh.on_start(PERIOD_S, share, now_s)
         now_s += max(1.0, periods) * PERIOD_S
     age = float(np.mean(ages)) / PERIOD_S
-    assert age == pytest.approx(float(mean_age(np.array([periods]), share, turns=True)[0]), abs=0.02)
+    assert age == pytest.approx(float(mean_age(np.array([periods]), share, alternating=True)[0]), abs=0.02)
 
 
 def test_a_robot_that_just_keeps_up_passes_over_next_to_nothing() -> None:

@@ -23,7 +23,14 @@ from dynsplit_ros.engines import ENGINES
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.profile import Profile
-from dynsplit_ros.runtime.conversion import ANSWER, Answer, Closed, COMMAND, Conversion, Request
+from dynsplit_ros.runtime.conversion import (
+    ANSWER,
+    COMMAND,
+    Conversion,
+    ConversionClosed,
+    ConversionRequest,
+    ConversionResult,
+)
 
 #: Longest wait for the process, in seconds: it imports torch on a machine that may be busy.
 PATIENCE_S = 240
@@ -32,8 +39,8 @@ FOR_EVER = '__import__("time").sleep(600)'
 MODEL = {'name': 'squeezenet1_1', 'weights': 'none', 'input_size': [32, 32]}
 
 
-def request(fingerprint: str = 'none', **changes: Any) -> Request:
-    return Request(**{'model': MODEL, 'options': {}, 'fingerprint': fingerprint, 'engine': 'openvino',
+def request(fingerprint: str = 'none', **changes: Any) -> ConversionRequest:
+    return ConversionRequest(**{'model': MODEL, 'options': {}, 'fingerprint': fingerprint, 'engine': 'openvino',
                       'precision': 'float32', 'heads': True, 'tails': False, 'threads': 1, **changes})
 
 
@@ -42,10 +49,10 @@ class Heard:
 
     def __init__(self) -> None:
         self.told = threading.Event()
-        self.answer: Answer | None = None
+        self.answer: ConversionResult | None = None
         self.fault = ''
 
-    def read(self, answer: Answer, check: Callable[[], None]) -> Callable[[], None]:
+    def read(self, answer: ConversionResult, check: Callable[[], None]) -> Callable[[], None]:
         self.answer = answer
         return self.told.set
 
@@ -61,7 +68,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def converted(asked: Request, *command: str) -> Heard:
+def converted(asked: ConversionRequest, *command: str) -> Heard:
     heard = Heard()
     conversion = Conversion(asked, heard.read, heard.failed, *([command] if command else []))
     try:
@@ -126,7 +133,7 @@ def test_a_conversion_that_is_closed_ends_its_process_and_tells_nothing(tmp_path
     assert not [thread for thread in threading.enumerate() if thread.name == 'conversion']
 
 
-def answering(answer: Answer, before: str = '', after: str = '') -> tuple[str, ...]:
+def answering(answer: ConversionResult, before: str = '', after: str = '') -> tuple[str, ...]:
     """Return a command that gives this answer; code before and after it can use ``asked``, the request's text."""
     said = f'{ANSWER}{json.dumps(asdict(answer))}'
     return sys.executable, '-S', '-c', f'asked = input()\n{before}\nprint({said!r})\n{after}'
@@ -136,16 +143,16 @@ def test_a_conversion_that_is_closed_while_the_node_reads_the_parts_takes_no_fur
     reading, go_on, closed = threading.Event(), threading.Event(), threading.Event()
     heard = Heard()
 
-    def read(answer: Answer, check: Callable[[], None]) -> Callable[[], None]:
+    def read(answer: ConversionResult, check: Callable[[], None]) -> Callable[[], None]:
         reading.set()
         assert go_on.wait(PATIENCE_S)
         try:
             check()
-        except Closed:
+        except ConversionClosed:
             closed.set()
         return heard.told.set  # as if the conversion had been closed after the last check
 
-    conversion = Conversion(request(), read, heard.failed, answering(Answer(converted=1)))
+    conversion = Conversion(request(), read, heard.failed, answering(ConversionResult(converted=1)))
     assert reading.wait(PATIENCE_S)
     conversion.close(0.0)
     go_on.set()
@@ -155,20 +162,21 @@ def test_a_conversion_that_is_closed_while_the_node_reads_the_parts_takes_no_fur
 
 def test_parts_are_read_although_they_could_not_be_profiled() -> None:
     fails = 'import json, sys; json.loads(asked)["batches"] and sys.exit("no memory")'
-    heard = converted(request(batches=[1]), *answering(Answer(converted=1), before=fails))
-    assert heard.answer == Answer(converted=1, error='the process that converts ended: no memory')
+    heard = converted(request(batches=[1]), *answering(ConversionResult(converted=1), before=fails))
+    assert heard.answer == ConversionResult(converted=1, error='the process that converts ended: no memory')
 
 
 def test_nothing_is_profiled_where_no_part_could_be_converted(tmp_path: Path) -> None:
     counts = f'open({str(tmp_path / "processes")!r}, "a").write("one ")'
-    heard = converted(request(batches=[1]), *answering(Answer({'head of a': 'no'}), counts))
-    assert heard.answer == Answer({'head of a': 'no'})
+    heard = converted(request(batches=[1]), *answering(ConversionResult({'head of a': 'no'}), counts))
+    assert heard.answer == ConversionResult({'head of a': 'no'})
     assert (tmp_path / 'processes').read_text() == 'one '
 
 
 def test_lines_that_a_library_writes_around_the_answer_change_nothing() -> None:
-    heard = converted(request(), *answering(Answer(converted=2), after='import sys; print("bye", file=sys.stderr)'))
-    assert heard.answer == Answer(converted=2)
+    goodbye = 'import sys; print("bye", file=sys.stderr)'
+    heard = converted(request(), *answering(ConversionResult(converted=2), after=goodbye))
+    assert heard.answer == ConversionResult(converted=2)
 
 
 def test_the_process_imports_nothing_from_the_working_directory(tmp_path: Path) -> None:
