@@ -25,19 +25,20 @@ DESCRIPTIONS = {
     'model': 'The network; must be the same on robot and edge. Empty: the value in params_file.',
     'weights': "Weights: 'default', 'none' or a path; must be the same on robot and edge. Empty: the value in "
                'params_file.',
-    'device': "Device that runs this side's part: cpu, cuda, cuda:1, ... Empty: the value in params_file.",
+    'device': 'Device on which the nodes run their part of the network: cpu, cuda, cuda:1, ... Empty: the value in '
+              'params_file.',
     'namespace': 'Namespace of the nodes. The edge discovers robots in every namespace.',
     'params_file': 'Path of a YAML file with the parameters of the nodes.',
     'image_topic': 'Camera topic of type sensor_msgs/Image or CompressedImage.',
-    'source': 'true publishes photographs on the camera topic, for a robot without a camera.',
-    'transport': 'Fast DDS profile for the network between robot and edge: one_machine, wired, wireless; default '
-                 'changes nothing.',
+    'source': 'true: image_source publishes photographs on the camera topic, for a robot without a camera.',
+    'transport': 'Fast DDS profile for the network between robot and edge: one_machine, wired or wireless. default: '
+                 'no profile for the network.',
     'discovery_server': 'HOST:PORT of a Fast DDS discovery server, for a network without multicast. Empty: no server.',
-    'autostart': "true: the nodes activate themselves; false: use 'ros2 lifecycle set'. Empty: the value in "
+    'autostart': "true: the nodes activate themselves. false: use 'ros2 lifecycle set'. Empty: the value in "
                  'params_file.',
-    'respawn': 'true starts a node again when it ends, unless its configuration cannot be used; false ends the launch '
-               'when a node fails.',
-    'use_sim_time': 'true takes the time from the topic /clock.',
+    'respawn': 'true: a node that ends is started again, unless its configuration cannot be used. false: the launch '
+               'ends when a node fails.',
+    'use_sim_time': 'true: the nodes take the time from the topic /clock.',
     'log_level': 'Log level of the nodes: debug, info, warn, error or fatal.',
 }
 CHOICES = {
@@ -64,7 +65,7 @@ def _on_exit(event: ProcessExited, context: LaunchContext) -> None:
     """
     respawns = context.launch_configurations['respawn'] == 'true' and event.returncode != CONFIGURATION_EXIT_CODE
     if event.returncode != 0 and not respawns:
-        raise RuntimeError(f'{event.process_name} ended with code {event.returncode}; its last lines above say why')
+        raise RuntimeError(f'{event.process_name} ended with code {event.returncode}; its last log lines say why')
 
 
 def node(context: LaunchContext, executable: str, *, model: bool = False,
@@ -78,7 +79,7 @@ def node(context: LaunchContext, executable: str, *, model: bool = False,
     params_file = Path(given['params_file']).expanduser()
     if not params_file.is_file():
         raise FileNotFoundError(
-            f'params_file is {str(params_file)!r}, which is not a file; give a YAML file as in {CONFIG}')
+            f'params_file is {str(params_file)!r}, which is not a file; give a YAML file such as those in {CONFIG}')
     overrides: dict[str, object] = {'use_sim_time': given['use_sim_time'] == 'true'}
     if given['autostart']:
         overrides['autostart'] = given['autostart'] == 'true'

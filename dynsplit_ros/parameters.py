@@ -125,8 +125,8 @@ def _as_float(value: Any) -> Any:
 REMOTE_CONTROL = Parameter('remote_control', True, 'Let other nodes read and set parameters and change the '
                            "lifecycle state through ROS 2's standard services. If false, the node offers none of "
                            'these services.', locked=True)
-AUTOSTART = Parameter('autostart', True, 'The node configures and activates itself when it starts. If false, use '
-                      'ros2 lifecycle set.')
+AUTOSTART = Parameter('autostart', True, 'The node configures and activates itself when it starts. If false, you or a '
+                      'lifecycle manager must do this (ros2 lifecycle set).')
 
 METRICS = (
     Parameter('metrics_port', 0, 'TCP port on which the node offers metrics for Prometheus; 0 offers none.',
@@ -138,10 +138,10 @@ METRICS = (
 MODEL = (
     REMOTE_CONTROL,
     AUTOSTART,
-    Parameter('allowed_models', [''], 'Models that you can set the parameter model to while the node runs. Give names, '
-              'or JSON objects with the parameters of the model, such as '
-              '{"model": "alexnet", "weights": "none"}. '
-              "[''] allows only the model of the start. The node downloads nothing for them.", locked=True),
+    Parameter('allowed_models', [''], 'Further models to which the parameter model can be set while the node runs: '
+              'names, or JSON objects with the parameters of a model, such as {"model": "alexnet", "weights": "none"}. '
+              "[''] allows only the model with which the node started. The node downloads nothing for them.",
+              locked=True),
     Parameter('model', 'mobilenet_v2', 'The network: name of a torchvision model, timm:NAME, transformers:NAME, '
               'ultralytics:NAME, segmentation_models_pytorch:NAME, efficientnet_lite:NAME, package.module:factory, or '
               'path of a .pt2 file saved with torch.export. Must be the same on robot and edge.', locked=True),
@@ -154,9 +154,9 @@ MODEL = (
               choices=('', 'classification', 'segmentation', 'detection', 'dense', 'other')),
     Parameter('labels', [''], "Names of the classes in the order of the outputs; [''] takes the model's own names.",
               locked=True),
-    Parameter('resize', '', "How camera images become the network's input: 'stretch'; 'crop' cuts out the centre; "
-              "'letterbox' and 'short_side' keep the aspect ratio and add borders, around the image or below and to "
-              "the right. Empty takes the model's own. Only the camera node uses it.",
+    Parameter('resize', '', "How the node resizes camera images to the network's input: 'stretch'; 'crop' cuts out the "
+              "centre; 'letterbox' keeps the aspect ratio and adds borders around the image; 'short_side' does the "
+              "same with borders below and to the right. Empty takes the model's own. Only the camera node uses it.",
               choices=('', 'stretch', 'crop', 'letterbox', 'short_side')),
     Parameter('crop_fraction', 0.875, "Share of the scaled image's height and width that resize: crop keeps. Only the "
               'camera node uses it.', minimum=0.1, maximum=1.0),
@@ -164,38 +164,38 @@ MODEL = (
               'uses it.', choices=('', 'nearest', 'bilinear', 'bicubic')),
     Parameter('channels', '', "Channels of the network's input; empty takes the model's own. Must be the same on robot "
               'and edge.', choices=('', 'rgb', 'bgr', 'grey', 'rgba')),
-    Parameter('scores', '', "What a classifier's outputs are: 'logits' (softmax makes probabilities), 'multilabel' "
-              "(sigmoid does) or 'probabilities' (the network ends in a softmax); for a segmentation with one class, "
-              "'probabilities' sets the threshold to 0.5. Empty: the node finds out. Must be the same on robot and "
-              'edge.',
+    Parameter('scores', '', "Kind of a classifier's outputs: 'logits' (the node applies a softmax), 'multilabel' (the "
+              "node applies a sigmoid) or 'probabilities' (the network itself ends in a softmax). For a segmentation "
+              "with one class, 'probabilities' sets the threshold to 0.5. Empty: the node finds out. Must be the same "
+              'on robot and edge.',
               choices=('', 'logits', 'multilabel', 'probabilities')),
-    Parameter('mean', [0.0, 0.0, 0.0], "Mean of each channel of an image scaled to 0 to 1; applies with std. A std of "
-              "0 takes the model's own mean and std. Must be the same on robot and edge.",
+    Parameter('mean', [0.0, 0.0, 0.0], "Mean of each channel, for pixel values scaled to 0 to 1. If std is 0, the "
+              "model's own mean and std apply. Must be the same on robot and edge.",
               minimum=-1000.0, maximum=1000.0),
-    Parameter('std', [0.0, 0.0, 0.0], 'Standard deviation of each channel of an image scaled to 0 to 1; 0 takes the '
-              "model's own mean and std. Must be the same on robot and edge.", minimum=0.0, maximum=1000.0),
-    Parameter('leaves', [''], 'Class names or paths of submodules that the partition keeps whole. Must be the same on '
-              'robot and edge.', locked=True),
-    Parameter('cut', True, 'Split the model at cuts. If false, only full offloading and local inference remain, and '
-              'any module works. Must be the same on robot and edge.'),
+    Parameter('std', [0.0, 0.0, 0.0], 'Standard deviation of each channel, for pixel values scaled to 0 to 1; 0 takes '
+              "the model's own mean and std. Must be the same on robot and edge.", minimum=0.0, maximum=1000.0),
+    Parameter('leaves', [''], 'Class names or paths of submodules inside which there shall be no cut. Must be the same '
+              'on robot and edge.', locked=True),
+    Parameter('cut', True, 'Search the cuts of the model. If false, only full offloading and local inference are '
+              'possible, and any module works. Must be the same on robot and edge.'),
     Parameter('input_size', [0, 0], "Height and width that images are resized to; [0, 0] takes the model's own. "
               'Must be the same on robot and edge.', 'pixels', 0, 8192),
     Parameter('seed', 0, "Seed of the random weights if weights is 'none'. Must be the same on robot and edge.",
               minimum=0, maximum=2**31 - 1),
-    Parameter('device', 'cpu', "Device that runs this side's part of the network: 'cpu', 'cuda', 'cuda:1', …"),
-    Parameter('threads', 0, "CPU threads of this side's part, at most one for each processor; 0 lets PyTorch choose.",
-              minimum=0, maximum=1024),
-    Parameter('channels_last', False, 'Use the channels-last memory layout on this side. Results may then differ in '
+    Parameter('device', 'cpu', "Device on which this node runs its part of the network: 'cpu', 'cuda', 'cuda:1', …"),
+    Parameter('threads', 0, "CPU threads for this node's part of the network, at most one for each processor; 0 lets "
+              'PyTorch choose.', minimum=0, maximum=1024),
+    Parameter('channels_last', False, 'Use the channels-last memory layout in this node. Results may then differ in '
               'the last bits.'),
-    Parameter('engine', EAGER, "Engine that can run this side's parts besides 'eager', which is PyTorch and exact to "
-              "the bit: 'inductor' (torch.compile), 'openvino' or 'onnxruntime'. The monitor uses it where it is "
-              'faster and min_agreement allows it.', choices=ENGINE_NAMES, locked=True),
-    Parameter('precision', 'float32', 'Data type in which that engine computes. Results then differ; min_agreement '
-              "applies. docs/engines.md says what each engine offers; none offers 'int8', which needs a calibration.",
-              choices=PRECISIONS),
-    Parameter('engine_fallback', True, 'Run on eager, with a warning, parts that the engine cannot run, and all parts '
-              'if it cannot be used here. Parts that must be converted run on eager until then. If false, the node '
-              'converts all parts before it is active, and does not configure if one fails.'),
+    Parameter('engine', EAGER, "Engine for this node's heads or tails, in addition to 'eager', which is PyTorch and "
+              "exact bit for bit: 'inductor' (torch.compile), 'openvino' or 'onnxruntime'. The monitor uses the engine "
+              'where it is faster and min_agreement allows it.', choices=ENGINE_NAMES, locked=True),
+    Parameter('precision', 'float32', 'Data type in which that engine computes. With another one than float32, results '
+              'differ more; min_agreement applies. docs/engines.md has the types of each engine; none offers '
+              "'int8', which needs a calibration.", choices=PRECISIONS),
+    Parameter('engine_fallback', True, 'If true, parts of the network that the engine cannot run, or has not converted '
+              'yet, run on eager; the node warns about the former. If false, the node converts all parts before it is '
+              'active, and does not configure if one fails.'),
     Parameter('profile', '', "Path of the model's profile on this machine, written by the tool 'profile'. Empty: the "
               'node measures this machine at its first start and keeps the result.', locked=True),
 )
@@ -212,42 +212,45 @@ CAMERA = MODEL + (
     Parameter(
         'batch',
         1,
-        'Images in a frame, taken one after the other from the single topic. With several image_topics, their number '
-        "applies instead. The edge's batch must be at least as large.",
+        'Number of consecutive images in a frame, with a single image topic. With several image_topics, leave it at 1: '
+        "a frame has one image of each topic. The edge's batch must be at least the number of images in a frame.",
         minimum=1,
         maximum=64,
     ),
     Parameter(
         'batch_timeout_s',
         0.5,
-        'Longest wait of an image for the other images of its batch; the batch then goes without them. The node does '
-        'not wait for a camera that was silent for longer. Must be longer than a full batch takes.',
+        'Longest time that an image waits for the other images of its batch; the batch then starts without them. The '
+        'node does not wait for a camera that was silent for longer. Must be longer than the time in which all images '
+        'of a batch arrive.',
         's',
         0.001,
         60.0,
     ),
-    Parameter('on_demand', False, 'Run the network only when the service infer is called, for the newest image. If '
-              'false, it runs for every image, and the service runs it once more.', dynamic=True),
-    Parameter('classes', [''], "Classes that a prediction may name, by label or number; [''] allows all. The edge "
-              'computes the others, too.', dynamic=True),
-    Parameter('top_k', 5, 'Number of classes that a prediction names.', minimum=1, maximum=1000, dynamic=True),
+    Parameter('on_demand', False, 'Run the network only when somebody calls the service infer, for the newest image. '
+              'If false, it runs for every image, and each call runs it once more.', dynamic=True),
+    Parameter('classes', [''], "Classes that a prediction may name, by label or number; [''] allows all. The network "
+              'computes all classes in any case.', dynamic=True),
+    Parameter('top_k', 5, 'Number of classes in the prediction of a classifier, best first.', minimum=1, maximum=1000,
+              dynamic=True),
     Parameter(
-        'min_score', MIN_SCORE, 'Smallest score of a detected object in a prediction. The edge leaves out the others.',
+        'min_score', MIN_SCORE, 'Smallest score of a detected object in a prediction. Answers of the edge leave out '
+        'objects with a smaller score.',
         minimum=0.0, maximum=1.0, dynamic=True,
     ),
     Parameter(
         'output_digest',
         False,
-        'Put a digest of the outputs (of a detector, of the objects that the prediction shows) into predictions, for '
-        'tests that compare them bit for bit. It takes time: 0.3 s for 100 masks.',
+        'Put a digest of the outputs into predictions (for a detector, of the objects in the prediction), for tests '
+        'that compare outputs bit for bit. It takes time: 0.3 s for 100 masks.',
         dynamic=True,
     ),
     Parameter(
         'audit_share',
         0.01,
-        'Share of the frames that the robot also computes without loss, while it has nothing else to do, if they were '
-        'sent with a lossy codec. The monitor takes a codec out when these audits show that it does not keep '
-        'min_agreement. 0 audits nothing.',
+        'Share of the frames that are drawn for an audit: if such a frame was sent with a lossy codec, the robot also '
+        'computes it without loss while it is idle. The monitor takes a codec out when audits show that it does not '
+        'keep min_agreement. 0 audits nothing.',
         minimum=0.0,
         maximum=1.0,
         dynamic=True,
@@ -272,27 +275,28 @@ CAMERA = MODEL + (
 EDGE = MODEL + (
     Parameter('edge_name', '', 'Name by which robots know this edge, different for each edge. Empty takes the '
               'namespace and the name of the host.'),
-    Parameter('batch', 1, "Largest number of images in a frame: at least the robots' batch or number of image_topics. "
-              'The edge refuses larger frames, and the robot runs the whole network itself.', minimum=1, maximum=64),
+    Parameter('batch', 1, "Largest number of images in a frame. Set it to at least the robots' batch or number of "
+              'image_topics: the edge refuses larger frames, and the robot then runs the whole network itself.',
+              minimum=1, maximum=64),
     Parameter('max_waiting', 2, 'Largest number of frames of one robot in the queue; a newer frame replaces the '
               'oldest.', minimum=1, maximum=64),
-    Parameter('max_batch', 1, 'Largest number of frames of the same cut, each of a different robot, that share one run '
-              'of the tail. They share it if the profile says that this is faster. With more than 1, results may '
+    Parameter('max_batch', 1, 'Largest number of frames that share one run of the tail: frames of different robots '
+              'with the same cut. They share it if the profile says that this is faster. With more than 1, results may '
               'differ from the whole model in the last bits.', minimum=1, maximum=64),
     Parameter('max_batch_wait_s', 0.0, 'Longest time that a frame waits for others to share its run of the tail.', 's',
               0.0, 1.0),
     Parameter('max_robots', 64, 'Largest number of robots that the edge serves; it ignores further robots.',
               minimum=1, maximum=1024),
     Parameter('load_period_s', 0.2, 'Period of the load reports to the robots.', 's', 0.02, 10.0),
-    Parameter('engine_pool', 'none', "What runs the tails: 'none' (this process) or 'ray' (replicas on a Ray cluster, "
-              'docs/fleet.md).', choices=('none', 'ray'), locked=True),
-    Parameter('ray_address', '', "Address of the Ray cluster, HOST:PORT or 'auto' for the one on this machine; empty "
-              'starts a local one. Whoever reaches the cluster can run code on it.', locked=True),
+    Parameter('engine_pool', 'none', "Where the tails run: 'none' is this process, 'ray' is replicas on a Ray cluster "
+              '(docs/fleet.md).', choices=('none', 'ray'), locked=True),
+    Parameter('ray_address', '', "Address of the Ray cluster: HOST:PORT, or 'auto' for the one on this machine; empty "
+              'starts a local one. Everyone who reaches the cluster can run code on it.', locked=True),
     Parameter('replicas', [1, 1], 'Smallest and largest number of replicas with engine_pool: ray; the number follows '
               'the load.', minimum=1, maximum=1024, locked=True),
     # Empty and no JSON object: rclpy takes the text of an object for an object when it reads a dumped parameter file.
-    Parameter('replica_resources', '', 'What each replica reserves, as a JSON object: CPU, GPU, and resources of your '
-              'own that machines were started with; empty for one CPU.', locked=True),
+    Parameter('replica_resources', '', 'Resources that each replica reserves, as a JSON object: CPU, GPU, and your own '
+              'from ray start --resources; empty for one CPU.', locked=True),
     *METRICS,
     Parameter('emulate_slowdown', 1.0, 'For demonstrations: the node sleeps after each tail, so that it takes this '
               'many times as long; 1 emulates nothing.', minimum=1.0, maximum=1000.0),
@@ -309,8 +313,8 @@ MONITOR = (REMOTE_CONTROL, AUTOSTART, *METRICS, *(
 
 SOURCE = (
     REMOTE_CONTROL,
-    Parameter('path', '', 'Image file, folder of images, video file or number of a webcam to play; empty pans across '
-              'photographs from scikit-image.', locked=True),
+    Parameter('path', '', 'Image file, folder of images, video file or number of a webcam to publish; empty pans '
+              'across photographs of the package scikit-image.', locked=True),
     Parameter('rate_hz', 10.0, 'Images per second.', '1/s', 0.01, 1000.0),
     Parameter('width', 640, 'Width of the images.', 'pixels', 1, 8192),
     Parameter('height', 480, 'Height of the images.', 'pixels', 1, 8192),
@@ -323,8 +327,8 @@ LINK_EMULATOR = (
               '0 the link is down.', 'Mbit/s', 0.0, 100000.0, dynamic=True),
     Parameter('durations_s', [3600.0], 'Duration of each step; the last step does not end.', 's', 0.01, 1e6),
     Parameter('delay_s', 0.005, 'Delay in each direction, in addition to the transmission time.', 's', 0.0, 10.0),
-    Parameter('queue_bytes', 2_000_000, 'Capacity of the queue before the uplink; it drops what does not fit.', 'bytes',
-              1000, 1_000_000_000),
+    Parameter('queue_bytes', 2_000_000, 'Capacity of the queue before the uplink; the emulator drops messages that do '
+              'not fit.', 'bytes', 1000, 1_000_000_000),
 )
 
 #: Parameters that an entry of allowed_models may set: all that describe the model.
@@ -345,8 +349,8 @@ def allowed_models(values: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
     for text in values['allowed_models']:  # type: ignore[union-attr]
         entry = _entry(str(text)) if text else entries[started]
         if entries.setdefault(entry['model'], entry) != entry:
-            raise DynsplitError(f"parameter 'allowed_models' has {shown(text)}, but {shown(entry['model'])} is there "
-                                'already, or the model of the start; list each model once')
+            raise DynsplitError(f"parameter 'allowed_models' has {shown(text)}, but {shown(entry['model'])} is in the "
+                                'list already, or is the model in the parameter model; list each model once')
     first = {name: values[name] for name, parameter in _OF_A_MODEL.items()
              if parameter.locked or any(name in entry for entry in entries.values())}
     defaults = {name: parameter.default for name, parameter in _OF_A_MODEL.items() if parameter.locked}
@@ -361,12 +365,12 @@ def _entry(text: str) -> dict[str, Any]:
     try:
         entry = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DynsplitError(f"parameter 'allowed_models' has {shown(text)}, which is no JSON ({error}); give a name or "
-                            'an object such as {"model": "alexnet", "weights": "none"}') from error
+        raise DynsplitError(f"parameter 'allowed_models' has {shown(text)}, which is not JSON ({error}); give a name, "
+                            'or an object such as {"model": "alexnet", "weights": "none"}') from error
     unknown = sorted(entry.keys() - _OF_A_MODEL.keys())
     if 'model' not in entry or unknown:
         raise DynsplitError(f"parameter 'allowed_models' has {shown(text)}, "
-                            + (f'but there is no {shown(unknown[0])} in it' if unknown else 'which names no model')
+                            + (f'but {shown(unknown[0])} is not allowed in it' if unknown else 'which names no model')
                             + f"; an entry has 'model' and any of {', '.join(sorted(_OF_A_MODEL.keys() - {'model'}))}")
     if isinstance(entry.get('model_arguments'), dict):  # JSON in JSON is hard to write
         entry['model_arguments'] = json.dumps(entry['model_arguments'])

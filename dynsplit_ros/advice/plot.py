@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Draw advice: latency by link rate, and the split for every link rate and server load."""
+"""Draw advice: latency by link rate, and the split for every link rate and edge load."""
 
 from __future__ import annotations
 

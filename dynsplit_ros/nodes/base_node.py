@@ -92,9 +92,9 @@ def mismatches(topic: str, requested: QoSProfile, publishers: Sequence[TopicEndp
         'reliability': (
             ReliabilityPolicy.RELIABLE,
             f'start this node with the parameter qos_overrides.{topic}.subscription.reliability: best_effort, '
-            'or that one with reliable',
+            'or the publisher with reliability reliable',
         ),
-        'durability': (DurabilityPolicy.TRANSIENT_LOCAL, 'have that node publish with durability transient_local'),
+        'durability': (DurabilityPolicy.TRANSIENT_LOCAL, 'start the publisher with durability transient_local'),
     }
     sentences = []
     for publisher in publishers:
@@ -279,8 +279,8 @@ class BaseNode(Node):
                                     f'{shown(value)}, start the node with it')
             if value not in self.models:
                 raise DynsplitError(f"parameter 'model' stays {shown(own)}: {shown(value)} is not one of "
-                                    f'{", ".join(map(repr, self.models))}; name it in allowed_models and start the '
-                                    'node with that')
+                                    f'{", ".join(map(repr, self.models))}; add it to allowed_models and start the '
+                                    'node again')
             changes = self.models[value]
         remedy = '' if declaration.dynamic else self.remedy()
         if remedy:
@@ -374,7 +374,7 @@ def _in_one_sentence(topic: str) -> Iterator[None]:
     try:
         yield
     except (NameValidationException, ParameterException, RuntimeError) as error:
-        raise DynsplitError(f'the topic {topic!r} cannot be had: {plain_words(error)}; change its name or the '
+        raise DynsplitError(f'the topic {topic!r} cannot be used: {plain_words(error)}; change its name or the '
                             f'parameters {_OVERRIDES}') from error
 
 

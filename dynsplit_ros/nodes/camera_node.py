@@ -215,7 +215,7 @@ class CameraNode(ManagedNode):
         if counters.refused_images > before.refused_images:
             return DiagnosticStatus.ERROR, f'images are refused: {self._refusal}', values
         if self.values.on_demand and counters.accepted == before.accepted:
-            return DiagnosticStatus.OK, 'waits for a call of the service infer', values
+            return DiagnosticStatus.OK, 'waiting for a call of the service infer', values
         if counters.delivered == before.delivered and counters.accepted == counters.delivered + counters.failed:
             return (DiagnosticStatus.ERROR, wrong, values) if (wrong := self._wrong_type()) else (
                 DiagnosticStatus.WARN, 'no frame in the last second', values)
@@ -275,9 +275,10 @@ class CameraNode(ManagedNode):
             return False, (f'the node is {self.state}; activate it with ros2 lifecycle set '
                            f'{self.get_fully_qualified_name()} activate')
         if self._images > 1:
-            return False, f'a frame has {self._images} images; set batch to 1 and name one image topic'
+            return False, (f'a frame has {self._images} images, but the service infer needs one; set batch to 1 and '
+                           'name one image topic')
         if self._newest is None:
-            return False, f'no image has come on {self._topics[0]}; start the camera'
+            return False, f'no image arrived on {self._topics[0]}; start the camera'
         image = CameraImage(self._newest, time.monotonic(), self.values.min_score)
         self._robot.offer([image])
         # This callback keeps the executor from taking the answer.
@@ -382,7 +383,7 @@ class CameraNode(ManagedNode):
             min_score=min(frame.image[0].min_score, MIN_SCORE) if self._model.task == 'detection' else -1.0)
         publishers = self.to_edges.get(frame.edge)
         if publishers is None:
-            raise DynsplitError(f'there is no topic to edge {frame.edge[:100]!r}')
+            raise DynsplitError(f'edge {frame.edge[:100]!r} is not known; it is used when its profile arrives')
         to_edge, lead = publishers
         lead.publish(to_message(msg.Probe, frame, is_lead=True))
         to_edge.publish(activation)

@@ -264,7 +264,7 @@ class EdgeNode(ManagedNode):
             elif not topics.have_valid_names(ROBOT_TOPICS, namespace, self.edge.name):
                 self.log_throttled(
                     'names', f'the robot in namespace {namespace} is not served: ROS 2 refuses the name of one of its '
-                    'topics, which may have 247 characters; start the robot in a shorter namespace')
+                    'topics, because a topic name has at most 247 characters; start the robot in a shorter namespace')
             elif len(self._links) >= self.values.max_robots:
                 self._unserved.add(namespace)
                 self.log_throttled(
@@ -312,7 +312,7 @@ class EdgeNode(ManagedNode):
             )
             return DiagnosticStatus.WARN, f'refusing activations from {robots}: {kinds}', values
         if grows('engine not ready'):
-            return DiagnosticStatus.WARN, 'runs tails on eager: the engine that robots name is not ready here', values
+            return DiagnosticStatus.WARN, 'running tails on eager: the engine that robots name is not ready', values
         if self._unserved:
             some = ', '.join(sorted(self._unserved)[:10])
             return DiagnosticStatus.WARN, f'not serving {len(self._unserved)} robots ({some}); raise max_robots', values

@@ -148,7 +148,7 @@ class ManagedNode(LifecycleNodeMixin, BaseNode):
             # Here, because rcl would log whatever label is asked for, as often as it is asked for.
             self.log_throttled(
                 'transition', f'the transition {str(asked)[:100]!r} is not possible in state {self.state}; ros2 '
-                f'lifecycle list {self.get_fully_qualified_name()} shows those that are', error=True)
+                f'lifecycle list {self.get_fully_qualified_name()} shows the possible ones', error=True)
             response.success = False
             return response
         self._failure = None

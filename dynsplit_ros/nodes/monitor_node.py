@@ -193,7 +193,7 @@ class MonitorNode(ManagedNode):
             self.log_throttled('engines', (
                 f'engine {" and ".join(engine[:100] for engine in unused[:5])} is ready, but not used: no '
                 f'measured agreement keeps min_agreement {bound:g}; profile with --engine and --image and set '
-                'min_agreement to 0.95, say, or set it to 0'))
+                'min_agreement to, for example, 0.95; or set it to 0 to allow all results'))
         self.get_logger().info(f'deciding for {robot.model} ({robot.fingerprint[:12]}), splits 0 to '
                                f'{robot.local_index}, with edge {name!r}')
 

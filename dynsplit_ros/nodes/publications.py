@@ -118,7 +118,7 @@ class Publications:
             self._publish_forms(source, result, timing)
         except Exception as error:  # The frame has its prediction.
             self._node.log_throttled(
-                'forms', f'prediction published on fewer topics ({type(error).__name__}: {error})')
+                'forms', f'published the prediction, but not all its forms ({type(error).__name__}: {error})')
         return result
 
     def _publish_forms(self, source: Image | CompressedImage, result: Result, timing: FrameRecord) -> None:

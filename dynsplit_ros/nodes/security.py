@@ -41,8 +41,9 @@ def check_security(environment: Mapping[str, str]) -> str:
     strategy = environment.get('ROS_SECURITY_STRATEGY', '')
     if strategy != 'Enforce':
         return (f'ROS_SECURITY_STRATEGY is {strategy!r}: without keys this node runs without security; '
-                'set it to Enforce to refuse that')
-    return '' if there else 'cannot check whether this middleware has security plugins; ROS 2 itself must refuse'
+                'set it to Enforce, so that the node does not start without keys')
+    return '' if there else ('cannot check whether this middleware has security plugins; if it has none, only ROS 2 '
+                             'itself can refuse to start')
 
 
 def _plugins() -> tuple[str, bool | None]:

@@ -70,7 +70,7 @@ def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNames
         return None
     sizes = batches_to_profile(values, split, images)
     started_s = time.monotonic()
-    log.info(f'{missing} {what} run on eager until {name} has them; a process converts them meanwhile')
+    log.info(f'{missing} {what} run on eager while a separate process converts them to {name}')
 
     def warn(reason: str) -> None:
         log.warning(f'{reason}; these parts run on eager, because engine_fallback is true')
@@ -85,7 +85,7 @@ def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNames
                  f'{left} {what} of {name} could not be read from {engines_folder()}')
         if left < missing:
             if answer.error:
-                warn(f'the {what} are converted to {name}, but have no profile until the next start: {answer.error}')
+                warn(f'the {what} are converted to {name}, but cannot be used before the next start: {answer.error}')
             else:
                 profile = _given_profile(node, values, split, images) or of_ready_parts(
                     Profile.from_document(answer.profile, 'the profile of the conversion'), split)
@@ -95,7 +95,7 @@ def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNames
         def act() -> None:
             if profile is not None:
                 use(profile)
-                log.info(f'the {what} that {name} can run are ready after {time.monotonic() - started_s:.1f} s')
+                log.info(f'the {what} on {name} are ready after {time.monotonic() - started_s:.1f} s')
 
         return act
 
@@ -194,7 +194,7 @@ def _add_engine(node: BaseNode, split: SplitModel, values: SimpleNamespace, imag
     what = 'tails' if is_edge else 'heads'
     later = _converts_later(values)
     if not later:
-        log.info(f'making the {what} ready on {name}; the first time takes a minute or more')
+        log.info(f'loading or converting the {what} for {name}; the first time takes a minute or more')
     started_s = time.monotonic()
     try:
         reasons = split.add_engine(values.engine, values.precision, heads=not is_edge, tails=is_edge,
@@ -206,7 +206,7 @@ def _add_engine(node: BaseNode, split: SplitModel, values: SimpleNamespace, imag
         if not values.engine_fallback:
             raise
         log.warning(f'{error}; these parts run on eager, because engine_fallback is true')
-    log.info(f'the {what} that {name} has are ready after {time.monotonic() - started_s:.1f} s')
+    log.info(f'the {what} on {name} are ready after {time.monotonic() - started_s:.1f} s')
 
 
 def _in_words(reasons: dict[str, str], name: str) -> str:

@@ -150,27 +150,29 @@ def _vision(name: str) -> Any:
 
 
 ACTIVATION = Topic('activation', msg.Activation, _qos(1),
-                   'DDS must resend a lost fragment, but only of the newest payload: depth 1 ends the resending of a '
-                   'payload that the robot has given up.', per_edge=True)
+                   'DDS must resend a lost fragment, but only of the newest payload: with depth 1, DDS stops resending '
+                   'a payload when the robot sends the next one.', per_edge=True)
 TAIL_RESULT = Topic('tail_result', msg.TailResult, _qos(8),
-                    'The robot needs every answer; a few can be on the link at once.')
+                    'The robot needs every answer; a few can be on the link at the same time.')
 ACKNOWLEDGEMENT = Topic('acknowledgement', msg.Acknowledgement, _qos(16),
                         'A lost acknowledgement would delay the next payload.')
 PROBE = Topic('probe', msg.Probe, _qos(2, reliable=False),
               'A resent probe measures nothing; depth 2 holds a probe and its lead.', per_edge=True)
 EDGE_LOAD = Topic('edge_load', msg.EdgeLoad, _qos(MOST_EDGES, reliable=False),
-                  'The next report comes soon; a resent old one would mislead. The depth holds a report of each edge.')
+                  'The next report comes soon, and a resent old one would mislead. The depth is enough for a report of '
+                  'each edge.')
 EDGE_PROFILE = Topic('edge_profile', msg.Profile, _qos(MOST_EDGES, latched=True),
-                     'Each edge publishes it once; late joiners need it. The depth holds the profile of each edge.')
+                     'Each edge publishes it once; late joiners need it. The depth is enough for the profile of each '
+                     'edge.')
 ROBOT_PROFILE = Topic('robot_profile', msg.Profile, _qos(1, latched=True), 'Published once; late joiners need it.')
 FRAME_TIMING = Topic('frame_timing', msg.FrameTiming, _qos(50), 'The estimators need every frame, bursts included.')
 AUDIT = Topic('audit', msg.Audit, _qos(10), 'Every audit counts in the running agreement.')
 AGREEMENT = Topic('agreement', msg.Agreement, _qos(10, latched=True),
-                  'Late joiners need the latest agreement of each choice, and which are taken out.')
+                  'Late joiners need the latest agreement of each choice, and which choices are taken out.')
 SPLIT = Topic('split', msg.SplitDecision, _qos(1, latched=True), 'Late joiners need the current decision.')
 EDGE_SPLIT = Topic('edge_split', msg.SplitDecision, _qos(1, latched=True),
-                   'An edge that restarts needs the current decision. It has no candidates, because it crosses the '
-                   'link, and goes only to the edge in use and to the one that was in use before.', per_edge=True)
+                   'An edge that restarts needs the current decision. The message crosses the link, so it has no '
+                   'candidates, and goes only to the edge in use and to the one used before.', per_edge=True)
 LINK_STATE = Topic('link_state', msg.LinkState, _qos(1), 'Only the newest estimate matters.')
 PREDICTION = Topic('prediction', msg.Prediction, _qos(10), 'Consumers want every prediction.')
 LABEL_IMAGE = Topic('label_image', Image, _qos(5),
@@ -178,10 +180,10 @@ LABEL_IMAGE = Topic('label_image', Image, _qos(5),
 DENSE_IMAGE = Topic('dense_image', Image, _qos(5),
                     'Consumers want every image; published only while a subscriber exists.')
 ANNOTATED = Topic('annotated', Image, _qos(1),
-                  'Viewers of any reliability match, and only the newest image matters; published only while a '
+                  'Subscribers of any reliability match, and only the newest image matters; published only while a '
                   'subscriber exists.')
-CLASSIFICATION = Topic('classification', _vision('Classification'), _qos(10), 'As prediction.')
-DETECTIONS = Topic('detections', _vision('Detection2DArray'), _qos(10), 'As prediction.')
+CLASSIFICATION = Topic('classification', _vision('Classification'), _qos(10), 'Consumers want every prediction.')
+DETECTIONS = Topic('detections', _vision('Detection2DArray'), _qos(10), 'Consumers want every prediction.')
 LABEL_INFO = Topic('label_info', _vision('LabelInfo'), _qos(1, latched=True), 'Published once; late joiners need it.')
 VISION_INFO = Topic('vision_info', _vision('VisionInfo'), _qos(1, latched=True),
                     'Published once; late joiners need it.')

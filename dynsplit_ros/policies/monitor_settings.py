@@ -37,24 +37,25 @@ class MonitorSettings:
 
     objective: str = _setting(
         'latency',
-        'Quantity to optimise: the latency of a frame, the sustained frame rate, or the share of frames whose '
-        'prediction comes within deadline_s of their image.',
+        'Quantity to optimise: the latency of a frame (latency), the frame rate that the system sustains (frame_rate), '
+        'or the share of frames with a latency of at most deadline_s (deadline).',
         choices=OBJECTIVES,
     )
     deadline_s: float = _setting(
-        0.1, 'Longest latency of a frame in time, for the objective deadline.', 's', 0.001, 60.0
+        0.1, 'Deadline of a frame, from the arrival of its image to its prediction, for objective: deadline.', 's',
+        0.001, 60.0,
     )
     codecs: tuple[str, ...] = _setting(
         ALL_CODECS,
-        "Codecs that the planner may choose; [''] allows every codec of the profiles that min_agreement allows. A name "
-        'here does not override min_agreement.',
+        "Codecs that the planner may choose; [''] allows every codec in the profiles. min_agreement must allow a codec "
+        'too.',
     )
     min_agreement: float = _setting(
         1.0,
-        'Smallest share of images whose output a lossy codec or another engine than eager must keep (classification: '
-        'the best class; detection: F1 of the boxes; segmentation: pixels). It bounds the lower end of the 95 % '
-        'interval in the profile. 1 allows only lossless codecs, and engines that were measured equal to the bit; 0 '
-        'allows every codec and engine.',
+        'Smallest share of images whose result a lossy codec, or another engine than eager, must keep (classification: '
+        'the best class; detection: F1 of the boxes; segmentation: pixels). The lower end of the 95 % interval in the '
+        'profile must reach it. 1 allows only lossless codecs, and engines whose measured outputs were equal bit for '
+        'bit; 0 allows every codec and engine.',
         '',
         0.0,
         1.0,
@@ -76,7 +77,7 @@ class MonitorSettings:
     )
     frame_rate_hz: float = _setting(
         0.0,
-        'Frames that the camera offers per second. The planner needs the rate for the wait of an image and for '
+        'Frames that the camera offers per second. The planner needs it to predict how long images wait, and for '
         'bandwidth_bps. 0 takes the rate that camera_node measures.',
         '1/s',
         0.0,
@@ -84,27 +85,32 @@ class MonitorSettings:
     )
     batch: int = _setting(1, 'Images in a frame.', '', 1, 1024)
     switching_cost: float = _setting(
-        0.01, 'Smallest gain that justifies a change of split, as a share of the predicted latency.', '', 0.0, 1.0
+        0.01,
+        'Smallest gain for which the planner changes the split, as a share of the predicted latency.',
+        '',
+        0.0,
+        1.0,
     )
     confidence: float = _setting(
         3.5,
-        'A change of split must also gain this many standard deviations of the predicted gain.',
+        'In addition, a change of split must gain this many standard deviations of the predicted gain.',
         '',
         0.0,
         10.0,
     )
     answer_timeout_s: float = _setting(
         0.0,
-        'Answer timeout: the robot finishes a frame itself when it expires. With 0, the planner chooses the timeout of '
-        'each split: at most three times the predicted wait or 0.2 s, whichever is longer.',
+        'Answer timeout: the robot finishes a frame itself if no answer came this long after it sent the payload. With '
+        '0, the planner chooses the timeout of each split: at most three times the predicted wait or 0.2 s, whichever '
+        'is longer.',
         's',
         0.0,
         60.0,
     )
     waiting_share: float = _setting(
         0.08,
-        'Largest share of the frame rate that the camera may give up to wait for a newer image when the system cannot '
-        'process every image. It gives up nothing for the objective frame_rate.',
+        'Largest share of the frame rate that the camera may give up to wait for newer images, if the system cannot '
+        'process every image. With objective: frame_rate, the camera never waits.',
         '',
         0.0,
         0.5,
@@ -114,8 +120,8 @@ class MonitorSettings:
     )
     silence_s: float = _setting(
         0.5,
-        "The monitor takes the link for lost when an answer or the edge's periodic report is overdue by this time and "
-        'no other message came from the edge.',
+        "The link counts as lost when an answer or the edge's load report is overdue by this time and no other message "
+        'came from the edge.',
         's',
         0.05,
         60.0,

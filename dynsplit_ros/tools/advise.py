@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Show before you deploy which split is best for each link rate and server load, and what it gains."""
+"""Show before you deploy which split is best for each link rate and edge load, and what it gains."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def main(argv: list[str] | None = None) -> int:
         adviser = Adviser(profile, constraints, arguments.round_trip)
         low, high = arguments.link
         if arguments.robots < 0:
-            raise DynsplitError(f'--robots {arguments.robots} was given, but a fleet has at least 1 robot')
+            raise DynsplitError(f'--robots {arguments.robots} was given, but must be at least 1')
         if not low < high:
-            raise DynsplitError(f'--link {low:g} {high:g} was given, but the first rate must be the lower one')
+            raise DynsplitError(f'--link {low:g} {high:g} was given, but the first rate must be lower than the second')
         ranges = {load: adviser.ranges(1e6 * low, 1e6 * high, load) for load in sorted(set(arguments.loads))}
         sentences = [f'Assumed: {sentence}.' for sentence in assumed]
         verdict = [sentence for load in ranges for sentence in _verdict(profile, ranges[load])]
@@ -97,11 +97,11 @@ def _parser() -> argparse.ArgumentParser:
         nargs='+',
         default=[1.0, 2.0, 4.0, 8.0],
         metavar='TIMES',
-        help='server loads: time of the edge divided by its profiled time (default: 1 2 4 8)',
+        help='edge loads: time of the edge divided by its profiled time (default: 1 2 4 8)',
     )
     conditions.add_argument('--robots', type=int, default=0, metavar='N',
-                            help='also say how many replicas of the tails a fleet of N such robots needs, each on a '
-                                 'link of its own')
+                            help='also print how many replicas a fleet of N such robots needs, each robot on its own '
+                                 'link')
     output = parser.add_argument_group('output')
     output.add_argument('--plot', type=picture, default=Path('advice.png'), metavar='PNG',
                         help='draw the advice into this file (default: advice.png)')
@@ -122,7 +122,7 @@ def shown(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], width: int)
     """Return what a terminal of this width shows: a table, or a paragraph for each row where a row has no room."""
     title = (
         f'{adviser.profile.model}, {adviser.constraints.frame_rate_hz:g} images/s, '
-        f'round trip {1e3 * adviser.rtt_s:g} ms: what is used at which link rate, and what that saves'
+        f'round trip {1e3 * adviser.rtt_s:g} ms: the best choice at each link rate, and what it saves'
     )
     if width < WIDE:
         paragraphs: list[RenderableType] = [Text(title)]

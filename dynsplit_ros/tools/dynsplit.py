@@ -14,7 +14,7 @@ from dynsplit_ros.errors import missing_package
 TOOLS = {
     'cuts': 'where a model can be split, and how many bytes each cut sends',
     'profile': 'how long each head and tail of a model take on this machine',
-    'advise': 'before you deploy: the best split for each link rate and server load, and its gain',
+    'advise': 'before you deploy: the best split for each link rate and edge load, and its gain',
     'simulate': 'estimators and planner on a link trace, against every fixed split and the best choice in hindsight',
     'report': "one HTML page of a recorded run or of a demo's JSON file",
     'top': 'live state of every robot on the network; needs ROS 2',

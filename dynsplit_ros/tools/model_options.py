@@ -39,11 +39,12 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     )
     parser.add_argument('--seed', type=int, default=0, help='seed of random weights (default: 0)')
     parser.add_argument(
-        '--kwargs',
+        '--model-arguments',
+        dest='kwargs',
         type=json_object,
         default={},
         metavar='JSON',
-        help='keyword arguments of the builder or factory, as a JSON object',
+        help="keyword arguments of the model's builder or factory, as a JSON object",
     )
     parser.add_argument(
         '--task', help='task of your own model: classification (default), segmentation, detection, dense or other'
@@ -51,7 +52,7 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     for name in ('mean', 'std'):
         parser.add_argument(
             f'--{name}', type=float, nargs='+', metavar='X',
-            help=f'{name} of the image channels, scaled to 0 to 1 (default: the one of the model)',
+            help=f"{name} of each channel, for pixel values scaled to 0 to 1 (default: the model's own)",
         )
     parser.add_argument('--channels', help="channels of the input: rgb, bgr, grey or rgba (default: the model's own)")
     parser.add_argument(
@@ -59,10 +60,10 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
         action='append',
         default=[],
         metavar='NAME',
-        help='class or path of a submodule that the partition keeps whole',
+        help='class or path of a submodule inside which there shall be no cut; can be repeated',
     )
     parser.add_argument(
-        '--whole', action='store_true', help='do not split the model: only full offloading and local inference remain'
+        '--whole', action='store_true', help='search no cuts: only full offloading and local inference are possible'
     )
 
 

@@ -46,9 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--codec', nargs='+', metavar='NAME', help='codecs to measure (default: all that fit)')
     parser.add_argument(
         '--image', type=Path, nargs='+', default=[], metavar='PATH',
-        help='images, folders of images or recordings (MCAP, SQLite) to measure with; only with them does the profile '
-             'say how far lossy codecs keep the outputs of the unquantised model (default: drawn ones, which say '
-             'nothing of that)'
+        help='images, folders of images or recordings (MCAP, SQLite) with which to measure; without them, the tool '
+             'draws images itself, and the profile has no agreement of lossy codecs and engines'
     )
     parser.add_argument('--image-topic', default='', metavar='TOPIC',
                         help='topic of the images in a recording (default: the only one)')

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Compare the dynamic split with an oracle and with each fixed split on a simulated link and server."""
+"""Compare the dynamic split with an oracle and with each fixed split on a simulated link and edge."""
 
 from __future__ import annotations
 
@@ -97,31 +97,32 @@ def _parser() -> argparse.ArgumentParser:
     world.add_argument('--load', default='constant:1', metavar='CSV|KIND:VALUES',
                        help='time of the edge divided by its profiled time: columns time_s,slowdown, or generated')
     world.add_argument('--others', default='constant:0', metavar='CSV|KIND:VALUES',
-                       help='frames per second of other robots: columns time_s,others_hz, or generated')
-    world.add_argument('--seconds', type=positive, help='simulated time (default: length of the trace, or 60)')
+                       help='frames per second from other robots at the edge: columns time_s,others_hz, or generated')
+    world.add_argument('--seconds', type=positive, help='simulated time in seconds (default: that of the trace, or 60)')
     world.add_argument('--noise', type=_share, default=0.02, metavar='SHARE',
-                       help='spread of computing times (default: 0.02)')
+                       help='relative standard deviation of computing times (default: 0.02)')
     world.add_argument('--seed', type=int, default=0, help='seed of link, noise and weights (default: 0)')
     output = parser.add_argument_group('output')
     output.add_argument('--figure', nargs='+', choices=('time', 'rates', 'load', 'agreement', 'fleet'),
                         default=['time'],
-                        help='time: latency over time; rates: mean latency by data rate; load: by server load; '
+                        help='time: latency over time; rates: mean latency by link rate; load: by edge load; '
                              'agreement: latency and bytes by --min-agreement; fleet: latency by number of robots '
                              '(default: time)')
     output.add_argument('--batch', type=int, default=1, help='images in a frame, for the figure time (default: 1)')
     output.add_argument('--batches', type=int, nargs='+', metavar='N',
-                        help='batch sizes of the other figures (default: 1; with profiles, all of theirs)')
+                        help='batch sizes of the other figures (default: 1; with profiles, all that they contain)')
     output.add_argument('--rates', type=positive, nargs='+', metavar='MBIT/S',
-                        help='data rates of the figure rates (default: 13 from 0.25 to 1000)')
+                        help='link rates of the figure rates (default: 13 from 0.25 to 1000)')
     output.add_argument('--loads', type=positive, nargs='+', default=[1, 2, 4, 8, 16], metavar='TIMES',
-                        help='loads of the figure load (default: 1 2 4 8 16)')
+                        help='edge loads of the figure load (default: 1 2 4 8 16)')
     output.add_argument('--robots', type=_count, nargs='+', default=[1, 2, 4, 8, 12, 16, 24, 32], metavar='N',
-                        help='robots of the figure fleet, each on a link of its own (default: 1 2 4 8 12 16 24 32)')
+                        help='numbers of robots in the figure fleet; each robot has its own link (default: 1 2 4 8 12 '
+                             '16 24 32)')
     output.add_argument('--replicas', type=_count, nargs='+', default=[1, 2, 4, 8], metavar='N',
-                        help="replicas of the edge's tails, for the figure fleet (default: 1 2 4 8)")
+                        help='numbers of replicas of the edge in the figure fleet (default: 1 2 4 8)')
     output.add_argument('--output', type=Path, default=Path('simulation'), metavar='FOLDER',
                         help='write the figures to this folder (default: simulation)')
-    output.add_argument('--workers', type=int, metavar='N', help='processes (default: one for each core)')
+    output.add_argument('--workers', type=int, metavar='N', help='number of processes (default: one for each core)')
     return parser
 
 
@@ -161,7 +162,8 @@ def _scenario(arguments: argparse.Namespace) -> Scenario:
         link = generated(arguments.link, seconds, seed).scaled(1e6)
     load = _load(arguments.load, 'slowdown', seconds, seed)
     if min(load.values) <= 0:
-        raise DynsplitError(f'--load {arguments.load} falls to {min(load.values):g}, but 1 is an edge as profiled')
+        raise DynsplitError(f'--load {arguments.load} falls to {min(load.values):g}, but must be above 0; 1 is an edge '
+                            'as profiled')
     return Scenario(
         link=link, duration_s=seconds, slowdown=load, others_hz=_load(arguments.others, 'others_hz', seconds, seed),
         base_rtt_s=arguments.round_trip, noise=arguments.noise, frame_rate_hz=arguments.rate / arguments.batch,
@@ -187,7 +189,7 @@ def generated(text: str, seconds: float, seed: int) -> Trace:
         values = []
     form, fewest, most = _KINDS.get(kind, ('', 1, 0))
     if not (fewest <= len(values) <= most and all(math.isfinite(value) and value >= 0 for value in values)):
-        raise DynsplitError(f'the trace {text!r} is not known; give one of {_FORMS}, with numbers from 0 on')
+        raise DynsplitError(f'the trace {text!r} is not known; give one of {_FORMS}, with numbers of at least 0')
     first, second, third = (*values, math.nan, math.nan)[:3]
     if kind == 'constant':
         return _named(traces.constant(first, seconds), text)
@@ -319,16 +321,16 @@ def _mean_s(settling_s: float, job: Job, run: Run) -> tuple[float, float, int]:
 
 def _sweep(figure: str, profile: SystemProfile, scenario: Scenario, settings: MonitorSettings,
            arguments: argparse.Namespace, bar: Progress) -> list[Path]:
-    """Simulate every policy at each data rate, or at each load, for every batch size."""
+    """Simulate every policy at each link rate, or at each load, for every batch size."""
     batches = sorted(set(arguments.batches or profile.batches))
     if figure == 'rates':
         points = sorted(arguments.rates or np.geomspace(0.25, 1000, 13).tolist())
-        column, label = 'rate_mbps', 'data rate (Mbit/s)'
-        title = f'{profile.model}: mean latency by data rate, {arguments.rate:g} images/s offered'
+        column, label = 'rate_mbps', 'link rate (Mbit/s)'
+        title = f'{profile.model}: mean latency by link rate, {arguments.rate:g} images/s offered'
     else:
         points = sorted(arguments.loads)
-        column, label = 'slowdown', 'edge takes as many times as long as profiled'
-        title = f'{profile.model}: mean latency by server load, link {Path(scenario.link.name).name}'
+        column, label = 'slowdown', 'time of the edge divided by its profiled time'
+        title = f'{profile.model}: mean latency by edge load, link {Path(scenario.link.name).name}'
     policies = _policies(profile, settings)
     jobs, keys = [], []
     for batch in batches:
@@ -365,7 +367,7 @@ def _mean_s_and_bytes(settling_s: float, job: Job, run: Run) -> tuple[float, flo
 
 def _over_bounds(profile: SystemProfile, scenario: Scenario, settings: MonitorSettings,
                  arguments: argparse.Namespace, bar: Progress) -> list[Path]:
-    """Simulate the dynamic split under each bound on the agreement at each data rate."""
+    """Simulate the dynamic split under each bound on the agreement at each link rate."""
     seconds = max(scenario.duration_s, SETTLING_S + _FEWEST_FRAMES / scenario.frame_rate_hz)
     rates_bps = [1e6 * rate for rate in arguments.rates] if arguments.rates else RATES_BPS
     keys = [(bound, rate_bps) for bound in bounds_of(profile) for rate_bps in rates_bps]

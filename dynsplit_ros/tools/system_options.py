@@ -56,18 +56,18 @@ def add_system_options(parser: argparse.ArgumentParser) -> None:
                         help='allowed codecs (default: all that --min-agreement allows)')
     policy.add_argument(
         '--min-agreement', type=float, default=1.0, metavar='SHARE',
-        help='smallest agreement of a lossy codec or an engine with the unquantised model, as a profile measured it '
-             'with --image; 1 allows only what is exact, 0 every codec and engine (default: 1)')
+        help='smallest agreement that a lossy codec or an engine must keep, measured by profile --image; 1 '
+             'allows only exact results, 0 every codec and engine (default: 1)')
     policy.add_argument('--objective', choices=OBJECTIVES, default='latency',
                         help='quantity to optimise (default: latency)')
     policy.add_argument('--deadline', type=positive, default=0.1, metavar='SECONDS',
-                        help='longest latency of a frame in time, for the objective deadline (default: 0.1)')
+                        help='deadline of a frame, for --objective deadline (default: 0.1)')
     policy.add_argument(
         '--shallowest-split',
         type=int,
         default=0,
         metavar='INDEX',
-        help='smallest split index whose activation may leave the robot; 1 keeps images on it (default: 0)',
+        help='smallest split index whose activation may leave the robot; 1 keeps the image on the robot (default: 0)',
     )
     policy.add_argument('--bandwidth', type=float, default=0.0, metavar='MBIT/S',
                         help='upper bound on the mean rate of the payloads (default: 0, no bound)')
@@ -91,7 +91,8 @@ def system_profile(arguments: argparse.Namespace, measured: Callable[[], Profile
             "--robot-profile was given without --edge-profile or a MODEL: give one of them, or the edge's profile alone"
         )
     else:
-        raise DynsplitError('nothing says what to look at: give a MODEL, or --edge-profile and --robot-profile')
+        raise DynsplitError('neither a MODEL nor a profile was given; give a MODEL, or --edge-profile and '
+                            '--robot-profile')
     if arguments.robot_profile is not None:
         robot = Profile.load(arguments.robot_profile)
     else:
@@ -113,14 +114,14 @@ def set_threads(arguments: argparse.Namespace) -> None:
     import torch  # only who measures needs it
 
     if not 1 <= arguments.threads <= MOST_THREADS:  # with too many, torch ends the process or takes all memory
-        raise DynsplitError(f'--threads {arguments.threads} was given, but it is from 1 to {MOST_THREADS}')
+        raise DynsplitError(f'--threads {arguments.threads} was given, but must be from 1 to {MOST_THREADS}')
     torch.set_num_threads(arguments.threads)
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what the command line sets of the planner's rules, which are among the monitor's settings."""
     if not 0 <= arguments.bandwidth < math.inf:
-        raise DynsplitError(f'--bandwidth {arguments.bandwidth:g} was given, but it is at least 0, which sets no bound')
+        raise DynsplitError(f'--bandwidth {arguments.bandwidth:g} was given, but must be at least 0; 0 sets no bound')
     values: dict[str, Any] = {
         'objective': arguments.objective,
         'deadline_s': arguments.deadline,

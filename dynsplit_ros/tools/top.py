@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     if given.period is not None and not given.period > 0:
         parser.error(f'--period {given.period:g} is not a positive number')
     if not 0 <= given.wait < math.inf:
-        parser.error(f'--wait {given.wait:g} is not a number of seconds from 0')
+        parser.error(f'--wait {given.wait:g} is not a number of seconds of at least 0')
     console = Console(highlight=False)
     try:
         return watch(given, console)
@@ -138,7 +138,7 @@ def show(robots: Mapping[str, Any], now_s: float, width: int) -> RenderableType:
     )
     if not robots:
         return Group(
-            head, Text('no robot is heard; is a monitor_node running in this ROS_DOMAIN_ID, and reached by discovery?')
+            head, Text('no robot found; start a monitor_node in this ROS_DOMAIN_ID, and check discovery')
         )
     known = {name: _facts(robot, now_s) for name, robot in sorted(robots.items())}
     return Group(head, _wide(known, width) if width >= WIDE else _narrow(known, width))
@@ -153,7 +153,7 @@ def _since(robots: Mapping[str, Any], now_s: float) -> str:
 def lines(robots: Mapping[str, Any], now_s: float) -> list[str]:
     """Return a line for each robot, for a log; its frames are counted from the first line on."""
     if not robots:
-        return ['no robot is heard']
+        return ['no robot found']
     return [
         f'{time.strftime("%H:%M:%S")} '
         + ', '.join(f'{name} {text}' for name, text in _facts(robot, now_s).items() if name != 'reason')

@@ -25,8 +25,8 @@ def test_the_network_runs_when_it_is_asked_to(processes, ros, model_parameters) 
     processes.start('camera', 'camera_node', ROBOT, {**model_parameters, 'on_demand': True, 'labels': labels})
     wait(observer.images.get_subscription_count, 'the camera does not listen')
     answer = infer(observer)
-    assert not answer.success and 'no image has come' in answer.message
-    while 'no image has come' in answer.message:  # an image that nobody hears yet is not sent again
+    assert not answer.success and 'no image arrived' in answer.message
+    while 'no image arrived' in answer.message:  # an image that nobody hears yet is not sent again
         newest = observer.send()
         answer = infer(observer)
     assert answer.success, answer.message

@@ -112,7 +112,7 @@ def test_top_says_that_there_is_no_robot() -> None:
     result = subprocess.run(
         [TOP, '--once', '--wait', '0.5', '--robot', 'nobody'], capture_output=True, text=True, timeout=60
     )
-    assert result.returncode == 1 and 'no robot is heard' in result.stdout and result.stderr == ''
+    assert result.returncode == 1 and 'no robot found' in result.stdout and result.stderr == ''
 
 
 def test_the_running_agreement_is_shown(ros: Callable[[Node], Node]) -> None:

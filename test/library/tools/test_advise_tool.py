@@ -177,8 +177,8 @@ def test_what_cannot_be_is_refused_in_one_line(arguments, message, tmp_path, cap
     [
         ('--rate', '0', 'not a positive number'),
         ('--plot', 'plot.xyz', 'does not end in .png'),
-        ('--kwargs', '[1]', 'not a JSON object'),
-        ('--kwargs', '{', 'not a JSON object'),
+        ('--model-arguments', '[1]', 'not a JSON object'),
+        ('--model-arguments', '{', 'not a JSON object'),
     ],
 )
 def test_what_an_option_cannot_be_is_refused_before_anything_is_done(option, value, message, capsys) -> None:

@@ -31,8 +31,9 @@ MODELS = [
     ['own:unfit'], ['own:Text'], ['broken:ok'], ['raises:ok'], ['folder.pt2'], ['junk.pt2'], ['x' * 300 + '.pt2'],
     [*TINY, '--weights', 'folder.pth'], [*TINY, '--weights', 'pipe.pth'], [*TINY, '--weights', 'junk.pth/x.pth'],
     [*TINY, '--weights', 'junk.pth'], [*TINY, '--weights', 'junk.safetensors'],
-    [*TINY, '--weights', 'a/' * 3000 + '.pth'], [*TINY, '--kwargs', '['], [*TINY, '--kwargs', '{"n": -3}'],
-    [*TINY, '--kwargs', '{"n": "a"}'], [*TINY, '--kwargs', '{"other": 1}'], ['own:ok', '--input-size', '1', '1'],
+    [*TINY, '--weights', 'a/' * 3000 + '.pth'],
+    *([*TINY, '--model-arguments', text] for text in ('[', '{"n": -3}', '{"n": "a"}', '{"other": 1}')),
+    ['own:ok', '--input-size', '1', '1'],
     ['own:ok', '--input-size', '0', '-1'], [*TINY, '--mean', '1', '2', 'nan', '--std', '1', '1', '1'],
     [*TINY, '--mean', '1', '2', '3'], [*TINY, '--seed', '9' * 30], [*TINY, '--task', 'none'], [*TINY, '--none'],
 ]
