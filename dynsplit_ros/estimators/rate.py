@@ -7,7 +7,6 @@ from __future__ import annotations
 import functools
 import math
 from statistics import NormalDist
-import sys
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +36,8 @@ _DELAYED_SHARE = 0.01
 _PER_DENSITY = math.sqrt(2 * math.pi)
 #: Density of a delay of unknown size: its logarithm is uniform over four decades from one jitter on.
 _DELAY_DENSITY = _PER_DENSITY / (4 * math.log(10))
-#: Largest time in units of the jitter: single precision holds its square.
+#: Largest time, in seconds or in units of the jitter. Single precision holds its square; after so many seconds, nothing
+#: is left of an observation.
 _LONGEST = 1e12
 RATE_EDGES = np.array([0, 1, 4, 10, 20, 35, 50, 65, 80, 90, 96, 99, 100]) / 100
 #: Quantile levels of the rate of the next transfer: the middles of intervals that are finer in the tails.
@@ -116,7 +116,7 @@ class RateFilter:
         if elapsed_s <= 0:
             return
         # The time is rounded to a twentieth of its logarithm, so that each step is prepared only once.
-        decay, mix = _transition(round(math.log(min(elapsed_s, sys.float_info.max / 2)) * 20))
+        decay, mix = _transition(round(math.log(min(elapsed_s, _LONGEST)) * 20))
         # For arrays this small, dot takes half the time of @.
         spectrum = self._p.dot(_TO_SPECTRUM)
         spectrum *= decay
@@ -160,7 +160,7 @@ class RateFilter:
     def observe_unfinished(self, elapsed_s: float, size_bytes: float, jitter_s: float) -> None:
         """Take a transfer of ``size_bytes`` that has taken ``elapsed_s`` and has not ended."""
         size = size_bytes * math.exp(-self._offset) / jitter_s
-        transfer = elapsed_s / jitter_s
+        transfer = min(elapsed_s / jitter_s, _LONGEST)
         deviation = np.sqrt(_VARIANCE_PER_BYTE * (size * transfer) + 1)
         # The logistic approximation of the normal distribution (Bowling et al. 2009), good to 0.01.
         steps = (_S_PER_BYTE * size - transfer) / deviation

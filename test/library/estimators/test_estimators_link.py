@@ -639,6 +639,16 @@ def test_time_of_any_length_passes() -> None:
     assert belief.relative_uncertainty > 3.0  # nothing is left of the measurement
 
 
+@pytest.mark.parametrize('elapsed_s', [1e9, 1e300, 1.79e308, math.inf])
+def test_a_transfer_that_takes_longer_than_at_any_rate_was_held_up_and_leaves_the_rate_known(elapsed_s) -> None:
+    belief = RateFilter()
+    belief.observe(0.1, 100_000, 1e-4)
+    before_bps, uncertainty = belief.median_bps, belief.relative_uncertainty
+    belief.observe_unfinished(elapsed_s, 2**32, 1e-4)
+    assert belief.median_bps == pytest.approx(before_bps, rel=1e-3)
+    assert belief.relative_uncertainty == pytest.approx(uncertainty, rel=1e-3)
+
+
 def test_a_small_payload_that_a_token_bucket_passes_at_once_does_not_make_the_link_look_fast() -> None:
     link, now_s = settled_link(rate_bps=5e6)
     for number in range(30):
