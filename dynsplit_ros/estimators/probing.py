@@ -150,11 +150,18 @@ class Probing:
         return min(max(_JITTERS * self._round_trip.jitter_s, share * rules.probe_period_s), share)
 
     def _needs_lead(self, now_s: float, rules: LinkRules) -> bool:
-        """Whether the jitter is, or was lately, so large that one second's income does not measure the rate."""
+        """
+        Whether one second's income does not measure the rate, because the jitter is, or was lately, so large.
+
+        And whether a lead saves bytes. On a slow link, a probe that takes twenty jitters has fewer bytes than a lead.
+        """
         probe_s = _JITTERS * self._round_trip.jitter_s
         if probe_s > _HIGH_JITTER * rules.probe_share and not self._round_trip.is_converging:
             self._leads_until_s = now_s + _LEADS_S
-        return (probe_s > rules.probe_share or now_s < self._leads_until_s) and not self._credit
+        if now_s < self._leads_until_s:
+            probe_s = max(probe_s, _HIGH_JITTER * rules.probe_share)
+        saves = probe_s * self._rate.median_bps / 8 > _LEAD_BYTES + _DISPERSED_BYTES
+        return probe_s > rules.probe_share and saves and not self._credit
 
     def add_income(self, now_s: float, rules: LinkRules, *, alive: bool, share: float = 1.0) -> None:
         """Add this share (0 to 1) of the income since the last call to the budget."""

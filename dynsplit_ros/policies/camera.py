@@ -210,6 +210,8 @@ class CameraPolicy:
     - A frame without an answer after its timeout, or when the edge is silent, or refused by the edge, is finished on
       the robot. No new head starts meanwhile. An answer that comes before that is done is still taken. A frame whose
       timeout would pass during local inference of the next image is finished before that.
+    - A payload that waits for a lost link is finished here only when no older frame is. If the edge is heard of before,
+      the payload is sent.
     - After a frame that the edge failed, frames are local until a decision takes that frame into account.
     - A decision for another edge takes effect with the next payload, also with one that waits for the link: edges of
       one model take each other's payloads. Only the edge that a payload was sent to can acknowledge or answer it.
@@ -242,6 +244,7 @@ class CameraPolicy:
         self._choose = choose
         self._decision: SplitDecision | None = None
         self._last_failed = 0  # latest frame that the edge failed to answer
+        self._heard: set[str] = set()  # edges that acknowledged or answered a frame since the latest decision
         self._stopped = False
         self._scheduler = SendScheduler()
         self._staleness = StalenessControl()
@@ -313,6 +316,7 @@ class CameraPolicy:
     def on_decision(self, decision: SplitDecision, now_s: float) -> list[Action]:
         """Follow a decision of the monitor from the next frame on."""
         self._decision = decision
+        self._heard.clear()
         self._scheduler.on_servers(decision.servers, decision.edge)
         for frame in self._unanswered.values():
             if decision.degraded or frame.edge in decision.silent_edges:
@@ -407,6 +411,7 @@ class CameraPolicy:
         frame = self.awaited(session, sequence, edge)
         if frame is not None and math.isnan(frame.acknowledged_s):
             frame.acknowledged_s = now_s
+            self._heard.add(edge)
             self._scheduler.on_acknowledged(frame.choice, now_s - frame.sent_s, frame.edge)
         return self._act(now_s)
 
@@ -431,6 +436,7 @@ class CameraPolicy:
         if frame is None:
             self._take_late_answer(session, sequence, status, answer_bytes, times, now_s)
         elif status is Status.OK:
+            self._heard.add(frame.edge)
             _note_answer(frame, answer_bytes, times, now_s)
             frame.outcome, frame.outputs = Outcome.ANSWERED, outputs
             self._scheduler.on_answered(frame, now_s, times.held_s)
@@ -665,8 +671,11 @@ class CameraPolicy:
         followed, latest = self._followed, self._decision
         # Another edge may run the tail with another engine, but not from the activation of another head.
         can_move = latest is not None and (latest.choice, latest.head_engine) == (frame.choice, frame.head_engine)
-        lost = followed is None or self._failed_since(followed) or latest is not None and (
-            frame.edge in latest.silent_edges and not can_move)
+        is_silent = latest is not None and frame.edge not in self._heard and (
+            latest.degraded or frame.edge in latest.silent_edges and not can_move)
+        lost = followed is None or is_silent or self._failed_since(followed)
+        if lost and self._overdue and not self._stopped:
+            return  # the robot is busy with an older frame, and the edge may be heard of before that is done
         if lost or self._stopped:
             self._head = None
             frame.link_wait_s = now_s - self._stage_s
@@ -687,10 +696,7 @@ class CameraPolicy:
             self._actions.append(Send(frame))
 
     def _failed_since(self, decision: SplitDecision) -> bool:
-        """Whether the edge has failed a frame that the decision does not know of, or is silent by now."""
-        latest = self._decision
-        if latest is not None and latest.degraded and not decision.degraded:
-            return True
+        """Whether the edge has failed a frame that the decision does not know of."""
         knows = decision.last_frame_session == self.session and decision.last_frame >= self._last_failed
         return bool(self._last_failed) and not knows
 

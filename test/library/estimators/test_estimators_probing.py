@@ -68,6 +68,12 @@ def test_a_probe_has_a_lead_of_two_packets_where_a_seconds_income_does_not_measu
         assert sent.size - sent.lead == pytest.approx(20e6 / 8 * 0.0013, rel=0.15)
 
 
+@pytest.mark.parametrize(('rate_bps', 'lead_bytes'), [(4e5, 0), (10e6, 3000)])
+def test_on_a_slow_link_a_probe_has_no_lead_that_would_take_more_bytes_than_a_long_probe(rate_bps, lead_bytes) -> None:
+    sent = plan(probing(rate_bps, 8e-4))
+    assert sent is not None and sent.lead == lead_bytes
+
+
 def test_a_probe_with_a_lead_is_long_enough_to_show_a_change_on_a_slow_link() -> None:
     known = probing(1e6, 2e-3)
     known.on_dispersion(1e6)

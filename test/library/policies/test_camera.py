@@ -558,6 +558,17 @@ def test_a_payload_that_waits_for_a_silent_edge_is_not_sent() -> None:
     assert len([action for action in camera.actions if isinstance(action, Send)]) == 2
 
 
+def test_a_payload_that_waits_is_sent_when_the_edge_is_heard_of_while_an_older_frame_is_finished() -> None:
+    camera, first = waiting_payload()
+    assert one(camera.decide(SILENT), Finish).frame is first
+    second = one(camera.acknowledge(first, after_s=0.3), Send).frame
+    camera.tell(camera.policy.on_payload_sent)
+    assert StopFinishing in kinds(camera.answer(first))
+    camera.acknowledge(second)
+    camera.answer(second)
+    assert camera.delivered[1:] == [(2, Outcome.ANSWERED), (3, Outcome.ANSWERED)]
+
+
 def test_a_payload_that_waited_for_the_link_has_the_newest_timeout() -> None:
     camera, first = waiting_payload()
     camera.decide(SplitDecision(1, 'raw', 0.25))
