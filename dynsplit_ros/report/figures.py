@@ -135,7 +135,7 @@ def _probe_share(links: Sequence[LinkSample]) -> float:
     """Return the share of the capacity that was estimated which probes took."""
     capacity_bytes = probe_bytes = 0.0
     for before, after in zip(links, links[1:]):
-        sent = after.probe_bytes - before.probe_bytes
+        sent = after.probe_bytes_total - before.probe_bytes_total
         elapsed_s = after.time_s - before.time_s
         # A monitor that restarts counts from 0 again; a gap in the recording says nothing of the rate meanwhile.
         if sent >= 0 and 0 <= elapsed_s < 5:

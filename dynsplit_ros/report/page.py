@@ -9,7 +9,7 @@ Everything that comes from the recording is escaped where it stands in HTML, and
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 import hashlib
 from html import escape
@@ -24,6 +24,7 @@ from dynsplit_ros.policies.records import FrameRecord, Outcome
 from dynsplit_ros.protocol import MOST_EDGES
 from dynsplit_ros.report.figures import count, Figures, PERCENTS
 from dynsplit_ros.report.run import LoadSample, OUTCOMES, RecordedRobot, Recording
+from dynsplit_ros.text import printable
 
 #: Most points of a line or a cloud that are drawn, and most bars.
 MOST_POINTS = 3000
@@ -179,178 +180,153 @@ def _ms(seconds: float) -> str:
     return f'{1e3 * seconds:.0f}' if seconds >= 0.1 else f'{1e3 * seconds:.1f}'
 
 
+def _table(title: str, columns: Mapping[str, str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; ``columns`` maps the heads to the classes of style.css: n for numbers, why for sentences."""
+    classes = [f' class="{name}"' if name else '' for name in columns.values()]
+    head = ''.join(f'<th{kind}>{name}</th>' for kind, name in zip(classes, columns))
+    body = ''.join('<tr>' + ''.join(f'<td{kind}>{escape(text)}</td>' for kind, text in zip(classes, row)) + '</tr>'
+                   for row in rows)
+    return f'<table>{title}<tr>{head}</tr>{body}</table>'
+
+
+def _card(title: str, columns: Mapping[str, str], rows: Iterable[Sequence[str]]) -> str:
+    return f'<div class="card scroll">{_table(f"<caption>{title}</caption>", columns, rows)}</div>'
+
+
 def _split_table(figures: Figures) -> str:
-    rows = ''.join(
-        f'<tr><td class="n">{split.index}</td><td>{escape(split.name)}</td>'
-        f'<td>{escape(", ".join(split.codecs)) or "–"}</td>'
-        f'<td class="n">{split.frames}</td><td class="n">{100 * split.share:.1f} %</td>'
-        f'<td class="n">{_ms(split.mean_s)} ms</td>'
-        f'<td class="n">{split.payload_bytes / 1024:.1f} KiB</td></tr>'
-        for split in figures.splits
-    )
-    return (
-        '<div class="card scroll"><table><caption>Frames by split</caption>'
-        '<tr><th class="n">split</th><th>cut</th><th>codec</th><th class="n">frames</th><th class="n">share</th>'
-        '<th class="n">mean latency</th><th class="n">mean payload</th></tr>'
-        f'{rows}</table></div>'
-    )
+    return _card(
+        'Frames by split',
+        {'split': 'n', 'cut': '', 'codec': '', 'frames': 'n', 'share': 'n', 'mean latency': 'n', 'mean payload': 'n'},
+        ((str(split.index), split.name, ', '.join(split.codecs) or '–', str(split.frames), f'{100 * split.share:.1f} %',
+          f'{_ms(split.mean_s)} ms', f'{split.payload_bytes / 1024:.1f} KiB') for split in figures.splits))
 
 
 def _edge_table(figures: Figures) -> str:
     if len(figures.edges) < 2:
         return ''
-    rows = ''.join(
-        f'<tr><td>{escape(edge.name)}</td><td class="n">{edge.frames}</td><td class="n">{100 * edge.share:.1f} %</td>'
-        f'<td class="n">{_ms(edge.mean_s)} ms</td></tr>'
-        for edge in figures.edges[:MOST_EDGES]
-    )
-    return (
-        '<div class="card scroll"><table><caption>Frames by the edge that answered them</caption>'
-        '<tr><th>edge</th><th class="n">frames</th><th class="n">share</th><th class="n">mean latency</th></tr>'
-        f'{rows}</table></div>'
-    )
+    return _card(
+        'Frames by the edge that answered them', {'edge': '', 'frames': 'n', 'share': 'n', 'mean latency': 'n'},
+        ((edge.name, str(edge.frames), f'{100 * edge.share:.1f} %', f'{_ms(edge.mean_s)} ms')
+         for edge in figures.edges[:MOST_EDGES]))
 
 
 def _audit_table(robot: RecordedRobot) -> str:
     if not robot.audits:
         return ''
-    rows = ''.join(
-        f'<tr><td class="n">{one.split_index}</td><td>{escape(one.codec)}</td><td class="n">{one.audits}</td>'
-        f'<td class="n">{one.agreement:.3f}</td><td class="n">{one.low:.3f} to {one.high:.3f}</td>'
-        f'<td class="n">{one.min_agreement:g}</td><td class="why">{escape(one.reason)}</td></tr>'
-        for one in robot.audits.values()
-    )
-    return (
-        '<div class="card scroll"><table><caption>Agreement of lossy codecs with the unquantised model</caption>'
-        '<tr><th class="n">split</th><th>codec</th><th class="n">audits</th><th class="n">agreement</th>'
-        f'<th class="n">95 % interval</th><th class="n">min_agreement</th><th>taken out</th></tr>{rows}</table></div>'
-    )
+    return _card(
+        'Agreement of lossy codecs with the unquantised model',
+        {'split': 'n', 'codec': '', 'audits': 'n', 'agreement': 'n', '95 % interval': 'n', 'min_agreement': 'n',
+         'taken out': 'why'},
+        ((str(one.split_index), one.codec, str(one.audits), f'{one.agreement:.3f}', f'{one.low:.3f} to {one.high:.3f}',
+          f'{one.min_agreement:g}', one.reason) for one in robot.audits.values()))
 
 
 def _switch_table(robot: RecordedRobot) -> str:
     if not robot.decisions:
         return ''
-    rows = ''.join(
-        f'<tr><td class="n">{time_s:.1f} s</td><td class="n">{decision.split_index}</td>'
-        f'<td>{escape(decision.codec) or "–"}'
-        f'</td><td class="why">{escape(decision.reason)}</td></tr>'
-        for time_s, decision in robot.decisions[:MOST_SWITCHES]
-    )
+    table = _table('', {'time': 'n', 'split': 'n', 'codec': '', 'reason': 'why'}, (
+        (f'{time_s:.1f} s', str(decision.split_index), decision.codec or '–', decision.reason)
+        for time_s, decision in robot.decisions[:MOST_SWITCHES]))
     more = len(robot.decisions) - MOST_SWITCHES
     rest = f'<p class="explain">… and {more} more</p>' if more > 0 else ''
-    return (
-        '<details class="card scroll"><summary>Why the split moved</summary><table>'
-        '<tr><th class="n">time</th><th class="n">split</th>'
-        f'<th>codec</th><th>reason</th></tr>{rows}</table>{rest}</details>'
-    )
+    return f'<details class="card scroll"><summary>Why the split moved</summary>{table}{rest}</details>'
 
 
 # ---- its charts ------------------------------------------------------------------------------------------------------
 
 
 def _charts(run: Recording, robot: RecordedRobot) -> dict[str, Chart]:
-    lost = _lost(robot)
-    common = {'phases': [[_rounded(a), _rounded(b), name] for a, b, name in run.phases if 0 <= a < b], 'lost': []}
-    frames = robot.frames
+    """Return the charts by name; those without data are left out."""
+    charts = {**_link_charts(robot), **_frame_charts(robot), **_time_charts(run, robot)}
+    if robot.loads:
+        edges = sorted({load.edge for load in robot.loads})[:MOST_EDGES]
+        charts['load'] = _chart(
+            'Load of the edge' if len(edges) == 1 else 'Load of the edges',
+            'Share of the time in which a tail was running, in percent.', '%', 170,
+            [_load_line(robot.loads, edge, colour) for colour, edge in zip((4, 0, 1, 2, 3, 5, 6, 7), edges)],
+            limits=[0, 100])
+    phases = [[_rounded(start_s), _rounded(end_s), name] for start_s, end_s, name in run.phases if 0 <= start_s < end_s]
+    return {name: {**chart, 'phases': phases} for name, chart in charts.items()}
+
+
+def _chart(title: str, caption: str, unit: str, height: int, series: list[Chart], *, log: bool = False,
+           limits: list[float | None] | None = None, lost: list[list[float]] | None = None) -> Chart:
+    """Return a chart as charts.js takes it; ``limits`` are those of the axis, ``lost`` when the link was lost."""
+    return {'title': title, 'caption': caption, 'unit': unit, 'height': height, 'series': series, 'log': log,
+            'lost': lost or [], **({} if limits is None else {'range': limits})}
+
+
+def _link_charts(robot: RecordedRobot) -> dict[str, Chart]:
+    """Return the charts of the link's rate and round trip over time."""
+    if not robot.links:
+        return {}
+    charts, lost = {}, _lost(robot)
+    times = [link.time_s for link in robot.links]
+    estimate, low, high = (
+        [_positive(getattr(link, name) / 1e6) if link.alive else None for link in robot.links]
+        for name in ('throughput_bps', 'throughput_low_bps', 'throughput_high_bps'))
+    series = [_line('estimated', 1, times, estimate)]
+    if any(value is not None for value in low):
+        keep = _thinned_index(times, estimate)
+        series.insert(0, {
+            'kind': 'band',
+            'name': 'one standard deviation',
+            'colour': 1,
+            'x': [_rounded(times[i]) for i in keep],
+            'low': [low[i] if high[i] is not None else None for i in keep],
+            'high': [high[i] for i in keep],
+        })
+    true = [_positive(link.true_bps / 1e6) for link in robot.links]
+    if any(value is not None for value in true):
+        series.insert(0, _line('true rate', 7, times, true, kind='step'))
+    charts['rate'] = _chart('Link rate', 'Mbit/s from the robot to the edge, as the monitor estimates it.', 'Mbit/s',
+                            230, series, log=True, lost=lost)
+    trip = [_positive(1e3 * link.round_trip_s) for link in robot.links]
+    queue = [_known(1e3 * link.edge_queueing_s) for link in robot.links]
+    if any(value is not None for value in trip):
+        series = [_line('round trip', 5, times, trip)]
+        if any(value is not None for value in queue):
+            series.append(_line('queue at the edge', 4, times, queue))
+        charts['trip'] = _chart('Round trip and queue at the edge', 'ms, without the transmission of payloads.', 'ms',
+                                170, series, limits=[0, None], lost=lost)
+    return charts
+
+
+def _frame_charts(robot: RecordedRobot) -> dict[str, Chart]:
+    """Return the charts that have a dot for each frame: its split and its latency."""
+    frames, lost = robot.frames, _lost(robot)
     drawn = _thinned_frames(frames)
     note = (
         '' if len(drawn) == len(frames) else f' {len(drawn)} of {len(frames)} frames are drawn, the slowest among them.'
     )
-    charts: dict[str, Chart] = {}
-    if robot.links:
-        times = [link.time_s for link in robot.links]
-        alive = [link.alive for link in robot.links]
-        estimate = [_positive(link.throughput_bps / 1e6) if up else None for link, up in zip(robot.links, alive)]
-        series = [_line('estimated', 1, times, estimate)]
-        low, high = (
-            [_positive(getattr(link, name) / 1e6) if up else None for link, up in zip(robot.links, alive)]
-            for name in ('low_bps', 'high_bps')
-        )
-        if any(value is not None for value in low):
-            keep = _thinned_index(times, estimate)
-            clean = list(keep)
-            series.insert(
-                0,
-                {
-                    'kind': 'band',
-                    'name': 'one standard deviation',
-                    'colour': 1,
-                    'x': [_rounded(times[i]) for i in clean],
-                    'low': [low[i] if high[i] is not None else None for i in clean],
-                    'high': [high[i] for i in clean],
-                },
-            )
-        true = [_positive(link.true_bps / 1e6) for link in robot.links]
-        if any(value is not None for value in true):
-            series.insert(0, _line('true rate', 7, times, true, kind='step'))
-        charts['rate'] = {
-            **common,
-            'title': 'Link rate',
-            'caption': 'Mbit/s from the robot to the edge, as the monitor estimates it.',
-            'unit': 'Mbit/s',
-            'log': True,
-            'height': 230,
-            'series': series,
-            'lost': lost,
-        }
-        trip = [_positive(1e3 * link.round_trip_s) for link in robot.links]
-        queue = [_known(1e3 * link.queueing_s) for link in robot.links]
-        if any(value is not None for value in trip):
-            charts['trip'] = {
-                **common,
-                'title': 'Round trip and queue at the edge',
-                'caption': 'ms, without the transmission of payloads.',
-                'unit': 'ms',
-                'log': False,
-                'range': [0, None],
-                'height': 170,
-                'lost': lost,
-                'series': [
-                    _line('round trip', 5, times, trip),
-                    *([_line('queue at the edge', 4, times, queue)] if any(v is not None for v in queue) else []),
-                ],
-            }
     names = {frame.split_index: frame.split_name for frame in frames}
     used = sorted(names)
     rows = {split: row for row, split in enumerate(used)}  # splits that were not used take no room
     words = [f'{split} {names[split]}' for split in used]
     step_x, step_y = _changes([frame.delivered_s for frame in frames], [rows[frame.split_index] for frame in frames])
-    charts['split'] = {
-        **common,
-        'title': 'Split in use',
-        'unit': '',
-        'log': False,
-        'range': [-0.5, len(used) - 0.5],
-        'lost': lost,
-        'caption': 'Each dot is a frame; 0 sends the image, the largest index nothing. Only splits in use.',
-        'height': min(330, 80 + 26 * len(used)),
-        'ticks': [[row, str(split), _cut(words[row], 17)] for split, row in rows.items()],
-        'series': [
-            {
-                'kind': 'step',
-                'name': 'split',
-                'colour': 7,
-                'x': step_x,
-                'y': step_y,
-                'thin': True,
-                'silent': True,
-                'words': words,
-            },
-            *_by_outcome(drawn, lambda frame: rows[frame.split_index], words),
-        ],
-    }
-    charts['latency'] = {
-        **common,
-        'title': 'Latency of each frame',
-        'caption': 'ms from the image’s arrival to its prediction.' + note,
-        'unit': 'ms',
-        'log': True,
-        'height': 250,
-        'series': _by_outcome(drawn, lambda frame: _positive(1e3 * frame.latency_s)),
-        'lost': lost,
-    }
-    step_s, groups = _buckets(frames, run.duration_s)
-    starts = [_rounded(number * step_s) for number in range(len(groups))]
+    steps = {'kind': 'step', 'name': 'split', 'colour': 7, 'x': step_x, 'y': step_y, 'thin': True, 'silent': True,
+             'words': words}
+    splits = _chart(
+        'Split in use', 'Each dot is a frame; 0 sends the image, the largest index nothing. Only splits in use.', '',
+        min(330, 80 + 26 * len(used)), [steps, *_by_outcome(drawn, lambda frame: rows[frame.split_index], words)],
+        limits=[-0.5, len(used) - 0.5], lost=lost)
+    latencies = _chart(
+        'Latency of each frame', 'ms from the image’s arrival to its prediction.' + note, 'ms', 250,
+        _by_outcome(drawn, lambda frame: _positive(1e3 * frame.latency_s)), log=True, lost=lost)
+    ticks = [[row, str(split), printable(words[row], 17)] for split, row in rows.items()]
+    return {'split': {**splits, 'ticks': ticks}, 'latency': latencies}
+
+
+def _time_charts(run: Recording, robot: RecordedRobot) -> dict[str, Chart]:
+    """Return the charts that have a bar for each stretch of time: the parts of the latency, and the outcomes."""
+    charts = {}
+    step_s, groups = _buckets(robot.frames, run.duration_s)
+    every = 'second' if step_s == 1 else f'{step_s:.3g} s'
+
+    def stack(layers: list[Chart]) -> list[Chart]:
+        starts = [_rounded(number * step_s) for number in range(len(groups))]
+        return [{'kind': 'stack', 'x': starts, 'step': _rounded(step_s), 'layers': layers}]
+
     layers = []
     for name, parts, colour in _PART_GROUPS:
         values = [
@@ -359,53 +335,17 @@ def _charts(run: Recording, robot: RecordedRobot) -> dict[str, Chart]:
         if any(values):
             layers.append({'name': name, 'colour': colour, 'y': values})
     if layers:
-        charts['parts'] = {
-            **common,
-            'title': 'Where the time goes',
-            'caption': f'ms, mean of the frames of every {_seconds_exact(step_s)}.',
-            'unit': 'ms',
-            'log': False,
-            'range': [0, None],
-            'height': 230,
-            'series': [{'kind': 'stack', 'x': starts, 'step': _rounded(step_s), 'layers': layers}],
+        charts['parts'] = _chart('Where the time goes', f'ms, mean of the frames of every {every}.', 'ms', 230,
+                                 stack(layers), limits=[0, None])
+    charts['outcomes'] = _chart('Outcomes', f'Frames in every {every}.', '', 170, stack([
+        {
+            'name': _OUTCOME_NAMES[outcome],
+            'colour': _OUTCOME_COLOURS[outcome],
+            'y': [sum(frame.outcome == outcome for frame in group) for group in groups],
         }
-    charts['outcomes'] = {
-        **common,
-        'title': 'Outcomes',
-        'caption': f'Frames in every {_seconds_exact(step_s)}.',
-        'unit': '',
-        'log': False,
-        'range': [0, None],
-        'height': 170,
-        'series': [
-            {
-                'kind': 'stack',
-                'x': starts,
-                'step': _rounded(step_s),
-                'layers': [
-                    {
-                        'name': _OUTCOME_NAMES[outcome],
-                        'colour': _OUTCOME_COLOURS[outcome],
-                        'y': [sum(frame.outcome == outcome for frame in group) for group in groups],
-                    }
-                    for outcome in OUTCOMES
-                    if any(frame.outcome == outcome for frame in frames)
-                ],
-            }
-        ],
-    }
-    if robot.loads:
-        edges = sorted({load.edge for load in robot.loads})[:MOST_EDGES]
-        charts['load'] = {
-            **common,
-            'title': 'Load of the edge' if len(edges) == 1 else 'Load of the edges',
-            'caption': 'Share of the time in which a tail was running, in percent.',
-            'unit': '%',
-            'log': False,
-            'range': [0, 100],
-            'height': 170,
-            'series': [_load_line(robot.loads, edge, colour) for colour, edge in zip((4, 0, 1, 2, 3, 5, 6, 7), edges)],
-        }
+        for outcome in OUTCOMES
+        if any(frame.outcome == outcome for frame in robot.frames)
+    ]), limits=[0, None])
     return charts
 
 
@@ -533,11 +473,3 @@ def _known(value: float) -> float | None:
 
 def _positive(value: float) -> float | None:
     return _rounded(value) if math.isfinite(value) and value > 0 else None
-
-
-def _seconds_exact(value: float) -> str:
-    return 'second' if value == 1 else f'{value:.3g} s'
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + '…'

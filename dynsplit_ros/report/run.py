@@ -16,6 +16,7 @@ from dynsplit_ros.policies.records import FrameRecord, LATENCY_PARTS, Outcome, S
 from dynsplit_ros.protocol import check_version, VersionError
 from dynsplit_ros.report.bag import files_of, messages
 from dynsplit_ros.report.cdr import Decoder
+from dynsplit_ros.text import printable
 
 #: Outcomes that end a frame.
 OUTCOMES = (Outcome.ANSWERED, Outcome.LOCAL, Outcome.FELL_BACK)
@@ -29,20 +30,23 @@ _TYPES = tuple(_PACKAGE + name
 MOST_AUDITED = 100
 #: Outcomes by their numbers in FrameTiming.msg.
 _OUTCOMES = dict(enumerate(Outcome))
+#: The fields of LinkState.msg that hold a number.
+_OF_LINK = ('throughput_bps', 'throughput_low_bps', 'throughput_high_bps', 'round_trip_s', 'edge_queueing_s',
+            'probe_bytes_total')
 
 
 @dataclass(frozen=True)
 class LinkSample:
-    """The estimate of the link at a time; rates in bit/s, ``true_bps`` only of an emulated link (else NaN)."""
+    """The fields of LinkState.msg at a time, NaN if unknown; ``true_bps`` is the rate of an emulated link, in bit/s."""
 
     time_s: float
     alive: bool
     throughput_bps: float
-    low_bps: float = math.nan
-    high_bps: float = math.nan
+    throughput_low_bps: float = math.nan
+    throughput_high_bps: float = math.nan
     round_trip_s: float = math.nan
-    queueing_s: float = math.nan
-    probe_bytes: float = math.nan
+    edge_queueing_s: float = math.nan
+    probe_bytes_total: float = math.nan
     true_bps: float = math.nan
 
 
@@ -52,16 +56,13 @@ class LoadSample:
 
     time_s: float
     utilisation: float
-    queue_length: float = math.nan
-    robots: float = math.nan
     edge: str = ''
 
 
 @dataclass(frozen=True)
 class Audited:
-    """The running agreement of a choice at a time, as the monitor said it."""
+    """The running agreement of a choice, as the monitor said it."""
 
-    time_s: float
     split_index: int
     codec: str
     audits: int
@@ -180,24 +181,11 @@ class _Collector:
             self.count += 1
 
     def _on_LinkState(self, robot: RecordedRobot, time_s: float, message: Any) -> None:
-        robot.links.append(
-            LinkSample(
-                time_s,
-                bool(message.alive),
-                _number(message.throughput_bps),
-                _number(message.throughput_low_bps),
-                _number(message.throughput_high_bps),
-                _number(message.round_trip_s),
-                _number(message.edge_queueing_s),
-                _number(message.probe_bytes_total),
-            )
-        )
+        robot.links.append(LinkSample(
+            time_s, bool(message.alive), **{name: _number(getattr(message, name)) for name in _OF_LINK}))
 
     def _on_EdgeLoad(self, robot: RecordedRobot, time_s: float, message: Any) -> None:
-        robot.loads.append(
-            LoadSample(time_s, _number(message.utilisation), _number(message.queue_length), _number(message.robots),
-                       _text(message.edge))
-        )
+        robot.loads.append(LoadSample(time_s, _number(message.utilisation), _text(message.edge)))
 
     def _on_SplitDecision(self, robot: RecordedRobot, time_s: float, message: Any) -> None:
         choice = int(message.split_index), _text(message.codec)
@@ -210,8 +198,8 @@ class _Collector:
         choice = int(message.split_index), _text(message.codec)
         if choice in robot.audits or len(robot.audits) < MOST_AUDITED:
             robot.audits[choice] = Audited(
-                time_s, *choice, int(message.audits), _number(message.agreement), _number(message.low),
-                _number(message.high), _number(message.min_agreement), _text(message.reason, 400))
+                *choice, int(message.audits), _number(message.agreement), _number(message.low), _number(message.high),
+                _number(message.min_agreement), _text(message.reason, 400))
 
     def finish(self) -> None:
         for robot in self._robots.values():
@@ -307,17 +295,10 @@ def _of_document(document: Mapping[str, Any], source: str) -> Recording:
         if outcome not in OUTCOMES or not math.isfinite(time_s):
             raise TypeError(f'frame {str(entry["sequence"])[:20]}')
         frames.append(_record(time_s, outcome, entry.get))
-        robot.links.append(
-            LinkSample(
-                time_s,
-                bool(entry['link_alive']),
-                _number(entry['rate_estimated_bps']),
-                round_trip_s=_number(entry.get('round_trip_s')),
-                probe_bytes=_number(entry.get('probe_bytes_total')),
-                queueing_s=_number(entry.get('edge_queueing_s')),
-                true_bps=_number(entry['rate_true_bps']),
-            )
-        )
+        robot.links.append(LinkSample(
+            time_s, bool(entry['link_alive']), _number(entry['rate_estimated_bps']),
+            true_bps=_number(entry['rate_true_bps']),
+            **{name: _number(entry.get(name)) for name in ('round_trip_s', 'edge_queueing_s', 'probe_bytes_total')}))
         robot.loads.append(LoadSample(time_s, _number(entry['edge_utilisation'])))
     for entry in document.get('decisions', ()):
         choice = int(entry['split_index']), _text(entry['codec'])
@@ -359,5 +340,4 @@ def _name(split_name: object, codec: object) -> str:
 
 def _text(value: object, most: int = 100) -> str:
     """Return a text, cut to what a page has room for."""
-    text = str(value)
-    return text if len(text) <= most else text[: most - 1] + '…'
+    return printable(str(value), most)

@@ -180,7 +180,8 @@ def test_a_recording_of_real_nodes_is_read() -> None:
         assert 0.5 * one.latency_s < sum(getattr(one, part) for part in LATENCY_PARTS) <= one.latency_s * 1.01
     assert {decision.split_index for _, decision in robot.decisions} >= {one.split_index for one in robot.frames}
     assert all(
-        3e5 < link.throughput_bps < 3e8 and link.low_bps < link.throughput_bps < link.high_bps for link in robot.links
+        3e5 < link.throughput_bps < 3e8 and link.throughput_low_bps < link.throughput_bps < link.throughput_high_bps
+        for link in robot.links
     )
 
 
@@ -374,7 +375,7 @@ def test_latencies_outcomes_splits_and_switches_are_counted() -> None:
 
 def test_the_page_shows_the_running_agreement_and_why_a_codec_was_taken_out() -> None:
     reason = 'split 2 with quant2-zstd is taken out: <b>0 of its last 50 audits agree'
-    audited = Audited(3.0, 2, 'quant2-zstd', 50, 0.5, 0.37, 0.63, 0.98, reason)
+    audited = Audited(2, 'quant2-zstd', 50, 0.5, 0.37, 0.63, 0.98, reason)
     page = make_page(Recording('run', duration_s=10.0, robots=[
         RecordedRobot('robot1', [frame(1)], audits={(2, 'quant2-zstd'): audited})]))
     assert '0.370 to 0.630' in page and 'taken out: &lt;b&gt;0 of its last 50' in page
@@ -401,9 +402,9 @@ def test_the_page_shows_which_edge_answered_and_the_load_of_each() -> None:
 
 
 def test_the_share_of_probes_is_that_of_the_estimated_capacity() -> None:
-    links = [LinkSample(n, True, 8e6, probe_bytes=10_000.0 * n) for n in range(11)]  # 1 MB/s, 10 kB/s of probes
+    links = [LinkSample(n, True, 8e6, probe_bytes_total=10_000.0 * n) for n in range(11)]  # 1 MB/s, 10 kB/s of probes
     assert count(RecordedRobot('robot1', [frame(1)], links), 10.0).probe_share == pytest.approx(0.01)
-    restarted = [*links, LinkSample(11, True, 8e6, probe_bytes=0.0)]
+    restarted = [*links, LinkSample(11, True, 8e6, probe_bytes_total=0.0)]
     assert count(RecordedRobot('robot1', [frame(1)], restarted), 11.0).probe_share == pytest.approx(0.01)
     assert math.isnan(count(RecordedRobot('robot1', [frame(1)]), 10.0).probe_share)
 
