@@ -208,6 +208,11 @@ class Resize:
         return Placement(source, scaled, self.size, offset)  # type: ignore[arg-type]
 
 
+def channels_of(count: int) -> str:
+    """Return the kind of channels of a network that takes ``count`` of them; RGB for a number that no kind has."""
+    return next((kind for kind, number in CHANNELS.items() if number == count), 'rgb')
+
+
 def resize_of(way: str, size: tuple[int, int], crop_fraction: float = 0.875, **others: Any) -> Resize:
     """
     Return the resize of a way (:data:`RESIZES`) to ``size`` (height, width).

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import contextlib
 from dataclasses import dataclass
 import importlib
+import logging
 import os
+from pathlib import Path
 import pickle
 import threading
 from types import ModuleType
@@ -19,6 +21,9 @@ from torch import nn
 
 from dynsplit_ros.errors import DynsplitError, in_short
 from dynsplit_ros.model.loaded import TASKS
+from dynsplit_ros.model.weights import load_state_dict, seed_weights
+
+_logger = logging.getLogger(__name__)
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _force_safe_load = threading.Lock()
@@ -53,9 +58,21 @@ class Request:
             raise DynsplitError(f'task {self.task!r} was given for {self.name}, which does {task}; leave it out')
         return self.task or task
 
+    def give_weights(self, module: nn.Module, file: Path | None, *, drawn: bool = True) -> None:
+        """Copy the state dict in ``file``; without a file, draw the weights if ``drawn``, and else leave them."""
+        if file is not None:
+            load_state_dict(module, file)
+        elif drawn:
+            _logger.warning('%s has weights drawn from seed %d: its predictions mean nothing', self.name, self.seed)
+            seed_weights(module, self.seed)
+
     @contextlib.contextmanager
-    def building(self) -> Iterator[None]:
-        """Seed torch, read no pickles that execute code, and put what the builder raises into one sentence."""
+    def building(self, downloads: str = '') -> Iterator[None]:
+        """
+        Seed torch, read no pickles that execute code, and put what the builder raises into one sentence.
+
+        ``downloads`` names what the builder downloads; an OSError then means that it could not. Without, it passes.
+        """
         with torch.random.fork_rng(devices=[]), only_safe_loading():
             torch.manual_seed(self.seed)
             try:
@@ -66,6 +83,12 @@ class Request:
                     ' would execute code that they bring, so they are not loaded; delete them from the cache and try'
                     ' again'
                 ) from error
+            except OSError as error:  # urllib's URLError is one
+                if not downloads:
+                    raise
+                raise DynsplitError(
+                    f'{downloads} of {self.name} could not be downloaded ({in_short(error)}); set weights to none '
+                    '(drawn from the seed) or to the path of a state dict') from error
             except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
                 if isinstance(error, DynsplitError):
                     raise

@@ -9,7 +9,6 @@ the Apache-2.0 licence. Nothing is downloaded when a model is loaded.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,7 @@ from dynsplit_ros.model.loaded import LoadedModel
 from dynsplit_ros.model.preprocess import INTERPOLATIONS, Normalise, Resize
 from dynsplit_ros.model.sources import optional, Request
 from dynsplit_ros.model.sources.torchvision import imagenet_labels
-from dynsplit_ros.model.weights import labels_of, load_state_dict, seed_weights, weights_file
-
-_logger = logging.getLogger(__name__)
+from dynsplit_ros.model.weights import labels_of, weights_file
 
 #: Side of the images that each network was trained with, in pixels.
 _SIDES = {'lite0': 224, 'lite1': 240, 'lite2': 260, 'lite3': 280, 'lite4': 300}
@@ -42,11 +39,7 @@ def load(request: Request) -> LoadedModel:
         file = Path(getattr(package, f'Efficientnet{name.capitalize()}ModelFile').get_model_file_path())
     with request.building():
         module = network.from_name(f'efficientnet-{name}', **request.options)
-    if file is not None:
-        load_state_dict(module, file)
-    else:
-        _logger.warning('%s has weights drawn from seed %d: its predictions mean nothing', request.name, request.seed)
-        seed_weights(module, request.seed)
+    request.give_weights(module, file)
     size = request.size or (_SIDES[name],) * 2
     labels = labels_of(file)
     if not labels and request.options.get('num_classes', 1000) == 1000:

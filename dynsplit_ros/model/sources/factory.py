@@ -13,7 +13,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from dynsplit_ros.errors import DynsplitError, in_short
 from dynsplit_ros.model.loaded import LoadedModel
-from dynsplit_ros.model.preprocess import CHANNELS, Normalise, Resize
+from dynsplit_ros.model.preprocess import channels_of, Normalise, Resize
 from dynsplit_ros.model.sources import as_module, IMAGENET_MEAN, IMAGENET_STD, Request
 from dynsplit_ros.model.sources.torchvision import detector_resize
 from dynsplit_ros.model.weights import labels_of, load_state_dict, weights_file
@@ -64,8 +64,8 @@ def load(request: Request) -> LoadedModel:
 
 def own_model(name: str, module: nn.Module, size: tuple[int, int], task: str, channels: int = 3) -> LoadedModel:
     """Return a module of which nothing but its input is known, with ImageNet's mean and standard deviation."""
-    image = next((channel for channel, count in CHANNELS.items() if count == channels), 'rgb')
-    return LoadedModel(name, module, task, [], size, Resize(size, channels=image), Normalise(*_SCALES[channels]))
+    return LoadedModel(name, module, task, [], size, Resize(size, channels=channels_of(channels)),
+                       Normalise(*_SCALES[channels]))
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:

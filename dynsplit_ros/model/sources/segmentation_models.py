@@ -7,12 +7,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from dynsplit_ros.errors import DynsplitError, in_short
+from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model.loaded import LoadedModel
 from dynsplit_ros.model.preprocess import Normalise, Resize
 from dynsplit_ros.model.sources import as_module, IMAGENET_MEAN, IMAGENET_STD, optional, Request
 from dynsplit_ros.model.sources.factory import own_model
-from dynsplit_ros.model.weights import labels_of, load_state_dict, seed_weights, weights_file
+from dynsplit_ros.model.weights import labels_of, weights_file
 
 _logger = logging.getLogger(__name__)
 #: What the library's own encoder is if none is named.
@@ -32,19 +32,10 @@ def load(request: Request) -> LoadedModel:
     options = dict(request.options)
     if request.weights != 'default':
         options.setdefault('encoder_weights', None)
-    try:
-        with request.building():
-            module = as_module(architectures[request.rest](**options), request.name)
-    except OSError as error:
-        raise DynsplitError(
-            f"the encoder's weights of {request.name} could not be downloaded ({in_short(error)}); set weights to none "
-            '(drawn from the seed) or to the path of a state dict') from error
-    if file is not None:
-        load_state_dict(module, file)
-    elif request.weights == 'none':
-        _logger.warning('%s has weights drawn from seed %d: its predictions mean nothing', request.name, request.seed)
-        seed_weights(module, request.seed)
-    else:
+    with request.building("the encoder's weights"):
+        module = as_module(architectures[request.rest](**options), request.name)
+    request.give_weights(module, file, drawn=request.weights == 'none')
+    if request.weights == 'default':
         _logger.warning('only the encoder of %s has trained weights: its predictions mean nothing', request.name)
     model = own_model(request.name, module, request.size or (512, 512), request.own_task('segmentation'),
                       int(options.get('in_channels', 3)))

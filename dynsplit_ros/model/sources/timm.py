@@ -9,12 +9,12 @@ import logging
 import math
 from typing import Any
 
-from dynsplit_ros.errors import DynsplitError, in_short
+from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model.loaded import LoadedModel
-from dynsplit_ros.model.preprocess import CHANNELS, INTERPOLATIONS, Normalise, Resize
+from dynsplit_ros.model.preprocess import channels_of, INTERPOLATIONS, Normalise, Resize
 from dynsplit_ros.model.sources import optional, Request
 from dynsplit_ros.model.sources.torchvision import imagenet_labels
-from dynsplit_ros.model.weights import labels_of, load_state_dict, seed_weights, weights_file
+from dynsplit_ros.model.weights import labels_of, weights_file
 
 _logger = logging.getLogger(__name__)
 
@@ -36,25 +36,17 @@ def load(request: Request) -> LoadedModel:
     if pretrained and not request.download:
         raise DynsplitError(f'the weights of {request.name} may have to be downloaded, and a running node downloads '
                             'none; give the path of a state dict, or start the node with this model')
-    try:
-        with request.building():
-            module = timm.create_model(request.rest, pretrained=pretrained, **options)
-    except OSError as error:
-        raise _no_download(request, error) from error
-    if file is not None:
-        load_state_dict(module, file)
-    elif not pretrained:
-        _logger.warning('%s has weights drawn from seed %d: its predictions mean nothing', request.name, request.seed)
-        seed_weights(module, request.seed)
+    with request.building('the weights'):
+        module = timm.create_model(request.rest, pretrained=pretrained, **options)
+    request.give_weights(module, file, drawn=not pretrained)
     data = timm.data.resolve_model_data_config(module)
     size = request.size or tuple(data['input_size'][1:])
     count = next((part.in_channels for part in module.modules() if hasattr(part, 'in_channels')), 3)
-    channels = next((name for name, number in CHANNELS.items() if number == count), 'rgb')
     labels = labels_of(file)
     if not labels and getattr(module, 'num_classes', 0) == 1000:
         labels = imagenet_labels()
     return LoadedModel(
-        request.name, module, task, labels, size, _resize(data, size, channels),
+        request.name, module, task, labels, size, _resize(data, size, channels_of(count)),
         Normalise(_per_channel(data['mean'], count), _per_channel(data['std'], count)), seed=request.seed)
 
 
@@ -83,8 +75,3 @@ def _resize(data: dict[str, Any], size: tuple[int, int], channels: str) -> Resiz
         _logger.warning('the crop mode %r with crop_pct %g of timm is not known here: the centre is cut out',
                         data['crop_mode'], data['crop_pct'])
     return Resize(size, larger, interpolation, channels=channels)
-
-
-def _no_download(request: Request, error: Exception) -> DynsplitError:
-    return DynsplitError(f'the weights of {request.name} could not be downloaded ({in_short(error)}); set weights to '
-                         'none (drawn from the seed) or to the path of a state dict')

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,12 @@ import torch
 from torch import nn
 import torchvision.models as zoo
 
-from dynsplit_ros.errors import DynsplitError, in_short
+from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model.loaded import LoadedModel
 from dynsplit_ros.model.preprocess import COMMON_IMAGE, Normalise, Resize
 from dynsplit_ros.model.sources import Request
-from dynsplit_ros.model.weights import load_state_dict, seed_weights, weights_file
+from dynsplit_ros.model.weights import weights_file
 
-_logger = logging.getLogger(__name__)
 _ROOMS = {'classification': zoo, 'segmentation': zoo.segmentation, 'detection': zoo.detection}
 
 
@@ -73,9 +71,7 @@ def load(request: Request) -> LoadedModel:
         if entry is None and name.startswith('maxvit_'):
             options.setdefault('input_size', size)
         if name in ('googlenet', 'inception_v3') and entry is None:
-            options.setdefault(
-                'init_weights', False
-            )  # their own initialisation takes seconds, and is drawn over
+            options.setdefault('init_weights', False)  # their own initialisation takes seconds, and is drawn over
         normalise = Normalise(preset.mean, preset.std)
     elif task == 'segmentation':
         size = size or (int(preset.resize_size[0]),) * 2
@@ -89,13 +85,9 @@ def load(request: Request) -> LoadedModel:
     if task != 'classification':
         options.setdefault('weights_backbone', None)
 
-    module = _build(request, entry, described, options)
-    if file is not None:
-        load_state_dict(module, file)
-    elif entry is None:
-        _logger.warning('%s has weights drawn from seed %d: its predictions mean nothing', name, request.seed)
-        seed_weights(module, request.seed)
-
+    with request.building(f'the weights {described}'):
+        module: nn.Module = zoo.get_model(name, weights=entry, **options)
+    request.give_weights(module, file, drawn=entry is None)
     if task == 'detection':
         resize = detector_resize(name, module, size)
     labels = list(described.meta['categories'])
@@ -105,17 +97,6 @@ def load(request: Request) -> LoadedModel:
         name, module, task, labels, resize.size, resize, normalise, task == 'detection', torchvision=True,
         seed=request.seed, keypoint_names=list(described.meta.get('keypoint_names', [])),
     )
-
-
-def _build(request: Request, entry: Any, described: Any, options: dict[str, Any]) -> nn.Module:
-    try:
-        with request.building():
-            return zoo.get_model(request.name, weights=entry, **options)  # type: ignore[no-any-return]
-    except OSError as error:  # urllib's URLError is one
-        raise DynsplitError(
-            f'the weights {described} of {request.name} could not be downloaded ({in_short(error)}); set weights to'
-            ' none (drawn from the seed) or to the path of a state dict'
-        ) from error
 
 
 def detector_resize(name: str, module: nn.Module, size: tuple[int, int] | None) -> Resize:

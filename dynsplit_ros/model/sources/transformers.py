@@ -9,7 +9,6 @@ Weights are read from safetensors only, and no code of a repository is executed 
 from __future__ import annotations
 
 import importlib
-import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,9 +21,8 @@ from dynsplit_ros.model.ending import Ending
 from dynsplit_ros.model.loaded import LoadedModel
 from dynsplit_ros.model.preprocess import COMMON_IMAGE, INTERPOLATIONS, Normalise, Resize
 from dynsplit_ros.model.sources import IMAGENET_MEAN, IMAGENET_STD, optional, Request
-from dynsplit_ros.model.weights import load_state_dict, seed_weights, weights_file
+from dynsplit_ros.model.weights import weights_file
 
-_logger = logging.getLogger(__name__)
 #: How the class of an architecture ends, by the task of this package; also the end of transformers' Auto class.
 _HEADS = {
     'ForImageClassification': 'classification',
@@ -59,11 +57,7 @@ def load(request: Request) -> LoadedModel:
         raise DynsplitError(
             f'{request.name} could not be loaded ({in_short(error)}); give the folder of a model with config.json and '
             'model.safetensors, or a name that Hugging Face has and this machine can download') from error
-    if file is not None:
-        load_state_dict(network, file)
-    elif request.weights == 'none' or where in library.CONFIG_MAPPING:
-        _logger.warning('%s has weights drawn from seed %d: its predictions mean nothing', request.name, request.seed)
-        seed_weights(network, request.seed)
+    request.give_weights(network, file, drawn=request.weights == 'none' or where in library.CONFIG_MAPPING)
     resize, normalise = _preprocessing(processor, config, request.size)
     names = getattr(config, 'id2label', None) or {}
     labels = [str(names[number]) for number in range(len(names))] if task != 'dense' and set(names) == set(

@@ -25,9 +25,8 @@ from dynsplit_ros.model.loaded import LoadedModel
 from dynsplit_ros.model.preprocess import Normalise, Resize
 from dynsplit_ros.model.sources import optional, Request
 from dynsplit_ros.model.sources.torchvision import imagenet_labels
-from dynsplit_ros.model.weights import labels_of, load_state_dict, seed_weights, ULTRALYTICS_COMMAND, weights_file
+from dynsplit_ros.model.weights import labels_of, ULTRALYTICS_COMMAND, weights_file
 
-_logger = logging.getLogger(__name__)
 #: The classes of Ultralytics that build a network, by its own name of the task.
 _BUILDERS = {'detect': 'DetectionModel', 'segment': 'SegmentationModel', 'pose': 'PoseModel', 'obb': 'OBBModel',
              'classify': 'ClassificationModel'}
@@ -74,11 +73,7 @@ def load(request: Request) -> LoadedModel:
     except FileNotFoundError as error:
         raise DynsplitError(f'model {request.name!r} is not known to Ultralytics ({in_short(error)}); give the name of '
                             'an architecture, such as ultralytics:yolo11n, or the path of its .yaml file') from error
-    if file is not None:
-        load_state_dict(network, file)
-    else:
-        _logger.warning('%s has weights drawn from seed %d: its predictions mean nothing', request.name, request.seed)
-        seed_weights(network, request.seed)
+    request.give_weights(network, file)
     # Scores of weights from a seed are far below any real one.
     conf = 0.0 if file is None else _MASKED_CONF if kind == 'segment' else _SETTINGS['conf']
     settings = {**_SETTINGS, 'conf': conf, **settings}
