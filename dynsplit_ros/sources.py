@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,13 +17,14 @@ from dynsplit_ros.errors import DynsplitError, in_one_sentence
 IMAGE_SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 
 
-class Source(Protocol):
-    """A stream of images."""
+class Source:
+    """A stream of images, and what it is called."""
 
     name: str
 
     def at(self, stamp_ns: int) -> NDArray[np.uint8]:
-        """Return the image for an instant: uint8 [height, width, 3], RGB."""
+        """Return the image for an instant: uint8 [height, width, 3], RGB; DynsplitError where there is none."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Give back what the source holds."""
@@ -61,7 +62,7 @@ def _open(path: str, width: int, height: int) -> Source:
     return Video(str(place), width, height)
 
 
-class Panorama:
+class Panorama(Source):
     """
     A window that moves across photographs of scikit-image, one after the other: a cup of coffee, a cat, a rocket.
 
@@ -107,11 +108,8 @@ class Panorama:
         y = round(room_y * (1 - math.cos(self.ROUNDS * phase)) / 2)
         return photograph[y:y + self._height, x:x + self._width]
 
-    def close(self) -> None:
-        """Nothing is held."""
 
-
-class Images:
+class Images(Source):
     """Image files, one after the other, for ever."""
 
     def __init__(self, files: list[Path], width: int, height: int) -> None:
@@ -135,11 +133,8 @@ class Images:
             self._read[file] = image
         return image
 
-    def close(self) -> None:
-        """Nothing is held."""
 
-
-class Video:
+class Video(Source):
     """A video file, played again from its start at its end, or a webcam."""
 
     def __init__(self, which: str | int, width: int, height: int) -> None:

@@ -48,13 +48,13 @@ def bounds_of(profile: SystemProfile) -> list[float]:
     return [1.0, *bounds[:: math.ceil(len(bounds) / _MOST_BOUNDS)]]
 
 
-def what_bounds_buy(adviser: Adviser, rates_bps: Sequence[float] = RATES_BPS) -> list[BoundPoint]:
-    """Return the planner's choice under each bound at each rate, with the edge as profiled."""
+def what_bounds_buy(adviser: Adviser) -> list[BoundPoint]:
+    """Return the planner's choice under each bound at each of RATES_BPS, with the edge as profiled."""
     points = []
     for bound in bounds_of(adviser.profile):
         bounded = Adviser(adviser.profile, replace(adviser.constraints, min_agreement=bound), adviser.rtt_s,
                           adviser.batch)
-        for rate_bps in rates_bps:
+        for rate_bps in RATES_BPS:
             best = bounded.at(rate_bps, 1.0).best
             points.append(BoundPoint(bound, rate_bps, best.latency_s, best.payload_bytes,
                                      f'{best.split_index} {best.codec}'.strip()))
@@ -63,11 +63,9 @@ def what_bounds_buy(adviser: Adviser, rates_bps: Sequence[float] = RATES_BPS) ->
 
 def plot_bounds(points: Sequence[BoundPoint], title: str, path: str | Path) -> None:
     """Write a picture of latency and bytes against the bound, a line for each link rate."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second that --help need not wait
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # half a second that --help need not wait
 
     figure = Figure(figsize=(10, 4.2), layout='constrained')
-    FigureCanvasAgg(figure)
     latency, size = figure.subplots(1, 2)
     for rate_bps in sorted({point.rate_bps for point in points}):
         line = sorted((point for point in points if point.rate_bps == rate_bps), key=lambda point: point.bound)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 import numpy as np
@@ -35,7 +34,6 @@ def plot_advice(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], path:
     colours = {split: colormaps['viridis'](0.95 * number / max(1, len(used) - 1)) for number, split in enumerate(used)}
 
     figure = Figure(figsize=(10, 4.8 + 0.5 * len(loads)), layout='constrained')
-    FigureCanvasAgg(figure)
     latency, splits = figure.subplots(2, 1, sharex=True, height_ratios=[5, 0.6 + 0.6 * len(loads)])
     advice = [adviser.at(rate_bps, loads[0]) for rate_bps in rates_bps]
     mbps = [rate_bps / 1e6 for rate_bps in rates_bps]

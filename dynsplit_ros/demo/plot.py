@@ -8,16 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+import numpy as np
 
-matplotlib.use('Agg')  # no screen is needed, nor looked for
-
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter  # noqa: E402
-import numpy as np  # noqa: E402
-
-from dynsplit_ros.demo.film import colour, computed, middles, Picture, said  # noqa: E402
-from dynsplit_ros.policies.records import Outcome  # noqa: E402
+from dynsplit_ros.demo.film import colour, computed, middles, Picture, said
+from dynsplit_ros.policies.records import Outcome
 
 OUTCOMES = {Outcome.ANSWERED: ('#1f77b4', 'answered by the edge'), Outcome.LOCAL: ('#2ca02c', 'local inference'),
             Outcome.FELL_BACK: ('#d62728', 'finished on the robot, no answer in time')}
@@ -37,7 +33,7 @@ def draw(report: dict[str, Any], image_at: Callable[[int], Picture], path: Path)
     """Write the plot of a demonstration's report as PNG; ``image_at`` returns the camera image of a stamp in ns."""
     frames, summary = report['frames'], report['summary']
     time_s = np.array([frame['time_s'] for frame in frames])
-    figure = plt.figure(figsize=(11, 9.6), layout='constrained')
+    figure = Figure(figsize=(11, 9.6), layout='constrained')
     strip, plots = figure.subfigures(2, 1, height_ratios=(1, 3.6))
     rate, split, latency = plots.subplots(3, 1, sharex=True, height_ratios=(1, 1, 1.3))
     for axes, step, frame in zip(strip.subplots(1, len(report['steps'])), report['steps'], middles(report)):
@@ -93,4 +89,3 @@ def draw(report: dict[str, Any], image_at: Callable[[int], Picture], path: Path)
                    fontsize=11)
     latency.set_xlim(0, report['seconds'])
     figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dynsplit_ros.profile.profile import Profile
@@ -15,7 +14,6 @@ from dynsplit_ros.profile.profile import Profile
 def plot_profile(profile: Profile, path: str | Path) -> None:
     """Write the plot of ``profile``, for batch 1, to ``path``; the suffix (.png, .pdf, .svg) tells the format."""
     figure = Figure(figsize=(1.1 * len(profile.cuts) + 4, 6), layout='constrained')
-    FigureCanvasAgg(figure)
     times, sizes = figure.subplots(2, 1, sharex=True)
     places = list(range(len(profile.cuts)))
     head = [1000 * cut.head_s[1] for cut in profile.cuts]

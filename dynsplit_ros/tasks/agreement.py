@@ -9,6 +9,7 @@ import math
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.parameters import MIN_SCORE
@@ -83,7 +84,7 @@ def _f1(exact: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> float:
     boxes, labels = _detected(outputs)
     if not len(true_boxes) and not len(boxes):
         return 1.0
-    overlaps = _iou(boxes, true_boxes) * (labels[:, None] == true_labels[None])
+    overlaps = box_iou(boxes, true_boxes).nan_to_num() * (labels[:, None] == true_labels[None])
     matches = 0
     for row in overlaps:  # best score first, as detectors give them
         if row.numel() and row.max() >= MIN_IOU:
@@ -97,12 +98,3 @@ def _detected(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     parts = {name.removesuffix('.0'): tensor for name, tensor in outputs.items()}
     kept = parts['scores'] >= MIN_SCORE
     return parts['boxes'][kept].double(), parts['labels'][kept]
-
-
-def _iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Return the intersection over union of each pair, [N, M]."""
-    low = torch.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(2)
-    areas = [(part[:, 2:] - part[:, :2]).prod(1) for part in (boxes, others)]
-    return shared / (areas[0][:, None] + areas[1][None] - shared).clamp(min=1e-12)

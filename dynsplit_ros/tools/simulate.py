@@ -8,7 +8,6 @@ import argparse
 from collections.abc import Callable, Sequence
 import csv
 from dataclasses import asdict, replace
-import functools
 import math
 from pathlib import Path
 import sys
@@ -48,6 +47,11 @@ _CAPTIONS = {
 }
 #: Most robots of a fleet: the simulation of more takes hours.
 MOST_ROBOTS = 256
+#: What frames.csv has of each frame.
+_FRAME_COLUMNS = (
+    'image', 'arrived_s', 'latency_s', 'split_index', 'codec', 'outcome', 'payload_bytes', 'head_s', 'encode_s',
+    'sent_s', 'acknowledged_s', 'answered_s', 'queueing_s', 'decode_s', 'tail_s', 'waited_s', 'finish_s',
+)
 _KINDS = {
     'constant': ('VALUE', 1, 1),
     'noisy': ('VALUE,SHARE', 2, 2),
@@ -245,28 +249,7 @@ def _over_time(profile: SystemProfile, scenario: Scenario, settings: MonitorSett
     frames = [
         {
             'policy': policy,
-            **{
-                name: getattr(frame, name)
-                for name in (
-                    'image',
-                    'arrived_s',
-                    'latency_s',
-                    'split_index',
-                    'codec',
-                    'outcome',
-                    'payload_bytes',
-                    'head_s',
-                    'encode_s',
-                    'sent_s',
-                    'acknowledged_s',
-                    'answered_s',
-                    'queueing_s',
-                    'decode_s',
-                    'tail_s',
-                    'waited_s',
-                    'finish_s',
-                )
-            },
+            **{name: getattr(frame, name) for name in _FRAME_COLUMNS},
             'rate_bps': scenario.link.at(frame.started_s),
             'estimate_bps': run.estimate_bps(frame.started_s),
         }
@@ -314,8 +297,8 @@ def _print_table(profile: SystemProfile, scenario: Scenario, summaries: dict[str
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def _mean_s(settling_s: float, job: Job, run: Run) -> tuple[float, float, int]:
-    summary = summarise(run, job.scenario.duration_s, settling_s)
+def _mean_s(job: Job, run: Run) -> tuple[float, float, int]:
+    summary = summarise(run, job.scenario.duration_s, SETTLING_S)
     return summary.mean_s, summary.p95_s, summary.frames
 
 
@@ -345,7 +328,7 @@ def _sweep(figure: str, profile: SystemProfile, scenario: Scenario, settings: Mo
             for policy in policies:
                 jobs.append(Job(profile, here, policy, settings))
                 keys.append((batch, point, policy))
-    results = _run(jobs, functools.partial(_mean_s, SETTLING_S), f'mean latency by {figure}', arguments, bar)
+    results = _run(jobs, _mean_s, f'mean latency by {figure}', arguments, bar)
     rows = [
         {'batch': batch, column: f'{point:.6g}', 'policy': policy, 'mean_s': mean_s, 'p95_s': p95_s, 'frames': frames}
         for (batch, point, policy), (mean_s, p95_s, frames) in zip(keys, results)]
@@ -360,9 +343,9 @@ def _sweep(figure: str, profile: SystemProfile, scenario: Scenario, settings: Mo
     return paths
 
 
-def _mean_s_and_bytes(settling_s: float, job: Job, run: Run) -> tuple[float, float]:
-    sent = [frame.payload_bytes for frame in run.frames if frame.arrived_s > settling_s]
-    return summarise(run, job.scenario.duration_s, settling_s).mean_s, sum(sent) / max(1, len(sent))
+def _mean_s_and_bytes(job: Job, run: Run) -> tuple[float, float]:
+    sent = [frame.payload_bytes for frame in run.frames if frame.arrived_s > SETTLING_S]
+    return summarise(run, job.scenario.duration_s, SETTLING_S).mean_s, sum(sent) / max(1, len(sent))
 
 
 def _over_bounds(profile: SystemProfile, scenario: Scenario, settings: MonitorSettings,
@@ -373,7 +356,7 @@ def _over_bounds(profile: SystemProfile, scenario: Scenario, settings: MonitorSe
     keys = [(bound, rate_bps) for bound in bounds_of(profile) for rate_bps in rates_bps]
     jobs = [Job(profile, replace(scenario, link=traces.constant(rate_bps, seconds), duration_s=seconds), 'dynamic',
                 replace(settings, min_agreement=bound)) for bound, rate_bps in keys]
-    results = _run(jobs, functools.partial(_mean_s_and_bytes, SETTLING_S), 'latency by agreement', arguments, bar)
+    results = _run(jobs, _mean_s_and_bytes, 'latency by agreement', arguments, bar)
     points = [BoundPoint(*key, *result) for key, result in zip(keys, results)]
     paths = [arguments.output / 'agreement.csv', arguments.output / 'agreement.png']
     _write(paths[0], [{'min_agreement': point.bound, 'rate_mbps': point.rate_bps / 1e6, 'mean_s': point.latency_s,

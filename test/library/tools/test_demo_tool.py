@@ -16,7 +16,7 @@ from dynsplit_ros.tools.demo import conclude
 def test_a_run_is_kept_although_a_package_of_the_pictures_is_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, 'matplotlib', None)
+    monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
     monkeypatch.delitem(sys.modules, 'dynsplit_ros.demo.plot', raising=False)
     monkeypatch.delitem(sys.modules, 'dynsplit_ros.demo.film', raising=False)
     with pytest.raises(ImportError):
