@@ -24,13 +24,14 @@ import shutil
 import sqlite3
 import struct
 import tempfile
-from typing import Protocol
 
 import yaml
 
 from dynsplit_ros.errors import check_file, DynsplitError
 from dynsplit_ros.report.definitions import own_definition
 
+#: Returns so many bytes from where it is, fewer at the end.
+_Read = Callable[[int], bytes]
 _ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 _MAGIC = b'\x89MCAP0\r\n'
 #: Most that a chunk may hold once it is unpacked, and most that a wanted message or image may hold, in bytes.
@@ -45,6 +46,8 @@ MOST_SQLITE_RATIO = 200
 MOST_FREE_SHARE = 0.5
 #: Most that a recording's metadata.yaml may hold, in bytes.
 MOST_METADATA_BYTES = 2**20
+#: Bytes that are read and unpacked at a time.
+_PIECE = 2**17
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 3, 4, 5, 6, 15
 
 
@@ -123,15 +126,15 @@ def messages(path: Path, types: Collection[str], notes: list[str]) -> Iterator[S
         with path.open('rb') as file:
             packed = file.read(4) == _ZSTD_MAGIC
             file.seek(0)
-            source: _Source = _Unpacked(_zstd_pieces(file.read)) if packed else file
+            read = _Unpacked(_zstd_pieces(file.read)).read if packed else file.read
             try:
-                start = source.read(len(_MAGIC))
+                start = read(len(_MAGIC))
                 if start == _MAGIC:
-                    yield from _of_mcap(source, path, types, notes)
+                    yield from _of_mcap(read, path.name, types, notes)
                     return
-                start += source.read(16 - len(_MAGIC))
+                start += read(16 - len(_MAGIC))
                 if packed and start.startswith(b'SQLite format 3'):
-                    yield from _of_packed_sqlite(start, source, path, types, notes)
+                    yield from _of_packed_sqlite(start, read, path, types, notes)
                     return
             except _Cut:
                 start = b''
@@ -184,96 +187,81 @@ class _Cut(Exception):
     """A record is longer than what there is."""
 
 
-class _Source(Protocol):
-    """What is read from front to back."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return so many bytes, fewer at the end."""
-
-    def seek(self, offset: int, whence: int, /) -> object:
-        """Drop so many bytes; ``whence`` is 1."""
-
-
-def _of_mcap(file: _Source, path: Path, types: Collection[str], notes: list[str]) -> Iterator[Stored]:
-    schemas: dict[int, tuple[str, str]] = {}
-    channels: dict[int, tuple[str, str, str]] = {}
+def _of_mcap(read: _Read, name: str, types: Collection[str], notes: list[str]) -> Iterator[Stored]:
+    recording = _Mcap(name, types, notes)
     try:
-        for code, record in _records(file):
-            if code == _CHUNK:
-                try:
-                    inner = _unpacked(record)
-                except DynsplitError as error:
-                    notes.append(f'A chunk of {path.name} was dropped: {error}.')
-                    continue
-                position = 0
-                while position < len(inner):
-                    code, record, position = _record(inner, position)
-                    yield from _of_record(code, record, schemas, channels, types, path.name, notes)
-            else:
-                yield from _of_record(code, record, schemas, channels, types, path.name, notes)
+        for code, record in _records(read):
+            if code != _CHUNK:
+                yield from recording.messages(code, record)
+                continue
+            try:
+                inner = _unpacked(record)
+            except DynsplitError as error:
+                notes.append(f'A chunk of {name} was dropped: {error}.')
+                continue
+            for inner_code, inner_record in _records(io.BytesIO(inner).read):
+                yield from recording.messages(inner_code, inner_record)
     except (_Cut, struct.error):
-        notes.append(f'{path.name} breaks off or is damaged; what comes before that place was read.')
+        notes.append(f'{name} breaks off or is damaged; what comes before that place was read.')
 
 
-def _records(file: _Source) -> Iterator[tuple[int, bytes]]:
-    """Yield the records of a file that are of interest here; the others are dropped unread."""
+def _records(read: _Read) -> Iterator[tuple[int, bytes]]:
+    """Yield the records of a file or a chunk that are of interest here; the others are dropped."""
     while True:
-        head = file.read(9)
+        head = read(9)
         if head.startswith(_MAGIC[:1]) or not head:
             return
-        code, length = struct.unpack('<BQ', head) if len(head) == 9 else (0, 2**64)
+        if len(head) < 9:
+            raise _Cut
+        code, length = struct.unpack('<BQ', head)
         if code in (_SCHEMA, _CHANNEL, _MESSAGE, _CHUNK):
             if length > MOST_CHUNK_BYTES:
                 raise _Cut
-            record = file.read(length)
+            record = read(length)
             if len(record) < length:
                 raise _Cut
             yield code, record
         elif code == _DATA_END:
             return
-        elif length < 2**62:
-            file.seek(length, 1)
         else:
-            raise _Cut
+            while length and (dropped := len(read(min(length, _PIECE)))):
+                length -= dropped
+            if length:
+                raise _Cut
 
 
-def _record(data: bytes, position: int) -> tuple[int, bytes, int]:
-    code, length = struct.unpack_from('<BQ', data, position)
-    begin = position + 9
-    if begin + length > len(data):
-        raise _Cut
-    return code, data[begin : begin + length], begin + length
+class _Mcap:
+    """The schemas and channels that the records so far have defined, by their numbers."""
 
+    def __init__(self, name: str, types: Collection[str], notes: list[str]) -> None:
+        self._name = name
+        self._types = types
+        self._notes = notes
+        self._schemas: dict[int, tuple[str, str]] = {}
+        self._channels: dict[int, tuple[str, str, str]] = {}
 
-def _of_record(
-    code: int,
-    record: bytes,
-    schemas: dict[int, tuple[str, str]],
-    channels: dict[int, tuple[str, str, str]],
-    types: Collection[str],
-    file_name: str,
-    notes: list[str],
-) -> Iterator[Stored]:
-    if code == _SCHEMA:
-        (number,) = struct.unpack_from('<H', record)
-        name, position = _text(record, 2)
-        encoding, position = _text(record, position)
-        definition, _ = _text(record, position)
-        if name in types and number not in schemas:
-            recorded = {name: definition} if encoding == 'ros2msg' and definition else {}
-            known = _definition(name, recorded, file_name, notes)
-            if known is not None:
-                schemas[number] = name, known
-    elif code == _CHANNEL:
-        number, schema = struct.unpack_from('<HH', record)
-        topic, position = _text(record, 4)
-        encoding, _ = _text(record, position)
-        if schema in schemas and encoding == 'cdr':
-            channels[number] = topic, *schemas[schema]
-    elif code == _MESSAGE:
-        number, _, time_ns, _ = struct.unpack_from('<HIQQ', record)
-        if number in channels and len(record) <= _most_bytes(channels[number][1]):
-            yield from _stored(*channels[number], time_ns, record[22:], file_name, notes)
+    def messages(self, code: int, record: bytes) -> Iterator[Stored]:
+        """Yield the message that a record holds, if it is one that is wanted."""
+        if code == _SCHEMA:
+            (number,) = struct.unpack_from('<H', record)
+            name, position = _text(record, 2)
+            encoding, position = _text(record, position)
+            definition, _ = _text(record, position)
+            if name in self._types and number not in self._schemas:
+                recorded = {name: definition} if encoding == 'ros2msg' and definition else {}
+                known = _definition(name, recorded, self._name, self._notes)
+                if known is not None:
+                    self._schemas[number] = name, known
+        elif code == _CHANNEL:
+            number, schema = struct.unpack_from('<HH', record)
+            topic, position = _text(record, 4)
+            encoding, _ = _text(record, position)
+            if schema in self._schemas and encoding == 'cdr':
+                self._channels[number] = topic, *self._schemas[schema]
+        elif code == _MESSAGE:
+            number, _, time_ns, _ = struct.unpack_from('<HIQQ', record)
+            if number in self._channels and len(record) <= _most_bytes(self._channels[number][1]):
+                yield from _stored(*self._channels[number], time_ns, record[22:], self._name, self._notes)
 
 
 def _text(record: bytes, position: int) -> tuple[str, int]:
@@ -319,11 +307,7 @@ class _Buffer(ctypes.Structure):
     _fields_ = (('data', ctypes.c_void_p), ('size', ctypes.c_size_t), ('at', ctypes.c_size_t))
 
 
-#: Bytes that are read and unpacked at a time.
-_PIECE = 2**17
-
-
-def _zstd_pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
+def _zstd_pieces(read: _Read) -> Iterator[bytes]:
     """Yield the unpacked bytes of zstd frames piece by piece; raises _Cut where they are damaged or break off."""
     library = _library('zstd')
     library.ZSTD_createDStream.restype = ctypes.c_void_p
@@ -375,10 +359,6 @@ class _Unpacked:
         del self._held[:size]
         return data
 
-    def seek(self, offset: int, whence: int) -> None:
-        while offset > 0 and (passed := len(self.read(min(offset, _PIECE)))):
-            offset -= passed
-
 
 def _unpack_lz4(packed: bytes, size: int) -> bytes:
     library = _library('lz4')
@@ -406,7 +386,7 @@ def _unpack_lz4(packed: bytes, size: int) -> bytes:
 
 
 def _of_packed_sqlite(
-    start: bytes, source: _Source, path: Path, types: Collection[str], notes: list[str]
+    start: bytes, read: _Read, path: Path, types: Collection[str], notes: list[str]
 ) -> Iterator[Stored]:
     """Unpack a file into the folder for temporary files and read it there."""
     with tempfile.NamedTemporaryFile(suffix='.db3') as file:
@@ -414,7 +394,7 @@ def _of_packed_sqlite(
                        MOST_FREE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free))
         size = file.write(start)
         try:
-            while piece := source.read(_PIECE):
+            while piece := read(_PIECE):
                 size += len(piece)
                 if size > most:
                     notes.append(f'{path.name} was dropped: it unpacks to more than {most} bytes, {MOST_SQLITE_RATIO} '

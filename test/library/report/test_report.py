@@ -440,7 +440,7 @@ def test_texts_reach_the_page_as_texts_alone(tmp_path: Path) -> None:
     for one in document['frames']:  # type: ignore[attr-defined]
         one['split_name'] = one['codec'] = EVIL
     run = read_run(written(tmp_path, document))
-    run.robots[0].name, run.source = EVIL, EVIL
+    run.robots[0].name, run.source, run.phases = EVIL, EVIL, [(0.0, 4.0, EVIL)]  # unlike what a reader lets through
     run.notes.append(EVIL)
     page = make_page(run)
     assert page.count('<script') == 2 and page.count('</script>') == 2 and '<img' not in page
