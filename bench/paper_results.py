@@ -215,7 +215,7 @@ def _bottlenecks(rows: list[dict[str, Any]]) -> str:
 
 def _extrapolation(rows: list[dict[str, Any]]) -> str:
     lines = ['| model | time of one image | batches measured | '
-             + ' | '.join(f'error if known up to batch {last}' for last in CHECK_FROM) + ' |',
+             + ' | '.join(f'error from batches up to {last}' for last in CHECK_FROM) + ' |',
              '| --- | ---: | --- | ' + '---: | ' * len(CHECK_FROM)]
     errors = [extrapolation_errors(rows, last) for last in CHECK_FROM]
     for row in rows:
