@@ -231,7 +231,7 @@ CAMERA = MODEL + (
               'If false, it runs for every image, and each call runs it once more.', dynamic=True),
     Parameter('classes', [''], "Classes that a prediction may name, by label or number; [''] allows all. The network "
               'computes all classes in any case.', dynamic=True),
-    Parameter('top_k', 5, 'Number of classes in the prediction of a classifier, best first.', minimum=1, maximum=1000,
+    Parameter('top_k', 5, 'Number of classes that the prediction of a classifier names.', minimum=1, maximum=1000,
               dynamic=True),
     Parameter(
         'min_score', MIN_SCORE, 'Smallest score of a detected object in a prediction. Answers of the edge leave out '

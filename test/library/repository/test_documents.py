@@ -114,3 +114,24 @@ def test_the_commands_of_a_newcomer_that_need_no_ros_run_in_their_order(page: st
                              env={**os.environ, 'PYTHONPATH': paths, 'XDG_CACHE_HOME': str(tmp_path / 'cache')},
                              capture_output=True, text=True, timeout=300, check=False)
         assert ran.returncode == 0 and ran.stdout.strip(), f'{command}: {ran.stdout}{ran.stderr}'
+
+
+def test_the_recipes_of_contributing_name_what_is_there() -> None:
+    """Files and names of the code in CONTRIBUTING exist; a recipe that names a function which was renamed misleads."""
+    text = re.sub(r'^```.*?^```', '', (ROOT / 'CONTRIBUTING.md').read_text(), flags=re.DOTALL | re.MULTILINE)
+    sources = {path: path.read_text() for folder in ('dynsplit_ros', 'scripts', 'bench', 'test') for path in
+               (ROOT / folder).rglob('*.py')}
+    code = '\n'.join(sources.values())
+    missing = []
+    for name in re.findall(r'`([\w./]+)`', text):
+        if 'NAME' in name or name in ('_s', '_bps', '_bytes'):  # a place for the reader's own name; suffixes
+            continue
+        if name.endswith('.py'):
+            found = (ROOT / name).exists() or any(path.as_posix().endswith(f'/{name}') for path in sources)
+        elif '/' in name:
+            found = (ROOT / name).exists() or (ROOT / 'dynsplit_ros' / name).exists()
+        else:
+            found = (ROOT / name).exists() or all(re.search(rf'\b{part}\b', code) for part in name.split('.'))
+        if not found:
+            missing.append(name)
+    assert missing == []
