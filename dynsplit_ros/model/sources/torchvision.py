@@ -16,7 +16,7 @@ from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.model.loaded import LoadedModel
 from dynsplit_ros.model.preprocess import COMMON_IMAGE, Normalise, Resize
 from dynsplit_ros.model.sources import Request
-from dynsplit_ros.model.weights import weights_file
+from dynsplit_ros.model.weights import labels_of, weights_file
 
 _ROOMS = {'classification': zoo, 'segmentation': zoo.segmentation, 'detection': zoo.detection}
 
@@ -93,6 +93,7 @@ def load(request: Request) -> LoadedModel:
     labels = list(described.meta['categories'])
     if options.get('num_classes', len(labels)) != len(labels):
         labels = []
+    labels = labels_of(file) or labels
     return LoadedModel(
         name, module, task, labels, resize.size, resize, normalise, task == 'detection', torchvision=True,
         seed=request.seed, keypoint_names=list(described.meta.get('keypoint_names', [])),

@@ -21,7 +21,7 @@ from dynsplit_ros.model.ending import Ending
 from dynsplit_ros.model.loaded import LoadedModel
 from dynsplit_ros.model.preprocess import COMMON_IMAGE, INTERPOLATIONS, Normalise, Resize
 from dynsplit_ros.model.sources import IMAGENET_MEAN, IMAGENET_STD, optional, Request
-from dynsplit_ros.model.weights import weights_file
+from dynsplit_ros.model.weights import labels_of, weights_file
 
 #: How the class of an architecture ends, by the task of this package; also the end of transformers' Auto class.
 _HEADS = {
@@ -62,6 +62,7 @@ def load(request: Request) -> LoadedModel:
     names = getattr(config, 'id2label', None) or {}
     labels = [str(names[number]) for number in range(len(names))] if task != 'dense' and set(names) == set(
         range(len(names))) else []
+    labels = labels_of(file) or labels
     ending: Ending | None = None
     if task == 'detection':
         if not hasattr(processor, 'post_process_object_detection'):

@@ -361,6 +361,9 @@ def test_a_classifier_of_hugging_face_has_its_own_labels_scale_and_logits(folder
         assert torch.equal(model.whole(model.resize(image)[None])['logits'], own(pixel_values=mine).logits)
     with pytest.raises(DynsplitError, match='does classification'):
         load_model(f'transformers:{folders / "vit"}', task='detection')
+    save_file(own.state_dict(), folders / 'trained.safetensors', {'labels': json.dumps(['cup', 'pen', 'key'])})
+    assert load_model(f'transformers:{folders / "vit"}', str(folders / 'trained.safetensors')).labels == [
+        'cup', 'pen', 'key']
 
 
 def test_a_segmentation_of_hugging_face_is_the_best_class_at_the_size_of_the_input(folders) -> None:

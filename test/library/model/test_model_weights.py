@@ -112,3 +112,15 @@ def test_labels_come_with_safetensors_and_a_damaged_list_is_none(tmp_path) -> No
     (tmp_path / 'broken.safetensors').write_bytes(b'\xff' * 40)
     assert labels_of(tmp_path / 'broken.safetensors') == labels_of(tmp_path / 'absent.safetensors') == []
     assert labels_of(None) == []
+
+
+@pytest.mark.parametrize('name', [NET, 'mobilenet_v3_small', 'timm:resnet10t'])
+def test_a_model_of_any_source_has_the_labels_of_its_weights(name, tmp_path) -> None:
+    if name.startswith('timm'):
+        pytest.importorskip('timm')
+    kwargs = {} if name == NET else {'num_classes': 2}
+    untrained = load_model(name, kwargs=kwargs, input_size=(64, 64))
+    assert untrained.labels == []
+    save_file(untrained.module.state_dict(), tmp_path / 'file.safetensors', {'labels': json.dumps(['cup', 'pen'])})
+    model = load_model(name, weights=str(tmp_path / 'file.safetensors'), kwargs=kwargs, input_size=(64, 64))
+    assert model.labels == ['cup', 'pen']
