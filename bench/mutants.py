@@ -182,7 +182,7 @@ def main() -> int:
         copy_package(Path(folder))
         everything = sorted({test for change in drawn for test in tests_of(change.path)})
         if run_tests(Path(folder), everything, None) != 'survived':
-            print('the tests fail without a change: mend them first')
+            print('the tests fail without a change: correct them first')
             return 1
     within_s = HANGS * arguments.workers * (time.monotonic() - started_s)
     fates: dict[str, list[str]] = {'caught': [], 'timed out': [], 'survived': []}

@@ -62,7 +62,7 @@ class RobotMetrics(_Metrics):
     def _make(self) -> None:
         self._frames = self._counter('frames', 'Frames by outcome', 'robot', 'outcome')
         self._latency = self._client.Histogram(
-            'dynsplit_frame_latency_seconds', "From an image's arrival to its prediction", ('robot',),
+            'dynsplit_frame_latency_seconds', "Latency, from an image's arrival to its prediction", ('robot',),
             registry=self.registry, buckets=LATENCY_BOUNDS_S)
         self._parts = self._client.Summary(
             'dynsplit_frame_part_seconds', 'Parts of the latency', ('robot', 'part'), registry=self.registry)
@@ -119,10 +119,11 @@ class EdgeMetrics(_Metrics):
     def _make(self) -> None:
         self._loads = {name: self._gauge(f'edge_{name}', text, 'edge') for name, text in {
             'servers': 'Tails that can run at the same time', 'utilisation': 'Busy share of the servers, 0 to 1',
-            'queue_length': 'Frames that wait for their tail', 'slowdown': 'Time of the latest tails over the profiled',
+            'queue_length': 'Frames that wait for their tail',
+            'slowdown': 'Time of the latest tails divided by the profiled time',
             'robots': 'Robots that sent something in the last seconds'}.items()}
         self._answers = self._counter('edge_answers', 'Answers by status', 'edge', 'status')
-        self._queueing = self._gauge('edge_queueing_seconds', "Wait of a robot's frame for other robots' frames",
+        self._queueing = self._gauge('edge_queueing_seconds', "Queueing delay of a robot's frames",
                                      'edge', 'robot')
         self._splits = self._gauge('edge_robot_split', 'Split index that a robot has announced', 'edge', 'robot')
 

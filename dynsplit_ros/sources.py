@@ -127,7 +127,7 @@ class Images(Source):
             return self._read[file]
         found = cv2.imread(str(file), cv2.IMREAD_COLOR)
         if found is None:
-            raise DynsplitError(f'{file} cannot be read as an image; take it out of the folder or mend it')
+            raise DynsplitError(f'{file} cannot be read as an image; remove it from the folder or repair it')
         image = _resized(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), self._size)
         if len(self._files) <= 100:  # a small folder stays in memory, a large one would fill it
             self._read[file] = image
@@ -152,7 +152,7 @@ class Video(Source):
             self._capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
             there, image = self._capture.read()
         if not there:
-            raise DynsplitError(f'{self.name} gives no image; check that nothing else uses it')
+            raise DynsplitError(f'{self.name} gives no image; check that no other program uses it')
         return _resized(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self._size)
 
     def close(self) -> None:

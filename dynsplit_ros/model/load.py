@@ -81,9 +81,9 @@ def load_model(
     for what, given, allowed in (('resize', resize, RESIZES), ('interpolation', interpolation, INTERPOLATIONS),
                                  ('channels', channels, CHANNELS), ('scores', scores, SCORES)):
         if given is not None and given not in allowed:
-            raise DynsplitError(f'{what} {given!r} was given, but it is one of {", ".join(allowed)}; give one of these')
+            raise DynsplitError(f'{what} {given!r} was given, but must be one of {", ".join(allowed)}')
     if not 0 < crop_fraction <= 1:
-        raise DynsplitError(f'crop_fraction {crop_fraction} was given, but it is above 0 and at most 1')
+        raise DynsplitError(f'crop_fraction {crop_fraction} was given, but must be above 0 and at most 1')
     if (mean is None) != (std is None):
         raise DynsplitError('mean and std belong together, but only one was given; give both or none')
     request = Request(name, weights, None if input_size is None else _checked_size(input_size), seed,
@@ -131,7 +131,7 @@ def _what_it_is(path: Path) -> str:
                 'give the .pt2 file')
     if kind == 'a checkpoint of Ultralytics':
         target = path.with_suffix('.safetensors')
-        return (f'model {str(path)!r} is {kind}, and reading it would execute code that it brings; on a machine where '
+        return (f'model {str(path)!r} is {kind}, and reading it would execute code in it; on a machine where '
                 f'you trust it, save its state dict with: {ULTRALYTICS_COMMAND.format(file=path, target=target)}; then '
                 f'set model to its architecture, such as ultralytics:yolo11n, and weights to {target}')
     return (f'model {str(path)!r} is {kind or "a file of weights"} without the code of the network{there}; '
@@ -143,7 +143,7 @@ def _checked_size(input_size: Sequence[int]) -> tuple[int, int]:
     size = tuple(int(value) for value in input_size)
     if len(size) != 2 or min(size) < 1:
         raise DynsplitError(
-            f'input size {tuple(input_size)} was given, but it is (height, width), both positive'
+            f'input size {tuple(input_size)} was given, but must be (height, width), both positive'
         )
     return size[0], size[1]
 
@@ -194,6 +194,6 @@ def _found_scores(model: LoadedModel) -> str:
         return 'logits'
     ends = are_probabilities(values)
     if ends:
-        _logger.warning('%s ends in a softmax: its outputs are taken as probabilities; set the parameter scores to '
+        _logger.warning('%s ends in a softmax: its outputs count as probabilities; set the parameter scores to '
                         'logits if they are not', model.name)
     return 'probabilities' if ends else 'logits'

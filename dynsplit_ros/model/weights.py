@@ -95,7 +95,7 @@ def load_state_dict(module: nn.Module, path: Path) -> None:
     expected = {key.replace(_COMPILED, ''): key for key in module.state_dict()}
     state, prefix = _fitted({key.replace(_COMPILED, ''): value for key, value in read.items()}, expected)
     if prefix:
-        _logger.info('the keys of %s have the prefix %r, which is left out', path, prefix)
+        _logger.info('removed the prefix %r from the keys of %s', prefix, path)
     missing = [key for key in expected if key not in state]
     unexpected = [key for key in state if key not in expected]
     if missing or unexpected:
@@ -164,7 +164,7 @@ def read_state_dict(path: Path) -> Mapping[str, torch.Tensor]:
         found = re.search(r'GLOBAL ([\w.]+)', str(error))
         raise DynsplitError(
             f'the file {path} holds more than tensors{f" ({found[1]})" if found else ""}, and reading it would execute'
-            f' code that it brings, so it is not loaded; {_remedy(path)}'
+            f' code in it, so it is not loaded; {_remedy(path)}'
         ) from error
     except Exception as error:
         raise DynsplitError(
@@ -178,7 +178,7 @@ def read_state_dict(path: Path) -> Mapping[str, torch.Tensor]:
         used.append(wrapper)
         state = state[wrapper]
     if any('ema' in wrapper for wrapper in used):
-        _logger.info('the averaged weights %r of %s are used', '.'.join(used), path)
+        _logger.info('using the averaged weights %r of %s', '.'.join(used), path)
     if not isinstance(state, dict):
         raise DynsplitError(
             f'the file {path} holds a {type(state).__name__} that is no state dict; save module.state_dict()'

@@ -30,7 +30,7 @@ from dynsplit_ros.tasks import check_outputs
 from dynsplit_ros.tensors import of_image
 
 #: What to do about a model that raises.
-MEND = "mend the model's code, or change its arguments or input size; the cuts tool tries it without ROS"
+MEND = "correct the model's code, or change its arguments or input size; the cuts tool tries it without ROS"
 #: Numbers of frames that an edge measures, as far as it may join them; between them it interpolates.
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 

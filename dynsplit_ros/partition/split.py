@@ -130,7 +130,7 @@ class SplitModel:
         :raises DynsplitError: when the device or an option cannot be used.
         """
         if cache_size < 2:
-            raise DynsplitError(f'cache_size {cache_size} was given, but it is at least 2: a head and a tail')
+            raise DynsplitError(f'cache_size {cache_size} was given, but must be at least 2: a head and a tail')
         self.model = model
         self.device = checked_device(device)
         self._channels_last = channels_last

@@ -161,7 +161,7 @@ class Profile:
             at = f'{where}, cut {cut.index} ({cut.name})'
             _check(cut.nbytes, f'{at}: raw_bytes', MOST_BYTES)
             if not 0 <= cut.macs_before <= 1:
-                raise DynsplitError(f'{at}: macs_before is {cut.macs_before}, but is a share between 0 and 1')
+                raise DynsplitError(f'{at}: macs_before is {cut.macs_before}, but must be between 0 and 1')
             _check_batches(cut.head_s, batches, f'{at}: head_s', MOST_S)
             _check_batches(cut.tail_s, batches, f'{at}: tail_s', MOST_S)
             for key in ('engine_head_s', 'engine_tail_s'):

@@ -202,7 +202,7 @@ def _of_mcap(read: _Read, name: str, types: Collection[str], notes: list[str]) -
             for inner_code, inner_record in _records(io.BytesIO(inner).read):
                 yield from recording.messages(inner_code, inner_record)
     except (_Cut, struct.error):
-        notes.append(f'{name} breaks off or is damaged; what comes before that place was read.')
+        notes.append(f'{name} is cut off or damaged; the part before that place was read.')
 
 
 def _records(read: _Read) -> Iterator[tuple[int, bytes]]:
@@ -278,7 +278,7 @@ def _unpacked(record: bytes) -> bytes:
     compression, position = _text(record, 28)
     packed = record[position + 8 :]
     if size > MOST_CHUNK_BYTES:
-        raise DynsplitError(f'it says that it holds {size} bytes, more than the {MOST_CHUNK_BYTES} that are read')
+        raise DynsplitError(f'it declares {size} bytes, but at most {MOST_CHUNK_BYTES} are read')
     if compression == '':
         return packed
     unpack = {'zstd': _unpack_zstd, 'lz4': _unpack_lz4}.get(compression)
@@ -403,7 +403,7 @@ def _of_packed_sqlite(
                     return
                 file.write(piece)
         except _Cut:
-            notes.append(f'{path.name} breaks off or is damaged; what comes before that place was read.')
+            notes.append(f'{path.name} is cut off or damaged; the part before that place was read.')
         file.flush()
         yield from _of_sqlite(Path(file.name), path.name, types, notes)
 
@@ -442,4 +442,4 @@ def _of_sqlite(path: Path, file_name: str, types: Collection[str], notes: list[s
                 if number in topics and isinstance(data, bytes) and isinstance(time_ns, int):
                     yield from _stored(*topics[number], time_ns, data, file_name, notes)
         except sqlite3.Error as error:
-            notes.append(f'{file_name} breaks off or is damaged ({error}); what comes before that place was read.')
+            notes.append(f'{file_name} is cut off or damaged ({error}); the part before that place was read.')

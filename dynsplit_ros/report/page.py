@@ -99,10 +99,11 @@ def make_page(run: Recording) -> str:
 
 
 _FOOTNOTE = (
-    'A frame is lost when it has no prediction though it was accepted: in a recording, when a later frame of the same '
-    'session has one. Latency is from the arrival of the image at camera_node to the publishing of its prediction. '
-    'Switches are counted from frame to frame. Probes are the monitor’s own traffic, against the capacity that it '
-    'estimated. Made by dynsplit_ros.'
+    'A lost frame was accepted and has no prediction. In a recording, a frame counts as lost if it has no '
+    'prediction and a later frame of the same session has one. Latency is from the arrival of the image at '
+    'camera_node to the publishing of its prediction. A switch is a frame with another split than the frame before '
+    'it. The probe share compares the traffic of the monitor itself with the rate that it estimated. Made by '
+    'dynsplit_ros.'
 )
 
 

@@ -73,7 +73,7 @@ def split_model(arguments: argparse.Namespace, device: str = 'cpu', **options: A
     from dynsplit_ros.partition import SplitModel
 
     keep_freed()
-    with in_one_sentence(f'model {arguments.model!r} cannot be used', "mend the model's code or change the arguments"):
+    with in_one_sentence(f'model {arguments.model!r} cannot be used', 'correct its code or change the arguments'):
         model = load_model(
             arguments.model, arguments.weights, arguments.input_size, seed=arguments.seed, kwargs=arguments.kwargs,
             task=arguments.task, mean=arguments.mean, std=arguments.std, channels=arguments.channels

@@ -114,7 +114,7 @@ def optional(package: str, name: str) -> ModuleType:
 def check_task(task: str | None) -> None:
     """Raise DynsplitError unless ``task`` is one that this package knows, or ``None``."""
     if task is not None and task not in TASKS:
-        raise DynsplitError(f'task {task!r} was given, but it is one of {", ".join(TASKS)}; give one of these')
+        raise DynsplitError(f'task {task!r} was given, but must be one of {", ".join(TASKS)}')
 
 
 def as_module(value: Any, name: str) -> nn.Module:

@@ -163,7 +163,7 @@ def _check_tree(path: Path, tree: dict[str, Any]) -> None:
 
 def _refuse(path: Path, what: str) -> None:
     raise DynsplitError(
-        f'{path} holds {what}, and loading it could execute code that the file brings, so it is not loaded;'
+        f'{path} holds {what}, and loading it could execute code in the file, so it is not loaded;'
         ' export a'
         " module whose parameters are plain tensors and whose operators are torch's"
     )
@@ -183,15 +183,15 @@ def _input(path: Path, program: Any) -> tuple[tuple[int, int, int], int | None]:
         or image.shape[1] not in CHANNELS.values()
     ):
         raise DynsplitError(
-            f'{path} takes {[tuple(getattr(value, "shape", ())) for value in inputs]}, but a program here'
-            ' takes only float32 images [N, channels, H, W], with 1, 3 or 4 channels and H and W fixed; export it so'
+            f'{path} takes {[tuple(getattr(value, "shape", ())) for value in inputs]}, but it must take'
+            ' float32 images [N, channels, H, W], with 1, 3 or 4 channels and H and W fixed; export it for these'
         )
     batch = image.shape[0]
     shape = int(image.shape[1]), int(image.shape[2]), int(image.shape[3])
     if isinstance(batch, int):
         if batch != 1:
             raise DynsplitError(
-                f'{path} was exported for batches of {batch} alone; export it for 1, or dynamic'
+                f'{path} was exported for batches of {batch} only; export it for batches of 1 or of any size'
             )
         return shape, 1
     bound = program.range_constraints[batch.node.expr].upper

@@ -48,7 +48,7 @@ def load(request: Request) -> LoadedModel:
     if name.suffix in ('.pt', '.safetensors'):
         target = name.with_suffix('.safetensors')
         raise DynsplitError(
-            f'model {request.name!r} names a file of weights, and reading a .pt would execute code that it brings; save'
+            f'model {request.name!r} names a file of weights, and reading a .pt would execute code in it; save'
             f' its state dict with: {ULTRALYTICS_COMMAND.format(file=name, target=target)}; then set model to the'
             f' architecture (such as ultralytics:yolo11n) and weights to {target}')
     file = weights_file(request.weights, request.name)

@@ -304,7 +304,7 @@ def test_a_compressed_file_that_breaks_off_is_read_up_to_there_or_refused(tmp_pa
     path = tmp_path / 'bag.mcap.zstd'
     path.write_bytes(packed[:-100])
     run = read_run(path)
-    assert 0 < len(run.robots[0].frames) <= 32 and 'breaks off' in run.notes[0]
+    assert 0 < len(run.robots[0].frames) <= 32 and 'is cut off' in run.notes[0]
     for content in (packed[:100], packed[:4], zstd(b'hello'), zstd(b'')):
         path.write_bytes(content)
         with pytest.raises(DynsplitError, match='neither'):
@@ -331,7 +331,7 @@ def test_a_recording_that_breaks_off_is_read_up_to_there(tmp_path: Path) -> None
     path.write_bytes(RECORDING.read_bytes()[:25_000])
     run = read_run(path)
     assert 0 < len(run.robots[0].frames) < 32
-    assert any('breaks off' in note for note in run.notes) and 'breaks off' in make_page(run)
+    assert any('is cut off' in note for note in run.notes) and 'is cut off' in make_page(run)
 
 
 def test_frames_come_from_frame_timing_where_predictions_were_not_recorded(tmp_path: Path) -> None:
