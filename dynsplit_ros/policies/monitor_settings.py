@@ -127,10 +127,10 @@ class MonitorSettings:
         60.0,
     )
     probe_share: float = _setting(
-        0.01, 'Largest share of the estimated rate that heartbeats and throughput probes may take.', '', 0.0, 0.5
+        0.01, 'Largest share of the estimated rate that heartbeats and probes may take.', '', 0.0, 0.5
     )
     probe_period_s: float = _setting(
-        0.2, 'The monitor sends a throughput probe when nothing measured the rate for this time.', 's', 0.02, 60.0
+        0.2, 'The monitor sends a probe when nothing has measured the rate for this time.', 's', 0.02, 60.0
     )
     report_timeout_s: float = _setting(
         1.0, 'The monitor ignores a load report of the edge that is older than this.', 's', 0.05, 60.0

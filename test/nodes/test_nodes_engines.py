@@ -93,7 +93,7 @@ def test_nodes_work_on_eager_until_their_parts_are_converted_and_then_use_the_en
          CONVERTED_S)
     wait(lambda: running.observer.decisions[-1].local_engine == 'openvino', 'the robot converted no head', CONVERTED_S)
     edge = processes.log('edge').read_text()
-    assert edge.index('serving mobilenet_v2') < edge.index('the tails that openvino can run are ready')
+    assert edge.index('serving mobilenet_v2') < edge.index('the tails on openvino are ready')
 
 
 def test_a_node_that_ends_during_a_conversion_ends_the_conversion(
@@ -101,7 +101,7 @@ def test_a_node_that_ends_during_a_conversion_ends_the_conversion(
     pytest.importorskip('openvino', reason='engine openvino is not installed')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     processes.start('node', 'edge_node', 'edge', {**model_parameters, 'engine': 'openvino'})
-    wait(lambda: 'a process converts them' in processes.log('node').read_text(), 'the node converts nothing',
+    wait(lambda: 'a separate process converts them' in processes.log('node').read_text(), 'the node converts nothing',
          CONVERTED_S)
     node = psutil.Process(processes.pid('node'))
     wait(node.children, 'the node has no process that converts')
@@ -120,7 +120,7 @@ def test_a_conversion_that_fails_is_a_warning_and_the_node_stays_on_eager(
     def said(text: str) -> bool:
         return text in processes.log('camera').read_text()
 
-    wait(lambda: said('a process converts them'), 'the node converts nothing', CONVERTED_S)
+    wait(lambda: said('a separate process converts them'), 'the node converts nothing', CONVERTED_S)
     node = psutil.Process(processes.pid('camera'))
     wait(node.children, 'the node has no process that converts')
     for child in node.children():
