@@ -16,8 +16,6 @@ from dynsplit_ros.partition import choose, SplitModel, UntraceableError
 from dynsplit_ros.partition.analysis import seeded_image
 from dynsplit_ros.tools import cuts as cuts_tool
 
-pytestmark = pytest.mark.usefixtures('one_thread')
-
 
 def natural_kib(split):
     return [round(cut.nbytes / 1024, 1) for cut in split.cuts if cut.natural]

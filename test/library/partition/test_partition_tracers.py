@@ -18,9 +18,6 @@ from dynsplit_ros.partition.choose import same_tensors
 SIZE = (32, 32)
 
 
-pytestmark = pytest.mark.usefixtures('one_thread')
-
-
 @pytest.fixture(autouse=True)
 def kept(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))

@@ -17,8 +17,6 @@ from dynsplit_ros.profile import kept, measure
 from dynsplit_ros.profile.measure import conditions
 from dynsplit_ros.profile.profile import Profile
 
-pytestmark = pytest.mark.usefixtures('one_thread')
-
 
 @pytest.fixture(scope='module')
 def split() -> SplitModel:

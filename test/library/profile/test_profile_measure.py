@@ -19,9 +19,6 @@ from dynsplit_ros.tools import profile as profile_tool
 CODECS = ['raw', 'blosc2', 'quant8-zstd', 'jpeg90']
 
 
-pytestmark = pytest.mark.usefixtures('one_thread')
-
-
 @pytest.fixture(scope='module')
 def split():
     return SplitModel(load_model('mobilenet_v2', input_size=(64, 64)))

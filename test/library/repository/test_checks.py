@@ -24,13 +24,15 @@ max-line-length = 120
 """
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize('command', ['ruff check', 'mypy'])
-def test_nothing_is_found(command: str, tmp_path: Path) -> None:
+def test_nothing_is_found(command: str) -> None:
     program, *arguments = command.split()
     pytest.importorskip(program, reason=f'{program} is not installed')
     environment = {name: value for name, value in os.environ.items() if name not in ('PYTHONPATH', 'MYPYPATH')}
-    result = subprocess.run([sys.executable, '-m', program, *arguments], cwd=ROOT, capture_output=True, text=True,
-                            env={**environment, 'MYPY_CACHE_DIR': str(tmp_path)})
+    # mypy keeps its cache in the checkout, so that the next run looks at what has changed only.
+    result = subprocess.run([sys.executable, '-m', program, *arguments], cwd=ROOT, env=environment,
+                            capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

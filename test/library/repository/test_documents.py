@@ -100,20 +100,33 @@ def commands_without_ros(page: str) -> list[str]:
     return [line for line in lines if line.startswith(tuple(f'./run {tool} ' for tool in QUICK))]
 
 
+@pytest.fixture(scope='module')
+def ran() -> set[tuple[str, ...]]:
+    """Return the beginnings of pages, as the commands so far, that have run: two pages begin with the same commands."""
+    return set()
+
+
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize('page', ['docs/tutorial.md', 'docs/is_it_for_me.md'])
-def test_the_commands_of_a_newcomer_that_need_no_ros_run_in_their_order(page: str, tmp_path: Path) -> None:
+def test_the_commands_of_a_newcomer_that_need_no_ros_run_in_their_order(page: str, tmp_path: Path,
+                                                                        ran: set[tuple[str, ...]]) -> None:
     commands = commands_without_ros(page)
     assert len(commands) > 1
     shutil.copytree(ROOT / 'examples', tmp_path / 'examples')
     paths = os.pathsep.join([str(ROOT), str(tmp_path / 'examples'), os.environ.get('PYTHONPATH', '')])
+    so_far: tuple[str, ...] = ()
     for command in commands:
         tool, *arguments = shlex.split(command, comments=True)[1:]
+        so_far += tool, *arguments
+        if so_far in ran:
+            continue
         small = ['--input-size', '64', '64'] if 'mobilenet_v2' in arguments else []
         arguments += [*small, *QUICK[tool].split()]
-        ran = subprocess.run([sys.executable, '-m', f'dynsplit_ros.tools.{tool}', *arguments], cwd=tmp_path,
-                             env={**os.environ, 'PYTHONPATH': paths, 'XDG_CACHE_HOME': str(tmp_path / 'cache')},
-                             capture_output=True, text=True, timeout=300, check=False)
-        assert ran.returncode == 0 and ran.stdout.strip(), f'{command}: {ran.stdout}{ran.stderr}'
+        done = subprocess.run([sys.executable, '-m', f'dynsplit_ros.tools.{tool}', *arguments], cwd=tmp_path,
+                              env={**os.environ, 'PYTHONPATH': paths, 'XDG_CACHE_HOME': str(tmp_path / 'cache')},
+                              capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0 and done.stdout.strip(), f'{command}: {done.stdout}{done.stderr}'
+        ran.add(so_far)
 
 
 def test_the_recipes_of_contributing_name_what_is_there() -> None:

@@ -16,7 +16,7 @@ import gpu_check  # noqa: E402
 
 
 @pytest.fixture
-def check(one_thread) -> gpu_check.Check:
+def check() -> gpu_check.Check:
     return gpu_check.Check('cpu', (32, 32), repeats=1)
 
 

@@ -13,7 +13,6 @@ import blosc2
 import numpy as np
 import pytest
 from test_without_ros import library_modules
-import torch
 
 from dynsplit_ros import memory
 from dynsplit_ros.codec import blosc
@@ -63,7 +62,6 @@ def told(monkeypatch) -> list[tuple]:
                                      lambda split: kept_profile(split, print)], ids=['measure', 'kept_profile'])
 def test_measuring_a_profile_leaves_malloc_as_it_is(told, profile, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    torch.set_num_threads(1)  # two that wait for each other last minutes on a busy machine
     profile(SplitModel(load_model('squeezenet1_1', weights='none', input_size=(32, 32))))
     assert not told
 

@@ -35,6 +35,7 @@ def test_importing_the_package_imports_no_torch() -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.timeout(300)
 def test_a_users_type_checker_sees_our_types(tmp_path: Path) -> None:
     pytest.importorskip('mypy', reason='mypy is not installed')
     code = tmp_path / 'user.py'

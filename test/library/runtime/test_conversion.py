@@ -36,7 +36,14 @@ from dynsplit_ros.runtime.conversion import (
 PATIENCE_S = 240
 #: A conversion that does not end.
 FOR_EVER = '__import__("time").sleep(600)'
-MODEL = {'name': 'squeezenet1_1', 'weights': 'none', 'input_size': [32, 32]}
+#: A model with few operations: what is tested here is what passes between two processes.
+MODEL = {'name': 'own_model:build', 'weights': 'none', 'input_size': [32, 32]}
+EXAMPLES = Path(__file__).resolve().parents[3] / 'examples'
+
+
+@pytest.fixture(autouse=True)
+def model_is_found(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
 
 
 def request(fingerprint: str = 'none', **changes: Any) -> ConversionRequest:

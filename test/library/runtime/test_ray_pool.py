@@ -40,6 +40,7 @@ ROOT = str(Path(__file__).parents[3])
 SIDE = 32
 #: Longest wait, in seconds, for a replica: a process that imports PyTorch, on a machine with a load of 8.
 READY_S = 240.0
+pytestmark = pytest.mark.timeout(900)
 
 
 class Answers:
@@ -69,7 +70,6 @@ class Answers:
 
 @pytest.fixture(scope='module')
 def split() -> SplitModel:
-    torch.set_num_threads(1)
     return SplitModel(load_model('mobilenet_v2', weights='none', input_size=(SIDE, SIDE)))
 
 

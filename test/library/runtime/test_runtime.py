@@ -32,7 +32,6 @@ from dynsplit_ros.tensors import of_image
 
 @pytest.fixture(scope='module')
 def split() -> SplitModel:
-    torch.set_num_threads(1)
     return SplitModel(load_model('mobilenet_v2', weights='none', input_size=(32, 32)))
 
 
@@ -976,7 +975,6 @@ def test_robots_without_end_leave_a_bounded_trace(split) -> None:
 
 @pytest.fixture(scope='module')
 def split_with_engine() -> SplitModel:
-    torch.set_num_threads(1)
     split = SplitModel(load_model('squeezenet1_1', weights='none', input_size=(32, 32)))
     split.add_engine('eager', 'bfloat16')
     return split

@@ -44,7 +44,6 @@ texts = st.one_of(st.sampled_from(['', 'raw', 'blosc2', 'webp90', 'quant8-zstd',
 
 @pytest.fixture(scope='module')
 def split() -> SplitModel:
-    torch.set_num_threads(1)
     return SplitModel(load_model('mobilenet_v2', weights='none', input_size=(32, 32)))
 
 

@@ -22,7 +22,6 @@ from dynsplit_ros.runtime.edge import Edge
 
 @pytest.fixture
 def split() -> SplitModel:
-    torch.set_num_threads(1)
     return SplitModel(load_model('mobilenet_v2', weights='none', input_size=(32, 32)))
 
 
