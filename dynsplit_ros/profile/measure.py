@@ -76,16 +76,11 @@ def measure(
         raise DynsplitError(f'codec {unknown[0]!r} was given to measure; known are {", ".join(CODECS)}')
     frames = _frames(split, images)
     steps = len(sizes) + repeats + 1
-    head_s: list[dict[int, float]] = [{} for _ in split.cuts]
-    tail_s: list[dict[int, float]] = [{} for _ in split.cuts]
-    head_spread_s: list[dict[int, float]] = [{} for _ in split.cuts]
-    tail_spread_s: list[dict[int, float]] = [{} for _ in split.cuts]
+    heads, tails = {}, {}
     for number, batch in enumerate(sizes):
         progress(f'heads and tails, batch {batch}', number / steps)
-        heads, tails = _stage_times(split, _batch(frames, batch), repeats, warm_up)
-        for at in range(len(split.cuts)):
-            head_s[at][batch], head_spread_s[at][batch] = _median_and_spread(heads[:, at])
-            tail_s[at][batch], tail_spread_s[at][batch] = _median_and_spread(tails[:, at])
+        of_heads, of_tails = _stage_times(split, _batch(frames, batch), repeats, warm_up)
+        heads[batch], tails[batch] = (np.quantile(times, (0.25, 0.5, 0.75), axis=0) for times in (of_heads, of_tails))
     engine_s = [_engine_times(split, _batch(frames, batch), repeats, warm_up) for batch in sizes]
     measured = _codecs(
         split,
@@ -109,11 +104,11 @@ def measure(
                 natural=cut.natural,
                 nbytes=cut.nbytes,
                 macs_before=cut.macs_before,
-                head_s=head_s[at],
-                tail_s=tail_s[at],
+                head_s={batch: float(middle[at]) for batch, (_, middle, _) in heads.items()},
+                tail_s={batch: float(middle[at]) for batch, (_, middle, _) in tails.items()},
                 codecs=measured[at],
-                head_spread_s=head_spread_s[at],
-                tail_spread_s=tail_spread_s[at],
+                head_spread_s={batch: float(high[at] - low[at]) / 2 for batch, (low, _, high) in heads.items()},
+                tail_spread_s={batch: float(high[at] - low[at]) / 2 for batch, (low, _, high) in tails.items()},
                 engine_head_s=_by_engine('head', at, sizes, engine_s),
                 engine_tail_s=_by_engine('tail', at, sizes, engine_s),
             )
@@ -322,11 +317,6 @@ def _by_engine(part: str, at: int, sizes: Sequence[int], times_s: Sequence[Mappi
     engines = [engine for kind, engine, index in times_s[0] if (kind, index) == (part, at)]
     return {engine: {batch: of_batch[part, engine, at] for batch, of_batch in zip(sizes, times_s)}
             for engine in engines}
-
-
-def _median_and_spread(seconds: np.ndarray[Any, Any]) -> tuple[float, float]:
-    low, middle, high = np.quantile(seconds, (0.25, 0.5, 0.75))
-    return float(middle), float(high - low) / 2
 
 
 def _codecs(

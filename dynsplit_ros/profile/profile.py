@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 import math
 from pathlib import Path
@@ -34,6 +34,10 @@ _DOUBTFUL = 0.5
 LOSSLESS = ''
 #: Entries of ``measured`` that can change a result of an engine other than eager.
 _MACHINE_KEYS = ('processor', 'instructions', 'device', 'channels_last')
+
+#: The fields of a cut that hold seconds, and those that hold them by engine.
+_TIMES = ('head_s', 'tail_s', 'head_spread_s', 'tail_spread_s')
+_ENGINE_TIMES = ('engine_head_s', 'engine_tail_s')
 
 Seconds = Mapping[int, float]
 """Seconds by batch size."""
@@ -162,9 +166,9 @@ class Profile:
             _check(cut.nbytes, f'{at}: raw_bytes', MOST_BYTES)
             if not 0 <= cut.macs_before <= 1:
                 raise DynsplitError(f'{at}: macs_before is {cut.macs_before}, but must be between 0 and 1')
-            _check_batches(cut.head_s, batches, f'{at}: head_s', MOST_S)
-            _check_batches(cut.tail_s, batches, f'{at}: tail_s', MOST_S)
-            for key in ('engine_head_s', 'engine_tail_s'):
+            for key in ('head_s', 'tail_s'):
+                _check_batches(getattr(cut, key), batches, f'{at}: {key}', MOST_S)
+            for key in _ENGINE_TIMES:
                 for engine, seconds in getattr(cut, key).items():
                     _check_batches(seconds, batches, f'{at}: {key} of {engine!r}', MOST_S)
             if not cut.codecs and cut.index != self.local_index:
@@ -223,16 +227,11 @@ class Profile:
         cuts = tuple(
             replace(
                 cut,
-                head_s=times(cut.head_s),
-                tail_s=times(cut.tail_s),
-                head_spread_s=times(cut.head_spread_s),
-                tail_spread_s=times(cut.tail_spread_s),
-                engine_head_s={name: times(seconds) for name, seconds in cut.engine_head_s.items()},
-                engine_tail_s={name: times(seconds) for name, seconds in cut.engine_tail_s.items()},
                 codecs={
                     name: replace(codec, encode_s=times(codec.encode_s), decode_s=times(codec.decode_s))
                     for name, codec in cut.codecs.items()
                 },
+                **_each_time(cut, times),
             )
             for cut in self.cuts
         )
@@ -255,21 +254,8 @@ class Profile:
                     'natural': bool(cut.natural),
                     'raw_bytes': int(cut.nbytes),
                     'macs_before': round(float(cut.macs_before), 6),
-                    **{
-                        key: _rounded(getattr(cut, key))
-                        for key in ('head_s', 'tail_s', 'head_spread_s', 'tail_spread_s')
-                        if getattr(cut, key)
-                    },
-                    **{
-                        key: {name: _rounded(seconds) for name, seconds in getattr(cut, key).items()}
-                        for key in ('engine_head_s', 'engine_tail_s')
-                        if getattr(cut, key)
-                    },
-                    **(
-                        {'codecs': {k: _codec_document(v) for k, v in cut.codecs.items()}}
-                        if cut.codecs
-                        else {}
-                    ),
+                    **{key: seconds for key, seconds in _each_time(cut, _rounded).items() if seconds},
+                    **({'codecs': {k: _codec_document(v) for k, v in cut.codecs.items()}} if cut.codecs else {}),
                 }
                 for cut in self.cuts
             ],
@@ -469,6 +455,14 @@ def _few(entries: Collection[_Entry], what: str) -> Collection[_Entry]:
     return entries
 
 
+def _each_time(cut: CutProfile, change: Callable[[Seconds], Seconds]) -> dict[str, Any]:
+    """Return all fields of a cut that hold seconds, changed."""
+    return {
+        **{key: change(getattr(cut, key)) for key in _TIMES},
+        **{key: {engine: change(seconds) for engine, seconds in getattr(cut, key).items()} for key in _ENGINE_TIMES},
+    }
+
+
 def _rounded(seconds: Seconds) -> dict[int, float]:
     return {int(batch): float(f'{value:.4g}') for batch, value in seconds.items()}
 
@@ -535,14 +529,17 @@ def _seconds(entry: Mapping[Any, Any]) -> dict[int, float]:
 
 
 def _cut(entry: Mapping[str, Any]) -> CutProfile:
+    times: dict[str, Any] = {
+        key: _seconds(entry[key] if key in ('head_s', 'tail_s') else entry.get(key) or {}) for key in _TIMES}
+    for key in _ENGINE_TIMES:
+        engines = _few((entry.get(key) or {}).items(), 'engines of a cut')
+        times[key] = {_text(engine, 'the name of an engine'): _seconds(seconds) for engine, seconds in engines}
     return CutProfile(
         index=int(entry['index']),
         name=_text(entry['name'], 'the name of a cut'),
         natural=bool(entry['natural']),
         nbytes=int(entry['raw_bytes']),
         macs_before=float(entry['macs_before']),
-        head_s=_seconds(entry['head_s']),
-        tail_s=_seconds(entry['tail_s']),
         codecs={
             _text(name, 'the name of a codec'): CodecProfile(
                 payload_bytes={int(b): int(v) for b, v in codec['payload_bytes'].items()},
@@ -552,13 +549,5 @@ def _cut(entry: Mapping[str, Any]) -> CutProfile:
             )
             for name, codec in _few((entry.get('codecs') or {}).items(), 'codecs of a cut')
         },
-        head_spread_s=_seconds(entry.get('head_spread_s') or {}),
-        tail_spread_s=_seconds(entry.get('tail_spread_s') or {}),
-        engine_head_s=_engine_seconds(entry.get('engine_head_s') or {}),
-        engine_tail_s=_engine_seconds(entry.get('engine_tail_s') or {}),
+        **times,
     )
-
-
-def _engine_seconds(entry: Mapping[Any, Any]) -> dict[str, Seconds]:
-    return {_text(engine, 'the name of an engine'): _seconds(seconds)
-            for engine, seconds in _few(entry.items(), 'engines of a cut')}
