@@ -169,11 +169,12 @@ class Analysis:
         A tensor whose shape differs from the first image's becomes opaque: its shape follows from the image's values,
         so no cut may send it.
         """
-        compared = _Compared(root, self.graph, self.values)
+        recorder = _Recorder(root, self.graph)
         with torch.no_grad():
-            output = compared.run(image)
-        for node in compared.differ:
-            self.values[node].kind = 'opaque'
+            output = recorder.record(image)
+        for node, other in recorder.values.items():
+            if other.dtype and other.shape != self.values[node].shape:
+                self.values[node].kind = 'opaque'
         return output
 
     def _classify(self) -> None:
@@ -370,26 +371,11 @@ def seeded_image(input_size: tuple[int, int], batch: int = 1, seed: int = 0, cha
 
 def _unpack_at_once(graph: fx.Graph) -> None:
     """Move the items taken out of a tuple directly behind it, so that no tuple stays alive."""
-    for node in list(graph.nodes):
-        if (
-            node.op == 'call_function'
-            and node.target is operator.getitem
-            and isinstance(node.args[0], fx.Node)
-        ):
-            source = node.args[0]
-            if not isinstance(node.args[1], (int, str)) or source.op == 'placeholder':
-                continue
-            behind = source
-            while (
-                behind.next.op == 'call_function'
-                and behind.next.target is operator.getitem
-                and behind.next.args[0] is source
-            ):
-                if behind.next is node:
-                    break
-                behind = behind.next
-            else:
-                behind.append(node)
+    for node in reversed(list(graph.nodes)):  # so that those of one tuple keep their order
+        if node.op == 'call_function' and node.target is operator.getitem:
+            source, item = node.args
+            if isinstance(source, fx.Node) and source.op != 'placeholder' and isinstance(item, (int, str)):
+                source.append(node)
 
 
 def _reads_sizes(node: fx.Node) -> bool:
@@ -492,21 +478,6 @@ class _Recorder(fx.Interpreter):
         # The weak reference keeps the address from another storage's use; the memory itself is freed.
         reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
         return self._held.setdefault(storage._cdata, (len(self._held), reference))[0]
-
-
-class _Compared(fx.Interpreter):
-    """Run a graph on another image, and note the tensors whose shape differs from what is known."""
-
-    def __init__(self, root: nn.Module, graph: fx.Graph, values: Mapping[fx.Node, Value]) -> None:
-        super().__init__(root, garbage_collect_values=True, graph=graph)
-        self._values = values
-        self.differ: list[fx.Node] = []
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if isinstance(result, torch.Tensor) and n.op != 'output' and tuple(result.shape) != self._values[n].shape:
-            self.differ.append(n)
-        return result
 
 
 class _Shapes(fx.Interpreter):

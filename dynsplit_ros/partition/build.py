@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import contextlib
+from dataclasses import dataclass, field
 import threading
 from typing import Any
 
@@ -59,19 +60,17 @@ def build_part(
     return _Builder(root, analysis, device, begin, live).build(end, result, stop_points)
 
 
+@dataclass
 class _Builder:
-    def __init__(
-        self, root: nn.Module, analysis: Analysis, device: torch.device, begin: int, live: Live
-    ) -> None:
-        self.root = root
-        self.analysis = analysis
-        self.device = device
-        self.begin = begin
-        self.live = live
-        self.graph = fx.Graph()
-        self.done: dict[fx.Node, Any] = {}
-        self.batch: fx.Node | None = None
-        self.batch_from: tuple[fx.Node, int, int, int] | None = None
+    root: nn.Module
+    analysis: Analysis
+    device: torch.device
+    begin: int
+    live: Live
+    graph: fx.Graph = field(default_factory=fx.Graph)
+    done: dict[fx.Node, Any] = field(default_factory=dict)
+    batch: fx.Node | None = None
+    batch_from: tuple[fx.Node, int, int, int] | None = None
 
     def build(self, end: int, result: Live | None, stop_points: bool) -> fx.GraphModule:
         analysis = self.analysis

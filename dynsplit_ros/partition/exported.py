@@ -25,6 +25,7 @@ import warnings
 import torch
 from torch import fx, nn
 
+from dynsplit_ros.cache import cache_folder
 from dynsplit_ros.errors import DynsplitError, in_short
 from dynsplit_ros.model import LoadedModel, name_outputs
 from dynsplit_ros.model.sources.exported import load_exported
@@ -58,8 +59,7 @@ def kept_path(model: LoadedModel, any_batch: bool) -> Path:
     ]  # fmt: skip
     digest.update(json.dumps(head).encode())
     hash_tensors(digest, state_of(model.module))
-    folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'dynsplit_ros'
-    return folder / f'program_{digest.hexdigest()[:32]}.pt2'
+    return cache_folder() / f'program_{digest.hexdigest()[:32]}.pt2'
 
 
 def _source(kind: type) -> str:

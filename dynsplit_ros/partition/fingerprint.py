@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import hashlib
 import json
+import operator
 from typing import Any
 
 import torch
@@ -42,14 +43,14 @@ def fingerprint(
     state = state_of(root)
     for node in analysis.nodes:
         if node.op == 'get_attr':
-            state.setdefault(str(node.target), _attribute(root, str(node.target)))
+            state.setdefault(str(node.target), operator.attrgetter(str(node.target))(root))
     hash_tensors(digest, state)
     return digest.hexdigest()
 
 
 def describe_modules(root: nn.Module) -> list[list[str]]:
     """Return the path, the type and the settings of each module in ``root``."""
-    return [[name, _type_name(module), module.extra_repr()] for name, module in root.named_modules()]
+    return [[name, _text(type(module)), module.extra_repr()] for name, module in root.named_modules()]
 
 
 def state_of(root: nn.Module) -> dict[str, Any]:
@@ -87,17 +88,6 @@ def _parts(value: Any) -> list[Any]:
 
 def _graph(nodes: Any) -> list[list[str]]:
     return [[node.op, node.name, _text(node.target), _text(node.args), _text(node.kwargs)] for node in nodes]
-
-
-def _attribute(root: nn.Module, path: str) -> Any:
-    value: Any = root
-    for part in path.split('.'):
-        value = getattr(value, part)
-    return value
-
-
-def _type_name(value: Any) -> str:
-    return f'{type(value).__module__}.{type(value).__qualname__}'
 
 
 def _text(value: Any) -> str:

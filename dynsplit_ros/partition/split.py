@@ -318,7 +318,7 @@ class SplitModel:
 
     def whole(self, image: torch.Tensor) -> Tensors:
         """Return the outputs of the unchanged module for ``image``, uint8 [N, 3, H, W]."""
-        with self._computing():
+        with torch.inference_mode():
             return _to_cpu(self.model.whole(self._laid_out(self._checked_image(image).to(self.device))))
 
     def head(self, cut: int | Cut, engine: str = EAGER) -> Callable[..., Tensors]:
@@ -335,7 +335,7 @@ class SplitModel:
 
         def run(image: torch.Tensor, stop: Stop | None = None) -> Tensors:
             self._checked_image(image)
-            with self._computing(), interruptible(stop):
+            with torch.inference_mode(), interruptible(stop):
                 values = part(arrange(self._laid_out(image.to(self.device)), self._sent_values(0)[0], engine == EAGER))
                 if to == len(self.positions):
                     return self._outputs(values, engine)
@@ -364,7 +364,7 @@ class SplitModel:
 
         def run(tensors: Mapping[str, torch.Tensor], stop: Stop | None = None) -> Tensors:
             self._check_activation(start, tensors)
-            with self._computing(), interruptible(stop):
+            with torch.inference_mode(), interruptible(stop):
                 arguments = [
                     arrange(self._laid_out(tensors[spec.name].to(self.device)), value, engine == EAGER)
                     for spec, value in zip(specs, values)
@@ -409,7 +409,7 @@ class SplitModel:
         part = self._part(self._position(begin), self._position(end), engine)
 
         def run(*values: torch.Tensor) -> Any:
-            with self._computing():
+            with torch.inference_mode():
                 return part(*(self._laid_out(value) for value in values))
 
         return run
@@ -447,11 +447,6 @@ class SplitModel:
         at, live = self._lives[begin]
         to, result = self._lives[end] if end < len(self._lives) else (len(self._analysis.nodes), None)
         return build_part(self._root, self._analysis, self.device, at, live, to, result, stop_points)
-
-    @contextlib.contextmanager
-    def _computing(self) -> Any:
-        with torch.inference_mode():
-            yield
 
     def _laid_out(self, tensor: torch.Tensor) -> torch.Tensor:
         if self._channels_last and tensor.ndim == 4:

@@ -42,6 +42,9 @@ class TracedPipeline:
     tracer: str = 'torch.fx'
 
 
+# Not operator.iadd: torch.fx writes that as ``a += b``, which is no Python where ``a`` has become a number.
+
+
 def iadd(held: Any, other: Any) -> Any:
     """Return ``held += other``."""
     held += other
