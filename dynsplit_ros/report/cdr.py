@@ -105,11 +105,7 @@ class _Reader:
         self._at = 4  # behind the encapsulation's header, from which alignment counts
 
     def number(self, code: str) -> Any:
-        size = struct.calcsize(code)
-        self._at += -(self._at - 4) % size
-        (value,) = struct.unpack_from(self._order + code, self._data, self._at)
-        self._at += size
-        return value
+        return self.numbers(code, 1)[0]
 
     def numbers(self, code: str, count: int) -> tuple[Any, ...]:
         if count == 0:

@@ -101,21 +101,12 @@ def count(robot: RecordedRobot, duration_s: float, accepted: int | None = None) 
 
 
 def _splits(frames: Sequence[FrameRecord]) -> tuple[SplitShare, ...]:
-    result = []
-    for index in sorted({frame.split_index for frame in frames}):
-        of_split = [frame for frame in frames if frame.split_index == index]
-        result.append(
-            SplitShare(
-                index,
-                of_split[0].split_name,
-                len(of_split),
-                len(of_split) / len(frames),
-                _mean(f.latency_s for f in of_split),
-                _mean(f.payload_bytes for f in of_split),
-                tuple(sorted({f.codec for f in of_split if f.codec})),
-            )
-        )
-    return tuple(result)
+    return tuple(
+        SplitShare(index, of_split[0].split_name, len(of_split), len(of_split) / len(frames),
+                   _mean(frame.latency_s for frame in of_split), _mean(frame.payload_bytes for frame in of_split),
+                   tuple(sorted({frame.codec for frame in of_split if frame.codec})))
+        for index in sorted({frame.split_index for frame in frames})
+        if (of_split := [frame for frame in frames if frame.split_index == index]))
 
 
 def _edges(frames: Sequence[FrameRecord]) -> tuple[EdgeShare, ...]:

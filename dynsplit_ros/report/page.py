@@ -268,7 +268,7 @@ def _link_charts(robot: RecordedRobot) -> dict[str, Chart]:
         for name in ('throughput_bps', 'throughput_low_bps', 'throughput_high_bps'))
     series = [_line('estimated', 1, times, estimate)]
     if any(value is not None for value in low):
-        keep = _thinned_index(times, estimate)
+        keep = _thinned(estimate, [value is None for value in estimate])
         series.insert(0, {
             'kind': 'band',
             'name': 'one standard deviation',
@@ -296,7 +296,7 @@ def _link_charts(robot: RecordedRobot) -> dict[str, Chart]:
 def _frame_charts(robot: RecordedRobot) -> dict[str, Chart]:
     """Return the charts that have a dot for each frame: its split and its latency."""
     frames, lost = robot.frames, _lost(robot)
-    drawn = _thinned_frames(frames)
+    drawn = [frames[i] for i in _thinned([frame.latency_s for frame in frames], [frame.outcome for frame in frames])]
     note = (
         '' if len(drawn) == len(frames) else f' {len(drawn)} of {len(frames)} frames are drawn, the slowest among them.'
     )
@@ -375,7 +375,7 @@ def _load_line(loads: Sequence[LoadSample], edge: str, colour: int) -> Chart:
 
 
 def _line(name: str, colour: int, times: Sequence[float], values: Sequence[float | None], kind: str = 'line') -> Chart:
-    keep = _thinned_index(times, values)
+    keep = _thinned(values, [value is None for value in values])
     return {
         'kind': kind,
         'name': name,
@@ -385,37 +385,21 @@ def _line(name: str, colour: int, times: Sequence[float], values: Sequence[float
     }
 
 
-def _thinned_index(times: Sequence[float], values: Sequence[float | None]) -> list[int]:
-    """Return which points to draw: of each stretch the first, the lowest, the highest and one that is missing."""
-    if len(times) <= MOST_POINTS:
-        return list(range(len(times)))
+def _thinned(values: Sequence[float | None], kinds: Sequence[object]) -> list[int]:
+    """Return which points to draw: of each stretch the lowest, the highest and the first of each kind."""
+    if len(values) <= MOST_POINTS:
+        return list(range(len(values)))
     keep: set[int] = set()
-    for stretch in np.array_split(np.arange(len(times)), MOST_POINTS // 4):
-        known = [int(i) for i in stretch if values[i] is not None]
-        missing = next((int(i) for i in stretch if values[i] is None), None)
-        keep.add(int(stretch[0]))
-        if known:
-            keep |= {min(known, key=lambda i: values[i] or 0.0), max(known, key=lambda i: values[i] or 0.0)}
-        if missing is not None:
-            keep.add(missing)
+    for stretch in np.array_split(np.arange(len(values)), MOST_POINTS // 4):
+        first: dict[object, int] = {}
+        known = {}
+        for i in stretch.tolist():
+            first.setdefault(kinds[i], i)
+            if (value := values[i]) is not None:
+                known[i] = value
+        keep.update(first.values(), [min(known, key=known.__getitem__), max(known, key=known.__getitem__)]
+                    if known else [])
     return sorted(keep)
-
-
-def _thinned_frames(frames: Sequence[FrameRecord]) -> list[FrameRecord]:
-    """Return the frames to draw: of each stretch the slowest, the fastest and the first of each outcome."""
-    if len(frames) <= MOST_POINTS:
-        return list(frames)
-    keep: set[int] = set()
-    for stretch in np.array_split(np.arange(len(frames)), MOST_POINTS // 4):
-        numbers = [int(i) for i in stretch]
-        keep |= {min(numbers, key=lambda i: frames[i].latency_s), max(numbers, key=lambda i: frames[i].latency_s)}
-        for outcome in OUTCOMES:
-            keep |= {
-                i
-                for i in numbers
-                if frames[i].outcome == outcome and not any(frames[k].outcome == outcome for k in numbers if k < i)
-            }
-    return [frames[i] for i in sorted(keep)]
 
 
 def _changes(times: Sequence[float], values: Sequence[int]) -> tuple[list[float], list[int]]:
