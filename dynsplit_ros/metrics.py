@@ -29,15 +29,11 @@ class _Metrics:
         self._client = prometheus_client
         #: The metrics, for a test to read.
         self.registry = prometheus_client.CollectorRegistry()
-        self._make()
         try:
             self._server, self._thread = prometheus_client.start_http_server(port, address, self.registry)
         except (OSError, OverflowError) as error:
             raise DynsplitError(f'metrics cannot be offered on {address}:{port} ({error}); choose another metrics_port '
                                 'or metrics_address') from error
-
-    def _make(self) -> None:
-        raise NotImplementedError
 
     def _counter(self, name: str, text: str, *labels: str) -> Any:
         return self._client.Counter(f'dynsplit_{name}', text, labels, registry=self.registry)
@@ -56,10 +52,8 @@ class RobotMetrics(_Metrics):
     """The metrics of the robot in the namespace ``robot``: its frames, decisions, link and agreement."""
 
     def __init__(self, robot: str, port: int, address: str) -> None:
-        self._robot = robot
         super().__init__(port, address)
-
-    def _make(self) -> None:
+        self._robot = robot
         self._frames = self._counter('frames', 'Frames by outcome', 'robot', 'outcome')
         self._latency = self._client.Histogram(
             'dynsplit_frame_latency_seconds', "Latency, from an image's arrival to its prediction", ('robot',),
@@ -112,11 +106,9 @@ class EdgeMetrics(_Metrics):
     """The metrics of the edge called ``edge``: its load, its answers, and its robots."""
 
     def __init__(self, edge: str, port: int, address: str) -> None:
+        super().__init__(port, address)
         self._edge = edge
         self._answered: dict[str, int] = {}
-        super().__init__(port, address)
-
-    def _make(self) -> None:
         self._loads = {name: self._gauge(f'edge_{name}', text, 'edge') for name, text in {
             'servers': 'Tails that can run at the same time', 'utilisation': 'Busy share of the servers, 0 to 1',
             'queue_length': 'Frames that wait for their tail',

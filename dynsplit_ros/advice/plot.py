@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import itertools
 from pathlib import Path
-from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.figure import Figure
@@ -67,12 +66,12 @@ def plot_advice(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], path:
         fontsize='medium',
     )
 
-    seen: set[int] = set()
+    bars = {}  # by split, for the legend
     for row, load in enumerate(loads):
         for split, group in itertools.groupby(ranges[load], lambda found: found.first.best.split_index):
             of_split = list(group)
             left, right = of_split[0].first.rate_bps / 1e6, of_split[-1].last.rate_bps / 1e6
-            splits.barh(
+            bars[split] = splits.barh(
                 row,
                 right - left,
                 left=left,
@@ -80,9 +79,7 @@ def plot_advice(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], path:
                 color=colours[split],
                 edgecolor='white',
                 linewidth=0.8,
-                label=None if split in seen else _label(adviser, split),
             )
-            seen.add(split)
             if np.log(right / left) > 0.09 * np.log(high_bps / low_bps):  # where there is room for it
                 name = 'local' if split == profile.local_index else 'offload' if split == 0 else str(split)
                 splits.text(
@@ -95,7 +92,8 @@ def plot_advice(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], path:
                     color='white' if sum(colours[split][:3]) < 1.5 else 'black',
                 )
     splits.legend(
-        *_by_split(splits.get_legend_handles_labels(), [_label(adviser, split) for split in used]),
+        [bars[split] for split in used],
+        [_label(adviser, split) for split in used],
         ncols=min(5, len(used)),
         fontsize='small',
         loc='upper center',
@@ -117,9 +115,3 @@ def _label(adviser: Adviser, split: int) -> str:
     if split == adviser.profile.local_index:
         return 'local inference'
     return 'full offloading' if split == 0 else f'split {split} ({adviser.profile.cuts[split].name})'
-
-
-def _by_split(drawn: tuple[list[Any], list[str]], wanted: Sequence[str]) -> tuple[list[Any], list[str]]:
-    """Return a legend's handles and labels in the order of the splits."""
-    handles = dict(zip(drawn[1], drawn[0]))
-    return [handles[label] for label in wanted], list(wanted)
