@@ -129,9 +129,7 @@ class DetectorRest(nn.Module):
         else:
             some = features
         batch = some.shape[0]
-        blank = some.new_zeros(()).expand(
-            batch, *self.tensor_size
-        )  # a detector reads only its shape
+        blank = some.new_zeros(()).expand(batch, *self.tensor_size)  # a detector reads only its shape
         # A copy per call, so that two threads' features never meet.
         detector = copy.copy(self.detector)
         detector._modules = dict(self.detector._modules)

@@ -463,8 +463,7 @@ class SplitModel:
             or not len(image)
         ):
             raise DynsplitError(
-                f'an image of type {image.dtype} and shape {tuple(image.shape)} was given, but'
-                f' {self.model.name} takes'
+                f'an image of type {image.dtype} and shape {tuple(image.shape)} was given, but {self.model.name} takes'
                 f" torch.uint8 [N, {shape[0]}, {shape[1]}, {shape[2]}]; resize it with the model's own resize"
             )
         if limit is not None and len(image) > limit:

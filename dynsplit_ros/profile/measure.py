@@ -197,8 +197,7 @@ def _frames(split: SplitModel, images: Sequence[torch.Tensor]) -> list[torch.Ten
     for image in images:
         if image.dtype != torch.uint8 or tuple(image.shape) != size:
             raise DynsplitError(
-                f'an image of type {image.dtype} and shape {tuple(image.shape)} was given to measure with,'
-                ' but'
+                f'an image of type {image.dtype} and shape {tuple(image.shape)} was given to measure with, but'
                 f" {split.model.name} takes torch.uint8 {list(size)}; resize it with the model's own resize"
             )
     return list(images) or [_like_a_photograph(size, seed) for seed in range(2)]

@@ -104,15 +104,11 @@ def load_exported(path: Path) -> tuple[nn.Module, tuple[int, int, int], int | No
         _check(path, documents[_PROGRAM], '')
         file.seek(0)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                'ignore'
-            )  # the weights' buffers are read-only, and nothing here writes to them
+            warnings.simplefilter('ignore')  # the weights' buffers are read-only, and nothing here writes to them
             try:
                 program = torch.export.load(file)
                 guarded = program.module(check_guards=False)
-                module = fx.GraphModule(
-                    guarded, guarded.graph
-                )  # without its hooks, which no tracer gets through
+                module = fx.GraphModule(guarded, guarded.graph)  # without its hooks, which no tracer gets through
             except Exception as error:
                 reason = ' '.join(str(error).split())[:200]
                 raise DynsplitError(f'{path} cannot be loaded as an exported program: {reason}') from error
@@ -121,10 +117,7 @@ def load_exported(path: Path) -> tuple[nn.Module, tuple[int, int, int], int | No
 
 def _check(path: Path, value: Any, key: str) -> None:
     """Refuse anything in the program's document that is more than data."""
-    if key in (
-        'metadata',
-        'guards_code',
-    ):  # where the program came from, and checks that are left out: never executed
+    if key in ('metadata', 'guards_code'):  # where it came from, and checks that are left out: never executed
         return
     if isinstance(value, dict):
         for name, item in value.items():
@@ -163,8 +156,7 @@ def _check_tree(path: Path, tree: dict[str, Any]) -> None:
 
 def _refuse(path: Path, what: str) -> None:
     raise DynsplitError(
-        f'{path} holds {what}, and loading it could execute code in the file, so it is not loaded;'
-        ' export a'
+        f'{path} holds {what}, and loading it could execute code in the file, so it is not loaded; export a'
         " module whose parameters are plain tensors and whose operators are torch's"
     )
 
