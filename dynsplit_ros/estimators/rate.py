@@ -211,12 +211,6 @@ class RateFilter:
         mean = float(p.dot(_LOG_GRID)) / total
         return math.sqrt(float(p.dot((_LOG_GRID - mean) ** 2)) / total)
 
-    @property
-    def regimes(self) -> Array:
-        """Probability of each model, from steady to wild."""
-        weights: Array = self._p.sum(axis=1)
-        return weights
-
     def _level(self) -> list[float]:
         """Return the logarithms of the quantiles at :data:`_LEVEL_SHARES`, without the offset of the grid."""
         if self._cumulated is None or self._cumulated is not self._quantiles_of:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 import math
 import random
 
@@ -109,17 +109,6 @@ class AuditScheduler:
         return frame
 
 
-@dataclass
-class _Audits:
-    """The latest audits of one choice."""
-
-    scores: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
-
-    @property
-    def agreement(self) -> Agreement:
-        return Agreement(sum(self.scores), len(self.scores))
-
-
 class AuditLedger:
     """
     The running agreement of each choice of split and codec, and the choices that are taken out.
@@ -129,16 +118,15 @@ class AuditLedger:
     """
 
     def __init__(self) -> None:
-        self._audits: dict[Choice, _Audits] = {}
+        self._scores: dict[Choice, deque[float]] = {}  # the latest of each choice
         self._removed: dict[Choice, str] = {}
 
     def on_audit(self, choice: Choice, score: float, bound: float) -> str:
         """Take the agreement (0 to 1) of a frame; return why its choice is taken out now, empty if it is not."""
         if not 0 <= score <= 1 or math.isnan(score):
             return ''
-        audits = self._audits.setdefault(choice, _Audits())
-        audits.scores.append(score)
-        found = audits.agreement
+        self._scores.setdefault(choice, deque(maxlen=WINDOW)).append(score)
+        found = self.agreement(choice)
         if choice in self._removed or found.images < MIN_AUDITS or found.high >= bound:
             return ''
         split, codec = choice
@@ -149,12 +137,13 @@ class AuditLedger:
 
     def agreement(self, choice: Choice) -> Agreement:
         """Return the agreement over the latest audits of a choice."""
-        return self._audits[choice].agreement if choice in self._audits else Agreement()
+        scores = self._scores.get(choice, ())
+        return Agreement(sum(scores), len(scores))
 
     @property
     def choices(self) -> list[Choice]:
         """The choices that were audited."""
-        return list(self._audits)
+        return list(self._scores)
 
     @property
     def removed(self) -> Mapping[Choice, str]:
@@ -163,5 +152,5 @@ class AuditLedger:
 
     def reset(self) -> None:
         """Forget everything: another model, profile or bound."""
-        self._audits.clear()
+        self._scores.clear()
         self._removed.clear()

@@ -59,10 +59,6 @@ class SendScheduler:
             del self._edges[next(iter(self._edges))]
         return self._edges.setdefault(edge, _EdgeTimes())
 
-    def edge_free_s(self, edge: str = '') -> float:
-        """When the edge was done with the latest frame that it answered; -inf: it has answered none."""
-        return self._times(edge).done_s[-1]
-
     def on_servers(self, servers: int, edge: str = '') -> None:
         """Note how many frames of this robot an edge can run at the same time, at least 1."""
         servers, times = min(max(1, servers), MAX_UNANSWERED), self._times(edge)

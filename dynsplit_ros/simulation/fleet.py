@@ -17,7 +17,7 @@ from dynsplit_ros.simulation.compare import in_processes
 from dynsplit_ros.simulation.edge import SimulatedEdge
 from dynsplit_ros.simulation.link import ProcessClock
 from dynsplit_ros.simulation.timeline import Timeline
-from dynsplit_ros.simulation.world import Run, Scenario, World
+from dynsplit_ros.simulation.world import AFTER_S, FIRST_EDGE, Run, Scenario, World
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ def simulate_fleet(profile: SystemProfile, scenario: Scenario, robots: int, repl
     other robots do not take part.
     """
     timeline = Timeline()
-    ends_s = scenario.duration_s + 60.0
+    ends_s = scenario.duration_s + AFTER_S
     edge = SimulatedEdge(
         profile, timeline, ProcessClock(scenario.disturbances.edge, ends_s, np.random.default_rng([scenario.seed, 5])),
-        name='edge1', slowdown=scenario.slowdown, others_at_s=[], other_robots=1, others_s=scenario.others_s,
+        name=FIRST_EDGE, slowdown=scenario.slowdown, others_at_s=[], other_robots=1, others_s=scenario.others_s,
         batch=scenario.batch, servers=replicas)
     phases = np.random.default_rng([scenario.seed, 7]).random(robots).tolist()
     worlds = [

@@ -49,6 +49,9 @@ _ACKNOWLEDGEMENT_BYTES = 32
 _REPORT_BYTES = 64
 #: Least time between the arrivals of two messages as the edge sees them, in seconds.
 _MIN_DISPERSION_S = 5e-5
+#: Longest time, in seconds, for which a simulation goes on after the last image, so that all frames are delivered.
+AFTER_S = 60.0
+FIRST_EDGE = 'edge1'
 
 
 @dataclass(frozen=True)
@@ -196,20 +199,10 @@ class World:
         self._patient = policy == 'patient oracle'
         base = settings or MonitorSettings()
         pinned = base.pinned_split if self._oracle or policy == 'dynamic' else int(policy)
-        values = {
-            **vars(base),
-            'pinned_split': pinned,
-            'batch': scenario.batch,
-            'frame_rate_hz': scenario.frame_rate_hz,
-            'downlink_ratio': scenario.downlink_ratio,
-        }
-        first, *others = (f'edge{number}' for number in range(1, 2 + len(scenario.further_edges)))
-        self.monitor = MonitorPolicy(profile, MonitorSettings(**values), first)
-        for name, further in zip(others, scenario.further_edges):
-            if further.has_model:
-                self.monitor.set_edge(name, profile)
-        self._settings = self.monitor.settings
-        disturbances, delay_s, ends_s = scenario.disturbances, scenario.base_rtt_s / 2, scenario.duration_s + 60.0
+        self._settings = replace(base, pinned_split=pinned, batch=scenario.batch, frame_rate_hz=scenario.frame_rate_hz,
+                                 downlink_ratio=scenario.downlink_ratio)
+        self.monitor = MonitorPolicy(profile, self._settings, FIRST_EDGE)
+        disturbances, delay_s, ends_s = scenario.disturbances, scenario.base_rtt_s / 2, scenario.duration_s + AFTER_S
         self._up = OneWayLink(scenario.link, delay_s, disturbances.burst_bytes)
         self._down = OneWayLink(scenario.link.scaled(scenario.downlink_ratio), delay_s, disturbances.burst_bytes)
         self._robot = ProcessClock(disturbances.robot, ends_s, np.random.default_rng([scenario.seed, 4]))
@@ -218,32 +211,19 @@ class World:
         self._name = robot
         images = int(scenario.duration_s * scenario.frame_rate_hz) + 1
         rng = np.random.default_rng([scenario.seed, 1])
-        # Drawn for each image, so that all policies meet the same times.
+        # Drawn for each image, so that all policies have the same times.
         self._noise = np.exp(scenario.noise * rng.standard_normal((images, 3))).tolist()
         self._delays = rng.exponential(scenario.jitter_s / 2 + 1e-12, (images, 3)).tolist()
         self._rng = np.random.default_rng([scenario.seed, 2])
         self._others = self._draw_others(scenario.others_hz, np.random.default_rng([scenario.seed, 3]))
-
-        def make_edge(name: str, of: Scenario | EdgeScenario, others_at_s: list[float], extra_rtt_s: float, *stream: int
-                      ) -> SimulatedEdge:
-            return SimulatedEdge(
-                profile, self.timeline, ProcessClock(
-                    disturbances.edge, ends_s, np.random.default_rng([scenario.seed, *stream])),
-                name=name, extra_rtt_s=extra_rtt_s, slowdown=of.slowdown, batch=scenario.batch, others_at_s=others_at_s,
-                others_s=scenario.others_s,
-                other_robots=max(1, math.ceil(max(of.others_hz.values) / scenario.frame_rate_hz)))
-
         #: The first edge, and all edges by their names.
-        self.edge = shared or make_edge(first, scenario, self._others, 0.0, 5)
-        self.edges = {first: self.edge}
-        self._lives = {first: scenario.is_alive}
-        for number, (name, further) in enumerate(zip(others, scenario.further_edges)):
-            others_at_s = self._draw_others(further.others_hz, np.random.default_rng([scenario.seed, 7, number]))
-            self.edges[name] = make_edge(name, further, others_at_s, further.extra_rtt_s, 8, number)
-            self._lives[name] = further.is_alive
+        self.edge = shared or self._make_edge(FIRST_EDGE, scenario, self._others, 0.0, 5)
+        self.edges = {FIRST_EDGE: self.edge}
+        self._is_alive = {FIRST_EDGE: scenario.is_alive}
+        self._add_further_edges(profile)
         for edge in self.edges.values():
             edge.robots[robot] = self
-        self._followed = first
+        self._followed = FIRST_EDGE
         self.plan = (plan or self.look_ahead()) if policy == 'look-ahead oracle' else ()
         self._steps = deque(self.plan)
         self.camera = CameraPolicy(profile.local_index, choose=self._choose if self._oracle else None)
@@ -258,17 +238,38 @@ class World:
         self._changes: list[float] = []
         self._estimates: list[tuple[float, float]] = []
 
+    def _make_edge(self, name: str, scenario: Scenario | EdgeScenario, others_at_s: list[float], extra_rtt_s: float,
+                   *stream: int) -> SimulatedEdge:
+        """Return an edge; ``stream`` is the part of the seed that its pauses follow from."""
+        robot = self._scenario
+        rng = np.random.default_rng([robot.seed, *stream])
+        return SimulatedEdge(
+            self.monitor.profile, self.timeline,
+            ProcessClock(robot.disturbances.edge, robot.duration_s + AFTER_S, rng), name=name, extra_rtt_s=extra_rtt_s,
+            slowdown=scenario.slowdown, batch=robot.batch, others_at_s=others_at_s, others_s=robot.others_s,
+            other_robots=max(1, math.ceil(max(scenario.others_hz.values) / robot.frame_rate_hz)))
+
+    def _add_further_edges(self, profile: SystemProfile) -> None:
+        for number, further in enumerate(self._scenario.further_edges):
+            name = f'edge{number + 2}'
+            if further.has_model:
+                self.monitor.set_edge(name, profile)
+            rng = np.random.default_rng([self._scenario.seed, 7, number])
+            others_at_s = self._draw_others(further.others_hz, rng)
+            self.edges[name] = self._make_edge(name, further, others_at_s, further.extra_rtt_s, 8, number)
+            self._is_alive[name] = further.is_alive
+
     def run(self) -> Run:
         """Simulate, until every accepted frame is delivered."""
         self.begin()
         for name, edge in self.edges.items():
             edge.start()
-            lived = True
-            for time_s, lives in zip(self._lives[name].times_s, self._lives[name].values):
-                if bool(lives) != lived:
-                    self.at(time_s, edge.restart if lives else edge.kill)
-                    lived = bool(lives)
-        deadline_s = self._scenario.duration_s + 60.0
+            was_alive = True
+            for time_s, is_alive in zip(self._is_alive[name].times_s, self._is_alive[name].values):
+                if bool(is_alive) != was_alive:
+                    self.at(time_s, edge.restart if is_alive else edge.kill)
+                    was_alive = bool(is_alive)
+        deadline_s = self._scenario.duration_s + AFTER_S
         self.timeline.run(lambda time_s: time_s > deadline_s or (
             time_s > self._scenario.duration_s and self.camera.idle))
         return self.outcome()
@@ -494,7 +495,7 @@ class World:
         while True:
             amount += float(rng.exponential(1.0))
             time_s = others_hz.end_of(0.0, amount)
-            if time_s > self._scenario.duration_s + 60:
+            if time_s > self._scenario.duration_s + AFTER_S:
                 return arrivals
             arrivals.append(time_s)
 

@@ -27,19 +27,17 @@ class Unanswered:
 
 def scheduler(transfer_s: float = 0.01, service_s: float = 0.1, ready_s: float = 0.005) -> SendScheduler:
     known = SendScheduler()
-    for key in (KEY, OTHER):
+    for number, key in enumerate((KEY, OTHER)):
         known.on_ready(key, ready_s)
         known.on_acknowledged(key, transfer_s)
-        answer(known, service_s, key)
+        answer(known, service_s, key, sent_s=float(number))
     return known
 
 
 def answer(
-    known: SendScheduler, held_s: float, key: tuple[int, str] = KEY, late_s: float = 0.03, sent_s: float | None = None
-):
-    """Have a frame answered which the edge held for so long, by default one that found it free."""
-    sent_s = known.edge_free_s() + 1.0 if sent_s is None else sent_s
-    sent_s = 0.0 if sent_s == -math.inf else sent_s
+    known: SendScheduler, held_s: float, key: tuple[int, str] = KEY, late_s: float = 0.03, *, sent_s: float
+) -> None:
+    """Note the answer to a frame that was sent at ``sent_s`` and that the edge held for ``held_s`` seconds."""
     known.on_answered(Unanswered(sent_s, sent_s + 0.01, *key), sent_s + 0.01 + held_s + late_s, held_s)
 
 
@@ -69,14 +67,14 @@ def test_a_choice_never_made_starts_at_once() -> None:
 
 
 def test_how_long_the_edge_takes_is_averaged_but_followed() -> None:
-    known, rng = scheduler(), np.random.default_rng(0)
+    known, rng, now_s = scheduler(), np.random.default_rng(0), 0.0
     for held_s in (0.1, 0.3):
         predicted = []
         for number in range(500):
-            answer(known, held_s * math.exp(0.1 * float(rng.standard_normal())))
+            now_s += 2.0
+            answer(known, held_s * math.exp(0.1 * float(rng.standard_normal())), sent_s=now_s)
             if number >= 8:
-                now_s = known.edge_free_s() + 1.0
-                predicted.append(known.send_s(KEY, [Unanswered(now_s, now_s + 0.01)]) - now_s)
+                predicted.append(known.send_s(KEY, [Unanswered(now_s + 1.0, now_s + 1.01)]) - now_s - 1.0)
         assert predicted[0] == pytest.approx(held_s, rel=0.15)
         assert np.std(predicted) < 0.06 * held_s
 
