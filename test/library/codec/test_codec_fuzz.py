@@ -27,7 +27,7 @@ def run_fuzzer(*options):
 
 
 @pytest.mark.timeout(600)
-def test_seeded_mutations(tmp_path):
+def test_seeded_mutations_raise_no_other_error(tmp_path):
     """100,000 payloads of all codecs together; about 15 s."""
     progress = tmp_path / 'case'
     done = run_fuzzer('--cases', 100_000, '--progress', progress)
@@ -41,7 +41,7 @@ def test_seeded_mutations(tmp_path):
 
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(importlib.util.find_spec('atheris') is None, reason='atheris is not installed')
-def test_coverage_guided(tmp_path):
+def test_coverage_guided_mutations_raise_no_other_error(tmp_path):
     """At least 100,000 payloads that follow the decoders' branches."""
     done = run_fuzzer('--coverage', tmp_path / 'corpus', '-runs=150000', '-seed=1', '-rss_limit_mb=2048',
                       f'-artifact_prefix={tmp_path}/')
@@ -50,7 +50,7 @@ def test_coverage_guided(tmp_path):
     assert 'Done 150000 runs' in done.stderr
 
 
-def test_the_oracle_sees_a_leak(monkeypatch):
+def test_the_fuzzer_reports_other_errors_and_wrong_shapes(monkeypatch):
     """The fuzzer's check fails where decoding lets something else than DynsplitError out, or accepts a wrong shape."""
     spec = importlib.util.spec_from_file_location('fuzz_codec', FUZZER)
     fuzz_codec = importlib.util.module_from_spec(spec)

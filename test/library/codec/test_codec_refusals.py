@@ -45,7 +45,7 @@ def refuses(codec, tensor, spec, match, max_batch=1):
 
 
 @pytest.mark.parametrize('codec', CODECS)
-def test_declaration_that_differs_from_the_cut(codec):
+def test_a_declaration_that_differs_from_the_cut_is_refused(codec):
     tensor, spec = payload(codec)
     refuses(codec, [], spec, 'has 0 tensors, but the cut has 1')
     refuses(codec, [tensor, tensor], spec, 'has 2 tensors, but the cut has 1')
@@ -60,12 +60,12 @@ def test_declaration_that_differs_from_the_cut(codec):
 
 @pytest.mark.parametrize('codec', CODECS)
 @pytest.mark.parametrize('batch', [-1, 0, 3, 2**31])
-def test_batch_out_of_range(codec, batch):
+def test_a_batch_out_of_range_is_refused(codec, batch):
     tensor, spec = payload(codec)
     refuses(codec, replace(tensor, shape=(batch, *tensor.shape[1:])), spec, f'batch of {batch}.*1 to 2', 2)
 
 
-def test_one_batch_for_all_tensors():
+def test_tensors_of_different_batches_are_refused():
     shapes = {'a': (1, 3), 'b': (4, 3), 'c': ()}
     specs = [TensorSpec(name, 'float32', shape) for name, shape in shapes.items()]
     tensors = encode('raw', {'a': torch.ones(2, 3), 'b': torch.ones(8, 3), 'c': torch.tensor(1.0)})
@@ -76,7 +76,7 @@ def test_one_batch_for_all_tensors():
 
 
 @pytest.mark.parametrize('codec', ['', 'pickle', 'RAW', 'x' * 100_000, None, 7, b'raw'])
-def test_unknown_codec(codec):
+def test_an_unknown_codec_is_refused(codec):
     tensor, spec = payload('raw')
     refuses(codec, tensor, spec, 'is unknown; known are raw, ')
     with pytest.raises(DynsplitError, match='is unknown'):
@@ -84,7 +84,7 @@ def test_unknown_codec(codec):
 
 
 @pytest.mark.parametrize('codec', CODECS)
-def test_truncated_and_trailing_bytes(codec):
+def test_truncated_and_trailing_bytes_are_refused(codec):
     tensor, spec = payload(codec)
     for end in [*range(0, 80), len(tensor.data) // 2, len(tensor.data) - 1]:
         refuses(codec, replace(tensor, data=tensor.data[:end]), spec, '^codec ')
@@ -95,7 +95,7 @@ def test_truncated_and_trailing_bytes(codec):
 
 
 @pytest.mark.parametrize('codec', CODECS)
-def test_data_of_an_empty_tensor(codec):
+def test_data_of_an_empty_tensor_are_refused(codec):
     spec = TensorSpec('x', 'float32', (1, 0, 4))
     assert decode(codec, [EncodedTensor('x', 'float32', (1, 0, 4), b'')], [spec])['x'].shape == (1, 0, 4)
     refuses(codec, EncodedTensor('x', 'float32', (1, 0, 4), b'\0'), spec, 'empty tensor')
@@ -109,7 +109,7 @@ def test_a_bool_is_zero_or_one(codec):
 
 
 @pytest.mark.parametrize('codec', ['raw', *BLOSC])
-def test_bombs_are_refused_before_memory_is_taken(codec):
+def test_decompression_bombs_are_refused_before_memory_is_allocated(codec):
     """A chunk of a few bytes that unfolds to 2 GB, declared as such and declared as what the cut has."""
     _, spec = payload(codec)
     giant = bytearray(blosc2.compress2(np.zeros(4096, np.uint8), typesize=1, nthreads=1))
@@ -124,7 +124,7 @@ def test_bombs_are_refused_before_memory_is_taken(codec):
 
 
 @pytest.mark.parametrize('codec', BLOSC)
-def test_headers_that_the_encoder_does_not_write(codec):
+def test_headers_that_the_encoder_does_not_write_are_refused(codec):
     """Each change of one bit in a header is refused, but for those that the format ignores or that change nothing."""
     tensor, spec = payload(codec)
     original = decode(codec, [tensor], [spec])['x']
@@ -167,7 +167,7 @@ def with_second_channel(data, scale, lowest):
 
 
 @pytest.mark.parametrize('codec', QUANTISED)
-def test_scales_and_ranges_that_no_tensor_has(codec):
+def test_impossible_scales_and_ranges_are_refused(codec):
     tensor, spec = payload(codec)
     for scale in (float('nan'), float('inf'), -1.0, 3e38):
         refuses(codec, replace(tensor, data=with_second_channel(tensor.data, scale, 2000)), spec,
@@ -180,7 +180,7 @@ def test_scales_and_ranges_that_no_tensor_has(codec):
 
 
 @pytest.mark.parametrize('codec', QUANTISED)
-def test_a_payload_of_another_level(codec):
+def test_a_payload_with_another_number_of_bits_is_refused(codec):
     tensor, spec = payload(codec)
     for other in QUANTISED:
         if 8 // int(other[5]) != 8 // int(codec[5]):
@@ -188,7 +188,7 @@ def test_a_payload_of_another_level(codec):
 
 
 @pytest.mark.parametrize('bits', [bits for bits in QUANTISED_BITS if bits * (8 // bits) < 8])
-def test_elements_above_the_level(bits):
+def test_steps_above_the_codecs_largest_one_are_refused(bits):
     tensor, spec = payload(f'quant{bits}-zstd')
     scales, _ = first_chunk(memoryview(tensor.data))
     count = -(-VALUES.numel() // (8 // bits))
@@ -198,7 +198,7 @@ def test_elements_above_the_level(bits):
 
 
 @pytest.mark.parametrize('codec', QUANTISED)
-def test_a_quantised_bomb_is_refused_before_memory_is_taken(codec):
+def test_a_quantised_decompression_bomb_is_refused_before_memory_is_allocated(codec):
     tensor, spec = payload(codec)
     giant = bytearray(blosc2.compress2(np.zeros(4096, np.uint8), typesize=1, nthreads=1))
     struct.pack_into('<2i', giant, 4, 2**31 - 1024, 131072)
@@ -212,7 +212,7 @@ def test_a_quantised_bomb_is_refused_before_memory_is_taken(codec):
 
 
 @pytest.mark.parametrize('codec', PLANES)
-def test_planes_whose_scale_no_tensor_has(codec):
+def test_planes_with_an_impossible_scale_are_refused(codec):
     tensor, spec = payload(codec)
     assert len(tensor.data) > 4
     for scale in (float('nan'), float('inf'), -1.0, 3e38):
@@ -222,14 +222,14 @@ def test_planes_whose_scale_no_tensor_has(codec):
 
 
 @pytest.mark.parametrize('codec', PLANES[1:])
-def test_planes_of_a_finer_level(codec):
+def test_planes_with_more_steps_than_the_codec_has_are_refused(codec):
     """Steps above the level's are refused; 255 is the highest that the finest has."""
     finest, spec = payload(PLANES[0])
     refuses(codec, finest, spec, 'a step is 255, but at most')
 
 
 @pytest.mark.parametrize('codec', PLANES)
-def test_planes_of_another_size_or_damaged(codec):
+def test_damaged_planes_and_planes_of_another_size_are_refused(codec):
     tensor, spec = payload(codec)
     for other in (torch.cat([VALUES, VALUES], 2), VALUES[:, :, :5]):
         data = encode(codec, {'x': other})[0].data
@@ -274,7 +274,7 @@ def test_a_codec_without_its_package_is_not_used(monkeypatch):
 
 
 @pytest.mark.parametrize('codec', WEBP)
-def test_webp_of_another_kind(codec):
+def test_webp_of_another_kind_is_refused(codec):
     tensor, spec = payload(codec)
     lossless = CODECS[codec].lossless
     # Container, its size, kind of chunk, its size, and a byte of the size in pixels.
@@ -294,7 +294,7 @@ def test_webp_of_another_kind(codec):
 
 
 @pytest.mark.parametrize('codec', [name for name, info in CODECS.items() if info.takes == 'image'])
-def test_pictures_beyond_the_format(codec):
+def test_pictures_too_large_for_the_format_are_refused(codec):
     tall = torch.zeros(9, 3, 8000, 1, dtype=torch.uint8)
     if codec == 'blosc2-image':
         assert encode(codec, {'x': tall})
@@ -303,7 +303,7 @@ def test_pictures_beyond_the_format(codec):
             encode(codec, {'x': tall})
 
 
-def test_jpeg_of_another_kind():
+def test_jpeg_of_another_kind_is_refused():
     tensor, spec = payload('jpeg90')
     data = tensor.data
     frame = data.index(b'\xff\xc0')
@@ -320,7 +320,7 @@ def test_jpeg_of_another_kind():
     refuses('jpeg90', replace(tensor, data=progressive), spec, 'segment ffc2')
 
 
-def test_answers_of_unknown_shape_are_taken_by_raw_and_blosc2():
+def test_only_raw_and_blosc2_carry_answers_of_unknown_shape():
     tensors = {'boxes': torch.rand(3, 4), 'labels': torch.tensor([1, 2, 3]), 'none': torch.zeros(0, 4)}
     for codec in ('raw', 'blosc2'):
         decoded = decode(codec, encode(codec, tensors), None)
@@ -339,7 +339,7 @@ def test_answers_of_unknown_shape_are_taken_by_raw_and_blosc2():
         decode('raw', encode('raw', {'x': torch.zeros(1)}) * 2, None)
 
 
-def test_an_answer_may_not_unfold_to_any_size():
+def test_an_answer_has_a_largest_decoded_size():
     zeros = encode('blosc2', {'x': torch.zeros(1, 16, 1024, 1024, dtype=torch.uint8)})[0]
     assert len(zeros.data) < 10_000 and decode('blosc2', [zeros], None)['x'].numel() == 2**24
     side = 2**15 - 1

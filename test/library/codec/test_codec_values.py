@@ -96,7 +96,7 @@ def test_every_pixel_comes_back(codec, size, seed, smooth):
 
 
 @pytest.mark.parametrize('codec', CODECS)
-def test_strides_do_not_matter(codec):
+def test_tensors_with_any_strides_are_encoded(codec):
     image = torch.arange(2 * 3 * 8 * 6).reshape(2, 3, 8, 6).to(torch.uint8)
     values = image if CODECS[codec].takes == 'image' else image.float() / 7
     plain, _ = there_and_back(codec, {'x': values}, 2, 2)
@@ -183,7 +183,7 @@ def rounding_of(dtype, magnitude):
     drawn=DRAWN,
 )
 @settings(max_examples=300, deadline=None, derandomize=True)
-def test_quantisation_errs_by_half_a_step(bits, shape, drawn):
+def test_the_error_of_quantisation_is_at_most_half_a_step(bits, shape, drawn):
     values, batch = values_of(shape, *drawn)
     decoded = there_and_back(f'quant{bits}-zstd', {'x': values}, 2, batch)[0]['x']
     exact = values.double()
@@ -199,7 +199,7 @@ def test_quantisation_errs_by_half_a_step(bits, shape, drawn):
     drawn=DRAWN,
 )
 @settings(max_examples=300, deadline=None, derandomize=True)
-def test_planes_err_by_half_a_step_of_their_sample(bits, shape, drawn):
+def test_the_error_of_planes_is_at_most_half_a_step_of_their_sample(bits, shape, drawn):
     values, batch = values_of(shape, *drawn)
     decoded = there_and_back(f'quant{bits:g}-jpegls', {'x': values}, 3, batch)[0]['x']
     exact, got = (one.double().reshape(batch, -1) for one in (values, decoded))
@@ -239,7 +239,7 @@ def test_smooth_planes_need_fewer_bytes_than_by_zstd():
 
 
 @pytest.mark.parametrize('bits', QUANTISED_BITS)
-def test_quantisation_is_by_channel_and_keeps_zero(bits):
+def test_each_channel_has_its_own_steps_and_zero_stays_exact(bits):
     codec = f'quant{bits}-zstd'
     values = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0)).relu()
     values *= torch.tensor([1e-3, 1.0, 1e3, 0.0]).reshape(1, 4, 1, 1)
@@ -252,7 +252,7 @@ def test_quantisation_is_by_channel_and_keeps_zero(bits):
     assert torch.equal(alone, decoded['x'][1:]), 'a frame must not depend on those it is sent with'
 
 
-def test_fewer_bits_are_fewer_bytes():
+def test_fewer_bits_need_fewer_bytes():
     values = torch.randn(1, 16, 28, 28, generator=torch.Generator().manual_seed(0))
     sizes = {bits: len(encode(f'quant{bits}-zstd', {'x': values})[0].data) for bits in QUANTISED_BITS}
     assert sorted(sizes, key=sizes.get) == sorted(QUANTISED_BITS)
@@ -273,7 +273,7 @@ def test_the_extremes_of_a_type_stay_finite(bits):
 
 
 @pytest.mark.parametrize('codec', [name for name, info in CODECS.items() if info.takes == 'activation'])
-def test_lossy_codecs_leave_integers_alone(codec):
+def test_lossy_codecs_do_not_change_integers(codec):
     tensors = {'count': torch.tensor([[2**40]]), 'flags': torch.tensor([[True, False]])}
     decoded, _ = there_and_back(codec, tensors)
     assert all(torch.equal(decoded[name], value) for name, value in tensors.items())
@@ -281,7 +281,7 @@ def test_lossy_codecs_leave_integers_alone(codec):
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
 @pytest.mark.parametrize('codec', [f'quant{bits}-zstd' for bits in QUANTISED_BITS] + ['quant8-jpegls', 'quant5-jpegls'])
-def test_quantisation_refuses_what_has_no_scale(codec, value):
+def test_quantisation_refuses_values_without_a_scale(codec, value):
     values = torch.zeros(1, 2, 4, 4)
     values[0, 1, 0, 0] = value
     with pytest.raises(DynsplitError, match="tensor 'x'.*use another codec"):
@@ -289,7 +289,7 @@ def test_quantisation_refuses_what_has_no_scale(codec, value):
 
 
 @pytest.mark.parametrize('codec', [f'jpeg{q}' for q in JPEG_QUALITIES] + [f'webp{q}' for q in WEBP_QUALITIES])
-def test_lossy_pictures_are_near_and_right_way_round(codec):
+def test_lossy_pictures_are_similar_and_not_turned(codec):
     ramp = torch.linspace(0, 255, 64).to(torch.uint8)
     grey = torch.full((48, 64), 90, dtype=torch.uint8)
     image = torch.stack([ramp.expand(48, 64), ramp.flip(0).expand(48, 64), grey])
@@ -299,7 +299,7 @@ def test_lossy_pictures_are_near_and_right_way_round(codec):
     assert (decoded['image'].float() - batch.float()).abs().mean() < 4
 
 
-def test_lower_quality_is_fewer_bytes():
+def test_lower_quality_needs_fewer_bytes():
     draw = np.random.default_rng(0)
     image = torch.from_numpy(draw.integers(0, 256, (1, 3, 64, 64), np.uint8))
     for kind, qualities in (('jpeg', JPEG_QUALITIES), ('webp', WEBP_QUALITIES)):
@@ -307,7 +307,7 @@ def test_lower_quality_is_fewer_bytes():
         assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
 
 
-def test_usable_codecs():
+def test_usable_codecs_are_those_that_fit_the_cut():
     image = [TensorSpec('image', 'uint8', (1, 3, 8, 8))]
     features = [TensorSpec('x', 'float32', (1, 3, 8, 8))]
     mixed = [*features, TensorSpec('ids', 'int64', (1, 7))]
@@ -324,7 +324,7 @@ def test_usable_codecs():
 
 
 @pytest.mark.parametrize('tensor', [torch.zeros(2, dtype=torch.complex64), torch.eye(3).to_sparse()])
-def test_what_cannot_be_sent_is_refused(tensor):
+def test_tensors_that_cannot_be_sent_are_refused(tensor):
     with pytest.raises(DynsplitError, match='cannot be sent'):
         encode('raw', {'x': tensor})
 

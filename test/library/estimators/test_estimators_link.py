@@ -36,7 +36,7 @@ def estimate_at(result, time_s: float) -> float:
 
 @pytest.mark.parametrize('rate_mbps', [0.5, 8, 100, 1000])
 @pytest.mark.parametrize('policy', ['0', '5', str(PROFILE.local_index)])
-def test_throughput_is_known_after_ten_frames_whatever_is_sent(rate_mbps, policy) -> None:
+def test_the_rate_is_known_after_ten_frames_of_any_split(rate_mbps, policy) -> None:
     result = run(constant(1e6 * rate_mbps, 60), policy, 60.0 if rate_mbps < 1 else 20.0)
     estimated = estimate_at(result, result.frames[9].delivered_s)
     assert estimated == pytest.approx(1e6 * rate_mbps, rel=0.2)
@@ -49,7 +49,7 @@ def test_the_first_probe_measures_a_slow_link_although_the_round_trip_contains_t
 
 
 @pytest.mark.parametrize('rate_mbps', [0.25, 8])
-def test_nothing_is_sent_before_something_has_told_of_the_rate(rate_mbps) -> None:
+def test_no_payload_is_sent_before_a_probe_has_measured_the_rate(rate_mbps) -> None:
     """A guess would be 10 Mbit/s, and an image then takes a slow link for five seconds, in which nothing is learned."""
     fast_robot = system(slower=4.0)  # done with its first frame before much was heard
     result = simulate(fast_robot, Scenario(constant(1e6 * rate_mbps, 30), 30.0, seed=1), '0')
@@ -58,7 +58,7 @@ def test_nothing_is_sent_before_something_has_told_of_the_rate(rate_mbps) -> Non
     assert result.estimate_bps(first.started_s) == pytest.approx(1e6 * rate_mbps, rel=0.3)
 
 
-def test_a_rate_that_no_probe_tells_is_not_waited_for_long() -> None:
+def test_the_first_payload_waits_at_most_a_second_for_a_probe() -> None:
     monitor, decided_s = MonitorPolicy(PROFILE), []
     for number in range(100):
         now_s = number * 0.02
@@ -96,7 +96,7 @@ def test_a_perfect_link_is_never_lost_at_either_end_of_a_setting(name, value) ->
         assert times_lost(MonitorSettings(**{name: value}), load_period_s, 35.0) == 0
 
 
-def test_an_edge_that_comes_back_after_a_while_is_missed_as_soon_as_before() -> None:
+def test_an_outage_does_not_delay_the_detection_of_the_next_one() -> None:
     """The time that it was away is no pause between its reports."""
     wire = Wire(MonitorPolicy(PROFILE))
     missed_s = []
@@ -114,7 +114,7 @@ def test_an_edge_that_comes_back_after_a_while_is_missed_as_soon_as_before() -> 
     assert max(missed_s) < 1.5
 
 
-def test_an_edge_that_is_heard_before_anything_was_decided_is_sent_nothing_yet() -> None:
+def test_no_payload_is_sent_to_an_edge_that_answers_before_the_first_decision() -> None:
     monitor = MonitorPolicy(PROFILE)
     monitor.on_probe_answer(monitor.next_probe(0.0).id, 0.001)
     decision = monitor.tick(0.01)
@@ -122,7 +122,7 @@ def test_an_edge_that_is_heard_before_anything_was_decided_is_sent_nothing_yet()
 
 
 @pytest.mark.parametrize('noise, mean_off', [(0.0, 0.005), (0.03, 0.022)])
-def test_a_steady_link_is_known_better_than_to_a_step_of_the_grid(noise, mean_off) -> None:
+def test_the_rate_of_a_steady_link_is_known_better_than_one_step_of_the_grid(noise, mean_off) -> None:
     """Rates of one step of the grid, 7.8 %, and a little more."""
     chance, jitter_s = np.random.default_rng(0), 5e-4
     for rate_bps in np.geomspace(9.5e6, 10.5e6, 15).tolist():
@@ -135,7 +135,7 @@ def test_a_steady_link_is_known_better_than_to_a_step_of_the_grid(noise, mean_of
 
 
 @pytest.mark.parametrize('rate_bps', [1.0, 1.9e4, 2e10])
-def test_a_rate_beyond_what_is_thought_of_is_taken_for_the_nearest(rate_bps) -> None:
+def test_a_rate_beyond_the_grid_counts_as_its_end(rate_bps) -> None:
     belief = RateFilter()
     for _ in range(300):
         belief.elapse(0.1)
@@ -144,7 +144,7 @@ def test_a_rate_beyond_what_is_thought_of_is_taken_for_the_nearest(rate_bps) -> 
 
 
 @pytest.mark.parametrize('rtt_s', [0.001, 0.02, 0.1])
-def test_the_round_trip_is_told_from_the_rate(rtt_s) -> None:
+def test_the_round_trip_and_the_rate_are_separated(rtt_s) -> None:
     wire = Wire(MonitorPolicy(PROFILE), rate_bps=5e6, rtt_s=rtt_s)
     wire.idle(3.0)
     for _ in range(10):
@@ -170,7 +170,7 @@ def test_a_step_up_is_recognised_within_seconds(policy) -> None:
 
 @pytest.mark.parametrize('rate_mbps', [1, 20, 100])
 @pytest.mark.parametrize('payload_bytes', [0, 40_000])
-def test_what_the_edge_times_tells_the_rate_though_the_robot_pauses(rate_mbps, payload_bytes) -> None:
+def test_the_dispersion_measures_the_rate_although_the_robot_pauses(rate_mbps, payload_bytes) -> None:
     monitor, rng, now_s, rate_bps = MonitorPolicy(PROFILE), np.random.default_rng(1), 0.0, rate_mbps * 1e6
     while now_s < 20.0:
         now_s += 0.02
@@ -252,19 +252,19 @@ def test_a_robot_that_pauses_and_sends_nothing_finds_a_faster_link(seed) -> None
     assert spent < 0.01 / 8 * (5e6 * changed_s + 20e6 * (now_s - changed_s)) + 10_000  # some are on credit
 
 
-def test_noise_is_not_taken_for_a_change() -> None:
+def test_noise_does_not_change_the_estimated_rate() -> None:
     result = run(noisy(20e6, 0.2, 30.0, 1), '0', 30.0)
     assert all(0.6 < rate / 20e6 < 1.6 for time_s, rate in result.estimates if time_s > 5)
 
 
 @pytest.mark.parametrize('rate_mbps', [0.25, 1, 10, 1000])
 @pytest.mark.parametrize('policy', ['dynamic', str(PROFILE.local_index)])
-def test_probes_keep_to_their_budget_and_are_counted(rate_mbps, policy) -> None:
+def test_probes_stay_within_their_budget_and_are_counted(rate_mbps, policy) -> None:
     result = run(constant(1e6 * rate_mbps, 60), policy, 60.0)
     assert 0 < result.heartbeat_bytes + result.probe_bytes <= 0.01 * result.capacity_bytes
 
 
-def test_silence_is_recognised_within_its_bound() -> None:
+def test_a_silent_edge_is_detected_within_silence_s() -> None:
     settings = MonitorSettings(silence_s=0.5, heartbeat_period_s=0.25)
     wire = Wire(MonitorPolicy(PROFILE, settings), rate_bps=20e6)
     wire.idle(3.0)
@@ -285,7 +285,7 @@ def test_silence_is_recognised_within_its_bound() -> None:
 
 
 @pytest.mark.parametrize('regular', [True, False])
-def test_reports_that_stay_away_tell_that_the_edge_is_lost(regular) -> None:
+def test_missing_load_reports_show_that_the_edge_is_lost(regular) -> None:
     """An answer may be due in ten seconds, but an edge that reports ten times a second is lost sooner."""
     wire = Wire(MonitorPolicy(PROFILE, MonitorSettings(silence_s=0.5)))
     wire.idle(3.0)
@@ -314,7 +314,7 @@ def test_reports_that_stay_away_tell_that_the_edge_is_lost(regular) -> None:
     assert wire.decisions[-1].degraded and wire.decisions[-1].split_index == PROFILE.local_index
 
 
-def test_answers_to_what_was_never_sent_teach_nothing() -> None:
+def test_answers_to_messages_that_were_never_sent_are_ignored() -> None:
     wire = Wire(MonitorPolicy(PROFILE))
     wire.idle(3.0)
     for _ in range(5):
@@ -333,7 +333,7 @@ def test_answers_to_what_was_never_sent_teach_nothing() -> None:
 
 
 @pytest.mark.parametrize('jump_s', [-1000.0, -1.0, 1000.0])
-def test_a_clock_that_jumps_leaves_a_sound_estimate(jump_s) -> None:
+def test_a_clock_that_jumps_leaves_a_possible_estimate(jump_s) -> None:
     wire = Wire(MonitorPolicy(PROFILE))
     wire.idle(3.0)
     for _ in range(5):
@@ -348,7 +348,7 @@ def test_a_clock_that_jumps_leaves_a_sound_estimate(jump_s) -> None:
 
 
 @pytest.mark.parametrize('held_s', [-1.0, 1e6, math.nan, math.inf])
-def test_impossible_accounts_of_the_edge_teach_nothing(held_s) -> None:
+def test_impossible_times_of_the_edge_are_ignored(held_s) -> None:
     wire = Wire(MonitorPolicy(PROFILE))
     wire.idle(3.0)
     for _ in range(20):
@@ -365,7 +365,7 @@ def test_impossible_accounts_of_the_edge_teach_nothing(held_s) -> None:
     assert np.isfinite(wire.monitor.link.throughput_bps)
 
 
-def test_an_acknowledgement_that_overtakes_the_word_of_what_was_sent_counts() -> None:
+def test_an_acknowledgement_that_precedes_the_cameras_report_counts() -> None:
     """The camera tells of a payload once that has left."""
     told, overtaken = (Wire(MonitorPolicy(PROFILE), rate_bps=20e6) for _ in range(2))
     for wire in (told, overtaken):
@@ -408,7 +408,7 @@ def answer(monitor: MonitorPolicy, now_s: float, probe, rest_s: float, rng) -> N
 
 
 @pytest.mark.parametrize('dispersion_s', [5e-324, 1e-300, 1e300, math.inf, -1.0, 0.0])
-def test_an_edge_may_tell_any_dispersion(dispersion_s) -> None:
+def test_any_reported_dispersion_leaves_a_possible_estimate(dispersion_s) -> None:
     monitor, rng, told = MonitorPolicy(PROFILE), np.random.default_rng(0), 0
     for now_s, probe in probes(monitor):
         if probe.lead_bytes and now_s > 20.0:
@@ -420,7 +420,7 @@ def test_an_edge_may_tell_any_dispersion(dispersion_s) -> None:
 
 
 @pytest.mark.parametrize('gap_s', [0.0003, 0.02])
-def test_a_pause_between_a_lead_and_its_probe_is_not_the_links(gap_s) -> None:
+def test_a_pause_between_lead_and_probe_does_not_change_the_rate(gap_s) -> None:
     monitor, rng = MonitorPolicy(PROFILE), np.random.default_rng(0)
     for now_s, probe in probes(monitor):
         paused_s = gap_s if now_s > 20.0 else 0.0003
@@ -430,7 +430,7 @@ def test_a_pause_between_a_lead_and_its_probe_is_not_the_links(gap_s) -> None:
     assert monitor.link.throughput_bps == pytest.approx(5e6, rel=0.1)
 
 
-def test_a_machine_that_is_always_slow_to_send_learns_the_rate_all_the_same() -> None:
+def test_a_robot_that_is_always_slow_to_send_still_measures_the_rate() -> None:
     monitor, rng = MonitorPolicy(PROFILE), np.random.default_rng(0)
     for now_s, probe in probes(monitor):
         monitor.on_probe_sent(probe.id, 0.002 * (1 + 0.2 * float(rng.random())))
@@ -439,7 +439,7 @@ def test_a_machine_that_is_always_slow_to_send_learns_the_rate_all_the_same() ->
 
 
 @pytest.mark.parametrize('payload_bytes', [3400, 12_000])
-def test_a_pause_while_a_payload_is_sent_is_not_the_links(payload_bytes) -> None:
+def test_a_pause_while_a_payload_is_sent_does_not_change_the_rate(payload_bytes) -> None:
     monitor, rng, frames = MonitorPolicy(PROFILE), np.random.default_rng(0), 0
     for now_s, probe in probes(monitor):
         answer(monitor, now_s, probe, (probe.payload_bytes - probe.lead_bytes) * 8 / 20e6, rng)
@@ -452,7 +452,7 @@ def test_a_pause_while_a_payload_is_sent_is_not_the_links(payload_bytes) -> None
     assert frames == 5
 
 
-def test_a_machine_that_is_stopped_until_its_next_slice_does_not_take_a_slow_link_for_a_fast_one() -> None:
+def test_time_slices_of_the_robot_do_not_make_a_slow_link_look_fast() -> None:
     """Most round trips then end with the same slice, and so does what took a part of it on the link."""
     monitor, rng = MonitorPolicy(PROFILE), np.random.default_rng(0)
     for now_s, probe in probes(monitor):
@@ -479,7 +479,7 @@ def settled_link(rtt_s: float = 0.004, rate_bps: float = 20e6) -> tuple[LinkEsti
     return link, now_s
 
 
-def test_a_heartbeat_that_waited_behind_an_answer_says_nothing_of_the_round_trip() -> None:
+def test_a_heartbeat_behind_a_large_answer_does_not_measure_the_round_trip() -> None:
     link, now_s = settled_link()
     before_s = link.rtt_s
     for number in range(40):  # each answer of 250 kB holds the downlink for 0.1 s, and the heartbeat comes behind it
@@ -528,7 +528,7 @@ def test_the_round_trip_is_followed_while_payloads_leave_no_room_for_heartbeats(
     assert link.rtt_s == pytest.approx(0.024, rel=0.1)
 
 
-def test_a_payload_that_died_with_its_edge_does_not_make_the_link_look_slow() -> None:
+def test_a_payload_to_an_edge_that_ended_does_not_make_the_link_look_slow() -> None:
     link, now_s = settled_link(rate_bps=20e6)
     link.on_sent(1, now_s, 150_000, 0.02)
     silent_until_s = now_s + 12.0
@@ -591,7 +591,7 @@ def test_a_payload_behind_another_one_starts_when_that_has_arrived() -> None:
     assert link.estimate(now_s).throughput_bps == pytest.approx(20e6, rel=0.05)
 
 
-def test_a_payload_behind_another_message_has_waited_since_that_one_arrived() -> None:
+def test_the_transfer_of_a_waiting_payload_begins_when_the_message_before_it_arrives() -> None:
     link = LinkEstimator(LinkRules(0.25, 1.0, 0.01, 1.0, 1.0))
     for number, sent_s in ((1, 0.0), (2, 0.1)):
         link.on_sent(number, sent_s, 100_000, 0.0)
@@ -600,7 +600,7 @@ def test_a_payload_behind_another_message_has_waited_since_that_one_arrived() ->
     assert message.size == 100_000 and waited_s == pytest.approx(0.5)
 
 
-def test_a_long_silence_saves_no_more_than_two_seconds_of_the_budget() -> None:
+def test_a_long_silence_saves_at_most_two_seconds_of_the_budget() -> None:
     link, now_s = settled_link(rate_bps=5e6)
     spent, now_s = link.probe_bytes, now_s + 60.0
     until_s = now_s + 1.0
@@ -630,7 +630,7 @@ def test_probes_keep_their_lead_for_a_minute_after_much_jitter() -> None:
     assert 70.0 < last_lead_s < 100.0
 
 
-def test_time_of_any_length_passes() -> None:
+def test_the_filter_accepts_elapsed_times_of_any_length() -> None:
     for elapsed_s in (5e-324, 1e-9, 1e9, 1e300, 1.79e308, math.inf):
         belief = RateFilter()
         belief.observe(0.1, 100_000, 1e-4)
@@ -684,7 +684,7 @@ def test_the_round_trip_is_that_of_the_latest_25_heartbeats() -> None:
 
 
 @pytest.mark.parametrize(('idle_s', 'is_doubtful'), [(0.15, False), (0.3, True)])
-def test_one_late_transfer_makes_a_rate_doubtful_that_may_have_changed_since_the_last_one(idle_s, is_doubtful) -> None:
+def test_one_late_transfer_makes_an_old_estimate_of_the_rate_uncertain(idle_s, is_doubtful) -> None:
     """One transfer in a hundred is delayed by something else; after a longer time, the link has changed as likely."""
     belief = RateFilter()
     for _ in range(100):
@@ -696,7 +696,7 @@ def test_one_late_transfer_makes_a_rate_doubtful_that_may_have_changed_since_the
 
 
 @pytest.mark.parametrize(('idle_s', 'is_doubtful'), [(0.15, False), (0.3, True)])
-def test_one_short_dispersion_makes_a_rate_doubtful_that_may_have_changed_since_the_last_one(
+def test_one_short_dispersion_makes_an_old_estimate_of_the_rate_uncertain(
     idle_s, is_doubtful
 ) -> None:
     """Three dispersions in a hundred are short because the edge paused; after a longer time, the link may be faster."""

@@ -50,7 +50,7 @@ def test_the_first_probe_is_one_packet_on_credit() -> None:
 
 @pytest.mark.parametrize(
     ('rate_bps', 'least', 'most'), [(3e4, 128, 200), (20e6, 9_000, 13_000), (2e9, 262_144, 262_144)])
-def test_a_probe_takes_twenty_jitters_within_its_least_and_its_largest_size(rate_bps, least, most) -> None:
+def test_a_probe_takes_twenty_jitters_within_the_limits_of_its_size(rate_bps, least, most) -> None:
     known = probing(rate_bps)
     for _ in range(10):  # a larger one follows one that got through
         known.on_arrived(262_144)
@@ -59,7 +59,7 @@ def test_a_probe_takes_twenty_jitters_within_its_least_and_its_largest_size(rate
 
 
 @pytest.mark.parametrize(('jitter_s', 'lead_bytes'), [(4e-4, 0), (6e-4, 3000)])
-def test_a_probe_has_a_lead_of_two_packets_where_a_seconds_income_does_not_measure_the_rate(
+def test_a_probe_has_a_lead_if_one_second_of_budget_does_not_measure_the_rate(
     jitter_s, lead_bytes
 ) -> None:
     sent = plan(probing(20e6, jitter_s))
@@ -126,7 +126,7 @@ def test_a_probe_that_confirms_a_faster_link_is_long_enough_for_four_times_the_r
 @pytest.mark.parametrize(('gap_s', 'dispersion_s', 'least_gap_s', 'paused'), [
     (0.0009, 0.001, math.inf, False), (0.0015, 0.001, math.inf, True), (0.0015, 0.01, math.inf, False),
     (0.003, 0.01, math.inf, True), (0.005, 0.001, 0.002, False), (0.007, 0.001, 0.002, True)])
-def test_a_gap_between_lead_and_probe_is_a_pause_beyond_what_is_usual(
+def test_an_unusually_long_gap_between_lead_and_probe_counts_as_a_pause(
     gap_s, dispersion_s, least_gap_s, paused
 ) -> None:
     known = probing()
@@ -135,7 +135,7 @@ def test_a_gap_between_lead_and_probe_is_a_pause_beyond_what_is_usual(
     assert known.has_paused(gap_s, dispersion_s) == paused
 
 
-def test_a_probe_is_due_when_nothing_measured_the_rate_for_a_while_or_the_rate_is_vague() -> None:
+def test_a_probe_is_due_after_the_probe_period_or_while_the_rate_is_uncertain() -> None:
     known = probing()
     assert not known.is_due(0.1, 10.0, RULES) and known.is_due(0.2, 0.0, RULES)
     assert Probing(RateFilter(), RoundTrip()).is_due(0.0, 10.0, RULES)
@@ -148,7 +148,7 @@ def test_a_probe_is_due_when_nothing_measured_the_rate_for_a_while_or_the_rate_i
     assert known.is_due(0.0, 0.2, RULES)
 
 
-def test_payloads_measure_a_vague_rate_in_place_of_probes() -> None:
+def test_no_probe_is_due_while_payloads_measure_an_uncertain_rate() -> None:
     vague = RateFilter()
     vague.observe(0.005, 6000, 0.003)
     known = Probing(vague, RoundTrip())
@@ -158,7 +158,7 @@ def test_payloads_measure_a_vague_rate_in_place_of_probes() -> None:
     assert known.is_due(0.1, 0.2, RULES)
 
 
-def test_a_lost_probe_halves_the_next_one_and_a_packet_stays() -> None:
+def test_each_lost_probe_halves_the_next_one_down_to_one_packet() -> None:
     known = probing(2e9)
     sizes = []
     for size in (262_144, 131_072, 600, 600):
@@ -195,7 +195,7 @@ def test_the_first_heartbeats_come_five_times_as_often() -> None:
 
 
 @pytest.mark.parametrize(('reports', 'period_s', 'lost_after_s'), [(5, 0.1, 0.7), (5, 0.4, 1.3), (3, 0.1, math.inf)])
-def test_a_missing_report_counts_after_a_few_in_a_row_and_twice_their_period(reports, period_s, lost_after_s) -> None:
+def test_a_missing_report_counts_after_three_reports_and_twice_their_period(reports, period_s, lost_after_s) -> None:
     link, now_s = LinkEstimator(RULES), 0.0
     for _ in range(reports):
         now_s += period_s
@@ -219,7 +219,7 @@ def test_a_jitter_of_twice_the_limit_makes_probes_keep_their_lead(jitter_s, lead
     assert sent is not None and sent.lead == lead_bytes
 
 
-def test_a_long_silence_saves_the_income_of_two_seconds() -> None:
+def test_the_budget_holds_at_most_two_seconds_of_income() -> None:
     known, spent = probing(20e6), 0
     known.add_income(1000.0, RULES, alive=True)
     while (sent := known.choose(1000.0, RULES)) is not None:
@@ -229,7 +229,7 @@ def test_a_long_silence_saves_the_income_of_two_seconds() -> None:
     assert saved - 13_000 < spent <= saved
 
 
-def test_a_link_without_a_share_has_one_probe_left_of_what_it_saved() -> None:
+def test_a_link_without_a_share_keeps_budget_for_one_probe() -> None:
     known = probing(20e6)
     known.add_income(1000.0, RULES, alive=True)
     known.add_income(1000.1, RULES, alive=True, share=0.0)

@@ -44,7 +44,7 @@ def test_the_mean_times_follow_two_thirds_of_a_change_within_ten_frames() -> Non
     assert robot.publish_s == pytest.approx(0.61 * 0.04, rel=0.01)
 
 
-def test_a_head_beside_a_frame_that_is_finished_says_nothing_of_the_machine() -> None:
+def test_a_head_during_which_another_frame_was_finished_is_ignored() -> None:
     robot = RobotEstimator()
     for number in range(20):
         robot.on_head(0, 0.3, 0.0004, 0.1, float(number))
@@ -54,11 +54,11 @@ def test_a_head_beside_a_frame_that_is_finished_says_nothing_of_the_machine() ->
     assert robot.times.factor == pytest.approx(3.0, rel=0.2)
 
 
-def test_a_robot_that_was_never_measured_is_known_to_a_factor_of_one_and_two_thirds() -> None:
+def test_the_prior_of_the_robots_factor_has_a_deviation_of_one_half() -> None:
     assert math.exp(RobotEstimator().times.spread) == pytest.approx(1.65, abs=0.01)
 
 
-def test_a_residual_is_learnt_by_its_cut_and_for_sent_frames_by_all_that_send() -> None:
+def test_the_residual_of_a_sent_frame_counts_for_all_splits_that_send() -> None:
     local, sent = ResidualEstimator(3), ResidualEstimator(3)
     for _ in range(20):
         local.on_frame(2, 0.11, 0.10, False)
@@ -75,7 +75,7 @@ def test_one_frame_changes_a_residual_by_a_bounded_share_of_the_prediction(laten
     assert residuals.residual_s[1] == pytest.approx(0.05 * 0.1 * step)
 
 
-def test_residuals_are_forgotten() -> None:
+def test_residuals_decay() -> None:
     residuals = ResidualEstimator(2)
     residuals.on_frame(0, 0.12, 0.10, True)
     before_s = residuals.residual_s[0]

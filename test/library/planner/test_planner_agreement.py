@@ -44,12 +44,12 @@ def test_by_default_every_lossless_codec_that_is_best_at_some_rate_may_be_chosen
 
 
 @pytest.mark.parametrize('bound, lossy', [(0.999, set()), (0.98, {'quant8'}), (0.9, {'quant4'})])
-def test_a_bound_allows_what_keeps_it_with_the_lower_end_of_the_interval(bound, lossy):
+def test_a_bound_allows_codecs_whose_interval_lies_above_it(bound, lossy):
     # At 0.9, quant4 takes fewer bytes and no more time than every other codec but raw.
     assert allowed(min_agreement=bound) - {'raw', 'blosc2'} == lossy
 
 
-def test_what_was_not_measured_at_a_cut_is_not_allowed_there():
+def test_a_codec_without_measured_agreement_at_a_cut_is_not_allowed_there():
     assert allowed(0, min_agreement=0.9) == {'raw', 'blosc2'}
     assert allowed(0, min_agreement=0.0) == {'raw', 'quant4'}
 
@@ -68,7 +68,7 @@ def test_codecs_restricts_the_bound_and_neither_overrides_the_other():
     ({'codecs': ('quant8',), 'min_agreement': 0.9}, profile(False), r"'quant8', which is lossy.*--image FOLDER"),
     ({'min_agreement': float('nan')}, profile(), 'min_agreement'),
     ({'min_agreement': 1.1}, profile(), 'min_agreement')])
-def test_a_bound_that_nothing_shows_is_refused_with_the_command_to_run(constraints, system, says):
+def test_a_bound_without_enough_measurements_is_refused_with_the_command_to_run(constraints, system, says):
     with pytest.raises(DynsplitError, match=says) as refused:
         Planner(system, PlannerConstraints(**constraints))
     assert '\n' not in str(refused.value)
@@ -78,7 +78,7 @@ def test_with_a_bound_of_0_a_lossy_codec_needs_no_agreement():
     Planner(profile(False), PlannerConstraints(codecs=('raw', 'quant8'), min_agreement=0.0))
 
 
-def test_a_monitor_that_is_given_another_bound_keeps_the_one_before_if_it_is_refused():
+def test_a_monitor_keeps_its_bound_if_a_new_one_is_refused():
     monitor = MonitorPolicy(profile(False), MonitorSettings())
     with pytest.raises(DynsplitError, match='--image FOLDER'):
         monitor.reconfigure(replace(monitor.settings, min_agreement=0.98))

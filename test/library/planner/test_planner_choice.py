@@ -93,7 +93,7 @@ def test_the_frame_rate_objective_weighs_the_slowest_stage() -> None:
 
 @pytest.mark.parametrize('name, rate_bps, load', [
     ('mobilenet_v2', 8.25e6, 1.0), ('efficientnet_b0', 7.18e6, 2.0)])
-def test_robot_and_steady_link_take_turns_where_that_pays(name, rate_bps, load) -> None:
+def test_robot_and_steady_link_alternate_where_that_pays(name, rate_bps, load) -> None:
     profile = system(name)
     scenario = Scenario(constant(rate_bps, 30.0), 30.0, slowdown=constant(load, 30.0), seed=1)
     dynamic, oracle = (simulate(profile, scenario, policy) for policy in ('dynamic', 'oracle'))
@@ -355,7 +355,7 @@ def test_a_frame_that_did_not_follow_the_decision_causes_a_new_decision(monkeypa
     assert [decision.last_frame for decision in wire.decisions] == [frame.sequence]
 
 
-def test_no_missed_gains_add_up_while_the_choice_in_force_is_the_best(monkeypatch) -> None:
+def test_the_regret_is_zero_while_the_choice_in_force_is_the_best(monkeypatch) -> None:
     wire, _ = settled(monkeypatch)
     planner = wire.monitor.used.planner
     for _ in range(30):

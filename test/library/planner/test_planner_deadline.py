@@ -41,14 +41,14 @@ def unsteady() -> np.ndarray:
 LOCAL_S = PROFILE.cuts[-1].head_s[1]
 
 
-def test_with_a_deadline_that_local_inference_keeps_nothing_is_risked_on_an_unsteady_link() -> None:
+def test_local_inference_is_chosen_on_an_unsteady_link_if_it_keeps_the_deadline() -> None:
     assert plan(1.2 * LOCAL_S, unsteady(), 'latency').split_index != PROFILE.local_index
     chosen = plan(1.2 * LOCAL_S, unsteady())
     assert chosen.split_index == PROFILE.local_index
     assert chosen.candidates[-1].late_share == 0.0
 
 
-def test_with_a_deadline_that_local_inference_misses_the_link_is_used() -> None:
+def test_the_link_is_used_if_local_inference_misses_the_deadline() -> None:
     chosen = plan(0.8 * LOCAL_S, unsteady())
     assert chosen.split_index != PROFILE.local_index and chosen.candidates[-1].late_share == 1.0
     best = next(one for one in chosen.candidates if (one.split_index, one.codec) == (chosen.split_index, chosen.codec))
@@ -56,12 +56,12 @@ def test_with_a_deadline_that_local_inference_misses_the_link_is_used() -> None:
     assert best.late_share == min(one.late_share for one in chosen.candidates if one.allowed)
 
 
-def test_between_choices_that_are_all_in_time_the_fastest_is_taken() -> None:
+def test_the_fastest_of_the_choices_that_keep_the_deadline_is_chosen() -> None:
     steady = np.full(len(RATE_SHARES), 100e6)
     assert plan(10.0, steady).split_index == plan(10.0, steady, 'latency').split_index
 
 
-def test_the_deviation_of_a_machine_counts() -> None:
+def test_the_deviation_of_a_machine_raises_the_share_of_late_frames() -> None:
     late = [plan(1.01 * LOCAL_S, np.full(len(RATE_SHARES), 1e5), robot_spread=spread).candidates[-1].late_share
             for spread in (0.0, 0.01, 0.03, 1.0)]
     assert late[0] == 0.0 < late[1] < late[2] < 0.6
@@ -73,7 +73,7 @@ def test_without_a_deadline_no_share_is_computed() -> None:
 
 
 @pytest.mark.parametrize('deadline_s', [0.0, -1.0, math.nan, 1e9])
-def test_a_deadline_that_cannot_be_is_refused_in_one_sentence(deadline_s) -> None:
+def test_an_impossible_deadline_is_refused_in_one_sentence(deadline_s) -> None:
     with pytest.raises(DynsplitError, match='deadline_s is .*, but must be between 0.001 and 60.0 s'):
         MonitorSettings(objective='deadline', deadline_s=deadline_s)
 

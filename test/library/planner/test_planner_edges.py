@@ -27,29 +27,29 @@ def chosen(near: EdgeScore, far: EdgeScore, times: int = 1, every_s: float = 0.2
 
 
 @pytest.mark.parametrize('far_s, used', [(0.1, 'near'), (0.0995, 'near'), (0.098, 'far'), (0.2, 'near')])
-def test_a_certain_gain_must_exceed_the_cost_of_a_change(far_s, used) -> None:
+def test_a_gain_without_deviation_must_exceed_the_switching_cost(far_s, used) -> None:
     assert chosen(edge_score(0.1), edge_score(far_s)) == [used]
 
 
 @pytest.mark.parametrize('near_spread_s, far_spread_s', [(0.004, 0.0), (0.0, 0.004)])
-def test_a_doubtful_gain_must_exceed_the_doubt_about_either_edge(near_spread_s, far_spread_s) -> None:
+def test_a_gain_must_exceed_the_deviations_of_both_edges(near_spread_s, far_spread_s) -> None:
     for far_s, used in ((0.088, 'near'), (0.084, 'far')):
         assert chosen(edge_score(0.1, near_spread_s), edge_score(far_s, far_spread_s)) == [used]
 
 
-def test_doubt_about_the_robot_counts_only_where_its_part_differs() -> None:
+def test_the_deviation_of_the_robot_counts_only_if_its_part_differs_between_edges() -> None:
     assert chosen(edge_score(0.1), edge_score(0.09)) == ['far']
     assert chosen(edge_score(0.1, robot_s=0.15), edge_score(0.09)) == ['near']
 
 
-def test_missed_gains_add_up_until_they_overrule_the_doubt() -> None:
+def test_the_regret_grows_until_it_outweighs_the_deviation() -> None:
     used = chosen(edge_score(0.1, 0.01), edge_score(0.09, 0.01), times=20)
     # 9 ms are missed with each of 10 frames per second, until they make up two latencies.
     assert used.index('far') == pytest.approx(0.2 / 0.09 / 0.25, abs=1)
     assert set(used[used.index('far'):]) == {'far'}
 
 
-def test_of_equal_edges_the_one_in_use_stays() -> None:
+def test_the_edge_in_use_stays_if_another_one_is_equal() -> None:
     assert set(chosen(edge_score(0.1), edge_score(0.1), times=50)) == {'near'}
 
 

@@ -223,7 +223,7 @@ def test_the_switching_cost_is_a_share_of_the_latency() -> None:
         assert planner.hysteresis.regret.total_s == 0.0, 'a gain that the cost exceeds is not missed'
 
 
-def test_missed_gains_add_up_to_a_change() -> None:
+def test_the_regret_causes_a_change() -> None:
     rate_bps = 1.06 * turning_point(Planner(PROFILE, RARE), 1e6, 100e6)
     for step_s in (0.25, 0.5):  # the sum does not depend on how often the choices are compared
         planner = Planner(PROFILE, RARE)
@@ -233,7 +233,7 @@ def test_missed_gains_add_up_to_a_change() -> None:
         assert changed_s == pytest.approx(110.0, rel=0.05)
 
 
-def test_a_plan_after_a_long_time_counts_one_second_of_missed_gains() -> None:
+def test_a_plan_after_a_long_time_adds_one_second_of_regret() -> None:
     rate_bps = 1.06 * turning_point(Planner(PROFILE, RARE), 1e6, 100e6)
     planner = Planner(PROFILE, RARE)
     planner.plan(estimate(rate_bps / 1.2, rate_spread=0.1))
@@ -242,7 +242,7 @@ def test_a_plan_after_a_long_time_counts_one_second_of_missed_gains() -> None:
     assert changed == pytest.approx(110, rel=0.05)
 
 
-def test_missed_gains_are_reset_when_the_choice_in_force_is_the_best_again() -> None:
+def test_the_regret_is_reset_when_the_choice_in_force_is_the_best_again() -> None:
     rate_bps = 1.06 * turning_point(Planner(PROFILE, RARE), 1e6, 100e6)
     planner = Planner(PROFILE, RARE)
     planner.plan(estimate(rate_bps / 1.2, rate_spread=0.1))

@@ -37,7 +37,7 @@ def test_the_published_interval_contains_the_true_agreement_in_17_of_20_runs():
 
 
 @pytest.mark.parametrize('bound', [0.95, 0.98])
-def test_a_codec_that_disagrees_in_a_tenth_of_the_frames_is_taken_out_within_500_audits(bound):
+def test_a_codec_that_disagrees_in_a_tenth_of_the_frames_is_removed_within_500_audits(bound):
     for seed in range(20):
         ledger, taken_out = audits(0.9, seed, share=0.2, bound=bound)
         assert taken_out is not None and taken_out <= 500
@@ -56,7 +56,7 @@ def test_only_the_latest_500_audits_count():
     assert ledger.agreement(CHOICE).images == WINDOW and ledger.agreement(CHOICE).share == 1.0
 
 
-def test_few_audits_take_nothing_out():
+def test_fewer_than_50_audits_remove_no_codec():
     ledger = AuditLedger()
     assert not any(ledger.on_audit(CHOICE, 0.0, 0.98) for _ in range(49))
     assert ledger.on_audit(CHOICE, 0.0, 0.98) and not ledger.on_audit(CHOICE, 0.0, 0.98), 'the reason is said once'
@@ -64,7 +64,7 @@ def test_few_audits_take_nothing_out():
     assert not ledger.removed and ledger.agreement(CHOICE).images == 0
 
 
-def test_other_choices_are_judged_by_their_own_audits():
+def test_each_choice_is_judged_by_its_own_audits():
     ledger = AuditLedger()
     for _ in range(WINDOW):
         ledger.on_audit(CHOICE, 0.0, 0.98)
@@ -73,7 +73,7 @@ def test_other_choices_are_judged_by_their_own_audits():
 
 
 @pytest.mark.parametrize('score', [float('nan'), -0.1, 1.1, float('inf')])
-def test_a_score_that_cannot_be_does_not_count(score):
+def test_an_impossible_score_is_ignored(score):
     ledger = AuditLedger()
     assert not ledger.on_audit(CHOICE, score, 0.98) and ledger.agreement(CHOICE).images == 0
 
@@ -100,7 +100,7 @@ def test_an_audit_that_is_interrupted_begins_again_until_a_newer_one_replaces_it
     assert scheduler.counters.audited == 1 and scheduler.on_work() is None
 
 
-def test_what_is_left_at_the_end_is_skipped():
+def test_audits_that_are_not_done_at_the_end_count_as_skipped():
     scheduler = AuditScheduler()
     scheduler.on_answer(FrameRecord(sequence=1))
     running = scheduler.on_pause()

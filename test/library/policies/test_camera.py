@@ -225,7 +225,7 @@ def test_one_payload_at_a_time_is_on_the_link() -> None:
     assert frame.sequence == 3 and frame.link_wait_s == pytest.approx(0.3)
 
 
-def test_frames_that_wait_for_their_answers_are_limited() -> None:
+def test_the_number_of_unanswered_frames_is_limited() -> None:
     camera = Camera(OFFLOAD, max_unanswered=2)
     sent = []
     for _ in range(2):
@@ -249,7 +249,7 @@ def test_a_head_starts_so_that_its_payload_finds_link_and_edge_free() -> None:
     assert first.sequence == 2
 
 
-def test_a_link_that_should_be_free_and_is_not_is_waited_for() -> None:
+def test_the_camera_waits_for_a_link_that_is_busy_for_longer_than_expected() -> None:
     camera = Camera(OFFLOAD)
     camera.serve()
     first = camera.send()
@@ -296,13 +296,13 @@ def test_no_image_is_prepared_while_the_robot_computes() -> None:
     assert kinds(camera.tell(camera.policy.on_payload_ready, 1000, after_s=ENCODE_S)) == [Send, Prepare]
 
 
-def test_no_image_is_prepared_that_a_newer_one_is_expected_to_replace() -> None:
+def test_an_image_is_not_prepared_if_a_newer_one_is_expected_before_its_start() -> None:
     camera, _ = link_is_busy()
     assert kinds(camera.image(period_s=0.01)) == [], 'the next image comes 0.01 s before the start'
     assert one(camera.image(period_s=0.01, after_s=0.015), Prepare).frame.image == 4
 
 
-def test_an_image_that_was_not_prepared_starts_earlier_by_as_long_as_that_takes() -> None:
+def test_an_image_that_is_not_prepared_starts_earlier_by_its_preparation_time() -> None:
     camera = Camera(OFFLOAD)
     for _ in range(2):
         camera.image()
@@ -330,7 +330,7 @@ def test_a_newer_image_replaces_one_that_is_prepared_or_being_prepared() -> None
     assert (counters.accepted, counters.dropped) == (3, 2)
 
 
-def test_an_image_that_is_refused_while_the_link_is_busy_is_counted_once() -> None:
+def test_an_image_that_is_refused_while_the_link_is_busy_counts_once() -> None:
     camera, first = link_is_busy()
     camera.image()
     assert kinds(camera.tell(camera.policy.on_image_refused)) == []
@@ -353,7 +353,7 @@ def test_a_camera_that_stops_while_it_prepares_an_image_drops_it() -> None:
     assert camera.policy.ended and (counters.accepted, counters.dropped) == (2, 1)
 
 
-def test_preparing_ahead_ends_no_audit() -> None:
+def test_preparing_the_next_image_does_not_end_an_audit() -> None:
     camera = auditing()
     first = camera.send()
     camera.acknowledge(first)
@@ -365,7 +365,7 @@ def test_preparing_ahead_ends_no_audit() -> None:
 # ---- images that wait ---------------------------------------------------------------------------------------------
 
 
-def test_the_next_image_is_newer_where_a_wait_is_worth_it() -> None:
+def test_the_camera_waits_for_a_newer_image_if_the_wait_pays() -> None:
     camera = Camera(SplitDecision(LOCAL, '', 0.0, waiting_share=0.5))
     for _ in range(2):  # time to save up a wait: half of the time between two starts
         camera.compute(period_s=1.0)
@@ -380,7 +380,7 @@ def test_the_next_image_is_newer_where_a_wait_is_worth_it() -> None:
     assert camera.policy.counters.dropped == 1
 
 
-def test_an_image_that_would_wait_too_long_takes_its_turn_on_the_robot() -> None:
+def test_an_image_that_would_wait_too_long_for_the_link_is_computed_on_the_robot() -> None:
     camera = Camera(SplitDecision(1, 'raw', 10.0, local_if_wait_s=0.01))
     camera.serve()
     camera.send()
@@ -390,7 +390,7 @@ def test_an_image_that_would_wait_too_long_takes_its_turn_on_the_robot() -> None
     assert InterruptHead not in kinds(camera.actions), 'the decision of which this is a turn is no new choice'
 
 
-def test_what_chooses_instead_of_the_decisions_is_bound_to_the_other_rules() -> None:
+def test_a_chooser_that_replaces_the_decisions_keeps_the_other_rules() -> None:
     asked = []
 
     def choose(image, arrived_s, now_s):
@@ -409,7 +409,7 @@ def test_what_chooses_instead_of_the_decisions_is_bound_to_the_other_rules() -> 
 # ---- the edge fails ----------------------------------------------------------------------------------------------
 
 
-def test_a_frame_is_finished_here_after_its_timeout() -> None:
+def test_the_robot_finishes_a_frame_after_its_answer_timeout() -> None:
     camera = Camera(OFFLOAD)
     frame = camera.send()
     assert camera.wake_s == pytest.approx(frame.sent_s + 1.0)
@@ -440,7 +440,7 @@ def test_no_head_starts_while_a_frame_is_finished() -> None:
 
 
 @pytest.mark.parametrize('waited_s, first', [(0.6, Prepare), (0.8, Finish)])
-def test_a_frame_that_would_time_out_during_local_inference_is_finished_before_it(waited_s, first) -> None:
+def test_the_robot_finishes_a_frame_first_if_it_would_time_out_during_local_inference(waited_s, first) -> None:
     """Local inference takes 0.3 s and the answer timeout is 1 s: both at once would take twice as long."""
     camera = Camera()
     camera.compute(head_s=0.3)
@@ -452,7 +452,7 @@ def test_a_frame_that_would_time_out_during_local_inference_is_finished_before_i
         assert kinds(camera.finish(frame)) == [Deliver, Report, Prepare]
 
 
-def test_an_answer_may_come_while_its_frame_is_finished() -> None:
+def test_an_answer_is_taken_while_the_robot_finishes_its_frame() -> None:
     camera = Camera(OFFLOAD)
     frame = camera.send()
     camera.wake()
@@ -465,7 +465,7 @@ def test_an_answer_may_come_while_its_frame_is_finished() -> None:
 
 
 @pytest.mark.parametrize('timeout_s', [1e9, math.inf])
-def test_no_answer_is_waited_for_longer_than_an_hour(timeout_s) -> None:
+def test_the_camera_waits_at_most_an_hour_for_an_answer(timeout_s) -> None:
     camera = Camera(replace(OFFLOAD, answer_timeout_s=timeout_s))
     frame = camera.send()
     assert (frame.answer_timeout_s, frame.deadline_s) == (3600.0, camera.now_s + 3600.0)
@@ -483,7 +483,7 @@ def test_a_late_answer_is_reported_once() -> None:
     assert camera.delivered == [(1, Outcome.FELL_BACK)]
 
 
-def test_late_answers_are_known_for_the_latest_sixteen_frames_only() -> None:
+def test_late_answers_are_recognised_for_the_latest_sixteen_frames_only() -> None:
     camera, frames = Camera(OFFLOAD), []
     for number in range(17):
         camera.decide(SplitDecision(1, 'raw', 1.0, SESSION, number))
@@ -513,7 +513,7 @@ def test_an_answer_to_a_frame_that_was_never_sent_is_not_taken() -> None:
 
 
 @pytest.mark.parametrize('status', [Status.REFUSED, Status.SUPERSEDED, Status.FAILED])
-def test_after_a_refused_answer_the_edge_is_distrusted_until_the_monitor_knows(status) -> None:
+def test_after_a_refusal_frames_are_local_until_a_decision_accounts_for_it(status) -> None:
     camera = Camera(OFFLOAD)
     frame = camera.send()
     camera.acknowledge(frame)
@@ -527,7 +527,7 @@ def test_after_a_refused_answer_the_edge_is_distrusted_until_the_monitor_knows(s
         camera.tell(camera.policy.on_head_done, 'outputs')
 
 
-def test_what_another_session_answered_is_no_reason_to_trust_the_edge() -> None:
+def test_a_decision_based_on_another_session_does_not_end_local_inference() -> None:
     camera = Camera(OFFLOAD)
     frame = camera.send()
     camera.wake()
@@ -536,7 +536,7 @@ def test_what_another_session_answered_is_no_reason_to_trust_the_edge() -> None:
     assert one(camera.image(), Prepare).frame.split_index == LOCAL
 
 
-def test_when_the_edge_is_silent_all_that_was_sent_is_finished_in_order() -> None:
+def test_the_robot_finishes_all_sent_frames_in_order_when_the_edge_is_silent() -> None:
     camera = Camera(OFFLOAD)
     first = camera.send()
     camera.acknowledge(first)
@@ -548,7 +548,7 @@ def test_when_the_edge_is_silent_all_that_was_sent_is_finished_in_order() -> Non
     assert second.detail == 'the edge is silent'
 
 
-def test_a_payload_that_waits_for_a_silent_edge_is_not_sent() -> None:
+def test_a_waiting_payload_is_not_sent_to_a_silent_edge() -> None:
     camera, first = waiting_payload()
     assert one(camera.decide(SILENT), Finish).frame is first
     waiting = one(camera.finish(first), Finish).frame
@@ -558,7 +558,7 @@ def test_a_payload_that_waits_for_a_silent_edge_is_not_sent() -> None:
     assert len([action for action in camera.actions if isinstance(action, Send)]) == 2
 
 
-def test_a_payload_that_waits_is_sent_when_the_edge_is_heard_of_while_an_older_frame_is_finished() -> None:
+def test_a_waiting_payload_is_sent_if_the_edge_answers_while_the_robot_finishes_an_older_frame() -> None:
     camera, first = waiting_payload()
     assert one(camera.decide(SILENT), Finish).frame is first
     second = one(camera.acknowledge(first, after_s=0.3), Send).frame
@@ -569,7 +569,7 @@ def test_a_payload_that_waits_is_sent_when_the_edge_is_heard_of_while_an_older_f
     assert camera.delivered[1:] == [(2, Outcome.ANSWERED), (3, Outcome.ANSWERED)]
 
 
-def test_a_payload_that_waited_for_the_link_has_the_newest_timeout() -> None:
+def test_a_payload_that_waited_for_the_link_gets_the_timeout_of_the_latest_decision() -> None:
     camera, first = waiting_payload()
     camera.decide(SplitDecision(1, 'raw', 0.25))
     assert one(camera.acknowledge(first), Send).frame.answer_timeout_s == 0.25
@@ -582,7 +582,7 @@ def test_a_payload_that_waited_keeps_its_timeout_when_another_choice_is_decided(
 
 
 @pytest.mark.parametrize('stage', ['encoding', 'sending'])
-def test_a_payload_that_cannot_be_sent_is_finished_here(stage) -> None:
+def test_the_robot_finishes_a_frame_whose_payload_cannot_be_sent(stage) -> None:
     camera = Camera(OFFLOAD)
     camera.image()
     camera.tell(camera.policy.on_prepared, 1)
@@ -596,7 +596,7 @@ def test_a_payload_that_cannot_be_sent_is_finished_here(stage) -> None:
     assert one(camera.image(), Prepare).frame.split_index == LOCAL
 
 
-def test_an_answer_before_the_payload_counts_as_sent_is_taken() -> None:
+def test_an_answer_that_comes_before_the_send_returns_is_taken() -> None:
     camera = Camera(OFFLOAD)
     frame = one(camera.compute(), Send).frame
     assert kinds(camera.answer(frame)) == [Deliver, Report]
@@ -604,7 +604,7 @@ def test_an_answer_before_the_payload_counts_as_sent_is_taken() -> None:
     assert camera.delivered == [(1, Outcome.ANSWERED)] and camera.policy.idle
 
 
-def test_a_frame_that_cannot_be_finished_is_dropped_and_the_monitor_learns_it() -> None:
+def test_a_frame_that_the_robot_cannot_finish_is_dropped_and_reported() -> None:
     camera = Camera(OFFLOAD)
     frame = camera.send()
     camera.wake()
@@ -635,7 +635,7 @@ def slow_local_head() -> Camera:
 
 
 @pytest.mark.parametrize('promised_s, interrupted', [(1.0, True), (59.0, False), (100.0, False)])
-def test_a_head_that_takes_longer_than_a_new_decision_promises_is_interrupted(promised_s, interrupted) -> None:
+def test_a_head_that_takes_longer_than_a_new_decision_predicts_is_interrupted(promised_s, interrupted) -> None:
     camera = slow_local_head()
     camera.tell(camera.policy.on_prepared, 1)
     actions = camera.decide(SplitDecision(1, 'raw', 1.0, predicted_latency_s=promised_s), after_s=2.0)
@@ -648,7 +648,7 @@ def test_a_head_that_takes_longer_than_a_new_decision_promises_is_interrupted(pr
         assert Send in kinds(camera.tell(camera.policy.on_payload_ready, 1000))
 
 
-def test_the_choice_that_a_head_follows_does_not_interrupt_it_when_it_is_decided_again() -> None:
+def test_a_new_decision_for_the_same_choice_does_not_interrupt_a_head() -> None:
     camera = Camera(OFFLOAD)
     frame = camera.send(head_s=60.0)
     camera.acknowledge(frame)
@@ -675,7 +675,7 @@ def test_each_frame_may_be_interrupted_once() -> None:
         camera.image()
 
 
-def test_a_head_that_was_interrupted_for_an_edge_that_fails_meanwhile_is_local_again() -> None:
+def test_an_interrupted_head_becomes_local_if_the_edge_fails_meanwhile() -> None:
     camera = Camera()
     camera.compute(head_s=60.0)
     camera.decide(replace(OFFLOAD, answer_timeout_s=100.0))
@@ -688,7 +688,7 @@ def test_a_head_that_was_interrupted_for_an_edge_that_fails_meanwhile_is_local_a
     assert one(camera.tell(camera.policy.on_head_interrupted), RunHead).frame.choice == (LOCAL, '')
 
 
-def test_a_frame_that_becomes_local_while_its_head_is_interrupted_keeps_nothing_of_the_edge() -> None:
+def test_a_frame_that_becomes_local_after_an_interrupt_names_no_edge() -> None:
     camera = Camera(replace(OFFLOAD, edge='near', head_engine='openvino'))
     frame = camera.send(head_s=60.0)
     camera.tell(camera.policy.on_answer, SESSION, frame.sequence, Status.OK, '', 'outputs', 10, EdgeTimes(edge='near'))
@@ -708,14 +708,14 @@ def test_a_decision_during_the_resize_changes_the_head_before_it_runs() -> None:
     assert InterruptHead not in kinds(camera.actions)
 
 
-def test_a_head_that_was_done_before_the_interrupt_counts() -> None:
+def test_a_head_that_ends_before_its_interrupt_counts() -> None:
     camera = slow_local_head()
     camera.tell(camera.policy.on_prepared, 1)
     assert one(camera.decide(OFFLOAD), InterruptHead)
     assert Deliver in kinds(camera.tell(camera.policy.on_head_done, 'outputs'))
 
 
-def test_a_decision_that_cannot_be_trusted_interrupts_nothing() -> None:
+def test_a_decision_that_ignores_a_failure_of_the_edge_interrupts_no_head() -> None:
     camera = Camera()
     camera.compute(head_s=60.0)
     camera.decide(OFFLOAD)
@@ -728,7 +728,7 @@ def test_a_decision_that_cannot_be_trusted_interrupts_nothing() -> None:
     assert one(camera.decide(SplitDecision(1, 'raw', 1.0, SESSION, 2, predicted_latency_s=0.2)), InterruptHead)
 
 
-def test_a_head_says_for_how_long_another_frame_was_finished_beside_it() -> None:
+def test_a_record_says_how_long_the_robot_finished_another_frame_during_the_head() -> None:
     camera = Camera(OFFLOAD)
     first = camera.send()
     camera.acknowledge(first)
@@ -767,7 +767,7 @@ def test_a_stopped_camera_sends_nothing_more() -> None:
     assert camera.delivered[1:] == [(2, Outcome.ANSWERED), (3, Outcome.FELL_BACK)] and camera.policy.ended
 
 
-def test_a_closed_camera_finishes_at_once_what_it_sent_and_what_its_head_still_brings() -> None:
+def test_a_closed_camera_finishes_sent_frames_and_the_frame_at_the_head_at_once() -> None:
     camera = Camera(OFFLOAD)
     first = camera.send()
     camera.acknowledge(first)
@@ -908,7 +908,7 @@ events = st.one_of(
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(max_unanswered=st.integers(1, 4), steps=st.lists(events, max_size=80))
-def test_whatever_happens_each_frame_is_delivered_or_dropped_once_in_order_and_the_limits_hold(
+def test_random_events_deliver_or_drop_each_frame_once_in_order_within_the_limits(
     max_unanswered, steps
 ) -> None:
     chaos = Chaos(max_unanswered)
@@ -968,7 +968,7 @@ def test_a_frame_that_was_sent_with_loss_is_audited_in_the_pause_after_its_answe
     assert camera.policy.audits.counters.audited == 1
 
 
-def test_the_next_frame_ends_an_audit_before_its_own_work_begins() -> None:
+def test_an_audit_ends_before_the_work_on_the_next_frame_begins() -> None:
     camera = auditing()
     frame = camera.send()
     camera.acknowledge(frame)
@@ -993,7 +993,7 @@ def test_a_frame_without_loss_needs_no_audit(decision) -> None:
     assert (camera.policy.audits.counters.drawn, camera.policy.audits.counters.exact) == (1, 1)
 
 
-def test_the_end_ends_an_audit_and_skips_it() -> None:
+def test_an_audit_under_way_at_the_end_is_skipped() -> None:
     camera = auditing()
     frame = camera.send()
     camera.acknowledge(frame)

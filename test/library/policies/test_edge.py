@@ -110,7 +110,7 @@ def test_a_frame_is_acknowledged_then_run_then_answered_with_its_times() -> None
         assert times.batch == 1
 
 
-def test_a_server_that_says_a_tail_took_longer_than_its_run_left_no_time_for_decoding() -> None:
+def test_a_tail_time_longer_than_its_run_leaves_zero_decoding_time() -> None:
     edge = Edge(TAIL_S)
     frame = edge.send('a')
     edge.end(decode_s=-0.001, tail_s=0.010)
@@ -128,7 +128,7 @@ def test_the_robot_served_longest_ago_is_next() -> None:
     assert order == ['b', 'c', 'a', 'b', 'a']
 
 
-def test_a_flood_supersedes_only_its_own_frames() -> None:
+def test_a_robot_that_sends_too_much_supersedes_only_its_own_frames() -> None:
     edge = Edge(max_waiting=2)
     edge.send('busy')
     good = edge.send('good')
@@ -168,7 +168,7 @@ def test_an_expired_frame_does_not_count_as_served() -> None:
     assert [edge.end() for _ in range(2)] == [['a'], ['b']]
 
 
-def test_a_robot_that_leaves_gets_its_waiting_frames_back() -> None:
+def test_waiting_frames_of_a_robot_that_leaves_are_answered() -> None:
     edge = Edge()
     edge.send('busy')
     frame = edge.send('leaves')
@@ -178,7 +178,7 @@ def test_a_robot_that_leaves_gets_its_waiting_frames_back() -> None:
     edge.happen(edge.policy.on_robot_left, 'unheard of')
 
 
-def test_a_closed_edge_answers_what_waits_and_what_comes() -> None:
+def test_a_closed_edge_answers_waiting_and_new_frames_without_outputs() -> None:
     edge = Edge(load_period_s=PERIOD_S)
     running, waiting = edge.send('a'), edge.send('b')
     edge.happen(edge.policy.on_close)
@@ -234,7 +234,7 @@ def test_an_error_of_the_edge_fails_the_frames_that_have_no_answer_yet() -> None
     assert edge.running == (after,)
 
 
-def test_outputs_that_cannot_be_sent_become_a_failure_once() -> None:
+def test_outputs_that_cannot_be_sent_are_answered_as_failed_once() -> None:
     edge = Edge()
     frame = edge.send('a')
     edge.end()
@@ -414,14 +414,14 @@ def test_an_idle_edge_reports_no_load_at_its_period() -> None:
             loads.frame_rate_hz, loads.refused_total) == (1.0, 0.0, 0, 0.0, 1.0, 0, 0.0, 0)
 
 
-def test_missed_reports_are_not_made_up_for() -> None:
+def test_missed_reports_are_not_sent_later() -> None:
     edge = Edge(load_period_s=PERIOD_S)
     edge.now_s = 3.4
     edge.happen(edge.policy.on_time)
     assert len(edge.of(ReportLoad)) == 1 and edge.wake_s == pytest.approx(4.4)
 
 
-def test_a_report_counts_what_its_period_held() -> None:
+def test_a_report_counts_the_events_of_its_period() -> None:
     edge = Edge({1: 0.1}, load_period_s=PERIOD_S)
     edge.send('a')
     edge.end(tail_s=0.2)
@@ -452,7 +452,7 @@ def test_a_tail_that_still_runs_counts_as_busy_and_does_not_change_the_slowdown(
     assert edge.policy.counts()['answered'] == 2
 
 
-def test_a_tail_that_runs_over_the_end_of_a_period_counts_once_in_each() -> None:
+def test_a_tail_that_spans_two_periods_counts_its_part_in_each() -> None:
     edge = Edge({1: 0.1}, load_period_s=PERIOD_S)
     edge.send('a', after_s=0.5)
     assert report(edge).report.utilisation == pytest.approx(0.5)
@@ -480,7 +480,7 @@ def test_the_unloaded_time_of_a_batch_lies_between_the_measured_ones() -> None:
     assert report(edge).report.slowdown == pytest.approx((0.010 + 0.010 + 0.028) / (0.010 + 0.010 + 0.014))
 
 
-def test_queueing_is_what_a_frame_at_a_random_instant_waits_for_other_robots() -> None:
+def test_the_queueing_delay_is_the_mean_wait_of_a_frame_that_arrives_at_a_random_instant() -> None:
     edge = Edge(load_period_s=PERIOD_S)
     edge.send('a')
     edge.end(tail_s=0.0)
@@ -512,7 +512,7 @@ def test_frames_that_share_a_run_do_not_wait_for_each_other() -> None:
 # ---- several servers ---------------------------------------------------------------------------------------------
 
 
-def test_as_many_runs_are_under_way_as_there_are_servers_and_robots_take_turns() -> None:
+def test_each_server_runs_one_tail_and_robots_alternate() -> None:
     edge = Edge(servers=2, max_waiting=3)
     for robot in 'aaabbc':
         edge.send(robot, after_s=0.001)
@@ -554,7 +554,7 @@ def test_a_frame_whose_timeout_has_passed_when_its_server_ends_is_answered_witho
     assert frame.status is Status.SUPERSEDED and len(edge.of(RunTail)) == 1
 
 
-def test_a_frame_that_ends_its_servers_is_not_run_without_end() -> None:
+def test_a_frame_whose_servers_end_runs_at_most_three_times() -> None:
     edge = Edge(servers=9)
     frame = edge.send('a')
     for number in range(MAX_RUNS):
@@ -613,7 +613,7 @@ def test_a_frame_waits_for_other_robots_only_while_no_server_is_free() -> None:
     assert queueing_s == {'other': pytest.approx(0.3 * 0.15), 'a': 0.0, 'b': 0.0}
 
 
-def test_times_that_are_measured_later_count_from_then_on() -> None:
+def test_a_profile_that_is_measured_later_counts_from_then_on() -> None:
     edge = Edge(load_period_s=PERIOD_S, max_batch=2)
     model = edge.policy.model
     edge.happen(edge.policy.on_profile, ServedModel(model.fingerprint, model.cut_bytes, model.codecs, [TAIL_S] * LOCAL,
@@ -708,7 +708,7 @@ class Checked(Edge):
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(events)
-def test_each_frame_is_acknowledged_and_answered_once_whatever_happens(history) -> None:
+def test_random_events_acknowledge_and_answer_each_frame_once(history) -> None:
     edge = Checked(tail_s=TAIL_S, max_batch=4, max_batch_wait_s=0.1, max_images=2, load_period_s=PERIOD_S)
     for event in history:
         edge.play(*event)

@@ -79,7 +79,7 @@ def test_frames_under_way_to_an_edge_that_became_silent_are_finished_at_once() -
     assert one(camera.finish(frame), Deliver).frame.outcome is Outcome.FELL_BACK
 
 
-def test_frames_under_way_to_an_edge_that_is_only_left_wait_for_their_answers() -> None:
+def test_frames_under_way_to_an_edge_that_answers_wait_after_a_change_of_edge() -> None:
     camera = Camera(NEAR)
     frame = camera.send()
     assert not [action for action in camera.decide(FAR) if isinstance(action, Finish)]
@@ -131,7 +131,7 @@ def test_each_edge_has_service_times_of_its_own() -> None:
     assert scheduler.send_s((1, 'raw'), [under_way], 'near') == -math.inf, 'another edge is busy'
 
 
-def test_a_peer_that_names_ever_new_edges_takes_no_more_room() -> None:
+def test_the_memory_for_edges_is_bounded() -> None:
     scheduler = SendScheduler()
     for number in range(1000):
         scheduler.on_acknowledged((1, 'raw'), 0.01, f'edge {number}')
@@ -145,7 +145,7 @@ def told(monitor: MonitorPolicy, edge: str, now_s: float, sequence: int = 1, ses
     monitor.on_load(LoadReport(session, sequence, 0.2, 0, 0.0, 1.0, edge=edge), now_s)
 
 
-def test_what_unknown_edges_say_is_ignored() -> None:
+def test_messages_of_unknown_edges_are_ignored() -> None:
     monitor = MonitorPolicy(PROFILE, edge='near')
     told(monitor, 'far', 1.0)
     monitor.on_sent(1, 1.0, 0, 'raw', 1000, edge='far')
@@ -157,7 +157,7 @@ def test_what_unknown_edges_say_is_ignored() -> None:
     assert monitor.tick(2.0).degraded
 
 
-def test_an_edge_that_answers_is_used_instead_of_one_that_never_did() -> None:
+def test_an_edge_that_answers_replaces_one_that_never_answered() -> None:
     monitor = MonitorPolicy(PROFILE, edge='near')
     monitor.set_edge('far', PROFILE)
     assert monitor.tick(0.0).silent_edges == ('near', 'far')
@@ -201,7 +201,7 @@ def test_the_same_profile_again_keeps_the_estimates_and_another_one_does_not() -
     assert wire.monitor.used is not known and not wire.monitor.link.alive
 
 
-def test_a_silent_edge_with_another_profile_is_decided_about_at_once() -> None:
+def test_another_profile_of_a_silent_edge_makes_a_new_decision_at_once() -> None:
     monitor = MonitorPolicy(PROFILE)
     before = monitor.tick(0.0)
     monitor.set_edge('', system(slower=4.0))
@@ -229,7 +229,7 @@ def test_settings_that_leave_one_edge_no_choice_change_nothing() -> None:
     assert set(monitor.edges) == {'near'}
 
 
-def test_one_probe_at_a_time_leaves_whatever_the_number_of_edges() -> None:
+def test_one_probe_at_a_time_is_under_way_for_any_number_of_edges() -> None:
     """A probe to one edge would delay what is on its way to another one over the same radio."""
     monitor = MonitorPolicy(PROFILE, edge='near')
     for name in ('far', 'third'):
@@ -262,7 +262,7 @@ def with_two_edges(seconds: float = 3.0) -> tuple[MonitorPolicy, float]:
     return monitor, now_s
 
 
-def test_one_part_in_200_of_the_bytes_to_the_edge_in_use_measures_the_other_one() -> None:
+def test_probes_to_another_edge_take_one_200th_of_the_bytes_sent() -> None:
     monitor, now_s = with_two_edges()
     used, payload_bytes = monitor.decision.edge, 100_000
     other, = {'near', 'far'} - {used}
@@ -303,7 +303,7 @@ def refused(monitor: MonitorPolicy, number: int, now_s: float) -> SplitDecision:
     return monitor.tick(now_s + 0.04)
 
 
-def test_an_edge_that_refuses_frame_after_frame_is_left_for_another_one_and_tried_again() -> None:
+def test_an_edge_that_refuses_several_frames_is_replaced_and_tried_again_later() -> None:
     monitor, now_s = with_two_edges()
     first = monitor.decision.edge
     edges = []
@@ -355,7 +355,7 @@ def test_an_edge_that_failed_frames_because_its_link_was_cut_is_used_again_as_so
 # ---- the edge
 
 
-def test_an_edge_that_a_robot_has_left_shows_no_split_of_it() -> None:
+def test_an_edge_shows_no_split_of_a_robot_that_uses_another_edge() -> None:
     edge = EdgePolicy(ServedModel('f', [10] * 3, ('raw',)), name='near')
     edge.on_start(0.0)
     edge.on_decision('/robot', 'f', 1, 'raw', now_s=1.0)
@@ -365,7 +365,7 @@ def test_an_edge_that_a_robot_has_left_shows_no_split_of_it() -> None:
     assert edge.splits() == {}
 
 
-def test_frames_that_were_never_sent_are_no_failures_of_the_edge() -> None:
+def test_frames_that_were_never_sent_do_not_count_as_failures_of_the_edge() -> None:
     monitor, now_s = with_two_edges()
     used = monitor.decision.edge
     for number in range(1, 10):

@@ -17,14 +17,14 @@ def test_one_image_is_a_batch_of_one_at_once() -> None:
     assert collector.add(0, 'b', 0.1) == ['b'] and collector.replaced == 0
 
 
-def test_images_of_one_camera_in_turn() -> None:
+def test_consecutive_images_of_one_camera_form_a_batch() -> None:
     collector = ImageBatcher[int](cameras=1, batch=3, timeout_s=0.5)
     assert [collector.add(0, number, 0.1 * number) for number in range(7)] == [
         [], [], [0, 1, 2], [], [], [3, 4, 5], []]
     assert collector.replaced == 0
 
 
-def test_a_camera_that_stops_leaves_no_image_behind() -> None:
+def test_the_last_images_of_a_camera_that_stops_form_a_batch() -> None:
     collector = ImageBatcher[int](cameras=1, batch=3, timeout_s=0.5)
     collector.add(0, 0, 0.0)
     collector.add(0, 1, 0.4)
@@ -32,7 +32,7 @@ def test_a_camera_that_stops_leaves_no_image_behind() -> None:
     assert collector.due(0.51) == [0, 1] and collector.due(5.0) == []
 
 
-def test_the_newest_of_each_camera_in_the_order_of_the_cameras() -> None:
+def test_a_batch_holds_the_newest_image_of_each_camera_in_their_order() -> None:
     collector = ImageBatcher[str](cameras=3, batch=3, timeout_s=0.5)
     assert collector.add(2, 'c1', 0.0) == [] and collector.add(0, 'a1', 0.1) == []
     assert collector.add(2, 'c2', 0.2) == [], 'the second image of a camera is not one of another'
@@ -40,7 +40,7 @@ def test_the_newest_of_each_camera_in_the_order_of_the_cameras() -> None:
     assert collector.replaced == 1
 
 
-def test_a_silent_camera_holds_nobody_up() -> None:
+def test_a_silent_camera_does_not_delay_batches() -> None:
     collector = ImageBatcher[str](cameras=2, batch=2, timeout_s=0.5)
     assert collector.add(0, 'a1', 0.0) == [], 'at first the other is waited for'
     assert collector.add(1, 'b1', 0.1) == ['a1', 'b1']
@@ -59,7 +59,7 @@ def test_a_batch_of_slow_cameras_waits_no_longer_than_the_bound() -> None:
     assert collector.add(0, 'a2', 0.4) == [] and collector.add(0, 'a3', 0.8) == ['a3']
 
 
-def test_the_rate_follows_the_cameras() -> None:
+def test_the_measured_rate_follows_the_cameras() -> None:
     collector = ImageBatcher[int](cameras=1, batch=2, timeout_s=0.5)
     assert math.isnan(collector.rate_hz)
     now_s = 0.0

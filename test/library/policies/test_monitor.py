@@ -32,7 +32,7 @@ def steady(settings: MonitorSettings | None = None, rate_bps: float = 100e6) -> 
     return wire
 
 
-def test_the_first_look_probes_decides_and_asks_to_be_woken() -> None:
+def test_the_first_call_sends_a_probe_announces_a_decision_and_asks_for_the_next_call() -> None:
     monitor = MonitorPolicy(PROFILE)
     probe, announce, wake = monitor.on_time(5.0)
     assert isinstance(probe, SendProbe) and probe.probe.payload_bytes > 0
@@ -76,7 +76,7 @@ def test_nothing_is_announced_while_nothing_changes() -> None:
 
 
 @pytest.mark.parametrize('held_s, announces', [(0.025, False), (0.035, True)])
-def test_a_latency_is_announced_when_it_differs_by_a_tenth_but_counts_before(held_s, announces) -> None:
+def test_a_changed_latency_is_announced_from_10_percent_on_and_counts_from_2_percent_on(held_s, announces) -> None:
     """Else a monitor announces as often as images come, and takes a third more of the robot's processor."""
     wire = steady()
     announced, before_s = len(wire.decisions), wire.monitor.decision.predicted_latency_s
@@ -88,7 +88,7 @@ def test_a_latency_is_announced_when_it_differs_by_a_tenth_but_counts_before(hel
 
 
 @pytest.mark.parametrize('servers', [1, 2])
-def test_another_number_of_servers_is_announced_with_a_small_change_of_the_latency(servers) -> None:
+def test_a_changed_number_of_servers_is_announced_even_if_the_latency_hardly_changes(servers) -> None:
     """The camera has as many frames at the edge as it has servers."""
     wire = steady(MonitorSettings(pinned_split=0, codecs=('raw',)))
     wire.report()
@@ -98,7 +98,7 @@ def test_another_number_of_servers_is_announced_with_a_small_change_of_the_laten
     assert (len(wire.decisions) > announced) == (servers == 2)
 
 
-def test_another_limit_of_the_wait_is_announced_with_a_small_change_of_the_latency() -> None:
+def test_a_changed_local_if_wait_is_announced_even_if_the_latency_hardly_changes() -> None:
     """Near the rate at which local inference is as fast, a few milliseconds decide which frames the robot finishes."""
     wire = steady(rate_bps=9e6)
     wire.report()
@@ -111,7 +111,7 @@ def test_another_limit_of_the_wait_is_announced_with_a_small_change_of_the_laten
 
 
 @pytest.mark.parametrize('share, counts', [(0.015, False), (0.03, True)])
-def test_a_latency_of_the_same_choice_is_decided_again_when_it_differs_by_2_percent(share, counts) -> None:
+def test_a_latency_that_differs_by_2_percent_replaces_the_decision(share, counts) -> None:
     wire = steady(MonitorSettings(pinned_split=0, codecs=('raw',)))
     wire.report()
     before = wire.monitor.decision
@@ -120,7 +120,7 @@ def test_a_latency_of_the_same_choice_is_decided_again_when_it_differs_by_2_perc
     assert (wire.monitor.decision is not before) == counts
 
 
-def test_a_silent_edge_degrades_at_once_and_one_that_is_heard_again_does_not() -> None:
+def test_a_decision_is_degraded_as_soon_as_the_edge_is_silent_until_it_answers() -> None:
     wire = steady(MonitorSettings(silence_s=0.5))
     assert not wire.monitor.decision.degraded and wire.monitor.decision.split_index < LOCAL
     wire.lost, lost_s = True, wire.now_s
@@ -137,7 +137,7 @@ def test_a_silent_edge_degrades_at_once_and_one_that_is_heard_again_does_not() -
 @pytest.mark.parametrize('changes', [
     {'outcome': 'fell_back', 'given_up_s': 1.0}, {'outcome': 'late'}, {'split_index': LOCAL, 'outcome': 'local'},
     {'outcome': 'answered', 'given_up_s': 1.0}])
-def test_a_frame_that_the_decision_did_not_expect_makes_a_new_decision(changes) -> None:
+def test_a_frame_that_did_not_follow_the_decision_makes_a_new_decision(changes) -> None:
     """After a frame that the edge failed, the camera trusts only a decision that takes it into account."""
     wire = steady()
     wire.sequence += 1
@@ -172,7 +172,7 @@ def test_other_settings_make_a_new_decision() -> None:
     assert wire.monitor.decision.split_index == 1
 
 
-def test_other_settings_hold_for_what_is_known_of_an_edge() -> None:
+def test_changed_settings_apply_to_edges_that_are_already_known() -> None:
     wire = steady()
     wire.report()
     wire.monitor.reconfigure(MonitorSettings(report_timeout_s=5.0, silence_s=4.0))
@@ -249,7 +249,7 @@ def test_a_decision_is_reviewed_four_times_a_second_while_nothing_is_observed() 
     assert wire.monitor.decision.predicted_latency_s < 0.5
 
 
-def test_an_acknowledgement_that_came_before_the_report_of_its_payload_changes_the_decision_at_once() -> None:
+def test_an_acknowledgement_that_precedes_the_cameras_report_counts_as_an_observation() -> None:
     wire = steady(MonitorSettings(codecs=('raw',)))
     sent_s = wire.now_s
     wire.now_s = sent_s + 1.0
@@ -262,7 +262,7 @@ def test_an_acknowledgement_that_came_before_the_report_of_its_payload_changes_t
     assert wire.monitor.decision is not before
 
 
-def test_an_estimate_that_moves_by_more_than_a_hundredth_of_the_latency_is_planned_with() -> None:
+def test_an_estimate_that_moves_by_more_than_1_percent_of_the_latency_causes_a_plan() -> None:
     """Without any hysteresis, the better choice is taken; below a hundredth, the monitor does not plan again."""
     settings = MonitorSettings(switching_cost=0.0, confidence=0.0, frame_rate_hz=2.0, codecs=('raw',))
     wire = steady(settings, rate_bps=1e9)

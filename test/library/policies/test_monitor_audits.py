@@ -32,7 +32,7 @@ def disagree(monitor: Monitor, audits: int = MIN_AUDITS) -> list[str]:
     return [reason for number in range(audits) if (reason := monitor.on_audit(*LOSSY, float(number % 5 == 0)))]
 
 
-def test_a_codec_whose_audits_disagree_is_taken_out_and_another_is_used() -> None:
+def test_a_codec_whose_audits_disagree_is_removed_and_another_is_used() -> None:
     link = wire()
     assert decided(link) == LOSSY
     (reason,) = disagree(link.monitor)
@@ -51,7 +51,7 @@ def test_audits_that_agree_change_nothing() -> None:
     assert decided(link) == before and link.monitor.audits.agreement(LOSSY).images == 500
 
 
-def test_other_settings_keep_a_codec_out_and_another_bound_judges_anew() -> None:
+def test_changed_settings_keep_a_codec_removed_unless_the_bound_changes() -> None:
     link = wire()
     disagree(link.monitor)
     link.monitor.reconfigure(replace(SETTINGS, silence_s=2.0))
@@ -69,13 +69,13 @@ def test_a_pinned_split_does_not_override_the_bound() -> None:
 
 @pytest.mark.parametrize('split_index, codec, agreement', [
     (-1, 'raw', 1.0), (99, 'raw', 0.0), (2, 'unheard of', 0.0), (2, 'quant8-zstd', float('nan')), (2, '', 2.0)])
-def test_an_audit_that_cannot_be_is_dropped(split_index, codec, agreement) -> None:
+def test_an_impossible_audit_is_ignored(split_index, codec, agreement) -> None:
     monitor = wire().monitor
     assert not any(monitor.on_audit(split_index, codec, agreement) for _ in range(100))
     assert not monitor.audits.removed and all(monitor.audits.agreement(one).images == 0 for one in [LOSSY])
 
 
-def test_a_pinned_split_of_which_a_choice_was_taken_out_stays_free_whatever_follows() -> None:
+def test_the_pin_on_a_split_with_a_removed_choice_stays_lifted() -> None:
     settings = replace(SETTINGS, pinned_split=2, codecs=('quant8-zstd',))
     link = wire(settings)
     assert disagree(link.monitor)

@@ -78,7 +78,7 @@ def check(decision: SplitDecision) -> None:
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.lists(events, max_size=40))
-def test_no_event_makes_it_raise_or_decide_by_a_nan(history) -> None:
+def test_no_event_makes_the_monitor_raise_or_decide_with_a_nan(history) -> None:
     monitor = MonitorPolicy(PROFILE)
     for event in history:
         decision = happen(monitor, event)
@@ -91,7 +91,7 @@ def test_no_event_makes_it_raise_or_decide_by_a_nan(history) -> None:
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.lists(events, min_size=1, max_size=15))
-def test_it_decides_soundly_again_after_nonsense(nonsense) -> None:
+def test_the_monitor_decides_well_again_after_impossible_observations(nonsense) -> None:
     wire = Wire(MonitorPolicy(PROFILE), rate_bps=100e6)
     wire.idle(2.0)
     for event in nonsense:
@@ -103,7 +103,7 @@ def test_it_decides_soundly_again_after_nonsense(nonsense) -> None:
 
 
 @pytest.mark.parametrize('outcome', ['answered', 'late', 'fell_back', 'local'])
-def test_frames_of_unknown_splits_are_passed_over(outcome) -> None:
+def test_frames_of_unknown_splits_are_ignored(outcome) -> None:
     wire = Wire(MonitorPolicy(PROFILE))
     wire.idle(2.0)
     before = wire.monitor.link.throughput_bps
@@ -115,7 +115,7 @@ def test_frames_of_unknown_splits_are_passed_over(outcome) -> None:
     assert wire.monitor.link.throughput_bps == pytest.approx(before, rel=0.1)
 
 
-def test_decisions_say_which_frame_they_know_of() -> None:
+def test_a_decision_names_the_latest_frame_that_it_accounts_for() -> None:
     wire = Wire(MonitorPolicy(PROFILE))
     wire.idle(2.0)
     for _ in range(10):
@@ -127,7 +127,7 @@ def test_decisions_say_which_frame_they_know_of() -> None:
     assert frames == sorted(frames) and frames[0] == -1 and frames[-1] == wire.sequence
 
 
-def test_other_settings_are_followed_with_what_is_known() -> None:
+def test_changed_settings_apply_with_the_existing_estimates() -> None:
     wire = Wire(MonitorPolicy(PROFILE))
     wire.idle(2.0)
     for _ in range(10):
@@ -149,7 +149,7 @@ def test_other_settings_are_followed_with_what_is_known() -> None:
     assert not wire.monitor.link.alive
 
 
-def test_before_anything_is_heard_the_robot_helps_itself() -> None:
+def test_the_robot_runs_the_network_until_an_edge_answers() -> None:
     wire = Wire(MonitorPolicy(PROFILE))
     wire.lost = True
     wire.idle(1.0)
@@ -157,7 +157,7 @@ def test_before_anything_is_heard_the_robot_helps_itself() -> None:
     assert not wire.monitor.link.alive
 
 
-def test_frames_that_fall_back_again_and_again_stop_being_sent() -> None:
+def test_no_more_frames_are_sent_after_several_fallbacks() -> None:
     wire = Wire(MonitorPolicy(PROFILE), rate_bps=100e6)
     wire.idle(2.0)
     for _ in range(5):

@@ -50,11 +50,11 @@ def test_a_payload_leaves_when_the_link_is_free_and_finds_the_edge_free(transfer
     assert known.send_s(KEY, [Unanswered(5.0)]) == pytest.approx(free_s)
 
 
-def test_an_acknowledgement_tells_more_than_the_last_transfer() -> None:
+def test_an_acknowledgement_replaces_the_predicted_transfer_time() -> None:
     assert scheduler().send_s(KEY, [Unanswered(5.0, 5.05)]) == pytest.approx(5.05 + 0.1 - 0.01)
 
 
-def test_the_last_of_several_under_way_counts_and_each_as_its_own_choice() -> None:
+def test_a_payload_waits_for_all_frames_under_way_each_with_the_times_of_its_choice() -> None:
     known = scheduler()
     assert known.send_s(KEY, [Unanswered(5.0), Unanswered(5.02, split_index=3, codec='blosc2')]) == pytest.approx(5.2)
     assert known.send_s(OTHER, []) == -math.inf
@@ -66,7 +66,7 @@ def test_a_choice_never_made_starts_at_once() -> None:
     assert scheduler().remaining_s((1, 'raw'), 0.5) < 0
 
 
-def test_how_long_the_edge_takes_is_averaged_but_followed() -> None:
+def test_the_service_time_is_averaged_and_follows_changes() -> None:
     known, rng, now_s = scheduler(), np.random.default_rng(0), 0.0
     for held_s in (0.1, 0.3):
         predicted = []
@@ -83,7 +83,7 @@ def test_a_head_starts_so_that_its_payload_is_ready_when_it_may_leave() -> None:
     assert scheduler().start_s(KEY, 6.0) == pytest.approx(6.0 - 0.005)
 
 
-def test_a_frame_that_waits_for_the_one_before_it_says_nothing_of_how_long_the_edge_takes() -> None:
+def test_the_service_time_does_not_contain_the_wait_for_the_frame_before() -> None:
     known = scheduler()
     for number in range(50):
         sent_s = 10.0 + number * 0.4
@@ -96,7 +96,7 @@ def test_a_frame_that_waits_for_the_one_before_it_says_nothing_of_how_long_the_e
 
 
 @pytest.mark.parametrize('held_s', [math.nan, math.inf, -1.0, 1e9])
-def test_what_cannot_be_is_bounded_by_when_the_answer_came(held_s) -> None:
+def test_an_impossible_held_time_is_bounded_by_the_arrival_of_the_answer(held_s) -> None:
     known = scheduler()
     for number in range(100):
         known.on_answered(Unanswered(10.0 + number, 10.01 + number), 10.2 + number, held_s)
@@ -122,7 +122,7 @@ def test_with_two_servers_the_next_payload_need_not_wait_for_the_frame_before_it
     assert known.send_s(KEY, both) == pytest.approx(5.21 - 0.01)
 
 
-def test_two_servers_at_work_do_not_make_the_service_look_longer() -> None:
+def test_frames_on_two_servers_do_not_make_the_service_time_longer() -> None:
     known = SendScheduler()
     known.on_servers(2)
     for number in range(10):
@@ -134,7 +134,7 @@ def test_two_servers_at_work_do_not_make_the_service_look_longer() -> None:
     assert known.send_s(KEY, [Unanswered(5.0, 5.0)]) == pytest.approx(5.1)
 
 
-def test_no_more_servers_count_than_one_robot_can_have_frames_without_an_answer() -> None:
+def test_at_most_16_servers_count() -> None:
     most, = (parameter.maximum for parameter in CAMERA if parameter.name == 'max_unanswered')
     known = scheduler()
     known.on_servers(65535)

@@ -39,5 +39,5 @@ def test_frames_that_wait_at_most_double_the_replicas_in_a_step() -> None:
     assert size.on_load(LoadReport(1, 1, 1.0, 1000, 0.0, 1.0, period_s=2.0, servers=1)) == 2
 
 
-def test_a_pool_without_a_replica_yet_wants_its_minimum() -> None:
+def test_a_pool_without_replicas_wants_its_minimum() -> None:
     assert PoolSize(2, 4).on_load(LoadReport(1, 1, 0.0, 0, 0.0, 1.0, servers=0)) == 2

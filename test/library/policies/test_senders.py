@@ -18,7 +18,7 @@ def heard(request):
 
 @pytest.mark.parametrize('period_s', [0.02, 0.25, 10.0])
 @pytest.mark.parametrize('later_s', [0.0, 1000.0], ids=['together', 'the second one later'])
-def test_two_at_once_are_found_whatever_their_rates(heard, period_s, later_s) -> None:
+def test_two_senders_at_the_same_time_are_detected_at_any_rates(heard, period_s, later_s) -> None:
     senders, hear = heard
     now_s = 0.0
     while now_s < later_s:
@@ -33,7 +33,7 @@ def test_two_at_once_are_found_whatever_their_rates(heard, period_s, later_s) ->
     assert senders.has_duplicate(now_s)
 
 
-def test_a_restart_is_none_however_often(heard) -> None:
+def test_restarts_do_not_count_as_two_senders(heard) -> None:
     senders, hear = heard
     for number in range(100):
         for beat in range(20):
@@ -41,14 +41,14 @@ def test_a_restart_is_none_however_often(heard) -> None:
         assert not senders.has_duplicate(number + 1.0)
 
 
-def test_a_straggler_of_a_node_that_ended_is_none(heard) -> None:
+def test_a_late_message_of_a_node_that_ended_does_not_count_as_two_senders(heard) -> None:
     senders, hear = heard
     for session in (1, 1, 2, 1, 2, 2, 2):
         hear(session, 1.0)
         assert not senders.has_duplicate(1.0)
 
 
-def test_the_report_ends_when_one_of_them_has_left(heard) -> None:
+def test_two_senders_are_no_longer_reported_after_one_has_left(heard) -> None:
     senders, hear = heard
     for number in range(10):
         hear(number % 2, 0.1 * number)

@@ -37,14 +37,14 @@ def play(periods: float, share: float, frames: int = 2000, jitter: float = 0.0) 
 
 
 @pytest.mark.parametrize('periods', [0.5, 0.9, 1.01, 1.05, 1.1, 1.3, 1.5, 1.65, 1.75, 1.98, 2.02, 2.6, 3.3])
-def test_images_are_as_old_as_predicted_and_frames_as_many_as_allowed(periods) -> None:
+def test_the_mean_age_of_images_and_the_frame_rate_are_as_predicted(periods) -> None:
     age, rate = play(periods, 0.08)
     assert age == pytest.approx(float(mean_age(np.array([periods]), 0.08)[0]), abs=0.01)
     assert age < 0.26 and rate > 0.915
 
 
 @pytest.mark.parametrize('periods', [1.01, 1.3, 2.02])
-def test_without_a_share_nothing_is_waited_for(periods) -> None:
+def test_without_a_waiting_share_the_camera_never_waits(periods) -> None:
     age, rate = play(periods, 0.0)
     assert age == pytest.approx(float(mean_age(np.array([periods]), 0.0)[0]), abs=0.06)
     assert rate == pytest.approx(1.0, abs=1e-3)
@@ -52,7 +52,7 @@ def test_without_a_share_nothing_is_waited_for(periods) -> None:
 
 @pytest.mark.parametrize('share', [0.0, 0.08])
 @pytest.mark.parametrize('periods', [0.9, 1.2, 1.5, 1.9, 2.1, 2.54, 3.5])
-def test_images_of_every_other_frame_are_as_old_as_predicted(periods, share) -> None:
+def test_the_age_of_sent_images_is_as_predicted_when_robot_and_link_alternate(periods, share) -> None:
     fresh, ages, now_s = StalenessControl(), [], 0.0
     for _ in range(1000):
         arrived_s = math.floor(now_s / PERIOD_S + 1e-9) * PERIOD_S
@@ -69,12 +69,12 @@ def test_images_of_every_other_frame_are_as_old_as_predicted(periods, share) -> 
     assert age == pytest.approx(float(mean_age(np.array([periods]), share, alternating=True)[0]), abs=0.02)
 
 
-def test_a_robot_that_just_keeps_up_passes_over_next_to_nothing() -> None:
+def test_a_robot_that_just_keeps_up_skips_almost_no_image() -> None:
     age, rate = play(0.95, 0.08, jitter=0.02)
     assert rate > 0.99 and age < 0.02
 
 
-def test_an_image_that_does_not_come_is_not_waited_for_long() -> None:
+def test_the_wait_for_an_image_that_does_not_come_is_short() -> None:
     fresh = StalenessControl()
     for now_s in (0.0, 50.0):
         fresh.on_start(PERIOD_S, 0.08, now_s)
@@ -82,7 +82,7 @@ def test_an_image_that_does_not_come_is_not_waited_for_long() -> None:
 
 
 @pytest.mark.parametrize('period_s', [math.nan, 0.0, math.inf])
-def test_without_a_known_period_nothing_is_waited_for(period_s) -> None:
+def test_without_a_known_period_the_camera_never_waits(period_s) -> None:
     fresh = StalenessControl()
     for now_s in (0.0, 50.0, 100.0):
         fresh.on_start(period_s, 0.08, now_s)
@@ -121,7 +121,7 @@ def test_a_wait_counts_from_the_instant_at_which_the_head_could_have_started() -
     assert control.start_s(51.2, 51.22, PERIOD_S, 51.22) == pytest.approx(51.31)
 
 
-def test_an_earlier_wait_is_not_paid_twice() -> None:
+def test_a_wait_reduces_the_saved_time_once() -> None:
     control = StalenessControl()
     for now_s in (0.0, 1.0):
         control.on_start(PERIOD_S, 0.08, now_s)  # 0.08 s are saved
@@ -133,7 +133,7 @@ def test_an_earlier_wait_is_not_paid_twice() -> None:
     assert control.start_s(1.4, 1.44, PERIOD_S, 1.44) == 1.44
 
 
-def test_a_long_wait_for_the_link_leaves_no_debt() -> None:
+def test_a_long_wait_for_the_link_leaves_no_negative_saved_time() -> None:
     control = StalenessControl()
     control.on_start(PERIOD_S, 0.08, 0.0)
     control.start_s(1.0, 1.0, PERIOD_S, 1.0)
@@ -143,7 +143,7 @@ def test_a_long_wait_for_the_link_leaves_no_debt() -> None:
     assert control.start_s(61.5, 61.55, PERIOD_S, 61.55) == 61.55
 
 
-def test_an_image_whose_head_could_have_started_long_ago_is_as_old_as_it_is_now() -> None:
+def test_the_age_of_an_image_counts_up_to_the_present_instant() -> None:
     control = StalenessControl()
     for now_s in (0.0, 50.0):  # a whole period is saved
         control.on_start(PERIOD_S, 0.08, now_s)

@@ -53,7 +53,7 @@ def test_a_second_edge_and_one_with_another_model_disturb_neither_frames_nor_est
     assert set(used(frames)) <= {'edge1', 'edge2'}
 
 
-def test_of_two_equal_edges_the_one_in_use_stays() -> None:
+def test_the_edge_in_use_stays_if_two_edges_are_equal() -> None:
     _, frames = played(Scenario(constant(30e6, 60.0), 60.0, further_edges=(TWIN,), noise=0.05, seed=1))
     assert len(used(frames)) <= 2
 
@@ -113,7 +113,7 @@ def test_a_radio_that_becomes_slow_costs_no_more_with_a_second_edge() -> None:
     assert mean_s <= 1.1 * alone_s
 
 
-def test_a_radio_that_is_lost_and_comes_back_loses_no_frame_with_two_edges() -> None:
+def test_an_outage_of_the_radio_loses_no_frame_with_two_edges() -> None:
     link = Trace([0.0, 8.0, 14.0], [50e6, 0.0, 50e6], 'outage')
     scenario = Scenario(link, 20.0, further_edges=(TWIN,), seed=2)
     world = World(PROFILE, scenario, 'dynamic')

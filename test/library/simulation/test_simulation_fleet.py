@@ -20,7 +20,7 @@ PROFILE = system('resnet50')
 SCENARIO = Scenario(constant(100e6, 1.0), 8.0, frame_rate_hz=5.0, seed=3)
 
 
-def test_a_fleet_of_one_robot_does_what_a_robot_does() -> None:
+def test_a_fleet_of_one_robot_equals_a_single_robot() -> None:
     (run,) = simulate_fleet(PROFILE, SCENARIO, 1, 1)
     one = simulate(PROFILE, SCENARIO)
     assert abs(run.mean_s(4.0) - one.mean_s(4.0)) < 0.1 * one.mean_s(4.0)
@@ -50,7 +50,7 @@ def test_one_robot_keeps_two_replicas_busy_with_tails_longer_than_a_period() -> 
     assert answered(3) > 1.5 * answered(1)
 
 
-def test_local_inference_takes_over_where_most_frames_are_local() -> None:
+def test_the_crossover_is_the_smallest_fleet_with_mostly_local_frames() -> None:
     points = [FleetPoint(robots, replicas, 0.1, 0.2, share) for robots, replicas, share in (
         (1, 1, 1.0), (4, 1, 0.6), (8, 1, 0.4), (16, 1, 0.2), (1, 2, 1.0), (16, 2, 0.9))]
     assert takes_over_at(points) == {1: 8, 2: None}

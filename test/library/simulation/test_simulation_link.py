@@ -82,7 +82,7 @@ def test_every_image_is_delivered_or_dropped_under_each_disturbance(policy, dist
     assert len(images) + result.dropped == 101
 
 
-def test_what_the_edge_times_tells_the_rate_though_the_robot_pauses() -> None:
+def test_the_dispersion_measures_the_rate_although_the_robot_pauses() -> None:
     """The dispersion between lead and payload contains no pause of the robot."""
     result = run('0', robot=Pauses(10.0, 0.02))
     assert np.percentile([abs(rate / 8e6 - 1) for at_s, rate in result.estimates if at_s > 3], 90) < 0.1
@@ -115,7 +115,7 @@ def test_a_probe_larger_than_the_buffer_is_always_lost() -> None:
         assert (rate_bps == pytest.approx(8e6, rel=0.2)) == measured
 
 
-def test_a_wrong_profile_is_off_by_the_given_error() -> None:
+def test_a_wrong_profile_has_the_given_error() -> None:
     assert true_profile(PROFILE, 0.0, 1) is PROFILE
     errors = [np.log(true.tail_s[1] / cut.tail_s[1]) for seed in range(200)
               for cut, true in list(zip(PROFILE.cuts, true_profile(PROFILE, 0.3, seed).cuts))[:-1]]

@@ -123,7 +123,7 @@ def test_a_dropped_image_counts_with_the_frame_before_it() -> None:
     assert run.mean_per_image_s(6.0) == pytest.approx(np.mean(latencies[first:]))
 
 
-def test_a_slow_frame_is_no_excuse_for_idling() -> None:
+def test_the_oracle_does_not_idle_behind_a_slow_frame() -> None:
     """The link is slow for three seconds: a plan that keeps it busy with one frame until then is not the best."""
     profile = system('resnet50')
     scenario = Scenario(steps([(0.0, 1.2e6), (3.0, 40e6)], 6.0), 6.0, seed=1)

@@ -69,7 +69,7 @@ def test_a_csv_is_read_in_mbit_per_second(tmp_path) -> None:
     ('time_s,rate_mbps\n', 'at least one line'),
     ('', 'header'),
 ])
-def test_spoilt_csv_files_are_refused_by_name(text, message, tmp_path) -> None:
+def test_damaged_csv_files_are_refused_by_name(text, message, tmp_path) -> None:
     path = tmp_path / 'spoilt.csv'
     path.write_text(text)
     with pytest.raises(DynsplitError, match=message) as caught:
@@ -85,7 +85,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path) -> None:
         load_trace(tmp_path / 'binary.csv')
 
 
-def test_generated_traces_are_what_they_are_called() -> None:
+def test_generated_traces_have_the_shape_of_their_names() -> None:
     assert set(constant(3.0, 10).values) == {3.0}
     assert steps([(0.0, 1.0), (5.0, 10.0)], 10.0).at(5.0) == 10.0
     swing = sine(1.0, 100.0, 10.0, 20.0)
@@ -95,7 +95,7 @@ def test_generated_traces_are_what_they_are_called() -> None:
     assert 8.0 <= min(near) < 8.5 and 11.5 < max(near) <= 12.0
 
 
-def test_a_seed_decides_what_is_drawn() -> None:
+def test_equal_seeds_draw_equal_traces() -> None:
     assert markov(2, 20, 5, 60, 3).times_s == markov(2, 20, 5, 60, 3).times_s
     assert markov(2, 20, 5, 60, 3).times_s != markov(2, 20, 5, 60, 4).times_s
     assert noisy(2, 0.2, 60, 3).values != noisy(2, 0.2, 60, 4).values

@@ -25,11 +25,11 @@ def fates(run) -> list[tuple]:
 
 
 @pytest.mark.parametrize('policy', ['dynamic', 'oracle', 'look-ahead oracle', '0', '3', str(LOCAL)])
-def test_a_seed_decides_everything(policy) -> None:
+def test_equal_seeds_give_equal_runs(policy) -> None:
     assert fates(simulate(PROFILE, CHANGING, policy)) == fates(simulate(PROFILE, CHANGING, policy))
 
 
-def test_another_seed_is_another_fortune() -> None:
+def test_different_seeds_give_different_runs() -> None:
     other = Scenario(CHANGING.link, 20.0, others_hz=CHANGING.others_hz, seed=5)
     assert fates(simulate(PROFILE, CHANGING)) != fates(simulate(PROFILE, other))
 
@@ -45,7 +45,7 @@ def test_every_image_is_delivered_once_in_order_or_dropped(policy) -> None:
     assert {frame.outcome for frame in run.frames} <= {'answered', 'local', 'fell_back'}
 
 
-def test_a_still_world_takes_exactly_as_long_as_its_parts() -> None:
+def test_without_noise_a_frame_takes_the_sum_of_its_parts() -> None:
     scenario = Scenario(constant(50e6, 10), 10.0, jitter_s=0.0, noise=0.0, frame_rate_hz=2.0)
     run = simulate(PROFILE, scenario, '0', MonitorSettings(codecs=('raw',)))
     cut, codec = PROFILE.cuts[0], PROFILE.cuts[0].codecs['raw']
@@ -78,27 +78,27 @@ def test_images_that_wait_for_a_late_link_are_resized_meanwhile() -> None:
 
 @pytest.mark.parametrize('name', MODELS)
 @pytest.mark.parametrize('rate_mbps', [0.25, 4, 100, 1000])
-def test_constant_links_are_met_as_the_oracle_meets_them(name, rate_mbps) -> None:
+def test_the_planner_is_near_the_oracle_on_constant_links(name, rate_mbps) -> None:
     profile = system(name)
     scenario = Scenario(constant(1e6 * rate_mbps, 20), 20.0, seed=3)
     assert simulate(profile, scenario).mean_s(5) <= 1.06 * simulate(profile, scenario, 'oracle').mean_s(5)
 
 
 @pytest.mark.parametrize('load', [2.0, 8.0])
-def test_loaded_edges_are_met_as_the_oracle_meets_them(load) -> None:
+def test_the_planner_is_near_the_oracle_with_loaded_edges(load) -> None:
     scenario = Scenario(constant(30e6, 20), 20.0, slowdown=constant(load, 20), seed=3)
     assert simulate(PROFILE, scenario).mean_s(5) <= 1.1 * simulate(PROFILE, scenario, 'oracle').mean_s(5)
 
 
 @pytest.mark.parametrize('before_bps, after_bps', [(40e6, 4e6), (20e6, 2e6), (2e6, 20e6), (4e6, 40e6)])
-def test_a_step_is_met_within_a_second(before_bps, after_bps) -> None:
+def test_the_planner_follows_a_step_within_a_second(before_bps, after_bps) -> None:
     scenario = Scenario(steps([(0.0, before_bps), (10.0, after_bps)], 20.0), 20.0, seed=5)
     assert simulate(PROFILE, scenario).mean_s(11.0) <= 1.15 * simulate(PROFILE, scenario, 'oracle').mean_s(11.0)
 
 
 @pytest.mark.parametrize('name', MODELS[:2])
 @pytest.mark.parametrize('seed', [0, 1])
-def test_a_link_of_two_states_is_met_nearly_as_the_oracle_meets_it(name, seed) -> None:
+def test_the_planner_is_near_the_oracle_on_markov_links(name, seed) -> None:
     profile = system(name)
     scenario = Scenario(markov(2e6, 20e6, 5.0, 60.0, seed), 60.0, seed=seed)
     run, oracle = simulate(profile, scenario), simulate(profile, scenario, 'oracle')
@@ -110,7 +110,7 @@ def test_a_link_of_two_states_is_met_nearly_as_the_oracle_meets_it(name, seed) -
     assert run.mean_s() <= 1.05 * min(fixed)
 
 
-def test_an_outage_makes_no_frame_wait_beyond_its_bound() -> None:
+def test_no_frame_waits_longer_than_its_bound_in_an_outage() -> None:
     link = Trace([0.0, 8.0, 14.0], [50e6, 0.0, 50e6], 'outage')
     run = simulate(PROFILE, Scenario(link, 20.0, seed=2))
     sent = [frame for frame in run.frames if np.isfinite(frame.sent_s)]
@@ -122,7 +122,7 @@ def test_an_outage_makes_no_frame_wait_beyond_its_bound() -> None:
     assert all(frame.outcome == 'answered' for frame in run.frames if frame.arrived_s > 16)
 
 
-def test_a_link_that_never_is_leaves_the_robot_alone() -> None:
+def test_without_a_link_the_robot_runs_every_frame() -> None:
     run = simulate(PROFILE, Scenario(constant(0.0, 5), 5.0))
     assert {frame.outcome for frame in run.frames} == {'local'}
     assert run.payload_bytes == 0
@@ -131,7 +131,7 @@ def test_a_link_that_never_is_leaves_the_robot_alone() -> None:
 @pytest.mark.parametrize('name, value', [
     (setting.name, setting.metadata[end]) for setting in fields(MonitorSettings) for end in ('minimum', 'maximum')
     if setting.metadata[end] is not None and setting.name != 'batch'])  # this profile is of one image
-def test_a_setting_at_either_end_of_what_is_allowed_loses_no_frame(name, value) -> None:
+def test_a_setting_at_either_end_of_its_range_loses_no_frame(name, value) -> None:
     link = Trace([0.0, 4.0, 5.0, 7.0], [20e6, 2e6, 0.0, 50e6], 'outage')
     scenario = Scenario(link, 12.0, others_hz=constant(3.0, 12.0), seed=6)
     value = min(int(value), LOCAL) if name.endswith('_split') else value
@@ -140,7 +140,7 @@ def test_a_setting_at_either_end_of_what_is_allowed_loses_no_frame(name, value) 
     assert all(frame.latency_s < (70 if name in ('silence_s', 'answer_timeout_s') else 10) for frame in run.frames)
 
 
-def test_many_runs_at_once_are_those_one_after_the_other() -> None:
+def test_parallel_runs_equal_sequential_ones() -> None:
     jobs = [Job(PROFILE, CHANGING, policy) for policy in ('dynamic', '0')]
     told: list[int] = []
     alone = run_all(jobs, _numbers, 1, told.append)
