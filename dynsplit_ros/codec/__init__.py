@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors to the bytes of a message and back, every byte checked before it is believed."""
+"""Converts tensors to the bytes of a message and back; each received byte is checked before use."""
 
 from dynsplit_ros.codec.answer import decode_answer, encode_answer
 from dynsplit_ros.codec.registry import CodecInfo, CODECS, declared_batch, decode, encode, EncodedTensor, usable_codecs

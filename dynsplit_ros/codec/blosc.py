@@ -3,17 +3,16 @@
 """
 Lossless codecs on Blosc2 chunks: shuffled elements, elements without their zeros, and differences of pixels.
 
-A chunk is a header of 32 bytes, then compressed blocks (README_CHUNK_FORMAT in the C-Blosc2 sources). The
-decoder is told the header's size of the result, not the destination's, so a forged header would make it write
-past the end. It would also run filters and codecs that the header names. Therefore no chunk reaches it whose
-header is not what the encoder of this module writes for the expected size; what is left to the sender are the
-compressed streams, whose lengths the decoder checks itself. The helpers of the Python package that unpickle
-are not used.
+A chunk is a header of 32 bytes, then compressed blocks (README_CHUNK_FORMAT in the C-Blosc2 sources). The decoder
+trusts the size of the result in the header, so a forged header would make it write beyond the destination. It would
+also run filters and codecs that the header names. Therefore this module passes a chunk on only if its header is one
+that the encoder writes for the expected size. The sender controls only the compressed streams, whose lengths the
+decoder checks. The helpers of the Python package that unpickle are not used.
 
-Chosen by measurement (``python -m bench.codecs``) on float32 activations: zstd and lz4 at level 1, since
-level 2 gains nothing and costs a quarter of the speed; each byte of an element compressed as a stream of its
-own, which is 2 to 4 % smaller than together; blocks of 128 KiB, which fit the caches of small machines and
-lose nothing to larger ones. One thread: the other cores are busy with the model.
+The settings were chosen by measurement (``python -m bench.codecs``) on float32 activations. zstd and lz4 run at level
+1, because level 2 gains nothing and costs a quarter of the speed. Each byte of an element is a separate stream, which
+is 2 to 4 % smaller than one stream. Blocks of 128 KiB fit the caches of small machines and are as good as larger ones.
+One thread is used, because the model needs the other cores.
 """
 
 from __future__ import annotations
@@ -54,10 +53,10 @@ _host_releases = False
 @contextlib.contextmanager
 def _other_threads_run() -> Iterator[None]:
     """
-    Let other threads run meanwhile: compressing takes milliseconds.
+    Let other threads run during the block: compression takes milliseconds.
 
-    blosc2 has one switch for the whole process, off by default. The process may be somebody else's, so the first call
-    under way sets the switch and the last one sets it back.
+    blosc2 has one switch for the whole process, off by default. Other code of the process may need its value, so the
+    first concurrent call sets the switch and the last one restores it.
     """
     global _users, _host_releases
     with _switching:
@@ -91,9 +90,9 @@ def codec(
 
 def encode_sparse(tensor: Tensor) -> Buffer:
     """
-    Return two chunks: one bit for each element, set where any of its bits is (-0.0 counts), and the elements so marked.
+    Return two chunks: a mask with one bit for each element, set unless all its bits are 0, and the marked elements.
 
-    What a ReLU has zeroed then costs at most one bit, instead of one in each byte's stream.
+    An element that a ReLU has set to zero then costs at most one bit, instead of one bit in each byte's stream.
     """
     words = bytes_of(tensor).view(_WORDS[tensor.element_size()])
     marked = words != 0
@@ -120,10 +119,10 @@ def decode_sparse(data: memoryview, spec: TensorSpec) -> Tensor:
 
 def encode_image(tensor: Tensor) -> Buffer:
     """
-    Return one chunk of an 8-bit image's differences, modulo 256.
+    Return one chunk with the differences of an 8-bit image's pixels, modulo 256.
 
-    Red and blue less green, as in WebP's lossless "subtract green"; then each row less the one above, as
-    PNG's filter "Up", which, unlike a difference along the row, is undone for a whole row at a time.
+    Green is subtracted from red and blue, as in lossless WebP. Then the row above is subtracted from each row, as in
+    PNG's filter "Up". Unlike a difference along the row, this is undone for a whole row at a time.
     """
     check_image(element_type(tensor), tensor.shape)
     pixels = bytes_of(tensor).reshape(tensor.shape).copy()
@@ -145,7 +144,7 @@ def decode_image(data: memoryview, spec: TensorSpec) -> Tensor:
 
 
 def compress(source: Bytes, item_bytes: int, compressor: str, shuffle: str) -> bytes:
-    """Return one chunk for items of 1, 2, 4 or 8 bytes; nothing for nothing."""
+    """Return one chunk for items of 1, 2, 4 or 8 bytes; empty for no items."""
     if source.nbytes == 0:
         return b''
     if source.nbytes > _MAX_BYTES:
@@ -177,7 +176,7 @@ def decompress(data: memoryview, out: Bytes, item_bytes: int, compressor: str, s
     format_bits = flags & ~(_COPIED | _UNSPLIT)
     sound = (
         version == _VERSION
-        # Incompressible data are copied; the encoder then may leave the compressor out.
+        # The encoder copies incompressible data, and may then name no compressor.
         and (format_bits == _EXTENDED | _COMPRESSORS[compressor][1] or flags == _EXTENDED | _COPIED)
         and typesize == item_bytes
         and 0 < blocksize <= _BLOCK_BYTES
@@ -197,7 +196,7 @@ def decompress(data: memoryview, out: Bytes, item_bytes: int, compressor: str, s
 
 
 def first_chunk(data: memoryview) -> tuple[memoryview, memoryview]:
-    """Return the first of several chunks, by the size that its header declares, and what follows it."""
+    """Return the first of several chunks, by the size in its header, and the rest."""
     size = min(max(_header(data)[6], 0), data.nbytes)
     return data[:size], data[size:]
 

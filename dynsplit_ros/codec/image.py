@@ -1,15 +1,15 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-JPEG and WebP for 8-bit images [N, 3, H, W] in RGB, as split 0 sends them.
+JPEG and WebP for 8-bit images [N, 3, H, W] in RGB, which split 0 sends.
 
-A batch is one picture, its images below each other. Before a picture reaches the decoder, every part up to
-the pixels is checked to be what the encoder here writes for the expected size: nothing else may tell the
-decoder how much to allocate, turn the picture, or lead it into a rarely used format.
+A batch is one picture with its images below each other. Before decoding, this module checks that all parts before the
+pixels are those that its encoder writes for the expected size. So a payload cannot make the decoder allocate more,
+rotate the picture, or use a rare format.
 
-OpenCV writes JPEG and reads both. Pillow writes WebP, since OpenCV cannot set its effort: on crops of 224 x 224 pixels,
-OpenCV's lossless WebP takes 66 ms and Pillow's least effort 3 ms for 18 % more bytes; lossy, effort 2 takes half of
-OpenCV's 4 ms for 3 % more.
+OpenCV writes JPEG and reads both. Pillow writes WebP, because OpenCV cannot set the effort. On crops of 224 x 224
+pixels, lossless WebP takes 66 ms with OpenCV, and 3 ms with Pillow's least effort for 18 % more bytes. Lossy WebP takes
+4 ms with OpenCV, and half of that with effort 2 for 3 % more bytes.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from dynsplit_ros.tensors import TensorSpec
 JPEG_QUALITIES = (98, 95, 90, 75)
 WEBP_QUALITIES = (95, 90, 80, 50)
 
-#: Most pixels of a side, by format.
+#: Largest number of pixels of a side, by format.
 _JPEG_MAX_SIDE, _WEBP_MAX_SIDE = 65500, 16383
 _LOSSY_EFFORT, _LOSSLESS_EFFORT = 2, 0
 _READ = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-#: What a picture may be larger than its pixels: headers, tables, chunk frames.
+#: Largest number of bytes of a picture besides its pixels: headers, tables, chunk frames.
 _OVERHEAD_BYTES = 4096
 
 
 def is_image(spec: TensorSpec) -> bool:
-    """Tell whether a tensor is an 8-bit image [N, 3, H, W] with at least one pixel."""
+    """Return whether a tensor is an 8-bit image [N, 3, H, W] with at least one pixel."""
     return spec.dtype == 'uint8' and len(spec.shape) == 4 and spec.shape[1] == 3 and spec.nbytes > 0
 
 
@@ -52,11 +52,11 @@ def check_image(dtype: str, shape: Sequence[int]) -> None:
 
 def jpeg(quality: int) -> tuple[Callable[[Tensor], Buffer], Callable[[memoryview, TensorSpec], Tensor]]:
     """
-    Return encode and decode for baseline JPEG, its colour at full resolution (4:4:4).
+    Return encode and decode for baseline JPEG with colours at full resolution (4:4:4).
 
-    Colour at half the resolution (4:2:0) saves a fifth to a quarter of the bytes at the same quality. But at the same
-    agreement, 4:4:4 needs fewer: EfficientNet-Lite0 keeps 0.932 of its best classes with 27.8 KiB (quality 95), and in
-    4:2:0 with 30.4 KiB (quality 98). Measured on 220 crops of photographs, resized to 224 x 224.
+    Colours at half the resolution (4:2:0) save 20 to 25 % of the bytes at the same quality. But at the same agreement,
+    4:4:4 needs fewer bytes: EfficientNet-Lite0 keeps 0.932 of its best classes with 27.8 KiB (quality 95), and with
+    30.4 KiB in 4:2:0 (quality 98), measured on 220 crops of photographs of 224 x 224 pixels.
     """
     settings = [
         cv2.IMWRITE_JPEG_QUALITY, quality,
@@ -96,14 +96,14 @@ def webp(quality: int | None) -> tuple[Callable[[Tensor], Buffer], Callable[[mem
 
 
 def _picture(tensor: Tensor, order: str, max_side: int) -> Bytes:
-    """Return an image's pixels [rows, columns, 3] in this order of colours; a copy."""
+    """Return a copy of an image's pixels, [rows, columns, 3], in this order of colours."""
     check_image(element_type(tensor), tensor.shape)
     count, _, height, width = tensor.shape
     if max(count * height, width) > max_side:
         raise DynsplitError(f'{list(tensor.shape)} is beyond the {max_side} rows and columns of this format')
     picture = np.empty((count, height, width, 3), np.uint8)
     for interleaved, planes in zip(picture, bytes_of(tensor).reshape(tensor.shape)):
-        # 50 times as fast as numpy's transposed copy.
+        # cv2.merge is 50 times as fast as numpy's transposed copy.
         cv2.merge([planes['RGB'.index(colour)] for colour in order], dst=interleaved)
     return picture.reshape(count * height, width, 3)
 

@@ -1,10 +1,10 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Planes of 8-bit numbers by JPEG-LS (ITU-T T.87): a predictor from neighbours, and a context of their differences.
+Encodes planes of 8-bit numbers with JPEG-LS (ITU-T T.87), which predicts each number from its neighbours.
 
-The package imagecodecs (CharLS) codes them; it is optional. Only the scan is sent: the decoder writes the header
-itself, for the size that it expects. So no payload tells the library how much to allocate, or names another mode.
+The optional package imagecodecs (CharLS) contains the coder. Only the scan is sent; the receiver adds the header for
+the size that it expects. So a payload cannot make the library allocate more or use another mode.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dynsplit_ros.errors import DynsplitError
 
 PACKAGE = 'imagecodecs'
 
-#: Most rows and columns of a frame.
+#: Largest number of rows and columns of a frame.
 _MAX_SIDE = 65535
 #: Start of image; frame of 8 bits, one component; its scan: lossless, not interleaved.
 _FRAME = struct.Struct('>2s2sHBHHB3s')
@@ -32,14 +32,14 @@ _MAX_SAMPLE_BYTES, _OVERHEAD_BYTES = 5, 256
 
 
 def is_installed() -> bool:
-    """Tell whether the optional package is there."""
+    """Return whether the optional package is installed."""
     return importlib.util.find_spec(PACKAGE) is not None
 
 
 def encode(plane: Bytes) -> bytes:
     """Return the scan of a plane, uint8 [rows, columns], and the end marker."""
     _check_sides(*plane.shape)
-    # The library's own guess of the size is too small for some noise.
+    # The buffer size that the library estimates is too small for some noise.
     stream: bytes = _library().jpegls_encode(plane, out=_most_bytes(*plane.shape))
     start = stream.find(_SCAN)
     if start < 0:
@@ -54,7 +54,7 @@ def decode(data: memoryview, rows: int, columns: int) -> Bytes:
     if data.nbytes > limit:
         raise DynsplitError(f'{data.nbytes} bytes came, but a JPEG-LS scan of {rows} x {columns} has at most {limit}')
     scan = bytes(data)
-    # A scan has no marker within: a byte of 255 is followed by one below 128. Without the end marker, CharLS 2.4 reads
+    # A scan contains no marker: a byte of 255 is followed by one below 128. Without the end marker, CharLS 2.4 reads
     # beyond a scan of one byte.
     if not scan.endswith(_END) or scan.index(_END) < len(scan) - len(_END):
         raise DynsplitError('the JPEG-LS scan is truncated, or more follows it')

@@ -1,10 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-Fewer bits for floating-point tensors: half precision, and a few bits per element with an entropy coder.
-
-Integers and bools keep every bit in both.
-"""
+"""Lossy codecs for floating-point tensors: half precision, and few bits per element with an entropy coder."""
 
 from __future__ import annotations
 
@@ -24,14 +20,14 @@ from dynsplit_ros.tensors import TensorSpec
 
 #: Bits per element of the codecs ``quantN-zstd``.
 QUANTISED_BITS = (8, 7, 6, 5, 4, 3, 2)
-#: Bits per element of the codecs ``quantN-jpegls``, before the coder. A bound lies between two levels, and the larger
-#: one must be sent: a quarter bit is 5 to 8 % of the bytes. Each level costs time in a profile, but none in the
-#: planner: of the levels that a bound allows, the smallest is also the fastest.
+#: Bits per element of the codecs ``quantN-jpegls``, before the coder. A bound on the agreement lies between two levels,
+#: and the next larger one is sent: a quarter bit is 5 to 8 % of the bytes. Each level costs time in a profile, but none
+#: in the planner: of the levels that a bound allows, the smallest is also the fastest.
 PLANE_BITS = (8, 7.5, 7.25, 7, 6.75, 6.5, 6.25, 6, 5.75, 5.5, 5)
 
 #: Channels with fewer elements share one scale: the 4 bytes of a scale cost them more than they gain.
 _MIN_GROUP = 16
-#: Largest number of a channel's lowest step: with a rotation of 4 bits it fits int16.
+#: Largest magnitude of a channel's lowest step: with a rotation of 4 bits it fits into int16.
 _MOST_STEPS = 2000
 _ROTATIONS = 16
 _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
@@ -41,7 +37,7 @@ _encode_exactly, _decode_exactly = blosc.codec('zstd', 'byte')
 
 
 def encode_float16(tensor: Tensor) -> Buffer:
-    """Return the elements in half precision; beyond its range they become its greatest value, NaN stays."""
+    """Return the elements in half precision; values beyond its range become its largest value, NaN stays."""
     if not tensor.is_floating_point() or tensor.dtype == torch.float16:
         return raw.encode(tensor)
     limit = torch.finfo(torch.float16).max
@@ -49,7 +45,7 @@ def encode_float16(tensor: Tensor) -> Buffer:
 
 
 def decode_float16(data: memoryview, spec: TensorSpec) -> Tensor:
-    """Undo :func:`encode_float16`, but for the rounding."""
+    """Undo :func:`encode_float16` except for the rounding."""
     dtype = TORCH_TYPES[spec.dtype]
     if not dtype.is_floating_point:
         return raw.decode(data, spec)
@@ -62,8 +58,8 @@ def quantiser(bits: int) -> tuple[Callable[[Tensor], Buffer], Callable[[memoryvi
 
     An element becomes ``scale * step``, where step is an integer: affine quantisation with an integer zero point (Jacob
     et al., 2018, arXiv:1712.05877, equation 1), so zero stays exact. The 2**bits steps cover the range of one channel
-    of one sample; a frame therefore does not depend on the batch that it is sent in. The error is at most half a step,
-    and a step is at most 1 % more than the range / (2**bits - 1) or, if that is more, the largest magnitude / 2000.
+    of one sample, so a frame does not depend on its batch. The error is at most half a step, and a step is at most 1 %
+    more than the range / (2**bits - 1) or, if that is more, the largest magnitude / 2000.
 
     Layout: first, a Blosc2 chunk of the scales, bfloat16 [groups], and of the lowest steps times 16 plus a rotation,
     int16 [groups]; then a Blosc2 chunk of the steps above the lowest, minus the rotation, modulo 2**bits. Each of its
@@ -109,19 +105,19 @@ def quantiser(bits: int) -> tuple[Callable[[Tensor], Buffer], Callable[[memoryvi
 
 def plane_quantiser(bits: float) -> tuple[Callable[[Tensor], Buffer], Callable[[memoryview, TensorSpec], Tensor]]:
     """
-    Return encode and decode for 2**bits steps over the range of all channels of a sample, by JPEG-LS.
+    Return encode and decode for 2**bits steps over the range of all channels of a sample, coded with JPEG-LS.
 
-    The step is as in :func:`quantiser`, but one for all channels of a sample: the channels of a layer weigh about the
-    same in the outputs, whatever their ranges. The channels are planes side by side in one picture, samples below each
-    other, so the coder sees each element's neighbours. At the same error of the logits (EfficientNet-Lite0, its first
-    three bottlenecks, 80 crops), JPEG-LS saves 16, 9 and 6 % of zstd's bytes, and one step for all channels another 9,
-    0 and 8 %.
+    The step is as in :func:`quantiser`, but all channels of a sample share it: the channels of a layer have about the
+    same weight in the outputs, independent of their ranges. The channels are planes side by side in one picture,
+    samples below each other, so the coder sees each element's neighbours. At the same error of the logits
+    (EfficientNet-Lite0, its first three bottlenecks, 80 crops), JPEG-LS saves 16, 9 and 6 % of zstd's bytes, and one
+    step for all channels another 9, 0 and 8 %.
 
     Layout: the scale of each sample, bfloat16 [N]; its lowest step, int16 [N]; the scan of the steps above the lowest.
 
-    Measured there as well and left out: rounding that passes a part of the error on to the neighbours saves 1 to 3 %;
-    steps by the gradient of the decision, and rounding that weighs the channels together, save nothing; JPEG XL at
-    efforts 2 and 3 needs the bytes of JPEG-LS and 1.2 to 3 times the time; lossless WebP needs more bytes than zstd.
+    Other methods were measured and left out. Rounding that distributes a part of the error to the neighbours saves 1 to
+    3 %. Steps by the gradient of the decision, and joint rounding of the channels, save nothing. JPEG XL at efforts 2
+    and 3 needs the same bytes as JPEG-LS and 1.2 to 3 times the time. Lossless WebP needs more bytes than zstd.
     """
     top = round(2**bits) - 1
 
@@ -162,7 +158,7 @@ def _quantised(
     The steps are uint8 [groups, elements], 0 to ``top``.
     """
     values = tensor.detach().cpu().to(torch.float32).contiguous().reshape(groups, -1)
-    # Together 7 µs, where aminmax along a dimension takes 73.
+    # Both together take 7 µs; aminmax along a dimension takes 73 µs.
     least, greatest = values.amin(1, keepdim=True).numpy(), values.amax(1, keepdim=True).numpy()
     if not (np.isfinite(least).all() and np.isfinite(greatest).all()):
         raise DynsplitError(f'a value is NaN or beyond float32 and is none of {top + 1} steps: use another codec')
@@ -177,7 +173,7 @@ def _quantised(
 
 def _check_range(scale: _Floats, lowest: npt.NDArray[np.int16], top: int, spec: TensorSpec) -> None:
     """Raise DynsplitError for scales and lowest steps that no tensor of this type has."""
-    # A range that the encoder could have seen ends within the type, rounded outwards by at most one step of four.
+    # The ends of a valid range lie within the type, except for rounding outwards by at most one step of four.
     with np.errstate(invalid='ignore'):  # infinity times 0 is NaN, which the check refuses
         ends = scale.astype(np.float64) * np.maximum(np.abs(lowest), np.abs(lowest + top))
     if not ((scale >= 0) & (ends <= 1.5 * torch.finfo(TORCH_TYPES[spec.dtype]).max)).all():
@@ -226,12 +222,12 @@ def _rounded_up(scale: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
 
 
 def _float32(bfloat16: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    """Return the numbers whose upper halves these are."""
+    """Return the float32 numbers with these upper halves."""
     return (bfloat16.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def _groups(shape: tuple[int, ...]) -> int:
-    """Return how many groups share a scale: [N, C, ...] has N * C, or N where channels are too small to pay for one."""
+    """Return the number of groups with one scale each: N * C for [N, C, ...], or N if the channels are small."""
     if math.prod(shape[2:]) >= _MIN_GROUP and len(shape) > 2:
         return shape[0] * shape[1]
     return _samples(shape)

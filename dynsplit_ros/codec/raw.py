@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors as the bytes of their elements, row-major, little-endian: the codec ``raw``, and the start of all others."""
+"""The codec ``raw``, the base of the others: tensors as the bytes of their elements, row-major, little-endian."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ def bytes_of(tensor: Tensor) -> Bytes:
     """
     Return a tensor's elements as one row of bytes, uint8 [nbytes].
 
-    A view of the tensor's memory where that is contiguous and on the CPU; otherwise of a copy that is.
+    The result is a view of the tensor's memory if that is contiguous and on the CPU, otherwise of a contiguous copy.
     """
     # contiguous() first: a channels_last tensor must go out row-major. reshape: a scalar has no axis to view.
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def empty(spec: TensorSpec) -> Tensor:
-    """Return memory for a tensor, its values not yet written."""
+    """Return a tensor of this type and shape with undefined values."""
     return torch.empty(spec.shape, dtype=TORCH_TYPES[spec.dtype])
 
 
 def encode(tensor: Tensor) -> Buffer:
-    """Return a read-only view of the elements; no copy where :func:`bytes_of` needs none."""
+    """Return a read-only view of the elements, without a copy if :func:`bytes_of` needs none."""
     return bytes_of(tensor).data.toreadonly()
 
 
 def decode(data: memoryview, spec: TensorSpec) -> Tensor:
-    """Copy the elements to a new tensor; raise DynsplitError unless they are exactly as many bytes."""
+    """Copy the elements to a new tensor; raise DynsplitError unless the number of bytes is exact."""
     if data.nbytes != spec.nbytes:
         raise DynsplitError(f'{data.nbytes} bytes came, but {spec.dtype} {list(spec.shape)} is {spec.nbytes}')
     tensor = empty(spec)

@@ -1,16 +1,16 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-The codecs by name, and the one way in and out: :func:`encode` and :func:`decode`.
+The codecs by name, and the only functions that use them: :func:`encode` and :func:`decode`.
 
 A codec is two functions over one tensor and a line in :data:`CODECS`::
 
     def encode(tensor: Tensor) -> Buffer                      # of any device and strides
     def decode(data: memoryview, spec: TensorSpec) -> Tensor  # in memory of its own
 
-Both raise DynsplitError for what they cannot take.
-``spec`` has been checked against the cut by then; ``data`` comes from a stranger. A codec's decode may
-allocate what ``spec`` needs and nothing that ``data`` asks for.
+Both raise DynsplitError for input that they cannot process. The caller has checked ``spec`` against the cut; ``data``
+comes from an untrusted peer. The decode function of a codec may allocate the memory that ``spec`` needs, but none that
+``data`` asks for.
 
 Copies. ``raw`` encodes without one (its data is a view of the tensor: read it before the tensor changes); a
 tensor that is not contiguous, or not on the CPU, is copied once to become so. Decoding always writes to
@@ -32,16 +32,16 @@ from dynsplit_ros.codec.raw import Buffer, element_type
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.tensors import ITEM_SIZES, TensorSpec
 
-# Of a tensor about which nothing is known beforehand: sizes whose product stays far below what overflows.
+# Largest number of dimensions and largest size of a tensor without an expected shape; their product cannot overflow.
 _MAX_AXES, _MAX_SIZE = 4, 2**15
-#: Most bytes that an answer of unknown shapes may unfold to: 300 masks of 800 x 1066 pixels.
+#: Largest number of decoded bytes of an answer of unknown shapes: 300 masks of 800 x 1066 pixels.
 MAX_DECODED_BYTES = 2**28
 
 
 @dataclass(frozen=True)
 class EncodedTensor:
     """
-    One tensor as a codec has written it; the fields of Tensor.msg.
+    One encoded tensor; the fields are those of Tensor.msg.
 
     ``dtype`` and ``shape`` (batch first) are the decoded tensor's; ``data`` is bytes-like. From
     :func:`encode`, ``data`` goes straight into ``array.array('B').frombytes``. For :func:`decode` it may be
@@ -59,9 +59,9 @@ class CodecInfo:
     """
     One codec: its name in messages and profiles, what it does to values, and its two functions.
 
-    ``lossless``: every bit comes back. ``takes``: 'image' is an 8-bit image [N, 3, H, W], as at split 0; 'activation'
-    is floating point, next to which other tensors keep every bit; 'any' is either. ``is_installed`` tells whether this
-    machine has the optional package that the codec needs.
+    ``lossless`` says that every bit comes back. ``takes`` is 'image' (8-bit [N, 3, H, W], as at split 0), 'activation'
+    (floating-point tensors; other tensors keep every bit) or 'any'. ``is_installed`` returns whether this machine has
+    the optional package of the codec.
     """
 
     name: str
@@ -73,7 +73,7 @@ class CodecInfo:
     is_installed: Callable[[], bool] = lambda: True
 
     def fits(self, specs: Sequence[TensorSpec]) -> bool:
-        """Tell whether the codec is of use for these tensors of a cut, on this machine."""
+        """Return whether the codec can be used for these tensors of a cut on this machine."""
         if not self.is_installed():
             return False
         if self.takes == 'image':
@@ -82,7 +82,7 @@ class CodecInfo:
 
 
 def _lossy_codecs() -> Iterator[CodecInfo]:
-    """Return the lossy codecs, each kind from the most to the fewest bytes."""
+    """Yield the lossy codecs, each kind from the most to the fewest bytes."""
     for quality in image.JPEG_QUALITIES:
         yield CodecInfo(f'jpeg{quality}', *image.jpeg(quality), False, 'image', f'JPEG of quality {quality}')
     for quality in image.WEBP_QUALITIES:
@@ -98,7 +98,7 @@ def _lossy_codecs() -> Iterator[CodecInfo]:
                         f'maps; needs {jpegls.PACKAGE}', jpegls.is_installed)
 
 
-#: Every codec by its name. A lossy one is for the planner to choose only where the user has allowed it.
+#: Every codec by its name. The planner chooses a lossy codec only if the user allows it.
 CODECS: Mapping[str, CodecInfo] = {
     info.name: info
     for info in (
@@ -118,13 +118,13 @@ CODECS: Mapping[str, CodecInfo] = {
 
 
 def usable_codecs(specs: Sequence[TensorSpec], allow_lossy: bool = False) -> tuple[str, ...]:
-    """Return the names of the codecs that are worth measuring for these tensors, the lossy ones only if allowed."""
+    """Return the names of the codecs to measure for these tensors, lossy ones only if allowed."""
     return tuple(info.name for info in CODECS.values() if (info.lossless or allow_lossy) and info.fits(specs))
 
 
 def encode(codec: str, tensors: Mapping[str, Tensor]) -> list[EncodedTensor]:
     """
-    Write tensors with the codec of that name, in the mapping's order.
+    Encode tensors with the codec of that name, in the order of the mapping.
 
     The data of ``raw`` are views: use them before a tensor changes. Raises DynsplitError for an unknown
     codec, for an element type that is none of :data:`~dynsplit_ros.tensors.ITEM_SIZES`, and for what the
@@ -146,16 +146,16 @@ def decode(
     codec: str, encoded: Sequence[EncodedTensor], expected: Sequence[TensorSpec] | None, max_batch: int = 1
 ) -> dict[str, Tensor]:
     """
-    Read tensors back, in the order of ``expected``, the cut's tensors for batch 1.
+    Decode tensors, in the order of ``expected``, which are the cut's tensors for batch 1.
 
-    The declared names, element types and shapes must be the expected ones, but for a common batch of 1 to
-    ``max_batch`` that multiplies every first dimension. That, and each size that the data themselves declare,
-    is checked before memory is taken: never more than a small multiple of the expected tensors' bytes.
+    The declared names, element types and shapes must be the expected ones, except that a common batch of 1 to
+    ``max_batch`` multiplies every first dimension. The function checks this, and each size that the data declare,
+    before it allocates memory. It never allocates more than a small multiple of the expected tensors' bytes.
 
-    ``expected`` is ``None`` for an answer whose shapes follow the image, a detector's. Then any tensors are taken by
-    ``raw``, where what is declared is as large as what came, or by ``blosc2`` up to :data:`MAX_DECODED_BYTES`.
+    ``expected`` is ``None`` for the answer of a detector, whose shapes depend on the image. Any tensors are then
+    allowed with ``raw``, which has as many bytes as it declares, or with ``blosc2`` up to :data:`MAX_DECODED_BYTES`.
 
-    Raises DynsplitError, and nothing else, for whatever does not fit.
+    Raises DynsplitError, and no other error, for data that do not fit.
     """
     info = _look_up(codec)
     if expected is None:
@@ -185,7 +185,7 @@ def _look_up(codec: str) -> CodecInfo:
 
 
 def _self_described(codec: str, encoded: Sequence[EncodedTensor]) -> list[TensorSpec]:
-    """Return what a payload of unknown tensors declares itself to be, once that can be believed."""
+    """Return the declared specs of a payload of unknown tensors after checking them."""
     if codec not in ('raw', 'blosc2'):
         raise DynsplitError(f'tensors of unknown shapes came by codec {codec!r}; only raw and blosc2 may carry them')
     for tensor in encoded:
@@ -205,7 +205,7 @@ def _self_described(codec: str, encoded: Sequence[EncodedTensor]) -> list[Tensor
 def _declared(
     encoded: Sequence[EncodedTensor], expected: Sequence[TensorSpec], max_batch: int
 ) -> list[TensorSpec]:
-    """Return what the payload declares itself to be, once that agrees with the cut."""
+    """Return the declared specs of a payload after checking them against the cut."""
     if len(encoded) != len(expected):
         raise DynsplitError(f'the payload has {len(encoded)} tensors, but the cut has {len(expected)}')
     batch = declared_batch(encoded, expected)
@@ -228,13 +228,13 @@ def _declared(
 
 def declared_batch(encoded: Sequence[EncodedTensor], expected: Sequence[TensorSpec]) -> int:
     """
-    Return the number of images that a payload declares itself to be of; :func:`decode` checks it.
+    Return the declared number of images of a payload; :func:`decode` checks it.
 
-    It is the multiple of the first dimension that the first tensor with one declares.
+    The number follows from the first dimension of the first tensor that has one.
     """
     for tensor, spec in zip(encoded, expected):
         if spec.nbytes and spec.shape and len(tensor.shape):
-            return int(tensor.shape[0]) // spec.shape[0]  # a remainder is found as a shape that differs
+            return int(tensor.shape[0]) // spec.shape[0]  # decode reports a remainder as a different shape
     return 1
 
 

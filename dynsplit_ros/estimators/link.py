@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Throughput and round-trip time from what a robot sees: what it sent when, and when the answer came."""
+"""Estimates throughput and round-trip time from the instants of messages and answers on the robot."""
 
 from __future__ import annotations
 
@@ -14,40 +14,45 @@ from dynsplit_ros.estimators.round_trip import RoundTrip
 
 #: Bytes of a heartbeat; also the assumed bytes of an acknowledgement and of the answer to a probe.
 HEARTBEAT_BYTES = 32
-#: Heartbeats leave in this share of their period until the round-trip estimate has enough of them: half a second after
-#: the start at the default period. With a larger share, the first decisions rest on a guessed round trip.
+#: Share of the heartbeat period that applies until the round-trip estimate has enough heartbeats: for half a second at
+#: the default period. With a larger share, the first decisions rest on a guessed round trip.
 _FIRST_HEARTBEATS = 0.2
-#: A heartbeat behind a large answer on the downlink (an image of labels, for example) tells nothing of the round trip.
-#: That answer can delay this many heartbeats' worth of acknowledgements and reports behind it.
+#: Number of small messages that a large answer on the downlink (a label image, for example) can delay. A heartbeat
+#: among them does not measure the round trip. With fewer, the answer counts as a longer round trip; with more, usual
+#: heartbeats are ignored.
 _DELAYED_MESSAGES = 6
-#: Longest time, in seconds, for which the first frame waits until a probe has measured the rate of a new edge. Without
-#: this wait, one image at a guessed rate occupies a slow link for seconds.
+#: Longest time, in seconds, for which the first frame waits for a probe to measure the rate of a new edge. Without this
+#: wait, one image at a guessed rate occupies a slow link for seconds.
 _FIRST_RATE_S = 1.0
-#: Acknowledgements kept for payloads that the camera has not reported yet; a peer that sends others takes no more room.
+#: Number of kept acknowledgements for payloads that the camera has not reported yet. It bounds the memory.
 _EARLY_ACKNOWLEDGEMENTS = 4
-#: Standard deviation, in seconds, of a dispersion that the edge measures: both arrivals wait for the edge's scheduler.
+#: Standard deviation, in seconds, of a dispersion that the edge measures: the edge's scheduler delays both arrivals.
+#: With a smaller one, delays look like changes of the rate; with a larger one, probes must be longer.
 _DISPERSION_JITTER_S = 3e-4
-#: Payloads of fewer bytes fit into one burst of a shaper, so their dispersion would make the link look fast.
+#: Least bytes of a payload whose dispersion counts. Smaller ones fit into one burst of a shaper, which makes the link
+#: look fast.
 _MIN_DISPERSED_BYTES = 4500
-#: Probability that the edge paused between lead and message and saw both at once. With 0, one such pause makes the link
-#: look fast; a larger probability delays the detection of a faster link.
+#: Probability that the edge paused and saw lead and message at once. With 0, one such pause makes the link look fast; a
+#: larger probability delays the detection of a faster link.
 _EDGE_PAUSED = 0.03
-#: The link is lost when no report came for ``silence_s`` plus this many times the longest pause between two reports.
-#: A smaller factor takes a late report for a lost link. The longest pause fades by the second factor with each report:
-#: otherwise, one frame on a slow link would delay the detection of every lost link.
+#: The link is lost when no report has arrived for ``silence_s`` plus the longest pause between two reports times the
+#: first factor. With a smaller factor, a late report looks like a lost link. With each report, the longest pause decays
+#: by the second factor; without this, one frame on a slow link would delay the detection of every lost link.
 _PAUSES = 2.0
 _PAUSE_FADING = 0.95
-#: Reports in a row after which a missing one counts: an edge that reports irregularly is not taken for lost.
+#: Number of consecutive reports after which a missing one counts. With fewer, an edge with irregular reports looks
+#: lost.
 _REGULAR_REPORTS = 3
 
 
 @dataclass(frozen=True)
 class Probe:
     """
-    A message of ``payload_bytes`` that the edge answers at once with an empty message that carries ``id``.
+    A message of ``payload_bytes`` that the edge answers at once with an empty message with the same ``id``.
 
-    ``lead_bytes`` of them, if any, go ahead as a message of their own (the lead), which the edge does not answer. The
-    answer then carries the dispersion: the time between the arrivals of lead and message. ``edge`` is the edge's name.
+    If ``lead_bytes`` is not 0, this part leaves first as a separate message (the lead), which the edge does not answer.
+    The answer then contains the dispersion: the time between the arrivals of lead and message. ``edge`` is the edge's
+    name.
     """
 
     id: int
@@ -64,7 +69,7 @@ class LinkEstimate:
     ``throughput_bps`` is the rate from robot to edge (bit/s), ``relative_uncertainty`` the standard deviation of its
     natural logarithm, ``rtt_s`` the round-trip time of an empty message and ``jitter_s`` its standard deviation.
     ``alive`` says whether the edge answers; ``silence_s`` is the time since its last message. The last three fields are
-    bytes sent since the start.
+    the bytes sent since the start.
     """
 
     throughput_bps: float
@@ -83,9 +88,10 @@ class _Message:
     """
     A message without an answer.
 
-    It left at ``sent_s`` with ``size`` bytes, and the edge should hold it for ``service_s``. ``lead`` are its bytes
-    that went ahead, ``gap_s`` is how long this machine took between lead and message. ``arrived`` says that the edge
-    has it, as far as is known since ``arrived_s``; ``given_up`` that nobody waits for its answer.
+    The message left at ``sent_s`` with ``size`` bytes. The edge is expected to hold it for ``service_s``. ``lead`` is
+    the size of its lead, ``gap_s`` the time between lead and message on this machine. ``arrived`` says that the message
+    has arrived, and ``arrived_s`` since when this is known. ``given_up`` says that the camera no longer waits for the
+    answer.
     """
 
     sent_s: float
@@ -101,18 +107,18 @@ class _Message:
 
 class LinkEstimator:
     """
-    Follows each message from sending to arrival on a link that carries one message after the other.
+    Estimates a link that carries one message after the other from the times of its messages.
 
     A transfer starts when its message is sent or when the message before it has arrived, whichever is later. It ends
-    half a round trip before the acknowledgement comes back, or before the answer less the time that the edge held it.
-    All instants are of the robot's clock; the edge sends durations only. Probes and heartbeats together take at most
-    ``probe_share`` of the rate. They leave only while no other message is under way, except a heartbeat behind a
-    payload that nobody waits for. The link counts as lost when the edge is silent for ``silence_s`` longer than
-    expected: after an unanswered message, or when regular load reports stay away.
+    half a round trip before the acknowledgement arrives, or before the answer minus the time that the edge held the
+    message. All instants are of the robot's clock; the edge sends only durations. Probes and heartbeats together take
+    at most ``probe_share`` of the rate. They leave only while no other message is under way. The exception is a
+    heartbeat after a payload that was given up. The link counts as lost when the edge is silent for ``silence_s``
+    longer than expected: after an unanswered message, or when regular load reports are missing.
     """
 
     def __init__(self, rules: LinkRules) -> None:
-        #: May be replaced at any time; the estimates stay.
+        #: Callers may replace the rules at any time; the estimates stay.
         self.rules = rules
         self._rate = RateFilter()
         self._rate_s: float | None = None
@@ -124,12 +130,12 @@ class LinkEstimator:
         self._first_heard_s = math.inf
         self._reported_s = -math.inf
         self._reports = 0  # in a row
-        self._pause_s = 0.0  # the longest recent one between two reports
+        self._pause_s = 0.0  # the longest recent pause between two reports
         self._under_way: dict[Hashable, _Message] = {}
         self._early: dict[Hashable, tuple[float, float]] = {}
         self._free_s = -math.inf
         self._sent_s = -math.inf
-        #: When the latest message that arrived was sent.
+        #: Instant at which the latest arrived message was sent.
         self.last_arrived_sent_s = -math.inf
         self._answered_s = -math.inf
         self._answer_size = 0.0
@@ -155,10 +161,10 @@ class LinkEstimator:
         self, key: Hashable, now_s: float, payload_bytes: int, service_s: float, gap_s: float = 0.0
     ) -> bool:
         """
-        Note a payload that left at ``now_s``; return whether its acknowledgement is already here.
+        Note a payload that left at ``now_s``; return whether its acknowledgement has already arrived.
 
-        ``service_s`` is the time for which the edge should hold it, ``gap_s`` the time that this machine took between
-        lead and payload.
+        ``service_s`` is the time for which the edge is expected to hold it, ``gap_s`` the time between lead and payload
+        on this machine.
         """
         self._clock(now_s)
         self.payload_bytes += payload_bytes
@@ -169,9 +175,9 @@ class LinkEstimator:
         return early is not None and self.on_acknowledgement(key, *early)
 
     def on_acknowledgement(self, key: Hashable, now_s: float, dispersion_s: float = math.nan) -> bool:
-        """Take the acknowledgement of a payload; return whether it is of a payload under way."""
+        """Take the acknowledgement of a payload; return whether that payload was under way."""
         message = self._under_way.get(key)
-        if message is None:  # the acknowledgement can be faster than the camera's report of the payload
+        if message is None:  # the acknowledgement can arrive before the camera's report of the payload
             self._early[key] = now_s, dispersion_s
             if len(self._early) > _EARLY_ACKNOWLEDGEMENTS:
                 del self._early[next(iter(self._early))]
@@ -184,7 +190,7 @@ class LinkEstimator:
         self, key: Hashable, now_s: float, held_s: float, answer_bytes: int, dispersion_s: float = math.nan
     ) -> bool:
         """
-        Take an answer that came at ``now_s``; return whether it answers a message under way.
+        Take an answer that arrived at ``now_s``; return whether its message was under way.
 
         On the edge's clock, ``held_s`` is the time from the message's arrival to its answer's departure, and
         ``dispersion_s`` the time between the arrivals of lead and message.
@@ -201,20 +207,20 @@ class LinkEstimator:
         return True
 
     def on_gap(self, key: Hashable, gap_s: float) -> None:
-        """Note how long this machine took between the lead of a probe and the probe."""
+        """Note the time between the lead of a probe and the probe on this machine."""
         message = self._under_way.get(key)
         if message is not None and message.lead > 0 and gap_s >= 0:
             message.gap_s = gap_s
             self._probing.on_gap(gap_s)
 
     def on_given_up(self, key: Hashable) -> None:
-        """Note that nobody waits for the answer to a message; it may still occupy the link."""
+        """Note that the camera no longer waits for the answer to a message, which may still occupy the link."""
         if key in self._under_way:
             self._under_way[key].given_up = True
 
     @property
     def blocked_since_s(self) -> float:
-        """When the latest payload was sent that nobody waits for and that still occupies the link; -inf: none does."""
+        """Instant at which the latest payload was sent that was given up and still occupies the link; -inf for none."""
         waits_s = [message.sent_s for message in self._under_way.values() if message.given_up and not message.arrived]
         return max(waits_s, default=-math.inf)
 
@@ -222,7 +228,7 @@ class LinkEstimator:
         """
         Note a load report, which the edge sends every ``period_s`` seconds.
 
-        The link caused any longer pause, so such a pause does not extend the wait for the next report.
+        A longer pause comes from the link, so it does not extend the wait for the next report.
         """
         before_s = self._reported_s
         self._reported_s = now_s = self._hear(now_s)
@@ -239,13 +245,13 @@ class LinkEstimator:
     def _arrived(
         self, message: _Message, back_s: float, held_s: float, answer_size: float, dispersion_s: float
     ) -> None:
-        """Learn from a message whose acknowledgement or answer, of ``answer_size`` bytes, was back at ``back_s``."""
+        """Learn from a message whose acknowledgement or answer, of ``answer_size`` bytes, arrived at ``back_s``."""
         now_s = self._hear(back_s)
         overtaken = self._overtaken_by(message, now_s)
         message.arrived, message.arrived_s = True, now_s
         self.last_arrived_sent_s = message.sent_s  # no earlier message arrives after this one
         arrived_s = back_s - held_s
-        possible = held_s >= 0 and arrived_s >= message.sent_s  # not so where a clock jumped or the edge is wrong
+        possible = held_s >= 0 and arrived_s >= message.sent_s  # not after a jump of a clock or a wrong report
         if not possible or self._is_delayed_by_answer(back_s):
             return
         start_s = max(message.sent_s, self._free_s)
@@ -260,7 +266,7 @@ class LinkEstimator:
 
     def _overtaken_by(self, message: _Message, now_s: float) -> bool:
         """
-        Note that the messages before this one have arrived or are lost; return whether there were any.
+        Note that all messages before this one have arrived or are lost; return whether there were any.
 
         The link keeps their order.
         """
@@ -284,10 +290,10 @@ class LinkEstimator:
         dispersion_s: float,
     ) -> None:
         """
-        Learn the rate from a transfer, by its dispersion where the edge measured one, else by its duration.
+        Learn the rate from a transfer: from its dispersion if the edge measured one, else from its duration.
 
-        Packet-pair dispersion (Dovrolis et al., INFOCOM 2001) contains no pause of this machine; the rest of a
-        payload's time does, and measures the round trip.
+        Packet-pair dispersion (Dovrolis et al., INFOCOM 2001) contains no pause of this machine. The rest of a
+        payload's time measures the round trip.
         """
         if not message.is_payload:
             self._probing.on_arrived(message.size)
@@ -295,7 +301,8 @@ class LinkEstimator:
         paused = self._probing.has_paused(message.gap_s, dispersion_s)
         if paused and message.lead > 0:
             return
-        # A payload is no probe that will be repeated: with a pause of this machine, it counts with a larger error.
+        # A probe is repeated, but a payload is not. So a payload with a pause of this machine counts with a larger
+        # error.
         pause_s = message.gap_s if paused else 0.0
         measured = 1.0
         dispersed = message.lead > 0 or (message.is_payload and message.size >= _MIN_DISPERSED_BYTES)
@@ -304,14 +311,14 @@ class LinkEstimator:
             if message.lead > 0:
                 self._probing.on_dispersion(8 * dispersed_bytes / dispersion_s)
             self._rate.observe(dispersion_s, dispersed_bytes, _DISPERSION_JITTER_S + pause_s, _EDGE_PAUSED)
-            # No more often than heartbeats, which leave only between payloads.
+            # At most once in each heartbeat period: payloads replace the heartbeats, which leave only between them.
             if message.is_payload and alone and now_s - self._payload_rtt_s >= self.rules.heartbeat_period_s:
                 self._payload_rtt_s = now_s
                 self._on_heartbeat(arrived_s - start_s - dispersion_s)
         else:
             size = message.size + answer_size
             if self._rate_measured_s == -math.inf:
-                size -= self._heartbeat_size  # while no rate is known, the round trip contains a heartbeat's bytes
+                size -= self._heartbeat_size  # before a rate is known, the round trip contains a heartbeat's bytes
             self._rate.observe(arrived_s - start_s - self.rtt_s, size, self._round_trip.jitter_s + pause_s)
             # A short transfer measures less, so the next probe is due sooner.
             transfer_s, airtime_s = size * 8 / self._rate.median_bps, self._probing.airtime_s(self.rules)
@@ -327,7 +334,7 @@ class LinkEstimator:
 
     def _hear(self, now_s: float) -> float:
         now_s = self._clock(now_s)
-        if self._reports_are_missing:  # the edge answers without reports: their absence means nothing
+        if self._reports_are_missing:  # the edge answers but sends no reports: missing ones say nothing
             self._reports = 0
         if not self.alive:
             self._probing.on_reconnect()
@@ -337,7 +344,7 @@ class LinkEstimator:
         return now_s
 
     def _on_heartbeat(self, total_s: float) -> None:
-        # Without a rate, the share of the bytes in the total is not known either.
+        # Before a rate is known, the transmission time of the bytes is not known either.
         known = self._rate_measured_s > -math.inf
         self._round_trip.observe(total_s, self._heartbeat_transmission_s if known else math.nan)
 
@@ -361,7 +368,7 @@ class LinkEstimator:
         period_factor: float = 1.0,
     ) -> Probe | None:
         """
-        Return the probe to send now, if one is due; it counts as sent.
+        Return the probe to send now, None for none; it counts as sent.
 
         ``on_other_links`` are the messages that may still be on the links to other edges: all links can share a radio.
         This link has ``budget_share`` (0 to 1) of the robot's budget. The heartbeat period is ``period_factor`` times
@@ -373,9 +380,9 @@ class LinkEstimator:
         wanted = self._probing.is_due(now_s - self._rate_measured_s, now_s - self._sent_s, self.rules)
         if not (heartbeat or wanted):
             return None
-        # A heartbeat to another edge takes no noticeable time, and one to an edge that is gone is never answered.
+        # Heartbeats to other edges do not count: they take almost no time, and a lost edge never answers them.
         before = self.pending(now_s) + [message for message in on_other_links if message.size > HEARTBEAT_BYTES]
-        # A heartbeat behind a payload that nobody waits for shows when that payload has arrived.
+        # A heartbeat behind a payload that was given up shows when that payload has arrived.
         if before and not (heartbeat and all(other.given_up for other in before)):
             return None
         self._probing.add_income(now_s, self.rules, alive=self.alive, share=budget_share)
@@ -401,7 +408,7 @@ class LinkEstimator:
     # ---- estimates -----------------------------------------------------------------------------------------------
 
     def tick(self, now_s: float) -> None:
-        """Let time pass: detect a lost link, and drop messages that nobody will answer."""
+        """Handle the passing of time: detect a lost link, and drop messages that will get no answer."""
         now_s = self._clock(now_s)
         if self._reports_are_missing:
             self.alive = False
@@ -424,17 +431,17 @@ class LinkEstimator:
 
     @property
     def is_uncertain(self) -> bool:
-        """Whether the rate is known so badly that the next probe is due at once."""
+        """Whether the rate is so uncertain that the next probe is due at once."""
         return self._probing.is_uncertain
 
     @property
     def awaits_rate(self) -> bool:
-        """Whether an edge was heard for the first time just now and no transfer has measured the rate yet."""
+        """Whether a new edge has answered for the first time and no transfer has measured the rate yet."""
         return (self.alive and self._rate_measured_s == -math.inf
                 and self._now_s - self._first_heard_s < _FIRST_RATE_S)
 
     def belief(self, now_s: float) -> RateFilter:
-        """Return the rate estimate at ``now_s``, the payload under way included: it takes at least the time so far."""
+        """Return the rate estimate at ``now_s``; the time so far of the payload under way counts as a bound."""
         now_s = self._clock(now_s)
         self._advance(now_s)
         overdue = self.overdue(now_s)
@@ -446,22 +453,22 @@ class LinkEstimator:
         return rate
 
     def overdue(self, now_s: float) -> tuple[_Message, float] | None:
-        """Return what :meth:`waiting` returns if that payload takes longer than the estimated rate says, else None."""
+        """Return the result of :meth:`waiting` if that payload takes longer than expected, else None."""
         waiting = self.waiting(now_s)
         if waiting is None or waiting[1] <= waiting[0].size * 8 / self._rate.median_bps:
             return None
         return waiting
 
     def waiting(self, now_s: float) -> tuple[_Message, float] | None:
-        """Return the payload on the link and for how long, in seconds, it has been there at least (may be negative)."""
+        """Return the payload on the link and the least time that it has been there, in seconds (may be negative)."""
         for message in self._under_way.values():
-            if message.is_payload and not message.arrived:  # the first one; the transfers behind it have not begun
+            if message.is_payload and not message.arrived:  # the first one; later transfers have not begun
                 start_s = max(message.sent_s, self._free_s)
                 return message, now_s - start_s - self.rtt_s - message.service_s
         return None
 
     def arrived_s(self, key: Hashable) -> float | None:
-        """When an unanswered message arrived, by the robot's clock; None if it has not, as far as is known."""
+        """Return when an unanswered message arrived, by the robot's clock; None if its arrival is not known."""
         message = self._under_way.get(key)
         return message.arrived_s if message is not None and message.arrived else None
 
@@ -487,7 +494,7 @@ class LinkEstimator:
         self._rate_s = now_s
 
     def _clock(self, now_s: float) -> float:
-        """Return the latest finite instant so far: this time never runs backwards, whatever the clock does."""
+        """Return the latest finite instant so far, which never decreases even if the clock does."""
         if self._now_s < now_s < math.inf:
             self._now_s = now_s
         return self._now_s if self._now_s > -math.inf else 0.0

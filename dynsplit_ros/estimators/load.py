@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Queueing delay, slowdown and utilisation of the edge, from its load reports and its answers."""
+"""Estimates queueing delay, slowdown and utilisation of the edge from its load reports and answers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import math
 
 from dynsplit_ros.estimators.service import ServiceTimes
 
-#: Standard deviation (natural logarithm) of the slowdown of an edge that was never measured: a factor of three.
+#: Standard deviation (natural logarithm) of the slowdown of an edge that was never measured: a factor of three. With a
+#: smaller one, the estimate follows the first answers of a slow edge too late.
 _SPREAD = 1.1
-#: A report with a longer queueing delay, in seconds, is wrong and is ignored.
+#: Largest queueing delay and period of a report, in seconds; a report with a larger one is wrong and is ignored.
 _LONGEST_S = 60.0
 
 
@@ -22,11 +23,11 @@ class LoadReport:
 
     ``edge`` is the edge's name. ``edge_session`` identifies its run (a restart changes it), and ``sequence`` counts its
     reports.
-    ``servers`` is the number of tails that it can run at the same time (0: none at present), ``utilisation`` the busy
-    share of them (0 to 1), ``queue_length`` the number of waiting frames,
-    ``queueing_s`` the queueing delay of a frame that arrives now, ``slowdown`` the measured over the profiled time of
-    its tails, ``robots`` the number of robots that sent something lately, ``frame_rate_hz`` the rate of its answers,
-    and ``refused_total`` the frames that it refused since its start.
+    ``servers`` is the number of tails that it can run at the same time (0 while it has no server), ``utilisation`` the
+    busy share of them (0 to 1), ``queue_length`` the number of waiting frames, ``queueing_s`` the queueing delay of a
+    frame that arrives now, ``slowdown`` the measured over the profiled time of its tails, ``robots`` the number of
+    active robots, ``frame_rate_hz`` the rate of its answers, and ``refused_total`` the frames that it refused since its
+    start.
     """
 
     edge_session: int
@@ -48,7 +49,7 @@ class LoadEstimate:
     """
     The estimate of the edge's load; the fields are those of :class:`LoadReport`.
 
-    ``fresh`` says whether a report or an answer came lately.
+    ``fresh`` says whether the latest report or answer is not stale.
     """
 
     queueing_s: float = 0.0
@@ -97,9 +98,9 @@ class LoadEstimator:
         self._session, self._sequence = report.edge_session, report.sequence
         self._utilisation, self._robots = min(1.0, report.utilisation), report.robots
         self.servers = report.servers
-        # In a period with answers, the report repeats their times without the cuts. Taken as the machine's factor, they
-        # would replace what the answers taught about each cut. A period with little work counts little: one pause of
-        # the scheduler can make it look slow.
+        # In a period with answers, the report repeats their times without their cuts. Used as the machine's factor,
+        # these would overwrite the factors that the answers measured for each cut. A period with little work counts
+        # little, because one pause of the scheduler can make it look slow.
         if not 0 <= now_s - self._answered_s <= report.period_s:
             busy_s = report.utilisation * report.period_s * report.servers
             self.times.observe(None, busy_s, busy_s / report.slowdown, now_s)

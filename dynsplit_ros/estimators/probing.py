@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Which throughput probe to send next, within a budget that is a share of the link's rate."""
+"""Decides which throughput probe to send next, within a budget that is a share of the link's rate."""
 
 from __future__ import annotations
 
@@ -10,42 +10,45 @@ import math
 from dynsplit_ros.estimators.rate import RateFilter
 from dynsplit_ros.estimators.round_trip import RoundTrip
 
-#: Bytes of the first probe, while the rate is unknown: one packet, which passes any link within a second.
+#: Bytes of the first probe, before the rate is known: one packet, which passes any link within a second. More would
+#: occupy a slow link for longer; fewer would measure less.
 _FIRST_BYTES = 600
-#: Most and least bytes of a probe without its lead. A larger one would hold up the payload behind it, a smaller one
-#: measures nothing on any link.
+#: Largest and smallest size of a probe without its lead, in bytes. A larger probe would delay the payload behind it; a
+#: smaller one measures nothing on any link.
 _LARGEST_BYTES, _MIN_BYTES = 262144, 128
-#: Transfer time of a probe, in standard deviations of the round trip: one probe then measures the rate to 5 %. Shorter
-#: probes take jitter for changes of the rate, longer ones exceed the budget.
+#: Transfer time of a probe, in standard deviations of the round trip: one probe then measures the rate to 5 %. With
+#: shorter probes, jitter looks like changes of the rate; longer ones exceed the budget.
 _JITTERS = 20.0
 #: Bytes of a lead: two packets, which use up the burst that shapers and radios let through at once. With less, the
 #: probe behind it arrives in the same burst, and the link looks fast.
 _LEAD_BYTES = 3000
-#: A jitter of this many times the limit makes probes keep their lead for the next seconds. A machine that is stopped
-#: until its next time slice needs this: most of its round trips are equal, so its jitter seems small at times.
+#: If the jitter exceeds its limit by this factor, probes keep their lead for the next ``_LEADS_S`` seconds. A machine
+#: that is stopped until its next time slice needs this: most of its round trips are equal, so its jitter seems small at
+#: times.
 _HIGH_JITTER = 2.0
 _LEADS_S = 60.0
-#: Least bytes behind a lead, and their transfer time in seconds: just long enough to detect a change of rate above the
-#: jitter of the edge's clock. Longer probes cost more budget, so the next one comes later.
+#: Least bytes after a lead, and their transfer time in seconds: long enough to detect a change of the rate above the
+#: jitter of the edge's clock. Longer probes cost more of the budget, so the next one leaves later.
 _DISPERSED_BYTES = 800
 _DISPERSION_S = 0.0013
-#: A probe that confirms a faster link is long enough for this many times the estimated rate at most. Without a limit, a
-#: pause of the edge, which measures a gigabit per second, costs 165 kB each time.
+#: Largest rate, as a multiple of the estimate, for which the probe that confirms a faster link is sized. Without this
+#: limit, each pause of the edge, which looks like a gigabit per second, costs 165 kB.
 _LARGEST_RISE = 4.0
-#: A probe that leaves this many seconds after its lead, and a quarter of the dispersion, was delayed by this machine.
-#: On a machine that is always slow to send, the limit is this many times its least delay. With a lower limit such a
-#: machine measures nothing, with a higher one its pauses look like a slow link.
+#: Gap between lead and probe, in seconds, above which this machine paused; a quarter of the dispersion is also allowed.
+#: On a machine that is always slow to send, the limit is its least gap times the ratio. With a lower limit, such a
+#: machine measures nothing; with a higher one, its pauses look like a slow link.
 _GAP_S = 1e-3
 _GAP_RATIO = 3.0
-#: Share of the income that probes may spend, since the rate may have fallen unnoticed. A probe with a lead may spend
-#: more, since it cannot be smaller. With all of the income, probes exceed ``probe_share`` on a link that becomes slow.
+#: Share of the income that probes may spend, because the rate may have fallen unnoticed; the second value is for probes
+#: with a lead, which cannot be smaller. With 1, probes exceed ``probe_share`` on a link that becomes slow.
 _INCOME_SHARE = 0.85
 _LEAD_INCOME_SHARE = 0.95
-#: Largest budget, in seconds of income: enough for the largest probe and the heartbeats. More lets a burst of probes
-#: exceed ``probe_share`` after a silence.
+#: Largest budget, in seconds of income: enough for the largest probe and the heartbeats. With more, a burst of probes
+#: exceeds ``probe_share`` after a silence.
 _BUDGET_S = 2.0
-#: With a larger standard deviation of the rate's logarithm, the next probe is due at once: the rate is known to less
-#: than a factor of 1.6, and the planner's choice depends on it.
+#: Standard deviation of the rate's natural logarithm above which the next probe is due at once: the rate is then
+#: uncertain by a factor of 1.6, which can change the planner's choice. A smaller one spends the budget on small doubts;
+#: a larger one keeps a wrong choice until the next regular probe.
 _UNCERTAIN = 0.5
 
 
@@ -54,8 +57,9 @@ class LinkRules:
     """
     The user's settings for the link estimator.
 
-    Seconds between heartbeats and between probes, the share (0 to 1) of the estimated rate that both may take, the
-    silence in seconds after which the link counts as lost, and the downlink's over the uplink's rate.
+    The fields are the seconds between heartbeats and between probes, the share (0 to 1) of the estimated rate that both
+    may take, the silence in seconds after which the link counts as lost, and the rate of the downlink divided by that
+    of the uplink.
     """
 
     heartbeat_period_s: float
@@ -77,8 +81,8 @@ class Probing:
     """
     Decides on probes and keeps their budget, heartbeats included.
 
-    The first probe is on credit, also after a silence of the edge. With so much jitter that a second's income does not
-    measure the rate, probes have a lead, and the edge measures their dispersion.
+    The first probe is on credit, also after a silence of the edge. If one second of income cannot measure the rate
+    because of the jitter, probes have a lead, and the edge measures their dispersion.
     """
 
     def __init__(self, rate: RateFilter, round_trip: RoundTrip) -> None:
@@ -90,15 +94,15 @@ class Probing:
         self._credit = True  # the next probe may be on credit
         self._leads_until_s = -math.inf
         self._has_dispersion = False  # a probe with a lead was answered
-        self._faster_bps = 0.0  # what the latest one measured, if that is a faster link than the estimate
+        self._faster_bps = 0.0  # rate that the latest dispersion measured if it is faster than the estimate, else 0
         self._least_gap_s = math.inf  # least time between a lead and its probe on this machine
 
     def on_reconnect(self) -> None:
         """
         Note that the edge answers after a silence: the next probes are on credit, as the first ones were.
 
-        The link may have any rate then. The income at a low rate from before pays for a probe with a lead only after
-        seconds.
+        The link may have any rate then. At the low rate from before, the income would pay for a probe with a lead only
+        after seconds.
         """
         self._credit, self._has_dispersion = True, False
 
@@ -109,21 +113,21 @@ class Probing:
         self._largest = min(max(self._largest, 2 * int(size)), _LARGEST_BYTES)
 
     def on_lost(self, size: float) -> None:
-        """Note that a probe was lost: probes are best effort, and this one may be too large for a buffer on the way."""
+        """Note that a probe was lost. Probes are best effort, so it may have been too large for a buffer on the way."""
         if size > _FIRST_BYTES:
             self._largest = max(int(size) // 2, _FIRST_BYTES)
 
     def on_gap(self, gap_s: float) -> None:
-        """Note the time that this machine took between a lead and its probe."""
+        """Note the time between a lead and its probe on this machine."""
         self._least_gap_s = min(self._least_gap_s, gap_s)
 
     def has_paused(self, gap_s: float, dispersion_s: float) -> bool:
-        """Whether this machine paused between lead and probe, so that the dispersion is not only the link's."""
+        """Whether this machine paused between lead and probe; the dispersion then contains this pause."""
         usual_s = _GAP_RATIO * self._least_gap_s if self._least_gap_s < math.inf else 0.0
         return gap_s > max(_GAP_S, dispersion_s / 4, usual_s)
 
     def on_dispersion(self, measured_bps: float) -> None:
-        """Note the rate that a probe with a lead measured, before the estimate takes it; a rise needs another probe."""
+        """Note the rate that a dispersion measured, before the estimate takes it; a faster rate needs another probe."""
         self._has_dispersion = True
         self._faster_bps = measured_bps if measured_bps > self._rate.median_bps * math.exp(_UNCERTAIN) else 0.0
 
@@ -131,29 +135,30 @@ class Probing:
 
     def is_due(self, quiet_s: float, unsent_s: float, rules: LinkRules) -> bool:
         """
-        Whether a probe is due when no transfer measured the rate for ``quiet_s`` seconds.
+        Whether a probe is due if no transfer has measured the rate for ``quiet_s`` seconds.
 
-        The last payload left ``unsent_s`` seconds ago: while payloads follow one another, they measure a rate that is
-        ambiguous without a byte more.
+        The last payload left ``unsent_s`` seconds ago. While payloads follow one another, they measure an uncertain
+        rate without additional bytes.
         """
         is_planned = self._credit or self._faster_bps > 0 or quiet_s >= rules.probe_period_s
         return is_planned or (self.is_uncertain and unsent_s >= rules.probe_period_s)
 
     @property
     def is_uncertain(self) -> bool:
-        """Whether the rate is known so badly that the planner's choice depends on the doubt."""
+        """Whether the rate is so uncertain that the planner's choice depends on it."""
         return self._rate.level_spread > _UNCERTAIN
 
     def airtime_s(self, rules: LinkRules) -> float:
-        """Transfer time of a probe that measures the rate to 5 %, within one second's income."""
+        """Return the transfer time of a probe that measures the rate to 5 %, at most one second of income."""
         share = rules.probe_share
         return min(max(_JITTERS * self._round_trip.jitter_s, share * rules.probe_period_s), share)
 
     def _needs_lead(self, now_s: float, rules: LinkRules) -> bool:
         """
-        Whether one second's income does not measure the rate, because the jitter is, or was lately, so large.
+        Whether a lead is needed, because one second of income does not measure the rate, and saves bytes.
 
-        And whether a lead saves bytes. On a slow link, a probe that takes twenty jitters has fewer bytes than a lead.
+        The first holds if the jitter is, or recently was, too large. On a slow link, a probe that takes twenty jitters
+        has fewer bytes than a lead.
         """
         probe_s = _JITTERS * self._round_trip.jitter_s
         if probe_s > _HIGH_JITTER * rules.probe_share and not self._round_trip.is_converging:
@@ -167,15 +172,15 @@ class Probing:
         """Add this share (0 to 1) of the income since the last call to the budget."""
         if self._tokens_s is not None and alive:
             # The income follows the lower quartile of the rate, so that probes keep their share if the rate is lower
-            # than the median. A probe with a lead is large and would come late with a vague estimate: half-way to the
-            # median.
+            # than the median. For a probe with a lead, which is large and would otherwise leave late, it follows the
+            # geometric mean of lower quartile and median.
             plan = self._next(now_s, rules)
             if plan.lead > 0:
                 rate_bps = _LEAD_INCOME_SHARE * math.sqrt(self._rate.low_bps * self._rate.median_bps)
             else:
                 rate_bps = _INCOME_SHARE * self._rate.low_bps
             income = rules.probe_share * rate_bps / 8  # bytes per second
-            # What a link saved while it had a larger share is not spent on it now; one probe stays affordable.
+            # Budget that a link saved with a larger share is lost when its share falls; one probe stays affordable.
             most = max(_BUDGET_S * share * income, plan.size)
             self._tokens = min(self._tokens + share * income * (now_s - self._tokens_s), most)
         self._tokens_s = now_s
@@ -185,10 +190,11 @@ class Probing:
         self._tokens -= size
 
     def choose(self, now_s: float, rules: LinkRules) -> ProbePlan | None:
-        """Return the probe to send now if the budget allows one; it counts as sent, :meth:`spend` follows."""
+        """Return the probe to send now if the budget allows one; it counts as sent, the caller spends its bytes."""
         plan = self._next(now_s, rules)
-        # The first probe is on credit; so is the first one with a lead, since the rate measured without may be far too
-        # low, and one that confirms a rise: at the lower rate, the budget would pay for it after a second or more.
+        # The first probe is on credit. So is the first probe with a lead, because the rate measured without a lead may
+        # be far too low, and a probe that confirms a faster link: at the lower rate, the budget would pay for it only
+        # after a second or more.
         on_credit = self._credit or self._faster_bps > 0 or (plan.lead > 0 and not self._has_dispersion)
         affordable = self._tokens >= (-2 * plan.size if on_credit else plan.size)
         if not affordable:
@@ -197,7 +203,7 @@ class Probing:
         return plan
 
     def _next(self, now_s: float, rules: LinkRules) -> ProbePlan:
-        """Return the next probe, whatever the budget allows."""
+        """Return the next probe, regardless of the budget."""
         lead = _LEAD_BYTES if self._needs_lead(now_s, rules) else 0
         airtime_s = _DISPERSION_S if lead else self.airtime_s(rules)
         rate_bps = max(self._rate.low_bps, min(self._faster_bps, _LARGEST_RISE * self._rate.median_bps))

@@ -15,44 +15,47 @@ Array = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
 #: Lowest and highest rate of the grid in bit/s, and its number of rates, which are 8 % apart. A rate beyond the grid
-#: counts as the nearest one; a coarser grid knows a steady link worse.
+#: counts as the nearest rate; a coarser grid is less exact on a steady link.
 LOWEST_BPS = 2e4
 HIGHEST_BPS = 5e9
 _SIZE = 160
 
-#: Three models of a link, from a cable to a cell's edge: relative standard deviation of single transfers, drift of the
-#: rate (natural logarithm, per square root of a second), and jumps to any other rate per second. The filter infers from
-#: the transfers which model holds, so no constant favours one kind of link.
+#: Parameters of three models of a link, from a cable to the edge of a radio cell: relative standard deviation of single
+#: transfers, drift of the rate (natural logarithm, per square root of a second), and jumps to any other rate per
+#: second. The filter infers the model from the transfers. With one model, the estimate is noisy on some links or slow
+#: on others.
 _SPREAD = np.array([0.05, 0.18, 0.45])
 _DRIFT = np.array([0.02, 0.12, 0.70])
 _JUMPS_PER_S = np.array([0.02, 0.03, 0.10])
 #: Changes between these models per second: one in twenty seconds. Without changes, a link that becomes steady or wild
 #: keeps the wrong model for minutes.
 _MODEL_CHANGES_PER_S = 0.05
-#: Share of transfers that something other than the link delays: a pause of a process, a packet that is sent again. With
-#: a smaller share, one such transfer looks like a slower link; with a larger one, a slower link needs more transfers.
+#: Share of transfers that are delayed by something other than the link: a pause of a process, a packet that is sent
+#: again. With a smaller share, one such transfer looks like a slower link; with a larger one, the filter needs more
+#: transfers to detect a slower link.
 _DELAYED_SHARE = 0.01
-#: Densities are scaled by this, so that the maximum of the standard normal density is 1.
+#: Scale of all densities: it makes the maximum of the standard normal density 1.
 _PER_DENSITY = math.sqrt(2 * math.pi)
 #: Density of a delay of unknown size: its logarithm is uniform over four decades from one jitter on.
 _DELAY_DENSITY = _PER_DENSITY / (4 * math.log(10))
-#: Largest time, in seconds or in units of the jitter. Single precision holds its square; after so many seconds, nothing
+#: Largest time, in seconds or in units of the jitter. Its square fits into single precision; after such a time, nothing
 #: is left of an observation.
 _LONGEST = 1e12
 RATE_EDGES = np.array([0, 1, 4, 10, 20, 35, 50, 65, 80, 90, 96, 99, 100]) / 100
-#: Quantile levels of the rate of the next transfer: the middles of intervals that are finer in the tails.
+#: Quantile levels of the rate of the next transfer: the middles of the intervals, which are finer in the tails.
 RATE_SHARES: Array = (RATE_EDGES[1:] + RATE_EDGES[:-1]) / 2
 #: Quantiles of the standard normal distribution at these levels.
 _NORMALS: Array = np.array([NormalDist().inv_cdf(share) for share in RATE_SHARES])
-#: Quantile levels of the link's rate: the ends of the middle two thirds, the lower quartile, the median.
+#: Quantile levels of the link's rate: lower end of the middle two thirds, lower quartile, median, upper end.
 _LEVEL_SHARES = np.array([0.1587, 0.25, 0.5, 0.8413])
 _SHARES = np.concatenate((_LEVEL_SHARES, RATE_SHARES))
 
 
 _LOG_GRID: Array = np.linspace(math.log(LOWEST_BPS), math.log(HIGHEST_BPS), _SIZE, dtype=np.float64)
 _STEP = float(_LOG_GRID[1] - _LOG_GRID[0])
-#: The grid moves by this share of the difference between a transfer's rate and the estimate, so that the rate of a
-#: steady link is known better than to one step. Only transfers of more than this many jitters move it.
+#: Share of the difference between a transfer's rate and the estimate by which the grid shifts, and the least duration
+#: of such a transfer, in jitters. The shift makes the estimate of a steady link more exact than one grid step. A larger
+#: share follows noise; a smaller one needs more transfers. Shorter transfers would shift the grid by their jitter.
 _SHIFT_SHARE = 0.1
 _LONG_TRANSFER = 10.0
 _EDGES: Array = _LOG_GRID + _STEP / 2
@@ -61,8 +64,8 @@ _S_PER_BYTE = (8 / np.exp(_LOG_GRID)).astype(np.float32)
 _VARIANCE_PER_BYTE = np.outer(_SPREAD**2, _S_PER_BYTE).astype(np.float32)
 _OWN_VARIANCE = np.repeat(_SPREAD**2, _SIZE).astype(np.float32)
 _EVERY_MODEL = np.ones(len(_SPREAD), np.float32)
-# Diffusion with reflecting ends is diagonal in the cosine basis, so any elapsed time is one product there. At this size
-# a product with the basis is faster than a fast transform. Single precision is enough for a distribution.
+# Diffusion with reflecting ends is diagonal in the cosine basis, so any elapsed time is one multiplication there. For
+# 160 rates, a matrix product with the basis is faster than a fast transform. Single precision is enough.
 _COSINES = math.sqrt(2 / _SIZE) * np.cos(np.pi * np.outer(np.arange(_SIZE), np.arange(_SIZE) + 0.5) / _SIZE)
 _COSINES[0] /= math.sqrt(2)
 _BASIS = _COSINES.astype(np.float32)
@@ -73,10 +76,9 @@ _DIFFUSION = np.outer(_DRIFT**2 / 2, (2 - 2 * np.cos(np.pi * np.arange(_SIZE) / 
 @functools.lru_cache(maxsize=1024)
 def _transition(twentieths: int) -> tuple[Singles, Singles]:
     """
-    Return the effect of exp(``twentieths`` / 20) seconds: the decay of each model's spectrum [3, 160], and the mixing.
+    Return the effect of exp(``twentieths`` / 20) seconds: decay of the models' spectra [3, 160], mixing [3, 3].
 
-    Jumps make the distribution uniform, which is the first value of the spectrum: it does not decay. The mixing [3, 3]
-    of the models follows the decay.
+    Jumps make the distribution uniform. The first value of a spectrum is the uniform part, which does not decay.
     """
     elapsed_s = math.exp(twentieths / 20)
     decay = np.exp(-(_DIFFUSION + _JUMPS_PER_S[:, None]) * elapsed_s)
@@ -90,11 +92,11 @@ class RateFilter:
     """
     The probability of each rate on a logarithmic grid, under each of three models of the link.
 
-    Between observations the probability diffuses and, with a small probability per second, jumps to any rate. A change
-    of rate is therefore one of the hypotheses, and it wins as soon as it explains a transfer better than noise does.
-    The filter over rates follows Winstein, Sivaraman and Balakrishnan, "Stochastic Forecasts Achieve High Throughput
-    and Low Delay over Cellular Networks" (NSDI 2013); the parallel models are the interacting multiple models of Blom
-    and Bar-Shalom (1988).
+    Between observations the distribution diffuses and, with a small probability per second, the rate jumps to any other
+    rate. So a change of the rate is one of the hypotheses. It wins as soon as it explains a transfer better than noise
+    does. The filter over rates follows Winstein, Sivaraman and Balakrishnan, "Stochastic Forecasts Achieve High
+    Throughput and Low Delay over Cellular Networks" (NSDI 2013); the parallel models are the interacting multiple
+    models of Blom and Bar-Shalom (1988).
     """
 
     def __init__(self) -> None:
@@ -106,7 +108,7 @@ class RateFilter:
         self._next_log: Array = _NORMALS
 
     def copy(self) -> RateFilter:
-        """Return a filter with the same distribution, for a question that must not change this one."""
+        """Return a filter with the same distribution, whose changes do not affect this one."""
         other = RateFilter.__new__(RateFilter)
         other.__dict__ = dict(self.__dict__)  # no array is changed in place
         return other
@@ -115,7 +117,8 @@ class RateFilter:
         """Let ``elapsed_s`` (>= 0) pass without an observation."""
         if elapsed_s <= 0:
             return
-        # The time is rounded to a twentieth of its logarithm, so that each step is prepared only once.
+        # The logarithm of the time is rounded to a twentieth, so that few different steps exist and each is computed
+        # once.
         decay, mix = _transition(round(math.log(min(elapsed_s, _LONGEST)) * 20))
         # For arrays this small, dot takes half the time of @.
         spectrum = self._p.dot(_TO_SPECTRUM)
@@ -126,11 +129,11 @@ class RateFilter:
         """
         Take a transfer of ``size_bytes`` that took ``transfer_s`` with a standard deviation of ``jitter_s`` (> 0).
 
-        The relative spread refers to the geometric mean of the expected and the measured time. For long transfers this
-        is a normal distribution of the logarithm, for short ones of the time itself, so a transfer that is too short to
-        measure the rate only says that the link is not slow. A transfer can be delayed. It looks faster than the link
-        only if the receiver had paused and saw its beginning late, which has the probability ``pause_probability`` (0
-        to 1).
+        The relative spread refers to the geometric mean of the expected and the measured time. So the logarithm of the
+        time has a normal distribution for long transfers, and the time itself for short ones. A transfer that is too
+        short to measure the rate only shows that the link is not slow. A transfer can be delayed. It looks faster than
+        the link only if the receiver had paused and saw its beginning late, which has the probability
+        ``pause_probability`` (0 to 1).
         """
         # Times are in units of the jitter, which keeps single precision away from its limits.
         transfer, size = min(transfer_s / jitter_s, _LONGEST), size_bytes * math.exp(-self._offset) / jitter_s
@@ -150,7 +153,7 @@ class RateFilter:
         late *= max(_DELAYED_SHARE, pause_probability) * _DELAY_DENSITY
         late /= squared
         likelihood += late
-        if pause_probability:  # a receiver that paused for longer saw beginning and end at once
+        if pause_probability:  # a receiver that paused for longer saw beginning and end at the same time
             likelihood += pause_probability * _PER_DENSITY * math.exp(-(transfer**2) / 2)
         likelihood *= self._p
         self._set(likelihood)
@@ -158,7 +161,7 @@ class RateFilter:
             self._follow(math.log(size_bytes * 8 / transfer_s) - self._offset - self._level()[2])
 
     def observe_unfinished(self, elapsed_s: float, size_bytes: float, jitter_s: float) -> None:
-        """Take a transfer of ``size_bytes`` that has taken ``elapsed_s`` and has not ended."""
+        """Take a transfer of ``size_bytes`` that has not ended after ``elapsed_s`` seconds."""
         size = size_bytes * math.exp(-self._offset) / jitter_s
         transfer = min(elapsed_s / jitter_s, _LONGEST)
         deviation = np.sqrt(_VARIANCE_PER_BYTE * (size * transfer) + 1)
@@ -180,7 +183,7 @@ class RateFilter:
         """
         Return the quantiles of the rate of the next transfer at :data:`RATE_SHARES`, in bit/s.
 
-        The spread of single transfers widens that of the link's rate as if both were normal.
+        The spread of single transfers is added to that of the link's rate as if both were normal.
         """
         spread = self.level_spread
         own = float(_OWN_VARIANCE.dot(self._p.ravel()))
@@ -199,7 +202,7 @@ class RateFilter:
 
     @property
     def level_spread(self) -> float:
-        """Standard deviation of the rate's natural logarithm without rare jumps: half of the middle two thirds."""
+        """Standard deviation of the rate's natural logarithm without rare jumps, from the middle two thirds."""
         level = self._level()
         return (level[3] - level[0]) / 2
 
@@ -239,8 +242,8 @@ class RateFilter:
         total = float(sums[-1])
         if total > 1e-30:
             p *= 1 / total
-            np.maximum(p, 1e-15, out=p)  # no rate is impossible, and computing with denormal numbers is slow
+            np.maximum(p, 1e-15, out=p)  # keep each rate possible and avoid denormal numbers, which are slow
             sums /= total
             self._p, self._cumulated = p, sums
-        else:  # no rate on the grid explains this: start again with a uniform distribution
+        else:  # no rate on the grid explains the transfer: restart with a uniform distribution
             self._p, self._cumulated = np.full_like(p, 1 / p.size), None

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The robot's own times: heads, resizing and publishing; and the residuals of the predicted latencies."""
+"""Estimates the robot's own times (heads, resizing, publishing) and the residuals of the predicted latencies."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ from numpy.typing import NDArray
 
 from dynsplit_ros.estimators.service import ServiceTimes
 
-#: Weight of the newest frame in the mean times of resizing and publishing: they follow a change within some ten frames.
+#: Weight of the newest frame in the mean times of resizing and publishing: the means follow a change within about ten
+#: frames. A larger weight follows single slow frames.
 _NEWEST_WEIGHT = 0.1
-#: A longer time than this, in seconds, is an error of the measurement and is ignored.
+#: Largest plausible time, in seconds; a longer one is a measurement error and is ignored.
 _LONGEST_S = 10.0
-#: An image that waited longer than this for its head, in seconds, found the robot busy. Only then does the time between
-#: two frames consist of the robot's work alone.
+#: Wait of an image, in seconds, above which the robot was busy. Only then the time between two frames consists of the
+#: robot's work alone. With 0, the jitter of the camera counts as publishing time.
 _BUSY_S = 0.002
-#: The robot slowed a head down if it finished another frame for more than this share of the head's time.
+#: Share of a head's time for which the robot may finish another frame before the head's time is ignored: finishing
+#: slows the head down. A larger share makes the robot look slow.
 _FINISHING_SHARE = 0.001
-#: Standard deviation (natural logarithm) of the robot's factor before its first measurement: a factor of 1.6.
+#: Standard deviation (natural logarithm) of the robot's factor before its first measurement: a factor of 1.6. With a
+#: smaller one, the estimate follows a wrong profile too late.
 _SPREAD = 0.5
 
-#: Weight of the newest frame in a residual, the largest difference that counts as a share of the prediction, and the
-#: factor by which each frame reduces all residuals (half after 700 frames). With larger values, single slow frames
-#: change the choice; with smaller ones, a biased prediction keeps a worse choice for minutes.
+#: Weight of the newest frame in a residual; largest difference that counts, as a share of the prediction; factor by
+#: which each frame reduces all residuals (to a half after 700 frames). With larger values, single slow frames change
+#: the choice. With smaller ones, a biased prediction keeps a worse choice for minutes.
 _RESIDUAL_WEIGHT = 0.05
 _LARGEST_RESIDUAL = 0.25
 _RESIDUAL_DECAY = 0.999
@@ -36,7 +39,7 @@ class RobotEstimator:
         self.times = ServiceTimes(_SPREAD)
         self.resize_s = 0.0
         self._publish_s = 0.0
-        self._last_local: tuple[int, float] | None = None  # sequence number of the latest local frame, and its end
+        self._last_local: tuple[int, float] | None = None  # sequence number and end of the latest frame if it was local
 
     @property
     def publish_s(self) -> float:
@@ -53,7 +56,7 @@ class RobotEstimator:
         """
         Take the other times of a frame, in seconds, that ended at ``now_s``.
 
-        The time that remains between the ends of two consecutive local frames, while images wait, is for publishing.
+        While images wait, the rest of the time between the ends of two consecutive local frames is publishing time.
         """
         if not 0 <= resize_s < _LONGEST_S:
             return
@@ -67,18 +70,18 @@ class RobotEstimator:
 
 class ResidualEstimator:
     """
-    Learns by how many seconds frames take longer than predicted, for each cut (``residual_s``).
+    Estimates for each cut the mean difference between measured and predicted latency: ``residual_s``, in seconds.
 
-    The profile's parts are measured while nothing else happens. On a small robot, sending and receiving also take
-    processor time, and how long images wait depends on more than means. With the residual, the prediction for the
-    choice in force is unbiased in the long run, so a choice that only seems the best does not stay.
+    Profiles are measured while nothing else runs. On a small robot, sending and receiving also take processor time, and
+    the wait of images depends on more than means. With the residual, the prediction for the choice in force has no
+    long-term bias, so a choice that only seems the best does not stay.
     """
 
     def __init__(self, cuts: int) -> None:
         self.residual_s: NDArray[np.float64] = np.zeros(cuts)
 
     def on_frame(self, cut: int, latency_s: float, predicted_s: float, was_sent: bool) -> None:
-        """Take the latency of a frame; one that was sent also counts for all other cuts that send."""
+        """Take the latency of a frame; a sent frame also counts for all other cuts that send."""
         if not 0 < latency_s < _LONGEST_S:
             return
         largest_s = _LARGEST_RESIDUAL * predicted_s

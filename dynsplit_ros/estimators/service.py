@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Correction of a machine's profile by measured times: one factor for the machine, one more for each cut."""
+"""Corrects a machine's profile by measured times: one factor for the machine and one for each cut."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-#: Shortest profiled time, in seconds, that is compared with measured ones. A shorter one is mostly the clock's error.
+#: Shortest profiled time, in seconds, that is compared with measured times. A shorter time consists mostly of clock
+#: error.
 SHORTEST_S = 5e-4
-#: Standard deviation (natural logarithm) of one measurement. Less noise makes the estimate follow single outliers, more
-#: makes it follow a real change too late.
+#: Standard deviation (natural logarithm) of one measurement. With a smaller one, the estimate follows single outliers;
+#: with a larger one, it follows a real change too late.
 _NOISE = 0.08
-#: Standard deviation (natural logarithm) of a cut's own factor before its first measurement: profiles of one machine
-#: compare its cuts to about 20 %. A larger one makes the first measurement of a cut count for that cut alone.
+#: Standard deviation (natural logarithm) of a cut's own factor before its first measurement: in a profile, the ratio of
+#: two cuts has an error of about 20 %. With a larger one, the first measurement of a cut counts for that cut alone.
 _CUT_SPREAD = 0.2
-#: Drift of the machine's factor: standard deviation of its natural logarithm per square root of a second. Less drift
-#: makes the estimate follow a real change too late.
+#: Drift of the machine's factor: standard deviation of its natural logarithm per square root of a second. With less,
+#: the estimate follows a real change too late; with more, it follows noise.
 _DRIFT = 0.15
-#: Time constant, in seconds, with which a cut's own factor returns to 1. Without it, a cut that was slow once would not
-#: be tried again.
+#: Time constant, in seconds, with which a cut's own factor returns to 1. Without this return, the planner would never
+#: again try a cut that was slow once.
 _CUT_FORGETTING_S = 600.0
-#: Usual pause of a process, in seconds. It adds noise to short computations, which otherwise make an edge look slow.
+#: Usual pause of a process, in seconds, as noise of short computations. Without it, a pause during a short tail makes
+#: an edge look slow.
 _PAUSE_S = 1e-3
-#: An innovation beyond this many standard deviations is an outlier unless the next one has the same sign. Fewer delay
-#: usual changes by a frame, more let single outliers through.
+#: Number of standard deviations beyond which an innovation is an outlier, unless the next one has the same sign. With
+#: fewer, usual changes count one frame late; with more, single outliers count.
 _OUTLIER = 3.5
-#: A silence longer than this many standard deviations of the machine's factor needs confirmation: a pause is likelier.
+#: Number of standard deviations of the machine's factor beyond which a long silence needs confirmation, because a pause
+#: is more likely than a machine that slow. With more, one pause makes the planner avoid an edge for minutes.
 _UNLIKELY_SILENCE = 2.0
-#: Time constant, in seconds, with which the machine's factor returns to 1 while nothing is measured. A longer one tries
-#: a machine that recovered too late, a shorter one tries a slow one too often.
+#: Time constant, in seconds, with which the machine's factor returns to 1 without measurements. With a longer one, the
+#: planner tries a recovered machine too late; with a shorter one, it tries a slow machine too often.
 _FORGETTING_S = 60.0
-#: A measurement that differs from the profile by more than this factor is wrong and is ignored.
+#: Largest plausible ratio of measured and profiled time; a measurement beyond it is wrong and is ignored.
 _LARGEST_RATIO = 1e3
 
 
@@ -42,13 +45,13 @@ class ServiceTimes:
     Correction of profiled times by measured ones.
 
     The logarithm of measured over profiled time is the sum of the machine's factor (throttled, shared), the cut's own
-    factor (the profile's error for this cut) and noise. A Kalman filter estimates all factors jointly: a measurement of
-    one cut changes the prediction of every cut, and a change of cut shows how both compare, since the machine is the
-    same before and after it.
+    factor (the profile's error for this cut) and noise. A Kalman filter estimates all factors jointly. So a measurement
+    of one cut changes the prediction of every cut. A change of cut shows the ratio of both cuts, because the machine is
+    the same before and after it.
     """
 
     def __init__(self, spread: float) -> None:
-        """Start at the profile; ``spread`` is the standard deviation of the logarithm of the machine's factor."""
+        """Start with factors of 1; ``spread`` is the standard deviation of the logarithm of the machine's factor."""
         self._spread = spread
         # State of the Kalman filter: the logarithms of the machine's factor (first) and of the measured cuts' own
         # factors.
@@ -57,7 +60,7 @@ class ServiceTimes:
         self._covariance: NDArray[np.float64] = np.full((1, 1), spread**2)
         self._updated_s: float | None = None
         self._forgotten_s = -math.inf
-        self._outlier = 0.0  # the last innovation that was taken for an outlier
+        self._outlier = 0.0  # the last innovation if it was an outlier, else 0
 
     @property
     def spread(self) -> float:
@@ -70,7 +73,7 @@ class ServiceTimes:
         return math.exp(self._logs.item(0))
 
     def cut_factors(self, count: int) -> NDArray[np.float64]:
-        """Return the own factors of the cuts 0 to ``count`` - 1, beyond the machine's factor."""
+        """Return the own factors of the cuts 0 to ``count`` - 1, without the machine's factor."""
         factors: NDArray[np.float64] = np.ones(count)
         for cut, row in self._rows.items():
             factors[cut] = math.exp(self._logs.item(row))
@@ -83,9 +86,9 @@ class ServiceTimes:
 
     def observe(self, cut: int | None, measured_s: float, profiled_s: float, now_s: float) -> None:
         """
-        Take a measured time; with ``cut`` None it is of the machine as a whole.
+        Take a measured time of a cut, or of the machine as a whole if ``cut`` is None.
 
-        Too short and impossible times are ignored.
+        Too short or impossible times are ignored.
         """
         if not (SHORTEST_S <= profiled_s and profiled_s / _LARGEST_RATIO < measured_s < profiled_s * _LARGEST_RATIO):
             return
@@ -116,7 +119,7 @@ class ServiceTimes:
         return row
 
     def _elapse(self, now_s: float) -> None:
-        """Let time pass: the machine's variance grows up to its spread, and the cuts' own factors return to 1."""
+        """Apply the elapsed time: the machine's variance grows, and the cuts' own factors return to 1."""
         elapsed_s = 0.0 if self._updated_s is None else max(0.0, now_s - self._updated_s)
         self._updated_s = now_s
         covariance = self._covariance
@@ -129,7 +132,7 @@ class ServiceTimes:
         covariance.flat[len(covariance) + 1::len(covariance) + 1] += (1 - kept**2) * _CUT_SPREAD**2
 
     def _innovation(self, row: int, noise_variance: float) -> tuple[NDArray[np.float64], float]:
-        """Return the covariance of the state with a measurement, and the variance of the measurement."""
+        """Return the covariance of the state with a measurement, and the variance of the innovation."""
         if not row:
             return self._covariance[0].copy(), self._covariance.item(0) + noise_variance
         cross = self._covariance[0] + self._covariance[row]
@@ -137,10 +140,10 @@ class ServiceTimes:
 
     def observe_unfinished(self, cut: int, elapsed_s: float, profiled_s: float, now_s: float) -> None:
         """
-        Note that a computation is not done after ``elapsed_s``; ignored while it is within the prediction.
+        Note that a computation is not done after ``elapsed_s``; a time within the prediction is ignored.
 
-        One such bound counts at once, unless a pause is likelier than a machine that slow. Otherwise a silence of 0.2 s
-        after a tail of one millisecond would have the edge avoided for minutes.
+        One such bound counts at once, unless a pause is more likely than a machine that slow. Otherwise, after one
+        silence of 0.2 s during a tail of 1 ms, the planner would avoid the edge for minutes.
         """
         expected_s = profiled_s * self.factor_of(cut)
         if elapsed_s > expected_s:
@@ -149,7 +152,7 @@ class ServiceTimes:
             self.observe(cut, elapsed_s, profiled_s, now_s)
 
     def forget(self, now_s: float) -> None:
-        """Move the machine's factor towards 1 while nothing is measured: a machine that was slow is tried again."""
+        """Move the machine's factor towards 1 without measurements, so that the planner tries a slow machine again."""
         if self._updated_s is not None and now_s > self._forgotten_s:
             since_s = max(self._updated_s, self._forgotten_s)
             kept = math.exp(-max(0.0, now_s - since_s) / _FORGETTING_S)

@@ -1,11 +1,11 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Find out what cv_bridge is good for in this process, before anything is converted.
+Finds out, before the first conversion, which encodings cv_bridge converts correctly in this process.
 
-cv_bridge's C++ part is compiled against one numpy. With another it imports and then ends the process by a segmentation
-fault at the first conversion. The port of the package index (1.13.0.post0) ignores the padding of rows. So a
-child process tries it, against our own table.
+The C++ part of cv_bridge is compiled against one version of numpy. With another version, the import works, but the
+first conversion ends the process with a segmentation fault. The port in the package index (1.13.0.post0) ignores the
+padding of rows. So a child process tries cv_bridge and compares it with our own table.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from sensor_msgs.msg import Image
 
 from dynsplit_ros.messages.encodings import by_table, from_array, PACKED
 
-#: Longest time, in seconds, that a child process may take to try cv_bridge: half a second on a desktop computer, some
-#: seconds where a small robot loads it for the first time. A shorter limit would refuse a cv_bridge that works there.
+#: Longest time, in seconds, for which the child process may try cv_bridge. It needs half a second on a desktop computer
+#: and some seconds for the first import on a small robot. A shorter limit would refuse a working cv_bridge there.
 CHECK_S = 30.0
-#: Rounding may differ by this much, of 255, between the OpenCV that cv_bridge is linked with and ours.
+#: Largest difference (of 255) by which the OpenCV of cv_bridge may round differently from ours. With 0, a working
+#: cv_bridge is refused; with more, wrong colours pass.
 ROUNDING = 2
-#: What this package writes.
+#: The encodings that this package writes.
 WRITTEN = {'rgb8': (np.uint8, 3), 'mono8': (np.uint8, 1), 'mono16': (np.uint16, 1)}
 _CHILD = 'import sys; sys.path[:] = sys.argv[1:]; from dynsplit_ros.messages.bridge import check; check()'
 
@@ -41,10 +42,10 @@ _CHILD = 'import sys; sys.path[:] = sys.argv[1:]; from dynsplit_ros.messages.bri
 @dataclass(frozen=True)
 class Bridge:
     """
-    cv_bridge, as far as it works here.
+    The usable part of cv_bridge.
 
-    ``encodings`` are those that it converts; none where our own table converts all. ``words`` say which converter is
-    in use and why, for logs and diagnostics; ``broken`` tells that cv_bridge is installed and cannot be used.
+    ``encodings`` are the encodings that it converts, empty if our own table converts all. ``words`` say for logs and
+    diagnostics which converter is in use and why. ``broken`` says that cv_bridge is installed but cannot be used.
     """
 
     words: str
@@ -53,31 +54,31 @@ class Bridge:
     cv: Any = None
 
     def to_rgb(self, message: Image, bits: int = 16) -> np.ndarray | None:
-        """Return uint8 [height, width, 3], RGB, None for what cv_bridge refuses or would get wrong."""
+        """Return uint8 [height, width, 3], RGB; None for images that cv_bridge refuses or would convert wrongly."""
         if message.encoding not in self.encodings:
             return None
         encoding = PACKED[message.encoding]
-        # It takes each row for whole pixels, wants the padding of the last one, and scales all 16 bits.
+        # cv_bridge expects whole pixels in each row and the padding of the last row, and always scales 16 bits.
         if (message.step % encoding.pixel_bytes or len(message.data) < message.step * message.height
                 or encoding.dtype is np.uint16 and bits < 16):
             return None
         return _or_none(lambda: self.cv.imgmsg_to_cv2(message, 'rgb8'))
 
     def to_message(self, image: np.ndarray, encoding: str) -> Image | None:
-        """Return an array as an Image, None for what cv_bridge refuses."""
+        """Return an array as an Image, None if cv_bridge refuses it."""
         return None if self.cv is None else _or_none(lambda: self.cv.cv2_to_imgmsg(image, encoding))
 
 
 def _or_none(convert: Callable[[], Any]) -> Any:
     try:
         return convert()
-    except Exception:  # our table converts it, or says what is wrong with it
+    except Exception:  # our table converts the image or reports the error
         return None
 
 
 @functools.cache
 def bridge() -> Bridge:
-    """Return what cv_bridge is good for; the first call takes as long as a child process needs to try it."""
+    """Return the usable part of cv_bridge; the first call waits for a child process that tries it."""
     if importlib.util.find_spec('cv_bridge') is None:
         return Bridge('own table (cv_bridge is not installed)')
     try:
@@ -85,7 +86,7 @@ def bridge() -> Bridge:
                                text=True, errors='replace', timeout=CHECK_S)
     except subprocess.TimeoutExpired:
         return _unusable(f'it converted no image within {CHECK_S:g} s')
-    except OSError as error:  # no memory or no process is left, or Python's own file has gone
+    except OSError as error:  # no memory, no free process, or no Python executable
         return _unusable(f'the process that tries it did not start: {error.strerror or error}')
     if child.returncode < 0:
         return _unusable(f'it crashes ({signal.Signals(-child.returncode).name}), as one does that was built for '
@@ -95,12 +96,12 @@ def bridge() -> Bridge:
     try:
         from cv_bridge import CvBridge
         return Bridge('cv_bridge', False, frozenset(json.loads(child.stdout.splitlines()[-1])), CvBridge())
-    except Exception as error:  # it needs not import here because it did there, without torch
+    except Exception as error:  # the import can fail here although it worked in the child, which has no torch
         return _unusable(' '.join(str(error).split())[:200])
 
 
 def announce(logger: Any) -> None:
-    """Find out which converter is in use, and log it."""
+    """Log which converter is in use."""
     found = bridge()
     (logger.warning if found.broken else logger.info)(f'images are converted by: {found.words}')
 
@@ -110,7 +111,7 @@ def _unusable(why: str) -> Bridge:
 
 
 def check() -> None:
-    """Print the encodings that cv_bridge converts as our table does; in a process of its own, which it may crash."""
+    """Print the encodings that cv_bridge converts like our table; runs in a child process, which may crash."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from cv_bridge import CvBridge
     converter = CvBridge()
@@ -129,22 +130,22 @@ def check() -> None:
         if converter.cv2_to_imgmsg(image, encoding) != from_array(image, encoding):
             sys.exit(f'it writes {encoding} wrongly')
     print(json.dumps(taken), flush=True)
-    os._exit(0)  # what happens at the interpreter's end does not matter
+    os._exit(0)  # skip the interpreter's cleanup, which could crash
 
 
 def attempt(converter: Any, message: Image) -> np.ndarray | None:
-    """Return what cv_bridge makes of an image, None where it refuses it."""
+    """Return the image that cv_bridge converts, None if it refuses."""
     return _or_none(lambda: np.asarray(converter.imgmsg_to_cv2(message, 'rgb8')))
 
 
 def is_close(image: np.ndarray, expected: np.ndarray) -> bool:
-    """Tell whether two images are the same, but for rounding."""
+    """Return whether two images are equal except for rounding."""
     return image.shape == expected.shape and image.dtype == expected.dtype and bool(
         np.abs(image.astype(int) - expected).max() <= ROUNDING)
 
 
 def samples(encoding: str) -> Iterator[Image]:
-    """Yield images of random bytes: rows with and without padding, both byte orders, odd sizes where there are such."""
+    """Yield images of random bytes: rows with and without padding, both byte orders, odd sizes where they exist."""
     pairs = encoding.startswith(('yuv', 'uyvy'))
     pixel = PACKED[encoding].pixel_bytes
     for height, width in ((6, 10), (4, 6) if pairs else (5, 7)):

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Split decisions to and from messages; without torch, which the monitor does not need."""
+"""Converts split decisions to and from messages, without torch, which the monitor does not need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dynsplit_ros.text import printable
 
 
 def to_decision(decision: SplitDecision, header: Header, fingerprint: str) -> msg.SplitDecision:
-    """Return a decision for the model with this fingerprint as a message; local inference is a candidate once."""
+    """Return a decision for the model with this fingerprint as a message; local inference is one candidate."""
     candidates = [_to_candidate(candidate, decision.edge) for candidate in decision.candidates]
     for edge, plan in decision.other_plans.items():
         candidates += [_to_candidate(candidate, edge) for candidate in plan.candidates if candidate.codec]
@@ -26,12 +26,12 @@ def to_decision(decision: SplitDecision, header: Header, fingerprint: str) -> ms
 
 
 def to_edge_decision(decision: SplitDecision, header: Header, fingerprint: str) -> msg.SplitDecision:
-    """Return what an edge needs of a decision as a message, without words and candidates: it crosses the link."""
+    """Return a message with the part of a decision that an edge needs, without texts and candidates."""
     return to_decision(replace(decision, reason='', silent_edges=(), plan=None, other_plans={}), header, fingerprint)
 
 
 def from_decision(message: msg.SplitDecision) -> SplitDecision:
-    """Return a decision from a message, without the candidates; it can hold anything that the message can."""
+    """Return a decision from a message, without the candidates; its values are not checked."""
     return from_message(SplitDecision, message, silent_edges=tuple(map(printable, message.silent_edges[:MOST_EDGES])))
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Our own table of image encodings: how the bytes of a sensor_msgs/Image lie, and how OpenCV makes RGB of them."""
+"""Our own table of image encodings: the layout of the bytes of a sensor_msgs/Image, and their conversion to RGB."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dynsplit_ros.errors import DynsplitError
 
 @dataclass(frozen=True)
 class Encoding:
-    """Type and number of a pixel's elements, and OpenCV's code that makes RGB of them (None: they are RGB)."""
+    """Type and number of a pixel's elements, and OpenCV's code for the conversion to RGB (None: they are RGB)."""
 
     dtype: Any
     channels: int
@@ -40,7 +40,7 @@ _KINDS = {
 }
 _UYVY = Encoding(np.uint8, 2, cv2.COLOR_YUV2RGB_UYVY)
 _YUYV = Encoding(np.uint8, 2, cv2.COLOR_YUV2RGB_YUYV)
-#: Encodings whose pixels lie one after the other.
+#: Encodings with packed pixels: all elements of a pixel are adjacent.
 PACKED = {
     **{f'{kind}{8 * np.dtype(dtype).itemsize}': Encoding(dtype, *how) for kind, how in _KINDS.items()
        for dtype in (np.uint8, np.uint16)},
@@ -50,27 +50,27 @@ PACKED = {
 #: direction.
 SEMI_PLANAR = {'nv12': (cv2.COLOR_YUV2RGB_NV12, 2), 'nv21': (cv2.COLOR_YUV2RGB_NV21, 2),
                'nv24': (cv2.COLOR_YUV2RGB_NV12, 1)}
-#: Encodings that do not name colours, and what the nodes that publish them nearly always mean.
+#: Encodings that do not name colours, and the encodings that their publishers usually mean.
 ASSUMED = {'8UC1': 'mono8', '8UC3': 'bgr8'}
 ALLOWED = (*PACKED, *SEMI_PLANAR, *ASSUMED)
-#: sensor_msgs' names of numbers that are not 8 bits of brightness: depth, disparity, temperature.
+#: Encodings of sensor_msgs for measurements: depth, disparity, temperature.
 _MEASUREMENTS = re.compile(r'(8S|16[US]|32[SF]|64F)(C\d+)?')
 
 
 def check_colours(encoding: str, what: str) -> None:
-    """Raise DynsplitError where an encoding is one of measurements, such as depth."""
+    """Raise DynsplitError if an encoding holds measurements such as depth."""
     if _MEASUREMENTS.fullmatch(encoding):
         raise DynsplitError(f'{what} holds measurements such as depth ({encoding}), no colours or grey; publish one of '
                             f'{", ".join(ALLOWED)}')
 
 
 def describe(message: Image) -> str:
-    """Return the image in words, for an error."""
+    """Return a description of the image for an error message."""
     return f'the image of {message.width}x{message.height} pixels in encoding {message.encoding!r}'
 
 
 def packed(message: Image) -> Encoding | None:
-    """Return how the pixels lie, None where they lie in planes or the encoding is unknown."""
+    """Return the layout of packed pixels, None for planes and unknown encodings."""
     return PACKED.get(ASSUMED.get(message.encoding, message.encoding))
 
 
@@ -78,15 +78,15 @@ def planes(message: Image) -> list[np.ndarray]:
     """
     Return views of the message's planes, uint8 [rows, bytes of a row], without the padding of rows (``step``).
 
-    The chroma rows of nv24 are twice as long as its luma rows, padding included, as V4L2 has it. Raises DynsplitError
-    for an image without pixels, in an unknown encoding, or with bytes missing.
+    The chroma rows of nv24 are twice as long as its luma rows, padding included, as in V4L2. Raises DynsplitError for
+    an image without pixels, in an unknown encoding, or with bytes missing.
     """
     what = describe(message)
     width, height, step = message.width, message.height, message.step
     if not width or not height:
         raise DynsplitError(f'{what} has no pixels; check what publishes it')
     encoding = packed(message)
-    if encoding in (_UYVY, _YUYV) and width % 2:  # some versions of OpenCV refuse it, others read past the row
+    if encoding in (_UYVY, _YUYV) and width % 2:  # OpenCV refuses an odd width, or reads beyond the row
         raise DynsplitError(f'{what} has an odd width, but two pixels share a colour in this encoding; publish an even '
                             'width')
     if encoding is not None:
@@ -110,7 +110,7 @@ def planes(message: Image) -> list[np.ndarray]:
 
 
 def by_table(message: Image, bits: int = 16) -> np.ndarray:
-    """Return an image as uint8 [height, width, 3], RGB; raise DynsplitError or cv2.error for what cannot be."""
+    """Return an image as uint8 [height, width, 3], RGB; raise DynsplitError or cv2.error for a bad image."""
     views = planes(message)
     encoding = packed(message)
     if encoding is None:
@@ -123,9 +123,9 @@ def by_table(message: Image, bits: int = 16) -> np.ndarray:
 
 
 def _from_planes(message: Image, luma: np.ndarray, chroma: np.ndarray) -> np.ndarray:
-    """Return an image of a plane of luma and one of chroma pairs as RGB."""
+    """Return an image that consists of a luma plane and a plane of chroma pairs as RGB."""
     code, per_pair = SEMI_PLANAR[message.encoding]
-    if per_pair == 1:  # OpenCV has no nv24: each pixel becomes the four that share a pair in nv12
+    if per_pair == 1:  # OpenCV has no nv24: repeat each pixel four times, which makes an nv12
         luma = luma.repeat(2, 0).repeat(2, 1)
     else:  # OpenCV takes even sizes only
         luma = np.pad(luma, ((0, message.height % 2), (0, message.width % 2)), 'edge')
@@ -135,7 +135,7 @@ def _from_planes(message: Image, luma: np.ndarray, chroma: np.ndarray) -> np.nda
 
 
 def to_8_bits(image: np.ndarray, bits: int) -> np.ndarray:
-    """Return uint8 of uint8 or of uint16 whose largest value has so many ``bits``; what is larger becomes white."""
+    """Return uint8 values of uint8, or of uint16 with values of ``bits`` bits; larger values become 255."""
     if image.dtype == np.uint8:
         return image
     most = 2**bits - 1
@@ -143,7 +143,7 @@ def to_8_bits(image: np.ndarray, bits: int) -> np.ndarray:
 
 
 def from_array(image: np.ndarray, encoding: str) -> Image:
-    """Return an array [height, width] or [height, width, channels] as an Image; one copy, none element by element."""
+    """Return an array [height, width] or [height, width, channels] as an Image, with one copy of the bytes."""
     image = np.ascontiguousarray(image)
     message = Image(height=image.shape[0], width=image.shape[1], encoding=encoding, step=image.nbytes // len(image),
                     is_bigendian=sys.byteorder == 'big')

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Camera messages to and from arrays: by cv_bridge where it works, by our own table otherwise."""
+"""Converts camera messages to and from arrays with cv_bridge where it works, else with our own table."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def to_rgb(message: Image | CompressedImage, bits: int = 16) -> np.ndarray:
     """
     Return a camera message as uint8 [height, width, 3], RGB, contiguous.
 
-    Takes every encoding of colours or grey, rows with padding (``step``) included, and image files. 16 bits are scaled
-    to 8; ``bits`` says how many of them the camera uses. Raises DynsplitError for an image without pixels, with bytes
-    missing, or in another encoding.
+    Allowed are all encodings of colours or grey, with or without padding of rows (``step``), and image files. Values of
+    16 bits are scaled to 8; ``bits`` is the number of bits that the camera uses. Raises DynsplitError for an image
+    without pixels, with bytes missing, or in another encoding.
     """
     compressed = isinstance(message, CompressedImage)
     try:
@@ -36,7 +36,7 @@ def to_rgb(message: Image | CompressedImage, bits: int = 16) -> np.ndarray:
 
 
 def assumption(message: Image | CompressedImage) -> str:
-    """Return a sentence where ``to_rgb`` has to assume what an image's encoding means, empty otherwise."""
+    """Return a sentence about the assumption that ``to_rgb`` makes for an image's encoding, empty if none."""
     encoding = '' if isinstance(message, CompressedImage) else message.encoding
     if encoding not in ASSUMED:
         return ''

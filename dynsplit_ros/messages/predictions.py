@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Results to this package's own messages."""
+"""Converts results to this package's own messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dynsplit_ros.tasks import Mask, output_digest, Result
 
 def to_prediction(header: Header, size: tuple[int, int], model: LoadedModel, fingerprint: str, result: Result,
                   outputs: Mapping[str, Tensor], timing: FrameRecord, *, digest: bool = False) -> msg.Prediction:
-    """Return a prediction for an image of ``size`` (height, width), with the outputs' ``digest`` or without."""
+    """Return a prediction for an image of ``size`` (height, width); ``digest`` adds a digest of the outputs."""
     return to_message(
         msg.Prediction, header=header, task=model.task, model=model.name, fingerprint=fingerprint,
         height=size[0], width=size[1],
@@ -41,7 +41,7 @@ def to_prediction(header: Header, size: tuple[int, int], model: LoadedModel, fin
 
 
 def to_mask(mask: Mask) -> msg.Mask:
-    """Return an object's mask, its pixels as a PNG: some 100 bytes, where the pixels are ten thousands."""
+    """Return an object's mask with its pixels as a PNG of about 100 bytes instead of tens of thousands."""
     pixels = mask.pixels
     message = msg.Mask(x=mask.x, y=mask.y, height=pixels.shape[0], width=pixels.shape[1])
     if pixels.size:

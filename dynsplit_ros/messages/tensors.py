@@ -1,10 +1,10 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Encoded tensors to and from messages.
+Converts encoded tensors to and from messages.
 
-One that goes out is copied once, into the message's ``array.array``, which rclpy takes without looking at its elements;
-one that comes in is read where the middleware put it, without a copy.
+The bytes of an outgoing tensor are copied once into the message's ``array.array``, whose elements rclpy does not check
+one by one. The bytes of an incoming tensor stay in the message, without a copy.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Frame records and profiles to and from messages; without torch, which the monitor does not need."""
+"""Converts frame records and profiles to and from messages, without torch, which the monitor does not need."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from dynsplit_ros.policies.records import FrameRecord, Outcome
 from dynsplit_ros.profile.profile import Profile
 from dynsplit_ros.protocol import Side
 
-#: A profile that comes in as a message is refused beyond this; real ones have some 10 kB.
+#: Largest number of characters of a profile in a message; real ones have about 10,000. The limit bounds the memory that
+#: a peer can take.
 MAX_PROFILE_CHARACTERS = 1_000_000
-#: A robot with one image in a frame, of which no more is known.
+#: The side of a robot without further data: one image in a frame.
 ROBOT = Side()
 #: The outcomes by their numbers in the message.
 OUTCOMES = {getattr(msg.FrameTiming, outcome.name): outcome for outcome in Outcome}
@@ -36,7 +37,7 @@ def from_timing(message: msg.FrameTiming) -> FrameRecord:
 
 
 def describe_split(decision: Any) -> str:
-    """Return a decision's or a frame's split and codec for a person."""
+    """Return the split and codec of a decision or frame as text."""
     return f'{decision.split_index} ({decision.split_name}) {decision.codec}'.strip() if decision.codec else (
         f'{decision.split_index} (local inference)')
 
@@ -48,7 +49,7 @@ def to_profile(profile: Profile, side: Side = ROBOT) -> msg.Profile:
 
 
 def from_profile(message: msg.Profile, where: str) -> tuple[Profile, Side]:
-    """Return a profile and who it is of; raise DynsplitError, which names ``where``, for one that cannot be used."""
+    """Return a profile and its side; raise DynsplitError, which names ``where``, for an unusable one."""
     if len(message.profile_json) > MAX_PROFILE_CHARACTERS:
         raise DynsplitError(f'{where} has {len(message.profile_json)} characters, but at most '
                             f'{MAX_PROFILE_CHARACTERS} are allowed')

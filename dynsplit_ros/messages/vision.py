@@ -1,10 +1,10 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Results to messages of vision_msgs; ``vision`` is that package's messages, or None where it is not installed.
+Converts results to messages of vision_msgs; ``vision`` is None if that package is not installed.
 
-By its conventions ``class_id`` is the class's number as text; the name is to be looked up in a ``LabelInfo``, which is
-latched beside the results.
+In vision_msgs, ``class_id`` is the number of the class as text. Its name is in a ``LabelInfo``, which is published
+latched.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TYPE_CHECKING
 
 from std_msgs.msg import Header
 
-if TYPE_CHECKING:  # it brings torch, which the monitor, who knows these topics too, does not need
+if TYPE_CHECKING:  # it imports torch, which the monitor does not need
     from dynsplit_ros.tasks import Result
 
 try:
@@ -23,7 +23,7 @@ try:
 except ImportError:
     vision = None
 
-#: LabelInfo's numbers of classes are uint16, of which the greatest means unlabelled.
+#: Largest number of labels: class numbers in LabelInfo are uint16, and the largest one means unlabelled.
 MAX_LABELS = 65535
 
 
@@ -35,7 +35,7 @@ def to_classification(header: Header, result: Result) -> Any:
 
 
 def to_detections(header: Header, result: Result) -> Any:
-    """Return a ``vision_msgs/Detection2DArray``; the hypotheses' poses, in metres, are not known and left at zero."""
+    """Return a ``vision_msgs/Detection2DArray``; the poses of the hypotheses (in metres) are unknown and stay zero."""
     detections = []
     boxes = zip(*[iter(result.boxes_px)] * 4)
     angles = result.box_angles or itertools.repeat(0.0)
@@ -51,11 +51,11 @@ def to_detections(header: Header, result: Result) -> Any:
 
 
 def to_label_info(header: Header, labels: Sequence[str], threshold: float) -> Any:
-    """Return a ``vision_msgs/LabelInfo``: the classes' names, and the least score of what is published."""
+    """Return a ``vision_msgs/LabelInfo``: the names of the classes, and the least score of published objects."""
     return vision.LabelInfo(header=header, threshold=threshold, class_map=[
         vision.VisionClass(class_id=number, class_name=label) for number, label in enumerate(labels[:MAX_LABELS])])
 
 
 def to_vision_info(header: Header, method: str, location: str, version: int) -> Any:
-    """Return a ``vision_msgs/VisionInfo``: the model, and the topic on which its classes' names stand."""
+    """Return a ``vision_msgs/VisionInfo``: the model, and the topic with the names of its classes."""
     return vision.VisionInfo(header=header, method=method, database_location=location, database_version=version)

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Alternation of offloading and local inference: where it pays, and which images the robot then computes itself."""
+"""Alternation of offloading and local inference: when it pays, and which images the robot computes itself."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from dynsplit_ros.planner.constraints import PlannerConstraints
 from dynsplit_ros.planner.image_age import image_age
 from dynsplit_ros.planner.latency import Prediction, SystemEstimate
 
-#: Standard deviation (natural logarithm) of the rate below which a link is steady. Only on a steady link can the
-#: planner predict that robot and link alternate; another link may become faster while the robot computes.
+#: Standard deviation (natural logarithm) of the rate below which a link counts as steady. The planner lets robot and
+#: link alternate only on a steady link; another link may become faster while the robot computes.
 STEADY_SPREAD = 0.1
-#: Alternation must gain this factor: the planner does not know better when frames end between two images.
+#: Least gain of alternation, as a ratio of latencies. With 1, the choice flaps, because the planner does not know
+#: exactly when frames end between two images.
 _ALTERNATION_GAIN = 1.02
 
 
@@ -48,7 +49,7 @@ def local_if_wait_s(
     alternates: bool,
 ) -> float:
     """
-    Return how long an image may wait for link and edge before local inference, begun at once, is better; in seconds.
+    Return the wait for link and edge above which local inference of an image is better, in seconds.
 
     Where robot and link alternate, this is half of what a frame that is sent at once gains. Otherwise, where a stage
     of predictable time does not keep up with the images, it is what is left of the mean wait.

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The choices of split and codec, with what the profiles say of each."""
+"""The choices of split and codec, with their profiled times and sizes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dynsplit_ros.profile.profile import (
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-#: The bound for which the number of images is named to a user who has set none.
+#: Bound on the agreement that an error message assumes if the user has set none.
 _USUAL_BOUND = 0.98
 
 
@@ -32,13 +32,12 @@ class Choices:
     """
     A table with one row for each choice; local inference is the last one.
 
-    The parts of a choice run on the fastest pair of engines that the constraints allow for its split and codec
-    (:func:`engines_to_use`); ``engines`` lists these pairs. Columns are arrays of shape [choices]: ``split`` (split
-    index), ``is_local`` and its opposite ``sends``,
+    ``engines`` lists, for each choice, the fastest pair of engines that the constraints allow (:func:`engines_to_use`).
+    Columns are arrays of shape [choices]: ``split`` (split index), ``is_local`` and its opposite ``sends``,
     ``payload_bytes``, ``bits`` (payload and answer; the answer's bits are divided by ``downlink_ratio``),
     ``answer_bits``, and the profiled times in seconds ``head_s``, ``encode_s``, ``decode_s``, ``tail_s`` and
-    ``finish_s`` (the tail on the robot). ``allowed`` says what the constraints permit while the edge answers.
-    ``codecs`` and ``names`` (of the splits) are lists of the same length. Raises DynsplitError when the constraints do
+    ``finish_s`` (the tail on the robot). ``allowed`` says which choices the constraints allow while the edge answers.
+    ``codecs`` and ``names`` (of the splits) are lists of the same length. Raises DynsplitError if the constraints do
     not fit the profile.
     """
 
@@ -101,7 +100,7 @@ class Choices:
 def codecs_to_choose_from(
     cut: SystemCut, batch: int, codecs: Collection[str] = ALL_CODECS, min_agreement: float = 1.0
 ) -> dict[str, CodecProfile]:
-    """Return the codecs that a user allows at a cut, without those that another one beats at every rate and load."""
+    """Return the codecs that a user allows at a cut, without those that are best at no rate and load."""
     usable = {name: engines for name in cut.codecs if codecs == ALL_CODECS or name in codecs
               if (engines := engines_to_use(cut, batch, name, min_agreement)) is not None}
     front = undominated({
@@ -115,17 +114,17 @@ def engines_to_use(cut: SystemCut, batch: int, codec: str, min_agreement: float 
     """
     Return the fastest engines of head and tail whose agreement with this codec keeps a bound; None if no pair keeps it.
 
-    The robot for a frame without an answer, and an edge where the tail is not ready on its engine, run the tail on
-    eager: the head's engine must keep the bound with that tail, too. A bound of 1 allows eager on both sides, and pairs
-    whose outputs were measured equal to the bit.
+    The robot runs the tail of a frame without an answer on eager, and so does an edge whose engine is not ready. So the
+    head's engine must also keep the bound with an eager tail. A bound of 1 allows eager on both sides, and pairs whose
+    outputs were measured equal to the bit.
     """
     allowed = [pair for pair in cut.pairs
                if all(_keeps_bound(cut, codec, one, min_agreement) for one in (pair, (pair[0], EAGER)))]
-    return min(allowed, key=lambda pair: _compute_s(cut, batch, pair), default=None)  # of equals the first: eager
+    return min(allowed, key=lambda pair: _compute_s(cut, batch, pair), default=None)  # eager is the first of equal ones
 
 
 def local_engine_to_use(profile: SystemProfile, batch: int, min_agreement: float = 1.0) -> str:
-    """Return the fastest engine of the robot on which the whole network keeps a bound on the agreement."""
+    """Return the robot's fastest engine on which the whole network keeps a bound on the agreement."""
     local = profile.cuts[-1]
     found = {head: agreement.get(LOSSLESS, Agreement()) for (head, _), agreement in local.engine_agreement.items()}
     allowed = [EAGER, *(engine for engine in local.engine_head_s
@@ -134,7 +133,7 @@ def local_engine_to_use(profile: SystemProfile, batch: int, min_agreement: float
 
 
 def engines_below(profile: SystemProfile, min_agreement: float) -> list[str]:
-    """Return the engines that are ready, but whose measured agreement keeps a bound with no other one."""
+    """Return the engines that are ready but keep the bound in no measured pair."""
     ready = {name for cut in profile.cuts for name in (*cut.engine_head_s, *cut.engine_tail_s)}
     kept = {name for cut in profile.cuts
             for pair in cut.engine_agreement if _keep_without_loss(cut, pair, min_agreement) for name in pair}
@@ -151,13 +150,13 @@ def _keeps_bound(cut: SystemCut, codec: str, pair: Engines, bound: float) -> boo
 
 
 def _keep_without_loss(cut: SystemCut, pair: Engines, bound: float) -> bool:
-    """Whether engines keep a bound without loss in the codec, also with a tail on eager."""
+    """Whether a pair of engines keeps a bound with a lossless codec, also with an eager tail."""
     return all(one == (EAGER, EAGER) or _keeps(cut.engine_agreement.get(one, {}).get(LOSSLESS, Agreement()), bound)
                for one in (pair, (pair[0], EAGER)))
 
 
 def _keeps(found: Agreement, bound: float) -> bool:
-    """Whether engines keep a bound without loss in the codec."""
+    """Whether a measured agreement with a lossless codec keeps a bound."""
     return bound == 0 or found.is_exact or bound < 1 and found.low >= bound
 
 
@@ -167,7 +166,7 @@ def _compute_s(cut: SystemCut, batch: int, pair: Engines) -> float:
 
 
 def _check_agreement(profile: SystemProfile, constraints: PlannerConstraints) -> None:
-    """Raise DynsplitError when a lossy codec is asked for whose agreement was not measured well enough."""
+    """Raise DynsplitError if the user asks for a lossy codec whose agreement was not measured on enough images."""
     bound, images = constraints.min_agreement, profile.agreement_images
     if bound == 0:
         return
@@ -196,7 +195,7 @@ def _column(values: Sequence[float]) -> Array:
 
 
 def _check(profile: SystemProfile, constraints: PlannerConstraints, batch: int) -> None:
-    """Raise DynsplitError when the constraints name what the profile does not have."""
+    """Raise DynsplitError if the constraints name a batch, codec or split that the profile does not have."""
     if batch not in profile.batches:
         raise DynsplitError(
             f'batch {batch} was not profiled, only {list(profile.batches)}: profile it, or use one of these'

@@ -1,13 +1,13 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the planner may choose, and what it optimises."""
+"""The user's limits on the planner's choice, and the objective."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 OBJECTIVES = ('latency', 'frame_rate', 'deadline')
-#: The value of ``codecs`` that names none in particular. ROS parameters have no empty list of texts.
+#: The value of ``codecs`` that allows all codecs. ROS parameters cannot hold an empty list of strings.
 ALL_CODECS = ('',)
 
 
@@ -18,11 +18,11 @@ class PlannerConstraints:
 
     ``objective`` is 'latency' (of one frame), 'frame_rate' (the slowest stage decides) or 'deadline' (the share of
     frames whose latency is at most ``deadline_s`` seconds). ``min_agreement`` (0 to 1) bounds the agreement of lossy
-    codecs and of engines with the unquantised model: at 1 only lossless codecs and exact engines may be chosen, below
-    it also those whose measured agreement keeps the bound with the lower end of its interval, at 0 all. ``codecs``
-    restricts that to the codecs it names ('' as the only name: all). ``shallowest_split`` is the least split index
-    whose activation may leave the robot, ``pinned_split`` the only split that may be used (-1: any). ``bandwidth_bps``
-    limits what is sent on average (bit/s, 0: no limit) at ``frame_rate_hz`` images offered per second.
+    codecs and of engines with the unquantised model. 1 allows only lossless codecs and exact engines. Less also allows
+    those whose measured interval lies above the bound. 0 allows all. ``codecs`` further restricts the codecs to the
+    named ones ('' as the only name: all). ``shallowest_split`` is the smallest split index whose activation may leave
+    the robot, ``pinned_split`` the only allowed split (-1: any). ``bandwidth_bps`` limits the mean rate of payloads
+    (bit/s, 0: no limit) at ``frame_rate_hz`` offered images per second.
 
     A change of choice must gain more than ``switching_cost`` (share of the predicted latency) plus ``confidence``
     standard deviations of the gain. ``answer_timeout_s`` (s) replaces the default answer timeout (0: keep the default).

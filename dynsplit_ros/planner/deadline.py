@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The share of frames that are late for a deadline, from the distributions that the estimators hold."""
+"""The predicted share of frames that miss a deadline, from the distributions of the estimates."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dynsplit_ros.planner.hysteresis import MACHINE_FLUCTUATION
 from dynsplit_ros.planner.latency import Prediction, SystemEstimate
 from dynsplit_ros.planner.timeout import latest_finish_s
 
-#: Quantiles of the standard normal distribution, of equal mass, over which the times of robot and edge are averaged.
-#: With fewer, the share of late frames jumps where one of them passes the deadline.
+#: Quantiles of equal mass of the standard normal distribution, over which the times of robot and edge are averaged.
+#: With fewer, the share of late frames jumps when one quantile passes the deadline.
 _DEVIATIONS = np.array([NormalDist().inv_cdf((number + 0.5) / 15) for number in range(15)])
 
 
@@ -23,10 +23,9 @@ def late_share(choices: Choices, deadline_s: float, prediction: Prediction, esti
     Return, for each choice, the probability that a frame's latency is above ``deadline_s``.
 
     The time of a bit has the distribution of the link's next transfer. The times of robot and edge have the deviations
-    of their estimates, as far as these are fluctuations: a machine that was never measured counts as it was profiled,
-    or the planner would never try it. The image's age has its mean. No frame is late where the robot can wait for the
-    answer and still finish the frame itself in time (:func:`~dynsplit_ros.planner.timeout.answer_timeout_s` sees to
-    that).
+    of their estimates, at most MACHINE_FLUCTUATION: otherwise the planner would never try a machine that was never
+    measured. The image's age has its mean. The share is 0 if the robot, after the answer timeout, can still finish the
+    frame before the deadline (:func:`~dynsplit_ros.planner.timeout.answer_timeout_s`).
     """
     slack_s = deadline_s - prediction.start_s - np.where(choices.sends, prediction.off_link_s, 0.0)
     robot_spread, edge_spread = (min(spread, MACHINE_FLUCTUATION)

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Hysteresis: when another choice, or another edge, replaces the one in force."""
+"""Hysteresis: decides when another choice or another edge replaces the one in force."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from dynsplit_ros.planner.constraints import PlannerConstraints
 from dynsplit_ros.planner.latency import Prediction, SystemEstimate
 
 #: Largest standard deviation of a machine's factor (natural logarithm) that counts as a fluctuation: computation times
-#: vary by about 3 %. A larger deviation means that the factor was never measured or has just changed; to wait until it
-#: is known would keep a worse choice for seconds.
+#: vary by about 3 %. A larger deviation means that the factor was never measured or has just changed. Waiting for a
+#: better estimate would then keep a worse choice for seconds.
 MACHINE_FLUCTUATION = 0.03
-#: The same for the link's rate. The expected latencies already count a larger deviation. A larger value delays the
-#: reaction to a step of the rate, a smaller one lets a noisy rate change the split.
+#: The same for the link's rate. The expected latencies already include a larger deviation. A larger value delays the
+#: reaction to a step of the rate; with a smaller one, a noisy rate changes the split.
 _LINK_FLUCTUATION = 0.10
-#: A change of the rate (natural logarithm) since the choice in force was last the best: beyond it, the deviation of the
-#: rate no longer delays a change of choice. A smaller value takes fluctuations for changes.
+#: Change of the rate (natural logarithm) since the choice in force was last the best, above which the deviation of the
+#: rate no longer delays a change of choice. With a smaller value, fluctuations count as changes.
 _RATE_CHANGE = 0.5
 #: A regret of this many predicted latencies outweighs the deviation of the gain. With fewer, the choice flaps; with
 #: more, a worse choice stays for longer.
 _REGRET_LATENCIES = 2.0
-#: Longest time, in seconds, for whose frames one comparison counts missed gains. Without it, the first comparison after
-#: a long silence overrules every deviation.
+#: Longest time, in seconds, for which one comparison adds regret. Without this limit, the first comparison after a long
+#: silence outweighs every deviation.
 _LONGEST_COMPARISON_S = 1.0
-#: Edges whose latencies differ by less, in seconds, count as equal. The round trip to the edge in use is measured
-#: between its frames, the one to another edge in quiet instants, 1 ms shorter here. Without this, two equal edges
-#: alternated.
+#: Difference of latencies, in seconds, below which two edges count as equal. The round trip to the edge in use is
+#: measured between frames; the one to another edge is measured without load and was 1 ms shorter. With less, the
+#: monitor switched between two equal edges again and again.
 _EQUAL_EDGES_S = 0.0015
 
 
@@ -46,7 +46,7 @@ class Regret:
         self.compared_s = 0.0
 
     def confirm(self, now_s: float) -> None:
-        """Note that the choice in force is the best at ``now_s``: nothing is missed by it."""
+        """Note that the choice in force is the best at ``now_s``: the regret is 0."""
         self.total_s, self.compared_s = 0.0, now_s
 
     def add(self, net_gain_s: float, frame_rate_hz: float, now_s: float) -> None:
@@ -63,11 +63,11 @@ class Regret:
 @dataclass(frozen=True)
 class EdgeScore:
     """
-    The best that one edge promises: its score, and how well that is known (all in seconds).
+    The predicted score of the best choice with one edge, and its uncertainty (seconds).
 
-    ``edge_spread_s`` is the standard deviation of the score that follows from the link to the edge and from the edge.
-    The robot's part ``robot_s`` has the relative standard deviation ``robot_spread``; it is the same robot for all
-    edges.
+    ``edge_spread_s`` is the part of the score's standard deviation that comes from the link and the edge. ``robot_s``
+    is the robot's part of the latency, and ``robot_spread`` its relative standard deviation; both edges share the
+    robot.
     """
 
     score_s: float
@@ -77,19 +77,19 @@ class EdgeScore:
 
 
 class EdgeHysteresis:
-    """Keeps the edge in use by the same rules as :class:`Hysteresis` keeps a choice."""
+    """Keeps the edge in use until another edge gains enough; the rules are those of :class:`Hysteresis`."""
 
     def __init__(self) -> None:
         self.regret = Regret()
 
     def confirm(self, now_s: float) -> None:
-        """Note that the edge in use is the best at ``now_s``, or is used from now on."""
+        """Note that the edge in use is the best at ``now_s``, or is used from this instant on."""
         self.regret.confirm(now_s)
 
     def choose(
         self, current: str, edge_scores: Mapping[str, EdgeScore], constraints: PlannerConstraints, now_s: float
     ) -> tuple[str, float]:
-        """Return the edge to use from now on, and what a change to it gains in seconds."""
+        """Return the edge to use from now on, and the gain of a change to it in seconds."""
         best = min(edge_scores, key=lambda edge: (edge_scores[edge].score_s, edge != current))
         before, after = edge_scores[current], edge_scores[best]
         if best == current:
@@ -107,23 +107,23 @@ class EdgeHysteresis:
 
 
 class Hysteresis:
-    """Keeps the choice in force until another one gains more than the gain's uncertainty, or missed gains add up."""
+    """Keeps the choice in force until another one gains more than the gain's deviation, or the regret is large."""
 
     def __init__(self, choices: Choices, constraints: PlannerConstraints) -> None:
         self._choices = choices
         self.constraints = constraints
         self.current: int | None = None
         self.regret = Regret()
-        self._bit_s = math.inf  # median time of a bit when the choice in force was last the best
+        self._bit_s = math.inf  # median time of a bit at the instant when the choice in force was last the best
 
     def confirm(self, now_s: float) -> None:
-        """Note that the choice in force is the best at ``now_s``: nothing is missed by it."""
+        """Note that the choice in force is the best at ``now_s``: the regret is 0."""
         self.regret.confirm(now_s)
 
     def choose(
         self, best: int, score: Array, prediction: Prediction, estimate: SystemEstimate
     ) -> tuple[int, bool, str]:
-        """Return the choice from now on, whether it is another one than before, and why; ``score`` is in seconds."""
+        """Return the choice from now on, whether it has changed, and the reason; ``score`` is in seconds."""
         current = self.current
         if current is not None and best == current and math.isfinite(score[current]):
             self._adopt(best, prediction, estimate)
@@ -148,7 +148,7 @@ class Hysteresis:
         self.confirm(estimate.now_s)
 
     def edge_score(self, score_s: float, prediction: Prediction, estimate: SystemEstimate) -> EdgeScore:
-        """Return what the choice in force promises, for a comparison with other edges."""
+        """Return the score of the choice in force, for a comparison with other edges."""
         rate_spread, robot_spread, edge_spread = self._spreads(prediction, estimate)
         current = self.current
         return EdgeScore(score_s, math.hypot(rate_spread * float(prediction.on_link_s[current]),
@@ -165,7 +165,7 @@ class Hysteresis:
         return rate_spread, robot_spread, edge_spread
 
     def _gain_spread_s(self, best: int, current: int, prediction: Prediction, estimate: SystemEstimate) -> float:
-        """Return the standard deviation of the gain: its change per standard deviation of each estimate, in squares."""
+        """Return the standard deviation of the gain, from the deviations of rate, robot and edge."""
         rate_spread, robot_spread, edge_spread = self._spreads(prediction, estimate)
 
         def difference(stage_s: Array) -> float:
@@ -178,7 +178,7 @@ class Hysteresis:
         )
 
     def _why_not(self, current: int | None, estimate: SystemEstimate) -> str:
-        """Return why the choice in force cannot stay."""
+        """Return the reason why the choice in force cannot stay."""
         if current is None:
             return 'first choice with these settings'
         if not estimate.alive:
@@ -193,7 +193,7 @@ def _why_unusable(estimate: SystemEstimate) -> str:
 
 
 def conditions(estimate: SystemEstimate) -> str:
-    """Return the conditions of a change in words."""
+    """Return the estimates at a change as text."""
     rate_mbps = float(estimate.rates_bps[len(estimate.rates_bps) // 2]) / 1e6
     return (f'{rate_mbps:.3g} Mbit/s, round trip {estimate.rtt_s * 1e3:.1f} ms, edge queue '
             f'{estimate.queueing_s * 1e3:.1f} ms, edge {estimate.edge_factor:.2g} times its profile')

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""How old images are on average when their head starts: a(u) of docs/how_it_decides.md."""
+"""The mean age of images when their head starts: a(u) of docs/how_it_decides.md."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from dynsplit_ros.planner.choices import Array
 from dynsplit_ros.policies.staleness import mean_age
 
-#: Relative standard deviation of the slowest stage's time: whether a stage keeps up with the images is known no better.
-#: 0 makes the age jump by a half where a stage takes one period, and the choice flaps there.
+#: Relative standard deviation of the slowest stage's time. With 0, the age jumps by half a period where a stage takes
+#: one period, and the choice flaps there; with more, the jump is smoothed too much.
 _STAGE_SPREAD = 0.03
-#: Periods of the slowest stage at which the age is tabulated; beyond the last it hardly changes.
+#: Periods of the slowest stage in the table of ages; beyond the last one the age hardly changes.
 _STAGE_PERIODS: Array = np.linspace(0.0, 20.0, 4001, dtype=np.float64)
 
 
 def image_age(stage_periods: Array | float, waiting_share: float, alternating: bool = False) -> Array:
     """
-    Return the mean age of images, in periods, where the slowest stage takes ``stage_periods`` periods for a frame.
+    Return the mean age of images, in periods, if the slowest stage takes ``stage_periods`` periods for a frame.
 
     ``waiting_share`` and ``alternating`` are those of :func:`~dynsplit_ros.policies.staleness.mean_age`. The result is
-    averaged over stages that vary by 3 %.
+    averaged over a 3 % variation of the stages.
     """
     return np.asarray(np.interp(stage_periods, _STAGE_PERIODS, _table(waiting_share, alternating)))
 

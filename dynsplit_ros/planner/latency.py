@@ -17,29 +17,29 @@ from dynsplit_ros.policies.pacing import DEFAULT_UNANSWERED
 
 Array = NDArray[np.float64]
 
-#: The longest wait for an answer is this many times the usual wait, and at least so many seconds. A longer one makes a
-#: lost frame later; with a shorter one, the robot gives up frames of a link that is slow for a moment.
+#: Longest wait for an answer, as a multiple of the usual wait, and its least value in seconds. A longer wait delays
+#: lost frames; with a shorter one, the robot gives up frames when the link is slow for a moment.
 _LONGEST_WAIT_FACTOR, _MIN_LONGEST_WAIT_S = 3.0, 0.2
-#: A residual reduces a prediction by at most this share, so that no prediction becomes negative.
+#: Largest share by which a residual reduces a prediction, so that no prediction becomes negative.
 _LARGEST_REDUCTION = 0.5
-#: Mean age of images, in periods, where single transfers take longer than a period though the mean does not: with
-#: and without waiting for newer images. Smaller ages make a link look better that is slow now and then.
+#: Mean age of images, in periods, if single transfers take longer than a period although the mean does not: with and
+#: without waiting for newer images. With smaller ages, a link that is sometimes slow looks too good.
 _LINK_AGE, _LINK_AGE_WITHOUT_WAITING = 0.15, 0.5
 
 
 @dataclass
 class SystemEstimate:
     """
-    What is known of link and machines when a choice is made; times in seconds.
+    The estimates of link and machines at the time of a choice; times in seconds.
 
-    ``now_s`` serves for differences only. ``rates_bps`` are the rates (bit/s) of the next transfer at
+    Only differences of ``now_s`` count. ``rates_bps`` are the rates (bit/s) of the next transfer at
     :data:`~dynsplit_ros.estimators.rate.RATE_SHARES`; ``rate_spread`` is the standard deviation of the natural
     logarithm of the link's rate. ``alive`` says whether the edge answers. ``robot_factor`` and ``edge_factor`` are
     measured over profiled times of the machines, ``robot_spread`` and ``edge_spread`` the standard deviations of their
     natural logarithms; ``robot`` and ``edge`` hold the further factor of each split's head and tail, by split index.
-    ``servers`` is the number of frames that the edge can run at the same time (0: ``alive`` is false).
-    ``resize_s`` precedes each head, ``publish_s`` follows each frame. ``residual_s`` is, by split index, the mean
-    difference between measured and predicted latency.
+    ``servers`` is the number of frames that the edge can run at the same time (0: ``alive`` is false). ``resize_s`` is
+    the time of resizing before each head, ``publish_s`` that of publishing after each frame. ``residual_s`` is, by
+    split index, the mean difference between measured and predicted latency.
     """
 
     now_s: float
@@ -123,22 +123,22 @@ class Prediction:
 
     @property
     def without_age_s(self) -> Array:
-        """The expected latency of an image that is new when its head starts."""
+        """The expected latency of an image without its age."""
         return self.robot_s + self.expected_wait_s + self.residual_s
 
     @property
     def start_s(self) -> Array:
-        """The time from an image's arrival until its payload is ready, or local inference is done, and the residual."""
+        """The time from an image's arrival until its payload is ready or local inference is done, with the residual."""
         return self.image_age_s + self.robot_s + self.residual_s
 
     @property
     def robot_s(self) -> Array:
-        """What the robot does before it sends."""
+        """The robot's time before it sends."""
         return self.head_s + self.encode_s
 
     @property
     def edge_s(self) -> Array:
-        """What the edge does, and the queue before it."""
+        """The edge's time, with the queueing delay."""
         return self.queueing_s + self.decode_s + self.tail_s
 
     @property
@@ -148,7 +148,7 @@ class Prediction:
 
     @property
     def mean_stage_s(self) -> Array:
-        """The slowest stage where the link takes its mean time rather than the median."""
+        """The slowest stage if the link takes its mean time instead of the median."""
         return np.maximum(self.slowest_stage_s, self.transmit_s + self.answer_s)
 
 
@@ -218,7 +218,7 @@ class LatencyModel:
         """
         Return P a(u): the mean age of images when their head starts.
 
-        A stage that does not keep up makes images wait; so does a link that now and then takes longer than a period.
+        Images wait for a stage that does not keep up, and for a link that sometimes takes longer than a period.
         """
         age = image_age(slowest_stage_s / self._period_s, self._waiting_share)
         late = bit_time.share_beyond(self._period_s / np.maximum(self._choices.bits, 1e-9))

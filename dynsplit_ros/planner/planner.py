@@ -17,8 +17,8 @@ from dynsplit_ros.planner.latency import LatencyModel, Prediction, SystemEstimat
 from dynsplit_ros.planner.timeout import answer_timeout_s
 from dynsplit_ros.profile.profile import SystemProfile
 
-#: Weight of the latency in the score for the other objectives: it only decides between equal stages, or equal shares of
-#: late frames.
+#: Weight of the latency in the scores of the other objectives. It decides between equal stages or equal shares of late
+#: frames; a larger one would outweigh real differences.
 _TIE_BREAK = 1e-3
 
 
@@ -27,8 +27,8 @@ class Candidate:
     """
     The prediction for one choice, and whether it may be chosen.
 
-    ``image_age_s`` is the mean age of the image when its head starts; the other parts follow in their order, at the
-    mean rate of the link. ``latency_s`` is the expected latency, which also counts the answer timeout and the residual.
+    ``image_age_s`` is the mean age of the image when its head starts. The other parts follow in their order, at the
+    mean rate of the link. ``latency_s`` is the expected latency, which includes the answer timeout and the residual.
     ``late_share`` is the share of frames that miss the deadline; None unless that is the objective.
     """
 
@@ -53,7 +53,7 @@ class Candidate:
     allowed: bool
 
 
-#: The terms that candidate and prediction share, by their one name.
+#: The names of the terms that both Candidate and Prediction have.
 _TERMS = ('image_age_s', 'head_s', 'encode_s', 'transmit_s', 'rtt_s', 'queueing_s', 'decode_s', 'tail_s', 'answer_s',
           'latency_s')
 
@@ -64,10 +64,10 @@ class Plan:
     A choice, the reason, and the prediction for every choice.
 
     ``local_engine`` runs the whole network for images that are not sent. ``predicted_s`` is the expected latency of a
-    frame from its image's arrival, ``answer_timeout_s`` the answer timeout after sending. An image that would wait
-    longer than ``local_if_wait_s`` for link and edge is done by local inference at once. ``settled`` says that no other
-    choice was predicted to be better. ``words`` and ``conditions`` describe the choice and the estimates that it rests
-    on; ``edge_score`` is what it promises, for a comparison with other edges.
+    frame from its image's arrival, ``answer_timeout_s`` the answer timeout after sending. The robot at once computes an
+    image that would wait longer than ``local_if_wait_s`` for link and edge. ``settled`` says that no other choice has a
+    better prediction. ``words`` and ``conditions`` describe the choice and the estimates behind it. ``edge_score`` is
+    for a comparison with other edges.
     """
 
     split_index: int
@@ -92,7 +92,7 @@ class Plan:
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """The prediction for every choice; computed when asked for."""
+        """The prediction for every choice, computed at each access."""
         choices, prediction = self._choices, self._prediction
         terms = zip(*(getattr(prediction, name).tolist() for name in _TERMS))
         rates_hz = 1 / np.maximum(prediction.mean_stage_s, 1e-9)
@@ -117,7 +117,7 @@ class Planner:
     """
     Chooses among the cuts of ``profile`` for frames of ``batch`` images under ``constraints``.
 
-    Raises DynsplitError when the constraints leave nothing to choose.
+    Raises DynsplitError if the constraints allow no choice.
     """
 
     def __init__(
@@ -136,11 +136,11 @@ class Planner:
 
     @property
     def waiting_share(self) -> float:
-        """Share of the frame rate that the camera may give up: nothing where the frame rate is the objective."""
+        """Share of the frame rate that the camera may give up: 0 if the frame rate is the objective."""
         return self.constraints.latency_waiting_share
 
     def plan(self, estimate: SystemEstimate) -> Plan:
-        """Predict every choice under the estimate, and choose."""
+        """Predict the latency of every choice under the estimate, and choose."""
         choices, constraints = self._choices, self.constraints
         prediction = self._model.predict(estimate)
         allowed = self._allowed(prediction, estimate)
@@ -175,7 +175,7 @@ class Planner:
         )
 
     def _allowed(self, prediction: Prediction, estimate: SystemEstimate) -> Flags:
-        """Return which choices are possible now: without an edge only local inference, else those within the limits."""
+        """Return the choices that are allowed now: without an edge local inference, else those within the limits."""
         choices = self._choices
         if not estimate.alive:
             return choices.is_local
@@ -186,7 +186,7 @@ class Planner:
         return np.asarray(choices.allowed & fits)
 
     def _score(self, prediction: Prediction, latency_s: Array, late: Array | None) -> Array:
-        """Return what to minimise, in seconds."""
+        """Return the quantity to minimise, in seconds."""
         if self.constraints.objective == 'latency':
             return latency_s
         if late is not None:

@@ -8,10 +8,10 @@ from dynsplit_ros.planner.choices import Array, Choices
 from dynsplit_ros.planner.constraints import PlannerConstraints
 from dynsplit_ros.planner.latency import Prediction
 
-#: The shortest timeout is this many times the usual wait, plus a pause of a scheduler in seconds. With a shorter one,
-#: the robot finishes frames whose answers are on their way, and computes them twice.
+#: Shortest timeout: the usual wait times this factor, plus the pause of a scheduler, in seconds. With a shorter one,
+#: the robot finishes frames whose answers are on their way, so both sides compute them.
 _SHORTEST_TIMEOUT_FACTOR, _PAUSE_S = 1.5, 0.02
-#: Finishing a frame beside other work takes at most this many times as long as profiled. With a smaller factor, a frame
+#: Largest ratio of the time of finishing a frame during other work to its profiled time. With a smaller factor, a frame
 #: without an answer is done later than the longest wait W.
 _FINISHING = 1.5
 
@@ -22,7 +22,7 @@ def shortest_timeout_s(prediction: Prediction) -> Array:
 
 
 def latest_finish_s(prediction: Prediction) -> Array:
-    """Return how long after sending the robot has finished a frame itself at the shortest timeout, in seconds."""
+    """Return when the robot has finished a frame itself at the shortest timeout, in seconds after sending."""
     return shortest_timeout_s(prediction) + _FINISHING * prediction.finish_s + _PAUSE_S
 
 
@@ -32,11 +32,11 @@ def answer_timeout_s(
     """
     Return how long after sending the robot waits for an answer before it finishes the frame, in seconds.
 
-    Waiting for tau costs E[min(T, tau)] + P(T > tau) F. The tau with the least cost is taken, so that the frame is
-    finished within the longest wait, but never so short that a usual answer comes too late.
+    A timeout of tau costs E[min(T, tau)] + P(T > tau) F. The result is the tau of least cost with which the frame is
+    finished within the longest wait, but at least the shortest timeout, so that usual answers arrive in time.
     """
     longest_s = float(prediction.longest_wait_s[chosen])
-    if constraints.objective == 'deadline':  # finish the frame in time if that is possible
+    if constraints.objective == 'deadline':  # finish the frame before the deadline if possible
         longest_s = min(longest_s, constraints.deadline_s - float(prediction.start_s[chosen]))
     if constraints.answer_timeout_s > 0 or chosen == choices.local:
         return longest_s

@@ -1,11 +1,12 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Check the promise of ``min_agreement`` while it runs: which frames are audited, when, and what follows.
+Checks ``min_agreement`` in operation: which frames are audited, when, and which codecs are removed.
 
-An audit computes on the robot, without loss, what the edge answered for a payload with loss, and compares both. The
-camera side draws the frames and finds the time (:class:`AuditScheduler`); the monitor's side counts and takes codecs
-out (:class:`AuditLedger`). Both are pure: no clock, no threads, and the random numbers are seeded.
+An audit computes a frame's tail on the robot from the exact activation, and compares the outputs with the edge's answer
+to the lossy payload. On the camera side, :class:`AuditScheduler` draws the frames and finds the time for audits. On the
+monitor's side, :class:`AuditLedger` counts their results and removes codecs. Both have no clock and no threads, and
+their random numbers are seeded.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ import random
 from dynsplit_ros.agreement import Agreement
 from dynsplit_ros.policies.records import Choice, FrameRecord
 
-#: Audits of a choice that count: its latest ones. More react later to a scene that changes, fewer find a codec that
-#: disagrees a little more than allowed later or never.
+#: Number of the latest audits of a choice that count. With more, the ledger reacts later to a change of the scene; with
+#: fewer, it finds a codec that disagrees slightly more than allowed later or never.
 WINDOW = 500
-#: A choice stays until it has this many audits. With one of ten disagreeing by chance, the interval of few audits lies
-#: below a bound that a good codec keeps.
+#: Least number of audits before a choice can be removed. With fewer, a good codec with a single disagreement by chance
+#: would be removed.
 MIN_AUDITS = 50
 
 
 @dataclass
 class AuditCounters:
     """
-    Frames since the start: ``drawn`` for an audit, of these ``exact`` without loss anyway, ``audited`` and ``skipped``.
+    Numbers of frames: ``drawn`` for audits; of these, ``exact`` (no lossy codec), ``audited``, ``skipped``.
 
-    The rest of those drawn are still to be audited, or failed.
+    The other drawn frames still wait for their audit, or failed.
     """
 
     drawn: int = 0
@@ -45,7 +46,7 @@ class AuditScheduler:
     """
     Draws a share of the frames, and audits them one at a time while the robot has nothing else to compute.
 
-    An audit that the next frame interrupts begins again in the next pause. A newer one replaces it; then it is skipped.
+    An audit that the next frame interrupts starts again in the next pause. If a newer audit replaces it, it is skipped.
     """
 
     def __init__(self, share: float = 0.0, seed: int = 0) -> None:
@@ -56,29 +57,29 @@ class AuditScheduler:
         self._running: FrameRecord | None = None
 
     def draw(self) -> bool:
-        """Return whether the frame that starts now is audited; it does not depend on its split."""
+        """Return whether to audit the frame that starts now; the draw does not depend on its split."""
         is_drawn = self._random.random() < self.share
         self.counters.drawn += is_drawn
         return is_drawn
 
     def on_exact(self) -> None:
-        """Note that a frame that was drawn turned out to be computed without loss."""
+        """Note that a drawn frame used no lossy codec."""
         self.counters.exact += 1
 
     def on_answer(self, frame: FrameRecord) -> None:
-        """Note that a frame that was drawn has its answer; ``frame`` keeps activation and outputs."""
+        """Note that a drawn frame has its answer; ``frame`` holds activation and outputs."""
         self.counters.skipped += self._waiting is not None
         self._waiting = frame
 
     def on_pause(self) -> FrameRecord | None:
-        """Return the frame to audit now that the robot has nothing else to compute, if there is one."""
+        """Return the frame to audit while the robot has nothing else to compute; None for none."""
         if self._running is not None or self._waiting is None:
             return None
         self._running, self._waiting = self._waiting, None
         return self._running
 
     def on_work(self) -> FrameRecord | None:
-        """Return the frame whose audit must end at once because the robot has something to compute."""
+        """Return the frame whose audit must stop because the robot has something to compute; None for none."""
         frame, self._running = self._running, None
         if frame is not None:
             if self._waiting is None:
@@ -88,7 +89,7 @@ class AuditScheduler:
         return frame
 
     def on_audited(self, frame: FrameRecord) -> bool:
-        """Note that an audit is done; return whether it counts: one that was to end does not."""
+        """Note that an audit is done; return False if it was stopped before."""
         if self._running is not frame:
             return False
         self._running = None
@@ -96,13 +97,13 @@ class AuditScheduler:
         return True
 
     def on_failed(self, frame: FrameRecord) -> None:
-        """Skip an audit that could not be computed."""
+        """Count an audit that could not be computed as skipped."""
         if self._running is frame:
             self._running = None
             self.counters.skipped += 1
 
     def on_end(self) -> FrameRecord | None:
-        """Return the frame whose audit must end because the robot stops; what waits is skipped."""
+        """Return the frame whose audit must stop because the robot stops; audits that are not done count as skipped."""
         frame, self._running = self._running, None
         self.counters.skipped += (frame is not None) + (self._waiting is not None)
         self._waiting = None
@@ -111,10 +112,10 @@ class AuditScheduler:
 
 class AuditLedger:
     """
-    The running agreement of each choice of split and codec, and the choices that are taken out.
+    The running agreement of each choice of split and codec, and the removed choices.
 
-    A choice is taken out when the upper end of the interval over its last WINDOW audits is below the bound; it stays
-    out until :meth:`reset`.
+    A choice is removed when the upper end of the interval over its last WINDOW audits is below the bound. It stays
+    removed until :meth:`reset`.
     """
 
     def __init__(self) -> None:
@@ -122,7 +123,7 @@ class AuditLedger:
         self._removed: dict[Choice, str] = {}
 
     def on_audit(self, choice: Choice, score: float, bound: float) -> str:
-        """Take the agreement (0 to 1) of a frame; return why its choice is taken out now, empty if it is not."""
+        """Take the agreement (0 to 1) of a frame; return the reason if this removes its choice, empty otherwise."""
         if not 0 <= score <= 1 or math.isnan(score):
             return ''
         self._scores.setdefault(choice, deque(maxlen=WINDOW)).append(score)
@@ -142,15 +143,15 @@ class AuditLedger:
 
     @property
     def choices(self) -> list[Choice]:
-        """The choices that were audited."""
+        """The choices that have audits."""
         return list(self._scores)
 
     @property
     def removed(self) -> Mapping[Choice, str]:
-        """The choices that are taken out, and why."""
+        """The removed choices, and why."""
         return self._removed
 
     def reset(self) -> None:
-        """Forget everything: another model, profile or bound."""
+        """Forget everything, after a change of model, profile or bound."""
         self._scores.clear()
         self._removed.clear()

@@ -3,16 +3,15 @@
 """
 What the camera side does with each event: a state machine without clock and threads.
 
-Events are the ``on_...`` methods of :class:`CameraPolicy`; each is given the instant at which it happens and returns
-the actions that follow from it, to be carried out in their order. The head takes one frame at a time through these
-events (and actions)::
+The methods ``on_...`` of :class:`CameraPolicy` are the events. Each takes the instant at which it happens and returns
+actions, which the caller carries out in their order. The head takes one frame at a time through these events (and
+actions)::
 
     on_image (Prepare) -> on_prepared (RunHead) -> on_head_done (Encode) -> on_payload_ready (Send) -> on_payload_sent
 
-The image that comes next is prepared before its head may start, while the robot only waits for the link.
-Local inference ends with ``on_head_done`` (Deliver). A frame that was sent ends with ``on_answer`` (Deliver) or, when
-the edge does not answer it in time, with Finish and ``on_finished`` (Deliver). The robot finishes one frame at a time,
-in parallel with a head.
+The robot prepares the next image before its head may start, while it only waits for the link. Local inference ends with
+``on_head_done`` (Deliver). A sent frame ends with ``on_answer`` (Deliver). If the edge does not answer in time, it ends
+with Finish and ``on_finished`` (Deliver). The robot finishes one frame at a time, in parallel with a head.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from dynsplit_ros.policies.wake import WakeAt
 
 #: Upper bound on the answer timeout of every decision, in seconds.
 MAX_ANSWER_TIMEOUT_S = 3600.0
-#: Frames finished on the robot whose late answers are still recognised.
+#: Number of frames finished on the robot whose late answers the policy still recognises.
 MAX_LATE_FRAMES = 16
 
 
@@ -42,7 +41,7 @@ class Prepare:
     """
     Convert and resize the image of a frame; then call ``on_prepared`` or ``on_image_refused``.
 
-    One image at a time is prepared. A newer image may replace this one meanwhile; the call comes all the same.
+    One image at a time is prepared. The call must come even if a newer image has replaced this one.
     """
 
     frame: FrameRecord
@@ -57,7 +56,7 @@ class RunHead:
 
 @dataclass(frozen=True)
 class InterruptHead:
-    """End the head that runs, if it is not done by then."""
+    """Interrupt the head that runs, unless it is already done."""
 
     frame: FrameRecord
 
@@ -85,7 +84,7 @@ class Finish:
 
 @dataclass(frozen=True)
 class StopFinishing:
-    """End the tail that the robot runs for this frame: its answer has come."""
+    """Stop the tail that the robot runs for this frame: its answer has arrived."""
 
     frame: FrameRecord
 
@@ -99,7 +98,7 @@ class Deliver:
 
 @dataclass(frozen=True)
 class Drop:
-    """Publish nothing for this frame: it failed. It takes its place in the order of the frames."""
+    """Publish nothing for this frame, which failed. The order of the other frames stays."""
 
     frame: FrameRecord
 
@@ -107,9 +106,9 @@ class Drop:
 @dataclass(frozen=True)
 class Audit:
     """
-    Compute without loss what the edge answered for this frame, and compare.
+    Compute the frame's outputs without a lossy codec, and compare them with the edge's answer.
 
-    Then call ``on_audited`` or ``on_audit_failed``; for an audit that was ended, neither.
+    Then call ``on_audited`` or ``on_audit_failed``. Call neither for an audit that was stopped.
     """
 
     frame: FrameRecord
@@ -117,14 +116,14 @@ class Audit:
 
 @dataclass(frozen=True)
 class StopAudit:
-    """End the audit that the robot runs for this frame: something else has to be computed."""
+    """Stop the audit of this frame: the robot has something else to compute."""
 
     frame: FrameRecord
 
 
 @dataclass(frozen=True)
 class ReportAudit:
-    """Tell the monitor how far the outputs of a frame agree with the unquantised model's (0 to 1)."""
+    """Report the agreement (0 to 1) of a frame's outputs with the unquantised model to the monitor."""
 
     frame: FrameRecord
     agreement: float
@@ -153,7 +152,7 @@ Action = (
     | Report
     | WakeAt
 )
-#: From an image, its arrival and the present instant to the decision to follow and the instant to start on it.
+#: Takes an image, its arrival and the present instant; returns the decision to follow and the instant to start.
 Chooser = Callable[[Any, float, float], tuple[SplitDecision, float]]
 
 
@@ -162,7 +161,7 @@ class Counters:
     """
     Events since the start; each is a number of frames, images or messages.
 
-    ``dropped`` are images that a newer one replaced. ``late_answers`` are those to frames that are done, or were never
+    ``dropped`` are images that a newer one replaced. ``late_answers`` are answers to frames that are done or were never
     sent.
     """
 
@@ -176,7 +175,7 @@ class Counters:
 
 
 class _Stage(enum.Enum):
-    """How far the frame at the head has come."""
+    """Stage of the frame at the head."""
 
     PREPARING = enum.auto()
     RUNNING = enum.auto()
@@ -197,32 +196,32 @@ class _Waiting:
 
 class CameraPolicy:
     """
-    Decides for the camera side which image to start on, when, with which split, and how each frame gets its prediction.
+    Decides which image the camera starts, when, with which split, and how each frame gets its prediction.
 
-    - Only the newest image waits. Its head starts just early enough for its payload to find link and edge free
-      (:class:`~dynsplit_ros.policies.pacing.SendScheduler`), and sometimes waits for a newer image
-      (:class:`~dynsplit_ros.policies.staleness.StalenessControl`). An image that would wait too long is done on the
-      robot at once, so that local inference and offloading alternate.
-    - While the robot computes nothing else and waits for the link, it prepares the image that waits, unless a newer one
-      is expected before its head may start.
+    - Only the newest image waits. Its head starts so that its payload is ready when link and edge are free
+      (:class:`~dynsplit_ros.policies.pacing.SendScheduler`). Sometimes the camera waits for a newer image
+      (:class:`~dynsplit_ros.policies.staleness.StalenessControl`). The robot at once computes an image that would wait
+      too long; local inference and offloading then alternate.
+    - While the robot waits for the link and computes nothing, it prepares the waiting image, unless a newer image is
+      expected before its head may start.
     - One payload at a time is on the link (sent, not acknowledged), and at most ``max_unanswered`` frames wait for
       their answers. A payload that is ready sooner waits.
-    - A frame without an answer after its timeout, or when the edge is silent, or refused by the edge, is finished on
-      the robot. No new head starts meanwhile. An answer that comes before that is done is still taken. A frame whose
-      timeout would pass during local inference of the next image is finished before that.
-    - A payload that waits for a lost link is finished here only when no older frame is. If the edge is heard of before,
-      the payload is sent.
-    - After a frame that the edge failed, frames are local until a decision takes that frame into account.
-    - A decision for another edge takes effect with the next payload, also with one that waits for the link: edges of
-      one model take each other's payloads. Only the edge that a payload was sent to can acknowledge or answer it.
-    - A head that would take longer than the whole latency which a new decision promises is interrupted once, and
+    - The robot finishes a frame after its answer timeout, or if the edge is silent or refuses the frame. No new head
+      starts meanwhile. An answer that arrives before the robot is done is still taken. If the timeout of a frame would
+      pass during local inference of the next image, the robot finishes that frame first.
+    - The robot finishes a frame whose payload waits for a lost link, but older frames first. If the edge answers
+      before that, the payload is sent.
+    - After the edge failed a frame, frames are local until a decision accounts for that frame.
+    - A decision for another edge takes effect with the next payload, even if it already waits for the link: edges of
+      the same model take the same payloads. Only the edge that a payload was sent to can acknowledge or answer it.
+    - If a head would take longer than the whole latency that a new decision predicts, it is interrupted once and
       started again with that decision.
     - Each accepted frame is delivered or dropped exactly once, in the order of the frames.
 
     ``local_index`` is the split that sends nothing. ``choose`` replaces the decision and the earliest start of each
-    image, and nothing else: the simulation's oracles use it. All instants come from one monotonic clock. ``audits``
-    draws the frames that are audited if their codec is among ``lossy``; an audit runs only while the robot has nothing
-    else to compute.
+    image, and nothing else; the simulation's oracles use it. All instants come from one monotonic clock. ``audits``
+    draws the frames to audit. A drawn frame is audited if its codec is in ``lossy``, while the robot has nothing else
+    to compute.
     """
 
     def __init__(
@@ -249,7 +248,7 @@ class CameraPolicy:
         self._scheduler = SendScheduler()
         self._staleness = StalenessControl()
         self._waiting: _Waiting | None = None
-        # The frame whose image is converted and resized now, since when, and how long that took the last time.
+        # The frame whose image is being prepared, the start of that, and the duration of the last preparation.
         self._preparing: FrameRecord | None = None
         self._preparing_since_s = math.nan
         self._prepare_s = 0.0
@@ -261,18 +260,18 @@ class CameraPolicy:
         self._interrupted = False  # this frame's head was interrupted before
         self._sequence = 0
         self._unanswered: OrderedDict[int, FrameRecord] = OrderedDict()
-        self._overdue: dict[int, FrameRecord] = {}  # to be finished here, unless the answer comes first
+        self._overdue: dict[int, FrameRecord] = {}  # the robot finishes these unless the answer arrives first
         self._finishing: FrameRecord | None = None
         self._finishing_since_s = math.nan
         self._finishing_s = 0.0  # total time spent on finishing before that
         self._finishing_before_s = 0.0  # the total when the head started
-        self._fell_back: OrderedDict[int, FrameRecord] = OrderedDict()  # the latest; their answers may still come
-        self._done: dict[int, tuple[FrameRecord, bool]] = {}  # these wait for an older frame; whether they failed
+        self._fell_back: OrderedDict[int, FrameRecord] = OrderedDict()  # their answers may still arrive
+        self._done: dict[int, tuple[FrameRecord, bool]] = {}  # they wait for an older frame; whether failed
         self._next = 1
         self._wake_s = math.inf
         self._actions: list[Action] = []
 
-    # ---- what can be asked ---------------------------------------------------------------------------------------
+    # ---- state ---------------------------------------------------------------------------------------------------
 
     @property
     def unanswered(self) -> Sequence[FrameRecord]:
@@ -327,13 +326,13 @@ class CameraPolicy:
         return self._act(now_s)
 
     def on_time(self, now_s: float) -> list[Action]:
-        """Let time pass; to be called at the instant of the latest WakeAt."""
+        """Handle the passing of time; the caller calls this at the instant of the latest WakeAt."""
         return self._act(now_s)
 
     # ---- the head ------------------------------------------------------------------------------------------------
 
     def on_prepared(self, images: int, now_s: float) -> list[Action]:
-        """Run the head of the frame whose image is a tensor of ``images`` images now, or keep that until its time."""
+        """Note that a frame's image is now a tensor of ``images`` images; run its head if that may start."""
         frame = self._end_preparing()
         frame.images, frame.resize_s = images, now_s - self._preparing_since_s
         self._prepare_s = frame.resize_s
@@ -344,7 +343,7 @@ class CameraPolicy:
         return self._act(now_s)
 
     def on_image_refused(self, now_s: float) -> list[Action]:
-        """Forget the image that was to be prepared: it cannot be used. One that was replaced has been counted."""
+        """Drop the image that could not be prepared. If a newer one replaced it, it was already counted."""
         frame = self._end_preparing()
         if self._head is frame:
             self.counters.refused_images += 1
@@ -360,13 +359,13 @@ class CameraPolicy:
         return self._act(now_s)
 
     def on_head_failed(self, now_s: float) -> list[Action]:
-        """Drop the frame at the head; the frames behind it must not wait for it."""
+        """Drop the frame at the head, so that later frames do not wait for it."""
         frame, self._head = self._at_head(), None
         self._complete(frame, now_s, failed=True)
         return self._act(now_s)
 
     def on_head_done(self, activation: Any, now_s: float) -> list[Action]:
-        """Encode the activation, or deliver it where it is the whole network's output."""
+        """Encode the activation; after local inference, deliver the outputs."""
         frame = self._at_head()
         frame.head_s = now_s - self._stage_s
         frame.finishing_s = self._finishing_total_s(now_s) - self._finishing_before_s
@@ -397,7 +396,7 @@ class CameraPolicy:
         return self._act(now_s)
 
     def on_payload_failed(self, reason: str, now_s: float) -> list[Action]:
-        """Finish the frame at the head here: its payload cannot be encoded or sent. An answer may have come first."""
+        """Finish a frame on the robot if its payload cannot be encoded or sent and its answer has not arrived."""
         frame, self._head = self._at_head(), None
         if self._stage is _Stage.ENCODING or self._unanswered.pop(frame.sequence, None) is not None:
             self._note_failed(frame)
@@ -427,9 +426,9 @@ class CameraPolicy:
         now_s: float,
     ) -> list[Action]:
         """
-        Take the edge's answer, also while the robot is already finishing the frame.
+        Take the edge's answer, even while the robot is finishing the frame.
 
-        A later one is counted; the monitor learns when it came. A frame that the edge refused is finished here. The
+        A later answer is counted and reported to the monitor. The robot finishes a frame that the edge refused. An
         answer of an edge that the frame was not sent to is only counted.
         """
         frame = self.awaited(session, sequence, times.edge)
@@ -452,13 +451,13 @@ class CameraPolicy:
         return self._act(now_s)
 
     def on_audited(self, frame: FrameRecord, agreement: float, now_s: float) -> list[Action]:
-        """Report how far an audited frame agrees, unless the audit was to end before."""
+        """Report the agreement of an audited frame, unless the audit was stopped before."""
         if self.audits.on_audited(frame):
             self._actions.append(ReportAudit(frame.snapshot(), agreement))
         return self._act(now_s)
 
     def on_audit_failed(self, frame: FrameRecord, now_s: float) -> list[Action]:
-        """Skip an audit that raised an error."""
+        """Count an audit that raised an error as skipped."""
         self.audits.on_failed(frame)
         return self._act(now_s)
 
@@ -478,12 +477,12 @@ class CameraPolicy:
         self.counters.failed += 1
 
     def on_stop(self, now_s: float) -> list[Action]:
-        """Accept no image and send no payload any more; frames that were sent still wait for their answers."""
+        """Stop accepting images and sending payloads; sent frames still wait for their answers."""
         self._stop()
         return self._act(now_s)
 
     def on_close(self, now_s: float) -> list[Action]:
-        """Stop, and finish each frame here at once whose answer has not come."""
+        """Stop, and finish at once each frame whose answer has not arrived."""
         for frame in self._unanswered.values():
             self._give_up(frame, 'the camera ends', now_s)
         self._stop()
@@ -492,7 +491,7 @@ class CameraPolicy:
     # ---- the rules -----------------------------------------------------------------------------------------------
 
     def _act(self, now_s: float) -> list[Action]:
-        """Do what time and the new state allow, and return all actions of this event."""
+        """Apply all rules that time and the new state allow, and return all actions of this event."""
         self._release_payload(now_s)
         self._finish_before_local(now_s)
         due_s = self._expire(now_s)
@@ -508,7 +507,7 @@ class CameraPolicy:
         return actions
 
     def _audit_next(self) -> None:
-        """Audit a frame while the robot has nothing else to compute; end an audit when it has."""
+        """Audit a frame while the robot has nothing else to compute; stop an audit when it has."""
         if self._stopped or self._head is not None or self._overdue:
             ended = self.audits.on_end() if self._stopped else self.audits.on_work()
             if ended is not None:
@@ -517,7 +516,7 @@ class CameraPolicy:
             self._actions.append(Audit(frame))
 
     def _note_for_audit(self, frame: FrameRecord) -> None:
-        """Keep what an audit needs of a frame that was drawn and sent with loss."""
+        """Keep a frame for its audit if it was sent with a lossy codec."""
         if frame.outcome is Outcome.ANSWERED and frame.codec in self._lossy:
             self.audits.on_answer(replace(frame, image=None, payload=()))
         else:
@@ -534,8 +533,8 @@ class CameraPolicy:
         self._waiting = None
 
     def _start_next(self, now_s: float) -> float:
-        """Start on the image that waits if its time has come; return the instant at which to look again."""
-        # A head would slow down the frame that is finished here, which is late already.
+        """Start the waiting image if it may start now; return the instant at which to check again."""
+        # A head would slow down the tail that the robot runs for a frame that is already late.
         if self._waiting is None or self._head is not None or self._overdue:
             return math.inf
         frame, period_s = self._waiting.frame, self._waiting.period_s
@@ -556,7 +555,7 @@ class CameraPolicy:
         return math.inf
 
     def _prepare_next(self, start_s: float, now_s: float) -> None:
-        """Prepare the image at the head, or ahead of time the one that waits; ``start_s`` is its start."""
+        """Prepare the image at the head, or else the waiting image, whose start is ``start_s``."""
         if self._preparing is not None:
             return
         at_head = self._head is not None and self._stage is _Stage.PREPARING
@@ -569,9 +568,9 @@ class CameraPolicy:
         """
         Return the frame to prepare before its start at ``start_s`` (infinity: not known), None for none.
 
-        The robot computes nothing else then, but for an audit. Beside a head, preparing would slow that down on a robot
-        without a free core. An image that a newer one is expected to replace before its start is not worth the work; if
-        the start is not known, each image is prepared.
+        The robot prepares an image only while it computes nothing but an audit: on a robot without a free core,
+        preparing would slow down a head. It skips an image if a newer one is expected before its start. If the start is
+        not known, it prepares each image.
         """
         waiting = self._waiting
         computes = self._overdue or self._head is not None and self._stage not in (
@@ -588,7 +587,7 @@ class CameraPolicy:
         return frame
 
     def _accept(self, now_s: float) -> None:
-        """Give the frame at the head its number, and run its head: its image is a tensor now."""
+        """Give the frame at the head, whose image is prepared, its number, and run its head."""
         frame = self._at_head()
         self._sequence += 1
         self.counters.accepted += 1
@@ -600,10 +599,10 @@ class CameraPolicy:
 
     def _next_start(self, waiting: _Waiting, now_s: float) -> tuple[SplitDecision | None, bool, float]:
         """
-        Return the decision for the image that waits (None: none to be trusted), whether it is local, and its start.
+        Return the decision for the waiting image (None: none applies), whether the image is local, and its start.
 
         An image starts so that its payload is ready when link and edge are free. An image that would wait too long for
-        that is done on the robot at once. The start is infinite if it depends on another event.
+        this is local and starts at once. The start is infinite if it depends on another event.
         """
         if self._choose is not None:
             decision, start_s = self._choose(waiting.frame.image, waiting.frame.arrived_s, now_s)
@@ -618,12 +617,12 @@ class CameraPolicy:
         start_s = self._scheduler.start_s(latest.choice, send_s) - prepare_s
         if start_s - now_s > latest.local_if_wait_s:
             return latest, True, now_s
-        if self.link_is_full and send_s <= now_s:  # overdue: an acknowledgement or a decision must come first
+        if self.link_is_full and send_s <= now_s:  # overdue: an acknowledgement or a decision must arrive first
             return latest, False, math.inf
         return latest, False, start_s
 
     def _follow(self, decision: SplitDecision | None, is_local: bool) -> None:
-        """Have the frame at the head follow a decision from now on, or be local in its turn."""
+        """Make the frame at the head follow a decision from now on, or be local."""
         frame = self._at_head()
         self._followed = decision
         if decision is None or is_local:
@@ -654,7 +653,7 @@ class CameraPolicy:
         self._run_head(now_s)
 
     def _is_head_outdated(self, now_s: float) -> bool:
-        """Whether a new decision promises a whole latency below the time that the head at work still takes."""
+        """Whether a new decision predicts a latency below the time that the present head still takes."""
         newer, followed, frame = self._decision, self._followed, self._head
         if newer is None or frame is None or self._interrupted or newer.split_index == self._local_index:
             return False
@@ -664,12 +663,12 @@ class CameraPolicy:
         return newer.predicted_latency_s < remaining_s
 
     def _release_payload(self, now_s: float) -> None:
-        """Send the payload that waits if the link is free, or give it up if the link is lost."""
+        """Send the waiting payload if the link is free, or give it up if the link is lost."""
         frame = self._head
         if frame is None or self._stage is not _Stage.WAITING_FOR_LINK:
             return
         followed, latest = self._followed, self._decision
-        # Another edge may run the tail with another engine, but not from the activation of another head.
+        # A payload may move to an edge with another tail engine, but not if the decision names another head engine.
         can_move = latest is not None and (latest.choice, latest.head_engine) == (frame.choice, frame.head_engine)
         is_silent = latest is not None and frame.edge not in self._heard and (
             latest.degraded or frame.edge in latest.silent_edges and not can_move)
@@ -696,7 +695,7 @@ class CameraPolicy:
             self._actions.append(Send(frame))
 
     def _failed_since(self, decision: SplitDecision) -> bool:
-        """Whether the edge has failed a frame that the decision does not know of."""
+        """Whether the edge has failed a frame that the decision does not account for."""
         knows = decision.last_frame_session == self.session and decision.last_frame >= self._last_failed
         return bool(self._last_failed) and not knows
 
@@ -718,7 +717,7 @@ class CameraPolicy:
         """
         Give up frames that would time out during the local inference of the next image.
 
-        The robot would then work on both at half speed, and the newer frame would be done before it may be delivered.
+        Otherwise the robot would work on both at half speed, and the newer frame would have to wait for the older one.
         """
         latest = self._decision
         if self._waiting is None or self._head is not None or self._choose is not None or latest is None:
@@ -730,7 +729,7 @@ class CameraPolicy:
                     self._give_up(frame, 'local inference comes next, and it would not be answered before', now_s)
 
     def _give_up(self, frame: FrameRecord, reason: str, now_s: float) -> None:
-        """Have a frame finished here, unless that is under way."""
+        """Mark a frame for finishing on the robot, unless it is already marked."""
         if frame.sequence not in self._overdue:
             frame.given_up_s, frame.detail = now_s, reason
             self._overdue[frame.sequence] = frame
@@ -744,7 +743,7 @@ class CameraPolicy:
         return self._finishing_s + (now_s - self._finishing_since_s if self._finishing is not None else 0.0)
 
     def _end_finishing(self, now_s: float) -> float:
-        """Note that the robot finishes nothing any more, and return how long it took."""
+        """Note that the robot has stopped finishing a frame, and return how long that took."""
         self._finishing_s, self._finishing = self._finishing_total_s(now_s), None
         return now_s - self._finishing_since_s
 
@@ -778,7 +777,7 @@ class CameraPolicy:
             self._actions.append(Report(frame))
 
     def _complete(self, frame: FrameRecord, now_s: float, failed: bool = False) -> None:
-        """Deliver or drop a frame and those that waited for it, in order."""
+        """Deliver or drop a frame and then the frames that waited for it, in order."""
         if frame.audited and not failed:
             self._note_for_audit(frame)
         frame.activation, frame.payload = None, ()

@@ -1,10 +1,10 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-What the edge does with each event: a state machine without clock and threads.
+The rules of the edge: a state machine without clock and threads.
 
-Events are the ``on_...`` methods of :class:`EdgePolicy`; each is given the instant at which it happens and returns the
-actions that follow from it, to be carried out in their order. A frame goes through these events (and actions)::
+The methods ``on_...`` of :class:`EdgePolicy` are the events. Each takes the instant at which it happens and returns
+actions, which the caller carries out in their order. A frame goes through these events (and actions)::
 
     on_activation (Acknowledge; RunTail) -> on_tail_done (Answer; the next RunTail)
 
@@ -30,12 +30,12 @@ from dynsplit_ros.policies.edge_queue import FairQueue, MAX_ROBOTS, RobotQueue
 from dynsplit_ros.policies.records import EdgeFrame, EdgeTimes, Status, Tail
 from dynsplit_ros.policies.wake import WakeAt
 
-#: Largest payload: this many times the bytes of the cut's tensors, and as many bytes for headers. No codec writes more.
-#: Larger payloads are refused at once, so that they do not fill the memory while they wait.
+#: Largest payload: the bytes of the cut's tensors times the ratio, plus the bytes for headers. No codec writes more.
+#: The edge refuses larger payloads at once, so that they do not fill its memory while they wait.
 PAYLOAD_RATIO, PAYLOAD_HEADER_BYTES = 2, 10_000
 _CLOSED = 'the edge stopped before it ran the tail'
-#: Most runs of a frame whose server ends during the run. Without a bound, a payload that ends every process that
-#: decodes it would end one replica after the other.
+#: Largest number of runs of a frame whose server ends during the run. Without this bound, a payload that ends the
+#: process which decodes it would end one replica after the other.
 MAX_RUNS = 3
 
 
@@ -51,9 +51,9 @@ class RunTail:
     """
     On a free server, decode the frames' payloads and run the tail of their split once for all of them.
 
-    Call ``on_unreadable`` for each payload that does not decode, ``on_failed`` if the tail fails, and in any case
-    ``on_tail_done`` at the end with the outputs of the frames that are left. If the server ends before that, call
-    ``on_servers`` and ``on_server_lost`` instead. ``number`` counts the runs of the same frames from 1.
+    Call ``on_unreadable`` for each payload that does not decode, and ``on_failed`` if the tail fails. At the end,
+    always call ``on_tail_done`` with the outputs of the other frames. If the server ends before, call ``on_servers``
+    and ``on_server_lost`` instead. ``number`` counts the runs of the same frames from 1.
     """
 
     frames: tuple[EdgeFrame, ...]
@@ -91,7 +91,7 @@ Action = Acknowledge | RunTail | Answer | PrepareTail | ReportLoad | WakeAt
 @dataclass(frozen=True)
 class ServedModel:
     """
-    What the policy knows of the model that the edge serves.
+    The policy's view of the model that the edge serves.
 
     ``cut_bytes`` holds the raw size of each cut that a robot can send, for one image; the split after the last one is
     local inference. ``tail_s`` holds the profiled seconds of these tails by batch size, or is empty. ``can_share``
@@ -108,7 +108,7 @@ class ServedModel:
 
     @property
     def local_index(self) -> int:
-        """The split of local inference, which the edge has no part in."""
+        """The split of local inference, which needs no edge."""
         return len(self.cut_bytes)
 
     @property
@@ -133,8 +133,8 @@ class EdgeSettings:
     """
     Limits of the edge.
 
-    At most ``max_waiting`` frames of one robot wait. Up to ``max_batch`` frames of different robots share a run, and a
-    frame waits for that at most ``max_batch_wait_s`` seconds. A frame has at most ``max_images`` images. Load reports
+    At most ``max_waiting`` frames of one robot wait. Up to ``max_batch`` frames of different robots share a run; a
+    frame waits for others at most ``max_batch_wait_s`` seconds. A frame has at most ``max_images`` images. Load reports
     are ``load_period_s`` seconds apart (infinity: none).
     """
 
@@ -150,16 +150,16 @@ class EdgePolicy:
     Decides for the edge which tail to run next, for which frames, and how each frame is answered.
 
     - Each activation is acknowledged on arrival and answered exactly once.
-    - Activations that the edge cannot use are refused at once: another model, unknown split, too many images, too
-      large.
-    - As many runs are under way as there are servers. The frames of a server that ends are run first on another one.
-      Without a server, frames are answered at once, so that their robots finish them.
-    - Each robot has a short queue. A frame that does not fit supersedes the oldest one of its robot.
+    - The edge at once refuses activations that it cannot use: of another model or an unknown split, with too many
+      images, or too large.
+    - Each server runs one tail at a time. If a server ends, its frames run first on another one. Without a server, the
+      edge answers frames at once, so that their robots finish them.
+    - Each robot has a short queue. If the queue is full, a new frame supersedes the oldest one.
     - The robot that was served longest ago is next (:class:`~dynsplit_ros.policies.edge_queue.FairQueue`).
-    - Frames of the same cut and of different robots share a run where the profile says that this is faster.
-    - A frame whose robot no longer waits for it is answered SUPERSEDED without a run.
-    - When a robot announces a split, its tail is prepared, unless a newer announcement replaces it first.
-    - A load report goes out periodically (:class:`~dynsplit_ros.policies.edge_load.LoadMeter`).
+    - Frames of the same cut and of different robots share a run if the profile shows that this is faster.
+    - If the robot no longer waits for a frame, the edge answers SUPERSEDED without a run.
+    - If a robot announces a split, the edge prepares its tail, unless a newer announcement replaces it first.
+    - The edge sends load reports periodically (:class:`~dynsplit_ros.policies.edge_load.LoadMeter`).
 
     ``name`` and ``session`` are the edge's name and run, in every answer and load report. ``servers`` is the number of
     servers at the start. Call ``on_start`` first. All instants come from one monotonic clock.
@@ -180,20 +180,20 @@ class EdgePolicy:
         self._no_server = 'no replica is ready'
         self._runs: list[RunTail] = []
         self._lost_runs: deque[RunTail] = deque()  # the runs of servers that ended
-        self._to_prepare: dict[str, int] = {}  # robots that wait for a tail, first come first, and their images
+        self._to_prepare: dict[str, int] = {}  # images by robot that waits for a tail, in order
         self._is_preparing = False
         self._closed = False
         self._counts: Counter[str] = Counter()
         self._report_s = self._wake_s = math.inf
         self._actions: list[Action] = []
 
-    # ---- what can be asked ---------------------------------------------------------------------------------------
+    # ---- state ---------------------------------------------------------------------------------------------------
 
     def counts(self) -> dict[str, int]:
         """
         Return how many frames were answered with each status since the start, and how many tails were prepared.
 
-        Refused frames are also counted by reason and, for robots that the edge remembers, by robot.
+        Refused frames are also counted by reason and by known robot.
         """
         by_robot = {f'refused from {robot}': queue.refused for robot, queue in self._robots if queue.refused}
         return dict(sorted({'prepared': 0, **self._counts, **by_robot}.items()))
@@ -212,7 +212,7 @@ class EdgePolicy:
     # ---- robots --------------------------------------------------------------------------------------------------
 
     def on_activation(self, frame: EdgeFrame, now_s: float) -> list[Action]:
-        """Acknowledge an activation; queue it, or answer it at once if the edge cannot use it."""
+        """Acknowledge an activation, and queue it or answer it at once."""
         frame.arrived_s = now_s
         frame.tail_engine = self._ready_engine(frame.split_index, frame.tail_engine)
         frame.times = EdgeTimes(edge=self.name, edge_session=self.session, tail_engine=frame.tail_engine)
@@ -235,8 +235,8 @@ class EdgePolicy:
         """
         Note the split that a robot announces, and prepare its tail.
 
-        The tail is prepared for as many images as the robot's last frame had; before its first one, for ``max_images``.
-        Raises DynsplitError for a decision that this edge cannot serve, and forgets the robot's announcement before it.
+        The number of images is that of the robot's last frame, or ``max_images`` before its first frame. Raises
+        DynsplitError for a decision that this edge cannot serve; the robot's previous announcement is then forgotten.
         """
         queue = self._robots.of(robot)
         if queue is None:
@@ -256,7 +256,7 @@ class EdgePolicy:
         return self._act(now_s)
 
     def on_decision_elsewhere(self, robot: str, now_s: float) -> list[Action]:
-        """Note that a robot announces a decision for another edge, or for none: no tail has to be prepared for it."""
+        """Note that a robot announces a decision for another edge or for none; its tail is not prepared."""
         self._to_prepare.pop(robot, None)
         if (queue := self._robots.get(robot)) is not None:
             queue.split = None
@@ -272,7 +272,7 @@ class EdgePolicy:
     # ---- servers and tails ---------------------------------------------------------------------------------------
 
     def on_servers(self, count: int, reason: str, now_s: float) -> list[Action]:
-        """Note how many servers there are from now on; ``reason`` says why there is none."""
+        """Note the number of servers from now on; ``reason`` says why there is none."""
         self._servers, self._no_server = count, reason or self._no_server
         self._meter.set_servers(count, now_s)
         if not count:
@@ -284,7 +284,7 @@ class EdgePolicy:
         return self._act(now_s)
 
     def on_profile(self, model: ServedModel, now_s: float) -> list[Action]:
-        """Use the times of a profile that was measured after the start; ``model`` is the same model with them."""
+        """Use the times of a profile that was measured after the start; ``model`` holds these times."""
         self.model = model
         unloaded_s = model.unloaded_s()
         self._robots.batch_sizes = _batch_sizes(model, self.settings, unloaded_s)
@@ -292,15 +292,15 @@ class EdgePolicy:
         return self._act(now_s)
 
     def on_unreadable(self, frame: EdgeFrame, reason: str, now_s: float) -> list[Action]:
-        """Refuse a frame whose payload does not decode; the other frames of its run go on."""
+        """Refuse a frame whose payload does not decode; the other frames of its run continue."""
         self._refuse(frame, 'unreadable', reason)
         return self._act(now_s)
 
     def on_tail_done(self, run: RunTail, outputs: Sequence[Any], tail_s: float, now_s: float) -> list[Action]:
         """
-        End a run: answer its frames that have no answer yet with ``outputs``, in their order, and start the next run.
+        End a run: answer its frames without an answer with ``outputs``, in their order, and start the next run.
 
-        The tail itself took ``tail_s`` seconds. The rest of the run counts as decoding.
+        The tail took ``tail_s`` seconds; the rest of the run counts as decoding.
         """
         self._end_run(run, now_s)
         frames = [frame for frame in run.frames if frame.status is None]
@@ -316,9 +316,9 @@ class EdgePolicy:
 
     def on_server_lost(self, run: RunTail, now_s: float) -> list[Action]:
         """
-        Run the frames of a server that ended during the run once more on another one, before all that wait.
+        Run the frames of a lost server again on another server, before all waiting frames.
 
-        Frames whose answer timeout has passed are answered without outputs, and so are those of ``MAX_RUNS`` runs.
+        Frames whose answer timeout has passed, and frames after ``MAX_RUNS`` runs, are answered without outputs.
         """
         self._end_run(run, now_s)
         frames = tuple(frame for frame in run.frames if frame.status is None)
@@ -336,14 +336,14 @@ class EdgePolicy:
         return self._act(now_s)
 
     def on_failed(self, frames: Sequence[EdgeFrame], reason: str, now_s: float) -> list[Action]:
-        """Answer frames that met an error which is not their own, unless they have their answer."""
+        """Answer frames after an error of the edge, unless they already have an answer."""
         for frame in frames:
             if frame.status is None:
                 self._answer(frame, Status.FAILED, reason)
         return self._act(now_s)
 
     def on_answer_failed(self, frame: EdgeFrame, reason: str, now_s: float) -> list[Action]:
-        """Answer a frame whose outputs cannot be sent as failed; other answers are not repeated."""
+        """Answer FAILED for a frame whose outputs cannot be sent; other answers are not repeated."""
         if frame.status is Status.OK:
             self._counts['answered'] -= 1
             frame.outputs = None
@@ -353,7 +353,7 @@ class EdgePolicy:
     # ---- preparation and time ------------------------------------------------------------------------------------
 
     def on_prepared(self, did: bool, now_s: float) -> list[Action]:
-        """Prepare the next tail; ``did`` is False if the tail was ready before or cannot be prepared."""
+        """Prepare the next tail; ``did`` is False if the last one was already ready or cannot be prepared."""
         self._counts['prepared'] += did
         self._is_preparing = False
         return self._act(now_s)
@@ -365,11 +365,11 @@ class EdgePolicy:
         return self._act(now_s)
 
     def on_time(self, now_s: float) -> list[Action]:
-        """Let time pass; to be called at the instant of the latest WakeAt."""
+        """Handle the passing of time; the caller calls this at the instant of the latest WakeAt."""
         return self._act(now_s)
 
     def on_close(self, now_s: float) -> list[Action]:
-        """Answer the waiting frames, and start nothing more."""
+        """Answer the waiting frames, and start no more runs."""
         self._closed = True
         while self._lost_runs:
             for frame in self._lost_runs.popleft().frames:
@@ -382,7 +382,7 @@ class EdgePolicy:
     # ---- the rules -----------------------------------------------------------------------------------------------
 
     def _act(self, now_s: float) -> list[Action]:
-        """Do what time and the new state allow, and return all actions of this event."""
+        """Apply all rules that time and the new state allow, and return all actions of this event."""
         wake_s = math.inf
         if not self._closed:
             self._prepare_next()
@@ -394,7 +394,7 @@ class EdgePolicy:
         return actions
 
     def _start_runs(self, now_s: float) -> float:
-        """Start runs while a server is free; return when to look again."""
+        """Start runs while a server is free; return when to check again."""
         while len(self._runs) < self._servers:
             queues: list[RobotQueue] = []
             number = 1
@@ -436,23 +436,23 @@ class EdgePolicy:
                 self._actions.append(PrepareTail(queue.split[0], images, queue.engine))
 
     def _report_load(self, now_s: float) -> float:
-        """Send a load report if it is due; return when the next one is."""
+        """Send a load report if it is due; return the instant of the next one."""
         if now_s >= self._report_s:
             self._report_s += self.settings.load_period_s
-            if now_s >= self._report_s:  # reports that were missed are not made up for
+            if now_s >= self._report_s:  # missed reports are not sent later
                 self._report_s = now_s + self.settings.load_period_s
             self._actions.append(ReportLoad(*self._meter.report(self._robots, self._counts['refused'], now_s)))
         return self._report_s
 
     def _ready_engine(self, split_index: int, engine: str) -> str:
-        """Return the engine that runs a tail: the one that its robot asks for if it is ready, else eager."""
+        """Return the engine of a tail: the one that its robot asks for if it is ready, else eager."""
         is_ready = engine == EAGER or split_index in self.model.engines.get(engine, ())
         if not is_ready:
             self._counts['engine not ready'] += 1
         return engine if is_ready else EAGER
 
     def _refusal(self, frame: EdgeFrame) -> tuple[str, str] | None:
-        """Return the kind and the reason for which the edge cannot use an activation."""
+        """Return the kind and the reason if the edge cannot use an activation."""
         model, max_images = self.model, self.settings.max_images
         if frame.fingerprint != model.fingerprint:
             return 'another model', (
@@ -503,7 +503,7 @@ class EdgePolicy:
 
 def _batch_sizes(model: ServedModel, settings: EdgeSettings, unloaded_s: Mapping[tuple[Tail, int], float]
                  ) -> dict[Tail, list[int]]:
-    """Return, by tail, the numbers of frames for which a shared run is faster than one run after the other."""
+    """Return, by tail, the numbers of frames for which one shared run is faster than separate runs."""
     sizes: dict[Tail, list[int]] = {}
     for (tail, size), time_s in unloaded_s.items():
         if model.can_share and 1 < size <= settings.max_batch and time_s < size * unloaded_s[tail, 1]:

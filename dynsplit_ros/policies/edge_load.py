@@ -17,8 +17,8 @@ class LoadMeter:
     Measures the load of the edge from the runs of its tails.
 
     ``unloaded_s`` is the time of a tail on this machine when nothing else runs, by tail and images. If it is empty,
-    the fastest run so far takes its place. ``edge`` and ``session`` are the edge's name and run in the reports.
-    ``servers`` is the number of tails that can run at the same time.
+    the fastest run of each tail so far takes its place. ``edge`` and ``session`` are the edge's name and run in the
+    reports. ``servers`` is the number of tails that can run at the same time.
     """
 
     def __init__(self, unloaded_s: dict[tuple[Tail, int], float], edge: str = '', session: int = 0,
@@ -31,7 +31,7 @@ class LoadMeter:
         self._since_s = math.nan  # start of the period
         self._servers = servers
         self._running = 0
-        self._counted_s = math.nan  # end of the time that the two below count
+        self._counted_s = math.nan  # instant up to which the two below count
         self._busy_s = self._capacity_s = 0.0  # seconds of all busy servers, and of all servers
         self._full_s = math.nan  # when the last server became busy; NaN: one is free
         self._ahead: list[tuple[RobotQueue, float]] = []
@@ -43,7 +43,7 @@ class LoadMeter:
         self._since_s = self._counted_s = now_s
 
     def set_unloaded(self, unloaded_s: dict[tuple[Tail, int], float]) -> None:
-        """Compare tails with these times from now on."""
+        """Use these times of unloaded tails from now on."""
         self._learns, self._unloaded_s = not unloaded_s, dict(unloaded_s)
 
     def set_servers(self, servers: int, now_s: float) -> None:
@@ -55,11 +55,11 @@ class LoadMeter:
 
     def begin_run(self, first: RobotQueue | None, under_way: Collection[str], robots: FairQueue, now_s: float) -> None:
         """
-        Note that a run begins with the first frame of the queue ``first`` (None: with a frame that is run again).
+        Note that a run begins with the first frame of the queue ``first`` (None: with frames of a lost server).
 
-        ``under_way`` names the robots with frames in a run, this one included. If no server is free from now on, a
-        frame of another robot that had arrived since the run's first frame became first would have had to wait for
-        this run, unless its robot was served longer ago.
+        ``under_way`` names the robots with frames in a run, this one included. If no server is free from now on, frames
+        of other robots wait for this run. This also counts for a frame that would have arrived since the run's first
+        frame became first, unless its robot was served longer ago.
         """
         self._count(now_s)
         self._running += 1
@@ -81,10 +81,10 @@ class LoadMeter:
         """
         Note the end of a run.
 
-        Between the instant at which the last server became busy and the next end of a run, a frame that arrives finds
-        no server. It meets this time with the probability of its share of the period, then waits for half of it on
-        average (the mean residual life: S²/2 for a time of S seconds), and before that for each frame whose turn comes
-        first.
+        From the instant at which the last server becomes busy until the next end of a run, an arriving frame finds no
+        free server. A frame arrives in this interval with the probability of its share of the period. It then waits for
+        half of the interval on average (the mean residual life: S²/2 for a time of S seconds), and before that for each
+        frame that is served first.
         """
         self._count(now_s)
         self._running -= 1
@@ -97,7 +97,7 @@ class LoadMeter:
         self._ahead, self._full_s = [], math.nan
 
     def _count(self, now_s: float) -> None:
-        """Count the time that has passed as that of busy and of all servers."""
+        """Add the time since the last count to the busy time and to the capacity."""
         elapsed_s = now_s - self._counted_s
         self._busy_s += self._running * elapsed_s
         self._capacity_s += self._servers * elapsed_s
@@ -106,8 +106,8 @@ class LoadMeter:
     def report(self, robots: FairQueue, refused: int, now_s: float) -> tuple[LoadReport, dict[str, float]]:
         """Return the load since the last report, and the queueing delay of each robot; begin the next period."""
         period_s = now_s - self._since_s
-        self._count(now_s)  # with the part so far of each run that is under way
-        if self._expected_s > 0 and self._tail_s > 0:  # a clock may be too coarse for a short tail
+        self._count(now_s)  # including runs that have not ended
+        if self._expected_s > 0 and self._tail_s > 0:  # a coarse clock may show 0 for a short tail
             self._slowdown = self._tail_s / self._expected_s
         self._reports += 1
         queueing_s = {robot: queue.queueing_s2 / period_s for robot, queue in robots}

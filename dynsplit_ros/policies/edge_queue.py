@@ -12,9 +12,10 @@ import math
 from dynsplit_ros.engine_names import EAGER
 from dynsplit_ros.policies.records import EdgeFrame, Tail
 
-#: A robot counts as active for this long after its last activation, in seconds. A batch waits for active robots only.
+#: A robot is active for this time after its last activation, in seconds; a batch waits only for active robots. A longer
+#: time lets batches wait for robots that have stopped.
 ACTIVE_S = 5.0
-#: Robots that the edge remembers. The caller forgets robots that leave; this bounds the memory if it does not.
+#: Largest number of robots that the edge remembers. It bounds the memory if robots leave without notice.
 MAX_ROBOTS = 1024
 
 
@@ -40,7 +41,7 @@ class RobotQueue:
     queueing_s2: float = 0.0
 
     def add(self, frame: EdgeFrame, max_waiting: int) -> EdgeFrame | None:
-        """Append a frame; return the oldest one if it has to make room."""
+        """Append a frame; return the oldest frame if the queue is full."""
         self.heard_s, self.images = frame.arrived_s, frame.images
         if not self.frames:
             self.first_s = frame.arrived_s
@@ -57,8 +58,8 @@ class FairQueue:
     """
     The queues of all robots: the robot that was served longest ago is next.
 
-    ``batch_sizes`` holds, by tail, the numbers of frames (ascending, each at least 2) that are worth a shared run. A
-    frame waits for others at most ``max_batch_wait_s`` seconds, and only while other robots are active.
+    ``batch_sizes`` holds, by tail, the numbers of frames (ascending, from 2) for which a shared run is faster. A frame
+    waits for others at most ``max_batch_wait_s`` seconds, and only while other robots are active.
     """
 
     def __init__(self, batch_sizes: Mapping[Tail, Sequence[int]], max_batch_wait_s: float) -> None:
@@ -82,8 +83,8 @@ class FairQueue:
         """
         Return the queue of a robot, a new one if necessary.
 
-        When there are too many robots, a new one replaces the robot without frames that was silent longest. The result
-        is None if each of them has frames.
+        If MAX_ROBOTS are known, a new robot replaces the one without frames that was silent for the longest time. The
+        result is None if all of them have frames.
         """
         if robot not in self._robots and len(self._robots) >= MAX_ROBOTS:
             unused = [name for name, queue in self._robots.items() if not queue.frames]
@@ -98,14 +99,14 @@ class FairQueue:
         return queue.frames if queue is not None else ()
 
     def active(self, now_s: float) -> int:
-        """Return the number of robots that sent something lately."""
+        """Return the number of active robots."""
         return sum(now_s - queue.heard_s < ACTIVE_S for queue in self._robots.values())
 
     def next_run(self, now_s: float) -> tuple[list[RobotQueue], float]:
         """
-        Return the queues whose first frames run next, together, and an infinite time.
+        Return the queues whose first frames share the next run, and an infinite time.
 
-        Without such a queue, return an empty list and when to ask again (infinity: after the next frame).
+        If no run may start, return an empty list and the instant to ask again (infinity: after the next frame).
         """
         waiting = [queue for queue in self._robots.values() if queue.frames]
         if not waiting:

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""When the images of one or several cameras make a batch."""
+"""Joins images of one or several cameras to batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 
 Image = TypeVar('Image')
 
-#: The rate of batches is the mean over this many of the latest ones, and over at most this many seconds.
+#: The rate is the mean over this number of the latest batches, and over at most this time, in seconds. A longer mean
+#: follows a change of the rate later; a shorter one is noisier.
 RATE_BATCHES, RATE_S = 20, 3.0
 
 
@@ -19,9 +20,9 @@ class ImageBatcher(Generic[Image]):
     Joins the newest image of each of several cameras, or ``batch`` consecutive images of one camera, to a batch.
 
     A batch is complete when it has an image of each camera that sent one in the last ``timeout_s`` seconds, or
-    ``batch`` images of a single camera. An incomplete batch goes ``timeout_s`` seconds after its first image. A newer
-    image replaces the older one of its camera. All instants come from one clock, in seconds. The images of a batch are
-    in the order of the cameras, those of a single camera in the order of arrival. Not thread-safe.
+    ``batch`` images of a single camera. An incomplete batch goes out ``timeout_s`` seconds after its first image. A
+    newer image replaces the older one of its camera. All instants come from one clock, in seconds. The images of a
+    batch are in the order of the cameras, those of a single camera in the order of arrival. Not thread-safe.
 
     ``rate_hz`` is the rate of the latest batches (NaN before the second one), ``replaced`` the number of images that
     were replaced.
@@ -39,7 +40,7 @@ class ImageBatcher(Generic[Image]):
         self._heard_s: dict[int, float] = {}
 
     def add(self, camera: int, image: Image, now_s: float) -> list[Image]:
-        """Take an image of a camera (counted from 0); return the batch that goes now, empty for none."""
+        """Take an image of a camera (counted from 0); return the batch that goes out now, empty for none."""
         place = camera if self._cameras > 1 else len(self._images)
         if not self._heard_s:  # the first batch waits for each camera
             self._heard_s = dict.fromkeys(range(self._cameras), now_s)
@@ -51,7 +52,7 @@ class ImageBatcher(Generic[Image]):
         return self.due(now_s)
 
     def due(self, now_s: float) -> list[Image]:
-        """Return the batch that goes now although no image came, empty for none; to be called periodically."""
+        """Return the batch whose timeout has passed, empty for none; the caller calls this periodically."""
         if self._cameras > 1:
             missing = any(camera not in self._images and now_s - heard_s <= self._timeout_s
                           for camera, heard_s in self._heard_s.items())

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the monitor knows of one edge: estimates of its link and load, and the best split and codec with it."""
+"""The monitor's estimates of one edge's link and load, and its plan for this edge."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from dynsplit_ros.policies.monitor_settings import MonitorSettings
 from dynsplit_ros.policies.records import Choice, FrameRecord, Outcome
 from dynsplit_ros.profile.profile import SystemCut, SystemProfile
 
-#: The monitor does not plan again while no estimate has moved by more than this share, and no time by more than this
-#: share of the latency. Planning is the largest part of the monitor's processor time.
+#: The monitor plans again when a factor has changed by this share, or a time by this share of the latency. Planning is
+#: the largest part of the monitor's processor time, so a smaller share costs more of it; a larger share delays a change
+#: of choice.
 _REPLAN_CHANGE = 0.01
 _NO_RATES = np.zeros(0)
-#: An edge that fails this many frames in a row, though it answers probes, is left for another one: it refuses frames or
-#: its tails raise errors. With 1, a single late answer changes the edge. It is tried again after this time, in seconds.
+#: The monitor leaves an edge that fails this number of frames in a row although it answers probes: the edge refuses
+#: frames, or its tails raise errors. With 1, a single late answer would change the edge. After the second number, in
+#: seconds, the monitor tries the edge again.
 _FAILURES, _AVOIDED_S = 3, 10.0
 
 Settings = TypeVar('Settings', PlannerConstraints, LinkRules)
@@ -34,7 +36,7 @@ Settings = TypeVar('Settings', PlannerConstraints, LinkRules)
 
 @dataclass(frozen=True)
 class _PlanInputs:
-    """The estimates on which a choice was the best: ``factors`` count by their ratio, ``times_s`` are in seconds."""
+    """The estimates that a plan rests on: ``factors`` differ by their ratio, ``times_s`` (s) by their difference."""
 
     factors: tuple[float, ...]
     times_s: tuple[float, ...]
@@ -48,10 +50,10 @@ class _PlanInputs:
 
 class KnownEdge:
     """
-    Estimates the link to one edge and the edge's load, and plans split and codec for frames that are sent to it.
+    Estimates the link to one edge and its load, and plans split and codec for frames to this edge.
 
-    ``profile`` is that of the robot with this edge. ``link``, ``load`` and ``planner`` may be asked at any time.
-    Raises DynsplitError when the settings leave nothing to choose with this profile.
+    ``profile`` is the profile of the robot with this edge. Callers may read ``link``, ``load`` and ``planner`` at any
+    time. Raises DynsplitError if the settings allow no choice with this profile.
     """
 
     def __init__(self, name: str, profile: SystemProfile, settings: MonitorSettings, frame_rate_hz: float,
@@ -80,7 +82,7 @@ class KnownEdge:
         return self.plan.predicted_s if self.plan is not None else math.inf
 
     def is_failing(self, now_s: float) -> bool:
-        """Whether the edge failed several frames in a row lately."""
+        """Whether the edge failed several frames in a row within the last seconds."""
         return now_s < self._avoided_until_s
 
     def set_frame_rate(self, frame_rate_hz: float) -> None:
@@ -95,19 +97,19 @@ class KnownEdge:
         self.load.stale_after_s = settings.report_timeout_s
 
     def cut(self, split_index: int) -> SystemCut | None:
-        """Return a cut of the profile, None for a split that it does not have."""
+        """Return the cut of a split; None if the profile has no such split."""
         return self.profile.cuts[split_index] if 0 <= split_index < len(self.profile.cuts) else None
 
     def on_sent(self, sequence: int, now_s: float, cut: SystemCut, tail_engine: str, batch: int, payload_bytes: int,
                 gap_s: float) -> bool:
-        """Note a payload; return whether its acknowledgement is already here."""
+        """Note a payload; return whether its acknowledgement has already arrived."""
         service_s = self.load.queueing_s + cut.tail_on(tail_engine)[batch] * self.load.times.factor_of(cut.index)
         return self.link.on_sent(sequence, now_s, payload_bytes, service_s, gap_s)
 
     def on_frame(self, frame: FrameRecord, profiled_s: float, now_s: float) -> None:
         """Learn from a frame that was sent to this edge; ``profiled_s`` is the profiled time of its tail."""
         if frame.outcome == Outcome.FELL_BACK:
-            if math.isfinite(frame.sent_s):  # the edge did not fail a frame that it never got
+            if math.isfinite(frame.sent_s):  # the edge cannot fail a frame that it never received
                 self._failures += 1
                 if self._failures >= _FAILURES:
                     self._avoided_until_s = now_s + _AVOIDED_S
@@ -119,7 +121,7 @@ class KnownEdge:
             if math.isfinite(frame.acknowledged_s):
                 self.link.on_acknowledgement(frame.sequence, frame.acknowledged_s)
             held_s = frame.held_s if math.isfinite(frame.held_s) else -1.0
-            self._failures, self._avoided_until_s = 0, -math.inf  # one that answers late is slow, and does not fail
+            self._failures, self._avoided_until_s = 0, -math.inf  # an edge that answers late is slow but does not fail
             if self.link.on_answer(frame.sequence, frame.answered_s, held_s, frame.answer_bytes):
                 self.load.on_answer(
                     frame.split_index, frame.queueing_s, frame.tail_s, profiled_s, frame.answered_s)
@@ -138,13 +140,13 @@ class KnownEdge:
         """
         Plan again if an estimate has moved, or if ``is_urgent``.
 
-        With an edge that is not in use there is no choice to keep. ``held_back`` says that payloads to this edge would
-        wait behind a payload to another one. ``latency_s`` is the predicted latency to which moves are compared.
+        Hysteresis does not apply to an edge that is not in use. ``held_back`` says that payloads to this edge would
+        wait behind a payload to another one. Changes of times are compared to the predicted latency ``latency_s``.
         """
         rate = self.link.belief(now_s)
         estimate = self._estimate_system(now_s, rate.level_spread, robot, residual_s, held_back)
         self.is_possible = estimate.alive
-        if not self.link.alive:  # that is why it failed frames
+        if not self.link.alive:  # the lost link explains the failures
             self._failures, self._avoided_until_s = 0, -math.inf
         moved = self.plan is None or self._inputs is None or self._inputs.differs(
             _inputs(rate.median_bps, estimate, self.plan.split_index), latency_s)
@@ -159,7 +161,7 @@ class KnownEdge:
 
     def _estimate_system(self, now_s: float, rate_spread: float, robot: RobotEstimator,
                          residual_s: NDArray[np.float64], held_back: bool) -> SystemEstimate:
-        """Return all estimates but the rates of the next transfer, which are computed only for a plan."""
+        """Return all estimates except the rates of the next transfer, which only a plan needs."""
         load, edge, cuts = self.load.estimate(now_s), self.load.times, len(self.profile.cuts)
         robot.times.forget(now_s)
         is_blocked = held_back or self.link.blocked_since_s > -math.inf
@@ -168,7 +170,7 @@ class KnownEdge:
             rates_bps=_NO_RATES,
             rate_spread=rate_spread,
             rtt_s=self.link.rtt_s,
-            # With a guessed rate, a payload may take a slow link for seconds.
+            # At a guessed rate, a payload may occupy a slow link for seconds.
             alive=self.is_usable and not (is_blocked or self.link.awaits_rate),
             servers=load.servers,
             queueing_s=load.queueing_s,
@@ -187,7 +189,7 @@ class KnownEdge:
 def make_planner(
     profile: SystemProfile, settings: MonitorSettings, frame_rate_hz: float, removed: Collection[Choice]
 ) -> Planner:
-    """Return a planner for this profile without the choices that audits have taken out."""
+    """Return a planner for this profile without the choices that audits have removed."""
     rules = settings_for(PlannerConstraints, replace(settings, frame_rate_hz=frame_rate_hz))
     return Planner(_without_removed(profile, removed), rules, settings.batch, settings.downlink_ratio)
 
@@ -199,7 +201,7 @@ def _without_removed(profile: SystemProfile, removed: Collection[Choice]) -> Sys
 
 
 def settings_for(kind: type[Settings], settings: MonitorSettings) -> Settings:
-    """Return the settings that ``kind`` has fields for."""
+    """Return a ``kind`` with the settings of the same names."""
     return kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})
 
 

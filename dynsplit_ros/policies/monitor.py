@@ -1,7 +1,7 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-What the monitor does with each observation: estimates of links and edges, probes, and decisions. It has no clock.
+The rules of the monitor: from observations to estimates, probes and decisions, without clock and threads.
 
 The node and the simulation pass observations to :class:`MonitorPolicy` (``on_...``). They call ``on_time`` after each
 observation and at the instant of the latest WakeAt, and carry out the actions that it returns, in their order.
@@ -28,22 +28,27 @@ from dynsplit_ros.policies.records import Choice, FrameRecord, Outcome, SplitDec
 from dynsplit_ros.policies.wake import WakeAt
 from dynsplit_ros.profile.profile import SystemProfile
 
-#: Time between two looks for a probe or heartbeat to send, and for a silence of the edge, in seconds. Both are then
-#: late by this much at most; a shorter time costs processor time on the robot.
+#: Time, in seconds, between two checks for a due probe and for a silent edge. Both can be late by this time; a shorter
+#: time costs processor time on the robot.
 TICK_S = 0.02
-#: Frames offered per second until a camera has measured the rate.
+#: Assumed number of offered frames per second until the camera has measured it: a usual rate of robot cameras.
 _FRAME_RATE_HZ = 10.0
-#: The planner follows a measured rate that differs by this factor from the rate before.
+#: The planner follows a measured frame rate that differs by this factor. A smaller one causes a new decision for each
+#: fluctuation; a larger one plans with a wrong period.
 _RATE_CHANGE = 1.1
-#: Without a new observation, the monitor reviews its decision after this time, in seconds: estimates age.
+#: Without a new observation, the monitor reviews its decision after this time, in seconds, because estimates age. A
+#: longer time delays the return to an edge that was slow; a shorter one costs processor time.
 _REVIEW_S = 0.25
-#: A plan of the same choice becomes the decision in force if its latency differs by this share; residuals need that.
+#: A plan with the same choice replaces the decision in force if its latency differs by this share. With a larger share,
+#: residuals compare frames with an outdated prediction; with a smaller one, decisions change with noise.
 _LATENCY_CHANGE = 0.02
-#: A decision for the same choice is announced only if one of its times differs by this share from the one announced
-#: last. With 2 %, the monitor announced ten decisions per second, which took a third of its processor time.
+#: A decision for the same choice is announced only if one of its times differs by this share from the announced one.
+#: With 2 %, the monitor announced ten decisions per second, which took a third of its processor time. With more, the
+#: camera works with an outdated timeout.
 _ANNOUNCED_CHANGE = 0.1
-#: Heartbeats to an edge that is not in use leave this many times as rarely; its load reports show that it is alive. A
-#: smaller factor costs more than 1 % of a small payload's bytes, a larger one delays the measurement of its round trip.
+#: The heartbeat period of an edge that is not in use is longer by this factor; its load reports show that it is alive.
+#: A smaller factor costs more than 1 % of the bytes of small payloads; a larger one delays the measurement of the round
+#: trip.
 _UNUSED_EDGE_PERIODS = 8.0
 #: Share of the bytes sent to the edge in use that may be spent to measure the links to all other edges. With more, a
 #: second edge costs more than 1 % of the robot's bytes; with less, a faster edge is found later.
@@ -71,20 +76,20 @@ class MonitorPolicy:
     """
     Estimates links and load from what the robot observes, and decides which edge, split and codec come next.
 
-    It begins with one edge: ``profile`` is the robot's with this edge, ``edge`` its name. :meth:`set_edge` adds others
-    that serve the same model. All probes share one budget: the edge in use has the largest part while frames are sent
-    to it, and all edges have equal parts while the robot runs the whole network. ``now_s`` is always the robot's
-    monotonic clock. No observation raises, whatever a peer or a clock says: impossible ones are ignored, as are those
-    of unknown edges.
+    The policy starts with one edge: ``profile`` is the profile of the robot with this edge, ``edge`` its name.
+    :meth:`set_edge` adds others that serve the same model. All probes share one budget. While frames are sent to an
+    edge, this edge has the largest part. While the robot runs the whole network, all edges have equal parts. ``now_s``
+    is always an instant of the robot's monotonic clock. No observation raises an error: impossible ones and those of
+    unknown edges are ignored.
     """
 
     def __init__(self, profile: SystemProfile, settings: MonitorSettings | None = None, edge: str = '') -> None:
         self.settings = settings = settings or MonitorSettings()
         self._measured_hz = _FRAME_RATE_HZ
         self._robot = RobotEstimator()
-        # One for all edges: it corrects what the robot and its images add to each prediction.
+        # One estimator for all edges: residuals come from the robot and its images.
         self._residuals = ResidualEstimator(len(profile.cuts))
-        #: Audits of the lossy choices, and which of them are taken out.
+        #: Audits of the lossy choices, and the removed choices.
         self.audits = AuditLedger()
         self._edges: dict[str, KnownEdge] = {}
         self.set_edge(edge, profile)
@@ -96,13 +101,13 @@ class MonitorPolicy:
         self._last_frame = -1
         self._now_s = self._reviewed_s = self._wake_s = -math.inf
         self._has_observation = True
-        self._must_decide = True  # after an event that only a new decision can answer
+        self._must_decide = True  # after an event that requires a new decision
 
     def set_edge(self, name: str, profile: SystemProfile) -> None:
         """
-        Know an edge; one that is known and has another profile is estimated from the beginning.
+        Add an edge, or replace one whose profile has changed; its estimates then start again.
 
-        Raises DynsplitError, and changes nothing, when the settings leave nothing to choose with this profile.
+        Raises DynsplitError, and changes nothing, if the settings allow no choice with this profile.
         """
         known = self._edges.get(name)
         if known is not None and known.profile == profile:
@@ -126,7 +131,7 @@ class MonitorPolicy:
         """
         Use other settings from now on, and keep the estimates.
 
-        Raises DynsplitError, and changes nothing, when they leave nothing to choose.
+        Raises DynsplitError, and changes nothing, if they allow no choice.
         """
         keeps_bound = settings.min_agreement == self.settings.min_agreement
         removed = self.audits.removed if keeps_bound else ()
@@ -135,13 +140,13 @@ class MonitorPolicy:
         planners = {name: make_planner(edge.profile, planner_settings, rate_hz, removed)
                     for name, edge in self._edges.items()}
         if not keeps_bound:
-            self.audits.reset()  # a choice is taken out for one bound
+            self.audits.reset()  # a choice is removed for one bound
         for name, planner in planners.items():
             self._edges[name].reconfigure(planner, settings)
         self.settings = settings
         self._must_decide = True
 
-    # ---- what can be asked ---------------------------------------------------------------------------------------
+    # ---- state ---------------------------------------------------------------------------------------------------
 
     @property
     def decision(self) -> SplitDecision | None:
@@ -178,7 +183,7 @@ class MonitorPolicy:
 
     @property
     def residual_s(self) -> NDArray[np.float64]:
-        """By how many seconds frames take longer than predicted, for each split."""
+        """Mean difference between measured and predicted latency, in seconds, for each split."""
         return self._residuals.residual_s
 
     @property
@@ -188,7 +193,7 @@ class MonitorPolicy:
 
     @property
     def frame_rate_hz(self) -> float:
-        """Frames offered per second that the planner expects."""
+        """Number of offered frames per second that the planner expects."""
         return self.settings.frame_rate_hz or self._measured_hz
 
     # ---- observations --------------------------------------------------------------------------------------------
@@ -197,7 +202,7 @@ class MonitorPolicy:
         self, sequence: int, now_s: float, split_index: int, codec: str, payload_bytes: int, gap_s: float = 0.0,
         edge: str = '', tail_engine: str = EAGER,
     ) -> None:
-        """Note that the camera began at ``now_s`` to hand a payload to the link, and was done ``gap_s`` later."""
+        """Note a payload: the camera sent its lead at ``now_s`` and the payload ``gap_s`` seconds later."""
         sent_to = self._edges.get(edge)
         cut = sent_to.cut(split_index) if sent_to is not None else None
         if sent_to is None or cut is None or not (math.isfinite(now_s) and payload_bytes > 0):
@@ -211,7 +216,7 @@ class MonitorPolicy:
     def on_acknowledgement(
         self, sequence: int, now_s: float, dispersion_s: float = math.nan, edge: str = ''
     ) -> None:
-        """Take an edge's acknowledgement of a payload; acknowledgements may be late, or lost."""
+        """Take an edge's acknowledgement of a payload; acknowledgements can be late or lost."""
         known = self._edges.get(edge)
         if known is not None and math.isfinite(now_s) and known.link.on_acknowledgement(sequence, now_s, dispersion_s):
             self._has_observation = True
@@ -225,11 +230,11 @@ class MonitorPolicy:
         if cut is None:
             return
         batch = frame.images if frame.images in known.profile.batches else self.settings.batch
-        is_late = frame.outcome == Outcome.LATE  # the frame was reported before, when the robot had finished it
+        is_late = frame.outcome == Outcome.LATE  # the robot finished the frame and reported it before
         if not is_late:
             self._last_frame = max(self._last_frame, frame.sequence)
         self._has_observation = True
-        # After a frame that the edge failed, the camera trusts only a decision that takes that frame into account.
+        # After the edge failed a frame, the camera follows only a decision that accounts for that frame.
         expected = self._decision is not None and frame.split_index == self._decision.split_index
         if not expected or frame.outcome not in (Outcome.ANSWERED, Outcome.LOCAL) or math.isfinite(frame.given_up_s):
             self._must_decide = True
@@ -244,14 +249,14 @@ class MonitorPolicy:
             sent_to.on_frame(frame, cut.tail_on(frame.tail_engine)[batch], now_s)
 
     def on_probe_sent(self, probe_id: int, gap_s: float, edge: str = '') -> None:
-        """Note how many seconds this machine took to send a probe with its lead."""
+        """Note the seconds between the lead of a probe and the probe on this machine."""
         if (known := self._edges.get(edge)) is not None:
             known.link.on_gap(('probe', probe_id), gap_s)
 
     def on_probe_answer(
         self, probe_id: int, now_s: float, held_s: float = 0.0, dispersion_s: float = math.nan, edge: str = ''
     ) -> None:
-        """Take the answer to a probe, with the seconds that the edge held it and the dispersion that it measured."""
+        """Take the answer to a probe; the edge held it for ``held_s`` and measured ``dispersion_s``."""
         known = self._edges.get(edge)
         if known is None or not (math.isfinite(now_s) and math.isfinite(held_s)):
             return
@@ -267,7 +272,7 @@ class MonitorPolicy:
                 self._has_observation = True
 
     def on_audit(self, split_index: int, codec: str, agreement: float) -> str:
-        """Take an audit; return why its choice is taken out from now on, empty if it is not."""
+        """Take an audit; return the reason if it removes its choice, empty otherwise."""
         if not any((cut := edge.cut(split_index)) is not None and codec in cut.codecs
                    for edge in self._edges.values()):
             return ''
@@ -288,7 +293,7 @@ class MonitorPolicy:
         if was_sent and frame.edge != decided.edge:
             return
         if was_sent and (decided.local_if_wait_s < math.inf or self.used.link.rate_spread >= STEADY_SPREAD):
-            return  # where sent and local frames alternate, the images of those that are sent are newer
+            return  # with alternation, the images of sent frames are newer
         self._residuals.on_frame(frame.split_index, frame.latency_s, decided.predicted_latency_s, was_sent)
 
     def _follow_frame_rate(self, offered_hz: float) -> None:
@@ -303,7 +308,7 @@ class MonitorPolicy:
     # ---- probes and decisions ------------------------------------------------------------------------------------
 
     def on_time(self, now_s: float) -> list[Action]:
-        """Return what to do now: to be called after each observation, and at the instant of the latest WakeAt."""
+        """Return the actions that are due; the caller calls this after each observation and at the latest WakeAt."""
         actions: list[Action] = []
         is_tick = now_s >= self._wake_s
         if is_tick and (probe := self.next_probe(now_s)) is not None:
@@ -330,14 +335,14 @@ class MonitorPolicy:
                 [message for other in self._edges.values() if other is not edge for message in
                  other.link.pending(now_s)],
                 budget_share=equal_share if not sends else float(is_used),
-                # Behind a payload that nobody waits for, a heartbeat to any edge shows whether the robot's link works.
+                # After a payload that was given up, a heartbeat to any edge shows whether the robot's link works.
                 period_factor=1.0 if is_used or is_blocked else _UNUSED_EDGE_PERIODS)
             if probe is not None:
                 return replace(probe, edge=edge.name)
         return None
 
     def tick(self, now_s: float) -> SplitDecision | None:
-        """Let time pass and return a new decision to announce, None if the one announced last still holds."""
+        """Handle the passing of time; return a decision to announce, None if the announced one still holds."""
         if not math.isfinite(now_s):
             return None
         self._now_s = max(self._now_s, now_s)
@@ -351,18 +356,18 @@ class MonitorPolicy:
         self._reviewed_s, self._has_observation = now_s, False
         self._review(now_s, is_urgent)
         chosen, why = self._choose_edge(now_s)
-        must_announce = self._must_decide or self._has_usability_changed()
+        is_forced = self._must_decide or self._has_usability_changed()
         self._must_decide = False
-        if chosen is self.used and not must_announce and not self._differs(chosen.plan):
+        if chosen is self.used and not is_forced and not self._differs(chosen.plan):
             return None
         decision = self._decide(chosen, why)
-        if not must_announce and not _is_news(decision, self._announced):
+        if not is_forced and not _must_announce(decision, self._announced):
             return None
         self._announced = decision
         return decision
 
     def _review(self, now_s: float, is_urgent: bool) -> None:
-        """Have each edge plan whose estimates moved."""
+        """Plan again for each edge whose estimates have changed."""
         decided = self._decision
         for edge in self._edges.values():
             is_used = edge is self.used
@@ -371,27 +376,27 @@ class MonitorPolicy:
                         held_back=self._is_held_back(edge), is_urgent=is_urgent and is_used, latency_s=latency_s)
 
     def _is_blocked(self, edge: KnownEdge) -> bool:
-        """Whether a payload that nobody waits for may be on its way to an edge that is not known to be gone."""
+        """Whether a payload that was given up may still be on its way to an edge that answers."""
         return edge.link.alive and edge.link.blocked_since_s > -math.inf
 
     def _is_held_back(self, edge: KnownEdge) -> bool:
         """
-        Whether a payload to an edge may have to wait behind one that nobody waits for, to another edge.
+        Whether a payload to this edge may have to wait behind one to another edge that was given up.
 
-        All links may share the robot's radio, where messages keep their order. A message to this edge that was sent
-        later and has arrived shows that the radio is free, so that the other edge is at fault.
+        All links may share the robot's radio, which keeps the order of messages. If a message to this edge was sent
+        later and has arrived, the radio is free, and the other edge is the cause.
         """
         return any(self._is_blocked(other) and other.link.blocked_since_s > edge.link.last_arrived_sent_s
                    for other in self._edges.values() if other is not edge)
 
     def _choose_edge(self, now_s: float) -> tuple[KnownEdge, str]:
-        """Return the edge to use from now on, and why where that is another one than before."""
+        """Return the edge to use from now on, and the reason if it is another one than before."""
         used = self.used
         possible = [edge for edge in self._edges.values()
                     if edge.is_possible and edge is not used and not edge.is_failing(now_s)]
         why_leave = f'edge {used.name!r} does not answer' if not used.link.alive else (
             f'edge {used.name!r} fails frames' if used.is_failing(now_s) else '')
-        if not why_leave:  # an edge that works is left only for one whose link is known
+        if not why_leave:  # a working edge is only replaced by one whose link is known
             possible = [edge for edge in possible if not edge.link.is_uncertain]
         edge_scores = {edge.name: edge.plan.edge_score for edge in (used, *possible) if edge.plan is not None}
         if possible and why_leave:
@@ -422,7 +427,7 @@ class MonitorPolicy:
 
     def _decide(self, edge: KnownEdge, why: str) -> SplitDecision:
         plan, last, moved = edge.plan, self._decision, edge is not self.used
-        assert plan is not None  # of the edges that have planned
+        assert plan is not None  # _choose_edge returns only edges with a plan
         self.used = edge
         self._decision = SplitDecision(
             split_index=plan.split_index,
@@ -448,8 +453,8 @@ class MonitorPolicy:
         return self._decision
 
 
-def _is_news(decision: SplitDecision, announced: SplitDecision | None) -> bool:
-    """Whether a decision differs so much from the one announced last that camera and edge must know."""
+def _must_announce(decision: SplitDecision, announced: SplitDecision | None) -> bool:
+    """Whether a decision differs so much from the announced one that camera and edge need it."""
     return announced is None or decision.changed or decision.servers != announced.servers or not all(
         math.isclose(getattr(decision, name), getattr(announced, name), rel_tol=_ANNOUNCED_CHANGE)
         for name in ('predicted_latency_s', 'answer_timeout_s', 'local_if_wait_s'))
@@ -462,6 +467,6 @@ def _has_other_choice(plan: Plan, decided: SplitDecision) -> bool:
 
 
 def _planner_settings(settings: MonitorSettings, removed: Collection[Choice]) -> MonitorSettings:
-    """Return the settings without a pin on a split of which audits removed a choice: a pin does not lift the bound."""
+    """Return the settings, without the pinned split if audits removed a choice of it: a pin does not lift the bound."""
     is_removed = settings.pinned_split in {split_index for split_index, _ in removed}
     return replace(settings, pinned_split=-1) if is_removed else settings

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""When to start on an image, so that its payload is ready just when link and edge are free for it."""
+"""Predicts when to start an image so that its payload is ready when link and edge are free."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Protocol
 from dynsplit_ros.policies.records import Choice
 from dynsplit_ros.protocol import MOST_EDGES
 
-#: Weight of the newest frame in the mean service time of the edge. With the newest frame alone, one slow tail would
-#: delay the next head; a much smaller weight would follow a slower edge too late.
+#: Weight of the newest frame in the mean service time of the edge (0 to 1). With 1, one slow tail would delay the next
+#: head; a much smaller weight follows an edge that becomes slower too late.
 _SERVICE_WEIGHT = 0.3
 #: Default and largest value of camera_node's parameter max_unanswered, the number of frames of a robot that wait for
 #: their answers. Fewer than 3 leave an edge idle while answers travel. The largest value also bounds the servers that
@@ -23,7 +23,7 @@ DEFAULT_UNANSWERED, MAX_UNANSWERED = 3, 16
 
 
 class Unanswered(Protocol):
-    """A frame without an answer: choice and edge, when it was sent, when its acknowledgement came (NaN: not yet)."""
+    """A frame without an answer: its choice and edge, and when it was sent and acknowledged (NaN: not yet)."""
 
     edge: str
     split_index: int
@@ -34,12 +34,12 @@ class Unanswered(Protocol):
 
 @dataclass
 class _EdgeTimes:
-    """Latest durations with one edge (s): transfers by choice, service by split; and when it was last done."""
+    """Latest durations with one edge (s): transfers by choice, service times by split; when its servers were free."""
 
     transfer_s: dict[Choice, float] = field(default_factory=dict)
     # By split only: decoding is a small part of the service time.
     service_s: dict[int, float] = field(default_factory=dict)
-    #: When each of its servers was done with the latest frame of this robot, sorted.
+    #: When each server finished the latest frame of this robot, ascending.
     done_s: list[float] = field(default_factory=lambda: [-math.inf])
 
 
@@ -60,23 +60,23 @@ class SendScheduler:
         return self._edges.setdefault(edge, _EdgeTimes())
 
     def on_servers(self, servers: int, edge: str = '') -> None:
-        """Note how many frames of this robot an edge can run at the same time, at least 1."""
+        """Note the number of frames that an edge can run at the same time; at least 1 counts."""
         servers, times = min(max(1, servers), MAX_UNANSWERED), self._times(edge)
         times.done_s = sorted([-math.inf] * servers + times.done_s)[-servers:]
 
     def on_ready(self, choice: Choice, spent_s: float) -> None:
-        """Note how long a frame took until its payload was ready or, for local inference, until it was done."""
+        """Note the time from a frame's start until its payload was ready or, for local inference, until it was done."""
         self._ready_s[choice] = spent_s
 
     def on_acknowledged(self, choice: Choice, spent_s: float, edge: str = '') -> None:
-        """Note how long after its payload was sent a frame's acknowledgement came."""
+        """Note the time from sending a payload to its acknowledgement."""
         self._times(edge).transfer_s[choice] = spent_s
 
     def on_answered(self, frame: Unanswered, answered_s: float, held_s: float) -> None:
-        """Note when a frame's answer came, and for how much of the time until then the edge held the frame."""
+        """Note when a frame's answer arrived, and how long the edge held the frame."""
         edge, acknowledged_s = self._times(frame.edge), self._acknowledged_s(frame)
         done_s = min(acknowledged_s + held_s, answered_s) if held_s >= 0 else answered_s
-        # The edge began when the frame was there and a server was done with the one before it.
+        # The edge starts a frame when it has arrived and a server is free.
         service_s = max(0.0, done_s - max(acknowledged_s, edge.done_s[0]))
         edge.done_s = sorted([*edge.done_s, done_s])[1:]
         before_s = edge.service_s.get(frame.split_index, service_s)
@@ -88,11 +88,11 @@ class SendScheduler:
         return frame.acknowledged_s
 
     def remaining_s(self, choice: Choice, spent_s: float) -> float:
-        """Return how much longer a head takes that has run for ``spent_s``; at most 0 for one never measured."""
+        """Return the remaining time of a head after ``spent_s`` seconds; at most 0 without a measurement."""
         return self._ready_s.get(choice, 0.0) - spent_s
 
     def send_s(self, choice: Choice, unanswered: Iterable[Unanswered], to_edge: str = '') -> float:
-        """Return when a payload may leave to find the link free, and the edge on its arrival; -inf: at any time."""
+        """Return when a payload may leave to find link and edge free; -inf for any time."""
         edge = self._times(to_edge)
         send_s, done_s = -math.inf, edge.done_s.copy()
         for frame in unanswered:
@@ -105,5 +105,5 @@ class SendScheduler:
         return send_s
 
     def start_s(self, choice: Choice, send_s: float) -> float:
-        """Return when to start on an image whose payload may leave at ``send_s``."""
+        """Return when to start an image whose payload may leave at ``send_s``."""
         return send_s - self._ready_s.get(choice, math.inf)

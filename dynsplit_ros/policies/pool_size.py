@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""How many replicas a pool needs for its load."""
+"""Computes how many replicas a pool needs for its load."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import math
 
 from dynsplit_ros.estimators.load import LoadReport
 
-#: Largest share of time in which replicas should be busy. Closer to 1, frames of robots that send at the same instant
-#: wait for each other; a smaller share wastes machines.
+#: Largest mean utilisation of the replicas (0 to 1). Closer to 1, frames of robots that send at the same instant wait
+#: for each other; a smaller value wastes machines.
 BUSY_SHARE = 0.8
-#: Time constants, in seconds, of the mean load that adds replicas, and of its fall before replicas are removed. A
-#: replica needs seconds to start, so a shorter first one adds replicas for bursts that are over by then. A shorter
-#: second one ends replicas between two bursts.
+#: Time constants, in seconds: the first one averages the load that adds replicas, the second one the load that removes
+#: them. A replica needs seconds to start, so with a shorter first one the pool adds replicas for bursts that are
+#: already over. With a shorter second one the pool ends replicas between two bursts.
 RISE_S, FALL_S = 2.0, 30.0
 
 
 def replicas_for(load: float) -> int:
-    """Return how many replicas keep up with a load: the number of replicas that would be busy on average."""
+    """Return how many replicas a load needs; ``load`` is the mean number of busy replicas."""
     return math.ceil(load / BUSY_SHARE)
 
 
@@ -26,8 +26,8 @@ class PoolSize:
     """
     Follows the load reports between ``minimum`` and ``maximum`` replicas.
 
-    The load is the mean number of busy replicas, plus the frames that wait. Of a number of frames that wait, it cannot
-    know how long they take, so one step at most doubles the replicas.
+    The load is the mean number of busy replicas plus the number of waiting frames. How long these frames take is not
+    known, so one step at most doubles the replicas.
     """
 
     def __init__(self, minimum: int, maximum: int) -> None:

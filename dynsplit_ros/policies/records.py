@@ -12,7 +12,7 @@ from typing import Any
 
 from dynsplit_ros.engine_names import EAGER
 
-#: What pacing keeps durations by: split index and codec.
+#: Split index and codec.
 Choice = tuple[int, str]
 #: A tail on an engine: split index and engine.
 Tail = tuple[int, str]
@@ -22,7 +22,7 @@ LATENCY_PARTS = ('wait_s', 'resize_s', 'head_s', 'encode_s', 'link_wait_s', 'tra
 
 
 class Outcome(str, enum.Enum):
-    """What became of a frame; the names are those of FrameTiming.msg."""
+    """Outcome of a frame; the names are those of FrameTiming.msg."""
 
     SENT = 'sent'
     ANSWERED = 'answered'
@@ -34,7 +34,7 @@ class Outcome(str, enum.Enum):
 
 
 class Status(enum.IntEnum):
-    """What the edge says of a frame; the numbers are those of TailResult.msg."""
+    """Status of a frame in the edge's answer; the numbers are those of TailResult.msg."""
 
     OK = 0
     REFUSED = 1
@@ -66,11 +66,11 @@ class EdgeFrame:
     """
     One frame on the edge, from the arrival of its activation to its answer.
 
-    ``payload_bytes`` and ``images`` (per frame) are what the payload declares. ``tail_engine`` is the engine that the
-    robot asks for, and once the policy has seen the frame, the one that runs its tail. The edge answers within
-    ``answer_timeout_s`` seconds of ``arrived_s`` or not with outputs. ``status`` is None until the frame is answered.
-    The answer leaves out the objects with a score below ``min_score``; a negative or NaN one keeps all.
-    ``source``, ``payload`` and ``outputs`` belong to the policy's caller; the policy only keeps them.
+    ``payload_bytes`` and ``images`` (the number of images) are what the payload declares. ``tail_engine`` is the engine
+    that the robot asks for. The policy replaces it by the one that runs the tail. More than ``answer_timeout_s``
+    seconds after ``arrived_s``, the edge answers without outputs. ``status`` is None until the frame is answered. The
+    answer leaves out the objects with a score below ``min_score``; a negative or NaN one keeps all. The policy keeps
+    ``source``, ``payload`` and ``outputs`` for its caller and does not look into them.
     """
 
     robot: str
@@ -107,15 +107,14 @@ class SplitDecision:
 
     ``edge`` is the name of the edge, empty while none is known. ``silent_edges`` do not answer: the robot finishes
     frames that are on their way to them.
-    ``head_engine`` and ``tail_engine`` run the two parts; ``local_engine`` runs the whole network for images that the
-    robot computes without the edge meanwhile.
-    ``answer_timeout_s`` is the answer timeout: how long after sending a frame the robot begins to finish it itself. An
-    image that would wait longer than ``local_if_wait_s`` for link and edge is done on the robot at once.
-    ``waiting_share`` (0 to 1) of the frame rate may be given up to wait for newer images. ``last_frame`` is the latest
-    frame (of ``last_frame_session``) that the decision takes into account. ``degraded`` says that no edge answers.
-    ``changed`` says that edge, split or codec differ from those of the decision before it. ``plan`` knows the
-    predictions for the edge, ``other_plans`` those for other edges by their names.
-    ``servers`` is the number of frames of this robot that the edge can run at the same time.
+    ``head_engine`` and ``tail_engine`` run the two parts. ``local_engine`` runs the whole network for images that the
+    robot does not send. ``answer_timeout_s`` is the time after which the robot finishes a sent frame itself. The robot
+    at once computes an image that would wait longer than ``local_if_wait_s`` for link and edge. The camera may give up
+    ``waiting_share`` (0 to 1) of the frame rate to wait for newer images. ``last_frame`` is the latest frame (of
+    ``last_frame_session``) that the decision takes into account. ``degraded`` says that no edge answers. ``changed``
+    says that edge, split or codec differ from those of the decision before it. ``plan`` holds the predictions for the
+    edge, ``other_plans`` those for other edges by their names. ``servers`` is the number of frames of this robot that
+    the edge can run at the same time.
     """
 
     split_index: int
@@ -147,7 +146,7 @@ class SplitDecision:
 
     @property
     def candidates(self) -> tuple[Any, ...]:
-        """The prediction for every choice with the edge; made when asked for, and empty away from the monitor."""
+        """The prediction for every choice with the edge, computed at each access; empty outside of the monitor."""
         return self.plan.candidates if self.plan is not None else ()
 
 
@@ -158,9 +157,9 @@ class FrameRecord:
 
     Times ending in ``_s`` are seconds; ``arrived_s``, ``started_s``, ``sent_s``, ``acknowledged_s``, ``answered_s``,
     ``given_up_s``, ``deadline_s`` and ``delivered_s`` are instants on the robot's monotonic clock, NaN where the event
-    did not happen. ``audited`` says that the frame was drawn for an audit. ``image``, ``activation``, ``payload`` and
-    ``outputs`` are what they are to the policy's caller; the policy only keeps them. Until the head is done,
-    ``activation`` is the prepared image.
+    did not happen. ``audited`` says that the frame was drawn for an audit. The policy keeps ``image``, ``activation``,
+    ``payload`` and ``outputs`` for its caller and does not look into them. Until the head is done, ``activation`` is
+    the prepared image.
     """
 
     session: int = 0
@@ -219,5 +218,5 @@ class FrameRecord:
         return 0.0 if math.isnan(waited_s) else waited_s
 
     def snapshot(self) -> FrameRecord:
-        """Return a copy that stays as it is and keeps no image, activation, payload or output alive."""
+        """Return a copy without image, activation, payload and outputs, which later events do not change."""
         return replace(self, image=None, activation=None, payload=(), outputs=None)

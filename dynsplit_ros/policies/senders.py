@@ -1,20 +1,21 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Distinguish two robots in one namespace, or two edges of one name, from one that has restarted: by their sessions.
+Detects, by their sessions, two robots in one namespace or two edges of one name, and ignores restarts.
 
-A camera, a monitor and an edge draw a random session when they start. After a restart, only messages of the new session
-come. If two run at the same time, their messages alternate: a session returns after another one.
+Camera, monitor and edge draw a random session when they start. After a restart, only messages of the new session
+arrive. If two nodes run at the same time, their messages alternate: a session returns after another one.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-#: Sessions must return this many times within this many seconds. A late message of a node that ended makes two returns:
-#: its own and that of its successor. Two monitors with the slowest heartbeat, 10 s, make three returns in 20 s.
+#: Number of returns of sessions that shows two senders, and the time within which they must happen, in seconds. A late
+#: message of a node that ended causes two returns: its own and that of its successor. Two monitors with the slowest
+#: heartbeat, 10 s, cause three returns in 20 s.
 RETURNS, WITHIN_S = 3, 30.0
-#: Latest sessions that are remembered for cameras and for monitors; a sender with ever new sessions is not two robots.
+#: Number of latest sessions that are remembered. It bounds the memory for senders with ever new sessions.
 MAX_SESSIONS = 8
 
 
@@ -38,10 +39,10 @@ class SenderSessions:
 
 
 class Sessions:
-    """Watches the sessions of senders that should be one."""
+    """Watches the sessions of messages that should come from one sender."""
 
     def __init__(self) -> None:
-        self._latest: deque[int] = deque(maxlen=MAX_SESSIONS)  # the latest message's last
+        self._latest: deque[int] = deque(maxlen=MAX_SESSIONS)  # the session of the latest message is the last one
         self._returned_s: deque[float] = deque(maxlen=RETURNS)
 
     def on_heard(self, session: int, now_s: float) -> None:
@@ -54,5 +55,5 @@ class Sessions:
         self._latest.append(session)
 
     def has_duplicate(self, now_s: float) -> bool:
-        """Whether two senders are heard at the same time."""
+        """Whether two senders are active at the same time."""
         return len(self._returned_s) == RETURNS and now_s - self._returned_s[0] <= WITHIN_S

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""When to wait for a newer image instead of starting on a stale one, and how old images are then."""
+"""Decides when the camera waits for a newer image instead of a stale one, and computes the resulting age of images."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-#: An image younger than this share of a period counts as new: waiting for the next one would gain too little.
+#: An image younger than this share of a period counts as new. With 0, the camera waits almost a period to gain little
+#: age; a larger share leaves images stale.
 _NEW_AGE = 0.1
-#: The wait for a newer image ends when that is late by this share of a period.
+#: Share of a period by which the newer image may be late before the wait ends. With 0, jitter of the camera ends waits
+#: just before the image arrives; a larger share costs more time when the image does not come.
 _LATENESS = 0.1
-#: Frames over which :func:`mean_age` averages; with fewer, the frames before a steady state count too much.
+#: Number of frames over which :func:`mean_age` averages. With fewer, the first frames count too much; more cost time.
 _AVERAGED_FRAMES = 250
 
 
@@ -21,10 +23,10 @@ class StalenessControl:
     """
     Keeps images from being stale when their head starts.
 
-    Where a stage takes longer than the period of the images, each frame starts on an image that has waited a little
-    longer than the one before, up to a whole period, half of one on average. To wait for the next image sets that age
-    back to 0. The control waits when it has saved enough time: ``share`` of the time between two starts is saved, so
-    that the frame rate falls by no more than that share.
+    If a stage takes longer than the period of the images, each frame starts on an image that has waited a little longer
+    than the one before: up to a whole period, half a period on average. Waiting for the next image resets this age to
+    0. The control waits when it has saved enough time. It saves ``share`` of the time between two starts, so the frame
+    rate falls by at most this share.
     """
 
     def __init__(self) -> None:
@@ -34,10 +36,10 @@ class StalenessControl:
 
     def start_s(self, arrived_s: float, possible_s: float, period_s: float, now_s: float) -> float:
         """
-        Return when to start on the newest image unless another comes before.
+        Return when to start the newest image unless another one arrives before.
 
-        It arrived at ``arrived_s``, and its head could start at ``possible_s``, or now if that has passed; images come
-        ``period_s`` apart (NaN: unknown). All in seconds of one clock, which shows ``now_s``.
+        The image arrived at ``arrived_s``. Its head can start at ``possible_s``, or now if that instant has passed.
+        Images arrive every ``period_s`` (NaN: unknown). ``now_s`` is the present instant of the same clock (s).
         """
         possible_s = max(possible_s, now_s)
         if self._possible_s is None or now_s < self._possible_s:
@@ -48,7 +50,7 @@ class StalenessControl:
         return possible_s
 
     def on_start(self, period_s: float, share: float, now_s: float) -> None:
-        """Note that a head starts, and save ``share`` (0 to 1) of the time since the last one did."""
+        """Note that a head starts, and save ``share`` (0 to 1) of the time since the last start."""
         waited_s = now_s - self._possible_s if self._possible_s is not None else 0.0
         since_s = now_s - self._started_s if math.isfinite(self._started_s) else 0.0
         saved_s = self._saved_s - waited_s + share * since_s
@@ -59,7 +61,7 @@ class StalenessControl:
 
 def mean_age(periods: NDArray[np.float64], share: float, alternating: bool = False) -> NDArray[np.float64]:
     """
-    Return how old images are on average when their head starts, in periods.
+    Return the mean age of images when their head starts, in periods.
 
     ``periods`` (>= 0) is how many periods the slowest stage takes for a frame. Up to one period, images are new. Above
     one, the mean age is half a period, or less if ``share`` of the time is spent on waiting. The function plays the

@@ -1,10 +1,10 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Conversion of a model's parts to another engine in a process of its own, while the node works on eager.
+Converts a model's parts to another engine in a separate process, while the node runs eager.
 
-A conversion keeps a processor busy for minutes, and no library offers a way to stop one. The process keeps the
-converted parts in the cache, from which the node then reads them as at a later start. A second process measures them.
+A conversion keeps a processor busy for minutes, and no library can stop one. The process stores the converted parts in
+the cache, and the node reads them from there. A second process measures them.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ NICENESS = 10
 #: The process, as Python runs it. An empty entry of sys.path is the working directory, whose files are not the node's.
 COMMAND = ('import sys; sys.path[:] = filter(None, sys.path); '
            'from dynsplit_ros.runtime.conversion import main; main()')
-#: The beginning of the line with the process's answer; libraries can write other lines before and after it.
+#: Prefix of the line with the process's answer; libraries can write other lines before and after it.
 ANSWER = 'dynsplit_ros conversion: '
 
 
 @dataclass(frozen=True)
 class ConversionRequest:
     """
-    What to convert: the arguments of ``load_model`` and SplitModel, and the engine.
+    What to convert: the arguments of ``load_model`` and SplitModel, and the target engine.
 
-    ``fingerprint`` is the node's: the model could have changed since. ``batches`` are the numbers of images to profile,
-    none if the node has a profile of the engine. ``several`` tells that runs of several images will come.
+    ``fingerprint`` is that of the node's model, because the file could have changed since. ``batches`` are the numbers
+    of images to profile, empty if the node has a profile of the engine. ``several`` says that the node will run several
+    images at once.
     """
 
     model: Mapping[str, Any]
@@ -62,10 +63,10 @@ class ConversionRequest:
 @dataclass(frozen=True)
 class ConversionResult:
     """
-    What a process says.
+    The result of a process.
 
-    ``reasons`` say why parts are not converted, by their names; ``converted`` is the number of those that are.
-    ``profile`` is the document of their profile, None without one. ``error`` says what failed, and is empty otherwise.
+    ``reasons`` say, by the names of parts, why these are not converted. ``converted`` is the number of converted parts.
+    ``profile`` is the document of their profile or None. ``error`` is the reason of a failure, or empty.
     """
 
     reasons: dict[str, str] = field(default_factory=dict)
@@ -75,7 +76,7 @@ class ConversionResult:
 
 
 class ConversionClosed(Exception):
-    """The conversion was closed; what its thread does has no use."""
+    """The conversion was closed; its thread ends."""
 
 
 class Conversion:
@@ -96,7 +97,7 @@ class Conversion:
         self._read = read
         self._failed = failed
         self._command = command
-        self._lock = threading.Lock()  # guards the two below, and is held while the result is taken
+        self._lock = threading.Lock()  # guards the two below; held while the result is taken
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._run, name='conversion', daemon=True)
@@ -104,9 +105,9 @@ class Conversion:
 
     def close(self, within_s: float) -> None:
         """
-        End the process and the thread; a part that is being converted is lost, the others are kept.
+        End the process and the thread; the cache keeps parts that are already converted.
 
-        This waits at most ``within_s`` seconds for a step of ``read`` that is under way; no step follows it.
+        The call waits at most ``within_s`` seconds for the present step of ``read``; no other step follows.
         """
         with self._lock:
             self._closing = True
@@ -120,7 +121,7 @@ class Conversion:
             self._unless_closed(self._outcome())
         except ConversionClosed:
             return
-        except Exception as error:  # whatever happens, the node goes on with eager
+        except Exception as error:  # after any error, the node continues with eager
             reason = str(error) or type(error).__name__
             with contextlib.suppress(ConversionClosed):
                 self._unless_closed(lambda: self._failed(reason))
@@ -128,10 +129,10 @@ class Conversion:
     def _outcome(self) -> Callable[[], None]:
         answer = self._ask({**asdict(self._request), 'batches': []}, NICENESS)
         if self._request.batches and answer.converted:
-            # By another process, because times at a low priority would be too long.
+            # Another process profiles, because times at a low priority would be too long.
             try:
                 profile = self._ask(asdict(self._request), 0).profile
-            except DynsplitError as error:  # the parts are converted all the same
+            except DynsplitError as error:  # the parts are converted nevertheless
                 answer = replace(answer, error=str(error))
             else:
                 answer = replace(answer, profile=profile)
@@ -153,7 +154,7 @@ class Conversion:
             process = self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
                 env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
-        with process:  # its standard input stays open until it ends: when the node goes, the process goes
+        with process:  # its standard input stays open until it ends: when the node ends, the process ends
             assert process.stdin is not None and process.stdout is not None
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(f'{json.dumps({**request, "niceness": niceness})}\n'.encode())
@@ -169,8 +170,8 @@ class Conversion:
 
 
 def main() -> None:
-    """Carry out the request that standard input has as one line, and write the answer to standard output."""
-    with contextlib.suppress(OSError):  # a kernel that is short of memory ends this process, and not the node
+    """Carry out the request in the first line of standard input, and write the answer to standard output."""
+    with contextlib.suppress(OSError):  # if memory is short, the kernel ends this process and not the node
         Path('/proc/self/oom_score_adj').write_text('1000')
     asked = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_node, daemon=True).start()
@@ -183,13 +184,13 @@ def main() -> None:
 
 
 def _end_with_the_node() -> None:
-    """End this process when its standard input ends, whatever ended the node."""
+    """End this process when its standard input ends, which happens when the node ends for any reason."""
     sys.stdin.read()
     os._exit(1)
 
 
 def _carry_out(request: ConversionRequest) -> ConversionResult:
-    """Convert the parts, or profile those that are converted if the request names numbers of images."""
+    """Convert the parts; if the request has ``batches``, profile the converted parts instead."""
     torch.set_num_threads(request.threads)
     keep_freed()
     split = SplitModel(load_model(**request.model), **request.options)
@@ -200,6 +201,6 @@ def _carry_out(request: ConversionRequest) -> ConversionResult:
                                cache=engines_folder(), only_kept=bool(request.batches),
                                several=request.several, hold=bool(request.batches))
     parts = (len(split.cuts) - 1) * (request.heads + request.tails)
-    # Frames run beside it and make its times longer, so a later start measures again.
+    # Frames run at the same time and make the measured times longer, so a later start measures again.
     profile = kept_profile(split, lambda text: None, request.batches, keep=False) if request.batches else None
     return ConversionResult(reasons, parts - len(reasons), profile.to_document() if profile is not None else None)

@@ -4,9 +4,9 @@
 Threads and a clock around the edge's policy.
 
 :class:`~dynsplit_ros.policies.edge.EdgePolicy` decides; this module carries out its actions. Tails run on *servers*:
-this process (:class:`OwnProcess`) or the replicas of a pool. The *time thread* wakes the policy. Activations come on
-the caller's threads. Every event is handled under one lock, every action outside it, by the thread that brings the
-event.
+this process (:class:`OwnProcess`) or the replicas of a pool. The *time thread* wakes the policy. Activations arrive on
+the caller's threads. Each event is handled under one lock. The thread that brings the event then carries out its
+actions without the lock.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from dynsplit_ros.runtime.tails import EncodedAnswer, Payload, Result, TailRunne
 
 
 class EdgeIO(Protocol):
-    """What the edge needs of the world around it; the node implements it with topics. Called from several threads."""
+    """The edge's interface to the outside, which the node implements with topics. Called from several threads."""
 
     def acknowledge(self, frame: EdgeFrame) -> None:
         """Acknowledge the arrival of the frame's activation to its robot."""
@@ -55,42 +55,42 @@ class EdgeIO(Protocol):
         """Take the profile of the servers, which was measured after the start."""
 
     def fault(self, reason: str) -> None:
-        """Report an error that the edge survived."""
+        """Report an error that did not end the edge."""
 
 
 class Servers(Protocol):
-    """Where tails run. No method blocks; the events come to the edge on threads of the servers."""
+    """The servers that run tails. No method blocks; the servers' threads bring events to the edge."""
 
     count: int
 
     def start(self, edge: Edge) -> None:
-        """Begin; bring ``on_servers`` when the number of servers is not ``count`` or changes."""
+        """Start; call ``on_servers`` of the edge when the number of servers is not ``count`` or changes."""
 
     def run(self, run: RunTail) -> None:
-        """Carry out a run on a free server; then bring ``on_results``, ``on_run_failed`` or ``on_server_lost``."""
+        """Run tails on a free server; then call the edge's ``on_results``, ``on_run_failed`` or ``on_server_lost``."""
 
     def prepare(self, tail: PrepareTail) -> None:
-        """Prepare a tail, then bring ``on_prepared``."""
+        """Prepare a tail, then call ``on_prepared`` of the edge."""
 
     def on_load(self, report: LoadReport) -> None:
-        """Take a load report: the number of servers may follow it."""
+        """Take a load report, to which the number of servers may adapt."""
 
     @property
     def is_running(self) -> bool:
         """Whether all threads live."""
 
     def close(self, deadline_s: float) -> None:
-        """End, at the latest at ``deadline_s`` of the monotonic clock."""
+        """End the servers, at the latest at ``deadline_s`` of the monotonic clock."""
 
 
 class Edge:
     """
     Runs tails for the activations of several robots, as ``policy`` decides.
 
-    ``profile`` is that of this machine, for batches and for the slowdown in load reports. Without one, no frames share
-    a run, and the fastest run of each tail so far counts as unloaded. ``slowdown`` > 1 emulates a slower edge by
+    ``profile`` is the profile of this machine, for batches and for the slowdown in load reports. Without one, no frames
+    share a run, and the fastest run of each tail so far counts as unloaded. ``slowdown`` > 1 emulates a slower edge by
     sleeping. ``name`` distinguishes this edge from others. ``servers`` run the tails; without them, this process does.
-    ``policy`` replaces the one that is made from the other arguments.
+    ``policy`` replaces the policy that the other arguments make.
     """
 
     def __init__(
@@ -135,17 +135,17 @@ class Edge:
         return self.policy.name
 
     def submit(self, frame: EdgeFrame) -> None:
-        """Take an activation; it is acknowledged and answered in any case, at once where it is refused."""
+        """Take an activation, which is always acknowledged and answered, at once if it is refused."""
         try:
             frame.payload_bytes = sum(len(tensor.data) for tensor in frame.payload)
             if 0 <= frame.split_index < self._split.local_index:
                 frame.images = declared_batch(frame.payload, self._split.cuts[frame.split_index].tensors)
             self._handle(self.policy.on_activation, frame)
-        except Exception as error:  # The robot must have an answer, whatever its activation holds.
+        except Exception as error:  # The robot must get an answer for any activation.
             self._fail([frame], 'activation not queued', error)
 
     def on_split(self, robot: str, fingerprint: str, split_index: int, codec: str, tail_engine: str = EAGER) -> None:
-        """Prepare the tail that a robot is about to need; raises DynsplitError for a decision that cannot be served."""
+        """Prepare the tail that a robot will need; raises DynsplitError for a decision that this edge cannot serve."""
         self._handle(self.policy.on_decision, robot, fingerprint, split_index, codec, tail_engine)
 
     def on_split_elsewhere(self, robot: str) -> None:
@@ -157,7 +157,7 @@ class Edge:
         self._handle(self.policy.on_robot_left, robot)
 
     def on_time(self) -> None:
-        """Let time pass for the policy; the time thread calls this when the policy asked for it."""
+        """Tell the policy the time; the time thread calls this at the instants that the policy asks for."""
         self._handle(self.policy.on_time)
 
     def counts(self) -> dict[str, int]:
@@ -176,7 +176,7 @@ class Edge:
         return self._time_thread.is_alive() and self._servers.is_running
 
     def close(self, within_s: float = 1.0) -> None:
-        """Answer the waiting frames, and end the threads; a tail under way may take until ``within_s`` is over."""
+        """Answer the waiting frames, and end the threads; a tail under way has ``within_s`` seconds to end."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -188,7 +188,7 @@ class Edge:
     # ---- events from the servers ---------------------------------------------------------------------------------
 
     def on_results(self, run: RunTail, results: Sequence[Result], tail_s: float) -> None:
-        """Answer the frames of a run with what became of each; the tail took ``tail_s`` seconds."""
+        """Answer the frames of a run with their results; the tail took ``tail_s`` seconds."""
         answers = []
         for frame, result in zip(run.frames, results, strict=True):
             if isinstance(result, EncodedAnswer):
@@ -206,11 +206,11 @@ class Edge:
         self._handle(self.policy.on_tail_done, run, [], 0.0)
 
     def on_server_lost(self, run: RunTail) -> None:
-        """Have the frames of a run whose server ended run again; ``on_servers`` comes before this."""
+        """Run the frames of a lost server again; ``on_servers`` precedes this call."""
         self._handle(self.policy.on_server_lost, run)
 
     def on_servers(self, count: int, reason: str = '') -> None:
-        """Take the number of servers from now on, and why there is none."""
+        """Take the number of servers from now on, and the reason if there is none."""
         self._handle(self.policy.on_servers, count, reason)
 
     def on_profile(self, profile: Profile) -> None:
@@ -223,7 +223,7 @@ class Edge:
         self._handle(self.policy.on_prepared, did)
 
     def on_fault(self, reason: str) -> None:
-        """Report an error that the servers survived."""
+        """Report an error that did not end the servers."""
         self._io.fault(reason)
 
     # ---- events to actions ---------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ class Edge:
                 case ReportLoad(report, queueing_s):
                     self._servers.on_load(report)
                     self._io.report_load(report, queueing_s)
-        except Exception as error:  # One robot that has left must not stop the others' actions.
+        except Exception as error:  # A robot that has left must not stop the actions for others.
             what = f'{type(action).__name__} failed ({type(error).__name__}'
             self._io.fault(f'{what}: {error})')
             if isinstance(action, Answer):
@@ -301,15 +301,15 @@ class OwnProcess:
             thread.start()
 
     def run(self, run: RunTail) -> None:
-        """Have the tail thread carry out a run."""
+        """Pass a run to the tail thread."""
         self._runs.put(run)
 
     def prepare(self, tail: PrepareTail) -> None:
-        """Have the preparation thread prepare a tail."""
+        """Pass a tail to the preparation thread."""
         self._preparations.put(tail)
 
     def on_load(self, report: LoadReport) -> None:
-        """Do nothing: there is one server whatever the load."""
+        """Do nothing: the number of servers is always one."""
 
     @property
     def is_running(self) -> bool:
@@ -317,7 +317,7 @@ class OwnProcess:
         return all(thread.is_alive() for thread in self._threads)
 
     def close(self, deadline_s: float) -> None:
-        """End the threads; a tail under way may take until ``deadline_s`` of the monotonic clock."""
+        """End the threads; a tail under way may run until ``deadline_s`` of the monotonic clock."""
         self._closing = True
         self._runs.put(None)
         self._preparations.put(None)
@@ -342,13 +342,13 @@ class OwnProcess:
                 prepared = self._runner.prepare((tail.split_index, tail.engine), tail.images, lambda: self._closing)
             except Interrupted:
                 pass
-            except Exception as error:  # the activation will meet the same error, and is answered with it
+            except Exception as error:  # the activation will cause the same error, and is answered with it
                 edge.on_fault(f'tail of split {tail.split_index} not prepared ({type(error).__name__}: {error})')
             edge.on_prepared(prepared)
 
 
 def payloads_of(run: RunTail) -> list[Payload]:
-    """Return what a server needs of the frames of a run."""
+    """Return the payloads of the frames of a run."""
     return [Payload(frame.codec, frame.payload, frame.min_score) for frame in run.frames]
 
 
@@ -358,9 +358,9 @@ def _join(threads: Sequence[threading.Thread], deadline_s: float) -> None:
 
 
 def served_model(split: SplitModel, profile: Profile | None) -> ServedModel:
-    """Return what the policy knows of a model on this machine."""
+    """Return the policy's view of a model on this machine."""
     cuts = [cut for cut in split.cuts if cut.index != split.local_index]
-    # Frames are joined along the first dimension of each tensor, so each must have one.
+    # A batch joins frames along the first dimension of each tensor, so each tensor needs one.
     specs = [spec for cut in split.cuts for spec in cut.tensors] + list(split.output_specs or ())
     return ServedModel(
         split.fingerprint, [cut.nbytes for cut in cuts], tuple(CODECS),

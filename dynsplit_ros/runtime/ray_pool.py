@@ -34,17 +34,19 @@ from dynsplit_ros.runtime.tails import Payload
 PIP = "pip install 'ray==2.60.*'"
 #: Time after which the pool tries again to reach the cluster or to load the model, in seconds.
 RETRY_S = 10.0
-#: Time after which the pool says why a replica does not start, in seconds. It goes on waiting.
+#: Time after which the pool reports why a replica does not start, in seconds. The pool continues to wait.
 START_S = 10.0
-#: An idle replica is asked this often, in seconds, whether it lives: no frame must find out that it does not.
+#: Period, in seconds, with which the pool asks an idle replica whether it is alive. Without this, a frame would first
+#: run into a lost replica.
 IDLE_S = 1.0
 #: Longest time in which a living replica answers that question, in seconds.
 PING_S = 5.0
-#: Longest time in which the head of a cluster that can be used accepts a connection, in seconds.
+#: Longest time in which the head of a usable cluster accepts a connection, in seconds.
 REACH_S = 5.0
-#: The head of the cluster has ended after this number of failed connections in a row, or one that was refused.
+#: Number of consecutive failed connections after which the head of the cluster counts as ended; one refused connection
+#: is enough.
 FAILURES = 3
-#: Longest time in which the pool leaves a cluster, in seconds. It took 5.4 s for one without a head.
+#: Longest time in which the pool leaves a cluster, in seconds. Leaving a cluster without a head took 5.4 s.
 LEAVE_S = 20.0
 #: Payloads of up to this size, in bytes, travel in the call to a replica; Ray puts larger ones into its object store.
 #: Ray's default is 100 kB. The store costs about 3 ms of processor time per call, which is more than further copies of
@@ -63,11 +65,11 @@ class RayPool:
     """
     Servers of an :class:`~dynsplit_ros.runtime.edge.Edge` on the Ray cluster at ``address`` (empty: a local one).
 
-    ``make`` is called in each replica and returns what runs there; it and the result of its ``profile`` are pickled.
-    The number of replicas follows the load from ``minimum`` to ``maximum``. Each reserves ``resources``: 'CPU', 'GPU'
-    and resources of your own, by name. The first replica measures the profile unless ``has_profile``. Each error is one
-    sentence for the edge, which then has no server or fewer, and the pool tries again. When the head of the cluster
-    ends, the pool leaves the cluster and connects to the next one at the same address.
+    Each replica calls ``make``, which returns its runner. ``make`` and the profile of the runner must be picklable. The
+    number of replicas follows the load from ``minimum`` to ``maximum``. Each replica reserves ``resources``: 'CPU',
+    'GPU' and custom resources, by name. The first replica measures the profile unless ``has_profile``. The pool reports
+    each error to the edge in one sentence, continues with fewer servers or none, and tries again. When the head of the
+    cluster ends, the pool leaves the cluster and connects to the next one at the same address.
     """
 
     def __init__(self, make: Callable[[], Runner], *, address: str = '', minimum: int = 1, maximum: int = 1,
@@ -77,16 +79,16 @@ class RayPool:
         self._address = address
         self._resources = {'CPU': 1.0} if resources is None else dict(resources)
         self._size = PoolSize(minimum, maximum)
-        # The edge calls run, prepare and on_load while it holds a lock of its own or handles on_servers. So this lock,
-        # which guards the count, the size, the threads and the actors, is never held during a call of the edge.
+        # The edge calls run, prepare and on_load while it holds its own lock or handles on_servers. So the pool never
+        # holds this lock, which guards count, size, threads and actors, during a call of the edge.
         self._lock = threading.Lock()
         self._notifying = threading.Lock()  # orders the calls of on_servers; taken before the edge's lock and _lock
         self._closing, self._left = threading.Event(), threading.Event()
-        self._lost = threading.Event()  # the head of the cluster has ended, so the threads of its replicas must
+        self._lost = threading.Event()  # the head of the cluster has ended, so the threads of its replicas end
         self._deadline_s = math.inf  # for runs under way, once the pool closes
         self._runs: SimpleQueue[RunTail | None] = SimpleQueue()  # None ends or retires one thread
         self._threads: list[threading.Thread] = []
-        self._surplus = 0  # threads that are to end, but have not taken their None yet
+        self._surplus = 0  # threads that must end but have not taken their None yet
         self._profiled = threading.Lock()
         self._has_profile = has_profile
         self._actors: dict[int, Any] = {}  # those that are ready, by thread
@@ -102,11 +104,11 @@ class RayPool:
         threading.Thread(target=self._follow_cluster, name='cluster', daemon=True).start()
 
     def run(self, run: RunTail) -> None:
-        """Have a free replica carry out a run."""
+        """Pass a run to a free replica."""
         self._runs.put(run)
 
     def prepare(self, tail: PrepareTail) -> None:
-        """Have all replicas prepare a tail, behind their runs under way."""
+        """Make all replicas prepare a tail after their present runs."""
         with self._lock:
             actors = list(self._actors.values())
         for actor in actors:
@@ -114,7 +116,7 @@ class RayPool:
         threading.Thread(target=self._edge.on_prepared, args=(bool(actors),), daemon=True).start()
 
     def on_load(self, report: LoadReport) -> None:
-        """Add or retire replicas as the load asks for."""
+        """Adapt the number of replicas to the load."""
         with self._lock:
             if self._class is None:
                 return
@@ -135,7 +137,7 @@ class RayPool:
         return not self._closing.is_set()
 
     def close(self, deadline_s: float) -> None:
-        """End the replicas; runs under way may take until ``deadline_s`` of the monotonic clock."""
+        """End the replicas; runs under way may continue until ``deadline_s`` of the monotonic clock."""
         self._deadline_s = deadline_s
         self._closing.set()
         with self._lock:
@@ -159,7 +161,7 @@ class RayPool:
             self._threads.append(thread)
 
     def _follow_cluster(self) -> None:
-        """Connect, as often as necessary, and have replicas while the cluster has a head."""
+        """Connect, again if necessary, and keep replicas while the cluster has a head."""
         try:
             ray = _ray(not self._address)
         except ImportError:
@@ -191,7 +193,7 @@ class RayPool:
                 return
 
     def _has_lost_head(self, ray: Any) -> bool:
-        """Have replicas until the head of the cluster ends (then return True) or the pool closes."""
+        """Keep replicas until the head of the cluster ends (then return True) or the pool closes."""
         failures = 0
         try:
             head = str(ray.get_runtime_context().gcs_address)
@@ -230,7 +232,7 @@ class RayPool:
         return True
 
     def _explain_cluster(self, error: Exception) -> None:
-        """Say why the cluster cannot be used."""
+        """Report why the cluster cannot be used."""
         if self._address:
             self._explain(f'the Ray cluster at {self._address} cannot be used ({_first_line(error)}); start it with '
                           'ray start --head, or correct ray_address')
@@ -238,7 +240,7 @@ class RayPool:
             self._explain(f'the local Ray cluster cannot be used ({_first_line(error)}); the edge starts it again')
 
     def _explain(self, reason: str) -> None:
-        """Say once why there is no replica, or one fewer."""
+        """Report once why there is no replica, or one fewer."""
         with self._lock:
             previous, self._reason = self._reason, reason
         if previous != reason:
@@ -266,7 +268,7 @@ class RayPool:
             self._return_runs()
 
     def _return_runs(self) -> None:
-        """Give the edge back the runs that no replica is left to take: it answers their frames."""
+        """Return to the edge the runs that no replica can take; the edge answers their frames."""
         ends = 0
         while self._left.is_set() or not self.count:
             try:
@@ -322,22 +324,22 @@ class RayPool:
                 _kill(ray, actor)
 
     def _pause(self, seconds: float) -> None:
-        """Wait; raise _Retired where this replica is not needed any more."""
+        """Wait; raise _Retired if this replica is no longer needed."""
         self._closing.wait(seconds)
         if self._is_retired():
             raise _Retired
 
     def _is_retired(self) -> bool:
-        """Whether the replica of this thread is not needed any more; if so, the thread must end."""
+        """Whether the replica of this thread is no longer needed; if so, the thread must end."""
         with self._lock:
-            starting = len(self._threads) - len(self._actors)  # those end before one that is ready
+            starting = len(self._threads) - len(self._actors)  # starting replicas end before a ready one
             if self._surplus > (starting if threading.get_ident() in self._actors else 0):
                 self._surplus -= 1
                 return True
         return self._closing.is_set() or self._lost.is_set()
 
     def _is_ready(self, ray: Any, actor: Any) -> bool:
-        """Wait until a replica is ready; return False, and say why, if it cannot be."""
+        """Wait until a replica is ready; if it cannot be, report why and return False."""
         while not (measures := self._profiled.acquire(timeout=0.2)) and not self._has_profile:
             self._pause(0.0)  # another replica measures the profile, for which it needs the machine alone
         if measures and self._has_profile:
@@ -363,7 +365,7 @@ class RayPool:
                 self._profiled.release()
 
     def _await_ready(self, ray: Any, actor: Any, measures: bool) -> tuple[str, Any]:
-        """Return what a replica says as soon as it has started."""
+        """Wait until a replica has started and loaded its model; return its answer."""
         began_s = time.monotonic()
         answer, has_started = actor.started.remote(), False
         while True:
@@ -381,7 +383,7 @@ class RayPool:
                 answer, has_started = actor.started.remote(), False
 
     def _explain_waiting(self, ray: Any) -> None:
-        """Say why no replica starts if that is for want of resources."""
+        """Report why no replica starts if resources are missing."""
         try:
             _reach(self._head)  # Without a head, the calls below would wait, and Ray would abort at the next head.
         except OSError:
@@ -397,7 +399,7 @@ class RayPool:
                           'the maximum of replicas')
 
     def _work(self, ray: Any, actor: Any) -> None:
-        """Carry out runs until the replica ends; raise _Retired when it is not needed any more."""
+        """Carry out runs until the replica ends; raise _Retired when it is no longer needed."""
         while True:
             try:
                 run, is_idle = self._runs.get(timeout=IDLE_S), False
@@ -410,7 +412,7 @@ class RayPool:
                 if is_idle and not _lives(ray, actor):
                     self._change(-1, actor)
                     return
-                continue  # idle, or another replica has ended, or is to end, in place of this one
+                continue  # idle, or another replica ends in place of this one
             try:
                 results, tail_s = self._await_run(ray, actor.run.remote(run.frames[0].tail, _sendable(run)))
             except ray.exceptions.RayTaskError as error:
@@ -424,7 +426,7 @@ class RayPool:
             del run  # a thread that waits keeps no frame
 
     def _await_run(self, ray: Any, answer: Any) -> Any:
-        """Return the results of a run; raise GetTimeoutError where the pool closes before, or NotLoadedError."""
+        """Return the results of a run; raise GetTimeoutError if the pool closes before, or NotLoadedError."""
         while True:
             try:
                 return ray.get(answer, timeout=1.0)
@@ -445,7 +447,7 @@ def _sendable(run: RunTail) -> list[Payload]:
 
 
 def _ray(is_local: bool = False) -> Any:
-    """Return Ray; raise ImportError where it is not installed."""
+    """Return the module Ray; raise ImportError if it is not installed."""
     # Ray reads these variables at its first import.
     os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
     os.environ.setdefault(INLINE_VARIABLE, str(INLINE_BYTES))
@@ -476,7 +478,7 @@ def _connect(ray: Any, address: str, model_bytes: int) -> None:
 
 
 def _reach(address: str) -> None:
-    """Connect to an address HOST:PORT, and close the connection; raise OSError where that is not possible."""
+    """Connect to an address HOST:PORT, and close the connection; raise OSError if that is not possible."""
     host, _, port = address.rpartition(':')
     socket.create_connection((host.strip('[]'), int(port)), REACH_S).close()
 
@@ -494,7 +496,7 @@ def _leave(within_s: float) -> bool:
 
 
 def _lives(ray: Any, actor: Any) -> bool:
-    """Whether a replica answers in time and has its model, which it lacks once Ray has started it again."""
+    """Whether a replica answers in time and has its model; after a restart by Ray, it has none."""
     try:
         return bool(ray.get(actor.has_loaded.remote(), timeout=PING_S))
     except ray.exceptions.RayError:
@@ -509,13 +511,13 @@ def _kill(ray: Any, actor: Any) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of what an error says, without its end if that is long."""
+    """Return the first line of an error's text, cut to 300 characters."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return text[:300]
 
 
 def parse_resources(text: str) -> dict[str, float]:
-    """Return the resources that a JSON object names; raise DynsplitError for another text."""
+    """Return the resources from a JSON object; raise DynsplitError for other text."""
     import json
 
     try:

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What runs in a replica of a Ray pool: a process on any machine of the cluster that runs tails for the edge."""
+"""The program of a replica of a Ray pool: a process on any machine of the cluster that runs tails for the edge."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dynsplit_ros.runtime.tails import Payload, Result
 
 
 class Runner(Protocol):
-    """What a replica runs; :class:`~dynsplit_ros.runtime.tails.TailRunner` and a profile."""
+    """The runner of a replica: a :class:`~dynsplit_ros.runtime.tails.TailRunner` with a profile."""
 
     def run(self, tail: Tail, payloads: Sequence[Payload]) -> tuple[list[Result], float]:
         """Return a result for each payload, and the seconds of the tail."""
@@ -33,10 +33,11 @@ class Runner(Protocol):
 @dataclass(frozen=True)
 class ModelOnReplica:
     """
-    How a replica makes its runner: the model, and the options of its :class:`~dynsplit_ros.partition.SplitModel`.
+    Makes the runner of a replica from the model and the options of its :class:`~dynsplit_ros.partition.SplitModel`.
 
-    ``fingerprint`` is the front end's: a replica with another version of a library could cut the model elsewhere.
-    ``batches`` are the numbers of images to profile, ``threads`` the CPU threads of a tail (0: as PyTorch chooses).
+    ``fingerprint`` is that of the edge's front end: another version of a library on the replica could cut the model at
+    other places. ``batches`` are the numbers of images to profile, ``threads`` the CPU threads of a tail (0: as PyTorch
+    chooses).
     """
 
     model: Any
@@ -71,7 +72,7 @@ class ModelOnReplica:
 
 
 class NotLoadedError(Exception):
-    """A replica has no model: Ray started it again, and nothing has asked since then whether it is ready."""
+    """The replica has no model: Ray has restarted it, and the pool has not yet asked whether it is ready."""
 
 
 class Replica:
@@ -83,21 +84,21 @@ class Replica:
         self._error = ''
 
     def started(self) -> None:
-        """Return as soon as this replica has its resources and runs; the model is not loaded before it is needed."""
+        """Return when this replica has its resources and runs; the call does not load the model."""
 
     def ready(self, measures: bool) -> tuple[str, Any]:
-        """Return why this replica cannot run tails (empty: it can), and if ``measures`` its profile."""
+        """Return why this replica cannot run tails (empty if it can), and its profile if ``measures``."""
         self._load()
         return self._error, self._runner.profile() if measures and self._runner is not None else None
 
     def has_loaded(self) -> bool:
-        """Whether this replica has its model; it loads none for the answer."""
+        """Whether this replica has its model; the call does not load it."""
         return self._runner is not None
 
     def _load(self) -> None:
         if self._runner is None and not self._error:
             try:
-                # from the front end of the same cluster, which Ray trusts too
+                # the blob comes from the front end in the same cluster, which Ray also trusts
                 self._runner = pickle.loads(self._blob.data)()
             except Exception as error:
                 self._error = f'{type(error).__name__}: {error}' if not isinstance(error, DynsplitError) else str(error)

@@ -1,12 +1,13 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Threads and a clock around the camera side's policy.
+Threads and a clock around the camera's policy.
 
 :class:`~dynsplit_ros.policies.camera.CameraPolicy` decides; this module carries out its actions. The *head thread*
-prepares images, runs heads and encodes. The *send thread* sends, so that a payload never waits for an image that is
-prepared meanwhile. The *finish thread* runs the tails of frames that the edge failed to answer. Whichever thread brings
-an event publishes what follows from it. Every event is handled under one lock, every action outside it.
+prepares images, runs heads and encodes. The *send thread* sends payloads, so that they never wait for the preparation
+of an image. The *finish thread* runs the tails of frames that the edge failed to answer. Each event is handled under
+one lock. The thread that brings an event also publishes the predictions and reports that follow from it, without the
+lock.
 """
 
 from __future__ import annotations
@@ -54,13 +55,13 @@ Outputs = dict[str, Tensor]
 
 
 class CameraIO(Protocol):
-    """What the robot needs of the world around it; the node implements it with topics. Called from several threads."""
+    """The robot's interface to the outside, which the node implements with topics. Called from several threads."""
 
     def prepare(self, image: Any) -> Tensor:
-        """Return a frame's resized 8-bit images, [N, 3, H, W]; raise DynsplitError where none of them can be used."""
+        """Return a frame's resized 8-bit images, [N, 3, H, W]; raise DynsplitError if none of them can be used."""
 
     def send(self, frame: FrameRecord, payload: Sequence[EncodedTensor]) -> None:
-        """Hand a frame's payload to the link."""
+        """Send a frame's payload."""
 
     def deliver(self, frame: FrameRecord, outputs: Outputs) -> None:
         """Publish a frame's prediction; called once for each frame, in order."""
@@ -69,13 +70,13 @@ class CameraIO(Protocol):
         """Report to the monitor that a payload was sent or that a frame is done."""
 
     def report_audit(self, frame: FrameRecord, agreement: float) -> None:
-        """Report to the monitor how far a frame's outputs agree with the unquantised model's (0 to 1)."""
+        """Report the agreement (0 to 1) of a frame's outputs with the unquantised model to the monitor."""
 
     def refuse(self, image: Any, reason: str) -> None:
         """Report that an image was not accepted."""
 
     def fault(self, reason: str) -> None:
-        """Report an error that the robot survived, with the frame or without it."""
+        """Report an error that did not end the robot; the frame may be lost."""
 
 
 class Robot:
@@ -83,8 +84,8 @@ class Robot:
     Runs heads for the newest images and delivers each accepted frame, as ``policy`` decides.
 
     ``slowdown`` > 1 emulates a slower robot by sleeping after each computation; it is for demonstrations only.
-    ``audit_share`` of the frames (0 to 1) are also computed without loss, in pauses of the robot. ``policy`` replaces
-    the one that is made with ``max_unanswered`` and ``audit_share``.
+    ``audit_share`` (0 to 1) of the frames are audited in pauses of the robot. ``policy`` replaces the policy that
+    ``max_unanswered`` and ``audit_share`` make.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class Robot:
         self._handle(self.policy.on_image, image, period_s=period_s)
 
     def on_decision(self, decision: SplitDecision) -> None:
-        """Follow a decision of the monitor from the next frame on; raises DynsplitError for one that cannot be."""
+        """Follow a decision of the monitor from the next frame on; raises DynsplitError for an impossible one."""
         local = self._split.local_index
         if not 0 <= decision.split_index <= local:
             raise DynsplitError(
@@ -167,7 +168,7 @@ class Robot:
 
     def on_answer(self, session: int, sequence: int, status: Status, reason: str, outputs: Outputs,
                   answer_bytes: int, times: EdgeTimes) -> None:
-        """Take the edge's answer; one that nobody waits for is counted and dropped."""
+        """Take the edge's answer; an answer to no waiting frame is counted and dropped."""
         self._handle(self.policy.on_answer, session, sequence, status, reason, outputs, answer_bytes, times)
 
     def on_tail_result(self, session: int, sequence: int, fingerprint: str, status: int, reason: str, codec: str,
@@ -175,7 +176,7 @@ class Robot:
         """
         Decode the edge's answer and take it; return why the edge did not compute the frame, empty if it did.
 
-        Nothing in the answer is trusted. A frame whose answer cannot be used is finished here.
+        Every part of the answer is checked. If the answer cannot be used, the robot finishes the frame.
         """
         outputs: Outputs = {}
         try:
@@ -192,7 +193,7 @@ class Robot:
         return reason if status in (Status.REFUSED, Status.FAILED) else ''
 
     def on_time(self) -> None:
-        """Let the policy look at the clock; the robot's own threads do so when it asked for it."""
+        """Tell the policy the time; the robot's threads call this at the instants that the policy asks for."""
         self._handle(self.policy.on_time)
 
     def counters(self) -> Counters:
@@ -201,7 +202,7 @@ class Robot:
             return replace(self.policy.counters)
 
     def stop(self) -> None:
-        """Accept no image and send no payload any more; frames that were sent go on waiting for their answers."""
+        """Stop accepting images and sending payloads; sent frames still wait for their answers."""
         self._handle(self.policy.on_stop)
 
     def audit(self, share: float) -> None:
@@ -220,7 +221,7 @@ class Robot:
         return any(thread.is_alive() for thread in self._threads)
 
     def close(self, within_s: float = 1.0) -> None:
-        """Stop, finish at once each frame whose answer has not come, within about ``within_s``, and end the threads."""
+        """Stop, finish each frame without an answer within about ``within_s``, and end the threads."""
         self._handle(self.policy.on_close)
         end_s = time.monotonic() + within_s
         for thread in self._threads:
@@ -229,7 +230,7 @@ class Robot:
     # ---- events to actions ---------------------------------------------------------------------------------------
 
     def _handle(self, event: Callable[..., list[Action]], *values: Any, **options: Any) -> None:
-        """Pass an event to the policy, and have the actions that follow carried out."""
+        """Pass an event to the policy, and pass on the actions that follow."""
         with self._changed:
             for action in event(*values, now_s=self._clock(), **options):
                 self._assign(action)
@@ -237,7 +238,7 @@ class Robot:
         self._publish()
 
     def _assign(self, action: Action) -> None:
-        """Give an action to the thread that carries it out; holds the lock."""
+        """Pass an action to the thread that carries it out; the caller holds the lock."""
         match action:
             case Prepare() | RunHead() | Encode():
                 self._for_head.append(action)
@@ -257,7 +258,7 @@ class Robot:
                 self._outgoing.append(action)
 
     def _run(self, actions: deque[Any]) -> None:
-        """Carry out the actions of one thread, and let the policy look at the clock when it is time for that."""
+        """Carry out the actions of one thread, and tell the policy the time when it asks for that."""
         while True:
             with self._changed:
                 while not actions and (wait_s := self._wake_s - self._clock()) > 0:
@@ -357,7 +358,7 @@ class Robot:
         except Interrupted:
             pass
         except Exception as error:
-            if not answered():  # by then there is nothing left to finish it from
+            if not answered():  # after the answer, the activation is gone
                 self._handle(self.policy.on_finish_failed, frame.sequence)
                 self._io.fault(f'a frame could not be finished ({type(error).__name__}: {error})')
         else:
@@ -366,7 +367,7 @@ class Robot:
             self._answered.discard(frame.sequence)
 
     def _audit(self, frame: FrameRecord) -> None:
-        """Compute a frame without loss and compare; whatever happens, no frame is affected."""
+        """Compute a frame's tail from the exact activation and compare; an error affects no frame."""
 
         def ended() -> bool:
             return frame.sequence in self._ended_audits
@@ -399,14 +400,14 @@ class Robot:
     # ---- predictions and reports ---------------------------------------------------------------------------------
 
     def _publish(self) -> None:
-        """Publish predictions and reports in their order, whichever thread they come from."""
+        """Publish predictions and reports of all threads in their order."""
         with self._publishing:
             while self._outgoing:
                 match self._outgoing.popleft():
                     case Deliver(frame):
                         try:
                             self._io.deliver(frame, frame.outputs)
-                        except Exception as error:  # The frames behind this one must still be delivered.
+                        except Exception as error:  # The next frames must still be delivered.
                             self._io.fault(
                                 f'a prediction could not be published ({type(error).__name__}: {error})')
                             with self._changed:
@@ -424,10 +425,10 @@ class Robot:
 
 
 def decode_outputs(split: SplitModel, codec: str, tensors: Sequence[EncodedTensor], images: int) -> Outputs:
-    """Return the outputs for a frame of ``images`` images; raise DynsplitError for tensors that are not the model's."""
+    """Return the outputs for a frame of ``images`` images; raise DynsplitError for tensors of another model."""
     specs = split.output_specs
     outputs = decode_answer(codec, tensors, specs, images)
-    if specs is None:  # a detector's shapes are free
+    if specs is None:  # a detector has no fixed shapes
         for number in range(images):
             check_outputs(split.model.task, of_image(outputs, number, images, True))
     elif declared_batch(tensors, specs) != images:

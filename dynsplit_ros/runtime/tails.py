@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What a server of the edge does with frames: decode their payloads, run the tail, encode the answers."""
+"""Runs tails on a server of the edge: decodes payloads, runs the tail, encodes answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dynsplit_ros.tensors import of_image
 
 @dataclass(frozen=True)
 class EncodedAnswer:
-    """The outputs for one frame as the answer carries them; :func:`~dynsplit_ros.codec.decode_answer` reads them."""
+    """The encoded outputs of one frame; :func:`~dynsplit_ros.codec.decode_answer` decodes them."""
 
     codec: str
     tensors: Sequence[EncodedTensor]
@@ -29,7 +29,7 @@ class EncodedAnswer:
 
 @dataclass(frozen=True)
 class Payload:
-    """What a server needs of one frame."""
+    """The part of a frame that a server needs."""
 
     codec: str
     tensors: Sequence[EncodedTensor]
@@ -38,14 +38,14 @@ class Payload:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a frame of a run has no outputs; ``fault`` says more for the edge's log, and is empty for a bad payload."""
+    """Why a frame of a run has no outputs; ``fault`` is the text for the edge's log, empty for a bad payload."""
 
     reason: str
     fault: str = ''
 
     @classmethod
     def of(cls, what: str, error: Exception) -> Failure:
-        """Return a failure of the edge, not of the payload."""
+        """Return a failure that the edge caused, not the payload."""
         return cls(f'{what} ({type(error).__name__})', f'{what} ({type(error).__name__}: {error})')
 
 
@@ -68,9 +68,9 @@ class TailRunner:
 
     def run(self, tail: Tail, payloads: Sequence[Payload]) -> tuple[list[Result], float]:
         """
-        Run a tail once for the frames whose payloads these are; return a result for each, and the tail's seconds.
+        Run a tail once for the frames of all payloads; return a result for each, and the seconds of the tail.
 
-        An error in one payload fails its frame only; an error of the tail raises.
+        An error in a payload affects only its frame; an error of the tail is raised.
         """
         decoded = [self._decode(tail[0], payload) for payload in payloads]
         readable = [tensors for tensors in decoded if not isinstance(tensors, Failure)]
@@ -94,7 +94,7 @@ class TailRunner:
         return results, tail_s
 
     def prepare(self, tail: Tail, images: int, stop: Callable[[], bool] | None = None) -> bool:
-        """Build a tail and run it once, unless it has run for frames of ``images`` images; return whether it had to."""
+        """Build a tail and run it once for ``images`` images; return False if that was not necessary."""
         return self._split.prepare_tail(tail[0], images, stop, tail[1])
 
     def _decode(self, split_index: int, payload: Payload) -> dict[str, Tensor] | Failure:
@@ -102,7 +102,7 @@ class TailRunner:
             return decode(payload.codec, payload.tensors, self._split.cuts[split_index].tensors, self._max_images)
         except DynsplitError as error:
             return Failure(str(error))
-        except Exception as error:  # Those that share the run must be served.
+        except Exception as error:  # The other frames of the run must still be served.
             return Failure.of('activation not decoded', error)
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Run many simulations at once, and say in a few numbers what came of each."""
+"""Runs many simulations in parallel, and summarises each run in a few numbers."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Summary:
     """
     A run in numbers.
 
-    Latencies in seconds (NaN where no frame was delivered), frames delivered, images dropped for newer ones,
-    frames finished by the robot after waiting in vain, changes of the split per minute, payloads in bit/s, and the
-    share (0..1) of the link that heartbeats and probes took. ``in_time_share`` is the share of frames within a
-    deadline, ``None`` without one.
+    The fields are latencies in seconds (NaN if no frame was delivered), numbers of delivered frames, of dropped images
+    and of frames that fell back, changes of the split per minute, the mean rate of payloads in bit/s, and the share (0
+    to 1) of the link that heartbeats and probes took. ``in_time_share`` is the share of frames within a deadline,
+    ``None`` without one.
     """
 
     mean_s: float
@@ -56,7 +56,7 @@ class Summary:
 
 
 def summarise(run: Run, duration_s: float, since_s: float = 0.0, deadline_s: float = math.nan) -> Summary:
-    """Return what came of a run; latencies and changes count from ``since_s`` on."""
+    """Return the summary of a run; latencies and changes count from ``since_s`` on."""
     latencies = run.latencies(since_s)
     median_s, p95_s, longest_s = np.percentile(latencies, (50, 95, 100)).tolist() if len(latencies) else [math.nan] * 3
     changes = sum(bool(change_s > since_s) for change_s in run.decisions_changed)
@@ -83,10 +83,11 @@ def run_all(
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Result]:
     """
-    Simulate each job and return what ``reduce`` makes of it, in the jobs' order.
+    Simulate each job and return the results of ``reduce``, in the order of the jobs.
 
-    ``reduce`` is called where the simulation ran, so it must be picklable unless ``workers`` is 1; ``workers`` are
-    processes, by default one for each core. ``progress`` is told after each job how many are done.
+    ``reduce`` runs in the process of the simulation, so it must be picklable unless ``workers`` is 1. ``workers`` is
+    the number of processes, by default one for each core. ``progress`` is called after each job with the number of jobs
+    done.
     """
     results = []
     for done, result in enumerate(in_processes(_run, [(job, reduce) for job in jobs], workers), 1):
@@ -97,12 +98,12 @@ def run_all(
 
 def in_processes(call: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], workers: int | None = None
                  ) -> Iterator[Result]:
-    """Yield what ``call`` returns for each tuple of arguments, in order; all picklable unless ``workers`` is 1."""
+    """Yield the result of ``call`` for each tuple of arguments, in order; all picklable unless ``workers`` is 1."""
     workers = min(len(arguments), workers or os.cpu_count() or 1)
     if workers <= 1:
         yield from (call(*each) for each in arguments)
         return
-    # Not forked: the caller may have started threads.
+    # Do not fork: the caller may have started threads.
     with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
         for future in [pool.submit(call, *each) for each in arguments]:
             yield future.result()

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""A simulated edge: simulated tails around the edge's policy, for simulated robots and for others."""
+"""A simulated edge: the edge's policy with simulated tails, for simulated robots and for other robots."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REPORT_PERIOD_S = 0.1
 
 
 class ServedRobot(Protocol):
-    """What the simulated edge does to a robot."""
+    """The messages of the simulated edge to a robot."""
 
     def acknowledge(self, edge: SimulatedEdge, frame: EdgeFrame) -> None:
         """Put the edge's acknowledgement of this robot's frame on the downlink."""
@@ -49,10 +49,10 @@ class SimulatedEdge:
     """
     Drives :class:`~dynsplit_ros.policies.edge.EdgePolicy`, the one that the edge node runs.
 
-    Other robots send frames at the instants ``others_at_s`` in turn, ``other_robots`` of them. Their frames are of one
-    more cut, whose tail takes ``others_s`` seconds. All tails take ``slowdown`` times as long as that, and go on only
-    while ``clock`` lets the edge run. Messages to this edge and back take ``extra_rtt_s`` longer than the robot's link.
-    As many tails run at the same time as there are ``servers``. ``robots`` are the simulated robots by name.
+    ``other_robots`` other robots take turns to send frames at the instants ``others_at_s``. Their frames are of an
+    additional cut, whose tail takes ``others_s`` seconds. All tails take ``slowdown`` times as long, and run only while
+    ``clock`` lets the edge run. The round trip to this edge is ``extra_rtt_s`` longer than that of the robot's link.
+    ``servers`` is the number of tails that run at the same time. ``robots`` are the simulated robots by name.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class SimulatedEdge:
         self.is_alive = True
         #: While false, messages to this edge and from it are lost.
         self.is_reachable = True
-        self._life = 1  # the number of the process: what an earlier one had planned does not happen
+        self._life = 1  # the number of the process: actions of an earlier process do not happen
         self._slowdown = slowdown
         self._others_at_s = others_at_s
         self._other_robots = other_robots
@@ -104,7 +104,7 @@ class SimulatedEdge:
         self._next_other(0)
 
     def kill(self) -> None:
-        """End the process: what it had to do is lost."""
+        """End the process; its frames are lost."""
         self.is_alive = False
         self._life += 1
 
@@ -118,11 +118,11 @@ class SimulatedEdge:
 
     @property
     def is_receiving(self) -> bool:
-        """Whether a message that arrives now is taken."""
+        """Whether the edge takes a message that arrives now."""
         return self.is_alive and self.is_reachable
 
     def _at(self, time_s: float, action: Callable[[], None]) -> None:
-        """Have this process do something at an instant, if it lives by then."""
+        """Schedule an action of this process at an instant; it happens only if the process is still alive."""
         life = self._life
         self.timeline.at(time_s, lambda: action() if life == self._life else None)
 
@@ -134,7 +134,7 @@ class SimulatedEdge:
             payload_bytes=payload_bytes, images=images, tail_engine=tail_engine))
 
     def on_decision(self, robot: str, split_index: int, codec: str, tail_engine: str) -> None:
-        """Take the split that a robot announces; the other robots' cut comes before local inference."""
+        """Take the split that a robot announces; the index of the other robots' cut is that before local inference."""
         index = split_index if split_index < self._others_index else self.policy.model.local_index
         if self.is_receiving:
             self._handle(self.policy.on_decision, robot, self._fingerprint, index, codec, tail_engine)
@@ -146,9 +146,9 @@ class SimulatedEdge:
 
     def free_s(self, until_s: float) -> float:
         """
-        Return when a server has served all that waits now and all that other robots send until an instant.
+        Return when a server is free after the waiting frames and those that other robots send until an instant.
 
-        It takes frames as first come, first served; the policy may serve a robot earlier.
+        The result assumes first come, first served; the policy may serve a robot earlier.
         """
         free_s, now_s = sorted(self._runs_end_s), self.timeline.now_s
         first, last = (bisect_right(self._others_at_s, time_s) for time_s in (now_s, until_s))

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Robots on links of their own and one edge with replicas, event by event."""
+"""Simulates a fleet: robots with separate links, and one edge with replicas."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dynsplit_ros.simulation.world import AFTER_S, FIRST_EDGE, Run, Scenario, Wo
 
 @dataclass(frozen=True)
 class FleetPoint:
-    """What a fleet met: mean and 95th percentile of the latency (s), and the share of the frames that the edge ran."""
+    """The result of a fleet: mean and 95th percentile of the latency (s), and the share of offloaded frames."""
 
     robots: int
     replicas: int
@@ -34,10 +34,10 @@ class FleetPoint:
 def simulate_fleet(profile: SystemProfile, scenario: Scenario, robots: int, replicas: int,
                    settings: MonitorSettings | None = None) -> list[Run]:
     """
-    Simulate ``robots`` robots, each as ``scenario`` says, and one edge whose tails run on ``replicas`` replicas.
+    Simulate ``robots`` robots, each in ``scenario``, and one edge whose tails run on ``replicas`` replicas.
 
-    The robots have links, noise and first images of their own, which follow from the scenario's seed. The scenario's
-    other robots do not take part.
+    Each robot has its own link, noise and first image, which follow from the scenario's seed. The scenario's other
+    robots are left out.
     """
     timeline = Timeline()
     ends_s = scenario.duration_s + AFTER_S
@@ -61,7 +61,7 @@ def simulate_fleet(profile: SystemProfile, scenario: Scenario, robots: int, repl
 
 def fleet_point(profile: SystemProfile, scenario: Scenario, robots: int, replicas: int,
                 settings: MonitorSettings | None = None, since_s: float = 0.0) -> FleetPoint:
-    """Simulate a fleet, and return what its frames from ``since_s`` on met."""
+    """Simulate a fleet, and return the result of its frames from ``since_s`` on."""
     runs = simulate_fleet(profile, scenario, robots, replicas, settings)
     frames = [frame for run in runs for frame in run.frames if frame.arrived_s >= since_s]
     if not frames:
@@ -74,7 +74,7 @@ def fleet_point(profile: SystemProfile, scenario: Scenario, robots: int, replica
 def fleet_points(profile: SystemProfile, scenario: Scenario, robots: Sequence[int], replicas: Sequence[int],
                  settings: MonitorSettings, since_s: float, workers: int | None = None,
                  progress: Callable[[], None] = lambda: None) -> list[FleetPoint]:
-    """Return the point of each number of robots with each number of replicas; ``workers`` are processes."""
+    """Return the result for each number of robots with each number of replicas; ``workers`` are processes."""
     jobs = [(profile, scenario, count, servers, settings, since_s) for servers in replicas for count in robots]
     points = []
     for point in in_processes(fleet_point, jobs, workers):
@@ -84,6 +84,6 @@ def fleet_points(profile: SystemProfile, scenario: Scenario, robots: Sequence[in
 
 
 def takes_over_at(points: Sequence[FleetPoint]) -> dict[int, int | None]:
-    """Return, by replicas, the smallest fleet that runs most frames on its robots; None if no fleet does."""
+    """Return, by number of replicas, the smallest fleet that runs most frames on its robots; None for none."""
     return {replicas: min((point.robots for point in points if point.replicas == replicas and point.offloaded < 0.5),
                           default=None) for replicas in sorted({point.replicas for point in points})}

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What real links and machines do beyond rate and delay: token buckets, lost messages, pauses, wrong profiles."""
+"""Disturbances of links and machines: token buckets, lost messages, pauses, wrong profiles."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LINE_BPS = 1e9
 @dataclass(frozen=True)
 class Pauses:
     """
-    When a process does not run.
+    The pauses of a process.
 
-    It pauses ``per_s`` times per second, each time for an exponential duration of mean ``mean_s`` seconds. A scheduler
-    lets it run for ``slice_share`` (0 to 1) of each ``slice_s`` seconds (0: always).
+    The process pauses ``per_s`` times per second, each time for an exponential duration of mean ``mean_s`` seconds. A
+    scheduler lets it run for ``slice_share`` (0 to 1) of each ``slice_s`` seconds (0: always).
     """
 
     per_s: float = 0.0
@@ -36,12 +36,12 @@ class Pauses:
 @dataclass(frozen=True)
 class Disturbances:
     """
-    What a scenario adds to rate, delay and jitter.
+    The disturbances of a scenario, beyond rate, delay and jitter.
 
     A token bucket lets ``burst_bytes`` through at once after a silence. ``loss`` is the share (0 to 1) of probes and
-    acknowledgements that are lost; a probe of more than ``buffer_bytes`` (0: no limit) always is. The robot takes
-    ``handover_s`` between the lead of a message and the message. ``robot`` and ``edge`` are pauses of the processes.
-    ``robot_slowdown`` is how many times as long as profiled the robot takes. ``profile_error`` is the standard
+    acknowledgements that are lost; every probe of more than ``buffer_bytes`` (0: no limit) is lost. ``handover_s`` is
+    the time between a lead and its message on the robot. ``robot`` and ``edge`` are pauses of the processes.
+    ``robot_slowdown`` is the ratio of the robot's times to the profiled ones. ``profile_error`` is the standard
     deviation of the natural logarithm of each cut's true times over its profiled ones.
     """
 
@@ -86,7 +86,7 @@ class OneWayLink:
 
 
 class ProcessClock:
-    """Tells when a process that pauses gets something done; pauses are drawn for ``duration_s`` seconds."""
+    """Computes when a process with pauses runs and ends its work; pauses are drawn for ``duration_s`` seconds."""
 
     def __init__(self, pauses: Pauses, duration_s: float, rng: np.random.Generator) -> None:
         intervals = []
@@ -115,7 +115,7 @@ class ProcessClock:
 
 
 def _disjoint(intervals: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Return begins and ends of the union of the intervals, ascending."""
+    """Return starts and ends of the union of the intervals, ascending."""
     begins_s: list[float] = []
     ends_s: list[float] = []
     for begin_s, end_s in sorted(intervals):
@@ -128,7 +128,7 @@ def _disjoint(intervals: Sequence[tuple[float, float]]) -> tuple[list[float], li
 
 
 def true_profile(profile: SystemProfile, error: float, seed: int) -> SystemProfile:
-    """Return a profile whose cuts take other times than ``profile`` says, by ``error`` (see :class:`Disturbances`)."""
+    """Return ``profile`` with times that differ by a random ``error`` (see :class:`Disturbances`)."""
     if error == 0:
         return profile
     factors = np.exp(error * np.random.default_rng([seed, 6]).standard_normal((len(profile.cuts), 2))).tolist()

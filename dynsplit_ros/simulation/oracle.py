@@ -3,18 +3,18 @@
 """
 The look-ahead oracle: the sequence of choices with the least mean latency, searched with the whole future known.
 
-The search runs on a compact model of robot, link and edge, whose state is a row of a table and can thus be copied. A
-row is one sequence of choices. Rows advance frame by frame; a beam keeps the best rows among those whose latest frame
-has the same image: some that end with local inference, and some that end with a payload. The simulation then carries
-out the best sequence with the camera's policy, so its latencies are those of the simulation. The model leaves out
-probes, heartbeats, load reports and answer timeouts, and the scenario's disturbances (pauses, bursts, lost messages).
-Its edge serves all robots in the order of arrival, not fairly. In a scenario with disturbances or other robots the
-sequence need not be the best one.
+The search runs on a compact model of robot, link and edge. Its state is a row of a table, so it can be copied. A row is
+one sequence of choices. Rows advance frame by frame; a beam keeps the best rows among those whose latest frame has the
+same image: some that end with local inference, and some that end with a payload. The simulation then carries out the
+best sequence with the camera's policy, so its latencies are those of the simulation. The model leaves out probes,
+heartbeats, load reports and answer timeouts, and the scenario's disturbances (pauses, bursts, lost messages). Its edge
+serves all robots in the order of arrival. In a scenario with disturbances or other robots the sequence need not be the
+best one.
 
 The objective is the mean latency over all offered images. A dropped image counts with the latency of the frame before
-it, which kept the camera busy: otherwise a policy would gain from dropping images while frames are slow. The camera's
-rules hold. A head starts just early enough for its payload to find the link, or the edge, free. Where they are free, it
-waits for a newer image only within the share of the frame rate that the settings allow.
+it, which kept the camera busy: otherwise a policy would gain from dropping images while frames are slow. The model
+keeps the camera's rules. A head starts so that its payload is ready when the link, or the edge, is free. If both are
+free, the camera waits for a newer image only within the share of the frame rate that the settings allow.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ Rows = NDArray[Any]  # of _ROW
 #: Sequences that the beam keeps for each image and kind of latest choice. A narrower beam misses those that pay off
 #: several frames later. For resnet50 on three Markov links, widths from 12 to 96 differ by at most 0.1 % in cost.
 WIDTH = 16
-#: Sequences of the least cost that are compared with each other, as a multiple of the width: many are alike.
+#: Number of sequences of least cost that are compared with each other, as a multiple of the width. With fewer, equal
+#: sequences fill the beam; the time grows with the square.
 _COMPARED = 4
 
 #: One sequence of choices. ``cost_s`` is the sum of the latencies of all images before the latest frame, ``latency_s``
@@ -60,13 +61,13 @@ _ROW = np.dtype([
 @dataclass(frozen=True)
 class Future:
     """
-    Everything that will happen, apart from the choices; times in seconds, rates in bit/s.
+    The future apart from the choices; times in seconds, rates in bit/s.
 
     ``up``, ``down`` and ``slowdown`` are traces as in a scenario; a message takes ``one_way_s`` more. A lead precedes
     each payload on the uplink. ``others_at_s`` are the arrivals of other robots' frames at the edge; each takes
-    ``others_s`` before slowdown. Row i of ``noise`` has the factors on the head, finishing and edge times of image i,
-    row i of ``delays_s`` the extra delays of its payload, acknowledgement and answer. Image i arrives at
-    ``i / frame_rate_hz``.
+    ``others_s`` before slowdown. Row i of ``noise`` holds the factors for the head, finishing and edge times of image
+    i. Row i of ``delays_s`` holds the extra delays of its payload, acknowledgement and answer. Image i arrives at ``i /
+    frame_rate_hz``.
     """
 
     up: Trace
@@ -97,8 +98,8 @@ class Search:
     """
     Beam search for the best sequence of choices.
 
-    ``choices`` are the splits with their codecs, local inference with ''; ``engines`` are those of their heads and
-    tails. ``waiting_share`` (0 to 1) of the frame rate may be given up to wait for newer images.
+    ``choices`` are pairs of split and codec (local inference: ''), ``engines`` the engines of their heads and tails.
+    The camera may give up ``waiting_share`` (0 to 1) of the frame rate to wait for newer images.
     """
 
     def __init__(
@@ -146,8 +147,8 @@ class Search:
         """
         Return the rows worth keeping, of those whose latest frame has this image.
 
-        Rows that end with local inference are pruned apart from the others, so that some of both stay. Right before the
-        link stops, all rows that send cost less than one that computes for a second on the robot.
+        Rows that end with local inference are pruned separately from the others, so that rows of both kinds stay. Right
+        before the link stops, all rows that send cost less than one that computes for a second on the robot.
         """
         is_local = self._is_local[rows['choice']]
         return np.concatenate([
@@ -171,14 +172,14 @@ class Search:
         return row
 
     def _successors(self, rows: Rows) -> Iterator[Rows]:
-        """Yield the rows that are one frame longer, by each choice and each way to begin its head."""
+        """Yield the rows that are one frame longer, for each choice and each possible start of its head."""
         rate_hz = self._future.frame_rate_hz
         number, choice = (index.ravel() for index in np.indices((len(rows), len(self._choices))))
         before = rows[number]
         before['parent'], before['choice'] = number, choice
         image = self._newest(before, before['robot_s'])
         soonest_s = np.maximum(before['robot_s'], image / rate_hz)
-        # The head begins as late as the payload still finds the link free, or the edge.
+        # The head starts as late as possible so that its payload is ready when the link, or the edge, is free.
         ready_s = self._ready_s[choice] * self._noise[image, 0]
         send_s = np.maximum(soonest_s + ready_s, _link_free_s(before))
         arrive_s = self._arrive_s(choice, image, send_s)
@@ -192,7 +193,7 @@ class Search:
         if later.any():
             yield self._advance(before[later], self._newest(before, for_edge_s)[later], for_edge_s[later], 0.0)
         newer = self._newest(before, for_edge_s) + 1
-        # While link or edge are busy for some choice, the camera waits anyway, and may then take another choice.
+        # While link or edge are busy for some choice, the camera waits anyway, and may then take any other choice.
         busy_until_s = for_edge_s.reshape(len(rows), -1).max(axis=1)[number]
         is_busy = newer / rate_hz <= busy_until_s
         wait_s = np.where(is_busy, 0.0, newer / rate_hz - for_edge_s)
@@ -201,7 +202,7 @@ class Search:
             yield self._advance(before[waits], newer[waits], (newer / rate_hz)[waits], wait_s[waits])
 
     def _newest(self, rows: Rows, time_s: Array) -> NDArray[np.int_]:
-        """Return the newest image at a time; where no image has come since the latest frame, the next one."""
+        """Return the newest image at a time, or the next one if none has arrived since the latest frame."""
         arrived = np.floor(np.maximum(time_s, 0.0) * self._future.frame_rate_hz + 1e-9)
         return np.asarray(np.minimum(np.maximum(arrived, rows['image'] + 1), self._images - 1), dtype=int)
 
@@ -213,7 +214,7 @@ class Search:
         ready_s = start_s + self._ready_s[choice] * self._noise[image, 0]
         send_s = np.maximum(ready_s, _link_free_s(before))
         arrive_s = self._arrive_s(choice, image, send_s)
-        answer_before = before['entered_s'] <= arrive_s  # and not behind the acknowledgement
+        answer_before = before['entered_s'] <= arrive_s  # and not after the acknowledgement
         down_s = np.where(answer_before, before['down_s'], before['down_before_s'])
         acknowledged_s = (self._down.end_of(np.maximum(arrive_s, down_s), 8.0 * future.acknowledgement_bytes)
                           + future.one_way_s + self._delays_s[image, 1])
@@ -246,7 +247,7 @@ class Search:
         return np.asarray(end_s + self._future.one_way_s + self._delays_s[image, 0])
 
     def _serve_others(self, until_s: Array, rows: Rows) -> tuple[Array, NDArray[np.int_]]:
-        """Return until when the edge is busy with what arrives until then, and the frames of other robots served."""
+        """Return until when the edge is busy with arrived frames, and how many of other robots it has served."""
         edge_s, other = rows['edge_s'].copy(), rows['other'].copy()
         until_s = np.where(np.isfinite(until_s), until_s, -math.inf)
         while (arrived := self._others_at_s[other] <= until_s).any():
@@ -257,7 +258,7 @@ class Search:
 
 
 class _Curve:
-    """A trace for many instants at once."""
+    """A trace that is evaluated at arrays of instants."""
 
     def __init__(self, trace: Trace) -> None:
         self._times_s, self._values = np.array(trace.times_s), np.array(trace.values)
@@ -282,7 +283,7 @@ class _Curve:
 
 
 def _link_free_s(rows: Rows) -> Array:
-    """Return when the link takes the next payload: one at a time, and as many unanswered frames as a row remembers."""
+    """Return when the link takes the next payload: one at a time, and a limited number of unanswered frames."""
     return np.asarray(np.maximum(rows['acknowledged_s'], rows['answers_s'][:, -1]))
 
 
@@ -290,13 +291,13 @@ def _prune(rows: Rows, image: int, rate_hz: float, width: int | None) -> Rows:
     """
     Return the rows worth keeping, of those whose latest frame has this image.
 
-    A row is left out if another one costs no more, is busy no longer, and can still wait as long. To be free earlier is
-    no advantage by itself: the camera may then have to start on an older image.
+    A row is removed if another one costs no more, is busy no longer, and has saved at least the same time. To be free
+    earlier is not always an advantage: the camera may then start on an older image.
     """
     next_s = (image + 1) / rate_hz
     busy_s = np.maximum(np.column_stack((rows['robot_s'], _link_free_s(rows), rows['edge_s'])), next_s)
     answers_s = np.maximum(np.column_stack((rows['down_s'], rows['delivered_s'], rows['answers_s'][:, :-1])), next_s)
-    # Rank the rows by their cost when the robot is free again, less the mean cost of the images until then.
+    # Rank the rows by their cost when the robot is free again, minus the mean cost of the images until then.
     dropped = np.floor((busy_s[:, 0] - next_s) * rate_hz)
     mean_s = (rows['cost_s'] + rows['latency_s']).min() / max(1, image + 1)
     rank_s = rows['cost_s'] + rows['latency_s'] + (rows['latency_s'] - mean_s) * dropped
@@ -305,7 +306,8 @@ def _prune(rows: Rows, image: int, rate_hz: float, width: int | None) -> Rows:
         order = order[: _COMPARED * width]
     costs_s = np.column_stack((rows['cost_s'], rows['latency_s'], answers_s))
     rows, busy_s, costs_s = rows[order], busy_s[order], costs_s[order]
-    # [i, j]: by how much row i is busy longer than row j, and whether j is no worse than i; of equal rows the first is.
+    # [i, j]: the time by which row i is busy longer than row j, and whether j dominates i; of equal rows the first one
+    # does.
     longer_s = busy_s[:, None, :] - busy_s[None, :, :]
     no_worse = (longer_s >= 0).all(axis=2) & (costs_s[:, None, :] >= costs_s[None, :, :]).all(axis=2)
     no_worse &= rows['saved_s'][None, :] - longer_s.max(axis=2) >= rows['saved_s'][:, None]

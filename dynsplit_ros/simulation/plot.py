@@ -26,7 +26,7 @@ DYNAMIC, ORACLE = 'tab:red', 'black'
 
 
 def policy_label(policy: str, profile: SystemProfile) -> str:
-    """Return a policy's name for a person."""
+    """Return a policy's name for a legend."""
     if not policy.isdigit():
         return policy
     index = int(policy)
@@ -41,7 +41,7 @@ def plot_over_time(
     profile: SystemProfile, runs: Mapping[str, Run], link: Trace, load: Trace, duration_s: float, path: str | Path
 ) -> None:
     """
-    Draw latency over time for some policies, with the dynamic policy's split and the link's rate beneath.
+    Draw latency over time for some policies, with the dynamic policy's split and the link's rate below.
 
     ``runs`` is by policy and holds 'dynamic'; ``link`` is in bit/s; the load (times slower) is drawn only if it
     changes.
@@ -107,7 +107,7 @@ def _draw_rate(axes: Axes, link: Trace, run: Run, duration_s: float) -> None:
                   color=DYNAMIC, linewidth=1.0, label='estimated')
     if positive:
         _logarithmic(axes, 'y')
-        # An outage is shown as a fall to the bottom, not as far down as a logarithm would go.
+        # Show an outage as a fall to the bottom of the axis, not to the logarithm of almost 0.
         low, high = float(np.quantile(positive, 0.01)), max(positive)
         axes.set_ylim(low / 2e6, 2 * high / 1e6)
     axes.set_ylabel('rate (Mbit/s)')
@@ -153,7 +153,7 @@ def plot_sweep(
         known = known[np.isfinite(known)]
         best = 1000 * np.fmin.reduce(np.array(list(lines.values())), axis=0)
         if len(known):
-            # What is far worse than the best at every point needs no room.
+            # Leave out values far above the best one at every point.
             panel.set_ylim(0.7 * known.min(), min(1.4 * known.max(), 12 * np.nanmax(best)))
         panel.grid(alpha=0.3, which='both', linewidth=0.5)
         panel.set_title(f'batch {batch}', fontsize='medium')
@@ -198,7 +198,7 @@ def plot_fleet(points: Sequence[FleetPoint], local_s: float, title: str, path: s
 
 
 def _colours(fixed: Sequence[str], profile: SystemProfile) -> dict[str, Any]:
-    """Return each fixed split's colour: they run as the splits do, and the two ends stand out."""
+    """Return each fixed split's colour: a gradual scale by split, with distinct colours for the two ends."""
     between = max(1, profile.local_index - 2)
     ends = {0: 'tab:purple', profile.local_index: 'tab:blue'}
     return {
@@ -207,7 +207,7 @@ def _colours(fixed: Sequence[str], profile: SystemProfile) -> dict[str, Any]:
 
 
 def _logarithmic(axes: Axes, axis: str) -> None:
-    """Scale an axis by decades, with plain numbers at few enough places."""
+    """Make an axis logarithmic, with plain numbers at a few ticks."""
     if axis == 'x':
         axes.set_xscale('log')
         scale: Axis = axes.xaxis

@@ -16,7 +16,7 @@ class Events(Protocol):
         """The instant of the latest event."""
 
     def at(self, time_s: float, action: Callable[[], None]) -> None:
-        """Have something happen at an instant."""
+        """Schedule an action at an instant."""
 
 
 class Processor:
@@ -30,7 +30,7 @@ class Processor:
         self._version = 0
 
     def start(self, thread: str, work_s: float, done: Callable[[], None]) -> None:
-        """Start ``work_s`` seconds of computation in a thread, and call ``done`` at its end."""
+        """Start a computation of ``work_s`` seconds in a thread, and call ``done`` at its end."""
         self._update()
         self._work[thread] = work_s, done
         self._schedule()
@@ -42,7 +42,7 @@ class Processor:
         self._schedule()
 
     def _update(self) -> None:
-        """Subtract from the remaining work what was done since the last update."""
+        """Subtract the work done since the last update from the remaining work."""
         if self._work:
             share_s = (self._events.now_s - self._updated_s) / len(self._work)
             self._work = {thread: (left_s - share_s, done) for thread, (left_s, done) in self._work.items()}

@@ -11,7 +11,7 @@ import math
 
 
 class Timeline:
-    """Makes events happen in the order of their instants; ``now_s`` is the instant of the latest one."""
+    """Runs events in the order of their instants; ``now_s`` is the instant of the latest one."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -19,12 +19,12 @@ class Timeline:
         self._order = itertools.count()
 
     def at(self, time_s: float, action: Callable[[], None]) -> None:
-        """Have something happen at an instant; never, if that is infinite."""
+        """Schedule an action at an instant; at infinity it never runs."""
         if math.isfinite(time_s):
             heapq.heappush(self._events, (time_s, next(self._order), action))
 
     def run(self, until: Callable[[float], bool]) -> None:
-        """Make all events happen, until there are none or ``until`` is true of the instant of the next one."""
+        """Run events until there are none, or until ``until`` is true for the instant of the next one."""
         while self._events:
             time_s, _, action = heapq.heappop(self._events)
             if until(time_s):

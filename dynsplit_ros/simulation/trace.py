@@ -14,13 +14,13 @@ import numpy as np
 
 from dynsplit_ros.errors import check_file, DynsplitError
 
-#: A step between two lines this many times as long as the usual one is a gap, not a measurement.
+#: A step between two lines that is longer than the usual one by this factor is a gap, not a measurement.
 _GAP = 10
 
 
 class Trace:
     """
-    Values (>= 0) that hold from their time on; the last one holds for ever, the first one also before.
+    Values (>= 0), each valid from its time on; the last one is valid for ever, the first one also before its time.
 
     ``times_s`` ascends. With bit/s as values, :meth:`end_of` is when a transfer ends. Raises DynsplitError
     for times that do not ascend, and for values that are negative or not finite.
@@ -135,7 +135,7 @@ def steps(pairs: Sequence[tuple[float, float]], duration_s: float) -> Trace:
 
 
 def sine(low: float, high: float, period_s: float, duration_s: float, step_s: float = 0.1) -> Trace:
-    """Return values that swing between ``low`` and ``high`` evenly on a logarithmic scale (both > 0)."""
+    """Return a sine between ``low`` and ``high`` (both > 0) on a logarithmic scale."""
     times = np.arange(0, duration_s + step_s / 2, step_s)
     middle, swing = (math.log(high) + math.log(low)) / 2, (math.log(high) - math.log(low)) / 2
     return Trace(
@@ -144,7 +144,7 @@ def sine(low: float, high: float, period_s: float, duration_s: float, step_s: fl
 
 
 def markov(low: float, high: float, dwell_s: float, duration_s: float, seed: int) -> Trace:
-    """Return a two-state Markov chain: either value holds for an exponential time of mean ``dwell_s``."""
+    """Return a two-state Markov chain: each value lasts for an exponential time of mean ``dwell_s``."""
     rng = np.random.default_rng(seed)
     times, values, now, state = [], [], 0.0, bool(rng.integers(2))
     while now < duration_s:
@@ -156,7 +156,7 @@ def markov(low: float, high: float, dwell_s: float, duration_s: float, seed: int
 
 
 def noisy(value: float, noise: float, duration_s: float, seed: int, step_s: float = 0.1) -> Trace:
-    """Return a value that each step multiplies by an even draw from 1 - ``noise`` to 1 + ``noise``."""
+    """Return a value that is multiplied, in each step, by a uniform draw from 1 - ``noise`` to 1 + ``noise``."""
     rng = np.random.default_rng(seed)
     times = np.arange(0, duration_s + step_s / 2, step_s)
     return Trace(

@@ -44,7 +44,7 @@ from dynsplit_ros.simulation.processor import Processor
 from dynsplit_ros.simulation.timeline import Timeline
 from dynsplit_ros.simulation.trace import constant, Trace
 
-#: Bytes of an acknowledgement or a probe's answer, and of the lead of a payload; bytes of a load report.
+#: Bytes of an acknowledgement, of the answer to a probe and of a payload's lead; bytes of a load report.
 _ACKNOWLEDGEMENT_BYTES = 32
 _REPORT_BYTES = 64
 #: Least time between the arrivals of two messages as the edge sees them, in seconds.
@@ -74,17 +74,17 @@ class EdgeScenario:
 @dataclass(frozen=True)
 class Scenario:
     """
-    What the robot meets.
+    The conditions of a simulated robot.
 
-    ``link`` is the uplink's rate in bit/s, the downlink's is ``downlink_ratio`` times it; ``base_rtt_s`` the
-    round trip of an empty message, to which each way adds an exponential delay of mean ``jitter_s``.
-    ``slowdown`` is how many times as long as profiled the edge takes, ``others_hz`` how many frames per second
-    other robots send it, each with a tail of ``others_s`` seconds (before slowdown). They are as many robots as send
-    the largest ``others_hz`` at this robot's frame rate. ``noise`` is the relative spread (log-normal) of each
-    computation's time. ``resize_s`` is the time to convert and resize an image; the oracles leave it out.
-    ``frame_rate_hz`` images are offered, the first at ``first_image_s``. ``disturbances`` are what
-    link and machines do beyond that. The edge's process lives while ``is_alive`` is above 0; ``further_edges`` share
-    the robot's link with it. All randomness follows from ``seed``.
+    ``link`` is the rate of the uplink in bit/s; the downlink has ``downlink_ratio`` times this rate. ``base_rtt_s`` is
+    the round trip of an empty message, and both ways together add exponential delays of mean ``jitter_s``. ``slowdown``
+    is the ratio of the edge's times to the profiled ones. Other robots send ``others_hz`` frames per second to the
+    edge, each with a tail of ``others_s`` seconds (before slowdown). Their number follows from the largest
+    ``others_hz`` and this robot's frame rate. ``noise`` is the relative spread (log-normal) of each computation's time.
+    ``resize_s`` is the time to convert and resize an image; the oracles leave it out. The camera offers
+    ``frame_rate_hz`` images per second, the first at ``first_image_s``. ``disturbances`` of link and machines come in
+    addition. The edge's process lives while ``is_alive`` is above 0; ``further_edges`` share the robot's link with it.
+    All randomness follows from ``seed``.
     """
 
     link: Trace
@@ -141,7 +141,7 @@ class Run:
         return float(np.average(latencies, weights=weights)) if weights.any() else math.nan
 
     def estimate_bps(self, time_s: float) -> float:
-        """Estimated rate of the link at an instant, 0 where it counts as lost; NaN where there is no estimate yet."""
+        """Estimated rate of the link at an instant; 0 while the link counts as lost, NaN before the first estimate."""
         number = bisect.bisect_right(self.estimates, time_s, key=operator.itemgetter(0))
         return self.estimates[number - 1][1] if number else math.nan
 
@@ -151,7 +151,7 @@ class Run:
 
 
 def images_of_frames(frames: Sequence[FrameRecord]) -> NDArray[np.int_]:
-    """Return for how many images each frame counts: for its own and for those that were dropped after it."""
+    """Return the number of images that each frame counts for: its own and those that were dropped after it."""
     images = [frame.image for frame in frames]
     return np.diff(images, append=images[-1] + 1) if images else np.zeros(0, dtype=int)
 
@@ -162,7 +162,7 @@ class World:
 
     Camera, edge and monitor are the policies that the nodes run: :class:`~dynsplit_ros.policies.camera.CameraPolicy`,
     :class:`~dynsplit_ros.policies.edge.EdgePolicy` and :class:`~dynsplit_ros.policies.monitor.MonitorPolicy`. This
-    class makes their events happen at the instants that follow from link, load and computation times.
+    class schedules their events at the instants that follow from link, load and computation times.
 
     ``policy`` is 'dynamic', 'look-ahead oracle', 'eager oracle', 'patient oracle' or a split index as text ('0' is
     full offloading, the local index local inference); fixed splits are the monitor's own pinned split, with its
@@ -171,12 +171,12 @@ class World:
     The look-ahead oracle knows the whole future and minimises the mean latency over all images
     (:mod:`dynsplit_ros.simulation.oracle`). ``plan`` replaces its plan.
 
-    A greedy oracle takes, for each image that the camera could start on, the choice whose latency, from the image's
-    arrival to its prediction, is truly least: it knows the future of link and load, the frame's own computation times
-    and jitter, what is still on the link and in the edge's queue. It does not weigh what a choice does to the frames
-    behind it, so a policy that waits can do better. So there are two: the 'eager oracle' counts the time until link and
-    edge are free for the frame, and rather computes here than waits; the 'patient oracle' does not count it.
-    'oracle' stands for whichever of them has the lower mean. Oracles know the first edge only.
+    A greedy oracle takes, for each image, the choice with the least true latency from the image's arrival to its
+    prediction. It knows the future of link and load, the frame's computation times and jitter, and the messages on the
+    link and in the edge's queue. It ignores the cost of a choice for later frames, so a policy that waits can be
+    better. There are two of them. The 'eager oracle' counts the time until link and edge are free for the frame, so it
+    prefers local inference to waiting. The 'patient oracle' does not count this time. 'oracle' is the one of both with
+    the lower mean. Oracles know the first edge only.
 
     ``shared`` is the first edge if this robot, called ``robot``, is one of a fleet
     (:mod:`dynsplit_ros.simulation.fleet`).
@@ -231,7 +231,7 @@ class World:
         self._acting = False
         self._wake_s = math.inf
         self._period_s = 1 / scenario.frame_rate_hz
-        self._acknowledged_s: dict[int, float] = {}  # when the acknowledgement of each payload will be back
+        self._acknowledged_s: dict[int, float] = {}  # when the acknowledgement of each payload arrives
         self._processor = Processor(self)
         # Results
         self._frames: list[FrameRecord] = []
@@ -240,7 +240,7 @@ class World:
 
     def _make_edge(self, name: str, scenario: Scenario | EdgeScenario, others_at_s: list[float], extra_rtt_s: float,
                    *stream: int) -> SimulatedEdge:
-        """Return an edge; ``stream`` is the part of the seed that its pauses follow from."""
+        """Return an edge; ``stream`` is the part of the seed for its pauses."""
         robot = self._scenario
         rng = np.random.default_rng([robot.seed, *stream])
         return SimulatedEdge(
@@ -275,7 +275,7 @@ class World:
         return self.outcome()
 
     def begin(self) -> None:
-        """Schedule the images and the monitor's first look."""
+        """Schedule the images and the first actions of the monitor."""
         for image in range(len(self._noise)):
             time_s = self._scenario.first_image_s + image / self._scenario.frame_rate_hz
             if time_s <= self._scenario.duration_s:
@@ -285,7 +285,7 @@ class World:
             self.at(0.0, self._let_monitor_act)
 
     def outcome(self) -> Run:
-        """Return what came of the frames so far."""
+        """Return the result so far."""
         links = [edge.link for edge in self.monitor.edges.values()]
         return Run(
             self._policy,
@@ -306,7 +306,7 @@ class World:
         return self.timeline.now_s
 
     def at(self, time_s: float, action: Callable[[], None]) -> None:
-        """Have something happen at an instant."""
+        """Schedule an action at an instant."""
         self.timeline.at(time_s, action)
 
     # ---- camera --------------------------------------------------------------------------------------------
@@ -375,7 +375,7 @@ class World:
         self._hand_over(hand_over)
 
     def _hand_over(self, send: Callable[[], None]) -> None:
-        """Send what follows a lead, as soon as the robot has handed it to the middleware."""
+        """Send the message after a lead, once the robot has handed it to the middleware."""
         ready_s = self._robot.end_of(self.now_s, self._scenario.disturbances.handover_s)
         if ready_s <= self.now_s:
             send()
@@ -396,7 +396,7 @@ class World:
         return too_large or disturbances.loss > 0 and self._rng.random() < disturbances.loss
 
     def _robot_sees(self, at_s: float, action: Callable[[], None]) -> None:
-        """Have a message arrive at the robot; its processes take it when they run."""
+        """Schedule the arrival of a message at the robot, whose process takes it when it runs."""
         self.at(self._robot.after(at_s), action)
 
     def _report(self, frame: FrameRecord) -> None:
@@ -422,14 +422,14 @@ class World:
         return cut.head_on(engine)[batch] * noise, encode_s * noise
 
     def _compute(self, thread: str, work_s: float, done: Callable[[], None]) -> None:
-        """Run ``work_s`` of computation in a thread of the robot."""
+        """Run a computation of ``work_s`` seconds in a thread of the robot."""
         work_s = self._robot.end_of(self.now_s, work_s) - self.now_s if self._pauses else work_s
         self._processor.start(thread, work_s, done)
 
     # ---- monitor -------------------------------------------------------------------------------------------
 
     def _let_monitor_act(self) -> None:
-        """Carry out what the monitor wants to do now."""
+        """Carry out the monitor's actions."""
         for action in self.monitor.on_time(self.now_s):
             match action:
                 case SendProbe(probe):
@@ -442,7 +442,7 @@ class World:
                     self.at(at_s, self._let_monitor_act)
 
     def _announce(self, decision: SplitDecision) -> None:
-        """Have camera and edge follow a decision."""
+        """Pass a decision to camera and edge."""
         if decision.changed:
             self._changes.append(self.now_s)
         split_index, codec = decision.choice
@@ -489,7 +489,7 @@ class World:
     # ---- edge ----------------------------------------------------------------------------------------------
 
     def _draw_others(self, others_hz: Trace, rng: np.random.Generator) -> list[float]:
-        """Arrivals of other robots' frames: a Poisson process of the given rate."""
+        """Return the arrivals of other robots' frames: a Poisson process of the given rate."""
         arrivals: list[float] = []
         amount = 0.0
         while True:
@@ -559,7 +559,7 @@ class World:
                              local_engine=head if not codec else EAGER, edge=self.edge.name)
 
     def _engines(self, cut: SystemCut, codec: str) -> Engines:
-        """Return the engines that the settings allow for a choice, the fastest ones."""
+        """Return the fastest engines that the settings allow for a choice."""
         batch, bound = self._scenario.batch, self._settings.min_agreement
         if not codec:
             return local_engine_to_use(self._profile, batch, bound), ''
@@ -597,7 +597,7 @@ class World:
         return codecs_to_choose_from(cut, self._scenario.batch, settings.codecs, settings.min_agreement)
 
     def _next_step(self, steps: deque[PlannedFrame], image: int, now_s: float) -> tuple[SplitDecision, float]:
-        """Return the plan's choice for an image and its start: never where the plan skips the image."""
+        """Return the plan's choice for an image and its start; infinity if the plan skips the image."""
         while len(steps) > 1 and steps[1].image <= image:
             steps.popleft()
         step = steps[0]
@@ -627,7 +627,7 @@ class World:
                 )
                 if math.isinf(arrives_s):
                     continue
-                # No need to be at the edge before it is free; a newer image may come until then.
+                # The payload need not arrive before the edge is free; a newer image may arrive until then.
                 take_s = max(self.now_s, send_s - ready_s + max(0.0, edge_s - arrives_s))
                 start_s = max(arrives_s, self.edge.free_s(arrives_s))
                 served_s = (
@@ -642,7 +642,7 @@ class World:
         return best[1], best[2], best[3]
 
     def _true_slot_s(self) -> float:
-        """When the link takes the next payload."""
+        """Return when the link can take the next payload."""
         if not self.camera.link_is_full:
             return self.now_s
         unanswered = self.camera.unanswered

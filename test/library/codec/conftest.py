@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of a codec are skipped, by its name, where its optional package is not installed."""
+"""Skips the tests of a codec whose optional package is not installed."""
 
 import pytest
 

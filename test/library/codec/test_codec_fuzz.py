@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Hostile payloads by the hundred thousand, in a process of their own so that a crash of a decoder is a failed test."""
+"""Decodes 100,000 hostile payloads in a separate process, so that a crash of a decoder fails the test."""
 
 import importlib.util
 import os
@@ -16,10 +16,10 @@ FUZZER = ROOT / 'test' / 'fuzz' / 'fuzz_codec.py'
 
 def run_fuzzer(*options):
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
-    # glibc then fills freed memory, so that what is read before it is written shows.
+    # glibc then fills freed memory, so that reads of unwritten memory become visible.
     environment = {**os.environ, 'PYTHONPATH': path, 'MALLOC_PERTURB_': '165'}
-    # A shell between the two: the peak memory of a process that execs counts for the program it becomes, and this
-    # process may have needed gigabytes for other tests.
+    # A shell runs between both processes: peak memory survives an exec, and this process may have needed gigabytes for
+    # other tests.
     return subprocess.run(
         ['/bin/sh', '-c', '"$@"; exit $?', 'sh', sys.executable, str(FUZZER), *map(str, options)],
         env=environment, capture_output=True, text=True, errors='replace', timeout=570,
@@ -28,7 +28,7 @@ def run_fuzzer(*options):
 
 @pytest.mark.timeout(600)
 def test_seeded_mutations_raise_no_other_error(tmp_path):
-    """100,000 payloads of all codecs together; about 15 s."""
+    """Decode 100,000 payloads of all codecs in about 15 s."""
     progress = tmp_path / 'case'
     done = run_fuzzer('--cases', 100_000, '--progress', progress)
     last = progress.read_text().strip() if progress.exists() else 'none'
@@ -42,7 +42,7 @@ def test_seeded_mutations_raise_no_other_error(tmp_path):
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(importlib.util.find_spec('atheris') is None, reason='atheris is not installed')
 def test_coverage_guided_mutations_raise_no_other_error(tmp_path):
-    """At least 100,000 payloads that follow the decoders' branches."""
+    """Decode at least 100,000 payloads that follow the branches of the decoders."""
     done = run_fuzzer('--coverage', tmp_path / 'corpus', '-runs=150000', '-seed=1', '-rss_limit_mb=2048',
                       f'-artifact_prefix={tmp_path}/')
     # libFuzzer writes the case to one stream, atheris the exception to the other.
@@ -51,7 +51,7 @@ def test_coverage_guided_mutations_raise_no_other_error(tmp_path):
 
 
 def test_the_fuzzer_reports_other_errors_and_wrong_shapes(monkeypatch):
-    """The fuzzer's check fails where decoding lets something else than DynsplitError out, or accepts a wrong shape."""
+    """The fuzzer's check fails if decoding raises another error than DynsplitError or accepts a wrong shape."""
     spec = importlib.util.spec_from_file_location('fuzz_codec', FUZZER)
     fuzz_codec = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, 'fuzz_codec', fuzz_codec)

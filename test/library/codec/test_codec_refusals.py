@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Payloads that disagree with the cut, with themselves, or with their size are refused, and nothing is allocated."""
+"""Payloads that contradict the cut, themselves or their size are refused without an allocation."""
 
 from dataclasses import replace
 import io
@@ -90,7 +90,7 @@ def test_truncated_and_trailing_bytes_are_refused(codec):
         refuses(codec, replace(tensor, data=tensor.data[:end]), spec, '^codec ')
     for tail in (b'\0', b'\xff\xd9', tensor.data[:50], bytes(100_000)):
         if codec.startswith('jpeg') and tail == b'\xff\xd9':
-            continue  # a second end marker is noise behind the picture, which JPEG readers pass over
+            continue  # a second end marker is data after the picture, which JPEG readers ignore
         refuses(codec, replace(tensor, data=tensor.data + tail), spec, '^codec ')
 
 
@@ -110,7 +110,7 @@ def test_a_bool_is_zero_or_one(codec):
 
 @pytest.mark.parametrize('codec', ['raw', *BLOSC])
 def test_decompression_bombs_are_refused_before_memory_is_allocated(codec):
-    """A chunk of a few bytes that unfolds to 2 GB, declared as such and declared as what the cut has."""
+    """A chunk of a few bytes that decodes to 2 GB is refused, with its true and with the expected declared size."""
     _, spec = payload(codec)
     giant = bytearray(blosc2.compress2(np.zeros(4096, np.uint8), typesize=1, nthreads=1))
     struct.pack_into('<2i', giant, 4, 2**31 - 1024, 131072)
@@ -125,7 +125,7 @@ def test_decompression_bombs_are_refused_before_memory_is_allocated(codec):
 
 @pytest.mark.parametrize('codec', BLOSC)
 def test_headers_that_the_encoder_does_not_write_are_refused(codec):
-    """Each change of one bit in a header is refused, but for those that the format ignores or that change nothing."""
+    """Each change of one bit in a header is refused, except those that the format ignores or that change nothing."""
     tensor, spec = payload(codec)
     original = decode(codec, [tensor], [spec])['x']
     # The compressor's own version, its number where it is a built-in one, and the bit for streams of several
@@ -223,7 +223,7 @@ def test_planes_with_an_impossible_scale_are_refused(codec):
 
 @pytest.mark.parametrize('codec', PLANES[1:])
 def test_planes_with_more_steps_than_the_codec_has_are_refused(codec):
-    """Steps above the level's are refused; 255 is the highest that the finest has."""
+    """Steps above the largest one of the codec are refused; 255 is the largest one of the finest codec."""
     finest, spec = payload(PLANES[0])
     refuses(codec, finest, spec, 'a step is 255, but at most')
 
@@ -240,7 +240,7 @@ def test_damaged_planes_and_planes_of_another_size_are_refused(codec):
         refuses(codec, replace(tensor, data=start + bad), spec, 'JPEG-LS scan is')
     for bad in (b'', b'\0', b'\xd9'):  # the library reads beyond the second and the third
         refuses(codec, replace(tensor, data=start + bad), spec, 'the JPEG-LS scan is truncated')
-    # What the library could read in a whole file: a frame of its own, in the place of the scan.
+    # A whole frame in place of the scan, which the library could read.
     frame = bytes.fromhex('fff7000b08ffffffff01011100ffda0008010100000000')
     refuses(codec, replace(tensor, data=tensor.data[:4] + b'\xff\xd8' + frame + tensor.data[4:]), spec, 'JPEG-LS')
 
@@ -253,7 +253,7 @@ def test_planes_of_too_many_bytes_are_refused_before_they_are_copied(codec):
     refuses(codec, replace(tensor, data=tensor.data[:4] + giant), spec, 'bytes came, but a JPEG-LS scan of 10 x 40')
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 25_000_000  # the payload itself, and no second time
+    assert peak < 25_000_000  # the payload itself, only once
     tall = torch.zeros(1, 70_000, 1)
     with pytest.raises(DynsplitError, match='70000 x 1 is beyond the 65535 rows and columns'):
         encode(codec, {'x': tall})
@@ -352,7 +352,7 @@ def test_an_answer_has_a_largest_decoded_size():
 
 
 def test_nothing_is_unpickled():
-    """Decoding with the unpickler removed: no codec needs it."""
+    """Decoding works without the unpickler."""
     script = (
         'import torch, pickle, _pickle\n'
         'from dynsplit_ros.codec import *\n'

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What comes out of a codec is what went in, or as near as the codec promises; and whose memory it is."""
+"""Decoded values equal the encoded ones within the bounds of the codec, and own their memory."""
 
 import array
 
@@ -29,7 +29,7 @@ def specs_of(tensors, batch=1):
 
 
 def there_and_back(codec, tensors, max_batch=1, batch=1):
-    """Send tensors as a message does: into array.array and out of it."""
+    """Pass tensors through array.array, as a message does."""
     sent = []
     for tensor in encode(codec, tensors):
         data = array.array('B')
@@ -166,7 +166,7 @@ DRAWN = st.tuples(
 
 
 def values_of(shape, dtype, scale, offset, seed):
-    """Return random values, and how many samples they are."""
+    """Return random values and their number of samples."""
     values = (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1 + offset).mul(scale)
     return values.clamp(-6e4, 6e4).to(dtype), shape[0] if len(shape) > 1 else 1
 
@@ -187,7 +187,7 @@ def test_the_error_of_quantisation_is_at_most_half_a_step(bits, shape, drawn):
     values, batch = values_of(shape, *drawn)
     decoded = there_and_back(f'quant{bits}-zstd', {'x': values}, 2, batch)[0]['x']
     exact = values.double()
-    # The largest range and magnitude of any group bound each group's step, which is rounded up to eight bits.
+    # The largest range and magnitude of all groups bound the step of each group, which is rounded up to eight bits.
     step = max((exact.max() - exact.min()) / (2**bits - 1), exact.abs().max() / 2000) * (1 + 2**-7)
     assert (decoded.double() - exact).abs().max() <= 0.5 * step + rounding_of(values.dtype, exact.abs().max())
 
@@ -223,7 +223,7 @@ def test_planes_keep_zero_and_do_not_depend_on_the_batch(codec):
 @pytest.mark.parametrize('shape', [(1, 1), (1, 3), (5, 1), (5, 7), (200, 300)])
 def test_noise_and_extremes_fit_into_a_plane(shape):
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    # The coder expects the next element from the last ones: each quiet stretch ends in the most unlikely one.
+    # The coder predicts each element from the previous ones: each constant stretch ends with the most unlikely element.
     steep = np.where(np.arange(noise.size).reshape(shape) % 17 == 16, 255, 0).astype(np.uint8)
     for plane in (noise, steep, np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8)):
         assert np.array_equal(jpegls.decode(memoryview(jpegls.encode(plane)), *shape), plane)

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What a monitor believes of the link: rate, round trip, silence, and what it costs to know."""
+"""The monitor's estimate of the link: rate, round trip, silence, and the cost of probes."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_the_first_probe_measures_a_slow_link_although_the_round_trip_contains_t
 
 @pytest.mark.parametrize('rate_mbps', [0.25, 8])
 def test_no_payload_is_sent_before_a_probe_has_measured_the_rate(rate_mbps) -> None:
-    """A guess would be 10 Mbit/s, and an image then takes a slow link for five seconds, in which nothing is learned."""
-    fast_robot = system(slower=4.0)  # done with its first frame before much was heard
+    """At a guess of 10 Mbit/s, one image would occupy a slow link for five seconds without a measurement."""
+    fast_robot = system(slower=4.0)  # its first frame was done before many heartbeats were answered
     result = simulate(fast_robot, Scenario(constant(1e6 * rate_mbps, 30), 30.0, seed=1), '0')
     first = next(frame for frame in result.frames if frame.payload_bytes)
     assert first.started_s < 1.0
@@ -71,7 +71,7 @@ def test_the_first_payload_waits_at_most_a_second_for_a_probe() -> None:
 
 
 def times_lost(settings: MonitorSettings, load_period_s: float, seconds: float) -> int:
-    """Return in how many ticks a perfect link is believed to be lost, after the first five seconds."""
+    """Return the number of ticks after the first five seconds in which a perfect link counts as lost."""
     wire, due_s, lost = Wire(MonitorPolicy(PROFILE, settings)), 0.0, 0
     while wire.now_s < seconds:
         wire.idle(0.02)
@@ -97,7 +97,7 @@ def test_a_perfect_link_is_never_lost_at_either_end_of_a_setting(name, value) ->
 
 
 def test_an_outage_does_not_delay_the_detection_of_the_next_one() -> None:
-    """The time that it was away is no pause between its reports."""
+    """The time of the outage does not count as a pause between reports."""
     wire = Wire(MonitorPolicy(PROFILE))
     missed_s = []
     for _ in range(2):
@@ -123,7 +123,7 @@ def test_no_payload_is_sent_to_an_edge_that_answers_before_the_first_decision() 
 
 @pytest.mark.parametrize('noise, mean_off', [(0.0, 0.005), (0.03, 0.022)])
 def test_the_rate_of_a_steady_link_is_known_better_than_one_step_of_the_grid(noise, mean_off) -> None:
-    """Rates of one step of the grid, 7.8 %, and a little more."""
+    """The rates cover one step of the grid, 7.8 %, and a little more."""
     chance, jitter_s = np.random.default_rng(0), 5e-4
     for rate_bps in np.geomspace(9.5e6, 10.5e6, 15).tolist():
         belief, off = RateFilter(), []
@@ -198,7 +198,7 @@ def test_the_dispersion_measures_the_rate_although_the_robot_pauses(rate_mbps, p
 @pytest.mark.parametrize('rate_mbps', [5, 20, 100])
 @pytest.mark.parametrize('pause_s', [0.003, 0.02])
 def test_an_edge_that_pauses_is_not_taken_for_a_faster_link(rate_mbps, pause_s) -> None:
-    """It then sees a payload's lead and the payload at once, or nearly; two in a row are a faster link."""
+    """It then sees lead and payload almost at the same time; two such payloads in a row count as a faster link."""
     monitor, rng, now_s = MonitorPolicy(PROFILE), np.random.default_rng(1), 0.0
     believed_bps, payload_bytes = [], 60_000
 
@@ -286,14 +286,14 @@ def test_a_silent_edge_is_detected_within_silence_s() -> None:
 
 @pytest.mark.parametrize('regular', [True, False])
 def test_missing_load_reports_show_that_the_edge_is_lost(regular) -> None:
-    """An answer may be due in ten seconds, but an edge that reports ten times a second is lost sooner."""
+    """Although an answer may be due in ten seconds, an edge that reports ten times per second counts as lost sooner."""
     wire = Wire(MonitorPolicy(PROFILE, MonitorSettings(silence_s=0.5)))
     wire.idle(3.0)
     for _ in range(20 if regular else 3):
         wire.idle(0.1)
         wire.report()
     if not regular:
-        wire.idle(3.0)  # heartbeats are answered all the while
+        wire.idle(3.0)  # heartbeats are answered during this time
     wire.rate_bps = 1e5
     for _ in range(3):
         wire.frame()
@@ -366,7 +366,7 @@ def test_impossible_times_of_the_edge_are_ignored(held_s) -> None:
 
 
 def test_an_acknowledgement_that_precedes_the_cameras_report_counts() -> None:
-    """The camera tells of a payload once that has left."""
+    """The camera reports a payload after it has left."""
     told, overtaken = (Wire(MonitorPolicy(PROFILE), rate_bps=20e6) for _ in range(2))
     for wire in (told, overtaken):
         wire.idle(2.0)
@@ -392,7 +392,7 @@ def test_only_the_latest_four_acknowledgements_of_unknown_payloads_are_kept() ->
 
 
 def probes(monitor: MonitorPolicy):
-    """Look at the clock 1500 times, every 0.02 s, and give each probe with the instant it leaves."""
+    """Yield each probe of 1500 ticks of 0.02 s with its instant."""
     for number in range(1500):
         now_s = number * 0.02
         monitor.tick(now_s)
@@ -402,7 +402,7 @@ def probes(monitor: MonitorPolicy):
 
 
 def answer(monitor: MonitorPolicy, now_s: float, probe, rest_s: float, rng) -> None:
-    """Answer a probe that came so long after its lead, over a way that wavers, before the next look at the clock."""
+    """Answer a probe with this dispersion over a link with jitter, before the next tick."""
     back_s = now_s + rest_s + 0.003 + min(float(rng.exponential(0.01)), 0.01)
     monitor.on_probe_answer(probe.id, back_s, 0.0, rest_s if probe.lead_bytes else math.nan)
 
@@ -453,7 +453,7 @@ def test_a_pause_while_a_payload_is_sent_does_not_change_the_rate(payload_bytes)
 
 
 def test_time_slices_of_the_robot_do_not_make_a_slow_link_look_fast() -> None:
-    """Most round trips then end with the same slice, and so does what took a part of it on the link."""
+    """Most round trips then end at the end of a slice, and so do transfers that take a part of it."""
     monitor, rng = MonitorPolicy(PROFILE), np.random.default_rng(0)
     for now_s, probe in probes(monitor):
         stopped_s = 0.0 if rng.random() < 0.2 else 0.0097
@@ -551,7 +551,7 @@ def test_a_payload_to_an_edge_that_ended_does_not_make_the_link_look_slow() -> N
 
 @pytest.mark.parametrize('payload_bytes, counts', [(4400, False), (5000, True)])
 def test_the_dispersion_of_a_payload_counts_from_4500_bytes_on(payload_bytes, counts) -> None:
-    """The edge measures 80 Mbit/s within a burst, and the link carries 20 Mbit/s."""
+    """The edge measures 80 Mbit/s within a burst, but the link carries 20 Mbit/s."""
     link, now_s = settled_link()
     for number in range(10):
         now_s += 0.1
@@ -573,7 +573,7 @@ def test_a_steady_link_is_followed_by_transfers_of_fifteen_jitters() -> None:
 
 @pytest.mark.parametrize('rate_bps', [3e5, 1e6])
 def test_probes_count_with_the_bytes_of_their_answers(rate_bps) -> None:
-    """A probe of a few hundred bytes and its answer of 32 bytes: without these, the rate is off by some percent."""
+    """A probe has a few hundred bytes and its answer 32 bytes; without these, the rate has an error of some percent."""
     link, now_s = settled_link(rate_bps=rate_bps)
     assert link.estimate(now_s).throughput_bps == pytest.approx(rate_bps, rel=0.03)
 
@@ -685,7 +685,7 @@ def test_the_round_trip_is_that_of_the_latest_25_heartbeats() -> None:
 
 @pytest.mark.parametrize(('idle_s', 'is_doubtful'), [(0.15, False), (0.3, True)])
 def test_one_late_transfer_makes_an_old_estimate_of_the_rate_uncertain(idle_s, is_doubtful) -> None:
-    """One transfer in a hundred is delayed by something else; after a longer time, the link has changed as likely."""
+    """Something else delays one in a hundred transfers; later, a change of the link is equally likely."""
     belief = RateFilter()
     for _ in range(100):
         belief.elapse(0.1)
@@ -699,7 +699,7 @@ def test_one_late_transfer_makes_an_old_estimate_of_the_rate_uncertain(idle_s, i
 def test_one_short_dispersion_makes_an_old_estimate_of_the_rate_uncertain(
     idle_s, is_doubtful
 ) -> None:
-    """Three dispersions in a hundred are short because the edge paused; after a longer time, the link may be faster."""
+    """Three in a hundred dispersions are short because the edge paused; later, a faster link is equally likely."""
     link, now_s = settled_link()
     for number, (pause_s, dispersion_s) in enumerate([(0.1, 0.024)] * 30 + [(idle_s, 0.008)]):
         now_s += pause_s

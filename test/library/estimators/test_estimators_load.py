@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""What a monitor believes of the edge: queueing and slowness, from reports and answers, fresh or not at all."""
+"""The monitor's estimate of the edge: queueing delay and slowdown from reports and answers until these are stale."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_one_silence_that_a_slow_edge_explains_counts_at_once() -> None:
 
 
 def test_a_change_of_cut_shows_the_ratio_of_the_two_cuts() -> None:
-    """The machine's own speed drifts meanwhile, and is all that what is measured of one cut changes of the other."""
+    """The machine's speed drifts, and a measurement of one cut changes only this factor of the other cut."""
     times, rng, now_s, machine = ServiceTimes(0.5), np.random.default_rng(0), 0.0, 0.0
     for turn in range(20):
         for _ in range(15):
@@ -187,7 +187,7 @@ def test_the_mean_of_ten_measurements_has_less_noise_than_one() -> None:
 
 
 def test_a_report_with_almost_no_work_hardly_changes_the_estimate() -> None:
-    """A tail of a tenth of a millisecond that paused took seven times as long as profiled."""
+    """A pause made a tail of a tenth of a millisecond take seven times its profiled time."""
     for utilisation, least, most in ((0.005, 1.0, 1.5), (0.5, 6.0, 7.0)):
         load = LoadEstimator()
         for number in range(20):
@@ -198,7 +198,11 @@ def test_a_report_with_almost_no_work_hardly_changes_the_estimate() -> None:
 
 
 def test_reports_about_answered_frames_do_not_change_the_ratio_of_two_cuts() -> None:
-    """They repeat the answers' times without the cut: taken for the machine's, its tails changed at each switch."""
+    """
+    Reports repeat the times of answers without their cuts.
+
+    Used for the machine, they would change its factor at each change of cut.
+    """
     load, now_s, rng = LoadEstimator(), 0.0, np.random.default_rng(0)
     profiled_s, true_s = {0: 0.027, 2: 0.0095}, {0: 0.017, 2: 0.010}
     for turn in range(6):
@@ -210,7 +214,7 @@ def test_reports_about_answered_frames_do_not_change_the_ratio_of_two_cuts() -> 
                 load.on_report(report(turn * 100 + number, utilisation=true_s[cut] / 0.1, period_s=0.2,
                                       slowdown=true_s[cut] / profiled_s[cut]), now_s + 0.01)
     assert profiled_s[other] * load.times.factor_of(other) == pytest.approx(true_s[other], rel=0.15)
-    for number in range(10):  # without answers, they are all that is known
+    for number in range(10):  # without answers, reports are the only measurement
         load.on_report(report(1000 + number, period_s=0.2, slowdown=5.0), now_s + 0.3 + number / 5)
     assert load.times.factor == pytest.approx(5.0, rel=0.1)
 
@@ -233,7 +237,7 @@ def test_a_cut_that_was_slow_half_an_hour_ago_is_tried_again() -> None:
             cut, measured_s = ((6, 0.1), (2, 0.15))[turn % 2]
             times.observe(cut, measured_s, 0.1, now_s)
     assert times.factor_of(2) / times.factor_of(6) > 1.4
-    for _ in range(600):  # half an hour in which only the other cut is used
+    for _ in range(600):  # only the other cut is used for half an hour
         now_s += 3.0
         times.observe(6, 0.1, 0.1, now_s)
     assert times.factor_of(2) / times.factor_of(6) < 1.05
@@ -252,7 +256,7 @@ def test_a_slow_machine_is_tried_again_after_a_minute_or_two() -> None:
 
 
 def test_a_very_long_silence_needs_confirmation() -> None:
-    """Twenty times the profiled time is further off than two standard deviations of any edge's slowdown."""
+    """Twenty times the profiled time is more than two standard deviations of an edge's slowdown."""
     load = LoadEstimator()
     for number in range(20):
         load.on_answer(0, 0.0, 0.05, 0.05, number / 10)

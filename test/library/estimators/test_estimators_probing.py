@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Which probe leaves next: its size, its lead, and what counts as a pause of this machine."""
+"""The next probe: its size, its lead, and the detection of pauses of this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RULES = LinkRules(heartbeat_period_s=0.25, probe_period_s=0.2, probe_share=0.01,
 
 
 def probing(rate_bps: float = 20e6, jitter_s: float = 2e-4) -> Probing:
-    """Return what sends probes on a link that is known well, after the first probe."""
+    """Return the probing of a link whose rate is known, after the first probe."""
     rate, trip = RateFilter(), RoundTrip()
     for _ in range(100):
         rate.elapse(0.1)
@@ -52,7 +52,7 @@ def test_the_first_probe_is_one_packet_on_credit() -> None:
     ('rate_bps', 'least', 'most'), [(3e4, 128, 200), (20e6, 9_000, 13_000), (2e9, 262_144, 262_144)])
 def test_a_probe_takes_twenty_jitters_within_the_limits_of_its_size(rate_bps, least, most) -> None:
     known = probing(rate_bps)
-    for _ in range(10):  # a larger one follows one that got through
+    for _ in range(10):  # a larger probe follows one that arrived
         known.on_arrived(262_144)
     sent = plan(known)
     assert sent is not None and least <= sent.size <= most and sent.lead == 0
@@ -131,7 +131,7 @@ def test_an_unusually_long_gap_between_lead_and_probe_counts_as_a_pause(
 ) -> None:
     known = probing()
     known.on_gap(least_gap_s)
-    known.on_gap(2 * least_gap_s)  # the least one counts
+    known.on_gap(2 * least_gap_s)  # the least gap counts
     assert known.has_paused(gap_s, dispersion_s) == paused
 
 
@@ -167,7 +167,7 @@ def test_each_lost_probe_halves_the_next_one_down_to_one_packet() -> None:
         sizes.append(sent.size if sent else 0)
     assert sizes == [131_072, 65_536, 65_536, 65_536]
     known.on_arrived(65_536)
-    known.on_arrived(600)  # a small one that arrives says nothing of larger ones
+    known.on_arrived(600)  # the arrival of a small probe does not allow larger ones
     sent = plan(known, 200.0)
     assert sent is not None and sent.size == 131_072
     known.on_lost(1000)

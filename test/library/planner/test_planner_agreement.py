@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Which lossy codecs a bound on the agreement allows, and what is refused."""
+"""The lossy codecs that a bound on the agreement allows, and the bounds that are refused."""
 
 from dataclasses import replace
 

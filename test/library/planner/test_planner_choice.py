@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Which split is chosen, within which bounds, and what is said of it."""
+"""The chosen split, the constraints on it, and its description."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_only_allowed_codecs_are_used(codec) -> None:
 
 
 def test_the_codec_follows_the_rate() -> None:
-    # Where bytes cost more than computing, they are squeezed; where they cost nothing, they are not.
+    # On slow links the codec compresses, on fast links it does not.
     assert usual(run(30e6, pinned_split=1))[1] == 'blosc2'
     assert usual(run(10e9, pinned_split=1))[1] == 'raw'
 
@@ -209,7 +209,7 @@ def plans(monitor: MonitorPolicy, monkeypatch) -> list[float]:
 
 
 def settled(monkeypatch, **settings) -> tuple[Wire, list[float]]:
-    """Return a wire on which the best choice has long been made, and the plans from then on."""
+    """Return a wire on which the choice has settled, and the list of the plans from now on."""
     wire = Wire(MonitorPolicy(PROFILE, MonitorSettings(frame_rate_hz=10.0, **settings)), rate_bps=100e6)
     wire.idle(1.0)
     for _ in range(60):
@@ -256,7 +256,7 @@ def test_a_changed_estimate_causes_a_new_plan(monkeypatch, what) -> None:
 @pytest.mark.parametrize('outcome, finishing_s, factor', [
     ('local', 0.1, 1.0), ('local', 0.0, 2.0), ('late', 0.0, 1.0)])
 def test_the_robot_estimate_ignores_heads_that_shared_the_robot_and_late_answers(outcome, finishing_s, factor) -> None:
-    """An answer did not come: its frame is finished while the next head runs, and both take twice as long."""
+    """An answer is missing: the robot finishes its frame while the next head runs, and both take twice as long."""
     monitor = MonitorPolicy(PROFILE)
     head_s = PROFILE.cuts[LOCAL].head_s[1]
     for sequence in range(1, 40):
@@ -268,7 +268,7 @@ def test_the_robot_estimate_ignores_heads_that_shared_the_robot_and_late_answers
 
 
 def test_a_split_that_is_slower_than_predicted_is_replaced() -> None:
-    """By each part's measure this split is the best for ever; what frames took says that it is not."""
+    """By the measured parts, this split stays the best; the measured latencies show that it is not."""
     wire = Wire(MonitorPolicy(PROFILE, MonitorSettings(codecs=('raw',), frame_rate_hz=10.0)), rate_bps=100e6)
     wire.idle(1.0)
 
@@ -327,7 +327,8 @@ def test_a_changed_rate_changes_the_split_at_once_and_a_fluctuating_one_does_not
 
     rates = np.geomspace(1e6, 100e6, 300)
     chosen = [planner().plan(estimate(rate_bps, 0.0)).split_index for rate_bps in rates]
-    # The least rate at which something is sent, and a little more: it gains, but less than doubt about the rate asks.
+    # Slightly above the least rate at which frames are sent, the gain is smaller than the deviation of the rate
+    # requires.
     rate_bps = 1.02 * rates[next(index for index, split in enumerate(chosen) if split != LOCAL)]
     for before_bps, follows in ((rate_bps / 1.8, True), (rate_bps / 1.5, False)):
         moved = planner()
@@ -337,7 +338,7 @@ def test_a_changed_rate_changes_the_split_at_once_and_a_fluctuating_one_does_not
 
 @pytest.mark.parametrize('outcome', ['fell_back', 'given up', 'local', 'another split'])
 def test_a_frame_that_did_not_follow_the_decision_causes_a_new_decision(monkeypatch, outcome) -> None:
-    """The camera goes on alone after a frame that the edge failed, until a decision takes it into account."""
+    """After the edge failed a frame, frames are local until a decision accounts for that frame."""
     wire, _ = settled(monkeypatch)
     frame = wire.frame()
     wire.decisions.clear()

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The objective deadline chooses what answers most frames in time, though another choice has a lower mean."""
+"""The objective deadline chooses the split with most frames in time, even if another one has a lower mean."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def plan(deadline_s: float, rates_bps, objective: str = 'deadline', **estimate):
 
 
 def unsteady() -> np.ndarray:
-    """Return the quantiles of a link that is fast most of the time and slow in a quarter of it."""
+    """Return the quantiles of a link that is slow for a quarter of the time and fast otherwise."""
     return np.where(np.asarray(RATE_SHARES) < 0.25, 2e6, 60e6)
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""When another edge replaces the one in use: a certain gain at once, a doubtful one when what is missed adds up."""
+"""Another edge replaces the one in use at once if the gain is certain, and after some regret if it is uncertain."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def edge_score(score_s: float, spread_s: float = 0.0, robot_s: float = 0.05, rob
 
 
 def chosen(near: EdgeScore, far: EdgeScore, times: int = 1, every_s: float = 0.25) -> list[str]:
-    """Return which edge is used after each of several looks, 'near' at first."""
+    """Return the edge in use after each of several comparisons, which start with 'near'."""
     hysteresis, used, found = EdgeHysteresis(), 'near', []
     hysteresis.confirm(0.0)
     for number in range(1, times + 1):
@@ -44,7 +44,7 @@ def test_the_deviation_of_the_robot_counts_only_if_its_part_differs_between_edge
 
 def test_the_regret_grows_until_it_outweighs_the_deviation() -> None:
     used = chosen(edge_score(0.1, 0.01), edge_score(0.09, 0.01), times=20)
-    # 9 ms are missed with each of 10 frames per second, until they make up two latencies.
+    # Each of 10 frames per second adds a regret of 9 ms, until the sum is two latencies.
     assert used.index('far') == pytest.approx(0.2 / 0.09 / 0.25, abs=1)
     assert set(used[used.index('far'):]) == {'far'}
 
@@ -54,5 +54,5 @@ def test_the_edge_in_use_stays_if_another_one_is_equal() -> None:
 
 
 def test_edges_that_differ_by_a_millisecond_are_equal() -> None:
-    """The one that is not in use looks that much better, however long one compares; two equal edges would alternate."""
+    """Unused edges seem better by that amount; otherwise the monitor would switch between two equal edges."""
     assert set(chosen(edge_score(0.008), edge_score(0.007), times=100)) == {'near'}

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The fastest engines that the bound on the agreement allows run the parts of each choice, and no others."""
+"""Each choice uses the fastest engines that the bound on the agreement allows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SLOWER = 4.0
 
 def profile(factor: float = 0.25, found: Agreement | None = GOOD, pairs=((SIDE, SIDE), (SIDE, EAGER_SIDE)),
             lossy: Agreement | None = None) -> Profile:
-    """Return a profile with an engine that takes a share of eager's times, and with its agreement at every cut."""
+    """Return a profile with an engine that takes a share of eager's times, and its agreement at every cut."""
     one = measured('efficientnet_b0')
     local = one.local_index
     cuts = tuple(replace(

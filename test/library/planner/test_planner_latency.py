@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The latency model's terms, the hysteresis and the answer timeout, each on numbers that can be checked by hand."""
+"""The terms of the latency model, the hysteresis and the answer timeout, on numbers that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROFILE = system()
 CUTS = len(PROFILE.cuts)
 LOCAL = PROFILE.local_index
 RAW = PlannerConstraints(codecs=('raw',))
-#: So few images that every stage keeps up and images are new.
+#: A low frame rate, so that every stage keeps up and images are new.
 RARE = PlannerConstraints(codecs=('raw',), frame_rate_hz=0.5)
 
 
@@ -99,7 +99,7 @@ def test_images_are_new_while_every_stage_keeps_up_and_half_a_period_old_beyond(
 
 @pytest.mark.parametrize('stage_periods, share', [(0.97, 0.16), (1.0, 0.5), (1.03, 0.84), (1.1, 1.0)])
 def test_a_stage_of_about_one_period_keeps_up_as_often_as_its_variation_says(stage_periods, share) -> None:
-    """The slowest stage varies by 3 %; without waiting, images are half a period old where it does not keep up."""
+    """The slowest stage varies by 3 %; without waiting, images are half a period old if it does not keep up."""
     assert float(image_age(stage_periods, 0.0)) == pytest.approx(0.5 * share, abs=0.02)
 
 
@@ -205,7 +205,7 @@ def test_a_change_must_gain_more_than_the_uncertainty_of_the_gain(spread, doubt)
 
 
 def test_a_large_uncertainty_does_not_delay_a_change() -> None:
-    """A machine that is hardly known (1.0) is not waited for longer than one that fluctuates by 3 %."""
+    """An uncertain machine (1.0) delays a change no longer than one that fluctuates by 3 %."""
     rate_bps = 1.5 * turning_point(Planner(PROFILE, RARE), 1e6, 100e6)
     for spread in (0.03, 1.0):
         planner = Planner(PROFILE, RARE)

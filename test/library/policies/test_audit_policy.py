@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Audits: drawn without regard to the split, run in pauses only, and a codec that disagrees is taken out."""
+"""Audits are drawn independently of the split and run only in pauses; a codec that disagrees is removed."""
 
 import random
 
@@ -10,12 +10,12 @@ from dynsplit_ros.policies.audit import AuditLedger, AuditScheduler
 from dynsplit_ros.policies.records import FrameRecord
 
 CHOICE = (2, 'quant4-zstd')
-#: Audits that count: the latest ones.
+#: Number of the latest audits that count.
 WINDOW = 500
 
 
 def audits(truth, seed, frames=10_000, share=0.05, bound=0.9):
-    """Run frames whose outputs agree with this probability; return the ledger and the audits until it took out."""
+    """Audit frames that agree with this probability; return the ledger and the number of audits until the removal."""
     scheduler, ledger, chance = AuditScheduler(share, seed), AuditLedger(), random.Random(1000 + seed)
     taken_out = None
     for number in range(frames):

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Each rule of the camera side, event by event, and random sequences of events in which every rule must hold."""
+"""Each rule of the camera, event by event, and random sequences of events in which every rule must hold."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SILENT = SplitDecision(LOCAL, '', 0.0, degraded=True)
 
 
 class Camera:
-    """A policy and the instant; each event notes its actions, and says which they are."""
+    """A policy and the present instant; each event records its actions and returns them."""
 
     def __init__(self, decision: SplitDecision | None = None, **options) -> None:
         self.policy = CameraPolicy(LOCAL, SESSION, **options)
@@ -51,7 +51,7 @@ class Camera:
             self.decide(decision)
 
     def tell(self, event: Callable[..., list[Action]], *values, after_s: float = 0.0, **options) -> list[Action]:
-        """Tell the policy of an event, and return the actions that follow."""
+        """Pass an event to the policy, and return the actions that follow."""
         self.now_s += after_s
         actions = event(*values, now_s=self.now_s, **options)
         self.actions += actions
@@ -65,12 +65,12 @@ class Camera:
         return self.tell(self.policy.on_image, self.images, **options)
 
     def show(self, **options) -> list[Action]:
-        """Tell of a new image, and at once that it is prepared if the policy wants that; return what follows."""
+        """Pass a new image, and its preparation if the policy asks for it; return the actions that follow."""
         actions = self.image(**options)
         return actions + (self.tell(self.policy.on_prepared, 1) if Prepare in kinds(actions) else [])
 
     def compute(self, head_s: float = HEAD_S, **options) -> list[Action]:
-        """Bring a new image through its head, up to a payload that is ready to send."""
+        """Take a new image up to a payload that is ready to send."""
         started = self.image(**options)
         assert one(started, Prepare)
         assert one(self.tell(self.policy.on_prepared, 1), RunHead)
@@ -80,7 +80,7 @@ class Camera:
         return done
 
     def send(self, **options) -> FrameRecord:
-        """Bring a new image through its head and send its payload; return its frame."""
+        """Take a new image up to the sent payload; return its frame."""
         frame = one(self.compute(**options), Send).frame
         self.tell(self.policy.on_payload_sent)
         return frame
@@ -94,14 +94,14 @@ class Camera:
             self.policy.on_answer, SESSION, frame.sequence, status, 'the reason', outputs, 10, times, after_s=after_s)
 
     def serve(self) -> FrameRecord:
-        """Have one frame offloaded from its image to its answer."""
+        """Offload one frame, from its image to its answer."""
         frame = self.send()
         self.acknowledge(frame)
         self.answer(frame)
         return frame
 
     def wake(self) -> list[Action]:
-        """Let time pass until the policy asked to look at the clock."""
+        """Let time pass until the instant of the latest WakeAt."""
         self.now_s = max(self.now_s, self.wake_s)
         return self.tell(self.policy.on_time)
 
@@ -128,7 +128,7 @@ def one(actions: list[Action], kind: type) -> Action:
 
 
 def kinds(actions: list[Action]) -> list[type]:
-    """Return what is to be done, the instants to wake at left out."""
+    """Return the kinds of the actions without WakeAt."""
     return [type(action) for action in actions if not isinstance(action, WakeAt)]
 
 
@@ -208,7 +208,7 @@ def test_an_edge_that_claims_more_time_than_passed_gives_no_negative_transfer() 
 
 
 def waiting_payload() -> tuple[Camera, FrameRecord]:
-    """Return a camera with one payload on the link, overdue, and the next payload waiting for it."""
+    """Return a camera with one overdue payload on the link, and the next payload waiting for the link."""
     camera = Camera(OFFLOAD)
     camera.serve()
     first = camera.send()
@@ -262,7 +262,7 @@ def test_the_camera_waits_for_a_link_that_is_busy_for_longer_than_expected() -> 
 
 
 def link_is_busy() -> tuple[Camera, FrameRecord]:
-    """Return a camera with one payload on the link, which is to be free in 0.05 s; a head takes 0.03 s."""
+    """Return a camera with one payload on the link, which will be free in 0.05 s; a head takes 0.03 s."""
     camera = Camera(OFFLOAD)
     camera.serve()
     return camera, camera.send()
@@ -313,7 +313,7 @@ def test_an_image_that_is_not_prepared_starts_earlier_by_its_preparation_time() 
         if frame.sequence == 1:
             camera.acknowledge(frame)
             camera.answer(frame)
-    camera.image(period_s=0.001)  # a newer one is expected, and does not come
+    camera.image(period_s=0.001)  # a newer image is expected but does not come
     assert camera.wake_s == pytest.approx(frame.sent_s + TRANSFER_S - HEAD_S - ENCODE_S - 0.005)
     assert one(camera.wake(), Prepare)
 
@@ -362,18 +362,18 @@ def test_preparing_the_next_image_does_not_end_an_audit() -> None:
     assert kinds(camera.image(period_s=math.nan)) == [Prepare]
 
 
-# ---- images that wait ---------------------------------------------------------------------------------------------
+# ---- waiting images -----------------------------------------------------------------------------------------------
 
 
 def test_the_camera_waits_for_a_newer_image_if_the_wait_pays() -> None:
     camera = Camera(SplitDecision(LOCAL, '', 0.0, waiting_share=0.5))
-    for _ in range(2):  # time to save up a wait: half of the time between two starts
+    for _ in range(2):  # save half of the time between two starts for a wait
         camera.compute(period_s=1.0)
         camera.now_s += 2.0
     camera.image(period_s=1.0)
     camera.tell(camera.policy.on_prepared, 1)
     camera.image(period_s=1.0)
-    assert camera.tell(camera.policy.on_head_done, 'outputs', after_s=0.6)  # the image that waits is 0.6 s old
+    assert camera.tell(camera.policy.on_head_done, 'outputs', after_s=0.6)  # the waiting image is 0.6 s old
     assert not any(isinstance(action, Prepare) and action.frame.image == 4 for action in camera.actions)
     assert camera.wake_s == pytest.approx(camera.now_s - 0.6 + 1.1)
     assert one(camera.image(period_s=1.0, after_s=0.4), Prepare).frame.image == 5
@@ -627,7 +627,7 @@ def test_predictions_keep_the_order_of_the_frames() -> None:
 
 
 def slow_local_head() -> Camera:
-    """Return a camera on whose robot a head of local inference runs, which takes 60 s."""
+    """Return a camera whose robot runs a local inference of 60 s."""
     camera = Camera()
     camera.compute(head_s=60.0)
     camera.image()
@@ -783,12 +783,12 @@ def test_a_closed_camera_finishes_sent_frames_and_the_frame_at_the_head_at_once(
     assert first.detail == 'the camera ends' and second.detail == 'the camera ends before the payload was sent'
 
 
-# ---- any sequence of events --------------------------------------------------------------------------------------
+# ---- random events -----------------------------------------------------------------------------------------------
 
 
 class Chaos:
     """
-    Carries out a policy's actions at random instants, and has the edge do anything.
+    Carries out a policy's actions at random instants, with random behaviour of the edge.
 
     What must hold is checked after each event: order, one delivery for each frame, limits, one head and one tail at a
     time, and that the policy asks to be woken only in the future.

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Runtime and simulation drive the same policy: from the same events follow the same actions, one by one."""
+"""Runtime and simulation drive the same policy: the same events cause the same actions, one by one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dynsplit_ros.simulation.trace import constant, steps, Trace
 from dynsplit_ros.simulation.world import Scenario, World
 
 PROFILE = system()
-#: The link is good, slow, lost for two seconds, and good again; then the edge becomes slow.
+#: The link is fast, slow, lost for two seconds, and fast again; then the edge becomes slow.
 LINK = Trace([0.0, 2.0, 3.5, 5.5], [40e6, 3e6, 0.0, 40e6], 'outage')
 SCENARIO = Scenario(
     LINK, 10.0, resize_s=0.004, others_hz=constant(6.0, 10.0), slowdown=steps([(0.0, 1.0), (7.0, 6.0)], 10.0), seed=6)
@@ -31,7 +31,7 @@ SCENARIO = Scenario(
 
 @dataclass
 class Event:
-    """What happened, when, and the actions that followed, as they were at that instant."""
+    """An event, its instant, and the actions that followed, with their values at that instant."""
 
     name: str
     now_s: float
@@ -41,7 +41,7 @@ class Event:
 
 
 def described(action: Action) -> tuple[str, object]:
-    """Return an action's kind, and what it is about: all numbers of the frame as they are now."""
+    """Return an action's kind and the present values of its frame."""
     name = type(action).__name__
     if isinstance(action, WakeAt):
         return name, action.at_s
@@ -49,7 +49,7 @@ def described(action: Action) -> tuple[str, object]:
 
 
 def record(policy: CameraPolicy) -> list[Event]:
-    """Note all events of a policy from now on, but looks at the clock from which nothing follows."""
+    """Record all events of a policy from now on, except calls of on_time without actions."""
     events: list[Event] = []
 
     def noting(name: str, event: Callable[..., list[Action]]) -> Callable[..., list[Action]]:
@@ -67,7 +67,7 @@ def record(policy: CameraPolicy) -> list[Event]:
 
 
 class Conductor:
-    """A robot whose computations end, and whose clock goes on, when the recorded events say so."""
+    """A robot whose computations end at the recorded events, with their clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 0.0
@@ -110,7 +110,7 @@ class Conductor:
         raise AssertionError(reason)
 
     def play(self, event: Event) -> None:
-        """Have an event happen, and wait until the policy has taken it."""
+        """Cause an event, and wait until the policy has handled it."""
         count, self.now_s, robot = len(self.events), event.now_s, self.robot
         match event.name:
             case 'on_image':

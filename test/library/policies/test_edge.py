@@ -34,7 +34,7 @@ ACTIVE_S, MAX_ROBOTS = 5.0, 1024
 
 
 class Edge:
-    """A policy and the instant; each event notes its actions, and says which they are."""
+    """A policy and the present instant; each event records its actions and returns them."""
 
     def __init__(self, tail_s: dict[int, float] | None = None, can_share: bool = True, engines=None, servers: int = 1,
                  **options) -> None:
@@ -51,7 +51,7 @@ class Edge:
         return actions
 
     def send(self, robot: str, after_s: float = 0.0, **changes) -> EdgeFrame:
-        """Have an activation arrive."""
+        """Pass an activation to the edge."""
         self.now_s += after_s
         frame = EdgeFrame(**{'robot': robot, 'source': None, 'fingerprint': 'model', 'split_index': 0, 'codec': 'raw',
                              'answer_timeout_s': 60.0, **changes})
@@ -72,7 +72,7 @@ class Edge:
         return self.run.frames
 
     def end(self, tail_s: float = 0.010, decode_s: float = 0.0, run: RunTail | None = None) -> list[str]:
-        """Have a run end, by default the latest; return the robots whose frames run next."""
+        """End a run, by default the latest; return the robots whose frames run next."""
         before = self.of(RunTail)
         run = run or self.run
         self.now_s += decode_s + tail_s
@@ -275,7 +275,7 @@ def test_frames_of_the_same_cut_share_a_run_where_that_is_faster() -> None:
     assert batches(TAIL_S, [1, 1]) == [1, 1], 'exact by default'
     assert batches({1: 0.01, 2: 0.021, 4: 0.05}, [1] * 4, max_batch=4) == [1] * 4
     assert batches(TAIL_S, [1] * 4, max_batch=4, can_share=False) == [1] * 4
-    # Two together are slower than one after the other, four are faster.
+    # A batch of two is slower than two runs, a batch of four is faster than four.
     assert batches({1: 0.01, 2: 0.03, 3: 0.04, 4: 0.02}, [1] * 6, max_batch=4) == [4, 1, 1]
 
 
@@ -366,7 +366,7 @@ def test_a_decision_that_the_edge_cannot_serve_is_refused_and_replaces_the_one_b
     assert edge.happen(edge.policy.on_prepared, True) == []
 
 
-# ---- robots without end ------------------------------------------------------------------------------------------
+# ---- many robots -------------------------------------------------------------------------------------------------
 
 
 def test_a_new_robot_replaces_the_one_that_was_silent_longest() -> None:
@@ -489,9 +489,9 @@ def test_the_queueing_delay_is_the_mean_wait_of_a_frame_that_arrives_at_a_random
     edge.end(tail_s=0.4)
     edge.end(tail_s=0.2)
     queueing_s = report(edge).queueing_s
-    # 0.4 of the time a frame of 'a' meets the run of 'other' and waits for half of it, 0.2 s, on average.
+    # For 0.4 of the time, a frame of 'a' finds the run of 'other' and waits for half of it on average, 0.2 s.
     assert queueing_s['a'] == pytest.approx(0.4 * 0.2)
-    # 'other' was served last, so its next frame waits for the run of 'a', which was first in line for 0.4 s.
+    # 'other' was served last, so its next frame waits for the run of 'a', which had waited as the first one for 0.4 s.
     assert queueing_s['other'] == pytest.approx(0.0 + 0.2 * (0.1 + 0.4))
     assert max(queueing_s.values()) == edge.of(ReportLoad)[-1].report.queueing_s
     assert report(edge).queueing_s == {'a': 0.0, 'other': 0.0}
@@ -635,7 +635,7 @@ def test_an_engine_that_becomes_ready_later_runs_tails_from_then_on() -> None:
     assert edge.send('a', tail_engine='fast').tail_engine == 'fast'
 
 
-# ---- everything at once ------------------------------------------------------------------------------------------
+# ---- random events -----------------------------------------------------------------------------------------------
 
 events = st.lists(st.one_of(
     st.tuples(st.just('send'), st.sampled_from('abcd'), st.integers(-1, LOCAL), st.sampled_from([0.01, 0.3, math.inf]),
@@ -651,7 +651,7 @@ events = st.lists(st.one_of(
 
 
 class Checked(Edge):
-    """Checks the rules after each event, and knows what runs and is prepared."""
+    """Checks the rules after each event, and tracks the runs and preparations."""
 
     def __init__(self, **options) -> None:
         super().__init__(**options)

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Runtime and simulation drive the same edge policy: from the same events follow the same actions, one by one."""
+"""Runtime and simulation drive the same edge policy: the same events cause the same actions, one by one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dynsplit_ros.simulation.trace import constant, steps, Trace
 from dynsplit_ros.simulation.world import Scenario, World
 
 PROFILE = system()
-#: The link is good, slow, and good again. The edge becomes slow, so that other robots' frames pile up, and recovers.
+#: The link is fast, slow, and fast again. The edge becomes slow, so that other robots' frames pile up, and recovers.
 SCENARIO = Scenario(
     Trace([0.0, 2.0, 3.5], [40e6, 3e6, 40e6], 'slow in between'), 8.0, others_hz=constant(14.0, 8.0),
     slowdown=steps([(0.0, 1.0), (5.0, 12.0), (6.5, 1.0)], 8.0), seed=6)
@@ -31,7 +31,7 @@ SCENARIO = Scenario(
 
 @dataclass
 class Event:
-    """What happened, when, and the actions that followed, as they were at that instant."""
+    """An event, its instant, and the actions that followed, with their values at that instant."""
 
     name: str
     now_s: float
@@ -44,14 +44,14 @@ def without_contents(frame: EdgeFrame) -> EdgeFrame:
 
 
 def described(action: Action) -> str:
-    """Return an action's kind, and what it is about: all numbers of its frames as they are now."""
+    """Return an action's kind and the present values of its frames."""
     if isinstance(action, RunTail):
         return repr([repr(without_contents(frame)) for frame in action.frames])
     return f'{type(action).__name__} {without_contents(action.frame)!r}' if hasattr(action, 'frame') else repr(action)
 
 
 def record(policy: EdgePolicy) -> list[Event]:
-    """Note all events of a policy from now on, but looks at the clock from which nothing follows."""
+    """Record all events of a policy from now on, except calls of on_time without actions."""
     events: list[Event] = []
 
     def noting(name: str, event: Callable[..., list[Action]]) -> Callable[..., list[Action]]:
@@ -74,7 +74,7 @@ def record(policy: EdgePolicy) -> list[Event]:
 
 
 class Conductor:
-    """An edge whose computations end, and whose clock goes on, when the recorded events say so."""
+    """An edge whose computations end at the recorded events, with their clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, simulated: EdgePolicy) -> None:
         self.now_s = 0.0
@@ -110,7 +110,7 @@ class Conductor:
         raise AssertionError(reason)
 
     def play(self, event: Event) -> None:
-        """Have an event happen, and wait until the policy has taken it."""
+        """Cause an event, and wait until the policy has handled it."""
         count, self.now_s = len(self.events), event.now_s
         match event.name:
             case 'on_activation':

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Several edges: whose answers count for the camera, whose reports for the monitor, and what an edge is told."""
+"""Several edges: which answers and reports count, and which decisions an edge learns of."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_frames_under_way_to_an_edge_that_answers_wait_after_a_change_of_edge() 
 
 
 def test_the_next_payload_goes_to_the_edge_of_the_latest_decision() -> None:
-    """Edges of one model take each other's payloads, so one that is encoded already need not be computed again."""
+    """Edges of the same model take the same payloads, so an encoded payload need not be computed again."""
     camera = Camera(NEAR)
     actions = camera.image()
     assert one(actions, Prepare)
@@ -294,7 +294,7 @@ def test_heartbeats_to_an_edge_that_is_not_in_use_are_eight_times_as_rare() -> N
 
 
 def refused(monitor: MonitorPolicy, number: int, now_s: float) -> SplitDecision:
-    """Have the edge in use take a payload and refuse it; return the decision that follows."""
+    """Let the edge in use refuse a payload; return the decision that follows."""
     edge = monitor.decision.edge
     monitor.on_sent(number, now_s, 0, 'raw', 150_528, edge=edge)
     monitor.on_acknowledgement(number, now_s + 0.03, edge=edge)
@@ -339,7 +339,7 @@ def test_an_edge_that_failed_frames_because_its_link_was_cut_is_used_again_as_so
     other, = {'near', 'far'} - {first}
     assert monitor.edges[first].is_failing(now_s) and monitor.decision.edge == other
     cut = {first}
-    while now_s < 8.0:  # the first edge is cut off until it is silent, then comes back, and the other one is cut off
+    while now_s < 8.0:  # first one link is cut, then the other one
         now_s += 0.02
         if silent_s is None and not monitor.edges[first].is_usable:
             silent_s, cut = now_s, set()

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Images joined to batches."""
+"""Images are joined to batches."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_nothing_is_announced_while_nothing_changes() -> None:
 
 @pytest.mark.parametrize('held_s, announces', [(0.025, False), (0.035, True)])
 def test_a_changed_latency_is_announced_from_10_percent_on_and_counts_from_2_percent_on(held_s, announces) -> None:
-    """Else a monitor announces as often as images come, and takes a third more of the robot's processor."""
+    """Otherwise the monitor announces a decision for each image, which takes a third more processor time."""
     wire = steady()
     announced, before_s = len(wire.decisions), wire.monitor.decision.predicted_latency_s
     for _ in range(50):
@@ -89,7 +89,7 @@ def test_a_changed_latency_is_announced_from_10_percent_on_and_counts_from_2_per
 
 @pytest.mark.parametrize('servers', [1, 2])
 def test_a_changed_number_of_servers_is_announced_even_if_the_latency_hardly_changes(servers) -> None:
-    """The camera has as many frames at the edge as it has servers."""
+    """The camera needs the number of servers to send as many frames."""
     wire = steady(MonitorSettings(pinned_split=0, codecs=('raw',)))
     wire.report()
     announced = len(wire.decisions)
@@ -99,7 +99,7 @@ def test_a_changed_number_of_servers_is_announced_even_if_the_latency_hardly_cha
 
 
 def test_a_changed_local_if_wait_is_announced_even_if_the_latency_hardly_changes() -> None:
-    """Near the rate at which local inference is as fast, a few milliseconds decide which frames the robot finishes."""
+    """Where local inference is equally fast, a few milliseconds decide which images the robot computes."""
     wire = steady(rate_bps=9e6)
     wire.report()
     before, announced = wire.monitor.decision, len(wire.decisions)
@@ -138,7 +138,7 @@ def test_a_decision_is_degraded_as_soon_as_the_edge_is_silent_until_it_answers()
     {'outcome': 'fell_back', 'given_up_s': 1.0}, {'outcome': 'late'}, {'split_index': LOCAL, 'outcome': 'local'},
     {'outcome': 'answered', 'given_up_s': 1.0}])
 def test_a_frame_that_did_not_follow_the_decision_makes_a_new_decision(changes) -> None:
-    """After a frame that the edge failed, the camera trusts only a decision that takes it into account."""
+    """After the edge failed a frame, the camera follows only a decision that accounts for that frame."""
     wire = steady()
     wire.sequence += 1
     wire.monitor.on_frame(FrameRecord(**{'sequence': wire.sequence, 'split_index': 0, 'codec': 'raw', **changes}))

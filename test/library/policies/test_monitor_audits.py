@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The monitor takes a lossy codec out when its audits disagree, says why, and uses what is left."""
+"""The monitor removes a lossy codec whose audits disagree, gives the reason, and uses another one."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def decided(link: Wire) -> tuple[int, str]:
 
 
 def disagree(monitor: Monitor, audits: int = MIN_AUDITS) -> list[str]:
-    """Tell of audits of which every fifth agrees."""
+    """Report audits of which every fifth agrees."""
     return [reason for number in range(audits) if (reason := monitor.on_audit(*LOSSY, float(number % 5 == 0)))]
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever a peer, a camera or a clock says, the monitor decides, and its decisions hold numbers."""
+"""For any input of peers, cameras and clocks, the monitor decides, and its decisions contain no NaN."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ events = st.one_of(
 
 
 def happen(monitor: MonitorPolicy, event) -> SplitDecision | None:
-    """Tell the monitor of one event; return its decision, if that was a tick."""
+    """Pass one event to the monitor; return its decision if the event was a tick."""
     kind, *values = event
     if kind == 'sent':
         monitor.on_sent(*values)

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""When to start on an image so that its payload finds link and edge just free."""
+"""The scheduler starts an image so that its payload is ready when link and edge are free."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def answer(
 def test_a_payload_leaves_when_the_link_is_free_and_finds_the_edge_free(transfer_s, held_s, free_s) -> None:
     known = scheduler(transfer_s, held_s)
     assert known.send_s(KEY, [Unanswered(5.0)]) == pytest.approx(free_s)
-    # However long the answer then takes on its way back, the edge is free by then.
+    # The edge is free at that instant, however long the answer takes.
     answer(known, held_s, late_s=9.0, sent_s=2.5)
     assert known.send_s(KEY, [Unanswered(5.0)]) == pytest.approx(free_s)
 
@@ -88,7 +88,7 @@ def test_the_service_time_does_not_contain_the_wait_for_the_frame_before() -> No
     for number in range(50):
         sent_s = 10.0 + number * 0.4
         first, second = (Unanswered(sent_s + wait_s, sent_s + wait_s + 0.01) for wait_s in (0.0, 0.02))
-        # The second comes 0.08 s early, and waits; both are done 0.1 s one after the other.
+        # The second one arrives 0.08 s early and waits; the edge finishes both 0.1 s apart.
         assert known.send_s(KEY, [first, second]) == pytest.approx(sent_s + 0.2, abs=0.001)
         known.on_answered(first, sent_s + 0.13, 0.1)
         assert known.send_s(KEY, [second]) == pytest.approx(sent_s + 0.2, abs=0.001)

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""How many replicas a pool wants, report by report."""
+"""The number of replicas that a pool wants, report by report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PERIOD_S = 0.2
 
 
 def follow(size: PoolSize, seconds: float, *, busy: float = 0.0, waiting: int = 0) -> int:
-    """Have an edge report this load for a while, whose pool always has what it wants."""
+    """Report this load for a while; the pool always gets the replicas that it wants."""
     wanted = size.wanted
     for number in range(round(seconds / PERIOD_S)):
         share = min(1.0, busy / max(1, wanted))

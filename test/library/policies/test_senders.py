@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Two robots in one namespace are told from one that has restarted."""
+"""Two robots in one namespace are distinguished from a restarted one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dynsplit_ros.policies.senders import SenderSessions, WITHIN_S
 
 @pytest.fixture(params=['on_camera', 'on_monitor'])
 def heard(request):
-    """Return senders, and the function that notes a session of one kind of them."""
+    """Return the sessions, and the method that notes a session of a camera or of a monitor."""
     senders = SenderSessions()
     return senders, getattr(senders, request.param)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Waiting for newer images: how old they are then, and what it costs."""
+"""Waiting for newer images: the resulting age, and the cost in frame rate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PERIOD_S = 0.1
 
 
 def play(periods: float, share: float, frames: int = 2000, jitter: float = 0.0) -> tuple[float, float]:
-    """Return the mean age of images at their start, and frames per busy time, of a stage that takes so many periods."""
+    """Return the mean age of images and the frames per busy time for a stage that takes this number of periods."""
     rng = np.random.default_rng(0)
     fresh, ages, free_s, taken = StalenessControl(), [], 0.0, -1
     for _ in range(frames):
@@ -90,7 +90,7 @@ def test_without_a_known_period_the_camera_never_waits(period_s) -> None:
 
 
 def starts(control: StalenessControl, periods: float, begin_s: float, frames: int) -> list[float]:
-    """Return how long after it was possible each of so many heads starts, of a stage that takes so many periods."""
+    """Return the delay of each head after its earliest start, for a stage that takes this number of periods."""
     waits, now_s = [], begin_s
     for _ in range(frames):
         arrived_s = math.floor(now_s / PERIOD_S + 1e-9) * PERIOD_S
@@ -115,7 +115,7 @@ def test_a_wait_counts_from_the_instant_at_which_the_head_could_have_started() -
     control = StalenessControl()
     for now_s in (0.0, 50.0):  # a whole period is saved
         control.on_start(PERIOD_S, 0.08, now_s)
-    assert control.start_s(51.0, 51.06, PERIOD_S, 51.02) == pytest.approx(51.11)  # asked before it is possible
+    assert control.start_s(51.0, 51.06, PERIOD_S, 51.02) == pytest.approx(51.11)  # before the start is possible
     control.start_s(51.1, 51.06, PERIOD_S, 51.1)
     control.on_start(PERIOD_S, 0.08, 51.1)  # 0.04 s of the 0.1 s are spent, and 0.088 s saved: a period again
     assert control.start_s(51.2, 51.22, PERIOD_S, 51.22) == pytest.approx(51.31)

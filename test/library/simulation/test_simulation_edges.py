@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Several edges behind one robot's link: which one is used, what happens when it dies, and what measuring costs."""
+"""Several edges behind one robot's link: the edge in use, its end, and the cost of probes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def played(scenario: Scenario, settings: MonitorSettings | None = None) -> tuple
 
 
 def used(frames: list[FrameRecord]) -> list[str]:
-    """Return the edges that answered, one after the other, without repetition."""
+    """Return the sequence of edges that answered, without repetition."""
     return [edge for edge, _ in itertools.groupby(frame.edge for frame in frames if frame.outcome is Outcome.ANSWERED)]
 
 

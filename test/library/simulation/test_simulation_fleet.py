@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Fleets of simulated robots: what replicas are good for, and what robots do where there are too few."""
+"""Fleets of simulated robots: the effect of replicas, and local inference if there are too few."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Disturbances of simulated links and machines: each one shows where a real one shows."""
+"""Disturbances of simulated links and machines have the effects of real ones."""
 
 from __future__ import annotations
 

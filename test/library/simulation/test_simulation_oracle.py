@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The look-ahead oracle finds the best sequence of choices, and the simulation carries it out as it was planned."""
+"""The look-ahead oracle finds the best sequence of choices, and the simulation confirms its latencies."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def small_instance(seed: int, frames: int) -> tuple[SystemProfile, Scenario, Mon
 
 
 def cost_s(plan: list[PlannedFrame]) -> float:
-    """Return the sum of the latencies over all images; a dropped one counts as the frame before it."""
+    """Return the sum of latencies over all images; a dropped image counts with that of the frame before it."""
     images = np.diff([step.image for step in plan], append=plan[-1].image + 1)
     return float(images @ np.array([step.latency_s for step in plan]))
 
@@ -55,7 +55,7 @@ def test_the_beam_finds_what_an_exhaustive_search_finds(seed) -> None:
     total_s = world.run().mean_per_image_s() * (3 + seed % 6)
     if max(scenario.others_hz.values) == 0:
         assert total_s == pytest.approx(cost_s(everything), rel=1e-3)
-    else:  # the edge is fair: it serves this robot earlier than the plan, which takes it for first come, first served
+    else:  # the plan assumes first come, first served; the fair edge serves this robot earlier
         assert total_s <= cost_s(everything) * (1 + 1e-3)
 
 
@@ -95,7 +95,7 @@ def test_the_oracle_is_never_worse_than_a_fixed_choice(name, model) -> None:
 
 @pytest.mark.parametrize('seed', range(3))
 def test_the_oracle_keeps_local_inference_in_view_right_before_the_link_stops(seed) -> None:
-    """On a link that stops now and then, a slow robot must begin to compute while payloads still look cheaper."""
+    """On a link that sometimes stops, a slow robot must start local inference while payloads still cost less."""
     rng = np.random.default_rng(seed)
     lengths_s = rng.uniform(1.0, 5.0, 10)
     rates_bps = [rate * (number % 2 == 0) for number, rate in enumerate(rng.uniform(4e6, 30e6, 10))]
@@ -124,7 +124,7 @@ def test_a_dropped_image_counts_with_the_frame_before_it() -> None:
 
 
 def test_the_oracle_does_not_idle_behind_a_slow_frame() -> None:
-    """The link is slow for three seconds: a plan that keeps it busy with one frame until then is not the best."""
+    """The link is slow for three seconds; a plan that occupies it with one frame for this time is not the best."""
     profile = system('resnet50')
     scenario = Scenario(steps([(0.0, 1.2e6), (3.0, 40e6)], 6.0), 6.0, seed=1)
     assert max(frame.latency_s for frame in simulate(profile, scenario, AHEAD).frames) < 2.0

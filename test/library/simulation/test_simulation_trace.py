@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Traces: what they hold, when a transfer ends on them, and what is refused."""
+"""Traces: their values, the ends of transfers, and refused files."""
 
 from __future__ import annotations
 

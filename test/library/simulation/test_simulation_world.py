@@ -1,6 +1,6 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""The simulated world: deterministic, complete, in order; and how near the policy comes to the oracle in it."""
+"""The simulated world is deterministic, delivers frames in order, and the planner is near the oracle."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_without_noise_a_frame_takes_the_sum_of_its_parts() -> None:
                   + codec.decode_s[1] + cut.tail_s[1] + PROFILE.answer_bytes * 8 / 50e6)
     settled = [frame for frame in run.frames if frame.arrived_s > 2]
     assert all(frame.outcome == 'answered' for frame in settled)
-    # A probe may be under way, and is small.
+    # A small probe may be under way.
     assert float(np.median([frame.latency_s for frame in settled])) == pytest.approx(expected_s, rel=1e-3)
     local = simulate(PROFILE, scenario, str(LOCAL))
     assert local.mean_s() == pytest.approx(PROFILE.cuts[LOCAL].head_s[1], rel=1e-6)
@@ -67,7 +67,7 @@ def test_resizing_adds_its_time_to_a_frame_whose_image_is_new() -> None:
 
 
 def test_images_that_wait_for_a_late_link_are_resized_meanwhile() -> None:
-    """After a transfer that takes longer than the one before, the next head starts with the acknowledgement."""
+    """If a transfer takes longer than the one before, the next head starts at the acknowledgement."""
     link = Trace([0.0, 5.0], [20e6, 4e6], 'slower')
     scenario = Scenario(link, 6.0, jitter_s=0.0, noise=0.0, resize_s=0.02)
     settings = MonitorSettings(codecs=('raw',), answer_timeout_s=5.0, waiting_share=0.0)
