@@ -196,9 +196,9 @@ def _self_described(codec: str, encoded: Sequence[EncodedTensor]) -> list[Tensor
     if len({tensor.name for tensor in encoded}) < len(encoded):
         raise DynsplitError('two tensors have the same name')
     specs = [TensorSpec(tensor.name, tensor.dtype, tuple(tensor.shape)) for tensor in encoded]
-    unfolded = sum(spec.nbytes for spec in specs)
-    if codec != 'raw' and unfolded > MAX_DECODED_BYTES:
-        raise DynsplitError(f'the answer unfolds to {unfolded} bytes, but at most {MAX_DECODED_BYTES} are allowed')
+    decoded = sum(spec.nbytes for spec in specs)
+    if codec != 'raw' and decoded > MAX_DECODED_BYTES:
+        raise DynsplitError(f'the answer decodes to {decoded} bytes, but at most {MAX_DECODED_BYTES} are allowed')
     return specs
 
 

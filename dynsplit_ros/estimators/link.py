@@ -66,8 +66,8 @@ class LinkEstimate:
     """
     The estimate of the link.
 
-    ``throughput_bps`` is the rate from robot to edge (bit/s), ``relative_uncertainty`` the standard deviation of its
-    natural logarithm, ``rtt_s`` the round-trip time of an empty message and ``jitter_s`` its standard deviation.
+    ``throughput_bps`` is the rate from robot to edge (bit/s), ``relative_uncertainty`` the standard deviation of the
+    rate's natural logarithm, ``rtt_s`` the round-trip time of an empty message and ``jitter_s`` its standard deviation.
     ``alive`` says whether the edge answers; ``silence_s`` is the time since its last message. The last three fields are
     the bytes sent since the start.
     """

@@ -25,7 +25,7 @@ class LoadReport:
     reports.
     ``servers`` is the number of tails that it can run at the same time (0 while it has no server), ``utilisation`` the
     busy share of them (0 to 1), ``queue_length`` the number of waiting frames, ``queueing_s`` the queueing delay of a
-    frame that arrives now, ``slowdown`` the measured over the profiled time of its tails, ``robots`` the number of
+    frame that arrives now, ``slowdown`` the ratio of measured to profiled time of its tails, ``robots`` the number of
     active robots, ``frame_rate_hz`` the rate of its answers, and ``refused_total`` the frames that it refused since its
     start.
     """

@@ -103,7 +103,7 @@ class RateFilter:
         self._p: Singles = np.full((len(_SPREAD), _SIZE), 1 / (len(_SPREAD) * _SIZE), np.float32)
         self._cumulated: Singles | None = None
         self._quantiles_of: Singles | None = None
-        self._offset = 0.0  # of the grid, in natural logarithms
+        self._offset = 0.0  # shift of the grid, in natural logarithms
         self._level_log: list[float] = []
         self._next_log: Array = _NORMALS
 

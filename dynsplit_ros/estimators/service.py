@@ -44,10 +44,10 @@ class ServiceTimes:
     """
     Correction of profiled times by measured ones.
 
-    The logarithm of measured over profiled time is the sum of the machine's factor (throttled, shared), the cut's own
-    factor (the profile's error for this cut) and noise. A Kalman filter estimates all factors jointly. So a measurement
-    of one cut changes the prediction of every cut. A change of cut shows the ratio of both cuts, because the machine is
-    the same before and after it.
+    The logarithm of the ratio of measured to profiled time is the sum of the machine's factor (throttled, shared), the
+    cut's own factor (the profile's error for this cut) and noise. A Kalman filter estimates all factors jointly. So a
+    measurement of one cut changes the prediction of every cut. A change of cut shows the ratio of both cuts, because
+    the machine is the same before and after it.
     """
 
     def __init__(self, spread: float) -> None:
@@ -69,7 +69,7 @@ class ServiceTimes:
 
     @property
     def factor(self) -> float:
-        """Measured over profiled time of the machine as a whole."""
+        """Ratio of measured to profiled time of the machine as a whole."""
         return math.exp(self._logs.item(0))
 
     def cut_factors(self, count: int) -> NDArray[np.float64]:
@@ -80,7 +80,7 @@ class ServiceTimes:
         return factors
 
     def factor_of(self, cut: int) -> float:
-        """Return measured over profiled time of one cut."""
+        """Return the ratio of measured to profiled time of one cut."""
         row = self._rows.get(cut)
         return math.exp(self._logs.item(0) + self._logs.item(row)) if row else self.factor
 

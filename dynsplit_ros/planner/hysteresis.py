@@ -45,8 +45,8 @@ class Regret:
         self.total_s = 0.0
         self.compared_s = 0.0
 
-    def confirm(self, now_s: float) -> None:
-        """Note that the choice in force is the best at ``now_s``: the regret is 0."""
+    def reset(self, now_s: float) -> None:
+        """Set the regret to 0: the choice in force is the best at ``now_s``, or a new one."""
         self.total_s, self.compared_s = 0.0, now_s
 
     def add(self, net_gain_s: float, frame_rate_hz: float, now_s: float) -> None:
@@ -82,10 +82,6 @@ class EdgeHysteresis:
     def __init__(self) -> None:
         self.regret = Regret()
 
-    def confirm(self, now_s: float) -> None:
-        """Note that the edge in use is the best at ``now_s``, or is used from this instant on."""
-        self.regret.confirm(now_s)
-
     def choose(
         self, current: str, edge_scores: Mapping[str, EdgeScore], constraints: PlannerConstraints, now_s: float
     ) -> tuple[str, float]:
@@ -93,7 +89,7 @@ class EdgeHysteresis:
         best = min(edge_scores, key=lambda edge: (edge_scores[edge].score_s, edge != current))
         before, after = edge_scores[current], edge_scores[best]
         if best == current:
-            self.confirm(now_s)
+            self.regret.reset(now_s)
             return current, 0.0
         gain_s = before.score_s - after.score_s
         cost_s = max(constraints.switching_cost * before.score_s, _EQUAL_EDGES_S)
@@ -102,7 +98,7 @@ class EdgeHysteresis:
         self.regret.add(gain_s - cost_s, constraints.frame_rate_hz, now_s)
         if gain_s <= cost_s + constraints.confidence * spread_s and not self.regret.is_excessive(before.score_s):
             return current, 0.0
-        self.confirm(now_s)
+        self.regret.reset(now_s)
         return best, gain_s
 
 
@@ -115,10 +111,6 @@ class Hysteresis:
         self.current: int | None = None
         self.regret = Regret()
         self._bit_s = math.inf  # median time of a bit at the instant when the choice in force was last the best
-
-    def confirm(self, now_s: float) -> None:
-        """Note that the choice in force is the best at ``now_s``: the regret is 0."""
-        self.regret.confirm(now_s)
 
     def choose(
         self, best: int, score: Array, prediction: Prediction, estimate: SystemEstimate
@@ -145,7 +137,7 @@ class Hysteresis:
 
     def _adopt(self, choice: int, prediction: Prediction, estimate: SystemEstimate) -> None:
         self.current, self._bit_s = choice, prediction.bit_time.median_s
-        self.confirm(estimate.now_s)
+        self.regret.reset(estimate.now_s)
 
     def edge_score(self, score_s: float, prediction: Prediction, estimate: SystemEstimate) -> EdgeScore:
         """Return the score of the choice in force, for a comparison with other edges."""

@@ -22,8 +22,8 @@ Array = NDArray[np.float64]
 _LONGEST_WAIT_FACTOR, _MIN_LONGEST_WAIT_S = 3.0, 0.2
 #: Largest share by which a residual reduces a prediction, so that no prediction becomes negative.
 _LARGEST_REDUCTION = 0.5
-#: Mean age of images, in periods, if single transfers take longer than a period although the mean does not: with and
-#: without waiting for newer images. With smaller ages, a link that is sometimes slow looks too good.
+#: Mean age of images, in periods, on a link whose single transfers sometimes take longer than a period. The first value
+#: applies if the camera waits for newer images, the second one if not. With smaller ages, such a link looks too good.
 _LINK_AGE, _LINK_AGE_WITHOUT_WAITING = 0.15, 0.5
 
 
@@ -34,12 +34,12 @@ class SystemEstimate:
 
     Only differences of ``now_s`` count. ``rates_bps`` are the rates (bit/s) of the next transfer at
     :data:`~dynsplit_ros.estimators.rate.RATE_SHARES`; ``rate_spread`` is the standard deviation of the natural
-    logarithm of the link's rate. ``alive`` says whether the edge answers. ``robot_factor`` and ``edge_factor`` are
-    measured over profiled times of the machines, ``robot_spread`` and ``edge_spread`` the standard deviations of their
-    natural logarithms; ``robot`` and ``edge`` hold the further factor of each split's head and tail, by split index.
-    ``servers`` is the number of frames that the edge can run at the same time (0: ``alive`` is false). ``resize_s`` is
-    the time of resizing before each head, ``publish_s`` that of publishing after each frame. ``residual_s`` is, by
-    split index, the mean difference between measured and predicted latency.
+    logarithm of the link's rate. ``alive`` says whether the edge answers. ``robot_factor`` and ``edge_factor`` are the
+    ratios of measured to profiled times of the machines, ``robot_spread`` and ``edge_spread`` the standard deviations
+    of their natural logarithms; ``robot`` and ``edge`` hold the further factor of each split's head and tail, by split
+    index. ``servers`` is the number of frames that the edge can run at the same time (0: ``alive`` is false).
+    ``resize_s`` is the time of resizing before each head, ``publish_s`` that of publishing after each frame.
+    ``residual_s`` is, by split index, the mean difference between measured and predicted latency.
     """
 
     now_s: float

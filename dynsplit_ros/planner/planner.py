@@ -66,8 +66,8 @@ class Plan:
     ``local_engine`` runs the whole network for images that are not sent. ``predicted_s`` is the expected latency of a
     frame from its image's arrival, ``answer_timeout_s`` the answer timeout after sending. The robot at once computes an
     image that would wait longer than ``local_if_wait_s`` for link and edge. ``settled`` says that no other choice has a
-    better prediction. ``words`` and ``conditions`` describe the choice and the estimates behind it. ``edge_score`` is
-    for a comparison with other edges.
+    better prediction. ``description`` and ``conditions`` are texts about the choice and the estimates behind it.
+    ``edge_score`` is for a comparison with other edges.
     """
 
     split_index: int
@@ -82,7 +82,7 @@ class Plan:
     local_if_wait_s: float
     changed: bool
     settled: bool
-    words: str
+    description: str
     conditions: str
     edge_score: EdgeScore
     _late_share: Array | None = field(repr=False)
@@ -134,11 +134,6 @@ class Planner:
         self._model = LatencyModel(self._choices, self.constraints)
         self._period_s = 1 / frame_rate_hz
 
-    @property
-    def waiting_share(self) -> float:
-        """Share of the frame rate that the camera may give up: 0 if the frame rate is the objective."""
-        return self.constraints.latency_waiting_share
-
     def plan(self, estimate: SystemEstimate) -> Plan:
         """Predict the latency of every choice under the estimate, and choose."""
         choices, constraints = self._choices, self.constraints
@@ -165,7 +160,7 @@ class Planner:
             local_if_wait_s=local_if_wait_s(choices, constraints, prediction, estimate, allowed, chosen, alternates),
             changed=changed,
             settled=chosen == best,
-            words=choices.describe(chosen),
+            description=choices.describe(chosen),
             conditions=conditions(estimate),
             edge_score=self.hysteresis.edge_score(float(score[chosen]), prediction, estimate),
             _late_share=late,

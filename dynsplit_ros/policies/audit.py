@@ -20,8 +20,8 @@ import random
 from dynsplit_ros.agreement import Agreement
 from dynsplit_ros.policies.records import Choice, FrameRecord
 
-#: Number of the latest audits of a choice that count. With more, the ledger reacts later to a change of the scene; with
-#: fewer, it finds a codec that disagrees slightly more than allowed later or never.
+#: Number of the latest audits of a choice that count. With more, the ledger reacts later to a change of the scene. With
+#: fewer, it may never find a codec that disagrees slightly too often.
 WINDOW = 500
 #: Least number of audits before a choice can be removed. With fewer, a good codec with a single disagreement by chance
 #: would be removed.

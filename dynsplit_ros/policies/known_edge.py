@@ -151,7 +151,7 @@ class KnownEdge:
         moved = self.plan is None or self._inputs is None or self._inputs.differs(
             _inputs(rate.median_bps, estimate, self.plan.split_index), latency_s)
         if not (is_urgent or moved):
-            self.planner.hysteresis.confirm(now_s)
+            self.planner.hysteresis.regret.reset(now_s)
             return
         if not in_use:
             self.planner.hysteresis.current = None

@@ -189,7 +189,7 @@ class MonitorPolicy:
     @property
     def waiting_share(self) -> float:
         """The share (0 to 1) of the frame rate that the camera may give up to wait for newer images."""
-        return self.used.planner.waiting_share
+        return self.used.planner.constraints.latency_waiting_share
 
     @property
     def frame_rate_hz(self) -> float:
@@ -402,7 +402,7 @@ class MonitorPolicy:
         if possible and why_leave:
             del edge_scores[used.name]
             chosen = min(edge_scores, key=lambda name: edge_scores[name].score_s)
-            self._edge_hysteresis.confirm(now_s)
+            self._edge_hysteresis.regret.reset(now_s)
             return self._edges[chosen], why_leave
         chosen, gain_s = self._edge_hysteresis.choose(used.name, edge_scores, used.planner.constraints, now_s)
         return self._edges[chosen], f'{gain_s * 1e3:.1f} ms less than with edge {used.name!r}'
@@ -442,7 +442,7 @@ class MonitorPolicy:
             split_name=plan.split_name,
             edge=edge.name,
             silent_edges=self._silent_edges(),
-            reason=f'edge {edge.name!r}, {plan.words}: {why}; {plan.conditions}' if moved else plan.reason,
+            reason=f'edge {edge.name!r}, {plan.description}: {why}; {plan.conditions}' if moved else plan.reason,
             changed=moved or last is None or _has_other_choice(plan, last),
             head_engine=plan.head_engine,
             tail_engine=plan.tail_engine,

@@ -412,7 +412,7 @@ class RayPool:
                 if is_idle and not _lives(ray, actor):
                     self._change(-1, actor)
                     return
-                continue  # idle, or another replica ends in place of this one
+                continue  # no run came, or another replica ends in place of this one
             try:
                 results, tail_s = self._await_run(ray, actor.run.remote(run.frames[0].tail, _sendable(run)))
             except ray.exceptions.RayTaskError as error:

@@ -247,7 +247,7 @@ class Search:
         return np.asarray(end_s + self._future.one_way_s + self._delays_s[image, 0])
 
     def _serve_others(self, until_s: Array, rows: Rows) -> tuple[Array, NDArray[np.int_]]:
-        """Return until when the edge is busy with arrived frames, and how many of other robots it has served."""
+        """Return the end of the edge's work on frames that have arrived, and the number of served frames of others."""
         edge_s, other = rows['edge_s'].copy(), rows['other'].copy()
         until_s = np.where(np.isfinite(until_s), until_s, -math.inf)
         while (arrived := self._others_at_s[other] <= until_s).any():

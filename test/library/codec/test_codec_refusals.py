@@ -345,7 +345,7 @@ def test_an_answer_has_a_largest_decoded_size():
     side = 2**15 - 1
     for many in ([replace(zeros, shape=(1, 1, side, side))],
                  [replace(zeros, name=str(number), shape=(17, 1024, 1024)) for number in range(16)]):
-        with pytest.raises(DynsplitError, match='unfolds to'):
+        with pytest.raises(DynsplitError, match='decodes to'):
             decode('blosc2', many, None)
     with pytest.raises(DynsplitError, match='header declares'):
         decode('blosc2', [replace(zeros, shape=(255, 1024, 1024))], None)

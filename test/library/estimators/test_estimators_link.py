@@ -83,7 +83,7 @@ def times_lost(settings: MonitorSettings, load_period_s: float, seconds: float) 
 
 
 @pytest.mark.parametrize('load_period_s', [LOAD_PERIOD.minimum, 0.2, 1.0, 1.6, 2.0, 5.0, LOAD_PERIOD.maximum])
-def test_a_perfect_link_is_never_lost_however_seldom_the_edge_reports(load_period_s) -> None:
+def test_a_perfect_link_is_never_lost_at_any_period_of_the_load_reports(load_period_s) -> None:
     assert times_lost(MonitorSettings(), load_period_s, 120.0) == 0
 
 

@@ -293,7 +293,7 @@ def test_a_faster_link_after_a_silence_is_found_within_a_second(seed) -> None:
         assert now_s < back_s + 1.0
 
 
-def test_an_edge_that_answers_but_reports_no_more_is_lost_until_its_next_answer_only() -> None:
+def test_an_edge_whose_reports_stop_is_lost_until_its_next_answer() -> None:
     link, now_s, lost = LinkEstimator(RULES), 0.0, 0
     for _ in range(5):
         now_s += 0.1

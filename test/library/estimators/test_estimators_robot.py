@@ -29,7 +29,7 @@ def test_publishing_takes_what_remains_between_two_local_frames_while_images_wai
 
 
 @pytest.mark.parametrize('resize_s, expected_s', [(0.03, 0.03), (-0.01, 0.0), (10.0, 0.0), (math.nan, 0.0)])
-def test_resizing_is_the_mean_of_possible_times(resize_s, expected_s) -> None:
+def test_the_resize_time_is_the_mean_of_the_plausible_measurements(resize_s, expected_s) -> None:
     robot = RobotEstimator()
     for number in range(100):
         robot.on_frame(number, False, 0.0, resize_s, 0.1, number)

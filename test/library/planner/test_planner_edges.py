@@ -19,7 +19,7 @@ def edge_score(score_s: float, spread_s: float = 0.0, robot_s: float = 0.05, rob
 def chosen(near: EdgeScore, far: EdgeScore, times: int = 1, every_s: float = 0.25) -> list[str]:
     """Return the edge in use after each of several comparisons, which start with 'near'."""
     hysteresis, used, found = EdgeHysteresis(), 'near', []
-    hysteresis.confirm(0.0)
+    hysteresis.regret.reset(0.0)
     for number in range(1, times + 1):
         used, _ = hysteresis.choose(used, {'near': near, 'far': far}, RULES, number * every_s)
         found.append(used)

@@ -98,7 +98,7 @@ def test_images_are_new_while_every_stage_keeps_up_and_half_a_period_old_beyond(
 
 
 @pytest.mark.parametrize('stage_periods, share', [(0.97, 0.16), (1.0, 0.5), (1.03, 0.84), (1.1, 1.0)])
-def test_a_stage_of_about_one_period_keeps_up_as_often_as_its_variation_says(stage_periods, share) -> None:
+def test_the_age_of_images_changes_gradually_around_a_stage_of_one_period(stage_periods, share) -> None:
     """The slowest stage varies by 3 %; without waiting, images are half a period old if it does not keep up."""
     assert float(image_age(stage_periods, 0.0)) == pytest.approx(0.5 * share, abs=0.02)
 

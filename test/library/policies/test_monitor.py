@@ -148,7 +148,7 @@ def test_a_frame_that_did_not_follow_the_decision_makes_a_new_decision(changes) 
 
 
 @pytest.mark.parametrize('servers, counted', [(3, 3), (1, 1), (0, 1)])
-def test_a_decision_counts_the_edges_servers_and_at_least_one(servers, counted) -> None:
+def test_a_decision_has_the_number_of_servers_but_at_least_one(servers, counted) -> None:
     """An edge without servers answers each frame at once, as one server would."""
     wire = steady()
     wire.report(servers=servers)

@@ -106,7 +106,7 @@ def test_an_edge_that_dies_or_is_cut_off_is_replaced_within_the_silence_and_a_se
         assert answered_s - killed_s <= settings.silence_s + 1.0
 
 
-def test_a_radio_that_becomes_slow_costs_no_more_with_a_second_edge() -> None:
+def test_two_edges_are_no_slower_than_one_when_the_radio_becomes_slow() -> None:
     link = steps([(0.0, 30e6), (10.0, 3e6), (20.0, 30e6)], 30.0)
     alone, together = (played(Scenario(link, 30.0, further_edges=edges, seed=4)) for edges in ((), (TWIN,)))
     mean_s, alone_s = (float(np.mean([frame.latency_s for frame in frames])) for _, frames in (together, alone))

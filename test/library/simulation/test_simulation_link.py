@@ -103,7 +103,7 @@ def test_a_machine_that_pauses_or_slows_down_computes_for_longer(disturbances, f
     assert np.median(times[1]) == pytest.approx(2 * np.median(times[0]), rel=0.1)
 
 
-def test_lost_acknowledgements_leave_frames_answered() -> None:
+def test_frames_are_answered_although_acknowledgements_are_lost() -> None:
     result = run('0', loss=0.5)
     sent = [frame for frame in result.frames if frame.outcome == 'answered']
     assert 0.3 < np.mean([np.isnan(frame.acknowledged_s) for frame in sent]) < 0.7
