@@ -1,10 +1,11 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Head plus tail is the whole model, to the bit: every torchvision model, every candidate, batches of 1 and 2.
+Head plus tail is the whole model, to the bit: every torchvision classifier, every candidate, batches of 1 and 2.
 
 The largest models need gigabytes and minutes; ``DYNSPLIT_LARGE=1 pytest
-test/library/partition/test_partition_exact.py`` runs them.
+test/library/partition/test_partition_exact.py`` runs them. The other models of torchvision are in
+test_partition_exact_dense.py, so that another worker can run them at the same time.
 """
 
 import os
@@ -24,11 +25,7 @@ LARGE = {
     'vgg19_bn', 'vit_b_16', 'vit_h_14', 'vit_l_16', 'vit_l_32', 'wide_resnet101_2', 'wide_resnet50_2',
 }  # fmt: skip
 SIZES = {'inception_v3': (80, 80), 'maxvit_t': (224, 224), 'vit_h_14': (56, 56), 'vit_l_16': (64, 64)}
-# With these, a detector with random weights finds something.
-FINDS_ALL = {'box_score_thresh': 0.0, 'box_nms_thresh': 0.9, 'box_detections_per_img': 8}
-
-
-pytestmark = pytest.mark.usefixtures('one_thread')
+pytestmark = pytest.mark.timeout(1800)  # the longest file starts first, see test/conftest.py
 
 
 def images(size, batch):
@@ -76,47 +73,6 @@ def test_every_classifier_is_exact_at_every_candidate(name):
     split = SplitModel(load_model(name, input_size=SIZES.get(name, (64, 64))))
     assert split.local_index >= 2
     assert_exact(split, split.cuts)
-
-
-@pytest.mark.parametrize('name', model_names('segmentation'))
-def test_every_segmentation_model_is_exact_at_every_candidate(name):
-    model = load_model(name, input_size=(48, 64), kwargs={'aux_loss': True} if 'raspp' not in name else {})
-    model.ending, ending = None, model.ending
-    scores = SplitModel(model)
-    assert_exact(scores, scores.cuts)
-    image = images((48, 64), 2)
-    best = scores.whole(image)['out'].argmax(1)
-
-    model.ending = ending
-    split = SplitModel(model)
-    assert_exact(split, split.cuts, batches=(2,))
-    classes = split.whole(image)['label_map']
-    assert classes.dtype == torch.uint8 and len(classes.unique()) > 1
-    assert torch.equal(classes, best.to(torch.uint8))
-    assert split.fingerprint != scores.fingerprint
-    # What computes the second output alone is no part of the network, and keeps nothing alive in it.
-    assert not any(cut.name.startswith('aux') or len(cut.tensors) > 1 for cut in split.cuts)
-
-
-@pytest.mark.parametrize('name', model_names('detection'))
-def test_every_detector_is_exact(name):
-    free = not name.startswith('ssd')
-    model = load_model(
-        name, input_size=(64, 96) if free else None, kwargs=FINDS_ALL if 'rcnn' in name else {}
-    )
-    if 'rcnn_resnet50' in name:  # activations grow with depth under random weights, until no box is left
-        with torch.no_grad():
-            for parameter in model.module.parameters():
-                if parameter.ndim > 1:
-                    parameter.mul_(0.7)
-    split = SplitModel(model)
-    expected = split.whole(images(model.input_size, 2))
-    assert len(expected['boxes.0']) and len(expected['boxes.1']), 'nothing was found, so nothing is compared'
-    smallest = min(split.positions, key=lambda cut: cut.nbytes)
-    # No detector's bottlenecks are many, so the pyramid (the last position) and one amid the backbone are cut
-    # too.
-    places = {*split.cuts, smallest, split.positions[-1], split.positions[len(split.positions) // 2]}
-    assert_exact(split, sorted(places, key=lambda cut: cut.position), (1, 2) if free else (1,))
 
 
 @pytest.mark.parametrize(
