@@ -419,8 +419,10 @@ def test_code_in_a_folder_of_hugging_face_is_not_executed(folders, tmp_path) -> 
 
 
 @pytest.mark.parametrize('classes', [1, 5])
-def test_a_segmentation_of_smp_ends_in_a_label_map(classes, caplog) -> None:
+def test_a_segmentation_of_smp_ends_in_a_label_map(classes, caplog, monkeypatch) -> None:
     pytest.importorskip('segmentation_models_pytorch')
+    # The library would ask Hugging Face for the encoder's preprocessing, and wait half a minute without a network.
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     caplog.set_level(logging.ERROR)
     model = load_model('segmentation_models_pytorch:Unet', input_size=(64, 64), kwargs={'classes': classes})
     image = model.resize(photograph(100, 140))[None]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 import weakref
 
 import pytest
@@ -17,6 +18,7 @@ from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import Interrupted, split as partition, SplitModel
 
 SIZE = (32, 32)
+pytestmark = pytest.mark.timeout(300)
 
 
 def new_split(name: str = 'mobilenet_v2') -> SplitModel:
@@ -33,6 +35,15 @@ def needs(engine: str) -> None:
         pytest.importorskip(package, reason=f'engine {engine} is not installed')
 
 
+@pytest.fixture(scope='module', params=['openvino', 'onnxruntime'])
+def converted(request, tmp_path_factory) -> tuple[str, SplitModel, Path]:
+    """Return an engine, a model with all its parts on that engine, and the folder that keeps the conversions."""
+    needs(request.param)
+    split, folder = new_split('squeezenet1_1'), tmp_path_factory.mktemp(request.param)
+    assert split.add_engine(request.param, cache=folder) == {}
+    return request.param, split, folder
+
+
 @pytest.fixture(scope='module')
 def rounded() -> SplitModel:
     """Return a model with its parts on PyTorch in bfloat16, which needs no further package."""
@@ -47,11 +58,8 @@ def test_the_parameters_offer_the_engines_and_precisions_that_there_are() -> Non
     assert offered == {*PRECISIONS} - {'int8'}
 
 
-@pytest.mark.parametrize('engine', ['openvino', 'onnxruntime'])
-def test_head_and_tail_of_every_cut_give_the_whole_model_for_any_number_of_images(engine) -> None:
-    needs(engine)
-    split = new_split('squeezenet1_1')
-    assert split.add_engine(engine) == {}
+def test_head_and_tail_of_every_cut_give_the_whole_model_for_any_number_of_images(converted) -> None:
+    engine, split, _ = converted
     assert split.engines == (EAGER, engine)
     for images in (image(), image(3)):
         whole = split.whole(images)['logits']
@@ -132,14 +140,11 @@ def test_an_engine_that_fails_in_its_first_run_is_not_ready(monkeypatch) -> None
         "engine 'eager' cannot run this part of the network: no kernel image; use engine 'eager'")
 
 
-@pytest.mark.parametrize('engine', ['openvino', 'onnxruntime'])
-def test_a_second_process_reads_the_conversions_from_the_cache(engine, tmp_path, monkeypatch) -> None:
-    needs(engine)
-    first = new_split('squeezenet1_1')
-    first.add_engine(engine, heads=False, cache=tmp_path)
+def test_a_second_process_reads_the_conversions_from_the_cache(converted, monkeypatch) -> None:
+    engine, first, folder = converted
     monkeypatch.setattr(torch.export, 'export', None)  # whoever exports again fails
     second = new_split('squeezenet1_1')
-    assert second.add_engine(engine, heads=False, cache=tmp_path) == {}
+    assert second.add_engine(engine, heads=False, cache=folder) == {}
     activation = second.head(1)(image())
     assert torch.equal(second.tail(1, engine)(activation)['logits'], first.tail(1, engine)(activation)['logits'])
 
