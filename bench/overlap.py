@@ -101,7 +101,7 @@ def measure_preparing(figures: Figures, model: str, duration_s: float) -> None:
         for link, trace in (('steady', constant(10e6, duration_s)), ('varying', noisy(10e6, 0.4, duration_s, 1))):
             scenario = Scenario(trace, duration_s, resize_s=resize_s, seed=1)
             overlapped_s = simulate(profile, scenario, '0').mean_per_image_s(3.0)
-            with mock.patch.object(CameraPolicy, '_ahead', lambda self, start_s: None):
+            with mock.patch.object(CameraPolicy, '_next_to_prepare', lambda self, start_s: None):
                 plain_s = simulate(profile, scenario, '0').mean_per_image_s(3.0)
             where = f'{model}, images {image}, {link} link of 10 Mbit/s, split 0'
             figures.add(f'{where}: preparing ahead gains', (plain_s - overlapped_s) * 1e3, 'ms')

@@ -16,7 +16,7 @@ from dynsplit_ros.policies.camera import CameraPolicy
 
 OFF, ON = signal.SIGUSR1, signal.SIGUSR2
 
-_ahead = CameraPolicy._ahead
+_next_to_prepare = CameraPolicy._next_to_prepare
 _is_on = True
 
 
@@ -27,8 +27,8 @@ def _switch(number: int, _: object) -> None:
 
 def main() -> None:
     """Run the program."""
-    CameraPolicy._ahead = (  # type: ignore[method-assign]
-        lambda policy, start_s: _ahead(policy, start_s) if _is_on else None)
+    CameraPolicy._next_to_prepare = (  # type: ignore[method-assign]
+        lambda policy, start_s: _next_to_prepare(policy, start_s) if _is_on else None)
     for number in (OFF, ON):
         signal.signal(number, _switch)
     sys.argv = sys.argv[1:]
