@@ -64,7 +64,7 @@ class Pipe:
         for thread in self._threads:
             thread.start()
 
-    def put(self, data: bytes, publisher: Publisher) -> None:
+    def put(self, publisher: Publisher, data: bytes) -> None:
         """Queue a message for a publisher; drop it when the queue is full."""
         with self._changed:
             if self._queued_bytes + len(data) <= self._queue_bytes:
@@ -131,7 +131,7 @@ class LinkEmulator(BaseNode):
         for topic in DOWN:
             publisher = topic.publisher(self, near(topic))
             forward = self._forward_profile if topic is topics.EDGE_PROFILE else self._down.put
-            topic.subscription(self, partial(_forward, forward, publisher), topic.name, raw=True)
+            topic.subscription(self, partial(forward, publisher), topic.name, raw=True)
         topics.ROBOT_PROFILE.publisher(self)  # by which edges find the robot
         self._rate = self.create_publisher(Float64, 'emulated_rate_bps', 10)
         self.every(0.05, lambda: self._rate.publish(Float64(data=self._rate_at(time.monotonic())[0])))
@@ -143,7 +143,7 @@ class LinkEmulator(BaseNode):
                                 f'{len(values.durations_s)}; give each step a rate and a duration, and at least one '
                                 'step')
 
-    def _forward_profile(self, data: bytes, publisher: Publisher) -> None:
+    def _forward_profile(self, publisher: Publisher, data: bytes) -> None:
         """Forward the profile of an edge, after the topics to this edge are there."""
         edge = printable(deserialize_message(data, topics.EDGE_PROFILE.type).edge)
         if edge not in self._edges and len(self._edges) < MOST_EDGES:
@@ -151,14 +151,13 @@ class LinkEmulator(BaseNode):
             for topic in UP:
                 token = edge_token(edge)
                 to_edge = topic.publisher(self, f'{topic.name}/{token}')
-                forward = partial(_forward, self._forward_up, to_edge)
-                topic.subscription(self, forward, f'{near(topic)}/{token}', raw=True)
-        self._down.put(data, publisher)
+                topic.subscription(self, partial(self._forward_up, to_edge), f'{near(topic)}/{token}', raw=True)
+        self._down.put(publisher, data)
 
-    def _forward_up(self, data: bytes, publisher: Publisher) -> None:
+    def _forward_up(self, publisher: Publisher, data: bytes) -> None:
         if publisher.msg_type is topics.ACTIVATION.type and self._started_s == math.inf:
             self._started_s = time.monotonic()
-        self._up.put(data, publisher)
+        self._up.put(publisher, data)
 
     def _rate_at(self, now_s: float) -> tuple[float, float]:
         """Return the rate in bit/s at an instant and until when it holds, as far as is known."""
@@ -176,10 +175,6 @@ class LinkEmulator(BaseNode):
         """End the pipes' threads."""
         self._up.close()
         self._down.close()
-
-
-def _forward(forward: Callable[[bytes, Publisher], None], publisher: Publisher, data: bytes) -> None:
-    forward(data, publisher)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import itertools
 import math
 import threading
@@ -27,9 +28,11 @@ from dynsplit_ros.policies.records import FrameRecord, Outcome
 from dynsplit_ros.tasks import check_outputs, class_numbers, interpret, Result
 from dynsplit_ros.tasks.draw import annotate
 
-#: How vision_msgs has each task; a segmentation's pixels go by label_image.
+#: How vision_msgs has each task, and the images of those that it does not have.
 VISION = {'classification': (topics.CLASSIFICATION, vision.to_classification),
           'detection': (topics.DETECTIONS, vision.to_detections)}
+IMAGES = {'segmentation': (topics.LABEL_IMAGE, lambda header, result: to_label_image(header, result.label_image)),
+          'dense': (topics.DENSE_IMAGE, lambda header, result: to_dense_image(header, result.dense))}
 #: Counts the models that this process has published for, as VisionInfo wants it.
 _versions = itertools.count(1)
 #: At its end, a node waits so long for listeners to confirm the last predictions, in seconds.
@@ -56,15 +59,12 @@ class Publications:
                 for spec in split.output_specs})
         self._pictures = topics.LargeMessages(node, 'pictures')
         self._annotated = self._pictures.publisher(topics.ANNOTATED)
-        self._label_image = None
-        if self._model.task == 'segmentation':
-            self._label_image = self._pictures.publisher(topics.LABEL_IMAGE)
-        self._dense_image = None
-        if self._model.task == 'dense':
-            self._dense_image = self._pictures.publisher(topics.DENSE_IMAGE)
+        self._forms: list[tuple[Publisher, Callable[[Header, Result], Any]]] = []
+        if self._model.task in IMAGES:
+            topic, to_form = IMAGES[self._model.task]
+            self._forms.append((self._pictures.publisher(topic), to_form))
         self._own: list[Publisher] = []
         self._prediction = self._publisher(topics.PREDICTION)
-        self._vision = None
         self._label_info = None
         self._threshold = math.nan
         if vision.vision is not None:
@@ -83,7 +83,8 @@ class Publications:
     def _announce(self) -> None:
         """Offer vision_msgs' topics, and latch what its listeners need to know of the model."""
         if self._model.task in VISION:
-            self._vision = self._publisher(VISION[self._model.task][0])
+            topic, to_form = VISION[self._model.task]
+            self._forms.append((self._publisher(topic), to_form))
         self._label_info = self._publisher(topics.LABEL_INFO)
         self._publisher(topics.VISION_INFO).publish(vision.to_vision_info(
             self._now(), self._model.name, self._label_info.topic_name, next(_versions)))
@@ -127,12 +128,9 @@ class Publications:
             with self._changed:
                 self._to_draw = (source, result, timing)
                 self._changed.notify()
-        if self._vision is not None and self._vision.get_subscription_count():
-            self._vision.publish(VISION[self._model.task][1](source.header, result))
-        if self._label_image is not None and self._label_image.get_subscription_count():
-            self._label_image.publish(to_label_image(source.header, result.label_image))
-        if self._dense_image is not None and self._dense_image.get_subscription_count():
-            self._dense_image.publish(to_dense_image(source.header, result.dense))
+        for publisher, to_form in self._forms:
+            if publisher.get_subscription_count():
+                publisher.publish(to_form(source.header, result))
         self._tell_labels()
 
     def _run_drawing(self) -> None:

@@ -1,52 +1,24 @@
 # Copyright 2026 dynsplit_ros developers
 # SPDX-License-Identifier: Apache-2.0
-"""Spin nodes beside something else that their process does, which may ask services of other nodes meanwhile."""
+"""Spin nodes beside something else that their process does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 import threading
 import time
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import rclpy
-from rclpy.client import Client
 from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.subscription import Subscription
-from rclpy.task import Future
 
-from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.transport import leaving
 
 NodeT = TypeVar('NodeT', bound=Node)
-#: Seconds after which a request that was not answered is sent again.
-_AGAIN_S = 2.0
 #: Seconds between two looks for a message; it delays the message by as much.
 _LOOK_S = 0.002
-
-
-def ask(client: Client, request: Any, within_s: float) -> Any:
-    """
-    Return a service's response to a request that may be carried out twice; another thread spins the client's node.
-
-    A server sends no response while it has not found where its client receives them (rmw waits 0.1 s, and logs "client
-    will not receive response"), and one that was killed seems to be there for a while. A client can see neither: what
-    is not answered is asked again. Raises DynsplitError where no answer comes within ``within_s`` seconds.
-    """
-    asked_s = time.monotonic()
-    futures: list[Future] = []
-    while not any(future.done() for future in futures):
-        waited_s = time.monotonic() - asked_s
-        if waited_s > within_s:
-            raise DynsplitError(f'{client.srv_name} did not answer within {within_s:g} s; read the log of its node')
-        if waited_s >= _AGAIN_S * len(futures) and client.service_is_ready():
-            futures.append(client.call_async(request))
-        time.sleep(0.005)
-    answer = next(future.result() for future in futures if future.done())
-    for future in futures:
-        client.remove_pending_request(future)
-    return answer
 
 
 def receive(subscription: Subscription, wanted: Callable[[], bool], within_s: float) -> None:

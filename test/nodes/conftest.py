@@ -34,10 +34,11 @@ from dynsplit_ros.model import load_model  # noqa: E402
 from dynsplit_ros.nodes import topics  # noqa: E402
 from dynsplit_ros.nodes.link_emulator import REMAPPINGS  # noqa: E402
 from dynsplit_ros.nodes.processes import Processes  # noqa: E402
-from dynsplit_ros.nodes.spinning import ask, Spinning  # noqa: E402
+from dynsplit_ros.nodes.spinning import Spinning  # noqa: E402
 from dynsplit_ros.partition import SplitModel  # noqa: E402
 from dynsplit_ros.profile.kept import kept_profile  # noqa: E402
 from dynsplit_ros.tasks import output_digest  # noqa: E402
+from testing.setting import ask  # noqa: E402
 
 DEADLINE_S = 60.0
 ROBOT = 'robot1'

@@ -18,9 +18,9 @@ from dynsplit_ros.codec import encode
 from dynsplit_ros.messages.fields import to_message
 from dynsplit_ros.messages.tensors import to_tensors
 from dynsplit_ros.nodes import topics
-from dynsplit_ros.nodes.spinning import ask
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.profile import Profile
+from testing.setting import ask
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -9,7 +9,7 @@ import pytest
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
-from dynsplit_ros.nodes.spinning import ask
+from testing.setting import ask
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -31,10 +31,11 @@ from dynsplit_ros.nodes.camera_node import CameraNode
 from dynsplit_ros.nodes.edge_node import EdgeNode
 from dynsplit_ros.nodes.monitor_node import MonitorNode
 from dynsplit_ros.nodes.processes import write_parameters
-from dynsplit_ros.nodes.spinning import ask, Spinning
+from dynsplit_ros.nodes.spinning import Spinning
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.policies.records import SplitDecision
 from dynsplit_ros.protocol import MOST_EDGES
+from testing.setting import ask
 
 pytestmark = pytest.mark.timeout(180)
 BY_HAND = {'autostart': False}

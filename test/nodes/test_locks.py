@@ -31,8 +31,9 @@ from dynsplit_ros.nodes.image_source import ImageSource
 from dynsplit_ros.nodes.link_emulator import LinkEmulator
 from dynsplit_ros.nodes.monitor_node import MonitorNode
 from dynsplit_ros.nodes.processes import write_parameters
-from dynsplit_ros.nodes.spinning import ask, Spinning
+from dynsplit_ros.nodes.spinning import Spinning
 from dynsplit_ros.parameters import CAMERA, EDGE, LINK_EMULATOR, MONITOR, SOURCE
+from testing.setting import ask
 
 pytestmark = pytest.mark.timeout(180)
 DECLARED = {'camera_node': CAMERA, 'edge_node': EDGE, 'monitor_node': MONITOR, 'image_source': SOURCE,

@@ -72,9 +72,9 @@ class Scene:
         heard: list = []
         self.listener.create_subscription(topic.type, topic.name, heard.append, QoSProfile(
             depth=100, durability=topic.qos.durability))
-        pictures = (self.publications._annotated, self.publications._label_image, self.publications._dense_image)
-        matched = [publisher for publisher in (*self.publications._own, *pictures) if publisher is not None
-                   and publisher.topic_name == f'/robot1/{topic.name}']
+        publishers = (self.publications._annotated, *self.publications._own,
+                      *(publisher for publisher, _ in self.publications._forms))
+        matched = [publisher for publisher in publishers if publisher.topic_name == f'/robot1/{topic.name}']
         wait(lambda: matched[0].get_subscription_count(), f'{topic.name} was not found')
         return heard
 

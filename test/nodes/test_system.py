@@ -45,10 +45,10 @@ from dynsplit_ros.messages.images import from_rgb
 from dynsplit_ros.messages.tensors import from_tensors, to_tensors
 from dynsplit_ros.model import load_model
 from dynsplit_ros.nodes import topics
-from dynsplit_ros.nodes.spinning import ask
 from dynsplit_ros.partition import SplitModel
 from dynsplit_ros.profile.measure import measure
 from dynsplit_ros.tasks import output_digest
+from testing.setting import ask
 
 pytestmark = pytest.mark.timeout(180)
 
