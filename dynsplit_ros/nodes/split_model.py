@@ -206,7 +206,7 @@ def _add_engine(node: BaseNode, split: SplitModel, values: SimpleNamespace, imag
         if not values.engine_fallback:
             raise
         log.warning(f'{error}; these parts run on eager, because engine_fallback is true')
-    log.info(f'the {what} on {name} are ready after {time.monotonic() - started_s:.1f} s')
+    log.info(f'loading or converting the {what} for {name} took {time.monotonic() - started_s:.1f} s')
 
 
 def _in_words(reasons: dict[str, str], name: str) -> str:
