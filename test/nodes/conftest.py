@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import os
 from pathlib import Path
 import socket
+import sys
 import time
 
 import numpy as np
@@ -38,6 +39,8 @@ from dynsplit_ros.nodes.spinning import Spinning  # noqa: E402
 from dynsplit_ros.partition import SplitModel  # noqa: E402
 from dynsplit_ros.profile.kept import kept_profile  # noqa: E402
 from dynsplit_ros.tasks import output_digest  # noqa: E402
+
+sys.path.append(str(Path(__file__).parents[2]))  # for testing/; last, so that the built package comes first
 from testing.setting import ask  # noqa: E402
 
 DEADLINE_S = 60.0
