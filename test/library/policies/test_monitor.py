@@ -147,6 +147,22 @@ def test_a_frame_that_did_not_follow_the_decision_makes_a_new_decision(changes) 
     assert decision.last_frame == expected, 'a late answer tells of a frame that was reported before'
 
 
+def test_while_a_payload_that_was_given_up_may_occupy_the_link_frames_are_local() -> None:
+    wire = steady()
+    wire.sequence += 1
+    wire.monitor.on_sent(wire.sequence, wire.now_s, 0, 'raw', 150_528)
+    sent_s, wire.now_s = wire.now_s, wire.now_s + 0.03
+    wire.monitor.on_frame(FrameRecord(
+        sequence=wire.sequence, outcome='fell_back', split_index=0, codec='raw', payload_bytes=150_528, sent_s=sent_s,
+        given_up_s=wire.now_s))
+    wire.tick()
+    assert (wire.monitor.decision.split_index, wire.monitor.decision.degraded) == (LOCAL, False)
+    wire.now_s += 0.01
+    wire.monitor.on_acknowledgement(wire.sequence, wire.now_s)
+    wire.tick()
+    assert wire.monitor.decision.split_index < LOCAL
+
+
 @pytest.mark.parametrize('servers, counted', [(3, 3), (1, 1), (0, 1)])
 def test_a_decision_has_the_number_of_servers_but_at_least_one(servers, counted) -> None:
     """An edge without servers answers each frame at once, as one server would."""
