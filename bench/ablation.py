@@ -367,7 +367,8 @@ def main() -> int:
     parser.add_argument('--seeds', type=int, default=3, metavar='N', help='seeds of each scenario (3)')
     parser.add_argument('--first-seed', type=int, default=1, metavar='N', help='the first of them (1)')
     parser.add_argument('--workers', type=int, default=2, metavar='N', help='variants measured at a time (2)')
-    parser.add_argument('--minutes', type=float, default=100.0, metavar='N', help='no new removal after that (100)')
+    parser.add_argument('--minutes', type=float, default=100.0, metavar='N',
+                        help='no new removal after that (100); with 0, each mechanism is only tried beside all others')
     parser.add_argument('--only', metavar='TEXT', default='', help='only mechanisms whose name holds this text')
     parser.add_argument('--no-constants', action='store_true', help='leave the constants out')
     parser.add_argument('--list', action='store_true', help='check that every change fits the sources, and print them')
@@ -398,7 +399,8 @@ def main() -> int:
             figures.add(f'{switch}: mean loss', mean_loss(found), '', None)
     figures.extra['rows'] = rows
     figures.add('mechanisms tried', len(mechanisms), '')
-    figures.add('mechanisms that cost less than the spread between seeds', len(removed), '', '== 0')
+    free = sum(not known[str(switch)][1].counts for switch in mechanisms if switch not in removed)
+    figures.add('mechanisms that cost less than the spread between seeds', len(removed) + free, '')
     figures.add('variants measured', bench.measured, '')
     figures.add('time that all of this took', time.monotonic() - started_s, 's', '<= 7200')
     return figures.finish(arguments.json)
