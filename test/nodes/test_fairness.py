@@ -121,7 +121,9 @@ def test_a_flooding_robot_costs_the_others_no_more_than_the_run_they_wait_for(
     fair = min(calm_share, possible_share)
     print(f'answered {[len(share) for share in shares]}, the flood {len(flood)}; calm {len(calm)}')
     assert all(len(share) >= 0.7 * fair for share in shares)
-    runs = 1.5 if possible_share >= calm_share else len(players)
+    # So it does where the machine is so slow that the good robots alone occupy the edge for more than half of the time.
+    is_busy = len(calm) / (PERIOD_S / 2) * tail_s > 0.5
+    runs = len(players) if is_busy or possible_share < calm_share else 1.5
     for what, of in (('wait at the edge', lambda pair: pair[1].queueing_s), ('latency', lambda pair: pair[0])):
         before_s, after_s = (statistics.median(map(of, pairs)) for pairs in (calm, flooded))
         print(

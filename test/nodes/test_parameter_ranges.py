@@ -157,10 +157,10 @@ def test_image_source(start, name, value) -> None:
 def test_link_emulator(start, name, value) -> None:
     link, _ = start(LinkEmulator, {name: value})
     arrived: list[bytes] = []
-    link._up.put(b'payload', SimpleNamespace(publish=arrived.append))
+    link._up.put(SimpleNamespace(publish=arrived.append), b'payload')
     if (name, value) != ('rates_mbps', [0.0]):
         wait(lambda: arrived, 'the message did not arrive')
-    link._up.put(b'payload', SimpleNamespace(publish=arrived.append))
+    link._up.put(SimpleNamespace(publish=arrived.append), b'payload')
     wait(lambda: not link._up._queued_bytes, 'the message did not leave')
     link.close()
     assert not any(thread.is_alive() for pipe in (link._up, link._down) for thread in pipe._threads)
