@@ -298,12 +298,8 @@ class LinkEstimator:
         if not message.is_payload:
             self._probing.on_arrived(message.size)
         self._advance(now_s)
-        paused = self._probing.has_paused(message.gap_s, dispersion_s)
-        if paused and message.lead > 0:
-            return
-        # A probe is repeated, but a payload is not. So a payload with a pause of this machine counts with a larger
-        # error.
-        pause_s = message.gap_s if paused else 0.0
+        # A message that left with a pause of this machine behind its lead counts with a larger error.
+        pause_s = message.gap_s if self._probing.has_paused(message.gap_s, dispersion_s) else 0.0
         measured = 1.0
         dispersed = message.lead > 0 or (message.is_payload and message.size >= _MIN_DISPERSED_BYTES)
         if dispersed and 0 < dispersion_s <= arrived_s - message.sent_s:

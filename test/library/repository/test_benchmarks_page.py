@@ -60,7 +60,7 @@ def test_each_benchmark_has_a_place() -> None:
 
 
 #: Places of docs/benchmarks.md without the file of a run, and so without a table. A new run removes its name from here.
-WITHOUT_FILE = {'ablation', 'transport', 'codecs', 'partition', 'soak', 'mutants', 'overlap'}
+WITHOUT_FILE = {'ablation', 'codecs', 'partition', 'soak', 'mutants', 'overlap'}
 PAGES = module('scripts/benchmarks.py').PAGES
 
 
