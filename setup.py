@@ -29,8 +29,17 @@ setup(
     data_files=[('share/dynsplit_ros/msg', [str(file.relative_to(HERE)) for file in (HERE / 'msg').glob('*.msg')])],
     package_data={'dynsplit_ros': ['py.typed'], 'dynsplit_ros.report': ['style.css', 'charts.js']},
     python_requires='>=3.10',
-    install_requires=['numpy', 'torch', 'torchvision', 'blosc2', 'safetensors', 'opencv-python-headless',
-                      'pyyaml', 'matplotlib', 'rich'],
+    install_requires=[
+        'numpy',
+        'torch',
+        'torchvision',
+        'blosc2',
+        'safetensors',
+        'opencv-python-headless',
+        'pyyaml',
+        'matplotlib',
+        'rich',
+    ],
     extras_require={'demo': ['scikit-image']},
     entry_points={
         # On the PATH, with pip as with colcon.

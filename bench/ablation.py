@@ -51,8 +51,9 @@ DEFAULTS = MonitorSettings()
 DISTURBED = {
     'pauses of the robot': Disturbances(handover_s=0.001, robot=Pauses(2.0, 0.015)),
     'pauses of the edge': Disturbances(edge=Pauses(2.0, 0.015)),
-    'time slices': Disturbances(handover_s=0.001, robot=Pauses(slice_s=0.025, slice_share=0.7),
-                                edge=Pauses(slice_s=0.025, slice_share=0.8)),
+    'time slices': Disturbances(
+        handover_s=0.001, robot=Pauses(slice_s=0.025, slice_share=0.7), edge=Pauses(slice_s=0.025, slice_share=0.8)
+    ),
     'bursts': Disturbances(burst_bytes=3_100),
     'loss': Disturbances(loss=0.2, buffer_bytes=20_000),
 }
@@ -77,9 +78,16 @@ def cases(traces: Path) -> list[Case]:
     mobile, alex, efficient = (_system(name) for name in ('mobilenet_v2', 'alexnet', 'efficientnet_b0'))
     made: list[Case] = []
 
-    def add(group: str, link: Callable[[int], Trace], profiles: Sequence[SystemProfile], policy: str = 'dynamic',
-            settings: MonitorSettings = DEFAULTS, **values: object) -> None:
+    def add(
+        group: str,
+        link: Callable[[int], Trace],
+        profiles: Sequence[SystemProfile],
+        policy: str = 'dynamic',
+        settings: MonitorSettings = DEFAULTS,
+        **values: object,
+    ) -> None:
         for profile in profiles:
+
             def scenario(seed: int) -> Scenario:
                 return Scenario(link(seed), SECONDS, seed=seed, **values)  # type: ignore[arg-type]
 
@@ -102,17 +110,31 @@ def cases(traces: Path) -> list[Case]:
     add('loaded edges', at(30.0), (mobile,), slowdown=steps([(0, 1), (7, 8), (14, 1)], SECONDS))
     add('loaded edges', at(30.0), (alex,), others_hz=constant(15.0, SECONDS), others_s=0.03)
     for objective in ('latency', 'frame_rate'):
-        add(f'busy edges, {objective}', at(100.0), (mobile,), slowdown=constant(8.0, SECONDS), noise=0.15,
-            settings=MonitorSettings(objective=objective, pinned_split=0))
-    for profile, rates_mbps in ((mobile, (20.0, 2.0)), (mobile, (2.0, 20.0)), (mobile, (30.0, 0.3, 30.0)),
-                                (alex, (80.0, 8.0)), (alex, (1.0, 40.0))):
+        add(
+            f'busy edges, {objective}',
+            at(100.0),
+            (mobile,),
+            slowdown=constant(8.0, SECONDS),
+            noise=0.15,
+            settings=MonitorSettings(objective=objective, pinned_split=0),
+        )
+    for profile, rates_mbps in (
+        (mobile, (20.0, 2.0)),
+        (mobile, (2.0, 20.0)),
+        (mobile, (30.0, 0.3, 30.0)),
+        (alex, (80.0, 8.0)),
+        (alex, (1.0, 40.0)),
+    ):
         add('steps', step(*rates_mbps), (profile,))
     add('Markov links', two_states, (mobile, alex, efficient))
     for number, path in enumerate(sorted(traces.glob('*.csv'))):
         add('measured traces', _part(load_trace(path)), ((mobile, alex)[number % 2],))
     for profile, rate_mbps in ((mobile, 4.0), (mobile, 8.0), (alex, 20.0)):
-        add('noisy links', lambda seed, rate=rate_mbps: noisy(rate * 1e6, 0.2, SECONDS, seed),  # type: ignore[misc]
-            (profile,))
+        add(
+            'noisy links',
+            lambda seed, rate=rate_mbps: noisy(rate * 1e6, 0.2, SECONDS, seed),  # type: ignore[misc]
+            (profile,),
+        )
     for group, disturbances in DISTURBED.items():
         add(group, at(6.0), (alex,), disturbances=disturbances)
         add(group, step(4.0, 40.0), (mobile,), disturbances=disturbances)
@@ -126,8 +148,11 @@ def cases(traces: Path) -> list[Case]:
         add('rate: steps', step(2.0, 20.0, 2.0), (mobile,), policy)
     for profile, rates_mbps in ((mobile, (3.0, 30.0)), (alex, (30.0, 3.0))):
         add('jitter', step(*rates_mbps), (profile,), base_rtt_s=0.02, jitter_s=0.008)
-    add('outages', lambda seed: Trace([0.0, 6.0, 9.0, 15.0, 15.6], [40e6, 0.0, 40e6, 0.0, 10e6], 'outages'),
-        (mobile, alex))
+    add(
+        'outages',
+        lambda seed: Trace([0.0, 6.0, 9.0, 15.0, 15.6], [40e6, 0.0, 40e6, 0.0, 10e6], 'outages'),
+        (mobile, alex),
+    )
     # Probes need leads, for which the budget at the rate before the outage pays once in seconds.
     add('outages', lambda seed: Trace([0.0, 8.0, 12.0], [1e6, 0.0, 60e6], 'outage'), (mobile,), jitter_s=0.003)
     add('slow downlinks', step(20.0, 4.0), (mobile, alex), downlink_ratio=0.05)
@@ -149,6 +174,7 @@ def _system(name: str) -> SystemProfile:
 
 def _part(trace: Trace) -> Callable[[int], Trace]:
     """Return what cuts another part from a trace with each seed."""
+
     def cut(seed: int) -> Trace:
         first_s = float(np.random.default_rng(seed).uniform(0, max(0.0, trace.duration_s - SECONDS)))
         begin_s = trace.times_s[0] + first_s
@@ -162,8 +188,9 @@ def score(case: Case, run: Run, scenario: Scenario) -> dict[str, float]:
     """Return the scores of a run by group; the lower the better, and a difference of 0.01 is a loss of one percent."""
     if case.group.startswith('rate:'):
         link = scenario.link
-        errors = [abs(math.log(max(rate_bps, 1.0) / link.at(time_s))) for time_s, rate_bps in run.estimates
-                  if time_s > 3.0]
+        errors = [
+            abs(math.log(max(rate_bps, 1.0) / link.at(time_s))) for time_s, rate_bps in run.estimates if time_s > 3.0
+        ]
         scores = {case.group: statistics.fmean(errors)}
         return {**scores, 'probes': _probes(run)} if 'constant' in case.group else scores
     if case.settings.objective == 'frame_rate':
@@ -262,8 +289,9 @@ class Bench:
         self._pool = ThreadPoolExecutor(workers)
         self.measured = 0
 
-    def measure_all(self, variants: Iterable[Sequence[Switch]],
-                    reference: Scores | None = None) -> Iterator[Scores | None]:
+    def measure_all(
+        self, variants: Iterable[Sequence[Switch]], reference: Scores | None = None
+    ) -> Iterator[Scores | None]:
         """
         Yield the scores of each variant; None where its switches do not fit together, or it fails.
 
@@ -282,13 +310,22 @@ class Bench:
             except ValueError:
                 return None
             estimates = bool(switches) and switches[-1].file.startswith(('estimators', 'runtime'))
-            kept = {group: rows for group, rows in (reference or {}).items()
-                    if not estimates and (group.startswith('rate:') or group == 'probes')}
+            kept = {
+                group: rows
+                for group, rows in (reference or {}).items()
+                if not estimates and (group.startswith('rate:') or group == 'probes')
+            }
             compared = {group: rows for group, rows in (reference or {}).items() if group not in kept}
             (folder / 'reference.json').write_text(json.dumps(compared or None))
-            ran = subprocess.run([sys.executable, '-c', _PROGRAM, json.dumps(list(self._seeds)), str(self._traces)],
-                                 env=environment(folder), cwd=folder, capture_output=True, text=True,
-                                 timeout=LONGEST_S, check=False)
+            ran = subprocess.run(
+                [sys.executable, '-c', _PROGRAM, json.dumps(list(self._seeds)), str(self._traces)],
+                env=environment(folder),
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=LONGEST_S,
+                check=False,
+            )
             self.measured += 1
             if ran.returncode != 0:
                 print(f'{", ".join(map(str, switches))} failed: {ran.stderr[-300:]}', flush=True)
@@ -299,8 +336,9 @@ class Bench:
             return {**kept, **scores}
 
 
-def eliminate(bench: Bench, mechanisms: Sequence[Switch], until_s: float,
-              note: Callable[[str], None]) -> tuple[list[Switch], dict[str, tuple[float, Loss]], Scores]:
+def eliminate(
+    bench: Bench, mechanisms: Sequence[Switch], until_s: float, note: Callable[[str], None]
+) -> tuple[list[Switch], dict[str, tuple[float, Loss]], Scores]:
     """
     Remove mechanisms, the one that costs least first, until each of the others costs more than the spread.
 
@@ -362,13 +400,23 @@ def list_changes() -> int:
 def main() -> int:
     """Eliminate, try the constants, print and write the figures."""
     parser = argument_parser(__doc__ or '')
-    parser.add_argument('--traces', type=Path, default=TRACES, metavar='FOLDER',
-                        help='CSV files of measured links (link_traces in the folder shared beside the repository)')
+    parser.add_argument(
+        '--traces',
+        type=Path,
+        default=TRACES,
+        metavar='FOLDER',
+        help='CSV files of measured links (link_traces in the folder shared beside the repository)',
+    )
     parser.add_argument('--seeds', type=int, default=3, metavar='N', help='seeds of each scenario (3)')
     parser.add_argument('--first-seed', type=int, default=1, metavar='N', help='the first of them (1)')
     parser.add_argument('--workers', type=int, default=2, metavar='N', help='variants measured at a time (2)')
-    parser.add_argument('--minutes', type=float, default=100.0, metavar='N',
-                        help='no new removal after that (100); with 0, each mechanism is only tried beside all others')
+    parser.add_argument(
+        '--minutes',
+        type=float,
+        default=100.0,
+        metavar='N',
+        help='no new removal after that (100); with 0, each mechanism is only tried beside all others',
+    )
     parser.add_argument('--only', metavar='TEXT', default='', help='only mechanisms whose name holds this text')
     parser.add_argument('--no-constants', action='store_true', help='leave the constants out')
     parser.add_argument('--list', action='store_true', help='check that every change fits the sources, and print them')
@@ -376,17 +424,27 @@ def main() -> int:
     if arguments.list:
         return list_changes()
     started_s = time.monotonic()
-    bench = Bench(range(arguments.first_seed, arguments.first_seed + arguments.seeds), arguments.traces,
-                  arguments.workers)
+    bench = Bench(
+        range(arguments.first_seed, arguments.first_seed + arguments.seeds), arguments.traces, arguments.workers
+    )
     figures = Figures()
     mechanisms = [switch for switch in MECHANISMS if arguments.only in str(switch)]
     removed, known, reference = eliminate(
-        bench, mechanisms, started_s + 60 * arguments.minutes, lambda line: print(line, flush=True))
+        bench, mechanisms, started_s + 60 * arguments.minutes, lambda line: print(line, flush=True)
+    )
     rows = []
     for switch in mechanisms:
         cost, loss = known[str(switch)]
-        rows.append({'mechanism': str(switch), 'mean_loss': cost, 'worst_loss': loss.mean, 'spread': loss.spread,
-                     'group': loss.group, 'removed': switch in removed})
+        rows.append(
+            {
+                'mechanism': str(switch),
+                'mean_loss': cost,
+                'worst_loss': loss.mean,
+                'spread': loss.spread,
+                'group': loss.group,
+                'removed': switch in removed,
+            }
+        )
         figures.add(f'{switch}: mean loss without it', cost, '', None)
     if not arguments.no_constants:
         tried = constants()
@@ -394,8 +452,15 @@ def main() -> int:
         for switch, scores in zip(tried, bench.measure_all(variants, reference)):
             found = losses(scores, reference) if scores is not None else [Loss('it fails', math.inf, 0.0)]
             loss = worst(found)
-            rows.append({'constant': str(switch), 'mean_loss': mean_loss(found), 'worst_loss': loss.mean,
-                         'spread': loss.spread, 'group': loss.group})
+            rows.append(
+                {
+                    'constant': str(switch),
+                    'mean_loss': mean_loss(found),
+                    'worst_loss': loss.mean,
+                    'spread': loss.spread,
+                    'group': loss.group,
+                }
+            )
             figures.add(f'{switch}: mean loss', mean_loss(found), '', None)
     figures.extra['rows'] = rows
     figures.add('mechanisms tried', len(mechanisms), '')

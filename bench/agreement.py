@@ -41,13 +41,38 @@ PHOTOGRAPHS = {
     '/usr/share/doc/opencv-doc/examples/hfs/data': ('000.jpg',),
     '/usr/share/doc/opencv-doc/examples/reg': ('home.png',),
     '/usr/share/doc/opencv-doc/examples/text': (
-        'scenetext01.jpg', 'scenetext02.jpg', 'scenetext03.jpg', 'scenetext04.jpg', 'scenetext05.jpg',
-        'scenetext06.jpg', 'scenetext_segmented_word01.jpg', 'scenetext_segmented_word02.jpg',
-        'scenetext_segmented_word03.jpg', 'scenetext_segmented_word04.jpg'),
+        'scenetext01.jpg',
+        'scenetext02.jpg',
+        'scenetext03.jpg',
+        'scenetext04.jpg',
+        'scenetext05.jpg',
+        'scenetext06.jpg',
+        'scenetext_segmented_word01.jpg',
+        'scenetext_segmented_word02.jpg',
+        'scenetext_segmented_word03.jpg',
+        'scenetext_segmented_word04.jpg',
+    ),
     '/usr/share/doc/opencv-doc/examples/data': (
-        'aero1.jpg', 'aloeL.jpg', 'apple.jpg', 'baboon.jpg', 'board.jpg', 'building.jpg', 'butterfly.jpg',
-        'chicky_512.png', 'fruits.jpg', 'graf1.png', 'home.jpg', 'left.jpg', 'leuvenA.jpg', 'licenseplate_motion.jpg',
-        'messi5.jpg', 'orange.jpg', 'rubberwhale2.png', 'squirrel_cls.jpg', 'stuff.jpg'),
+        'aero1.jpg',
+        'aloeL.jpg',
+        'apple.jpg',
+        'baboon.jpg',
+        'board.jpg',
+        'building.jpg',
+        'butterfly.jpg',
+        'chicky_512.png',
+        'fruits.jpg',
+        'graf1.png',
+        'home.jpg',
+        'left.jpg',
+        'leuvenA.jpg',
+        'licenseplate_motion.jpg',
+        'messi5.jpg',
+        'orange.jpg',
+        'rubberwhale2.png',
+        'squirrel_cls.jpg',
+        'stuff.jpg',
+    ),
 }
 #: Crops in all, and the side of a crop as a share of the photograph's shorter side.
 CROPS, LEAST_SIDE = 1008, 0.5
@@ -76,14 +101,22 @@ class Measured:
 def photographs(folders: Sequence[Path]) -> list[Path]:
     """Return the photographs in the folders, or without folders those that installed packages bring."""
     if folders:
-        found = [file for folder in folders for file in sorted(folder.rglob('*'))
-                 if file.suffix.lower() in IMAGE_SUFFIXES]
+        found = [
+            file for folder in folders for file in sorted(folder.rglob('*')) if file.suffix.lower() in IMAGE_SUFFIXES
+        ]
     else:
-        found = [place / name for folder, names in PHOTOGRAPHS.items() if (place := _folder(folder)) is not None
-                 for name in names if (place / name).is_file()]
+        found = [
+            place / name
+            for folder, names in PHOTOGRAPHS.items()
+            if (place := _folder(folder)) is not None
+            for name in names
+            if (place / name).is_file()
+        ]
     if len(found) < FEWEST_PHOTOGRAPHS:
-        raise DynsplitError(f'{len(found)} photographs were found, but at least {FEWEST_PHOTOGRAPHS} are needed; '
-                            'install the package opencv-doc, or give --photographs FOLDER')
+        raise DynsplitError(
+            f'{len(found)} photographs were found, but at least {FEWEST_PHOTOGRAPHS} are needed; '
+            'install the package opencv-doc, or give --photographs FOLDER'
+        )
     return found
 
 
@@ -108,7 +141,7 @@ def crops(files: Sequence[Path], count: int, split: SplitModel, seed: int) -> It
         for _ in range(count // len(files) + (number < count % len(files))):
             side = round(min(height, width) * random.uniform(LEAST_SIDE, 1.0))
             top, left = random.integers(0, height - side + 1), random.integers(0, width - side + 1)
-            yield split.model.resize(np.ascontiguousarray(picture[top:top + side, left:left + side]))
+            yield split.model.resize(np.ascontiguousarray(picture[top : top + side, left : left + side]))
 
 
 class Sample:
@@ -124,14 +157,17 @@ class Sample:
     def lossless_bytes(self, cut: Cut) -> float:
         """Return the mean bytes of the smallest lossless codec, on crops of all photographs."""
         some = self._at(cut)[:: max(1, len(self._images) // LOSSLESS_CROPS)]
-        return min(float(np.mean([_size(encode(name, tensors)) for tensors in some]))
-                   for name in usable_codecs(cut.tensors))
+        return min(
+            float(np.mean([_size(encode(name, tensors)) for tensors in some])) for name in usable_codecs(cut.tensors)
+        )
 
     def smallest_first(self, cut: Cut) -> list[str]:
         """Return the lossy codecs of a cut in the order of their bytes."""
         tensors = self._at(cut)[:: max(1, len(self._images) // 16)]
-        return sorted((name for name in usable_codecs(cut.tensors, allow_lossy=True) if not CODECS[name].lossless),
-                      key=lambda name: sum(_size(encode(name, one)) for one in tensors))
+        return sorted(
+            (name for name in usable_codecs(cut.tensors, allow_lossy=True) if not CODECS[name].lossless),
+            key=lambda name: sum(_size(encode(name, one)) for one in tensors),
+        )
 
     def measure(self, cut: Cut, codec: str) -> Measured:
         """Run the crops through a codec; give up when it can no longer keep 0.9 of them."""
@@ -145,8 +181,9 @@ class Sample:
                 agreeing += agreement_of_image(self._split.model.task, exact, outputs)
                 if number >= PATIENCE and number + 1 - agreeing > 0.1 * len(self._images):
                     break
-            self._known[index, codec] = Measured(index, codec, Agreement(agreeing, len(sizes)), float(np.mean(sizes)),
-                                                 len(sizes) < len(self._images))
+            self._known[index, codec] = Measured(
+                index, codec, Agreement(agreeing, len(sizes)), float(np.mean(sizes)), len(sizes) < len(self._images)
+            )
             one = self._known[index, codec]
             print(f'  cut {index} {codec:<16} {one.payload_bytes / 1024:8.2f} KiB  {one.agreement}', flush=True)
         return self._known[index, codec]
@@ -170,8 +207,18 @@ def _size(payload: Sequence[EncodedTensor]) -> int:
 
 
 def _rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    return [{'cut': one.cut, 'codec': one.codec, 'bytes': one.payload_bytes, 'agreement': one.agreement.share,
-             'low': one.agreement.low, 'images': one.agreement.images, 'given_up': one.given_up} for one in measured]
+    return [
+        {
+            'cut': one.cut,
+            'codec': one.codec,
+            'bytes': one.payload_bytes,
+            'agreement': one.agreement.share,
+            'low': one.agreement.low,
+            'images': one.agreement.images,
+            'given_up': one.given_up,
+        }
+        for one in measured
+    ]
 
 
 def _smallest_on_test(test: Sample, cut: Cut, target: float) -> Measured | None:
@@ -196,8 +243,14 @@ def main(argv: list[str] | None = None) -> int:
     """Measure and print; return 1 if a bar is missed, 2 where something is missing."""
     parser = argument_parser(__doc__.strip().splitlines()[0])
     parser.add_argument('--lite', type=int, choices=(0, 1), default=0, help='EfficientNet-Lite0 or Lite1')
-    parser.add_argument('--photographs', type=Path, nargs='+', default=[], metavar='FOLDER',
-                        help='take all images of these folders (default: photographs that installed packages bring)')
+    parser.add_argument(
+        '--photographs',
+        type=Path,
+        nargs='+',
+        default=[],
+        metavar='FOLDER',
+        help='take all images of these folders (default: photographs that installed packages bring)',
+    )
     parser.add_argument('--crops', type=int, default=CROPS, metavar='N', help=f'crops in all (default: {CROPS})')
     parser.add_argument('--seed', type=int, default=0, help='seed of the division and of the crops (default: 0)')
     options = parser.parse_args(argv)
@@ -211,20 +264,22 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: Any) -> int:
-    model = load_model(f'efficientnet_lite:lite{options.lite}', weights='default', resize='stretch',
-                       interpolation='bilinear')
+    model = load_model(
+        f'efficientnet_lite:lite{options.lite}', weights='default', resize='stretch', interpolation='bilinear'
+    )
     split = SplitModel(model, channels_last=True)  # a third less time; both sides of a comparison run the same way
     files = photographs(options.photographs)
     order = np.random.default_rng(options.seed).permutation(len(files))
     halves = [[files[number] for number in sorted(half)] for half in np.array_split(order, 2)]
     profile, test = (Sample(split, list(crops(half, options.crops // 2, split, options.seed))) for half in halves)
     figures = Figures()
-    figures.extra['photographs'] = {name: [file.name for file in half]
-                                    for name, half in zip(('profile', 'test'), halves)}
+    figures.extra['photographs'] = {
+        name: [file.name for file in half] for name, half in zip(('profile', 'test'), halves)
+    }
     for name, half in zip(('profile', 'test'), halves):
         figures.add(f'photographs of the {name}, {options.crops // 2} crops', len(half), '')
 
-    image, bottlenecks = split.cuts[0], split.cuts[1:1 + BOTTLENECKS]
+    image, bottlenecks = split.cuts[0], split.cuts[1 : 1 + BOTTLENECKS]
     reached: dict[float, list[Measured]] = {bound: [] for bound in BOUNDS}
     by_image = {}
     for bound in BOUNDS:
@@ -250,17 +305,27 @@ def _run(options: Any) -> int:
             kept[bound].append(used.agreement.share)
             figures.add(f'split {cut.index}, min_agreement {bound}: {codec}', used.payload_bytes / 1024, 'KiB')
             figures.add(f'split {cut.index}, min_agreement {bound}: of the lossless payload', ratios[bound][-1], '')
-            figures.add(f'split {cut.index}, min_agreement {bound}: test agreement', used.agreement.share, '',
-                        f'>= {least}')
+            figures.add(
+                f'split {cut.index}, min_agreement {bound}: test agreement', used.agreement.share, '', f'>= {least}'
+            )
     for bound, (most, _) in BOUNDS.items():
         best = min(reached[bound], key=lambda one: one.payload_bytes, default=None)
         if best is not None:
-            figures.add(f'best activation codec for {bound} (split {best.cut}, {best.codec})',
-                        best.payload_bytes / 1024, 'KiB')
-        figures.add(f'best activation codec for {bound} / best image codec',
-                    best.payload_bytes / by_image[bound] if best else float('nan'), '', '<= 0.5')
-        figures.add(f'min_agreement {bound}: bottlenecks with at most 1/{round(1 / most)} of the lossless payload',
-                    sum(ratio <= most for ratio in ratios[bound]), '', '>= 2')
+            figures.add(
+                f'best activation codec for {bound} (split {best.cut}, {best.codec})', best.payload_bytes / 1024, 'KiB'
+            )
+        figures.add(
+            f'best activation codec for {bound} / best image codec',
+            best.payload_bytes / by_image[bound] if best else float('nan'),
+            '',
+            '<= 0.5',
+        )
+        figures.add(
+            f'min_agreement {bound}: bottlenecks with at most 1/{round(1 / most)} of the lossless payload',
+            sum(ratio <= most for ratio in ratios[bound]),
+            '',
+            '>= 2',
+        )
     figures.extra['profile'], figures.extra['test'] = _rows(profile.measured), _rows(test.measured)
     return figures.finish(options.json)
 

@@ -13,20 +13,27 @@ def tables(document: dict[str, Any]) -> dict[str, str]:
     facts, rows = document['measured'], document['test']
     figures = {figure['name']: figure['value'] for figure in document['figures']}
     splits = sorted({row['cut'] for row in rows if row['cut']})
-    lines = [f'| codec | image | {" | ".join(f"split {split}" for split in splits)} |',
-             '| --- | ---: ' + '| ---: ' * len(splits) + '|']
-    smallest = {int(found[1]): value for name, value in figures.items()
-                if (found := re.match(r'split (\d+) .*: smallest lossless payload', name))}
+    lines = [
+        f'| codec | image | {" | ".join(f"split {split}" for split in splits)} |',
+        '| --- | ---: ' + '| ---: ' * len(splits) + '|',
+    ]
+    smallest = {
+        int(found[1]): value
+        for name, value in figures.items()
+        if (found := re.match(r'split (\d+) .*: smallest lossless payload', name))
+    }
     lossless = [_kib(figures.get('best image codec for 0.98 (lossless)')), *(_kib(smallest.get(at)) for at in splits)]
     lines.append(f'| smallest lossless | {" | ".join(lossless)} |')
     found = {(row['cut'], row['codec']): row for row in rows}
     for codec in sorted({row['codec'] for row in rows}, key=_order):
         cells = [_cell(found.get((cut, codec))) for cut in (0, *splits)]
         lines.append(f'| `{codec}` | {" | ".join(cells)} |')
-    name, photographs = next((name, value) for name, value in figures.items()
-                             if name.startswith('photographs of the test'))
+    name, photographs = next(
+        (name, value) for name, value in figures.items() if name.startswith('photographs of the test')
+    )
     where = f'{name.split()[-2]} crops of {photographs:.0f} photographs, {facts["when"]}, ' + (
-        f'commit {facts["commit"]}.' if facts.get('commit') else 'by a run that did not record its commit.')
+        f'commit {facts["commit"]}.' if facts.get('commit') else 'by a run that did not record its commit.'
+    )
     return {'codecs': '\n'.join(lines) + f'\n\n{where}'}
 
 

@@ -49,8 +49,17 @@ WIDTH, HEIGHT = 640, 480
 PAN_S, SHOWN = 2.0, 0.8
 #: Images of the profile's photographs, and the codecs whose agreement is measured on them.
 PROFILE_IMAGES = 252
-PROFILED = ('quant8-zstd', 'quant6-zstd', 'quant5-zstd', 'quant4-zstd', 'quant3-zstd', 'jpeg98', 'jpeg95', 'jpeg90',
-            'webp90')
+PROFILED = (
+    'quant8-zstd',
+    'quant6-zstd',
+    'quant5-zstd',
+    'quant4-zstd',
+    'quant3-zstd',
+    'jpeg98',
+    'jpeg95',
+    'jpeg90',
+    'webp90',
+)
 #: The bound of a dynamic split, and the qualities among which the JPEG row of equal agreement is found.
 BOUND, QUALITIES = 0.95, (50, 60, 70, 75, 80, 85, 90, 95, 98)
 #: The default of compressed_image_transport.
@@ -109,7 +118,7 @@ class Photographs:
         photograph = self._photographs[int(number) % len(self._photographs)]
         top = round((photograph.shape[0] - HEIGHT) * phase / PAN_S)
         left = round((photograph.shape[1] - WIDTH) * phase / PAN_S)
-        return np.ascontiguousarray(photograph[top:top + HEIGHT, left:left + WIDTH])
+        return np.ascontiguousarray(photograph[top : top + HEIGHT, left : left + WIDTH])
 
 
 def as_file(picture: Picture, image: str, quality: int) -> NDArray[np.uint8]:
@@ -143,8 +152,11 @@ def republish(image_format: str, quality: int, paced: bool) -> None:
         image, began_s = newest.pop(), time.monotonic()
         data = as_file(to_rgb(image), image_format, quality)
         time.sleep((SLOWDOWN - 1) * (time.monotonic() - began_s))
-        publisher.publish(CompressedImage(
-            header=image.header, format=f'rgb8; {image_format[1:]} compressed bgr8', data=data.tobytes()))
+        publisher.publish(
+            CompressedImage(
+                header=image.header, format=f'rgb8; {image_format[1:]} compressed bgr8', data=data.tobytes()
+            )
+        )
         sent_s = time.monotonic()
 
     def on_image(image: Image) -> None:
@@ -194,8 +206,9 @@ class Camera:
         from dynsplit_ros.nodes import topics
         from dynsplit_ros.policies.records import SplitDecision
 
-        decision = SplitDecision(split.local_index, '', math.inf, head_engine=engine, tail_engine='',
-                                 local_engine=engine)
+        decision = SplitDecision(
+            split.local_index, '', math.inf, head_engine=engine, tail_engine='', local_engine=engine
+        )
         topics.SPLIT.publisher(self._node).publish(to_decision(decision, Header(), split.fingerprint))
 
     def _on_prediction(self, message: Any) -> None:
@@ -229,7 +242,9 @@ def steady(camera: Camera, chosen: Alternative) -> bool:
     recent = [message.timing for _, message in list(camera.seen.values())[-5:]]
     return len(recent) == 5 and any(
         chosen.engine in (timing.head_engine, timing.tail_engine)
-        and (chosen.pinned is None or timing.outcome == timing.ANSWERED) for timing in recent)
+        and (chosen.pinned is None or timing.outcome == timing.ANSWERED)
+        for timing in recent
+    )
 
 
 class Reference:
@@ -252,8 +267,10 @@ class Reference:
     def compare(self, predictions: Sequence[tuple[int, Any]]) -> tuple[float, float]:
         """Return the shares of predictions equal to the whole model's bit for bit, and in the best class."""
         pairs = [(self.at(stamp), prediction) for stamp, prediction in predictions]
-        return (statistics.fmean(known[0] == prediction.output_digest for known, prediction in pairs),
-                statistics.fmean([known[1]] == list(prediction.class_ids)[:1] for known, prediction in pairs))
+        return (
+            statistics.fmean(known[0] == prediction.output_digest for known, prediction in pairs),
+            statistics.fmean([known[1]] == list(prediction.class_ids)[:1] for known, prediction in pairs),
+        )
 
 
 def best_class(outputs: Any) -> int:
@@ -264,8 +281,16 @@ def best_class(outputs: Any) -> int:
 class Bench:
     """What all alternatives share: the model's parameters, the photographs, the profile, a folder for the logs."""
 
-    def __init__(self, folder: Path, model: Mapping[str, object], split: Any, source: Photographs,
-                 profiles: Mapping[str, Path], reference: Reference, seconds: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model: Mapping[str, object],
+        split: Any,
+        source: Photographs,
+        profiles: Mapping[str, Path],
+        reference: Reference,
+        seconds: float,
+    ) -> None:
         self._folder = folder
         self._model = dict(model)
         self._split = split
@@ -281,8 +306,15 @@ class Bench:
         logs = self._folder / 'logs' / re.sub(r'\W+', '_', chosen.name)
         with Testbed(STEPS_MBPS[0] * 1e6) as testbed, Processes(logs) as processes:
             republisher = self._start(testbed, processes, chosen)
-            on_robot = [republisher.pid] if republisher else [
-                processes.pid(name) for name in ('camera', 'monitor') if name == 'camera' or chosen.pinned is not None]
+            on_robot = (
+                [republisher.pid]
+                if republisher
+                else [
+                    processes.pid(name)
+                    for name in ('camera', 'monitor')
+                    if name == 'camera' or chosen.pinned is not None
+                ]
+            )
             camera = Camera(self._source)
             try:
                 if chosen.pinned is None and chosen.engine != EAGER:
@@ -301,36 +333,66 @@ class Bench:
                 if republisher is not None:
                     republisher.kill()
                     republisher.wait()
-        return {**self._row(camera, stamps),
-                'bytes_per_image': [(after - before) / len(of_step)
-                                    for before, after, of_step in zip(sent, sent[1:], stamps)],
-                'robot_processor_s_per_image': computed_s / sum(map(len, stamps))}
+        return {
+            **self._row(camera, stamps),
+            'bytes_per_image': [
+                (after - before) / len(of_step) for before, after, of_step in zip(sent, sent[1:], stamps)
+            ],
+            'robot_processor_s_per_image': computed_s / sum(map(len, stamps)),
+        }
 
     def _start(self, testbed: Testbed, processes: Any, chosen: Alternative) -> subprocess.Popen[bytes] | None:
         """Start the nodes of an alternative; return the republisher of one that sends image files."""
 
-        def start(side: str, process: str, executable: str, namespace: str, parameters: Mapping[str, object],
-                  remappings: tuple[tuple[str, str], ...] = ()) -> None:
-            processes.start(process, executable, namespace, parameters, remappings, prefix=testbed.on(side),
-                            env={'XDG_CACHE_HOME': str(self._folder / 'cache')})
+        def start(
+            side: str,
+            process: str,
+            executable: str,
+            namespace: str,
+            parameters: Mapping[str, object],
+            remappings: tuple[tuple[str, str], ...] = (),
+        ) -> None:
+            processes.start(
+                process,
+                executable,
+                namespace,
+                parameters,
+                remappings,
+                prefix=testbed.on(side),
+                env={'XDG_CACHE_HOME': str(self._folder / 'cache')},
+            )
 
         model = {**self._model, 'engine': chosen.engine}
         if chosen.image:
             # Without a monitor, camera_node runs the whole model: here on the edge, on images that come to it.
             reliable = 'qos_overrides./robot1/image/compressed.subscription.reliability'
-            start('edge', 'edge', 'camera_node', ROBOT, {**model, reliable: 'reliable'},
-                  (('image', 'image/compressed'),))
-            code = (f'import sys; sys.path[:1] = {sys.path!r}; from bench.alternatives import republish; '
-                    f'republish({chosen.image!r}, {chosen.quality}, {chosen.paced})')
+            start(
+                'edge', 'edge', 'camera_node', ROBOT, {**model, reliable: 'reliable'}, (('image', 'image/compressed'),)
+            )
+            code = (
+                f'import sys; sys.path[:1] = {sys.path!r}; from bench.alternatives import republish; '
+                f'republish({chosen.image!r}, {chosen.quality}, {chosen.paced})'
+            )
             with processes.log('republish').open('ab') as log:
-                return subprocess.Popen([*testbed.on('robot'), sys.executable, '-c', code], stdin=subprocess.DEVNULL,
-                                        stdout=log, stderr=log)
-        start('robot', 'camera', 'camera_node', ROBOT,
-              {**model, 'profile': str(self._profiles[chosen.engine]), 'emulate_slowdown': SLOWDOWN})
+                return subprocess.Popen(
+                    [*testbed.on('robot'), sys.executable, '-c', code], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                )
+        start(
+            'robot',
+            'camera',
+            'camera_node',
+            ROBOT,
+            {**model, 'profile': str(self._profiles[chosen.engine]), 'emulate_slowdown': SLOWDOWN},
+        )
         if chosen.pinned is not None:
             start('edge', 'edge', 'edge_node', 'edge', model)
-            start('robot', 'monitor', 'monitor_node', ROBOT, {
-                'pinned_split': chosen.pinned, 'min_agreement': chosen.min_agreement, 'frame_rate_hz': RATE_HZ})
+            start(
+                'robot',
+                'monitor',
+                'monitor_node',
+                ROBOT,
+                {'pinned_split': chosen.pinned, 'min_agreement': chosen.min_agreement, 'frame_rate_hz': RATE_HZ},
+            )
         return None
 
     @staticmethod
@@ -347,28 +409,38 @@ class Bench:
     def _row(self, camera: Camera, stamps: Sequence[Sequence[int]]) -> dict[str, Any]:
         seen = [[stamp for stamp in of_step if stamp in camera.seen] for of_step in stamps]
         latencies = [[camera.seen[stamp][0] - camera.shown_s[stamp] for stamp in of_step] for of_step in seen]
-        settled = [[camera.seen[stamp][0] - camera.shown_s[stamp] for stamp in of_step
-                    if stamp >= all_of_step[0] + SETTLING_S * 1e9] for of_step, all_of_step in zip(seen, stamps)]
-        same, best = self._reference.compare(
-            [(stamp, camera.seen[stamp][1]) for of_step in seen for stamp in of_step])
+        settled = [
+            [
+                camera.seen[stamp][0] - camera.shown_s[stamp]
+                for stamp in of_step
+                if stamp >= all_of_step[0] + SETTLING_S * 1e9
+            ]
+            for of_step, all_of_step in zip(seen, stamps)
+        ]
+        same, best = self._reference.compare([(stamp, camera.seen[stamp][1]) for of_step in seen for stamp in of_step])
         timings = [[camera.seen[stamp][1].timing for stamp in of_step] for of_step in seen]
         return {
             'mean_s': [statistics.fmean(of_step) if of_step else None for of_step in latencies],
             'settled_s': [statistics.fmean(of_step) if of_step else None for of_step in settled],
             'p95_s': [float(np.percentile(of_step, 95)) if of_step else None for of_step in latencies],
             'answered': [len(of_step) / len(offered) for of_step, offered in zip(latencies, stamps)],
-            'same': same, 'agreement': best, 'compared': sum(map(len, seen)),
+            'same': same,
+            'agreement': best,
+            'compared': sum(map(len, seen)),
             'splits': [sorted({timing.split_index for timing in of_step}) for of_step in timings],
             'codecs': [sorted({timing.codec for timing in of_step}) for of_step in timings],
-            'engines': [sorted({f'{timing.head_engine} {timing.tail_engine}'.strip() for timing in of_step})
-                        for of_step in timings],
+            'engines': [
+                sorted({f'{timing.head_engine} {timing.tail_engine}'.strip() for timing in of_step})
+                for of_step in timings
+            ],
         }
 
 
 def processor_s(pids: Sequence[int]) -> float:
     """Return the processor time of the robot's processes so far; what they start counts too."""
-    families = [process for pid in pids for process in
-                (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))]
+    families = [
+        process for pid in pids for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))
+    ]
     return sum(sum(process.cpu_times()[:2]) for process in families)
 
 
@@ -390,9 +462,13 @@ class JpegQualities:
         files = [as_file(picture, '.jpg', quality) for picture in self._pictures]
         kept = statistics.fmean(
             self._best(cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)) == best
-            for file, best in zip(files, self._exact))
-        print(f'JPEG {quality} keeps the best class of {kept:.3f} of the pictures and has '
-              f'{statistics.fmean(file.nbytes for file in files) / 1024:.1f} KiB', flush=True)
+            for file, best in zip(files, self._exact)
+        )
+        print(
+            f'JPEG {quality} keeps the best class of {kept:.3f} of the pictures and has '
+            f'{statistics.fmean(file.nbytes for file in files) / 1024:.1f} KiB',
+            flush=True,
+        )
         return kept
 
     def lowest(self, bound: float) -> int | None:
@@ -413,8 +489,12 @@ def make_profile(split: Any, pictures: Sequence[Picture], file: Path, codecs: Se
     images = [split.model.resize(picture) for picture in pictures]
     profile = measure(split, images=images[::8])
     agreements = measure_agreement(
-        split, images, f'{len(images)} images of photographs', codecs,
-        lambda done: print(f'  agreement: image {done} of {len(images)}', end='\r', flush=True))
+        split,
+        images,
+        f'{len(images)} images of photographs',
+        codecs,
+        lambda done: print(f'  agreement: image {done} of {len(images)}', end='\r', flush=True),
+    )
     file.parent.mkdir(parents=True, exist_ok=True)
     replace(profile, agreements=agreements).save(file)
     print(flush=True)
@@ -452,12 +532,22 @@ def choose(split: Any, profile_file: Path, pictures: Sequence[Picture]) -> list[
         Alternative(f'{DYNAMIC}, min_agreement {BOUND:g}', 2, pinned=-1, min_agreement=BOUND),
         *(Alternative(f'JPEG {quality}', 3, '.jpg', quality) for quality in (80, 50)),
         *(Alternative(f'WebP {quality}', 3, '.webp', quality) for quality in (80, 50)),
-        *([Alternative('local inference, OpenVINO', 0, engine=OPENVINO),
-           Alternative(f'JPEG {JPEG_DEFAULT}, OpenVINO on the edge', 1, '.jpg', JPEG_DEFAULT, engine=OPENVINO),
-           *([Alternative(f'JPEG {equal}, OpenVINO on the edge', 2, '.jpg', equal, engine=OPENVINO)]
-             if equal not in (None, JPEG_DEFAULT) else []),
-           Alternative(f'{DYNAMIC}, OpenVINO, min_agreement {BOUND:g}', 2, pinned=-1, min_agreement=BOUND,
-                       engine=OPENVINO)] if importlib.util.find_spec(OPENVINO) else []),
+        *(
+            [
+                Alternative('local inference, OpenVINO', 0, engine=OPENVINO),
+                Alternative(f'JPEG {JPEG_DEFAULT}, OpenVINO on the edge', 1, '.jpg', JPEG_DEFAULT, engine=OPENVINO),
+                *(
+                    [Alternative(f'JPEG {equal}, OpenVINO on the edge', 2, '.jpg', equal, engine=OPENVINO)]
+                    if equal not in (None, JPEG_DEFAULT)
+                    else []
+                ),
+                Alternative(
+                    f'{DYNAMIC}, OpenVINO, min_agreement {BOUND:g}', 2, pinned=-1, min_agreement=BOUND, engine=OPENVINO
+                ),
+            ]
+            if importlib.util.find_spec(OPENVINO)
+            else []
+        ),
     ]
 
 
@@ -469,10 +559,21 @@ def main() -> int:
     parser.add_argument('--seconds', type=float, default=20.0, help='length of each step (default: 20)')
     parser.add_argument('--rounds', type=int, default=3, help='rounds in which all take turns (default: 3)')
     parser.add_argument('--only', default='', metavar='REGEX', help='alternatives in whose name this is found')
-    parser.add_argument('--profile', type=Path, default=Path('out/bench/alternatives.profile.yaml'), metavar='YAML',
-                        help="the robot's profile; measured if it is not there (default: %(default)s)")
-    parser.add_argument('--photographs', type=Path, nargs='+', default=[], metavar='FOLDER',
-                        help='take all images of these folders (default: photographs that installed packages bring)')
+    parser.add_argument(
+        '--profile',
+        type=Path,
+        default=Path('out/bench/alternatives.profile.yaml'),
+        metavar='YAML',
+        help="the robot's profile; measured if it is not there (default: %(default)s)",
+    )
+    parser.add_argument(
+        '--photographs',
+        type=Path,
+        nargs='+',
+        default=[],
+        metavar='FOLDER',
+        help='take all images of these folders (default: photographs that installed packages bring)',
+    )
     parser.add_argument('--seed', type=int, default=0, help='seed of the division of the photographs (default: 0)')
     given = parser.parse_args()
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
@@ -526,9 +627,14 @@ def main() -> int:
     figures = Figures()
     figures.extra['alternatives'] = rows
     figures.extra['setting'] = {
-        'model': given.model, 'steps_mbps': list(STEPS_MBPS), 'slowdown': SLOWDOWN, 'rate_hz': RATE_HZ,
-        'seconds': given.seconds, 'settling_s': SETTLING_S,
-        'photographs': {'profile': [file.name for file in of_profile], 'test': [file.name for file in of_test]}}
+        'model': given.model,
+        'steps_mbps': list(STEPS_MBPS),
+        'slowdown': SLOWDOWN,
+        'rate_hz': RATE_HZ,
+        'seconds': given.seconds,
+        'settling_s': SETTLING_S,
+        'photographs': {'profile': [file.name for file in of_profile], 'test': [file.name for file in of_test]},
+    }
     add_figures(figures, figures.extra)
     return figures.finish(given.json)
 

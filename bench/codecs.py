@@ -55,8 +55,7 @@ class Measured:
 def measure(codec: str, tensors: dict[str, torch.Tensor]) -> Measured:
     """Time a codec on tensors of batch 1, and compare what comes out where it is lossless."""
     specs = [
-        TensorSpec(name, str(value.dtype).removeprefix('torch.'), tuple(value.shape))
-        for name, value in tensors.items()
+        TensorSpec(name, str(value.dtype).removeprefix('torch.'), tuple(value.shape)) for name, value in tensors.items()
     ]
     encode_s, decode_s = [], []
     for _ in range(REPETITIONS):
@@ -77,9 +76,7 @@ def measure(codec: str, tensors: dict[str, torch.Tensor]) -> Measured:
     )
 
 
-def report(
-    figures: Figures, what: str, results: Sequence[Measured], ratio_bar: str | None, barred: bool
-) -> None:
+def report(figures: Figures, what: str, results: Sequence[Measured], ratio_bar: str | None, barred: bool) -> None:
     """Add the size and the two speeds of one codec over a group of cuts."""
     raw_bytes = sum(result.raw_bytes for result in results)
     speed_bar = '> 150' if barred else None
@@ -100,9 +97,7 @@ def photographs() -> list[torch.Tensor]:
     return images
 
 
-def activations(
-    split: SplitModel, cuts: Sequence[Cut], image: torch.Tensor
-) -> dict[str, dict[str, torch.Tensor]]:
+def activations(split: SplitModel, cuts: Sequence[Cut], image: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
     """Return what flows at each cut."""
     return {cut.name: split.head(cut)(image) for cut in cuts}
 
@@ -127,13 +122,17 @@ def main(argv: list[str] | None = None) -> int:
         figures.add(f'{what}: encode', 1e6 * result.encode_s, 'us')
         figures.add(f'{what}: decode', 1e6 * result.decode_s, 'us')
     for codec in codecs:
-        report(figures, f'mobilenet_v2 candidates, {codec}', list(results[codec].values()),
-               '<= 0.88' if codec == DENSE_CODEC else None, codec in (DENSE_CODEC, *LOSSY_CODECS))
+        report(
+            figures,
+            f'mobilenet_v2 candidates, {codec}',
+            list(results[codec].values()),
+            '<= 0.88' if codec == DENSE_CODEC else None,
+            codec in (DENSE_CODEC, *LOSSY_CODECS),
+        )
 
     split = SplitModel(load_model('resnet50', weights='none', seed=0))
     after_relu = [
-        cut for cut in split.positions
-        if len(cut.tensors) == 1 and cut.name.rpartition('.')[2].startswith('relu')
+        cut for cut in split.positions if len(cut.tensors) == 1 and cut.name.rpartition('.')[2].startswith('relu')
     ]
     flows = activations(split, after_relu, images[0])
     results = {codec: {name: measure(codec, flow) for name, flow in flows.items()} for codec in codecs}
@@ -144,8 +143,13 @@ def main(argv: list[str] | None = None) -> int:
         bar = '<= 0.55' if cut.natural else None
         figures.add(f'resnet50 {cut.name}, {RELU_CODEC}: payload / raw', ratio, '', bar)
     for codec in codecs:
-        report(figures, f'resnet50 after ReLU, {codec}', list(results[codec].values()),
-               '<= 0.55' if codec == RELU_CODEC else None, codec in (RELU_CODEC, *LOSSY_CODECS))
+        report(
+            figures,
+            f'resnet50 after ReLU, {codec}',
+            list(results[codec].values()),
+            '<= 0.55' if codec == RELU_CODEC else None,
+            codec in (RELU_CODEC, *LOSSY_CODECS),
+        )
 
     for codec in usable_codecs([TensorSpec('image', 'uint8', tuple(images[0].shape))], allow_lossy=True):
         group = [measure(codec, {'image': image}) for image in images]

@@ -37,8 +37,9 @@ def simulate_kills(figures: Figures, kills: int, seed: int) -> None:
     """Kill the edge in use at random instants, and count what became of the frames."""
     edge = Profile.load(PROFILE)
     duration_s, rng = PERIOD_S * (kills + 1), np.random.default_rng(seed)
-    scenario = Scenario(constant(30e6, duration_s), duration_s, further_edges=(EdgeScenario(),), frame_rate_hz=20.0,
-                        seed=seed)
+    scenario = Scenario(
+        constant(30e6, duration_s), duration_s, further_edges=(EdgeScenario(),), frame_rate_hz=20.0, seed=seed
+    )
     world = World(merge(edge.scaled(8.0), edge), scenario, 'dynamic')
     killed: list[tuple[float, str]] = []
 
@@ -53,18 +54,27 @@ def simulate_kills(figures: Figures, kills: int, seed: int) -> None:
     run = world.run()
     images = [frame.image for frame in run.frames]
     offered = int(duration_s * scenario.frame_rate_hz) + 1
-    replaced_s = [min(frame.answered_s for frame in run.frames if frame.sent_s > at_s and frame.edge != name
-                      and frame.outcome is Outcome.ANSWERED) - at_s for at_s, name in killed]
+    replaced_s = [
+        min(
+            frame.answered_s
+            for frame in run.frames
+            if frame.sent_s > at_s and frame.edge != name and frame.outcome is Outcome.ANSWERED
+        )
+        - at_s
+        for at_s, name in killed
+    ]
     figures.add('edges killed while in use', len(killed), 'edges', f'== {kills}')
     figures.add('  frames delivered', len(images), 'frames', '> 0')
-    figures.add('  of these, finished on the robot', sum(frame.outcome is Outcome.FELL_BACK for frame in run.frames),
-                'frames')
+    figures.add(
+        '  of these, finished on the robot', sum(frame.outcome is Outcome.FELL_BACK for frame in run.frames), 'frames'
+    )
     figures.add('  frames lost', offered - run.dropped - len(set(images)), 'frames', '== 0')
     figures.add('  predictions duplicated', len(images) - len(set(images)), 'frames', '== 0')
     figures.add('  predictions out of order', int(np.sum(np.diff(images) < 0)), 'frames', '== 0')
     figures.add('  answered by the other edge after, median', float(np.median(replaced_s)), 's')
-    figures.add('  answered by the other edge after, longest', max(replaced_s), 's',
-                f'<= {MonitorSettings().silence_s + 1.0}')
+    figures.add(
+        '  answered by the other edge after, longest', max(replaced_s), 's', f'<= {MonitorSettings().silence_s + 1.0}'
+    )
 
 
 def compare_estimates(figures: Figures) -> None:
@@ -72,15 +82,19 @@ def compare_estimates(figures: Figures) -> None:
     edge, seconds = Profile.load(PROFILE), 55.0
     slow, found = constant(3.0, seconds), []
     for further in ((), (EdgeScenario(slowdown=slow), EdgeScenario(has_model=False))):
-        world = World(merge(edge.scaled(8.0), edge), Scenario(
-            constant(50e6, seconds), seconds, slowdown=slow, further_edges=further, seed=3), 'dynamic')
+        world = World(
+            merge(edge.scaled(8.0), edge),
+            Scenario(constant(50e6, seconds), seconds, slowdown=slow, further_edges=further, seed=3),
+            'dynamic',
+        )
         run = world.run()
         found.append((world.monitor.link.throughput_bps, world.monitor.load.slowdown))
     figures.add('three edges: frames', len(run.frames), 'frames', '>= 500')
     figures.add('  fallbacks', sum(frame.outcome is Outcome.FELL_BACK for frame in run.frames), 'frames', '== 0')
     for name, alone, together in zip(('throughput', 'slowdown'), *found):
-        figures.add(f'  estimated {name} over that with one edge, difference', abs(together / alone - 1), 'times',
-                    '<= 0.1')
+        figures.add(
+            f'  estimated {name} over that with one edge, difference', abs(together / alone - 1), 'times', '<= 0.1'
+        )
 
 
 def measure_uplink(figures: Figures, seconds: float) -> None:
@@ -95,9 +109,18 @@ def measure_uplink(figures: Figures, seconds: float) -> None:
         parameters = {'model': 'bench.network:identity', 'weights': 'none', 'threads': 1, 'input_size': [size, size]}
         per_frame = []
         for edges in (1, 2):
-            with tempfile.TemporaryDirectory(prefix='dynsplit-edges-') as folder, Testbed(50e6) as testbed, bench(
-                    testbed, Path(folder), transport='wired', model=parameters, edges=edges,
-                    monitor={'pinned_split': 0, 'codecs': ['raw'], 'answer_timeout_s': 5.0}) as stage:
+            with (
+                tempfile.TemporaryDirectory(prefix='dynsplit-edges-') as folder,
+                Testbed(50e6) as testbed,
+                bench(
+                    testbed,
+                    Path(folder),
+                    transport='wired',
+                    model=parameters,
+                    edges=edges,
+                    monitor={'pinned_split': 0, 'codecs': ['raw'], 'answer_timeout_s': 5.0},
+                ) as stage,
+            ):
                 states: list[Any] = []
                 topics.LINK_STATE.subscription(stage.node, states.append)
                 stage.play(RATE_HZ, warmed(stage, 10.0))
@@ -108,8 +131,11 @@ def measure_uplink(figures: Figures, seconds: float) -> None:
                 answered = sum(one.timing.payload_bytes > 0 for one in stage.seen)
                 per_frame.append((sent_bytes() - before) / answered)
                 probes = (states[-1].probe_bytes_total - states[0].probe_bytes_total) / answered
-            figures.add(f'payload of {3 * size * size} bytes: bytes on the uplink per frame, {edges} edge(s)',
-                        per_frame[-1], 'bytes')
+            figures.add(
+                f'payload of {3 * size * size} bytes: bytes on the uplink per frame, {edges} edge(s)',
+                per_frame[-1],
+                'bytes',
+            )
             figures.add('  of these, in probes', probes, 'bytes')
         figures.add('  with two edges over one', per_frame[1] / per_frame[0], 'times', '<= 1.01')
 
@@ -123,12 +149,14 @@ def sent_bytes() -> int:
 def main() -> int:
     """Measure and report."""
     parser = argument_parser(__doc__.strip().splitlines()[0])
-    parser.add_argument('--part', action='append', choices=('simulation', 'uplink'),
-                        help='only this part; may be repeated')
+    parser.add_argument(
+        '--part', action='append', choices=('simulation', 'uplink'), help='only this part; may be repeated'
+    )
     parser.add_argument('--kills', type=int, default=200, help='kills of the part simulation (default: 200)')
     parser.add_argument('--seed', type=int, default=0, help='of the instants of the kills (default: 0)')
-    parser.add_argument('--seconds', type=float, default=60.0, help='length of each run of the part uplink '
-                        '(default: 60)')
+    parser.add_argument(
+        '--seconds', type=float, default=60.0, help='length of each run of the part uplink (default: 60)'
+    )
     given = parser.parse_args()
     parts, figures = given.part or ['simulation', 'uplink'], Figures()
     if 'simulation' in parts:

@@ -38,18 +38,24 @@ def main() -> int:
     parser = argument_parser(__doc__ or '')
     parser.add_argument('--rounds', type=int, default=40, help='interleaved timed runs (40)')
     parser.add_argument('--models', nargs='+', choices=list(MODELS), default=list(MODELS))
-    parser.add_argument('--engines', nargs='+', default=['openvino', 'onnxruntime'],
-                        help='engines besides eager (openvino onnxruntime)')
+    parser.add_argument(
+        '--engines', nargs='+', default=['openvino', 'onnxruntime'], help='engines besides eager (openvino onnxruntime)'
+    )
     parser.add_argument('--threads', type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed()
     figures = Figures()
-    engines = [name for name in arguments.engines
-               if all(importlib.util.find_spec(package) for package in ENGINES[name].packages)]
+    engines = [
+        name
+        for name in arguments.engines
+        if all(importlib.util.find_spec(package) for package in ENGINES[name].packages)
+    ]
     if not engines:
-        raise SystemExit(f'none of the engines {", ".join(arguments.engines)} is installed; run: pip install -r '
-                         'requirements-engines.txt')
+        raise SystemExit(
+            f'none of the engines {", ".join(arguments.engines)} is installed; run: pip install -r '
+            'requirements-engines.txt'
+        )
     for name in arguments.models:
         _model(figures, name, engines, arguments.rounds)
     return figures.finish(arguments.json)
@@ -84,10 +90,15 @@ def _model(figures: Figures, name: str, engines: list[str], rounds: int) -> None
     for what, seconds in median_s.items():
         figures.add(f'{name}: local inference, {what}', 1000 * seconds, 'ms')
     best = min(engines, key=lambda engine: median_s[engine])
-    figures.add(f'{name}: local inference on {best} over eager', median_s[best] / median_s[EAGER], '',
-                f'<= {MODELS[name]:.2f}')
-    figures.add(f'{name}: local inference on {best} over its own tool',
-                median_s[best] / median_s[f'{best} by its own tool'], '', '<= 1.05')
+    figures.add(
+        f'{name}: local inference on {best} over eager', median_s[best] / median_s[EAGER], '', f'<= {MODELS[name]:.2f}'
+    )
+    figures.add(
+        f'{name}: local inference on {best} over its own tool',
+        median_s[best] / median_s[f'{best} by its own tool'],
+        '',
+        '<= 1.05',
+    )
     for engine in engines:
         _cuts(figures, split, engine, image, rounds, has_bar=engine == best)
 
@@ -98,11 +109,16 @@ def _cuts(figures: Figures, split: SplitModel, engine: str, image: torch.Tensor,
     for cut in split.cuts[1:-1]:
         head, tail, whole = split.head(cut, engine), split.tail(cut, engine), split.head(split.local_index, engine)
         times = _medians_s({'parts': lambda: tail(head(image)), 'whole': lambda: whole(image)}, rounds)
-        figures.add(f'{split.model.name}: head + tail over the whole on {engine} at {cut.index} ({cut.name})',
-                    times['parts'] / times['whole'], '', '<= 1.10' if has_bar else None)
+        figures.add(
+            f'{split.model.name}: head + tail over the whole on {engine} at {cut.index} ({cut.name})',
+            times['parts'] / times['whole'],
+            '',
+            '<= 1.10' if has_bar else None,
+        )
         outputs = tail(head(image))
-        difference = max(float((outputs[name] - value).abs().max() / value.abs().max())
-                         for name, value in exact.items())
+        difference = max(
+            float((outputs[name] - value).abs().max() / value.abs().max()) for name, value in exact.items()
+        )
         figures.add(f'{split.model.name}: largest difference from eager on {engine} at {cut.index}', difference, '')
 
 
@@ -129,8 +145,14 @@ def _own_tool(engine: str, split: SplitModel, image: torch.Tensor) -> Callable[[
         whole = openvino.convert_model(program)
         whole.reshape(list(image.shape))  # the conversion leaves all dimensions open, which costs time
         model = openvino.Core().compile_model(
-            whole, 'CPU', {'INFERENCE_NUM_THREADS': torch.get_num_threads(), 'PERFORMANCE_HINT': 'LATENCY',
-                              'INFERENCE_PRECISION_HINT': 'f32'})
+            whole,
+            'CPU',
+            {
+                'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+                'PERFORMANCE_HINT': 'LATENCY',
+                'INFERENCE_PRECISION_HINT': 'f32',
+            },
+        )
         request = model.create_infer_request()
         return lambda: request.infer([image.numpy()], share_inputs=True)
     if engine == 'onnxruntime':

@@ -41,8 +41,12 @@ def inject_all(faults: Faults, rounds: int, budget_s: float, progress: Callable[
     """Inject every fault at every split, ``rounds`` times, the quick ones three times as often, while time is left."""
     deadline_s = time.monotonic() + budget_s
     for number in range(rounds):
-        plan = [(kind, split) for kind in FAULTS for split in range(faults.rig.split.local_index)
-                for _ in range(3 if kind in QUICK else 1)]
+        plan = [
+            (kind, split)
+            for kind in FAULTS
+            for split in range(faults.rig.split.local_index)
+            for _ in range(3 if kind in QUICK else 1)
+        ]
         faults.chance.shuffle(plan)
         for at, (kind, split) in enumerate(plan):
             if time.monotonic() > deadline_s:
@@ -77,14 +81,22 @@ class HostPauses:
     def __init__(self, folder: Path) -> None:
         self._file = folder / 'pauses.txt'
         with self._file.open('w') as file:
-            self._process = subprocess.Popen([sys.executable, '-c', (
-                'import time\n'
-                'last = time.monotonic()\n'
-                'while True:\n'
-                '    time.sleep(0.01)\n'
-                '    now = time.monotonic()\n'
-                '    if now - last > 0.1: print(last, now, flush=True)\n'
-                '    last = now\n')], stdout=file)
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    '-c',
+                    (
+                        'import time\n'
+                        'last = time.monotonic()\n'
+                        'while True:\n'
+                        '    time.sleep(0.01)\n'
+                        '    now = time.monotonic()\n'
+                        '    if now - last > 0.1: print(last, now, flush=True)\n'
+                        '    last = now\n'
+                    ),
+                ],
+                stdout=file,
+            )
 
     def stop(self) -> list[tuple[float, float]]:
         """End, and return the pauses of more than 0.1 s: since when and until when (this machine's monotonic clock)."""
@@ -158,8 +170,9 @@ def lose_used(made: Rig, what: str, lose: Callable[[Faults], float], losses: int
     figures.add(f'edges {what} while in use', faults.injected[f'edge in use {what}'], 'edges', f'== {losses}')
     add_frames(figures, result, result.lost + last['accepted'] - last['delivered'])
     figures.add('answered by the other edge after, median', float(np.median(replaced_s)), 's')
-    figures.add('answered by the other edge after, longest', max(replaced_s), 's',
-                f'<= {MonitorSettings().silence_s + 1.0}')
+    figures.add(
+        'answered by the other edge after, longest', max(replaced_s), 's', f'<= {MonitorSettings().silence_s + 1.0}'
+    )
     figures.add('mean load of the last minute', os.getloadavg()[0], 'processes')
     figures.extra |= {'seed': seed, 'replaced_s': replaced_s}
 
@@ -172,12 +185,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--budget-s', type=float, default=600.0, help='inject no more after this many seconds (default 600)'
     )
-    parser.add_argument('--part', choices=('all', 'kills', 'edges', 'cuts'), default='all',
-                        help='all: every kind of fault, over an emulated link (default); kills: an edge on the robot; '
-                        'edges: the one in use of two edges; cuts: the link to the one in use of two edges, in network '
-                        'namespaces (root)')
-    parser.add_argument('--kills', type=int, default=200,
-                        help='of the parts kills, edges and cuts: how often (default 200)')
+    parser.add_argument(
+        '--part',
+        choices=('all', 'kills', 'edges', 'cuts'),
+        default='all',
+        help='all: every kind of fault, over an emulated link (default); kills: an edge on the robot; '
+        'edges: the one in use of two edges; cuts: the link to the one in use of two edges, in network '
+        'namespaces (root)',
+    )
+    parser.add_argument(
+        '--kills', type=int, default=200, help='of the parts kills, edges and cuts: how often (default 200)'
+    )
     parser.add_argument('--logs', type=Path, default=None, help="folder for the nodes' logs (default: a temporary one)")
     given: argparse.Namespace = parser.parse_args(argv)
     folder = given.logs or Path(tempfile.mkdtemp(prefix='dynsplit_faults_'))
@@ -202,10 +220,17 @@ def main(argv: list[str] | None = None) -> int:
     figures.add('predictions before a new camera and its listener had found each other', result.unheard, 'frames')
     figures.add('cameras that ended in order: accepted less delivered', undelivered, 'frames', '== 0')
     figures.add('late answers dropped by the last camera', last['late_answers'], 'answers')
-    figures.add('worst gap between predictions of one camera',
-                result.worst_gaps_s[0][0] if result.worst_gaps_s else math.nan, 's')
-    figures.add('worst finishing of a lost frame over max(3 × predicted, 0.2 s)',
-                result.worst_finishes_s[0][0] if result.worst_finishes_s else math.nan, 's', '<= 0')
+    figures.add(
+        'worst gap between predictions of one camera',
+        result.worst_gaps_s[0][0] if result.worst_gaps_s else math.nan,
+        's',
+    )
+    figures.add(
+        'worst finishing of a lost frame over max(3 × predicted, 0.2 s)',
+        result.worst_finishes_s[0][0] if result.worst_finishes_s else math.nan,
+        's',
+        '<= 0',
+    )
     for kind, times_s in faults.resumed_s.items():
         back = kind.startswith(('edge', 'link'))
         figures.add(f'splitting again after {kind}, median', float(np.median(times_s)), 's')

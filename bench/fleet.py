@@ -44,11 +44,18 @@ PARTS = ('latency', 'scaling', 'fairness', 'kills', 'front end')
 def main() -> int:
     """Measure and report."""
     parser = argument_parser(__doc__)
-    parser.add_argument('--only', nargs='+', choices=PARTS, default=PARTS, metavar='PART',
-                        help=f'measure only these: {", ".join(PARTS)}')
+    parser.add_argument(
+        '--only',
+        nargs='+',
+        choices=PARTS,
+        default=PARTS,
+        metavar='PART',
+        help=f'measure only these: {", ".join(PARTS)}',
+    )
     parser.add_argument('--seconds', type=float, default=15.0, help='time of each rate (default: 15)')
-    parser.add_argument('--kill-seconds', type=float, default=60.0,
-                        help='time in which replicas are killed (default: 60)')
+    parser.add_argument(
+        '--kill-seconds', type=float, default=60.0, help='time in which replicas are killed (default: 60)'
+    )
     parser.add_argument('--calls', type=int, default=400, help='calls of each way for the latency (default: 400)')
     given = parser.parse_args()
     if importlib.util.find_spec('ray') is None:
@@ -58,11 +65,16 @@ def main() -> int:
 
     figures = Figures()
     with domain_id() as domain, tempfile.TemporaryDirectory() as folder:
-        os.environ |= {'ROS_DOMAIN_ID': str(domain), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-                       'RAY_USAGE_STATS_ENABLED': '0', 'RAY_worker_niceness': '0', 'OMP_NUM_THREADS': '1',
-                       'RAY_AUTH_MODE': 'disabled',  # the clusters are on this machine, and end with the benchmark
-                       INLINE_VARIABLE: str(INLINE_BYTES),  # the pool comes too late: the cluster imports Ray before
-                       **with_root()}
+        os.environ |= {
+            'ROS_DOMAIN_ID': str(domain),
+            'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+            'RAY_USAGE_STATS_ENABLED': '0',
+            'RAY_worker_niceness': '0',
+            'OMP_NUM_THREADS': '1',
+            'RAY_AUTH_MODE': 'disabled',  # the clusters are on this machine, and end with the benchmark
+            INLINE_VARIABLE: str(INLINE_BYTES),  # the pool comes too late: the cluster imports Ray before
+            **with_root(),
+        }
         bench = Bench(figures, Path(folder), given.seconds)
         if 'front end' in given.only:
             bench.front_end()
@@ -85,8 +97,9 @@ def cluster(further_nodes: int = 2) -> Iterator[str]:
     """Start a Ray cluster of a head with a processor and nodes with processors for two replicas; yield its address."""
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False,
-                                                         'object_store_memory': 2**27})
+    made = Cluster(
+        initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False, 'object_store_memory': 2**27}
+    )
     try:
         for _ in range(further_nodes):
             made.add_node(num_cpus=2, object_store_memory=2**27)
@@ -101,8 +114,22 @@ class Robots:
 
     def __init__(self, robots: int, side: int, timeout_s: float = 5.0) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, '-m', 'testing.fleet_robots', '--robots', str(robots), '--side', str(side), '--timeout',
-             str(timeout_s)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            [
+                sys.executable,
+                '-m',
+                'testing.fleet_robots',
+                '--robots',
+                str(robots),
+                '--side',
+                str(side),
+                '--timeout',
+                str(timeout_s),
+            ],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         self.servers = -1
         self._frames: SimpleQueue[list[dict[str, Any]]] = SimpleQueue()
         self._changed = threading.Condition()
@@ -161,9 +188,16 @@ class Bench:
         from dynsplit_ros.nodes.processes import Processes
 
         parameters = {
-            'model': 'testing.sleeping_network:Sleep', 'model_arguments': json.dumps({'service_s': SERVICE_S}),
-            'weights': 'none', 'cut': False, 'input_size': [side, side], 'engine_pool': 'ray', 'ray_address': address,
-            'replicas': [replicas, replicas], 'edge_name': 'fleet'}
+            'model': 'testing.sleeping_network:Sleep',
+            'model_arguments': json.dumps({'service_s': SERVICE_S}),
+            'weights': 'none',
+            'cut': False,
+            'input_size': [side, side],
+            'engine_pool': 'ray',
+            'ray_address': address,
+            'replicas': [replicas, replicas],
+            'edge_name': 'fleet',
+        }
         fleet = Robots(robots, side)
         try:
             with Processes(self._folder) as processes:
@@ -184,8 +218,9 @@ class Bench:
             with self._edge(address, replicas, ROBOTS) as robots:
                 robots.begin(f'send 10 {self._seconds}')
                 rates[replicas] = answered_hz(robots.frames(), self._seconds)
-            self._figures.add(f'answers per second with {replicas} replicas, tails of {1e3 * SERVICE_S:g} ms',
-                              rates[replicas], '1/s')
+            self._figures.add(
+                f'answers per second with {replicas} replicas, tails of {1e3 * SERVICE_S:g} ms', rates[replicas], '1/s'
+            )
         self._figures.add('2 replicas over 1', rates[2] / rates[1], 'times', '>= 1.9')
         self._figures.add('4 replicas over 1', rates[4] / rates[1], 'times', '>= 3.6')
 
@@ -195,10 +230,18 @@ class Bench:
             robots.begin(f'send 5 {self._seconds}')
             frames = robots.frames()
         answered = np.bincount([frame['robot'] for frame in frames if frame['statuses'] == [0]], minlength=ROBOTS)
-        self._figures.add(f"{ROBOTS} robots at 5 frames/s and 2 replicas: Jain's index of their answers",
-                          float(answered.sum() ** 2 / (ROBOTS * (answered**2).sum())), '', '>= 0.99')
-        self._figures.add('the same: frames without exactly one answer',
-                          sum(len(frame['statuses']) != 1 for frame in frames), '', '== 0')
+        self._figures.add(
+            f"{ROBOTS} robots at 5 frames/s and 2 replicas: Jain's index of their answers",
+            float(answered.sum() ** 2 / (ROBOTS * (answered**2).sum())),
+            '',
+            '>= 0.99',
+        )
+        self._figures.add(
+            'the same: frames without exactly one answer',
+            sum(len(frame['statuses']) != 1 for frame in frames),
+            '',
+            '== 0',
+        )
 
     def kills(self, address: str, seconds: float) -> None:
         """Kill one replica after the other, each after the last one is ready again."""
@@ -214,10 +257,18 @@ class Bench:
                 robots.wait_for(3)
             frames = robots.frames()
         self._figures.add(f'replicas killed in {seconds:g} s', kills, '')
-        self._figures.add('frames without exactly one answer while replicas were killed',
-                          sum(len(frame['statuses']) != 1 for frame in frames), '', '== 0')
-        self._figures.add(f'frames without outputs of {len(frames)}, none of whose deadlines had passed',
-                          sum(frame['statuses'] != [0] for frame in frames), '', '== 0')
+        self._figures.add(
+            'frames without exactly one answer while replicas were killed',
+            sum(len(frame['statuses']) != 1 for frame in frames),
+            '',
+            '== 0',
+        )
+        self._figures.add(
+            f'frames without outputs of {len(frames)}, none of whose deadlines had passed',
+            sum(frame['statuses'] != [0] for frame in frames),
+            '',
+            '== 0',
+        )
         latest_s = max(frame['answered_s'] - frame['sent_s'] for frame in frames)
         self._figures.add('longest wait for an answer while replicas were killed', 1e3 * latest_s, 'ms')
 
@@ -234,21 +285,42 @@ class Bench:
             bare_hz, edge_hz = (float(np.median(rates[kind])) for kind in ('bare', 'edge'))
             self._figures.add(f'{kilobytes} kB: answers per second of a bare node', bare_hz, '1/s')
             self._figures.add(f'{kilobytes} kB: answers per second of the front end', edge_hz, '1/s')
-            self._figures.add(f'{kilobytes} kB: processor time of a frame in a bare node',
-                              float(np.median(cpu_ms['bare'])), 'ms')
-            self._figures.add(f'{kilobytes} kB: processor time of a frame in the front end',
-                              float(np.median(cpu_ms['edge'])), 'ms')
-            self._figures.add(f'{kilobytes} kB: front end over bare node', edge_hz / bare_hz, 'times',
-                              '>= 0.8' if kilobytes < 600 else None)
+            self._figures.add(
+                f'{kilobytes} kB: processor time of a frame in a bare node', float(np.median(cpu_ms['bare'])), 'ms'
+            )
+            self._figures.add(
+                f'{kilobytes} kB: processor time of a frame in the front end', float(np.median(cpu_ms['edge'])), 'ms'
+            )
+            self._figures.add(
+                f'{kilobytes} kB: front end over bare node',
+                edge_hz / bare_hz,
+                'times',
+                '>= 0.8' if kilobytes < 600 else None,
+            )
 
     def _pumped(self, kind: str, side: int) -> tuple[float, float]:
         """Return answers per second and the share of a processor that the node takes."""
         robots = Robots(6, side)
-        parameters = [] if kind == 'bare' else [
-            'model:=testing.sleeping_network:Sleep', 'model_arguments:="{\\"service_s\\": 0.0}"', 'weights:=none',
-            'cut:=false', f'input_size:=[{side}, {side}]', 'edge_name:=fleet']
-        command = [sys.executable, '-m', 'testing.noop_edge', kind, '--ros-args',
-                   *(argument for parameter in parameters for argument in ('-p', parameter))]
+        parameters = (
+            []
+            if kind == 'bare'
+            else [
+                'model:=testing.sleeping_network:Sleep',
+                'model_arguments:="{\\"service_s\\": 0.0}"',
+                'weights:=none',
+                'cut:=false',
+                f'input_size:=[{side}, {side}]',
+                'edge_name:=fleet',
+            ]
+        )
+        command = [
+            sys.executable,
+            '-m',
+            'testing.noop_edge',
+            kind,
+            '--ros-args',
+            *(argument for parameter in parameters for argument in ('-p', parameter)),
+        ]
         with (self._folder / 'front_end.log').open('wb') as log:
             node = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         try:
@@ -272,15 +344,21 @@ class Bench:
 def answered_hz(frames: Sequence[dict[str, Any]], seconds: float) -> float:
     """Return the answers with outputs per second, of all but the first fifth of the time."""
     begin_s = min(frame['sent_s'] for frame in frames)
-    counted = [frame for frame in frames if frame['statuses'] == [0]
-               and 0.2 * seconds <= frame['answered_s'] - begin_s < seconds]
+    counted = [
+        frame
+        for frame in frames
+        if frame['statuses'] == [0] and 0.2 * seconds <= frame['answered_s'] - begin_s < seconds
+    ]
     return len(counted) / (0.8 * seconds)
 
 
 def replica_pids() -> list[int]:
     """Return the processes of all replicas on this machine that this benchmark has started."""
-    return [process.pid for process in psutil.Process().children(recursive=True)
-            if any('ray::Replica' in part for part in cmdline(process))]
+    return [
+        process.pid
+        for process in psutil.Process().children(recursive=True)
+        if any('ray::Replica' in part for part in cmdline(process))
+    ]
 
 
 def cmdline(process: psutil.Process) -> list[str]:
@@ -323,8 +401,14 @@ class BareActor:
         environment = {name: value for name, value in os.environ.items() if name != INLINE_VARIABLE}
         if inline_bytes is not None:
             environment[INLINE_VARIABLE] = str(inline_bytes)
-        self._process = subprocess.Popen([sys.executable, '-m', 'testing.bare_actor', address], cwd=ROOT,
-                                         env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            [sys.executable, '-m', 'testing.bare_actor', address],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def seconds(self, count: int, calls: int) -> list[float]:
         """Call the actor with ``count`` bytes, ``calls`` times; return the seconds of each call."""
@@ -348,12 +432,17 @@ def latency(figures: Figures, address: str, calls: int) -> None:
         for kilobytes, side in SIDES.items():
             found = {name: 1e3 * seconds for name, seconds in _latencies(address, actors, side, calls).items()}
             figures.add(f'{kilobytes} kB: a call of a bare Ray actor, median', found['bare'], 'ms')
-            figures.add(f'{kilobytes} kB: the same with arguments in the call as the pool has them', found['inline'],
-                        'ms')
+            figures.add(
+                f'{kilobytes} kB: the same with arguments in the call as the pool has them', found['inline'], 'ms'
+            )
             figures.add(f'{kilobytes} kB: a frame through edge and pool less its tail, median', found['pool'], 'ms')
             figures.add(f'{kilobytes} kB: pool over bare actor', found['pool'] / found['bare'], 'times')
-            figures.add(f'{kilobytes} kB: pool over bare actor with arguments in the call',
-                        found['pool'] / found['inline'], 'times', '<= 1.3' if kilobytes == 150 else None)
+            figures.add(
+                f'{kilobytes} kB: pool over bare actor with arguments in the call',
+                found['pool'] / found['inline'],
+                'times',
+                '<= 1.3' if kilobytes == 150 else None,
+            )
     finally:
         for actor in actors.values():
             actor.close()
@@ -370,17 +459,31 @@ def _latencies(address: str, actors: dict[str, BareActor], side: int, calls: int
     from dynsplit_ros.runtime.ray_pool import RayPool
     from testing.tails import SleepingTails
 
-    split = SplitModel(load_model('testing.sleeping_network:Sleep', weights='none', kwargs={'service_s': 0.0},
-                                  input_size=(side, side)), cut=False)
+    split = SplitModel(
+        load_model(
+            'testing.sleeping_network:Sleep', weights='none', kwargs={'service_s': 0.0}, input_size=(side, side)
+        ),
+        cut=False,
+    )
     answers = Answers()
-    edge = Edge(split, answers, servers=RayPool(SleepingTails(), address=address),
-                settings=EdgeSettings(load_period_s=0.05))
+    edge = Edge(
+        split, answers, servers=RayPool(SleepingTails(), address=address), settings=EdgeSettings(load_period_s=0.05)
+    )
     data = array.array('B', bytes(3 * side * side))
 
     def pooled() -> float:
         begin_s = time.perf_counter()
-        edge.submit(EdgeFrame('robot', None, split.fingerprint, 0, 'raw', 60.0, payload=[
-            EncodedTensor('image', 'uint8', (1, 3, side, side), data)]))
+        edge.submit(
+            EdgeFrame(
+                'robot',
+                None,
+                split.fingerprint,
+                0,
+                'raw',
+                60.0,
+                payload=[EncodedTensor('image', 'uint8', (1, 3, side, side), data)],
+            )
+        )
         end_s, frame = answers.all.get(timeout=60)
         if frame.status is not Status.OK:
             raise RuntimeError(frame.reason)

@@ -61,8 +61,12 @@ def lossless(pictures: Sequence[Picture], codec: str) -> tuple[list[Picture], in
     back = [decode(codec, payload, expected) for payload in sent]
     decoded_s = time.process_time()
     size = sum(memoryview(tensor.data).nbytes for payload in sent for tensor in payload)
-    return ([one['image'][0].permute(1, 2, 0).numpy() for one in back], size, encoded_s - began_s,
-            decoded_s - encoded_s)
+    return (
+        [one['image'][0].permute(1, 2, 0).numpy() for one in back],
+        size,
+        encoded_s - began_s,
+        decoded_s - encoded_s,
+    )
 
 
 def video(pictures: Sequence[Picture], rate_factor: int) -> tuple[list[Picture], int, float, float]:
@@ -71,9 +75,31 @@ def video(pictures: Sequence[Picture], rate_factor: int) -> tuple[list[Picture],
     raw = ['-f', 'rawvideo', '-pix_fmt', 'rgb24']
     size = ['-s', f'{width}x{height}', '-r', f'{RATE_HZ:g}']
     stream, encoded_s = _ffmpeg(
-        [*raw, *size, '-i', '-', '-c:v', 'libx264', '-pix_fmt', 'yuv420p', '-preset', 'veryfast',
-         '-tune', 'zerolatency', '-g', str(KEY_INTERVAL), '-crf', str(rate_factor), '-threads', '1', '-f', 'h264', '-'],
-        b''.join(picture.tobytes() for picture in pictures))
+        [
+            *raw,
+            *size,
+            '-i',
+            '-',
+            '-c:v',
+            'libx264',
+            '-pix_fmt',
+            'yuv420p',
+            '-preset',
+            'veryfast',
+            '-tune',
+            'zerolatency',
+            '-g',
+            str(KEY_INTERVAL),
+            '-crf',
+            str(rate_factor),
+            '-threads',
+            '1',
+            '-f',
+            'h264',
+            '-',
+        ],
+        b''.join(picture.tobytes() for picture in pictures),
+    )
     back, decoded_s = _ffmpeg(['-threads', '1', '-f', 'h264', '-i', '-', *raw, '-'], stream)
     found = np.frombuffer(back, np.uint8).reshape(-1, height, width, 3)
     if len(found) != len(pictures):
@@ -83,6 +109,7 @@ def video(pictures: Sequence[Picture], rate_factor: int) -> tuple[list[Picture],
 
 def _ffmpeg(arguments: Sequence[str], data: bytes) -> tuple[bytes, float]:
     """Return the output of ffmpeg and its processor time in seconds."""
+
     def used_s() -> float:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         return usage.ru_utime + usage.ru_stime
@@ -99,8 +126,14 @@ def main() -> int:
     parser = argument_parser(__doc__ or '')
     parser.add_argument('--model', default='efficientnet_lite:lite0', help='classifier (default: %(default)s)')
     parser.add_argument('--weights', default='default', help='its weights (default: default)')
-    parser.add_argument('--photographs', type=Path, nargs='+', default=[], metavar='FOLDER',
-                        help='take all images of these folders (default: photographs that installed packages bring)')
+    parser.add_argument(
+        '--photographs',
+        type=Path,
+        nargs='+',
+        default=[],
+        metavar='FOLDER',
+        help='take all images of these folders (default: photographs that installed packages bring)',
+    )
     parser.add_argument('--count', type=int, metavar='N', help='only the first N photographs')
     given = parser.parse_args()
     cv2.setNumThreads(1)
@@ -108,7 +141,7 @@ def main() -> int:
     split = SplitModel(load_model(given.model, weights=given.weights))
     found = photographs(given.photographs)
     half = np.array_split(np.random.default_rng(0).permutation(len(found)), 2)[1]  # that of 'alternatives'
-    chosen = [found[number] for number in sorted(half)][:given.count]
+    chosen = [found[number] for number in sorted(half)][: given.count]
     camera = Photographs(chosen)
     step_ns = round(1e9 / RATE_HZ)
     large = [camera.at(number * step_ns) for number in range(round(len(chosen) * PAN_S * RATE_HZ))]
@@ -116,10 +149,16 @@ def main() -> int:
 
     def classes(pictures: Sequence[Picture]) -> NDArray[np.int64]:
         """Return the best class of each picture, which has the camera's size or the network's."""
-        inputs = [split.model.resize(np.ascontiguousarray(picture)) if picture.shape == large[0].shape
-                  else torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures]
-        outputs = [next(iter(split.whole(torch.stack(inputs[start:start + BATCH])).values()))
-                   for start in range(0, len(inputs), BATCH)]
+        inputs = [
+            split.model.resize(np.ascontiguousarray(picture))
+            if picture.shape == large[0].shape
+            else torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+            for picture in pictures
+        ]
+        outputs = [
+            next(iter(split.whole(torch.stack(inputs[start : start + BATCH])).values()))
+            for start in range(0, len(inputs), BATCH)
+        ]
         return np.asarray(torch.cat(outputs).argmax(dim=1))
 
     exact = classes(large)
@@ -130,28 +169,44 @@ def main() -> int:
     for pictures in (large, small):
         forms: dict[str, Any] = {'lossless (blosc2-image)': lambda given: lossless(given, 'blosc2-image')}
         for image, quality in FILES:
-            forms[f'{"JPEG" if image == ".jpg" else "WebP"} {quality}'] = (
-                lambda given, image=image, quality=quality: files(given, image, quality))
+            forms[f'{"JPEG" if image == ".jpg" else "WebP"} {quality}'] = lambda given, image=image, quality=quality: (
+                files(given, image, quality)
+            )
         for factor in RATE_FACTORS if ffmpeg else ():
             forms[f'H.264, CRF {factor}'] = lambda given, factor=factor: video(given, factor)
         for name, form in forms.items():
             back, size, encoded_s, decoded_s = form(pictures)
             exactly = all(np.array_equal(one, other) for one, other in zip(back, pictures))
-            rows.append({
-                'name': name, 'height': pictures[0].shape[0], 'width': pictures[0].shape[1],
-                'bytes': size / len(pictures), 'same_class': 1.0 if exactly else float(np.mean(classes(back) == exact)),
-                'encode_s': encoded_s / len(pictures), 'decode_s': decoded_s / len(pictures)})
+            rows.append(
+                {
+                    'name': name,
+                    'height': pictures[0].shape[0],
+                    'width': pictures[0].shape[1],
+                    'bytes': size / len(pictures),
+                    'same_class': 1.0 if exactly else float(np.mean(classes(back) == exact)),
+                    'encode_s': encoded_s / len(pictures),
+                    'decode_s': decoded_s / len(pictures),
+                }
+            )
             print(rows[-1], flush=True)
     figures = Figures()
-    figures.extra = {'model': given.model, 'rate_hz': RATE_HZ, 'key_interval': KEY_INTERVAL, 'rows': rows,
-                     'photographs': [file.name for file in chosen]}
+    figures.extra = {
+        'model': given.model,
+        'rate_hz': RATE_HZ,
+        'key_interval': KEY_INTERVAL,
+        'rows': rows,
+        'photographs': [file.name for file in chosen],
+    }
     figures.add('photographs', len(chosen), '')
     figures.add('images', len(large), '')
     for row in rows:
         what = f'{row["name"]}, {row["width"]} x {row["height"]}'
-        for name, value, unit in (('bytes for each image', row['bytes'] / 1024, 'KiB'),
-                                  ('same class', 100 * row['same_class'], '%'),
-                                  ('encoding', 1e3 * row['encode_s'], 'ms'), ('decoding', 1e3 * row['decode_s'], 'ms')):
+        for name, value, unit in (
+            ('bytes for each image', row['bytes'] / 1024, 'KiB'),
+            ('same class', 100 * row['same_class'], '%'),
+            ('encoding', 1e3 * row['encode_s'], 'ms'),
+            ('decoding', 1e3 * row['decode_s'], 'ms'),
+        ):
             figures.add(f'{what}: {name}', value, unit)
     return figures.finish(given.json)
 

@@ -134,16 +134,23 @@ def measure(entry: Entry) -> dict[str, Any]:
     row = _row(entry)
     try:
         size = None if entry.name.startswith('ssd') else (entry.side, entry.side)  # it has one size
-        model = load_model(entry.model, task=None if entry.package == 'torchvision' else entry.task, input_size=size,
-                           kwargs=entry.kwargs, weights='none')
+        model = load_model(
+            entry.model,
+            task=None if entry.package == 'torchvision' else entry.task,
+            input_size=size,
+            kwargs=entry.kwargs,
+            weights='none',
+        )
         model.name = entry.name
         start_s = time.perf_counter()
         split = SplitModel(model)
         row['load_s'] = time.perf_counter() - start_s
         row['tracer'] = split.tracer
         row['positions'] = len(split.positions)
-        sizes = {'bytes': [cut.nbytes for cut in split.positions],
-                 'elements': [sum(math.prod(spec.shape) for spec in cut.tensors) for cut in split.positions]}
+        sizes = {
+            'bytes': [cut.nbytes for cut in split.positions],
+            'elements': [sum(math.prod(spec.shape) for spec in cut.tensors) for cut in split.positions],
+        }
         places = {cut.position: cut for cut in split.cuts}
         for kind, numbers in sizes.items():
             smaller = [at for at in range(1, len(numbers)) if numbers[at] < min(numbers[:at])]
@@ -166,8 +173,10 @@ def _exact_cuts(split: Any, cuts: list[Any], batch: int) -> int:
 
     images = [seeded_image(split.model.input_size, batch, seed, split.model.image_shape[0]) for seed in (11, 12)]
     expected = [split.whole(image) for image in images]
-    return sum(all(same_tensors(split.tail(cut)(split.head(cut)(image)), outputs)
-                   for image, outputs in zip(images, expected)) for cut in cuts)
+    return sum(
+        all(same_tensors(split.tail(cut)(split.head(cut)(image)), outputs) for image, outputs in zip(images, expected))
+        for cut in cuts
+    )
 
 
 def main() -> int:
@@ -193,8 +202,9 @@ def main() -> int:
     figures = Figures()
     figures.extra = {'models': chosen, 'missing': missing}
     figures.add('models', len(chosen), '', '>= 60')
-    figures.add('models that load and are exact at each cut', 100 * sum(map(exact, chosen)) / max(len(chosen), 1), '%',
-                '>= 95')
+    figures.add(
+        'models that load and are exact at each cut', 100 * sum(map(exact, chosen)) / max(len(chosen), 1), '%', '>= 95'
+    )
     unexplained = sum(not exact(row) and row.get('error', 'raised').startswith('raised') for row in chosen)
     figures.add('models that are not exact and have no sentence that says why', unexplained, '', '== 0')
     return figures.finish(arguments.json)
@@ -223,8 +233,14 @@ def _in_own_process(entry: Entry) -> dict[str, Any]:
     path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
     environment = {**os.environ, 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': path}
     try:
-        done = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'bench.models', '--one', *entry.key],
-                              capture_output=True, text=True, timeout=TIME_LIMIT_S, cwd=ROOT, env=environment)
+        done = subprocess.run(
+            [sys.executable, '-W', 'ignore', '-m', 'bench.models', '--one', *entry.key],
+            capture_output=True,
+            text=True,
+            timeout=TIME_LIMIT_S,
+            cwd=ROOT,
+            env=environment,
+        )
     except subprocess.TimeoutExpired:
         return {**_row(entry), 'error': f'raised nothing in {TIME_LIMIT_S} s'}
     try:

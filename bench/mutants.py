@@ -30,8 +30,14 @@ CHANGED = ('policies', 'estimators', 'planner')
 #: Tests of each part, quick ones first; the part is the longest one that the changed file's path begins with.
 TESTS = {
     'policies': ('policies',),
-    'policies/monitor': ('policies/test_monitor.py', 'policies/test_edges.py', 'policies/test_monitor_audits.py',
-                         'policies/test_monitor_bad_input.py', 'estimators', 'planner'),
+    'policies/monitor': (
+        'policies/test_monitor.py',
+        'policies/test_edges.py',
+        'policies/test_monitor_audits.py',
+        'policies/test_monitor_bad_input.py',
+        'estimators',
+        'planner',
+    ),
     'policies/staleness.py': ('policies', 'planner/test_planner_latency.py'),
     'estimators': ('estimators', 'planner'),
     'planner': ('planner', 'estimators'),
@@ -39,8 +45,16 @@ TESTS = {
 #: A change times out when its tests take this many times as long as without it.
 HANGS = 4.0
 #: A comparison and its opposite.
-TURNED = {ast.Lt: '>=', ast.LtE: '>', ast.Gt: '<=', ast.GtE: '<', ast.Eq: '!=', ast.NotEq: '==', ast.Is: 'is not',
-          ast.IsNot: 'is'}
+TURNED = {
+    ast.Lt: '>=',
+    ast.LtE: '>',
+    ast.Gt: '<=',
+    ast.GtE: '<',
+    ast.Eq: '!=',
+    ast.NotEq: '==',
+    ast.Is: 'is not',
+    ast.IsNot: 'is',
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,7 @@ class Change:
 
     def apply(self, source: str) -> str:
         """Return the source with the change."""
-        return source[:self.begin] + self.text + source[self.end:]
+        return source[: self.begin] + self.text + source[self.end :]
 
     def __str__(self) -> str:
         return f'{self.path}:{self.line} {self.kind}'
@@ -93,7 +107,7 @@ def changes(path: Path, source: str) -> Iterator[Change]:
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ('min', 'max'):
             if len(node.args) == 2 and not node.keywords:
                 capped = node.args[1] if isinstance(node.args[0], (ast.Constant, ast.UnaryOp)) else node.args[0]
-                kept = f'({source[offsets.begin(capped):offsets.end(capped)]})'
+                kept = f'({source[offsets.begin(capped) : offsets.end(capped)]})'
                 yield Change(path, node.lineno, 'cap removed', offsets.begin(node), offsets.end(node), kept)
         elif isinstance(node, (ast.FunctionDef, ast.Module)):
             yield from _statements(node, path, source, offsets)
@@ -109,9 +123,15 @@ def _statements(scope: ast.FunctionDef | ast.Module, path: Path, source: str, of
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
             if type(node.value.value) in (int, float) and isinstance(node.targets[0], ast.Name):
                 name = node.targets[0].id
-                value = f'2 * ({source[offsets.begin(node.value):offsets.end(node.value)]})'
-                yield Change(path, node.lineno, f'constant {name} doubled', offsets.begin(node.value),
-                             offsets.end(node.value), value)
+                value = f'2 * ({source[offsets.begin(node.value) : offsets.end(node.value)]})'
+                yield Change(
+                    path,
+                    node.lineno,
+                    f'constant {name} doubled',
+                    offsets.begin(node.value),
+                    offsets.end(node.value),
+                    value,
+                )
 
 
 def draw(count: int, seed: int) -> list[Change]:
@@ -146,8 +166,15 @@ def run_tests(package: Path, tests: list[str], within_s: float | None) -> str:
     program = 'import sys; sys.path[:1] = []; import pytest; sys.exit(pytest.main(sys.argv[1:]))'
     command = [sys.executable, '-c', program, '-x', '-q', '-p', 'no:cacheprovider', *tests]
     try:
-        code = subprocess.run(command, env=environment(package), cwd=package, timeout=within_s,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode
+        code = subprocess.run(
+            command,
+            env=environment(package),
+            cwd=package,
+            timeout=within_s,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        ).returncode
     except subprocess.TimeoutExpired:
         return 'timed out'
     if code not in (0, 1, 2):  # passed, failed, not even imported

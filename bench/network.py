@@ -70,9 +70,18 @@ class Seen:
 class Bench:
     """The nodes of one robot and its edges on a testbed, and a node here that plays camera, consumer and monitor."""
 
-    def __init__(self, testbed: Testbed, folder: Path, *, transport: str, model: dict[str, object],
-                 monitor: dict[str, object] | None = None, size: tuple[int, int] = (480, 640), edges: int = 1,
-                 switch: bool = False) -> None:
+    def __init__(
+        self,
+        testbed: Testbed,
+        folder: Path,
+        *,
+        transport: str,
+        model: dict[str, object],
+        monitor: dict[str, object] | None = None,
+        size: tuple[int, int] = (480, 640),
+        edges: int = 1,
+        switch: bool = False,
+    ) -> None:
         import rclpy
         from rclpy.qos import QoSProfile
         from sensor_msgs.msg import Image
@@ -95,12 +104,19 @@ class Bench:
         self.processes = Processes(folder / 'logs')
         # A machine's profile is kept by model, not by its share of a core: each side has a cache of its own.
         for side, name, executable, namespace, parameters in (
-                *(('edge', name, 'edge_node', name, model) for name in ('edge', 'edge2')[:edges]),
-                ('robot', 'camera', 'camera_node', ROBOT, model),
-                *((('robot', 'monitor', 'monitor_node', ROBOT, monitor),) if monitor is not None else ())):
+            *(('edge', name, 'edge_node', name, model) for name in ('edge', 'edge2')[:edges]),
+            ('robot', 'camera', 'camera_node', ROBOT, model),
+            *((('robot', 'monitor', 'monitor_node', ROBOT, monitor),) if monitor is not None else ()),
+        ):
             wrapped = [sys.executable, '-m', 'testing.overlap_switch'] if switch and name == 'camera' else []
-            self.processes.start(name, executable, namespace, parameters, prefix=[*testbed.on(side), *wrapped],
-                                 env={'XDG_CACHE_HOME': str(folder / side), **with_root()})
+            self.processes.start(
+                name,
+                executable,
+                namespace,
+                parameters,
+                prefix=[*testbed.on(side), *wrapped],
+                env={'XDG_CACHE_HOME': str(folder / side), **with_root()},
+            )
         rclpy.init()
         self.node = node = rclpy.create_node('bench', namespace=f'/{ROBOT}')
         self._image = from_rgb(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
@@ -143,9 +159,17 @@ class Bench:
 
     def ready(self) -> None:
         """Wait until the nodes have found each other in all directions, and an edge's load report has come."""
-        self.wait(lambda: len(self.profiles) == 2 and self._images.get_subscription_count() and self.loads
-                  and self._probe.get_subscription_count() and self.node.count_subscribers(self._activation)
-                  and self.node.count_publishers(self._activation), 'discovery')
+        self.wait(
+            lambda: (
+                len(self.profiles) == 2
+                and self._images.get_subscription_count()
+                and self.loads
+                and self._probe.get_subscription_count()
+                and self.node.count_subscribers(self._activation)
+                and self.node.count_publishers(self._activation)
+            ),
+            'discovery',
+        )
 
     def round_trip_s(self) -> float:
         """Return the median round trip of an empty probe."""
@@ -167,10 +191,20 @@ class Bench:
         from dynsplit_ros import msg
         from dynsplit_ros.messages.fields import to_message
 
-        self._split.publish(to_message(
-            msg.SplitDecision, fingerprint=self.profiles['robot'].fingerprint, edge=self.profiles['edge'].edge,
-            split_index=split_index, codec=codec, head_engine=EAGER, tail_engine=EAGER, local_engine=EAGER,
-            answer_timeout_s=20.0, local_if_wait_s=math.inf))
+        self._split.publish(
+            to_message(
+                msg.SplitDecision,
+                fingerprint=self.profiles['robot'].fingerprint,
+                edge=self.profiles['edge'].edge,
+                split_index=split_index,
+                codec=codec,
+                head_engine=EAGER,
+                tail_engine=EAGER,
+                local_engine=EAGER,
+                answer_timeout_s=20.0,
+                local_if_wait_s=math.inf,
+            )
+        )
 
     def show(self) -> float:
         """Publish an image and return its stamp."""
@@ -196,8 +230,9 @@ class Bench:
         while not until():
             self.processes.check()
             if time.monotonic() > began_s + within_s:
-                raise RuntimeError(f'frames did not come as expected within {within_s:g} s; '
-                                   f'logs: {self.processes.folder}')
+                raise RuntimeError(
+                    f'frames did not come as expected within {within_s:g} s; logs: {self.processes.folder}'
+                )
             self.show()
             next_s += 1 / rate_hz
             time.sleep(max(0.0, next_s + self._chance.uniform(0.0, jitter_s) - time.monotonic()))
@@ -223,8 +258,9 @@ class Bench:
         """Have the monitor use one split, and wait until frames do; -1 has it choose."""
         self._setter.set(f'/{ROBOT}/monitor_node', pinned_split=split_index)
         pinned_s = time.monotonic()
-        self.play(RATE_HZ, lambda: self.seen[-1].shown_s > pinned_s
-                  and split_index in (-1, self.seen[-1].timing.split_index))
+        self.play(
+            RATE_HZ, lambda: self.seen[-1].shown_s > pinned_s and split_index in (-1, self.seen[-1].timing.split_index)
+        )
 
     def settle(self, split_index: int) -> None:
         """Show images one by one until the split is in use, and three more, so that what is first is done."""
@@ -273,8 +309,10 @@ def measure_link(figures: Figures, folder: Path, models: list[str], transport: s
     for model in models:
         cuts = SplitModel(load_model(model, weights='none')).cuts
         parameters = {'model': model, 'weights': 'none', 'threads': 1}
-        with Testbed(LINK_RATES_BPS[-1]) as testbed, bench(
-                testbed, folder, transport=transport, model=parameters, switch=True) as stage:
+        with (
+            Testbed(LINK_RATES_BPS[-1]) as testbed,
+            bench(testbed, folder, transport=transport, model=parameters, switch=True) as stage,
+        ):
             for rate_bps in LINK_RATES_BPS:
                 testbed.set_rate(rate_bps)
                 rtt_s = stage.round_trip_s()
@@ -291,24 +329,35 @@ def measure_link(figures: Figures, folder: Path, models: list[str], transport: s
                     ideal_s = [sum(compute_s(t)) + t.payload_bytes * 8 / rate_bps + rtt_s for t in timings]
                     if middle(ideal_s) < 1.0:
                         ratio = middle(t.latency_s / s for t, s in zip(timings, ideal_s))
-                        figures.add(f'{where}: split {cut.index} ({cut.nbytes} bytes), latency over its parts', ratio,
-                                    'times', '<= 1.10')
-                        sustained[cut.index] = max(*(middle(compute_s(t)[i] for t in timings) for i in (0, 1)),
-                                                   cut.nbytes * 8 / rate_bps)
+                        figures.add(
+                            f'{where}: split {cut.index} ({cut.nbytes} bytes), latency over its parts',
+                            ratio,
+                            'times',
+                            '<= 1.10',
+                        )
+                        sustained[cut.index] = max(
+                            *(middle(compute_s(t)[i] for t in timings) for i in (0, 1)), cut.nbytes * 8 / rate_bps
+                        )
                 # The largest that is done in a minute keeps the link busy; on a fast link the deepest keeps the robot
                 # busy.
-                hasty = {max((index for index in sustained if sustained[index] <= 60 / OFFERED),
-                             key=lambda index: cuts[index].nbytes)}
+                hasty = {
+                    max(
+                        (index for index in sustained if sustained[index] <= 60 / OFFERED),
+                        key=lambda index: cuts[index].nbytes,
+                    )
+                }
                 for index in sorted(hasty | ({max(sustained)} if rate_bps == LINK_RATES_BPS[-1] else set())):
                     in_haste(figures, stage, where, index, cuts, rate_bps, sustained[index])
                 if rate_bps == OVERLAP_RATE_BPS:
                     for index, codec in ((0, 'blosc2-image'), (2, 'blosc2-sparse')):
-                        measure_overlap(figures, stage, f'{where}: split {index}, {codec}', index, codec, rate_bps,
-                                        rtt_s)
+                        measure_overlap(
+                            figures, stage, f'{where}: split {index}, {codec}', index, codec, rate_bps, rtt_s
+                        )
 
 
-def measure_overlap(figures: Figures, stage: Bench, where: str, index: int, codec: str, rate_bps: float,
-                    rtt_s: float) -> None:
+def measure_overlap(
+    figures: Figures, stage: Bench, where: str, index: int, codec: str, rate_bps: float, rtt_s: float
+) -> None:
     """
     Compare a coding codec's latency with the model of the stages, and with the latency without overlap, in turns.
 
@@ -328,8 +377,11 @@ def measure_overlap(figures: Figures, stage: Bench, where: str, index: int, code
         return sum(compute_s(timing)) + timing.payload_bytes * 8 / rate_bps + rtt_s
 
     timings = [timing for of_turn in alone.values() for timing in of_turn]
-    period_s = max(1 / 60, max(middle(compute_s(t)[i] for t in timings) for i in (0, 1)) / 3,
-                   middle(t.payload_bytes for t in timings) * 8 / rate_bps / 3)
+    period_s = max(
+        1 / 60,
+        max(middle(compute_s(t)[i] for t in timings) for i in (0, 1)) / 3,
+        middle(t.payload_bytes for t in timings) * 8 / rate_bps / 3,
+    )
     hasty: dict[bool, list[Any]] = {True: [], False: []}
     for turn in range(2 * TURNS):
         stage.overlap(turn % 2 == 0)
@@ -343,13 +395,18 @@ def measure_overlap(figures: Figures, stage: Bench, where: str, index: int, code
         figures.add(f'{where}, {how}: latency over the model of the stages', mean_s[True] / model_s, 'times', '<= 1.10')
         # Each against its own parts, since the machine's speed varies more from turn to turn than the overlap gains.
         other_s = statistics.fmean(parts_s(t) for t in of_turns[False]) + age_s
-        figures.add(f'{where}, {how}: the same over that without overlap',
-                    mean_s[True] / model_s / (mean_s[False] / other_s), 'times', '<= 1.02')
+        figures.add(
+            f'{where}, {how}: the same over that without overlap',
+            mean_s[True] / model_s / (mean_s[False] / other_s),
+            'times',
+            '<= 1.02',
+        )
         figures.add(f'{where}, {how}: mean latency over that without overlap', mean_s[True] / mean_s[False], 'times')
 
 
-def in_haste(figures: Figures, stage: Bench, where: str, index: int, cuts: Any, rate_bps: float,
-             stage_s: float) -> None:
+def in_haste(
+    figures: Figures, stage: Bench, where: str, index: int, cuts: Any, rate_bps: float, stage_s: float
+) -> None:
     """Offer images thrice as fast as the slowest stage carries them; latency must not grow, nor that stage idle."""
     stage.choose(index, 'raw')
     stage.settle(index)
@@ -358,9 +415,13 @@ def in_haste(figures: Figures, stage: Bench, where: str, index: int, cuts: Any, 
     stage.play(min(60.0, 3 / stage_s), lambda: len(stage.seen) >= OFFERED)
     seen = stage.seen[:OFFERED]
     quarter = len(seen) // 4
-    early, late = (middle(s.timing.latency_s for s in part) for part in (seen[5:5 + quarter], seen[-quarter:]))
-    figures.add(f'{where}: split {index} in haste, latency of the last quarter of {OFFERED} over the first',
-                late / early, 'times', '<= 1.10')
+    early, late = (middle(s.timing.latency_s for s in part) for part in (seen[5 : 5 + quarter], seen[-quarter:]))
+    figures.add(
+        f'{where}: split {index} in haste, latency of the last quarter of {OFFERED} over the first',
+        late / early,
+        'times',
+        '<= 1.10',
+    )
     # The mean, as the rate is one: that of frames follows from the sum of their times.
     slowest_s = max(link_s, *(statistics.fmean(compute_s(s.timing)[i] for s in seen) for i in (0, 1)))
     rate_hz = (len(seen) - 6) / (seen[-1].at_s - seen[5].at_s)
@@ -379,13 +440,22 @@ def measure_system(figures: Figures, folder: Path, model: str, seconds: float, s
     from dynsplit_ros.partition import SplitModel
 
     local = SplitModel(load_model(model, weights='none')).local_index
-    fixed = {('offloading' if i == 0 else 'local' if i == local else f'split {i}'): i
-             for i in (range(local + 1) if splits is None else splits)}
+    fixed = {
+        ('offloading' if i == 0 else 'local' if i == local else f'split {i}'): i
+        for i in (range(local + 1) if splits is None else splits)
+    }
     latencies: dict[str, list[list[float]]] = {policy: [[] for _ in STEP_RATES_BPS] for policy in ('dynamic', *fixed)}
     steps_seen: dict[str, list[list[tuple[float, int, float]]]] = {}
-    with Testbed(STEP_RATES_BPS[-1], {'robot': 0.25, 'edge': 1.0}) as testbed, bench(
-            testbed, folder, transport='wired', model={'model': model, 'weights': 'none', 'threads': 1},
-            monitor={'pinned_split': -1}) as stage:
+    with (
+        Testbed(STEP_RATES_BPS[-1], {'robot': 0.25, 'edge': 1.0}) as testbed,
+        bench(
+            testbed,
+            folder,
+            transport='wired',
+            model={'model': model, 'weights': 'none', 'threads': 1},
+            monitor={'pinned_split': -1},
+        ) as stage,
+    ):
         stage.play(RATE_HZ, warmed(stage, 5.0))
         for number, rate_bps in enumerate(STEP_RATES_BPS):
             where = f'step {number + 1}, {rate_bps / 1e6:g} Mbit/s'
@@ -418,8 +488,12 @@ def measure_system(figures: Figures, folder: Path, model: str, seconds: float, s
             for policy, run in runs.items():
                 figures.add(f'{where}: {policy}', float(np.mean(run)) * 1e3, 'ms')
             best = min(contenders, key=lambda policy: np.mean(runs[policy]))
-            figures.add(f'{where}: dynamic over the best fixed choice ({best})',
-                        float(np.mean(runs['dynamic']) / np.mean(runs[best])), 'times', '<= 1.10')
+            figures.add(
+                f'{where}: dynamic over the best fixed choice ({best})',
+                float(np.mean(runs['dynamic']) / np.mean(runs[best])),
+                'times',
+                '<= 1.10',
+            )
             for time_number, (settled, after_s) in enumerate(used, 1):
                 figures.add(f'{where}: split {settled} in use after, time {time_number}', after_s, 's', '<= 1')
     # A fixed split that is slow answers fewer frames in a slow step: each step counts alike.
@@ -435,8 +509,10 @@ def measure_system(figures: Figures, folder: Path, model: str, seconds: float, s
 
 def warmed(stage: Bench, seconds: float) -> Callable[[], object]:
     """Return what tells that frames have been coming for some seconds."""
+
     def happened() -> bool:
         return bool(stage.seen) and time.monotonic() - stage.seen[0].at_s > seconds
+
     return happened
 
 
@@ -445,8 +521,10 @@ def measure_cpu(figures: Figures, folder: Path, seconds: float) -> None:
     import psutil
 
     parameters = {'model': 'bench.network:identity', 'weights': 'none', 'threads': 1, 'input_size': [224, 224]}
-    with Testbed(100e6) as testbed, bench(
-            testbed, folder, transport='wired', model=parameters, monitor={'pinned_split': 0}) as stage:
+    with (
+        Testbed(100e6) as testbed,
+        bench(testbed, folder, transport='wired', model=parameters, monitor={'pinned_split': 0}) as stage,
+    ):
         stage.play(RATE_HZ, warmed(stage, 3.0))
         nodes = {name: psutil.Process(stage.processes.pid(name)) for name in ('camera', 'edge', 'monitor')}
         before = {name: sum(process.cpu_times()[:2]) for name, process in nodes.items()}
@@ -463,12 +541,14 @@ def measure_cpu(figures: Figures, folder: Path, seconds: float) -> None:
 def main() -> int:
     """Measure and report."""
     parser = argument_parser(__doc__)
-    parser.add_argument('--part', action='append', choices=('link', 'system', 'cpu'),
-                        help='only this part; may be repeated')
+    parser.add_argument(
+        '--part', action='append', choices=('link', 'system', 'cpu'), help='only this part; may be repeated'
+    )
     parser.add_argument('--model', action='append', help='only this model (default: mobilenet_v2 and resnet50)')
     parser.add_argument('--transport', default='wired', help='transport of the link part (default: wired)')
-    parser.add_argument('--seconds', type=float, default=20.0,
-                        help='length of each step of the system part (default: 20)')
+    parser.add_argument(
+        '--seconds', type=float, default=20.0, help='length of each step of the system part (default: 20)'
+    )
     parser.add_argument('--splits', type=int, nargs='*', help='fixed splits of the system part (default: all)')
     given = parser.parse_args()
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))

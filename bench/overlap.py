@@ -112,8 +112,13 @@ def main() -> int:
     """Measure and report."""
     parser = argument_parser(__doc__)
     parser.add_argument('--seconds', type=float, default=30.0, help='simulated time of each run (default: 30)')
-    parser.add_argument('--tensors', nargs='*', default=['shufflenet_v2_x1_0', 'inception_v3'], metavar='MODEL',
-                        help='models whose cuts are measured (default: shufflenet_v2_x1_0 inception_v3)')
+    parser.add_argument(
+        '--tensors',
+        nargs='*',
+        default=['shufflenet_v2_x1_0', 'inception_v3'],
+        metavar='MODEL',
+        help='models whose cuts are measured (default: shufflenet_v2_x1_0 inception_v3)',
+    )
     given = parser.parse_args()
     figures = Figures()
     for model in ('mobilenet_v2', 'efficientnet_b0', 'resnet50'):

@@ -101,16 +101,28 @@ def measure(name: str, agreement: Path) -> dict[str, Any]:
     ctypes.CDLL(None).mallopt(_M_MMAP_MAX, 0)
     side = SIDES[name]
     sides = (side,) if name == LITE else (side, COMMON_SIDE)
-    row: dict[str, Any] = {'model': name, 'side': side, 'weights': 'pretrained' if name == LITE else 'seeded',
-                           'blocks': {str(size): natural(block_outputs(name, size), 3 * size**2) for size in sides}}
+    row: dict[str, Any] = {
+        'model': name,
+        'side': side,
+        'weights': 'pretrained' if name == LITE else 'seeded',
+        'blocks': {str(size): natural(block_outputs(name, size), 3 * size**2) for size in sides},
+    }
     model = _lite(side) if name == LITE else load_model(name, weights='none', input_size=(side, side))
     split = SplitModel(model)
     images = _photographs(split)
     allowed = _allowed(agreement) if name == LITE else {}
     row['cuts'] = [
-        {'name': cut.name, 'elements': cut.elements, 'bytes': cut.nbytes, 'fewer_bytes': cut.fewer_bytes,
-         'fewer_elements': cut.fewer_elements, 'macs_before': cut.macs_before,
-         'codecs': _codecs(cut, activations, {codecs[cut.index] for codecs in allowed.values() if cut.index in codecs})}
+        {
+            'name': cut.name,
+            'elements': cut.elements,
+            'bytes': cut.nbytes,
+            'fewer_bytes': cut.fewer_bytes,
+            'fewer_elements': cut.fewer_elements,
+            'macs_before': cut.macs_before,
+            'codecs': _codecs(
+                cut, activations, {codecs[cut.index] for codecs in allowed.values() if cut.index in codecs}
+            ),
+        }
         for cut, activations in zip(split.cuts, _activations(split, images))
     ]
     row['allowed'] = {bound: {str(cut): codec for cut, codec in codecs.items()} for bound, codecs in allowed.items()}
@@ -164,8 +176,10 @@ def _codecs(cut: Any, activations: list[dict[str, torch.Tensor]], lossy: set[str
             sizes.append(sum(memoryview(tensor.data).nbytes for tensor in payload))
             encode_s.append(between_s - begin_s)
             decode_s.append(end_s - between_s)
-        found[codec] = {name: sum(values[1:]) / len(activations)
-                        for name, values in (('bytes', sizes), ('encode_s', encode_s), ('decode_s', decode_s))}
+        found[codec] = {
+            name: sum(values[1:]) / len(activations)
+            for name, values in (('bytes', sizes), ('encode_s', encode_s), ('decode_s', decode_s))
+        }
     return found
 
 
@@ -200,9 +214,15 @@ def _in_own_process(name: str, agreement: Path) -> dict[str, Any]:
     path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
     begin_s = time.monotonic()
     try:
-        done = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'bench.paper', '--one', name, '--agreement',
-                               str(agreement)], capture_output=True, text=True, timeout=TIME_LIMIT_S, cwd=ROOT,
-                              env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}, check=True)
+        done = subprocess.run(
+            [sys.executable, '-W', 'ignore', '-m', 'bench.paper', '--one', name, '--agreement', str(agreement)],
+            capture_output=True,
+            text=True,
+            timeout=TIME_LIMIT_S,
+            cwd=ROOT,
+            env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'},
+            check=True,
+        )
     except subprocess.TimeoutExpired:
         raise SystemExit(f'paper: {name} did not end within {TIME_LIMIT_S} s; run again to continue') from None
     except subprocess.CalledProcessError as error:
@@ -215,8 +235,13 @@ def main() -> int:
     """Measure what OUT lacks, and compute all conditions."""
     parser = argument_parser(__doc__ or '')
     parser.add_argument('--only', default='', metavar='PATTERN', help='measure models in whose name this is found')
-    parser.add_argument('--agreement', type=Path, default=ROOT / 'docs' / 'data' / 'agreement.json', metavar='FILE',
-                        help='what ./run bench agreement wrote (default: docs/data/agreement.json)')
+    parser.add_argument(
+        '--agreement',
+        type=Path,
+        default=ROOT / 'docs' / 'data' / 'agreement.json',
+        metavar='FILE',
+        help='what ./run bench agreement wrote (default: docs/data/agreement.json)',
+    )
     parser.add_argument('--one', choices=SIDES, help='measure this model in this process and print its row')
     arguments = parser.parse_args()
     if arguments.one:

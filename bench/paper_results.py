@@ -81,8 +81,11 @@ class Grid:
     def shares(self) -> dict[str, float]:
         """Return the share of conditions in which offloading, splitting and local inference are best."""
         best, local = self.best, len(self.latency_s) - 1
-        return {IMAGE: float((best == 0).mean()), 'split': float(((best > 0) & (best < local)).mean()),
-                LOCAL: float((best == local).mean())}
+        return {
+            IMAGE: float((best == 0).mean()),
+            'split': float(((best > 0) & (best < local)).mean()),
+            LOCAL: float((best == local).mean()),
+        }
 
     def gains(self) -> Array:
         """Return the gain of the best choice over each static choice: [choice, load, batch, rate]."""
@@ -129,8 +132,8 @@ def grid(row: dict[str, Any], count: str, pair: str) -> Grid:
     for index, cut in enumerate(row['cuts']):
         computing_s = robot * heads_s[index][:, None] + edge * loads * tails_s[index][:, None]
         sending_s = [
-            BATCHES[:, None] * (size / RATES_BYTES_S + machines.robot_codec * encode_s
-                                  + machines.edge_codec * loads * decode_s)
+            BATCHES[:, None]
+            * (size / RATES_BYTES_S + machines.robot_codec * encode_s + machines.edge_codec * loads * decode_s)
             for size, encode_s, decode_s in _payloads(row, index, cut, count)
         ]
         choices.append(computing_s + np.minimum.reduce(sending_s))
@@ -146,8 +149,11 @@ def _payloads(row: dict[str, Any], index: int, cut: dict[str, Any], count: str) 
         return [(cut['bytes'], 0.0, 0.0)]
     lossy = {codec for codecs in row['allowed'].values() for codec in codecs.values()}
     allowed = row['allowed'].get(count, {}).get(str(index))
-    return [(of['bytes'], of['encode_s'], of['decode_s']) for name, of in cut['codecs'].items()
-            if name == allowed or name not in lossy]
+    return [
+        (of['bytes'], of['encode_s'], of['decode_s'])
+        for name, of in cut['codecs'].items()
+        if name == allowed or name not in lossy
+    ]
 
 
 def counts(row: dict[str, Any]) -> list[str]:
@@ -161,8 +167,9 @@ def add_figures(figures: Figures, rows: list[dict[str, Any]]) -> None:
         errors = extrapolation_errors(rows, last)
         if errors:
             worst = max(errors.values(), key=abs)
-            figures.add(f'whole models, largest batch from batches up to {last}: worst error of {len(errors)}',
-                        100 * worst, '%')
+            figures.add(
+                f'whole models, largest batch from batches up to {last}: worst error of {len(errors)}', 100 * worst, '%'
+            )
     for pair in PAIRS:
         for count in COUNTS:
             grids = [grid(row, count, pair) for row in rows if count in counts(row)]
@@ -170,13 +177,22 @@ def add_figures(figures: Figures, rows: list[dict[str, Any]]) -> None:
                 continue
             where = f'{pair} pair, {count}, mean over {len(grids)} models'
             for choice in (IMAGE, 'split', LOCAL):
-                figures.add(f'{where}: conditions in which {choice} is best',
-                            100 * float(np.mean([found.shares()[choice] for found in grids])), '%')
+                figures.add(
+                    f'{where}: conditions in which {choice} is best',
+                    100 * float(np.mean([found.shares()[choice] for found in grids])),
+                    '%',
+                )
             for name, at in ((IMAGE, 0), (LOCAL, -1)):
-                figures.add(f'{where}: mean gain over {name}',
-                            100 * float(np.mean([found.gains()[at].mean() for found in grids])), '%')
-            figures.add(f'{where}: mean gain over the best static choice',
-                        100 * float(np.mean([found.gains()[found.best_static].mean() for found in grids])), '%')
+                figures.add(
+                    f'{where}: mean gain over {name}',
+                    100 * float(np.mean([found.gains()[at].mean() for found in grids])),
+                    '%',
+                )
+            figures.add(
+                f'{where}: mean gain over the best static choice',
+                100 * float(np.mean([found.gains()[found.best_static].mean() for found in grids])),
+                '%',
+            )
 
 
 def choice_names(row: dict[str, Any]) -> list[str]:
@@ -187,51 +203,74 @@ def choice_names(row: dict[str, Any]) -> list[str]:
 def tables(document: dict[str, Any]) -> dict[str, str]:
     """Return the tables of docs/paper.md by the names of their places."""
     rows = document['models']
-    return {'bottlenecks': _bottlenecks(rows), 'extrapolation': _extrapolation(rows),
-            **{f'{pair} {what}': made(rows, pair) for pair in PAIRS
-               for what, made in (('shares', _shares), ('gains', _gains))},
-            'bounds': _bounds(rows), 'measured': _measured(document)}
+    return {
+        'bottlenecks': _bottlenecks(rows),
+        'extrapolation': _extrapolation(rows),
+        **{
+            f'{pair} {what}': made(rows, pair)
+            for pair in PAIRS
+            for what, made in (('shares', _shares), ('gains', _gains))
+        },
+        'bounds': _bounds(rows),
+        'measured': _measured(document),
+    }
 
 
 def _measured(document: dict[str, Any]) -> str:
     facts = document['measured']
     spent_s = sum(row['wall_s'] for row in document['models'])
-    return (f'`{facts["command"]}`, {facts["when"]}, commit {facts["commit"]}: one core of {facts["processor"]}, torch '
-            f'{facts["torch"]}; the models took {spent_s / 60:.0f} minutes in all, beside other programs.')
+    return (
+        f'`{facts["command"]}`, {facts["when"]}, commit {facts["commit"]}: one core of {facts["processor"]}, torch '
+        f'{facts["torch"]}; the models took {spent_s / 60:.0f} minutes in all, beside other programs.'
+    )
 
 
 def _bottlenecks(rows: list[dict[str, Any]]) -> str:
-    lines = ['| model | image | blocks | below the image | and below all before | the same at 384 px | our cuts by '
-             'elements | our cuts by bytes |', '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |']
+    lines = [
+        '| model | image | blocks | below the image | and below all before | the same at 384 px | our cuts by '
+        'elements | our cuts by bytes |',
+        '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |',
+    ]
     for row in rows:
         own = row['blocks'][str(row['side'])]
         common = row['blocks'].get('384')
         at_384 = f'{common["below_image"]}, {common["below_all_before"]}' if common else ''
         elements, by_bytes = (sum(cut[key] for cut in row['cuts']) for key in ('fewer_elements', 'fewer_bytes'))
-        lines.append(f'| {row["model"]} | {row["side"]} px | {own["blocks"]} | {own["below_image"]} | '
-                     f'{own["below_all_before"]} | {at_384} | {elements} | {by_bytes} |')
+        lines.append(
+            f'| {row["model"]} | {row["side"]} px | {own["blocks"]} | {own["below_image"]} | '
+            f'{own["below_all_before"]} | {at_384} | {elements} | {by_bytes} |'
+        )
     return '\n'.join(lines)
 
 
 def _extrapolation(rows: list[dict[str, Any]]) -> str:
-    lines = ['| model | time of one image | batches measured | '
-             + ' | '.join(f'error from batches up to {last}' for last in CHECK_FROM) + ' |',
-             '| --- | ---: | --- | ' + '---: | ' * len(CHECK_FROM)]
+    lines = [
+        '| model | time of one image | batches measured | '
+        + ' | '.join(f'error from batches up to {last}' for last in CHECK_FROM)
+        + ' |',
+        '| --- | ---: | --- | ' + '---: | ' * len(CHECK_FROM),
+    ]
     errors = [extrapolation_errors(rows, last) for last in CHECK_FROM]
     for row in rows:
         cells = (f'{100 * of[row["model"]]:+.0f} %' if row['model'] in of else '' for of in errors)
-        lines.append(f'| {row["model"]} | {1e3 * sum(row["stage_s"]["1"]):.0f} ms | {", ".join(row["stage_s"])} | '
-                     f'{" | ".join(cells)} |')
+        lines.append(
+            f'| {row["model"]} | {1e3 * sum(row["stage_s"]["1"]):.0f} ms | {", ".join(row["stage_s"])} | '
+            f'{" | ".join(cells)} |'
+        )
     return '\n'.join(lines)
 
 
 def _shares(rows: list[dict[str, Any]], pair: str) -> str:
     shown = [count for count in COUNTS if count not in BOUNDS]
-    lines = ['| model | ' + ' | '.join(f'{count}: offload, split, local' for count in shown) + ' |',
-             '| --- | ' + '--- | ' * len(shown)]
+    lines = [
+        '| model | ' + ' | '.join(f'{count}: offload, split, local' for count in shown) + ' |',
+        '| --- | ' + '--- | ' * len(shown),
+    ]
     for row in rows:
-        cells = [', '.join(f'{100 * share:.0f}' for share in grid(row, count, pair).shares().values()) + ' %'
-                 for count in shown]
+        cells = [
+            ', '.join(f'{100 * share:.0f}' for share in grid(row, count, pair).shares().values()) + ' %'
+            for count in shown
+        ]
         lines.append(f'| {row["model"]} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 
@@ -242,14 +281,19 @@ def _gains(rows: list[dict[str, Any]], pair: str) -> str:
         found = grid(row, 'lossless', pair)
         gains, best = found.gains(), found.best_static
         image, local = (f'{100 * of.mean():.0f} % (up to {100 * of.max():.0f} %)' for of in (gains[0], gains[-1]))
-        lines.append(f'| {row["model"]} | {image} | {local} | {100 * gains[best].mean():.0f} % (up to '
-                     f'{100 * gains[best].max():.0f} %), {choice_names(row)[best]} |')
+        lines.append(
+            f'| {row["model"]} | {image} | {local} | {100 * gains[best].mean():.0f} % (up to '
+            f'{100 * gains[best].max():.0f} %), {choice_names(row)[best]} |'
+        )
     return '\n'.join(lines)
 
 
 def _bounds(rows: list[dict[str, Any]]) -> str:
-    lines = ['| pair | bytes counted | offload, split, local are best | mean gain over full offloading | over local | '
-             'over the best static choice |', '| --- | --- | --- | ---: | ---: | --- |']
+    lines = [
+        '| pair | bytes counted | offload, split, local are best | mean gain over full offloading | over local | '
+        'over the best static choice |',
+        '| --- | --- | --- | ---: | ---: | --- |',
+    ]
     row = next((row for row in rows if row['allowed']), None)
     for pair in PAIRS if row else ():
         for count in COUNTS:
@@ -257,8 +301,9 @@ def _bounds(rows: list[dict[str, Any]]) -> str:
             gains, best = found.gains(), found.best_static
             shares = ', '.join(f'{100 * share:.0f}' for share in found.shares().values())
             image, local, static = (f'{100 * gains[at].mean():.0f} %' for at in (0, -1, best))
-            lines.append(f'| {pair} | {COUNTS[count]} | {shares} % | {image} | {local} | {static}, '
-                         f'{choice_names(row)[best]} |')
+            lines.append(
+                f'| {pair} | {COUNTS[count]} | {shares} % | {image} | {local} | {static}, {choice_names(row)[best]} |'
+            )
     return '\n'.join(lines)
 
 
@@ -291,8 +336,15 @@ def _map(rows: list[dict[str, Any]]) -> Any:
         choices = len(found.latency_s)
         colours = ListedColormap([colormaps['viridis'](at / (choices - 1)) for at in range(choices)])
         best = found.best[LOADS.index(load)]
-        axis.pcolormesh(RATES_BYTES_S / 1e6, BATCHES, best, cmap=colours,
-                        norm=BoundaryNorm(np.arange(-0.5, choices), choices), shading='nearest', rasterized=True)
+        axis.pcolormesh(
+            RATES_BYTES_S / 1e6,
+            BATCHES,
+            best,
+            cmap=colours,
+            norm=BoundaryNorm(np.arange(-0.5, choices), choices),
+            shading='nearest',
+            rasterized=True,
+        )
         axis.set_xscale('log')
         axis.set_xlim(1, 127)
         axis.set_xticks([1, 2, 5, 10, 20, 50, 127], ['1', '2', '5', '10', '20', '50', '127'])
@@ -302,8 +354,15 @@ def _map(rows: list[dict[str, Any]]) -> Any:
             rows_at, columns = np.nonzero(best == choice)
             if len(rows_at) > 0.02 * best.size:
                 name = 'offload' if choice == 0 else 'local' if choice == choices - 1 else f'split {choice}'
-                axis.text(np.exp(np.log(RATES_BYTES_S[columns] / 1e6).mean()), rows_at.mean() + 1, name, ha='center',
-                          va='center', fontsize=9, color='white' if choice < 0.6 * choices else 'black')
+                axis.text(
+                    np.exp(np.log(RATES_BYTES_S[columns] / 1e6).mean()),
+                    rows_at.mean() + 1,
+                    name,
+                    ha='center',
+                    va='center',
+                    fontsize=9,
+                    color='white' if choice < 0.6 * choices else 'black',
+                )
     for axis in axes[-1]:
         axis.set_xlabel('data rate, MB/s')
     for axis in axes[:, 0]:

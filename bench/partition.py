@@ -156,7 +156,9 @@ def _change_of_split(figures: Figures, name: str, changes: int) -> None:
                 ratios.append(first / float(np.median(later)))
         how = 'prepared' if prepared else 'not prepared'
         figures.add(
-            f'{name}: first tail after a change of split over the later ones, {how}', float(np.median(ratios)), '',
+            f'{name}: first tail after a change of split over the later ones, {how}',
+            float(np.median(ratios)),
+            '',
             '<= 1.2' if prepared else None,
         )
         figures.add(f'{name}: the same, largest of {len(ratios)} changes', max(ratios), '')
@@ -167,10 +169,7 @@ def _change_of_split(figures: Figures, name: str, changes: int) -> None:
 def _one_copy(figures: Figures, name: str) -> None:
     """Build head and tail of every candidate and count the weights' memory, and the process's growth."""
     model = load_model(name)
-    own = {
-        tensor.untyped_storage().data_ptr()
-        for tensor in (*model.module.parameters(), *model.module.buffers())
-    }
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.module.parameters(), *model.module.buffers())}
     own |= {tensor.untyped_storage().data_ptr() for tensor in model.normalise.buffers()}
     weights = sum(tensor.untyped_storage().nbytes() for tensor in model.module.parameters())
     split = SplitModel(model)
@@ -187,9 +186,7 @@ def _one_copy(figures: Figures, name: str) -> None:
         if tensor.untyped_storage().data_ptr() not in own
     ]
     figures.add(f"{name}: tensors of heads and tails that are not the module's own", len(foreign), '', '== 0')
-    figures.add(
-        f'{name}: memory that all heads and tails add, over the weights', grown / weights, '', '<= 0.2'
-    )
+    figures.add(f'{name}: memory that all heads and tails add, over the weights', grown / weights, '', '<= 0.2')
 
 
 def _resident_bytes() -> int:

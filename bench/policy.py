@@ -88,9 +88,16 @@ def outcome(job: Job, run: Run) -> Outcome:
         at_ten, later = float(errors[0]), float(np.percentile(errors, 95))
     summary = summarise(run, job.scenario.duration_s, SETTLED_S)
     return Outcome(
-        np.array([frame.arrived_s for frame in frames]), np.array([frame.latency_s for frame in frames]),
+        np.array([frame.arrived_s for frame in frames]),
+        np.array([frame.latency_s for frame in frames]),
         images_of_frames(frames),
-        max(waits, default=0.0), summary.fell_back, summary.switches_per_minute, summary.probe_share, at_ten, later)
+        max(waits, default=0.0),
+        summary.fell_back,
+        summary.switches_per_minute,
+        summary.probe_share,
+        at_ten,
+        later,
+    )
 
 
 @dataclass(frozen=True)
@@ -132,10 +139,21 @@ class Results:
 def main() -> int:
     """Measure profiles, simulate, print and write the figures."""
     parser = argument_parser(__doc__ or '')
-    parser.add_argument('--traces', type=Path, default=TRACES, metavar='FOLDER',
-                        help='CSV files of measured links (link_traces in the folder shared beside the repository)')
-    parser.add_argument('--part', nargs='+', choices=('decision', *PARTS), default=('decision', *PARTS), metavar='PART',
-                        help='parts to run (all: %(choices)s)')
+    parser.add_argument(
+        '--traces',
+        type=Path,
+        default=TRACES,
+        metavar='FOLDER',
+        help='CSV files of measured links (link_traces in the folder shared beside the repository)',
+    )
+    parser.add_argument(
+        '--part',
+        nargs='+',
+        choices=('decision', *PARTS),
+        default=('decision', *PARTS),
+        metavar='PART',
+        help='parts to run (all: %(choices)s)',
+    )
     parser.add_argument('--quick', action='store_true', help='the first model and a part of each sweep')
     parser.add_argument('--models', nargs='+', default=MODELS, metavar='NAME', help='(' + ' '.join(MODELS) + ')')
     parser.add_argument('--profiles', type=Path, metavar='FOLDER', help='use MODEL.yaml from here instead of measuring')
@@ -157,8 +175,9 @@ def main() -> int:
     return figures.finish(arguments.json)
 
 
-def _simulate(name: str, profile: SystemProfile, parts: Sequence[str], links: Mapping[str, Trace], arguments: Any
-              ) -> Results:
+def _simulate(
+    name: str, profile: SystemProfile, parts: Sequence[str], links: Mapping[str, Trace], arguments: Any
+) -> Results:
     """Run every policy at every point of the parts, and print how many runs are done."""
     jobs = {
         (part, point.name, policy): Job(profile, point.scenario, policy)
@@ -204,7 +223,7 @@ def _links(folder: Path) -> dict[str, Trace]:
 def _variant(trace: Trace, rate: float, pace: float) -> Trace:
     """Return the first seconds of a trace with its rate and pace multiplied."""
     times_s = [time_s / pace for time_s in trace.times_s if time_s < VARIANT_S * pace]
-    return Trace(times_s, [rate * value for value in trace.values[:len(times_s)]], trace.name)
+    return Trace(times_s, [rate * value for value in trace.values[: len(times_s)]], trace.name)
 
 
 # ---- the points of each part -------------------------------------------------------------------------------------
@@ -238,8 +257,9 @@ def _step_points(factor: float) -> Callable[[SystemProfile, bool, Mapping[str, T
         for high_bps in STEP_BPS[::3] if quick else STEP_BPS:
             before_bps, after_bps = (high_bps, high_bps / 10) if factor < 1 else (high_bps / 10, high_bps)
             link = steps([(0.0, before_bps), (STEP_S, after_bps)], 30.0)
-            yield Point(f'{_mbps(before_bps)} to {_mbps(after_bps)}', Scenario(link, 30.0, seed=5),
-                        ('dynamic', 'oracle'))
+            yield Point(
+                f'{_mbps(before_bps)} to {_mbps(after_bps)}', Scenario(link, 30.0, seed=5), ('dynamic', 'oracle')
+            )
 
     return points
 
@@ -253,14 +273,18 @@ def _variant_points(profile: SystemProfile, quick: bool, links: Mapping[str, Tra
     for seed, (name, link) in enumerate(links.items()):
         for variant, (rate, pace) in VARIANTS.items():
             changed = _variant(link, rate, pace)
-            yield Point(f'{name}, {variant}', Scenario(changed, changed.duration_s, seed=100 + seed),
-                        ('dynamic', 'oracle', AHEAD))
+            yield Point(
+                f'{name}, {variant}',
+                Scenario(changed, changed.duration_s, seed=100 + seed),
+                ('dynamic', 'oracle', AHEAD),
+            )
 
 
 def _markov_points(profile: SystemProfile, quick: bool, links: Mapping[str, Trace]) -> Iterator[Point]:
     for seed in range(2 if quick else MARKOV_SEEDS):
-        yield Point(f'markov, seed {seed}', Scenario(markov(2e6, 20e6, 5.0, 120.0, seed), 120.0, seed=seed),
-                    _everyone(profile))
+        yield Point(
+            f'markov, seed {seed}', Scenario(markov(2e6, 20e6, 5.0, 120.0, seed), 120.0, seed=seed), _everyone(profile)
+        )
 
 
 def _everyone(profile: SystemProfile) -> tuple[str, ...]:
@@ -316,14 +340,23 @@ def _report_varying(figures: Figures, name: str, results: Results, part: str, po
     figures.add(f'{name}, {point}: 95th percentile over greedy oracle', dynamic.p95_s() / oracle.p95_s(), '', '<= 1.25')
     best, fixed_s = results.best_fixed(part, point, Outcome.mean_s)
     room = oracle.mean_s() / fixed_s
-    figures.add(f'{name}, {point}: mean over best fixed ({best}); the greedy oracle {room:.3f}',
-                dynamic.mean_s() / fixed_s, '', '<= 0.9' if room <= 0.85 else '<= 1.02')
+    figures.add(
+        f'{name}, {point}: mean over best fixed ({best}); the greedy oracle {room:.3f}',
+        dynamic.mean_s() / fixed_s,
+        '',
+        '<= 0.9' if room <= 0.85 else '<= 1.02',
+    )
     figures.add(f'{name}, {point}: frames that fell back', dynamic.fell_back, '')
-    figures.add(f'{name}, {point}: mean over look-ahead oracle', results.per_image(part, point, 'dynamic'), '',
-                None if part == 'markov' else '<= 1.15')
+    figures.add(
+        f'{name}, {point}: mean over look-ahead oracle',
+        results.per_image(part, point, 'dynamic'),
+        '',
+        None if part == 'markov' else '<= 1.15',
+    )
     best, fixed_s = results.best_fixed(part, point, Outcome.mean_per_image_s)
-    figures.add(f'{name}, {point}: look-ahead oracle over best fixed ({best})', ahead.mean_per_image_s() / fixed_s, '',
-                '<= 1')
+    figures.add(
+        f'{name}, {point}: look-ahead oracle over best fixed ({best})', ahead.mean_per_image_s() / fixed_s, '', '<= 1'
+    )
 
 
 def _report_traces(figures: Figures, name: str, results: Results) -> None:
@@ -344,14 +377,20 @@ def _report_markov(figures: Figures, name: str, results: Results) -> None:
     for point in points[:4]:
         _report_varying(figures, name, results, 'markov', point)
     means: tuple[tuple[str, Callable[[Outcome], float]], ...] = (
-        ('frames', Outcome.mean_s), ('images', Outcome.mean_per_image_s))
+        ('frames', Outcome.mean_s),
+        ('images', Outcome.mean_per_image_s),
+    )
     for over, mean_s in means:
         ratios = [
             mean_s(results.outcomes['markov', point, 'dynamic']) / results.best_fixed('markov', point, mean_s)[1]
             for point in points
         ]
-        figures.add(f'{name}, {len(points)} Markov seeds: mean over {over} over best fixed', float(np.mean(ratios)), '',
-                    '<= 1.03')
+        figures.add(
+            f'{name}, {len(points)} Markov seeds: mean over {over} over best fixed',
+            float(np.mean(ratios)),
+            '',
+            '<= 1.03',
+        )
         figures.add(f'{name}, {len(points)} Markov seeds: the same, worst seed', max(ratios), '')
     ahead = [results.per_image('markov', point, 'dynamic') for point in points]
     figures.add(f'{name}, {len(points)} Markov seeds: mean over look-ahead oracle', float(np.mean(ahead)), '')
@@ -372,30 +411,49 @@ def _report_late_waits(figures: Figures, name: str, results: Results, part: str)
 
 def _report_noise(figures: Figures, name: str, results: Results) -> None:
     switches = {
-        point: results.outcomes['noise', point, 'dynamic'].switches_per_minute for point in results.points('noise')}
+        point: results.outcomes['noise', point, 'dynamic'].switches_per_minute for point in results.points('noise')
+    }
     _add_worst(figures, f'{name}: switches a minute, ±20 % noise', switches, '1/min', '<= 2')
 
 
 def _report_estimate(figures: Figures, name: str, results: Results) -> None:
     estimated = {
-        f'{point}, {policy}': found for (part, point, policy), found in results.outcomes.items()
-        if part == 'estimate' or (part == 'constant' and policy == 'dynamic' and point.endswith('load 1'))}
-    _add_worst(figures, f'{name}: throughput off the truth after 10 frames',
-               {key: found.error_at_ten for key, found in estimated.items()}, '', '<= 0.1')
-    _add_worst(figures, f'{name}: the same, 95th percentile of the time from then on',
-               {key: found.error_later for key, found in estimated.items()}, '', None)
+        f'{point}, {policy}': found
+        for (part, point, policy), found in results.outcomes.items()
+        if part == 'estimate' or (part == 'constant' and policy == 'dynamic' and point.endswith('load 1'))
+    }
+    _add_worst(
+        figures,
+        f'{name}: throughput off the truth after 10 frames',
+        {key: found.error_at_ten for key, found in estimated.items()},
+        '',
+        '<= 0.1',
+    )
+    _add_worst(
+        figures,
+        f'{name}: the same, 95th percentile of the time from then on',
+        {key: found.error_later for key, found in estimated.items()},
+        '',
+        None,
+    )
 
 
 def _report_probes(figures: Figures, name: str, results: Results) -> None:
     shares = {
         f'{part}, {point}, {policy}': found.probe_share
-        for (part, point, policy), found in results.outcomes.items() if not policy.endswith('oracle')}
+        for (part, point, policy), found in results.outcomes.items()
+        if not policy.endswith('oracle')
+    }
     _add_worst(figures, f'{name}: share of the link that probes took', shares, '', '<= 0.01')
 
 
 #: The points of each part, and what is reported of them.
-PARTS: dict[str, tuple[Callable[[SystemProfile, bool, Mapping[str, Trace]], Iterator[Point]],
-                       Callable[[Figures, str, Results], None]]] = {
+PARTS: dict[
+    str,
+    tuple[
+        Callable[[SystemProfile, bool, Mapping[str, Trace]], Iterator[Point]], Callable[[Figures, str, Results], None]
+    ],
+] = {
     'constant': (_constant_points, _report_constant),
     'down': (_step_points(0.1), _report_step('down')),
     'up': (_step_points(10.0), _report_step('up')),
@@ -417,12 +475,24 @@ def _cost(figures: Figures) -> None:
     codecs = ('raw', 'blosc2', 'third', 'fourth')
     rng = np.random.default_rng(0)
     cuts = tuple(
-        CutProfile(index, f'cut {index}', True, 1000, index / 30, {1: 0.001 * index}, {1: 0.001 * (30 - index)},
-                   {} if index == 30 else {
-                       # Each is best at some rate: the fewer bytes, the longer it takes.
-                       codec: CodecProfile({1: size}, {1: 10 / size}, {1: 1e-4})
-                       for codec, size in zip(codecs, rng.choice(range(10_000, 200_000), 4, False).tolist())})
-        for index in range(31))
+        CutProfile(
+            index,
+            f'cut {index}',
+            True,
+            1000,
+            index / 30,
+            {1: 0.001 * index},
+            {1: 0.001 * (30 - index)},
+            {}
+            if index == 30
+            else {
+                # Each is best at some rate: the fewer bytes, the longer it takes.
+                codec: CodecProfile({1: size}, {1: 10 / size}, {1: 1e-4})
+                for codec, size in zip(codecs, rng.choice(range(10_000, 200_000), 4, False).tolist())
+            },
+        )
+        for index in range(31)
+    )
     edge = Profile('thirty cuts', '0', 'cpu', 1, cuts, 4000)
     profile = merge(edge.scaled(SLOWDOWN), edge)
     settings = MonitorSettings(codecs=codecs)
@@ -431,8 +501,9 @@ def _cost(figures: Figures) -> None:
     figures.add('a decision among 30 candidates x 4 codecs', 1e6 * min(cost[0] for cost in anew), 'µs', '<= 1000')
     figures.add('estimators and planner, for a frame', 1e6 * min(cost[1] for cost in steady), 'µs', '<= 1000')
     figures.add('the same where everything is planned anew with each frame', 1e6 * min(cost[1] for cost in anew), 'µs')
-    figures.add('a frame with five idle looks at the clock and the heartbeats', 1e6 * min(cost[2] for cost in steady),
-                'µs')
+    figures.add(
+        'a frame with five idle looks at the clock and the heartbeats', 1e6 * min(cost[2] for cost in steady), 'µs'
+    )
     figures.add('cores of this machine', os.cpu_count() or 0, '')
 
 
@@ -460,11 +531,25 @@ def _cost_of_frame(profile: SystemProfile, settings: MonitorSettings, anew: bool
         spent_all_s += sent_s - start_s
         monitor.on_sent(number, now_s, split, codec, payload_bytes)
         monitor.on_acknowledgement(number, acknowledged_s, dispersion_s)
-        monitor.on_frame(FrameRecord(
-            sequence=number, outcome='answered', split_index=split, codec=codec,
-            payload_bytes=payload_bytes, answer_bytes=4000, sent_s=now_s,
-            acknowledged_s=acknowledged_s, answered_s=acknowledged_s + tail_s + 0.002 + late_s, held_s=tail_s + 1e-4,
-            queueing_s=0.0, decode_s=1e-4, tail_s=tail_s, head_s=cut.head_s[1], encode_s=8e-4))
+        monitor.on_frame(
+            FrameRecord(
+                sequence=number,
+                outcome='answered',
+                split_index=split,
+                codec=codec,
+                payload_bytes=payload_bytes,
+                answer_bytes=4000,
+                sent_s=now_s,
+                acknowledged_s=acknowledged_s,
+                answered_s=acknowledged_s + tail_s + 0.002 + late_s,
+                held_s=tail_s + 1e-4,
+                queueing_s=0.0,
+                decode_s=1e-4,
+                tail_s=tail_s,
+                head_s=cut.head_s[1],
+                encode_s=8e-4,
+            )
+        )
         frame_s = time.process_time()
         monitor.tick(acknowledged_s + tail_s + 0.003)
         ended_s = time.process_time()

@@ -64,12 +64,25 @@ class Driver:
         splits = self.rig.split.local_index + 1
         index = number % splits
         last = self._node.seen[-1].timing if self._node.seen else msg.FrameTiming()
-        self._split.publish(to_message(
-            msg.SplitDecision, sequence=number + 1, edge=EDGE, fingerprint=self.rig.split.fingerprint,
-            split_index=index, split_name=self.rig.split.cuts[index].name, codec=CODECS[number // splits % len(CODECS)],
-            head_engine=EAGER, tail_engine=EAGER, local_engine=EAGER, reason='the soak says so',
-            answer_timeout_s=2.0, local_if_wait_s=60.0,
-            last_frame_session=last.session, last_frame=last.sequence))
+        self._split.publish(
+            to_message(
+                msg.SplitDecision,
+                sequence=number + 1,
+                edge=EDGE,
+                fingerprint=self.rig.split.fingerprint,
+                split_index=index,
+                split_name=self.rig.split.cuts[index].name,
+                codec=CODECS[number // splits % len(CODECS)],
+                head_engine=EAGER,
+                tail_engine=EAGER,
+                local_engine=EAGER,
+                reason='the soak says so',
+                answer_timeout_s=2.0,
+                local_if_wait_s=60.0,
+                last_frame_session=last.session,
+                last_frame=last.sequence,
+            )
+        )
 
     def step(self) -> None:
         """Offer the next image, and change the split where it is time."""
@@ -88,8 +101,10 @@ class Driver:
 
 def sample(processes: dict[str, psutil.Process]) -> dict[str, tuple[int, int, int]]:
     """Return bytes of memory, threads and open files of each process."""
-    return {name: (process.memory_full_info().uss, process.num_threads(), process.num_fds())
-            for name, process in processes.items()}
+    return {
+        name: (process.memory_full_info().uss, process.num_threads(), process.num_fds())
+        for name, process in processes.items()
+    }
 
 
 def endpoints(made: Rig) -> int:
@@ -156,8 +171,11 @@ def main(argv: list[str] | None = None) -> int:
     figures.add('rate', driver.done / took_s, 'frames/s')
     figures.add('changes of the split', driver.changes, 'changes', f'>= {given.frames // given.every}')
     states = np.array([one.timing.outcome for one in seen])
-    for state, name in ((msg.FrameTiming.ANSWERED, 'answered by the edge'), (msg.FrameTiming.LOCAL, 'local'),
-                        (msg.FrameTiming.FELL_BACK, 'finished on the robot')):
+    for state, name in (
+        (msg.FrameTiming.ANSWERED, 'answered by the edge'),
+        (msg.FrameTiming.LOCAL, 'local'),
+        (msg.FrameTiming.FELL_BACK, 'finished on the robot'),
+    ):
         figures.add(f'  of these, {name}', int((states == state).sum()), 'frames')
     figures.add('frames lost', last['accepted'] - len(set(sequences)), 'frames', '== 0')
     figures.add(
@@ -175,9 +193,13 @@ def main(argv: list[str] | None = None) -> int:
         figures.add(f'{name}: open files gained', settled[-1][name][2] - settled[0][name][2], 'files', '<= 0')
     figures.add('publishers and subscriptions gained', ends['end'] - ends['settled'], 'endpoints', '<= 0')
     figures.add("camera's exit code", code, '', '== 0')
-    figures.extra = {'samples': [{'frames': number, **{name: dict(zip(('bytes', 'threads', 'files'), values[name]))
-                                                      for name in NAMES}} for number, values in samples],
-                     'logs': str(folder)}
+    figures.extra = {
+        'samples': [
+            {'frames': number, **{name: dict(zip(('bytes', 'threads', 'files'), values[name])) for name in NAMES}}
+            for number, values in samples
+        ],
+        'logs': str(folder),
+    }
     return figures.finish(given.json)
 
 

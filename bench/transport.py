@@ -59,8 +59,10 @@ def receive() -> None:
         sequence, sent_ns = map(int, message.format.split())
         print('bare', len(data), sequence, now_ns - sent_ns, flush=True)
 
-    subscriptions = (topics.ACTIVATION.subscription(node, on_activation),
-                     node.create_subscription(CompressedImage, 'bare', on_bare, topics.ACTIVATION.qos))
+    subscriptions = (
+        topics.ACTIVATION.subscription(node, on_activation),
+        node.create_subscription(CompressedImage, 'bare', on_bare, topics.ACTIVATION.qos),
+    )
     server = socket.create_server(('127.0.0.1', 0))
     print('port', server.getsockname()[1], flush=True)
     keep_memory()
@@ -98,9 +100,16 @@ def measure() -> dict[tuple[str, int], list[float]]:
     from dynsplit_ros.protocol import PROTOCOL_VERSION
     from dynsplit_ros.transport import defaults
 
-    receiver = subprocess.Popen([sys.executable, '-c', 'import sys; sys.path[:] = sys.argv[1].split(":"); '
-                                 'from bench.transport import receive; receive()', ':'.join(sys.path)],
-                                stdout=subprocess.PIPE, text=True)
+    receiver = subprocess.Popen(
+        [
+            sys.executable,
+            '-c',
+            'import sys; sys.path[:] = sys.argv[1].split(":"); from bench.transport import receive; receive()',
+            ':'.join(sys.path),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert receiver.stdout is not None
 
@@ -130,8 +139,11 @@ def measure() -> dict[tuple[str, int], list[float]]:
         def dds(sequence: int, data: np.ndarray) -> None:
             sent_ns = time.monotonic_ns()
             encoded = [EncodedTensor('activation', 'uint8', (len(data),), data.data)]
-            publisher.publish(msg.Activation(protocol_version=PROTOCOL_VERSION, session=sent_ns, sequence=sequence,
-                                             tensors=to_tensors(encoded)))
+            publisher.publish(
+                msg.Activation(
+                    protocol_version=PROTOCOL_VERSION, session=sent_ns, sequence=sequence, tensors=to_tensors(encoded)
+                )
+            )
 
         def bare(sequence: int, data: np.ndarray) -> None:
             sent_ns = time.monotonic_ns()
@@ -175,13 +187,20 @@ def main() -> int:
     for size in SIZES:
         tcp_s, dds_s = float(np.median(delays['tcp', size])), float(np.median(delays['dds', size]))
         figures.add(f'{size} bytes by plain TCP, median', tcp_s * 1e3, 'ms')
-        figures.add(f'{size} bytes by plain TCP, slowest of {MESSAGES} over its median',
-                    max(delays['tcp', size]) / tcp_s, 'times')
+        figures.add(
+            f'{size} bytes by plain TCP, slowest of {MESSAGES} over its median',
+            max(delays['tcp', size]) / tcp_s,
+            'times',
+        )
         figures.add(f'{size} bytes as a plain message, median', float(np.median(delays['bare', size])) * 1e3, 'ms')
         figures.add(f'{size} bytes as an activation, median', dds_s * 1e3, 'ms')
         figures.add(f'{size} bytes as an activation, median over plain TCP', dds_s / tcp_s, 'times', '<= 4')
-        figures.add(f'{size} bytes as an activation, slowest of {MESSAGES} over TCP median',
-                    max(delays['dds', size]) / tcp_s, 'times', '<= 10')
+        figures.add(
+            f'{size} bytes as an activation, slowest of {MESSAGES} over TCP median',
+            max(delays['dds', size]) / tcp_s,
+            'times',
+            '<= 10',
+        )
     figures.extra['delays_s'] = {f'{way} {size}': values for (way, size), values in delays.items()}
     return figures.finish(given.json)
 

@@ -52,8 +52,11 @@ def main() -> None:
             path = folder / group / name
             # As in ROS 2: a node that is interrupted ends with code 0, a command does not.
             interrupted = 0 if module.startswith('dynsplit_ros.nodes.') else 130
-            path.write_text(SCRIPT.format(
-                name=name, python=sys.executable, module=module, function=function, interrupted=interrupted))
+            path.write_text(
+                SCRIPT.format(
+                    name=name, python=sys.executable, module=module, function=function, interrupted=interrupted
+                )
+            )
             os.chmod(path, 0o755)
 
 

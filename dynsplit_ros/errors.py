@@ -44,8 +44,9 @@ def in_one_sentence(what: str, remedy: str) -> Iterator[None]:
         raise
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        raise DynsplitError(f'{what}: {in_short(error)} ({Path(place.filename).name}, line {place.lineno}); '
-                            f'{remedy}') from error
+        raise DynsplitError(
+            f'{what}: {in_short(error)} ({Path(place.filename).name}, line {place.lineno}); {remedy}'
+        ) from error
 
 
 def check_file(path: str | Path, what: str) -> None:

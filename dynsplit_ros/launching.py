@@ -24,20 +24,20 @@ RESPAWN_DELAY_S = 1.0
 DESCRIPTIONS = {
     'model': 'The network; must be the same on robot and edge. Empty: the value in params_file.',
     'weights': "Weights: 'default', 'none' or a path; must be the same on robot and edge. Empty: the value in "
-               'params_file.',
+    'params_file.',
     'device': 'Device on which the nodes run their part of the network: cpu, cuda, cuda:1, ... Empty: the value in '
-              'params_file.',
+    'params_file.',
     'namespace': 'Namespace of the nodes. The edge discovers robots in every namespace.',
     'params_file': 'Path of a YAML file with the parameters of the nodes.',
     'image_topic': 'Camera topic of type sensor_msgs/Image or CompressedImage.',
     'source': 'true: image_source publishes photographs on the camera topic, for a robot without a camera.',
     'transport': 'Fast DDS profile for the network between robot and edge: one_machine, wired or wireless. default: '
-                 'no profile for the network.',
+    'no profile for the network.',
     'discovery_server': 'HOST:PORT of a Fast DDS discovery server, for a network without multicast. Empty: no server.',
     'autostart': "true: the nodes activate themselves. false: use 'ros2 lifecycle set'. Empty: the value in "
-                 'params_file.',
+    'params_file.',
     'respawn': 'true: a node that ends is started again, unless its configuration cannot be used. false: the launch '
-               'ends when a node fails.',
+    'ends when a node fails.',
     'use_sim_time': 'true: the nodes take the time from the topic /clock.',
     'log_level': 'Log level of the nodes: debug, info, warn, error or fatal.',
 }
@@ -53,8 +53,10 @@ CHOICES = {
 
 def arguments(**defaults: str) -> list[DeclareLaunchArgument]:
     """Declare the arguments named, with their defaults."""
-    return [DeclareLaunchArgument(name, default_value=default, description=DESCRIPTIONS[name],
-                                  choices=CHOICES.get(name)) for name, default in defaults.items()]
+    return [
+        DeclareLaunchArgument(name, default_value=default, description=DESCRIPTIONS[name], choices=CHOICES.get(name))
+        for name, default in defaults.items()
+    ]
 
 
 def _on_exit(event: ProcessExited, context: LaunchContext) -> None:
@@ -68,8 +70,9 @@ def _on_exit(event: ProcessExited, context: LaunchContext) -> None:
         raise RuntimeError(f'{event.process_name} ended with code {event.returncode}; its last log lines say why')
 
 
-def node(context: LaunchContext, executable: str, *, model: bool = False,
-         remappings: tuple[tuple[str, str], ...] = ()) -> Node:
+def node(
+    context: LaunchContext, executable: str, *, model: bool = False, remappings: tuple[tuple[str, str], ...] = ()
+) -> Node:
     """
     Return the action that starts a node with the launch arguments; ``model`` is true for a node that loads the model.
 
@@ -79,17 +82,27 @@ def node(context: LaunchContext, executable: str, *, model: bool = False,
     params_file = Path(given['params_file']).expanduser()
     if not params_file.is_file():
         raise FileNotFoundError(
-            f'params_file is {str(params_file)!r}, which is not a file; give a YAML file such as those in {CONFIG}')
+            f'params_file is {str(params_file)!r}, which is not a file; give a YAML file such as those in {CONFIG}'
+        )
     overrides: dict[str, object] = {'use_sim_time': given['use_sim_time'] == 'true'}
     if given['autostart']:
         overrides['autostart'] = given['autostart'] == 'true'
     if model:
         # As text: YAML would turn the device 0 into a number and the name null into nothing.
-        overrides |= {name: ParameterValue(given[name], value_type=str)
-                      for name in ('model', 'weights', 'device') if given[name]}
+        overrides |= {
+            name: ParameterValue(given[name], value_type=str) for name in ('model', 'weights', 'device') if given[name]
+        }
     return Node(
-        package='dynsplit_ros', executable=executable, name=executable, namespace=given['namespace'],
-        parameters=[str(params_file), overrides], remappings=list(remappings),
-        arguments=['--ros-args', '--log-level', given['log_level']], output='screen',
-        respawn=given['respawn'] == 'true', respawn_delay=RESPAWN_DELAY_S, on_exit=_on_exit,
-        additional_env=environment(given['transport'], given['discovery_server']))
+        package='dynsplit_ros',
+        executable=executable,
+        name=executable,
+        namespace=given['namespace'],
+        parameters=[str(params_file), overrides],
+        remappings=list(remappings),
+        arguments=['--ros-args', '--log-level', given['log_level']],
+        output='screen',
+        respawn=given['respawn'] == 'true',
+        respawn_delay=RESPAWN_DELAY_S,
+        on_exit=_on_exit,
+        additional_env=environment(given['transport'], given['discovery_server']),
+    )

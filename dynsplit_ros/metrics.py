@@ -24,16 +24,19 @@ class _Metrics:
         try:
             import prometheus_client
         except ImportError as error:
-            raise DynsplitError(f"parameter 'metrics_port' is {port}, but prometheus_client is not installed; {PIP}"
-                                ) from error
+            raise DynsplitError(
+                f"parameter 'metrics_port' is {port}, but prometheus_client is not installed; {PIP}"
+            ) from error
         self._client = prometheus_client
         #: The metrics, for a test to read.
         self.registry = prometheus_client.CollectorRegistry()
         try:
             self._server, self._thread = prometheus_client.start_http_server(port, address, self.registry)
         except (OSError, OverflowError) as error:
-            raise DynsplitError(f'metrics cannot be offered on {address}:{port} ({error}); choose another metrics_port '
-                                'or metrics_address') from error
+            raise DynsplitError(
+                f'metrics cannot be offered on {address}:{port} ({error}); choose another metrics_port '
+                'or metrics_address'
+            ) from error
 
     def _counter(self, name: str, text: str, *labels: str) -> Any:
         return self._client.Counter(f'dynsplit_{name}', text, labels, registry=self.registry)
@@ -56,18 +59,25 @@ class RobotMetrics(_Metrics):
         self._robot = robot
         self._frames = self._counter('frames', 'Frames by outcome', 'robot', 'outcome')
         self._latency = self._client.Histogram(
-            'dynsplit_frame_latency_seconds', "Latency, from an image's arrival to its prediction", ('robot',),
-            registry=self.registry, buckets=LATENCY_BOUNDS_S)
+            'dynsplit_frame_latency_seconds',
+            "Latency, from an image's arrival to its prediction",
+            ('robot',),
+            registry=self.registry,
+            buckets=LATENCY_BOUNDS_S,
+        )
         self._parts = self._client.Summary(
-            'dynsplit_frame_part_seconds', 'Parts of the latency', ('robot', 'part'), registry=self.registry)
+            'dynsplit_frame_part_seconds', 'Parts of the latency', ('robot', 'part'), registry=self.registry
+        )
         self._payload = self._counter('payload_bytes', 'Bytes of payloads sent to the edge', 'robot')
         self._split = self._gauge('split', 'Split index in use', 'robot')
-        self._degraded = self._gauge('degraded', '1 while the robot runs the whole network because no edge answers',
-                                     'robot')
+        self._degraded = self._gauge(
+            'degraded', '1 while the robot runs the whole network because no edge answers', 'robot'
+        )
         self._predicted = self._gauge('predicted_latency_seconds', 'Predicted latency of the choice in use', 'robot')
         self._decisions = self._counter('decisions', 'Decisions of the monitor', 'robot')
-        self._rate = self._gauge('link_rate_bits_per_second', 'Estimated throughput to the edge; 0 while it is silent',
-                                 'robot')
+        self._rate = self._gauge(
+            'link_rate_bits_per_second', 'Estimated throughput to the edge; 0 while it is silent', 'robot'
+        )
         self._round_trip = self._gauge('link_round_trip_seconds', 'Base round-trip time to the edge', 'robot')
         self._agreement = self._gauge('agreement', 'Running agreement of a lossy choice', 'robot', 'split', 'codec')
 
@@ -109,18 +119,27 @@ class EdgeMetrics(_Metrics):
         super().__init__(port, address)
         self._edge = edge
         self._answered: dict[str, int] = {}
-        self._loads = {name: self._gauge(f'edge_{name}', text, 'edge') for name, text in {
-            'servers': 'Tails that can run at the same time', 'utilisation': 'Busy share of the servers, 0 to 1',
-            'queue_length': 'Frames that wait for their tail',
-            'slowdown': 'Time of the latest tails divided by the profiled time',
-            'robots': 'Robots that sent something in the last seconds'}.items()}
+        self._loads = {
+            name: self._gauge(f'edge_{name}', text, 'edge')
+            for name, text in {
+                'servers': 'Tails that can run at the same time',
+                'utilisation': 'Busy share of the servers, 0 to 1',
+                'queue_length': 'Frames that wait for their tail',
+                'slowdown': 'Time of the latest tails divided by the profiled time',
+                'robots': 'Robots that sent something in the last seconds',
+            }.items()
+        }
         self._answers = self._counter('edge_answers', 'Answers by status', 'edge', 'status')
-        self._queueing = self._gauge('edge_queueing_seconds', "Queueing delay of a robot's frames",
-                                     'edge', 'robot')
+        self._queueing = self._gauge('edge_queueing_seconds', "Queueing delay of a robot's frames", 'edge', 'robot')
         self._splits = self._gauge('edge_robot_split', 'Split index that a robot has announced', 'edge', 'robot')
 
-    def on_load(self, report: LoadReport, queueing_s: Mapping[str, float], splits: Mapping[str, tuple[int, str]],
-                counts: Mapping[str, int]) -> None:
+    def on_load(
+        self,
+        report: LoadReport,
+        queueing_s: Mapping[str, float],
+        splits: Mapping[str, tuple[int, str]],
+        counts: Mapping[str, int],
+    ) -> None:
         """Show a load report, the queueing delay and the split of each robot, and the frames by status."""
         for name, gauge in self._loads.items():
             gauge.labels(self._edge).set(getattr(report, name))
@@ -128,8 +147,10 @@ class EdgeMetrics(_Metrics):
             count = counts.get(status, 0)
             self._answers.labels(self._edge, status).inc(max(0, count - self._answered.get(status, 0)))
             self._answered[status] = count
-        for gauge, values in ((self._queueing, queueing_s),
-                              (self._splits, {robot: split for robot, (split, _) in splits.items()})):
+        for gauge, values in (
+            (self._queueing, queueing_s),
+            (self._splits, {robot: split for robot, (split, _) in splits.items()}),
+        ):
             gauge.clear()  # robots that left
             for robot, value in values.items():
                 gauge.labels(self._edge, robot).set(value)

@@ -73,17 +73,22 @@ class Parameter:
         if _kind(value) != _kind(self.default) and not (value == [] and isinstance(self.default, list)):
             raise DynsplitError(
                 f'parameter {self.name!r} is {shown(value)}, of type {_kind(value)}, but must be of type '
-                f'{_kind(self.default)}{", " + self.allowed if self.allowed else ""}')
+                f'{_kind(self.default)}{", " + self.allowed if self.allowed else ""}'
+            )
         entries = value if isinstance(value, list) else [value]
         for entry in entries:
             if isinstance(entry, (int, float)) and not isinstance(entry, bool):
-                fits = math.isfinite(entry) and (self.minimum is None or entry >= self.minimum) and (
-                    self.maximum is None or entry <= self.maximum)
+                fits = (
+                    math.isfinite(entry)
+                    and (self.minimum is None or entry >= self.minimum)
+                    and (self.maximum is None or entry <= self.maximum)
+                )
             else:
                 fits = not self.choices or entry in self.choices
             if not fits:
                 raise DynsplitError(
-                    f'parameter {self.name!r} is {shown(value)}, but must be {self.allowed or "finite"}')
+                    f'parameter {self.name!r} is {shown(value)}, but must be {self.allowed or "finite"}'
+                )
         if not self.locked:
             self._check_bounds(entries)
         return value
@@ -91,13 +96,17 @@ class Parameter:
     def _check_bounds(self, entries: list[Any]) -> None:
         """Raise DynsplitError for more than a peer may set."""
         if len(entries) > MOST_ENTRIES:
-            raise DynsplitError(f'parameter {self.name!r} has {len(entries)} entries, but at most {MOST_ENTRIES} are '
-                                'allowed; give fewer')
+            raise DynsplitError(
+                f'parameter {self.name!r} has {len(entries)} entries, but at most {MOST_ENTRIES} are '
+                'allowed; give fewer'
+            )
         texts = [entry for entry in entries if isinstance(entry, str)]
         for text in texts:
             if len(text) > MOST_LENGTH:
-                raise DynsplitError(f'parameter {self.name!r} has a text of {len(text)} characters, but at most '
-                                    f'{MOST_LENGTH} are allowed; give a shorter one')
+                raise DynsplitError(
+                    f'parameter {self.name!r} has a text of {len(text)} characters, but at most '
+                    f'{MOST_LENGTH} are allowed; give a shorter one'
+                )
             if texts.count(text) > 1:
                 raise DynsplitError(f'parameter {self.name!r} names {text!r} {texts.count(text)} times; name it once')
 
@@ -122,82 +131,208 @@ def _as_float(value: Any) -> Any:
         return value
 
 
-REMOTE_CONTROL = Parameter('remote_control', True, 'Let other nodes read and set parameters and change the '
-                           "lifecycle state through ROS 2's standard services. If false, the node offers none of "
-                           'these services.', locked=True)
-AUTOSTART = Parameter('autostart', True, 'The node configures and activates itself when it starts. If false, you or a '
-                      'lifecycle manager must do this (ros2 lifecycle set).')
+REMOTE_CONTROL = Parameter(
+    'remote_control',
+    True,
+    'Let other nodes read and set parameters and change the '
+    "lifecycle state through ROS 2's standard services. If false, the node offers none of "
+    'these services.',
+    locked=True,
+)
+AUTOSTART = Parameter(
+    'autostart',
+    True,
+    'The node configures and activates itself when it starts. If false, you or a '
+    'lifecycle manager must do this (ros2 lifecycle set).',
+)
 
 METRICS = (
-    Parameter('metrics_port', 0, 'TCP port on which the node offers metrics for Prometheus; 0 offers none.',
-              minimum=0, maximum=65535, locked=True),
-    Parameter('metrics_address', '127.0.0.1', 'Address of the interface on which the node offers metrics, without '
-              'encryption or password; 0.0.0.0 for all interfaces.', locked=True),
+    Parameter(
+        'metrics_port',
+        0,
+        'TCP port on which the node offers metrics for Prometheus; 0 offers none.',
+        minimum=0,
+        maximum=65535,
+        locked=True,
+    ),
+    Parameter(
+        'metrics_address',
+        '127.0.0.1',
+        'Address of the interface on which the node offers metrics, without '
+        'encryption or password; 0.0.0.0 for all interfaces.',
+        locked=True,
+    ),
 )
 
 MODEL = (
     REMOTE_CONTROL,
     AUTOSTART,
-    Parameter('allowed_models', [''], 'Further models to which the parameter model can be set while the node runs: '
-              'names, or JSON objects with the parameters of a model, such as {"model": "alexnet", "weights": "none"}. '
-              "[''] allows only the model with which the node started. The node downloads nothing for them.",
-              locked=True),
-    Parameter('model', 'mobilenet_v2', 'The network: name of a torchvision model, timm:NAME, transformers:NAME, '
-              'ultralytics:NAME, segmentation_models_pytorch:NAME, efficientnet_lite:NAME, package.module:factory, or '
-              'path of a .pt2 file saved with torch.export. Must be the same on robot and edge.', locked=True),
-    Parameter('weights', 'default', "Weights of the model: 'default' for the model's own, a name from torchvision's "
-              "enumeration, 'none' for random seeded weights (predictions mean nothing), or the path of a state dict "
-              '(.pt, .pth, .ckpt, .bin, .safetensors). Must be the same on robot and edge.', locked=True),
-    Parameter('model_arguments', '', "Keyword arguments of the model's builder or factory, as a JSON object. Must be "
-              'the same on robot and edge.', locked=True),
-    Parameter('task', '', 'Task of your own model; empty means classification. Must be the same on robot and edge.',
-              choices=('', 'classification', 'segmentation', 'detection', 'dense', 'other')),
-    Parameter('labels', [''], "Names of the classes in the order of the outputs; [''] takes the model's own names.",
-              locked=True),
-    Parameter('resize', '', "How the node resizes camera images to the network's input: 'stretch'; 'crop' cuts out the "
-              "centre; 'letterbox' keeps the aspect ratio and adds borders around the image; 'short_side' does the "
-              "same with borders below and to the right. Empty takes the model's own. Only the camera node uses it.",
-              choices=('', 'stretch', 'crop', 'letterbox', 'short_side')),
-    Parameter('crop_fraction', 0.875, "Share of the scaled image's height and width that resize: crop keeps. Only the "
-              'camera node uses it.', minimum=0.1, maximum=1.0),
-    Parameter('interpolation', '', "Interpolation of the resize; empty takes the model's own. Only the camera node "
-              'uses it.', choices=('', 'nearest', 'bilinear', 'bicubic')),
-    Parameter('channels', '', "Channels of the network's input; empty takes the model's own. Must be the same on robot "
-              'and edge.', choices=('', 'rgb', 'bgr', 'grey', 'rgba')),
-    Parameter('scores', '', "Kind of a classifier's outputs: 'logits' (the node applies a softmax), 'multilabel' (the "
-              "node applies a sigmoid) or 'probabilities' (the network itself ends in a softmax). For a segmentation "
-              "with one class, 'probabilities' sets the threshold to 0.5. Empty: the node finds out. Must be the same "
-              'on robot and edge.',
-              choices=('', 'logits', 'multilabel', 'probabilities')),
-    Parameter('mean', [0.0, 0.0, 0.0], "Mean of each channel, for pixel values scaled to 0 to 1. If std is 0, the "
-              "model's own mean and std apply. Must be the same on robot and edge.",
-              minimum=-1000.0, maximum=1000.0),
-    Parameter('std', [0.0, 0.0, 0.0], 'Standard deviation of each channel, for pixel values scaled to 0 to 1; 0 takes '
-              "the model's own mean and std. Must be the same on robot and edge.", minimum=0.0, maximum=1000.0),
-    Parameter('leaves', [''], 'Class names or paths of submodules inside which there shall be no cut. Must be the same '
-              'on robot and edge.', locked=True),
-    Parameter('cut', True, 'Search the cuts of the model. If false, only full offloading and local inference are '
-              'possible, and any module works. Must be the same on robot and edge.'),
-    Parameter('input_size', [0, 0], "Height and width that images are resized to; [0, 0] takes the model's own. "
-              'Must be the same on robot and edge.', 'pixels', 0, 8192),
-    Parameter('seed', 0, "Seed of the random weights if weights is 'none'. Must be the same on robot and edge.",
-              minimum=0, maximum=2**31 - 1),
+    Parameter(
+        'allowed_models',
+        [''],
+        'Further models to which the parameter model can be set while the node runs: '
+        'names, or JSON objects with the parameters of a model, such as {"model": "alexnet", "weights": "none"}. '
+        "[''] allows only the model with which the node started. The node downloads nothing for them.",
+        locked=True,
+    ),
+    Parameter(
+        'model',
+        'mobilenet_v2',
+        'The network: name of a torchvision model, timm:NAME, transformers:NAME, '
+        'ultralytics:NAME, segmentation_models_pytorch:NAME, efficientnet_lite:NAME, package.module:factory, or '
+        'path of a .pt2 file saved with torch.export. Must be the same on robot and edge.',
+        locked=True,
+    ),
+    Parameter(
+        'weights',
+        'default',
+        "Weights of the model: 'default' for the model's own, a name from torchvision's "
+        "enumeration, 'none' for random seeded weights (predictions mean nothing), or the path of a state dict "
+        '(.pt, .pth, .ckpt, .bin, .safetensors). Must be the same on robot and edge.',
+        locked=True,
+    ),
+    Parameter(
+        'model_arguments',
+        '',
+        "Keyword arguments of the model's builder or factory, as a JSON object. Must be the same on robot and edge.",
+        locked=True,
+    ),
+    Parameter(
+        'task',
+        '',
+        'Task of your own model; empty means classification. Must be the same on robot and edge.',
+        choices=('', 'classification', 'segmentation', 'detection', 'dense', 'other'),
+    ),
+    Parameter(
+        'labels',
+        [''],
+        "Names of the classes in the order of the outputs; [''] takes the model's own names.",
+        locked=True,
+    ),
+    Parameter(
+        'resize',
+        '',
+        "How the node resizes camera images to the network's input: 'stretch'; 'crop' cuts out the "
+        "centre; 'letterbox' keeps the aspect ratio and adds borders around the image; 'short_side' does the "
+        "same with borders below and to the right. Empty takes the model's own. Only the camera node uses it.",
+        choices=('', 'stretch', 'crop', 'letterbox', 'short_side'),
+    ),
+    Parameter(
+        'crop_fraction',
+        0.875,
+        "Share of the scaled image's height and width that resize: crop keeps. Only the camera node uses it.",
+        minimum=0.1,
+        maximum=1.0,
+    ),
+    Parameter(
+        'interpolation',
+        '',
+        "Interpolation of the resize; empty takes the model's own. Only the camera node uses it.",
+        choices=('', 'nearest', 'bilinear', 'bicubic'),
+    ),
+    Parameter(
+        'channels',
+        '',
+        "Channels of the network's input; empty takes the model's own. Must be the same on robot and edge.",
+        choices=('', 'rgb', 'bgr', 'grey', 'rgba'),
+    ),
+    Parameter(
+        'scores',
+        '',
+        "Kind of a classifier's outputs: 'logits' (the node applies a softmax), 'multilabel' (the "
+        "node applies a sigmoid) or 'probabilities' (the network itself ends in a softmax). For a segmentation "
+        "with one class, 'probabilities' sets the threshold to 0.5. Empty: the node finds out. Must be the same "
+        'on robot and edge.',
+        choices=('', 'logits', 'multilabel', 'probabilities'),
+    ),
+    Parameter(
+        'mean',
+        [0.0, 0.0, 0.0],
+        'Mean of each channel, for pixel values scaled to 0 to 1. If std is 0, the '
+        "model's own mean and std apply. Must be the same on robot and edge.",
+        minimum=-1000.0,
+        maximum=1000.0,
+    ),
+    Parameter(
+        'std',
+        [0.0, 0.0, 0.0],
+        'Standard deviation of each channel, for pixel values scaled to 0 to 1; 0 takes '
+        "the model's own mean and std. Must be the same on robot and edge.",
+        minimum=0.0,
+        maximum=1000.0,
+    ),
+    Parameter(
+        'leaves',
+        [''],
+        'Class names or paths of submodules inside which there shall be no cut. Must be the same on robot and edge.',
+        locked=True,
+    ),
+    Parameter(
+        'cut',
+        True,
+        'Search the cuts of the model. If false, only full offloading and local inference are '
+        'possible, and any module works. Must be the same on robot and edge.',
+    ),
+    Parameter(
+        'input_size',
+        [0, 0],
+        "Height and width that images are resized to; [0, 0] takes the model's own. "
+        'Must be the same on robot and edge.',
+        'pixels',
+        0,
+        8192,
+    ),
+    Parameter(
+        'seed',
+        0,
+        "Seed of the random weights if weights is 'none'. Must be the same on robot and edge.",
+        minimum=0,
+        maximum=2**31 - 1,
+    ),
     Parameter('device', 'cpu', "Device on which this node runs its part of the network: 'cpu', 'cuda', 'cuda:1', …"),
-    Parameter('threads', 0, "CPU threads for this node's part of the network, at most one for each processor; 0 lets "
-              'PyTorch choose.', minimum=0, maximum=1024),
-    Parameter('channels_last', False, 'Use the channels-last memory layout in this node. Results may then differ in '
-              'the last bits.'),
-    Parameter('engine', EAGER, "Engine for this node's heads or tails, in addition to 'eager', which is PyTorch and "
-              "exact bit for bit: 'inductor' (torch.compile), 'openvino' or 'onnxruntime'. The monitor uses the engine "
-              'where it is faster and min_agreement allows it.', choices=ENGINE_NAMES, locked=True),
-    Parameter('precision', 'float32', 'Data type in which that engine computes. With another one than float32, results '
-              'differ more; min_agreement applies. docs/engines.md has the types of each engine; none offers '
-              "'int8', which needs a calibration.", choices=PRECISIONS),
-    Parameter('engine_fallback', True, 'If true, parts of the network that the engine cannot run, or has not converted '
-              'yet, run on eager; the node warns about the former. If false, the node converts all parts before it is '
-              'active, and does not configure if one fails.'),
-    Parameter('profile', '', "Path of the model's profile on this machine, written by the tool 'profile'. Empty: the "
-              'node measures this machine at its first start and keeps the result.', locked=True),
+    Parameter(
+        'threads',
+        0,
+        "CPU threads for this node's part of the network, at most one for each processor; 0 lets PyTorch choose.",
+        minimum=0,
+        maximum=1024,
+    ),
+    Parameter(
+        'channels_last',
+        False,
+        'Use the channels-last memory layout in this node. Results may then differ in the last bits.',
+    ),
+    Parameter(
+        'engine',
+        EAGER,
+        "Engine for this node's heads or tails, in addition to 'eager', which is PyTorch and "
+        "exact bit for bit: 'inductor' (torch.compile), 'openvino' or 'onnxruntime'. The monitor uses the engine "
+        'where it is faster and min_agreement allows it.',
+        choices=ENGINE_NAMES,
+        locked=True,
+    ),
+    Parameter(
+        'precision',
+        'float32',
+        'Data type in which that engine computes. With another one than float32, results '
+        'differ more; min_agreement applies. docs/engines.md has the types of each engine; none offers '
+        "'int8', which needs a calibration.",
+        choices=PRECISIONS,
+    ),
+    Parameter(
+        'engine_fallback',
+        True,
+        'If true, parts of the network that the engine cannot run, or has not converted '
+        'yet, run on eager; the node warns about the former. If false, the node converts all parts before it is '
+        'active, and does not configure if one fails.',
+    ),
+    Parameter(
+        'profile',
+        '',
+        "Path of the model's profile on this machine, written by the tool 'profile'. Empty: the "
+        'node measures this machine at its first start and keeps the result.',
+        locked=True,
+    ),
 )
 
 CAMERA = MODEL + (
@@ -207,8 +342,16 @@ CAMERA = MODEL + (
         'Camera topics of type sensor_msgs/Image or CompressedImage. With several topics, a frame is a batch of the '
         'newest image of each, and every image has its own prediction.',
     ),
-    Parameter('image_bits', 16, 'Bits that the camera uses in a 16-bit image (mono16, rgb16, bayer_rggb16, …, a '
-              '16-bit PNG). With 12, the value 4095 becomes white.', 'bits', 9, 16, dynamic=True),
+    Parameter(
+        'image_bits',
+        16,
+        'Bits that the camera uses in a 16-bit image (mono16, rgb16, bayer_rggb16, …, a '
+        '16-bit PNG). With 12, the value 4095 becomes white.',
+        'bits',
+        9,
+        16,
+        dynamic=True,
+    ),
     Parameter(
         'batch',
         1,
@@ -227,16 +370,36 @@ CAMERA = MODEL + (
         0.001,
         60.0,
     ),
-    Parameter('on_demand', False, 'Run the network only when somebody calls the service infer, for the newest image. '
-              'If false, it runs for every image, and each call runs it once more.', dynamic=True),
-    Parameter('classes', [''], "Classes that a prediction may name, by label or number; [''] allows all. The network "
-              'computes all classes in any case.', dynamic=True),
-    Parameter('top_k', 5, 'Number of classes that the prediction of a classifier names.', minimum=1, maximum=1000,
-              dynamic=True),
     Parameter(
-        'min_score', MIN_SCORE, 'Smallest score of a detected object in a prediction. Answers of the edge leave out '
+        'on_demand',
+        False,
+        'Run the network only when somebody calls the service infer, for the newest image. '
+        'If false, it runs for every image, and each call runs it once more.',
+        dynamic=True,
+    ),
+    Parameter(
+        'classes',
+        [''],
+        "Classes that a prediction may name, by label or number; [''] allows all. The network "
+        'computes all classes in any case.',
+        dynamic=True,
+    ),
+    Parameter(
+        'top_k',
+        5,
+        'Number of classes that the prediction of a classifier names.',
+        minimum=1,
+        maximum=1000,
+        dynamic=True,
+    ),
+    Parameter(
+        'min_score',
+        MIN_SCORE,
+        'Smallest score of a detected object in a prediction. Answers of the edge leave out '
         'objects with a smaller score.',
-        minimum=0.0, maximum=1.0, dynamic=True,
+        minimum=0.0,
+        maximum=1.0,
+        dynamic=True,
     ),
     Parameter(
         'output_digest',
@@ -273,48 +436,124 @@ CAMERA = MODEL + (
 )
 
 EDGE = MODEL + (
-    Parameter('edge_name', '', 'Name by which robots know this edge, different for each edge. Empty takes the '
-              'namespace and the name of the host.'),
-    Parameter('batch', 1, "Largest number of images in a frame. Set it to at least the robots' batch or number of "
-              'image_topics: the edge refuses larger frames, and the robot then runs the whole network itself.',
-              minimum=1, maximum=64),
-    Parameter('max_waiting', 2, 'Largest number of frames of one robot in the queue; a newer frame replaces the '
-              'oldest.', minimum=1, maximum=64),
-    Parameter('max_batch', 1, 'Largest number of frames that share one run of the tail: frames of different robots '
-              'with the same cut. They share it if the profile says that this is faster. With more than 1, results may '
-              'differ from the whole model in the last bits.', minimum=1, maximum=64),
-    Parameter('max_batch_wait_s', 0.0, 'Longest time that a frame waits for others to share its run of the tail.', 's',
-              0.0, 1.0),
-    Parameter('max_robots', 64, 'Largest number of robots that the edge serves; it ignores further robots.',
-              minimum=1, maximum=1024),
+    Parameter(
+        'edge_name',
+        '',
+        'Name by which robots know this edge, different for each edge. Empty takes the '
+        'namespace and the name of the host.',
+    ),
+    Parameter(
+        'batch',
+        1,
+        "Largest number of images in a frame. Set it to at least the robots' batch or number of "
+        'image_topics: the edge refuses larger frames, and the robot then runs the whole network itself.',
+        minimum=1,
+        maximum=64,
+    ),
+    Parameter(
+        'max_waiting',
+        2,
+        'Largest number of frames of one robot in the queue; a newer frame replaces the oldest.',
+        minimum=1,
+        maximum=64,
+    ),
+    Parameter(
+        'max_batch',
+        1,
+        'Largest number of frames that share one run of the tail: frames of different robots '
+        'with the same cut. They share it if the profile says that this is faster. With more than 1, results may '
+        'differ from the whole model in the last bits.',
+        minimum=1,
+        maximum=64,
+    ),
+    Parameter(
+        'max_batch_wait_s',
+        0.0,
+        'Longest time that a frame waits for others to share its run of the tail.',
+        's',
+        0.0,
+        1.0,
+    ),
+    Parameter(
+        'max_robots',
+        64,
+        'Largest number of robots that the edge serves; it ignores further robots.',
+        minimum=1,
+        maximum=1024,
+    ),
     Parameter('load_period_s', 0.2, 'Period of the load reports to the robots.', 's', 0.02, 10.0),
-    Parameter('engine_pool', 'none', "Where the tails run: 'none' is this process, 'ray' is replicas on a Ray cluster "
-              '(docs/fleet.md).', choices=('none', 'ray'), locked=True),
-    Parameter('ray_address', '', "Address of the Ray cluster: HOST:PORT, or 'auto' for the one on this machine; empty "
-              'starts a local one. Everyone who reaches the cluster can run code on it.', locked=True),
-    Parameter('replicas', [1, 1], 'Smallest and largest number of replicas with engine_pool: ray; the number follows '
-              'the load.', minimum=1, maximum=1024, locked=True),
+    Parameter(
+        'engine_pool',
+        'none',
+        "Where the tails run: 'none' is this process, 'ray' is replicas on a Ray cluster (docs/fleet.md).",
+        choices=('none', 'ray'),
+        locked=True,
+    ),
+    Parameter(
+        'ray_address',
+        '',
+        "Address of the Ray cluster: HOST:PORT, or 'auto' for the one on this machine; empty "
+        'starts a local one. Everyone who reaches the cluster can run code on it.',
+        locked=True,
+    ),
+    Parameter(
+        'replicas',
+        [1, 1],
+        'Smallest and largest number of replicas with engine_pool: ray; the number follows the load.',
+        minimum=1,
+        maximum=1024,
+        locked=True,
+    ),
     # Empty and no JSON object: rclpy takes the text of an object for an object when it reads a dumped parameter file.
-    Parameter('replica_resources', '', 'Resources that each replica reserves, as a JSON object: CPU, GPU, and your own '
-              'from ray start --resources; empty for one CPU.', locked=True),
+    Parameter(
+        'replica_resources',
+        '',
+        'Resources that each replica reserves, as a JSON object: CPU, GPU, and your own '
+        'from ray start --resources; empty for one CPU.',
+        locked=True,
+    ),
     *METRICS,
-    Parameter('emulate_slowdown', 1.0, 'For demonstrations: the node sleeps after each tail, so that it takes this '
-              'many times as long; 1 emulates nothing.', minimum=1.0, maximum=1000.0),
+    Parameter(
+        'emulate_slowdown',
+        1.0,
+        'For demonstrations: the node sleeps after each tail, so that it takes this '
+        'many times as long; 1 emulates nothing.',
+        minimum=1.0,
+        maximum=1000.0,
+    ),
 )
 
 #: MonitorSettings declares the monitor's parameters; all can change while it runs. Not ``batch``: the camera's profile
 #: has the number of images in a frame.
-MONITOR = (REMOTE_CONTROL, AUTOSTART, *METRICS, *(
-    Parameter(setting.name,
-              list(default) if isinstance(default := setting.default, tuple) else default,  # type: ignore[arg-type]
-              setting.metadata['description'], setting.metadata['unit'], setting.metadata['minimum'],
-              setting.metadata['maximum'], setting.metadata['choices'], dynamic=True)
-    for setting in fields(MonitorSettings) if setting.name != 'batch'))
+MONITOR = (
+    REMOTE_CONTROL,
+    AUTOSTART,
+    *METRICS,
+    *(
+        Parameter(
+            setting.name,
+            list(default) if isinstance(default := setting.default, tuple) else default,  # type: ignore[arg-type]
+            setting.metadata['description'],
+            setting.metadata['unit'],
+            setting.metadata['minimum'],
+            setting.metadata['maximum'],
+            setting.metadata['choices'],
+            dynamic=True,
+        )
+        for setting in fields(MonitorSettings)
+        if setting.name != 'batch'
+    ),
+)
 
 SOURCE = (
     REMOTE_CONTROL,
-    Parameter('path', '', 'Image file, folder of images, video file or number of a webcam to publish; empty pans '
-              'across photographs of the package scikit-image.', locked=True),
+    Parameter(
+        'path',
+        '',
+        'Image file, folder of images, video file or number of a webcam to publish; empty pans '
+        'across photographs of the package scikit-image.',
+        locked=True,
+    ),
     Parameter('rate_hz', 10.0, 'Images per second.', '1/s', 0.01, 1000.0),
     Parameter('width', 640, 'Width of the images.', 'pixels', 1, 8192),
     Parameter('height', 480, 'Height of the images.', 'pixels', 1, 8192),
@@ -323,17 +562,33 @@ SOURCE = (
 
 LINK_EMULATOR = (
     REMOTE_CONTROL,
-    Parameter('rates_mbps', [100.0], 'For demonstrations: rate of the emulated uplink in each step of the script; at '
-              '0 the link is down.', 'Mbit/s', 0.0, 100000.0, dynamic=True),
+    Parameter(
+        'rates_mbps',
+        [100.0],
+        'For demonstrations: rate of the emulated uplink in each step of the script; at 0 the link is down.',
+        'Mbit/s',
+        0.0,
+        100000.0,
+        dynamic=True,
+    ),
     Parameter('durations_s', [3600.0], 'Duration of each step; the last step does not end.', 's', 0.01, 1e6),
     Parameter('delay_s', 0.005, 'Delay in each direction, in addition to the transmission time.', 's', 0.0, 10.0),
-    Parameter('queue_bytes', 2_000_000, 'Capacity of the queue before the uplink; the emulator drops messages that do '
-              'not fit.', 'bytes', 1000, 1_000_000_000),
+    Parameter(
+        'queue_bytes',
+        2_000_000,
+        'Capacity of the queue before the uplink; the emulator drops messages that do not fit.',
+        'bytes',
+        1000,
+        1_000_000_000,
+    ),
 )
 
 #: Parameters that an entry of allowed_models may set: all that describe the model.
-_OF_A_MODEL = {parameter.name: parameter for parameter in MODEL
-               if parameter not in (REMOTE_CONTROL, AUTOSTART) and parameter.name != 'allowed_models'}
+_OF_A_MODEL = {
+    parameter.name: parameter
+    for parameter in MODEL
+    if parameter not in (REMOTE_CONTROL, AUTOSTART) and parameter.name != 'allowed_models'
+}
 
 
 def allowed_models(values: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
@@ -349,13 +604,20 @@ def allowed_models(values: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
     for text in values['allowed_models']:  # type: ignore[union-attr]
         entry = _entry(str(text)) if text else entries[started]
         if entries.setdefault(entry['model'], entry) != entry:
-            raise DynsplitError(f"parameter 'allowed_models' has {shown(text)}, but {shown(entry['model'])} is in the "
-                                'list already, or is the model in the parameter model; list each model once')
-    first = {name: values[name] for name, parameter in _OF_A_MODEL.items()
-             if parameter.locked or any(name in entry for entry in entries.values())}
+            raise DynsplitError(
+                f"parameter 'allowed_models' has {shown(text)}, but {shown(entry['model'])} is in the "
+                'list already, or is the model in the parameter model; list each model once'
+            )
+    first = {
+        name: values[name]
+        for name, parameter in _OF_A_MODEL.items()
+        if parameter.locked or any(name in entry for entry in entries.values())
+    }
     defaults = {name: parameter.default for name, parameter in _OF_A_MODEL.items() if parameter.locked}
-    return {model: {**first, **(defaults if number else {}), **entry}
-            for number, (model, entry) in enumerate(entries.items())}
+    return {
+        model: {**first, **(defaults if number else {}), **entry}
+        for number, (model, entry) in enumerate(entries.items())
+    }
 
 
 def _entry(text: str) -> dict[str, Any]:
@@ -365,13 +627,17 @@ def _entry(text: str) -> dict[str, Any]:
     try:
         entry = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DynsplitError(f"parameter 'allowed_models' has {shown(text)}, which is not JSON ({error}); give a name, "
-                            'or an object such as {"model": "alexnet", "weights": "none"}') from error
+        raise DynsplitError(
+            f"parameter 'allowed_models' has {shown(text)}, which is not JSON ({error}); give a name, "
+            'or an object such as {"model": "alexnet", "weights": "none"}'
+        ) from error
     unknown = sorted(entry.keys() - _OF_A_MODEL.keys())
     if 'model' not in entry or unknown:
-        raise DynsplitError(f"parameter 'allowed_models' has {shown(text)}, "
-                            + (f'but {shown(unknown[0])} is not allowed in it' if unknown else 'which names no model')
-                            + f"; an entry has 'model' and any of {', '.join(sorted(_OF_A_MODEL.keys() - {'model'}))}")
+        raise DynsplitError(
+            f"parameter 'allowed_models' has {shown(text)}, "
+            + (f'but {shown(unknown[0])} is not allowed in it' if unknown else 'which names no model')
+            + f"; an entry has 'model' and any of {', '.join(sorted(_OF_A_MODEL.keys() - {'model'}))}"
+        )
     if isinstance(entry.get('model_arguments'), dict):  # JSON in JSON is hard to write
         entry['model_arguments'] = json.dumps(entry['model_arguments'])
     return {name: _OF_A_MODEL[name].check(value) for name, value in entry.items()}

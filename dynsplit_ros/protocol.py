@@ -76,6 +76,8 @@ def inexactness(robot: Side, edge: Side) -> str:
     here, there = (side.torch_version.partition('+')[0] for side in (robot, edge))
     if here == there:
         return ''
-    return (f'predictions of edge {printable(edge.edge)!r} may differ from the whole model in the last bits: '
-            f'torch {printable(here)} on the robot and {printable(there)} on the edge; install the same version on '
-            'both for exact results')
+    return (
+        f'predictions of edge {printable(edge.edge)!r} may differ from the whole model in the last bits: '
+        f'torch {printable(here)} on the robot and {printable(there)} on the edge; install the same version on '
+        'both for exact results'
+    )

@@ -48,15 +48,19 @@ def _open(path: str, width: int, height: int) -> Source:
         return Video(int(path), width, height)
     place = Path(path).expanduser()
     if place.is_dir():
-        files = sorted(file for file in place.iterdir()
-                       if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_fifo())  # OpenCV would wait for a pipe
+        files = sorted(
+            file for file in place.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_fifo()
+        )  # OpenCV would wait for a pipe
         if not files:
-            raise DynsplitError(f'the folder {place} has no image; name one with files ending in '
-                                + ', '.join(sorted(IMAGE_SUFFIXES)))
+            raise DynsplitError(
+                f'the folder {place} has no image; name one with files ending in ' + ', '.join(sorted(IMAGE_SUFFIXES))
+            )
         return Images(files, width, height)
     if not place.is_file():
-        raise DynsplitError(f'{path!r} is neither a file nor a folder nor the number of a webcam; name one of these, '
-                            'or leave it empty to pan across photographs')
+        raise DynsplitError(
+            f'{path!r} is neither a file nor a folder nor the number of a webcam; name one of these, '
+            'or leave it empty to pan across photographs'
+        )
     if place.suffix.lower() in IMAGE_SUFFIXES:
         return Images([place], width, height)
     return Video(str(place), width, height)
@@ -106,7 +110,7 @@ class Panorama(Source):
         room_x = photograph.shape[1] - self._width
         x = round(room_x * (1 - math.cos(phase)) / 2)
         y = round(room_y * (1 - math.cos(self.ROUNDS * phase)) / 2)
-        return photograph[y:y + self._height, x:x + self._width]
+        return photograph[y : y + self._height, x : x + self._width]
 
 
 class Images(Source):

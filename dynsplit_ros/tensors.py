@@ -61,6 +61,5 @@ def of_image(outputs: Mapping[str, Tensor], number: int, count: int, by_name: bo
             if name.rpartition('.')[2] == str(number)
         }
     return {
-        name: tensor[number * (size := len(tensor) // count) : (number + 1) * size]
-        for name, tensor in outputs.items()
+        name: tensor[number * (size := len(tensor) // count) : (number + 1) * size] for name, tensor in outputs.items()
     }

@@ -65,8 +65,10 @@ def check_discovery_server(name: str, value: str, *, port: bool = False) -> None
         found = _SERVER.fullmatch(server)
         number = found and found.group(1)
         if not any(servers) or server and (not found or port and not number or number and not 1 <= int(number) < 65536):
-            raise DynsplitError(f'{name} is {value!r}, but must be HOST:PORT, such as 192.168.1.5:11811, with a port '
-                                'from 1 to 65535; separate several by semicolons')
+            raise DynsplitError(
+                f'{name} is {value!r}, but must be HOST:PORT, such as 192.168.1.5:11811, with a port '
+                'from 1 to 65535; separate several by semicolons'
+            )
 
 
 def fast_dds_version() -> int:
@@ -102,8 +104,13 @@ def defaults(*, shared_memory: bool) -> Iterator[None]:
         os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'SYSTEM_DEFAULT'
         os.environ.pop('ROS_LOCALHOST_ONLY', None)
     with tempfile.NamedTemporaryFile('w', prefix='dynsplit_ros_', suffix='.xml') as copy:
-        copy.write(adapted(profile(named.pop() if named else 'default', version).read_text(),
-                           shared_memory=shared_memory, peers=peers))
+        copy.write(
+            adapted(
+                profile(named.pop() if named else 'default', version).read_text(),
+                shared_memory=shared_memory,
+                peers=peers,
+            )
+        )
         copy.flush()
         for variable in shell:
             del os.environ[variable]
@@ -147,8 +154,9 @@ def adapted(text: str, *, shared_memory: bool, peers: Sequence[str]) -> str:
             ElementTree.SubElement(transport, f'{space}maxInitialPeersRange').text = str(_LOCAL_PEERS)
     if peers:
         # A locator of our own, though it says nothing, keeps Fast DDS from listening to multicast.
-        ElementTree.SubElement(ElementTree.SubElement(builtin, f'{space}metatrafficUnicastLocatorList'),
-                               f'{space}locator')
+        ElementTree.SubElement(
+            ElementTree.SubElement(builtin, f'{space}metatrafficUnicastLocatorList'), f'{space}locator'
+        )
         initial = ElementTree.SubElement(builtin, f'{space}initialPeersList')
         for peer in peers:
             locator = ElementTree.SubElement(ElementTree.SubElement(initial, f'{space}locator'), f'{space}udpv4')

@@ -22,8 +22,11 @@ def send(link: Connection, tensors: dict[str, torch.Tensor]) -> None:
 
 def receive(link: Connection, specs: tuple[TensorSpec, ...]) -> dict[str, torch.Tensor]:
     # Both sides know names, types and shapes from the model; no message may be much longer than its tensor.
-    return decode('blosc2', [EncodedTensor(spec.name, spec.dtype, spec.shape, link.recv_bytes(2 * spec.nbytes + 4096))
-                             for spec in specs], specs)
+    return decode(
+        'blosc2',
+        [EncodedTensor(spec.name, spec.dtype, spec.shape, link.recv_bytes(2 * spec.nbytes + 4096)) for spec in specs],
+        specs,
+    )
 
 
 if sys.argv[1:] != ['edge'] and not (len(sys.argv) == 3 and sys.argv[1] == 'robot' and sys.argv[2].isdigit()):

@@ -23,9 +23,23 @@ def start(context: LaunchContext) -> list[Node]:
 
 def generate_launch_description() -> LaunchDescription:
     """Return the launch description."""
-    return LaunchDescription([
-        *arguments(model='', weights='', device='', namespace='robot1', params_file=str(CONFIG / 'robot.yaml'),
-                   image_topic='image_raw', source='false', transport='default', discovery_server='',
-                   autostart='', respawn='false', use_sim_time='false', log_level='info'),
-        OpaqueFunction(function=start),
-    ])
+    return LaunchDescription(
+        [
+            *arguments(
+                model='',
+                weights='',
+                device='',
+                namespace='robot1',
+                params_file=str(CONFIG / 'robot.yaml'),
+                image_topic='image_raw',
+                source='false',
+                transport='default',
+                discovery_server='',
+                autostart='',
+                respawn='false',
+                use_sim_time='false',
+                log_level='info',
+            ),
+            OpaqueFunction(function=start),
+        ]
+    )

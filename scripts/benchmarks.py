@@ -24,8 +24,13 @@ DATA = ROOT / 'docs' / 'data'
 PAGES = (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')))
 #: Modules by the name of the benchmark: ``tables(document)`` returns tables by name, and ``draw(document, folder,
 #: source)``, where a module has it, writes pictures that name their source.
-RESULTS = {'paper': 'bench.paper_results', 'alternatives': 'bench.alternatives_results',
-           'agreement': 'bench.agreement_results', 'images': 'bench.images_results', 'models': 'bench.models_results'}
+RESULTS = {
+    'paper': 'bench.paper_results',
+    'alternatives': 'bench.alternatives_results',
+    'agreement': 'bench.agreement_results',
+    'images': 'bench.images_results',
+    'models': 'bench.models_results',
+}
 _PLACE = re.compile(r'(<!-- (bench|{}) (\S[^>]*?) -->\n)(.*?)(<!-- end -->)'.format('|'.join(RESULTS)), re.DOTALL)
 
 
@@ -37,14 +42,17 @@ def table(document: dict[str, Any]) -> str:
         rows.append(f'| {row["name"]} | {row["value"]:.4g} | {row["unit"]} | {row["bar"] or ""} | {holds} |')
     facts = dict(document['measured'])
     command, when, processor, cores, memory_gib = map(
-        facts.pop, ('command', 'when', 'processor', 'cores', 'memory_gib'))
+        facts.pop, ('command', 'when', 'processor', 'cores', 'memory_gib')
+    )
     versions = ', '.join(f'{name} {value}' for name, value in facts.items() if value)
     barred = [row for row in document['figures'] if row['bar'] is not None]
     missed = sum(not row['holds'] for row in barred)
     met = f'All {len(barred)} bars met' if barred else 'Measured'
     verdict = f'**{missed} of {len(barred)} bars missed**' if missed else met
-    return (f'{verdict}, by `{command}` on {when}: {cores} cores of {processor}, {memory_gib} GiB; {versions}.\n\n'
-            + '\n'.join(rows))
+    return (
+        f'{verdict}, by `{command}` on {when}: {cores} cores of {processor}, {memory_gib} GiB; {versions}.\n\n'
+        + '\n'.join(rows)
+    )
 
 
 def render(page: str, folder: Path = DATA) -> str:

@@ -90,8 +90,12 @@ def exactness(check: Check, name: str) -> None:
     for allow_tf32, most in ((False, FLOAT32), (True, TF32)):
         torch.backends.cudnn.allow_tf32 = allow_tf32
         worst = max(largest_difference(whole, there.tail(cut)(here.head(cut)(image))) for cut in here.cuts)
-        check.add(f'{name}: head on the CPU and tail on the device, largest difference, TF32 '
-                  f'{"on" if allow_tf32 else "off"}', worst, '', most)
+        check.add(
+            f'{name}: head on the CPU and tail on the device, largest difference, TF32 {"on" if allow_tf32 else "off"}',
+            worst,
+            '',
+            most,
+        )
     own = there.whole(image)
     worst = max(largest_difference(own, there.tail(cut)(there.head(cut)(image))) for cut in there.cuts)
     check.add(f'{name}: head and tail on the device over its own whole model, largest difference', worst, '', FLOAT32)
@@ -105,8 +109,12 @@ def options(check: Check, name: str) -> None:
     for layout in (False, True):
         split = check.split(name, channels_last=layout)
         words = 'channels last' if layout else 'contiguous'
-        for engine, precision, most in (('eager', 'float32', TF32), ('eager', 'bfloat16', BFLOAT16),
-                                        ('eager', 'float16', FLOAT16), ('inductor', 'float32', TF32)):
+        for engine, precision, most in (
+            ('eager', 'float32', TF32),
+            ('eager', 'bfloat16', BFLOAT16),
+            ('eager', 'float16', FLOAT16),
+            ('inductor', 'float32', TF32),
+        ):
             failed = split.add_engine(engine, precision, heads=False)
             what = f'{name}: whole model, {words}, {engine}, {precision}'
             check.add(f'{what}, parts that cannot run', len(failed), '', 0)
@@ -126,11 +134,19 @@ def profiler(check: Check, name: str) -> None:
     run = split.head(split.local_index)
     profiled_s, clocked_s = profile.cuts[-1].head_s[1], check.median_s(lambda: run(image))
     check.add(f'{name}: profiled time of the whole model', 1000 * profiled_s, 'ms')
-    check.add(f'{name}: profiled time over the clock, which also counts the way to the device and back',
-              profiled_s / clocked_s, '', 1.2)
+    check.add(
+        f'{name}: profiled time over the clock, which also counts the way to the device and back',
+        profiled_s / clocked_s,
+        '',
+        1.2,
+    )
     heads_s = [cut.head_s[1] for cut in profile.cuts]
-    check.add(f'{name}: heads that are faster than a shallower one', sum(
-        later < earlier for earlier, later in zip(heads_s, heads_s[1:])), '', 0)
+    check.add(
+        f'{name}: heads that are faster than a shallower one',
+        sum(later < earlier for earlier, later in zip(heads_s, heads_s[1:])),
+        '',
+        0,
+    )
 
 
 class _Answers:
@@ -168,21 +184,39 @@ def batches(check: Check, name: str, robots: int = 8) -> None:
     try:
         for _ in range(3):
             for number, image in enumerate(images):
-                edge.submit(EdgeFrame(f'robot{number}', number, there.fingerprint, 1, 'raw', 60.0,
-                                      encode('raw', here.head(1)(image))))
+                edge.submit(
+                    EdgeFrame(
+                        f'robot{number}', number, there.fingerprint, 1, 'raw', 60.0, encode('raw', here.head(1)(image))
+                    )
+                )
         with answers.changed:
             answers.changed.wait_for(lambda: len(answers.frames) == 3 * robots, 60.0)
     finally:
         edge.close()
     done = [frame for frame in answers.frames if frame.status is Status.OK]
     check.add(f'{name}: faults while {robots} robots share an edge', len(answers.faults), '', 0)
-    check.add(f'{name}: frames without outputs', sum(
-        frame.status not in (Status.OK, Status.SUPERSEDED) for frame in answers.frames), '', 0)
+    check.add(
+        f'{name}: frames without outputs',
+        sum(frame.status not in (Status.OK, Status.SUPERSEDED) for frame in answers.frames),
+        '',
+        0,
+    )
     check.add(f'{name}: frames in a run, the most', max((frame.times.batch for frame in done), default=0), '')
-    check.add(f'{name}: largest difference of an answer from the whole model on the CPU', max(
-        (largest_difference(here.whole(images[frame.source]),
-                            decode_outputs(here, frame.outputs.codec, frame.outputs.tensors, 1)) for frame in done),
-        default=float('inf')), '', TF32)
+    check.add(
+        f'{name}: largest difference of an answer from the whole model on the CPU',
+        max(
+            (
+                largest_difference(
+                    here.whole(images[frame.source]),
+                    decode_outputs(here, frame.outputs.codec, frame.outputs.tensors, 1),
+                )
+                for frame in done
+            ),
+            default=float('inf'),
+        ),
+        '',
+        TF32,
+    )
 
 
 def memory(check: Check, name: str) -> None:
@@ -200,8 +234,12 @@ def memory(check: Check, name: str) -> None:
     give_back()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    check.add(f'{name}: memory of the device after it is given back', (allocated() - before) / 2**20, 'MiB',
-              LEFT_BYTES / 2**20)
+    check.add(
+        f'{name}: memory of the device after it is given back',
+        (allocated() - before) / 2**20,
+        'MiB',
+        LEFT_BYTES / 2**20,
+    )
 
 
 def throughput(check: Check, name: str, sizes: tuple[int, ...] = BATCHES) -> None:
@@ -225,12 +263,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--device', default='cuda', help='device to check (default: cuda)')
     parser.add_argument('--models', nargs='+', default=list(MODELS), metavar='NAME')
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the figures to this file')
-    parser.add_argument('--seconds', type=float, default=220.0,
-                        help='start no further check after this time (default: 220)')
+    parser.add_argument(
+        '--seconds', type=float, default=220.0, help='start no further check after this time (default: 220)'
+    )
     arguments = parser.parse_args(argv)
     if arguments.device.startswith('cuda') and not torch.cuda.is_available():
-        print('gpu_check: this machine has no CUDA device that PyTorch can use; run it on one that has, or try the '
-              'program itself with --device cpu', file=sys.stderr)
+        print(
+            'gpu_check: this machine has no CUDA device that PyTorch can use; run it on one that has, or try the '
+            'program itself with --device cpu',
+            file=sys.stderr,
+        )
         return 2
     check, began_s, left_out = Check(arguments.device), time.monotonic(), []
     for step in CHECKS:
@@ -240,14 +282,20 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 step(check, name)
     missed = [figure for figure in check.figures if not figure['holds']]
-    print(f'\n{len(check.figures)} figures, {len(missed)} missed their bar, {time.monotonic() - began_s:.0f} s'
-          + (f'; no time was left for {", ".join(left_out)}' if left_out else ''))
+    print(
+        f'\n{len(check.figures)} figures, {len(missed)} missed their bar, {time.monotonic() - began_s:.0f} s'
+        + (f'; no time was left for {", ".join(left_out)}' if left_out else '')
+    )
     if arguments.json is not None:
         cuda = torch.device(arguments.device).type == 'cuda'
-        measured = {'device': torch.cuda.get_device_name(arguments.device) if cuda else arguments.device,
-                    'torch': torch.__version__, 'when': time.strftime('%Y-%m-%d', time.gmtime())}
-        arguments.json.write_text(json.dumps(
-            {'measured': measured, 'left_out': left_out, 'figures': check.figures}, indent=1) + '\n')
+        measured = {
+            'device': torch.cuda.get_device_name(arguments.device) if cuda else arguments.device,
+            'torch': torch.__version__,
+            'when': time.strftime('%Y-%m-%d', time.gmtime()),
+        }
+        arguments.json.write_text(
+            json.dumps({'measured': measured, 'left_out': left_out, 'figures': check.figures}, indent=1) + '\n'
+        )
     return 1 if missed else 0
 
 

@@ -29,18 +29,40 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: Who publishes and who subscribes; the topics themselves are declared in nodes/topics.py.
 ENDS = {
-    'activation': ('camera_node', 'edge_node'), 'tail_result': ('edge_node', 'camera_node'),
-    'acknowledgement': ('edge_node', 'camera_node, monitor_node'), 'probe': ('monitor_node, camera_node', 'edge_node'),
-    'edge_load': ('edge_node', 'monitor_node'), 'edge_profile': ('edge_node', 'camera_node, monitor_node'),
-    'robot_profile': ('camera_node', 'monitor_node'), 'frame_timing': ('camera_node', 'monitor_node'),
-    'audit': ('camera_node', 'monitor_node'), 'agreement': ('monitor_node', 'you'),
-    'split': ('monitor_node', 'camera_node'), 'edge_split': ('monitor_node', 'edge_node'),
+    'activation': ('camera_node', 'edge_node'),
+    'tail_result': ('edge_node', 'camera_node'),
+    'acknowledgement': ('edge_node', 'camera_node, monitor_node'),
+    'probe': ('monitor_node, camera_node', 'edge_node'),
+    'edge_load': ('edge_node', 'monitor_node'),
+    'edge_profile': ('edge_node', 'camera_node, monitor_node'),
+    'robot_profile': ('camera_node', 'monitor_node'),
+    'frame_timing': ('camera_node', 'monitor_node'),
+    'audit': ('camera_node', 'monitor_node'),
+    'agreement': ('monitor_node', 'you'),
+    'split': ('monitor_node', 'camera_node'),
+    'edge_split': ('monitor_node', 'edge_node'),
     'link_state': ('monitor_node', 'you'),
-    **dict.fromkeys(('prediction', 'label_image', 'dense_image', 'annotated', 'classification', 'detections',
-                     'label_info', 'vision_info'), ('camera_node', 'you')),
+    **dict.fromkeys(
+        (
+            'prediction',
+            'label_image',
+            'dense_image',
+            'annotated',
+            'classification',
+            'detections',
+            'label_info',
+            'vision_info',
+        ),
+        ('camera_node', 'you'),
+    ),
 }
-NODES = {'camera_node': parameters.CAMERA, 'edge_node': parameters.EDGE, 'monitor_node': parameters.MONITOR,
-         'image_source': parameters.SOURCE, 'link_emulator': parameters.LINK_EMULATOR}
+NODES = {
+    'camera_node': parameters.CAMERA,
+    'edge_node': parameters.EDGE,
+    'monitor_node': parameters.MONITOR,
+    'image_source': parameters.SOURCE,
+    'link_emulator': parameters.LINK_EMULATOR,
+}
 
 
 def declared_topics() -> list[topics.Topic]:
@@ -56,8 +78,9 @@ def topic_table() -> str:
         qos += ', transient local' if topic.qos.durability == DurabilityPolicy.TRANSIENT_LOCAL else ''
         source, sink = ENDS[topic.name]
         name = f'{topic.name}/EDGE' if topic.per_edge else topic.name
-        rows.append(f'| `{name}` | `{topic.type_name}` | {source} → {sink} | '
-                    f'{qos}, depth {topic.qos.depth} | {topic.why} |')
+        rows.append(
+            f'| `{name}` | `{topic.type_name}` | {source} → {sink} | {qos}, depth {topic.qos.depth} | {topic.why} |'
+        )
     return '\n'.join(rows)
 
 
@@ -149,7 +172,7 @@ def outline(node: ast.stmt, lines: list[str]) -> Iterator[str]:
         first = node.body[0]
         documented = ast.get_docstring(node) is not None
         begin = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-        yield from lines[begin - 1:first.end_lineno if documented else first.lineno - 1]
+        yield from lines[begin - 1 : first.end_lineno if documented else first.lineno - 1]
         for part in node.body if isinstance(node, ast.ClassDef) else []:
             name = getattr(part, 'name', getattr(getattr(part, 'target', None), 'id', '_'))
             if not name.startswith('_') or name == '__init__':
@@ -163,8 +186,9 @@ def codec_table() -> str:
     takes = {'image': '8-bit images (split 0)', 'activation': 'floating point', 'any': 'any tensor'}
     rows = ['| codec | every bit comes back | takes | how |', '| --- | --- | --- | --- |']
     for codec in dynsplit_ros.CODECS.values():
-        rows.append(f'| `{codec.name}` | {"yes" if codec.lossless else "no"} | {takes[codec.takes]} | '
-                    f'{codec.description} |')
+        rows.append(
+            f'| `{codec.name}` | {"yes" if codec.lossless else "no"} | {takes[codec.takes]} | {codec.description} |'
+        )
     return '\n'.join(rows)
 
 
@@ -172,14 +196,14 @@ def main() -> int:
     """Write or check."""
     made = {
         ROOT / 'docs' / 'reference.md': '# Reference\n\nMade by `scripts/reference.py` from the code; do not edit.\n\n'
-                        "## Topics\n\nIn the robot's namespace. EDGE is the name of an edge, as a topic name "
-                        f'allows.\n\n{topic_table()}\n\n'
-                        f'## Parameters\n\n{parameter_tables()}\n\n## Messages\n\n{message_tables()}\n\n'
-                        f'## Codecs\n\n{codec_table()}\n\n'
-                        '## Tools\n\nEach is `./run NAME`, `ros2 run dynsplit_ros NAME` or `dynsplit NAME`.\n\n'
-                        f'{tool_tables()}\n\n'
-                        '## Library\n\n`from dynsplit_ros import NAME` for each of these; ROS is not needed. Each '
-                        f'stands here as the code declares and explains it.\n\n{library_outline()}\n',
+        "## Topics\n\nIn the robot's namespace. EDGE is the name of an edge, as a topic name "
+        f'allows.\n\n{topic_table()}\n\n'
+        f'## Parameters\n\n{parameter_tables()}\n\n## Messages\n\n{message_tables()}\n\n'
+        f'## Codecs\n\n{codec_table()}\n\n'
+        '## Tools\n\nEach is `./run NAME`, `ros2 run dynsplit_ros NAME` or `dynsplit NAME`.\n\n'
+        f'{tool_tables()}\n\n'
+        '## Library\n\n`from dynsplit_ros import NAME` for each of these; ROS is not needed. Each '
+        f'stands here as the code declares and explains it.\n\n{library_outline()}\n'
     }
     stale = [path for path, text in made.items() if not path.is_file() or path.read_text() != text]
     if '--check' in sys.argv:

@@ -42,17 +42,27 @@ REQUIREMENTS = ROOT / 'requirements.txt'
 #: Seconds between two lines of progress where standard error is no terminal, such as a log.
 PROGRESS_S = 10.0
 #: Libraries that are optional for a user; with them, the tests of what needs them are not skipped.
-REQUIREMENTS_OPTIONAL = (ROOT / 'requirements-models.txt', ROOT / 'requirements-engines.txt',
-                         ROOT / 'requirements-fleet.txt')
+REQUIREMENTS_OPTIONAL = (
+    ROOT / 'requirements-models.txt',
+    ROOT / 'requirements-engines.txt',
+    ROOT / 'requirements-fleet.txt',
+)
 REQUIREMENTS_ROS = (ROOT / f'requirements-ros-{DISTRIBUTION}.txt', ROOT / 'requirements-ros.txt')
 
 sys.path.insert(0, str(ROOT))
 from dynsplit_ros.tools.dynsplit import TOOLS  # noqa: E402
 
 #: What pdoc documents: the library, and not the nodes, their messages and the tools' command lines.
-API = ['--docformat', 'restructuredtext', 'dynsplit_ros', *(
-    f'dynsplit_ros.{package.parent.name}' for package in sorted(ROOT.glob('dynsplit_ros/*/__init__.py'))
-    if package.parent.name not in ('nodes', 'messages', 'demo', 'tools'))]
+API = [
+    '--docformat',
+    'restructuredtext',
+    'dynsplit_ros',
+    *(
+        f'dynsplit_ros.{package.parent.name}'
+        for package in sorted(ROOT.glob('dynsplit_ros/*/__init__.py'))
+        if package.parent.name not in ('nodes', 'messages', 'demo', 'tools')
+    ),
+]
 
 TOOL_LINES = ''.join(f'  {name:17} {what}\n' for name, what in TOOLS.items())
 USAGE = f"""\
@@ -97,8 +107,12 @@ def run_logged(step: str, command: list[str], env: dict[str, str] | None = None)
         while not ended.wait(0.5 if terminal else PROGRESS_S):
             text = f'{step}: {time.monotonic() - started:3.0f} s  {doing}'
             if terminal:
-                print(f'\r\033[K[setup] {text[:shutil.get_terminal_size().columns - 10]}', end='', file=sys.stderr,
-                      flush=True)
+                print(
+                    f'\r\033[K[setup] {text[: shutil.get_terminal_size().columns - 10]}',
+                    end='',
+                    file=sys.stderr,
+                    flush=True,
+                )
             else:
                 say(text[:120].rstrip())
 
@@ -108,7 +122,8 @@ def run_logged(step: str, command: list[str], env: dict[str, str] | None = None)
     with log.open('a') as file:
         file.write(f'$ {" ".join(command)}\n')
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', env=env)
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', env=env
+        )
         tail: list[str] = []
         assert process.stdout is not None
         for line in process.stdout:
@@ -181,9 +196,15 @@ def mend_cmake_files() -> None:
     They name two folders of the machine they were built on, which CMake refuses because they do not exist here.
     """
     folders = subprocess.run(
-        [str(PYTHON), '-c',
-         'import sysconfig, numpy; print(sysconfig.get_path("include")); print(numpy.get_include())'],
-        check=True, capture_output=True, text=True).stdout.split('\n')
+        [
+            str(PYTHON),
+            '-c',
+            'import sysconfig, numpy; print(sysconfig.get_path("include")); print(numpy.get_include())',
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split('\n')
     for file in VENV.glob('share/*/cmake/*.cmake'):
         text = file.read_text()
         mended = re.sub(r'/opt/python/[^";]*/numpy/_core/include', folders[1], text)
@@ -206,8 +227,11 @@ def environment() -> dict[str, str]:
     prepend('AMENT_PREFIX_PATH', *prefixes)
     prepend('CMAKE_PREFIX_PATH', *prefixes)
     prepend('LD_LIBRARY_PATH', INSTALL / 'lib')
-    prepend('PYTHONPATH', INSTALL / 'lib' / version / 'site-packages', *(
-        [VENV / 'lib' / version / 'site-packages'] if ros_is_sourced() else []))
+    prepend(
+        'PYTHONPATH',
+        INSTALL / 'lib' / version / 'site-packages',
+        *([VENV / 'lib' / version / 'site-packages'] if ros_is_sourced() else []),
+    )
     prepend('PATH', VENV / 'bin', INSTALL / 'bin')
     # The nodes by their names, behind the system's programs: one of the tools is called top.
     env['PATH'] += os.pathsep + str(INSTALL / 'lib' / 'dynsplit_ros')
@@ -222,12 +246,26 @@ def build_inputs() -> str:
 
     The installed modules, launch files and configurations are links to the sources, so their contents do not count.
     """
-    linked = [path for folder in ('dynsplit_ros', 'launch', 'config') for path in (ROOT / folder).rglob('*')
-              if path.suffix != '.pyc' and path.is_file()]
-    read = [ROOT / 'CMakeLists.txt', ROOT / 'package.xml', ROOT / 'setup.py', ROOT / 'dynsplit_ros/tools/dynsplit.py',
-            *(ROOT / 'cmake').iterdir(), *(ROOT / 'msg').iterdir(), *(ROOT / 'config').glob('fastdds_*.xml')]
-    return digest(os.environ.get('AMENT_PREFIX_PATH', ''), *sorted(str(path) for path in linked),
-                  *(part for path in sorted(read) for part in (str(path), path.read_bytes())))
+    linked = [
+        path
+        for folder in ('dynsplit_ros', 'launch', 'config')
+        for path in (ROOT / folder).rglob('*')
+        if path.suffix != '.pyc' and path.is_file()
+    ]
+    read = [
+        ROOT / 'CMakeLists.txt',
+        ROOT / 'package.xml',
+        ROOT / 'setup.py',
+        ROOT / 'dynsplit_ros/tools/dynsplit.py',
+        *(ROOT / 'cmake').iterdir(),
+        *(ROOT / 'msg').iterdir(),
+        *(ROOT / 'config').glob('fastdds_*.xml'),
+    ]
+    return digest(
+        os.environ.get('AMENT_PREFIX_PATH', ''),
+        *sorted(str(path) for path in linked),
+        *(part for path in sorted(read) for part in (str(path), path.read_bytes())),
+    )
 
 
 def build() -> None:
@@ -250,11 +288,29 @@ def build() -> None:
     else:
         stamp.write_text(wanted)  # an interrupted build has other files than those of the last inputs
     colcon = [str(PYTHON), '-m', 'colcon'] if not ros_is_sourced() else ['colcon']
-    run_logged('build', [
-        *colcon, '--log-base', str(BUILD / 'log'), 'build', '--symlink-install', '--merge-install',
-        '--base-paths', str(BUILD / 'src'), '--build-base', str(BUILD / 'build'), '--install-base', str(INSTALL),
-        '--event-handlers', 'console_direct+',
-        '--cmake-args', f'-DPython3_EXECUTABLE={PYTHON}', '-DBUILD_TESTING=OFF'], env)
+    run_logged(
+        'build',
+        [
+            *colcon,
+            '--log-base',
+            str(BUILD / 'log'),
+            'build',
+            '--symlink-install',
+            '--merge-install',
+            '--base-paths',
+            str(BUILD / 'src'),
+            '--build-base',
+            str(BUILD / 'build'),
+            '--install-base',
+            str(INSTALL),
+            '--event-handlers',
+            'console_direct+',
+            '--cmake-args',
+            f'-DPython3_EXECUTABLE={PYTHON}',
+            '-DBUILD_TESTING=OFF',
+        ],
+        env,
+    )
     stamp.write_text(f'{wanted}\n{inputs}\n')
 
 
@@ -275,15 +331,21 @@ def only_one() -> Iterator[None]:
 def check_distribution() -> None:
     """End with a sentence where the ROS 2 that the user asks for cannot be had."""
     if platform.machine() != 'x86_64' and not ros_is_sourced():
-        fail(f'this machine is {platform.machine()}, but the package index has ROS 2 for x86_64 only; install ROS 2 '
-             'with apt and source it first, see docs/tutorial.md')
+        fail(
+            f'this machine is {platform.machine()}, but the package index has ROS 2 for x86_64 only; install ROS 2 '
+            'with apt and source it first, see docs/tutorial.md'
+        )
     if DISTRIBUTION not in DISTRIBUTIONS:
-        fail(f'DYNSPLIT_ROS is {DISTRIBUTION!r}, but the package index has {" and ".join(DISTRIBUTIONS)}; '
-             'name one of them, or source another ROS 2 and unset the variable')
+        fail(
+            f'DYNSPLIT_ROS is {DISTRIBUTION!r}, but the package index has {" and ".join(DISTRIBUTIONS)}; '
+            'name one of them, or source another ROS 2 and unset the variable'
+        )
     sourced = os.environ.get('ROS_DISTRO', '')
     if os.environ.get('DYNSPLIT_ROS') and ros_is_sourced() and sourced != DISTRIBUTION:
-        fail(f'DYNSPLIT_ROS is {DISTRIBUTION!r}, but this shell has sourced ROS 2 {sourced}; '
-             'unset the variable, or use a shell without ROS 2')
+        fail(
+            f'DYNSPLIT_ROS is {DISTRIBUTION!r}, but this shell has sourced ROS 2 {sourced}; '
+            'unset the variable, or use a shell without ROS 2'
+        )
 
 
 def set_up() -> None:
@@ -294,8 +356,10 @@ def set_up() -> None:
         if not SHARED_VENV:
             make_environment(with_ros=ros_is_sourced())
         elif not (VENV / 'complete').is_file():
-            fail(f'DYNSPLIT_VENV names {SHARED_VENV}, which ./run setup has not made or not finished; '
-                 'name the .venv of a checkout where ./run setup has ended, or unset the variable')
+            fail(
+                f'DYNSPLIT_VENV names {SHARED_VENV}, which ./run setup has not made or not finished; '
+                'name the .venv of a checkout where ./run setup has ended, or unset the variable'
+            )
         build()
 
 
@@ -326,18 +390,26 @@ def main() -> None:
         files = any('.py' in argument for argument in arguments)
         workers = min((os.cpu_count() or 1) + 1, 4)
         parallel = [] if files else ['-n', str(workers), '--dist', 'loadfile', '--no-loadscope-reorder']
-        program = python_without_cwd('import pytest; sys.exit(pytest.main(sys.argv[1:]))', *parallel,
-                                     *(arguments or [str(ROOT / 'test')]))
+        program = python_without_cwd(
+            'import pytest; sys.exit(pytest.main(sys.argv[1:]))', *parallel, *(arguments or [str(ROOT / 'test')])
+        )
         os.chdir(ROOT)
     elif command == 'bench':
         program = python_without_cwd(
             f'sys.path.append({str(ROOT)!r}); import runpy; sys.argv[0] = "{arguments[0]}"; '
-            f'runpy.run_module("bench.{arguments[0]}", run_name="__main__")', *arguments[1:])
+            f'runpy.run_module("bench.{arguments[0]}", run_name="__main__")',
+            *arguments[1:],
+        )
     elif command == 'docs':
         say(f'writing {ROOT / "out" / "api" / "index.html"}; this takes a minute or two')
         os.chdir(BUILD)  # pdoc warns of a folder dynsplit_ros in the current one
-        program = python_without_cwd('import runpy; runpy.run_module("pdoc", run_name="__main__")', *API,
-                                     '-o', str(ROOT / 'out' / 'api'), *arguments)
+        program = python_without_cwd(
+            'import runpy; runpy.run_module("pdoc", run_name="__main__")',
+            *API,
+            '-o',
+            str(ROOT / 'out' / 'api'),
+            *arguments,
+        )
     elif command == 'exec':
         program = arguments
     else:

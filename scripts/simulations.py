@@ -44,9 +44,11 @@ def main() -> None:
         if simulate.main([*arguments, '--output', str(OUT / model)]):
             raise SystemExit(1)
     shutil.copy(OUT / 'alexnet' / 'time.png', ROOT / 'docs' / 'simulation.png')
-    document = {'measured': {**measured(), 'command': './run exec python scripts/simulations.py'},
-                'rates': read(OUT / 'alexnet' / 'rates.csv'),
-                'models': {model: read(OUT / model / 'policies.csv') for model in runs}}
+    document = {
+        'measured': {**measured(), 'command': './run exec python scripts/simulations.py'},
+        'rates': read(OUT / 'alexnet' / 'rates.csv'),
+        'models': {model: read(OUT / model / 'policies.csv') for model in runs},
+    }
     DATA.write_text(json.dumps(document, indent=1) + '\n')
     PAGE.write_text(render(PAGE.read_text(), tables(document)))
 
@@ -61,8 +63,20 @@ def follow_traces(folder: Path) -> None:
     for trace in sorted(folder.glob('*.csv')):
         for model in TRACE_MODELS:
             output = OUT / f'{trace.stem}.{model}'
-            if simulate.main(['--edge-profile', str(ROOT / 'test' / 'data' / f'{model}.yaml'), '--trace', str(trace),
-                              '--seconds', str(TRACE_S), '--workers', '1', '--output', str(output)]):
+            if simulate.main(
+                [
+                    '--edge-profile',
+                    str(ROOT / 'test' / 'data' / f'{model}.yaml'),
+                    '--trace',
+                    str(trace),
+                    '--seconds',
+                    str(TRACE_S),
+                    '--workers',
+                    '1',
+                    '--output',
+                    str(output),
+                ]
+            ):
                 raise SystemExit(1)
             rows[f'{trace.stem}, {model}'] = read(output / 'policies.csv')
     command = './run exec python scripts/simulations.py --traces FOLDER'
@@ -74,8 +88,9 @@ def follow_traces(folder: Path) -> None:
 def trace_tables(document: dict[str, Any]) -> dict[str, str]:
     """Return the table of the measured links by the name of its place."""
     facts = document['measured']
-    return {'traces': f'{model_table(document["rows"])}\n\n`{facts["command"]}`, {facts["when"]}, commit '
-                      f'{facts["commit"]}.'}
+    return {
+        'traces': f'{model_table(document["rows"])}\n\n`{facts["command"]}`, {facts["when"]}, commit {facts["commit"]}.'
+    }
 
 
 def tables(document: dict[str, Any]) -> dict[str, str]:
@@ -106,8 +121,9 @@ def rate_table(rows: list[dict[str, str]]) -> str:
     lines = [f'| Mbit/s | split {" | ".join(fixed[:-1])} | local | **dynamic** |', '| --- ' * (len(fixed) + 2) + '|']
     for rate in rates:
         best = min(fixed, key=lambda policy: mean_ms[rate, policy])
-        cells = [f'**{mean_ms[rate, policy]:.0f}**' if policy == best else f'{mean_ms[rate, policy]:.0f}'
-                 for policy in fixed]
+        cells = [
+            f'**{mean_ms[rate, policy]:.0f}**' if policy == best else f'{mean_ms[rate, policy]:.0f}' for policy in fixed
+        ]
         lines.append(f'| {" | ".join([rate, *cells])} | {mean_ms[rate, "dynamic"]:.0f} |')
     return '\n'.join(lines)
 
@@ -119,15 +135,21 @@ def model_table(runs: dict[str, list[dict[str, str]]]) -> str:
         mean_ms = {row['policy']: 1000 * float(row['mean_s']) for row in rows}
         fixed = [policy for policy in mean_ms if policy.isdigit()]
         best = min(fixed, key=mean_ms.__getitem__)
-        lines.append(f'| {model} | {mean_ms[fixed[-1]]:.0f} ms | {mean_ms["0"]:.0f} ms | {mean_ms[best]:.0f} ms '
-                     f'({best}) | **{mean_ms["dynamic"]:.0f} ms** | {mean_ms["oracle"]:.0f} ms |')
+        lines.append(
+            f'| {model} | {mean_ms[fixed[-1]]:.0f} ms | {mean_ms["0"]:.0f} ms | {mean_ms[best]:.0f} ms '
+            f'({best}) | **{mean_ms["dynamic"]:.0f} ms** | {mean_ms["oracle"]:.0f} ms |'
+        )
     return '\n'.join(lines)
 
 
 def render(page: str, tables: dict[str, str]) -> str:
     """Return the page with these tables in their places."""
-    return re.sub(r'(<!-- simulation (\w+) -->\n)(.*?)(\n<!-- end -->)', lambda match: (
-        f'{match[1]}{tables[match[2]]}{match[4]}' if match[2] in tables else match[0]), page, flags=re.DOTALL)
+    return re.sub(
+        r'(<!-- simulation (\w+) -->\n)(.*?)(\n<!-- end -->)',
+        lambda match: f'{match[1]}{tables[match[2]]}{match[4]}' if match[2] in tables else match[0],
+        page,
+        flags=re.DOTALL,
+    )
 
 
 if __name__ == '__main__':

@@ -19,5 +19,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def longest_s(file: list[pytest.Item]) -> float:
         return max((float(mark.args[0]) for item in file for mark in item.iter_markers('timeout')), default=0.0)
 
-    items[:] = [item for file in sorted(files.values(), key=lambda file: (-longest_s(file), -len(file)))
-                for item in file]
+    items[:] = [
+        item for file in sorted(files.values(), key=lambda file: (-longest_s(file), -len(file))) for item in file
+    ]

@@ -64,8 +64,9 @@ class Faults:
 
     def kill_used(self) -> float:
         """Kill the edge in use and start it again; return after how many seconds another edge answered a frame."""
-        return self._lose_used('killed', lambda name: self.rig.processes.stop(name, number=signal.SIGKILL),
-                               self.start_node)
+        return self._lose_used(
+            'killed', lambda name: self.rig.processes.stop(name, number=signal.SIGKILL), self.start_node
+        )
 
     def cut_used(self) -> float:
         """Cut the link to the edge in use and mend it; return after how many seconds another edge answered a frame."""
@@ -74,8 +75,10 @@ class Faults:
 
     def _lose_used(self, what: str, lose: Callable[[str], object], restore: Callable[[str], None]) -> float:
         player = self.rig.player
-        wait(lambda: player.link is not None and sum(state.alive for state in player.link.edges) == len(self.edges),
-             'an edge is not heard')
+        wait(
+            lambda: player.link is not None and sum(state.alive for state in player.link.edges) == len(self.edges),
+            'an edge is not heard',
+        )
         used = next(seen.timing.edge for seen in reversed(player.seen) if seen.timing.edge)
         name = used.partition('/')[0]
         lost_s = time.monotonic()
@@ -84,8 +87,13 @@ class Faults:
         self.injected[f'edge in use {what}'] += 1
 
         def answered() -> list[float]:
-            return [seen.at_s for seen in player.seen[-400:] if seen.timing.sent_s > lost_s
-                    and seen.timing.edge not in ('', used) and seen.timing.outcome == msg.FrameTiming.ANSWERED]
+            return [
+                seen.at_s
+                for seen in player.seen[-400:]
+                if seen.timing.sent_s > lost_s
+                and seen.timing.edge not in ('', used)
+                and seen.timing.outcome == msg.FrameTiming.ANSWERED
+            ]
 
         wait(answered, 'no other edge answers')
         # Before the next loss, both edges are there again, and not only not yet missed.
@@ -160,6 +168,7 @@ def _restart(name: str, number: int) -> Callable[[Faults], Callable[[], float]]:
         last = faults.rig.player.seen[-1].timing.session
         wait(lambda: faults.rig.player.seen[-1].timing.session != last, 'the camera did not come back')
         return now()
+
     return do
 
 
@@ -176,6 +185,7 @@ def _link_at(rate_mbps: float) -> Callable[[Faults], Callable[[], float]]:
         faults.hold()
         faults.rig.player.set('link_emulator', rates_mbps=[FAST_MBPS])
         return now()
+
     return do
 
 
@@ -189,8 +199,11 @@ FAULTS: dict[str, Callable[[Faults], Callable[[], float]]] = {
     'camera restarted': _restart('camera', signal.SIGINT),
     'camera killed': _restart('camera', signal.SIGKILL),
 }
-STATES = ((msg.FrameTiming.ANSWERED, 'answered by the edge'), (msg.FrameTiming.LOCAL, 'local'),
-          (msg.FrameTiming.FELL_BACK, 'finished on the robot'))
+STATES = (
+    (msg.FrameTiming.ANSWERED, 'answered by the edge'),
+    (msg.FrameTiming.LOCAL, 'local'),
+    (msg.FrameTiming.FELL_BACK, 'finished on the robot'),
+)
 #: Faults that heal at once, and so can be injected often.
 QUICK = ('edge frozen', 'link cut', f'link at {SLOW_MBPS:g} Mbit/s')
 
@@ -224,10 +237,16 @@ def account(faults: Faults) -> Account:
         lost += last - first + 1 - len(set(sequences) & set(range(first, last + 1)))
         duplicated += len(sequences) - len(set(sequences))
         out_of_order += sum(a > b for a, b in itertools.pairwise(sequences))
-    gaps = [(b.at_s - a.at_s, a.at_s, faults.under_way(a.at_s)) for a, b in itertools.pairwise(seen)
-            if a.timing.session == b.timing.session]
-    over = [(s.at_s - s.timing.sent_s - bound_s(faults, s.timing), faults.under_way(s.timing.sent_s)) for s in seen
-            if s.timing.outcome == msg.FrameTiming.FELL_BACK and math.isfinite(s.timing.sent_s)]
+    gaps = [
+        (b.at_s - a.at_s, a.at_s, faults.under_way(a.at_s))
+        for a, b in itertools.pairwise(seen)
+        if a.timing.session == b.timing.session
+    ]
+    over = [
+        (s.at_s - s.timing.sent_s - bound_s(faults, s.timing), faults.under_way(s.timing.sent_s))
+        for s in seen
+        if s.timing.outcome == msg.FrameTiming.FELL_BACK and math.isfinite(s.timing.sent_s)
+    ]
     return Account(
         accepted,
         lost,
@@ -243,8 +262,11 @@ def account(faults: Faults) -> Account:
 
 def bound_s(faults: Faults, timing: msg.FrameTiming) -> float:
     """Return ``max(3 × predicted, 200 ms)`` by the decisions that were in force about when a frame was sent."""
-    predicted = [decision.predicted_latency_s for at_s, decision in faults.rig.player.decisions
-                 if at_s <= timing.sent_s + 0.05 and decision.split_index == timing.split_index]
+    predicted = [
+        decision.predicted_latency_s
+        for at_s, decision in faults.rig.player.decisions
+        if at_s <= timing.sent_s + 0.05 and decision.split_index == timing.split_index
+    ]
     return max([LEAST_BOUND_S] + [3 * value for value in predicted[-3:]])
 
 

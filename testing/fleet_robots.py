@@ -72,9 +72,19 @@ class Robot:
         """Send the next frame."""
         self.sequence += 1
         self.frames[self.sequence] = Sent(self.number, self.sequence, time.monotonic())
-        self.activation.publish(to_message(
-            msg.Activation, edge=EDGE, session=self.session, sequence=self.sequence, fingerprint=self.fleet.fingerprint,
-            codec='raw', answer_timeout_s=self.fleet.timeout_s, min_score=-1.0, tensors=[self.fleet.tensor]))
+        self.activation.publish(
+            to_message(
+                msg.Activation,
+                edge=EDGE,
+                session=self.session,
+                sequence=self.sequence,
+                fingerprint=self.fleet.fingerprint,
+                codec='raw',
+                answer_timeout_s=self.fleet.timeout_s,
+                min_score=-1.0,
+                tensors=[self.fleet.tensor],
+            )
+        )
 
     def _on_result(self, message: msg.TailResult) -> None:
         frame = self.frames.get(message.sequence)
@@ -129,7 +139,8 @@ class Fleet:
         """Wait for the answers that are missing; return all frames, and forget them."""
         deadline_s = time.monotonic() + GRACE_S
         while time.monotonic() < deadline_s and not all(
-                frame.statuses for robot in self.robots for frame in list(robot.frames.values())):
+            frame.statuses for robot in self.robots for frame in list(robot.frames.values())
+        ):
             time.sleep(0.02)
         time.sleep(0.2)  # in which a second answer would come
         frames = [asdict(frame) for robot in self.robots for frame in robot.frames.values()]

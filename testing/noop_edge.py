@@ -58,13 +58,26 @@ class BareNode(BaseNode):
 
         def answer(message: msg.Activation) -> None:
             payload = Payload(message.codec, from_tensors(message.tensors))
-            acknowledgement.publish(to_message(
-                msg.Acknowledgement, kind=msg.Acknowledgement.ACTIVATION, session=message.session,
-                sequence=message.sequence, fingerprint=message.fingerprint))
+            acknowledgement.publish(
+                to_message(
+                    msg.Acknowledgement,
+                    kind=msg.Acknowledgement.ACTIVATION,
+                    session=message.session,
+                    sequence=message.sequence,
+                    fingerprint=message.fingerprint,
+                )
+            )
             (answered,), _ = self._tails.run((0, ''), [payload])
-            result.publish(to_message(
-                msg.TailResult, header=message.header, session=message.session, sequence=message.sequence,
-                fingerprint=message.fingerprint, outputs=to_tensors(answered.tensors)))
+            result.publish(
+                to_message(
+                    msg.TailResult,
+                    header=message.header,
+                    session=message.session,
+                    sequence=message.sequence,
+                    fingerprint=message.fingerprint,
+                    outputs=to_tensors(answered.tensors),
+                )
+            )
 
         topics.ACTIVATION.subscription(self, answer, topics.ACTIVATION.name_in(namespace, EDGE))
         self._loads[namespace] = lambda: load.publish(to_message(msg.EdgeLoad, fingerprint='bare', servers=1))

@@ -28,7 +28,8 @@ def _switch(number: int, _: object) -> None:
 def main() -> None:
     """Run the program."""
     CameraPolicy._next_to_prepare = (  # type: ignore[method-assign]
-        lambda policy, start_s: _next_to_prepare(policy, start_s) if _is_on else None)
+        lambda policy, start_s: _next_to_prepare(policy, start_s) if _is_on else None
+    )
     for number in (OFF, ON):
         signal.signal(number, _switch)
     sys.argv = sys.argv[1:]

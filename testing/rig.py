@@ -122,8 +122,14 @@ class Rig:
         folder.mkdir(parents=True, exist_ok=True)
         profile = folder / 'profile.yaml'
         kept_profile(self.split, progress=lambda text: None).save(profile)
-        self.parameters = {'model': 'mobilenet_v2', 'weights': 'none', 'input_size': [input_size] * 2, 'threads': 1,
-                           'profile': str(profile), 'output_digest': True}
+        self.parameters = {
+            'model': 'mobilenet_v2',
+            'weights': 'none',
+            'input_size': [input_size] * 2,
+            'threads': 1,
+            'profile': str(profile),
+            'output_digest': True,
+        }
         self.processes = Processes(folder)
         self.testbed = testbed
         self.player = Player(self.split)
@@ -161,8 +167,11 @@ def _environment(**changes: str) -> Iterator[None]:
 @contextlib.contextmanager
 def rig(folder: Path, input_size: int, testbed: Testbed | None = None) -> Iterator[Rig]:
     """Give a rig on a domain of its own, its player being spun; end all processes afterwards."""
-    network = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'} if testbed is None else {
-        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET', **environment('wired')}
+    network = (
+        {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+        if testbed is None
+        else {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET', **environment('wired')}
+    )
     with domain_id() as domain, _environment(ROS_DOMAIN_ID=str(domain), **network):
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         spinning = Spinning(SingleThreadedExecutor())

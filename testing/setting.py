@@ -53,7 +53,8 @@ class Setter:
             self._clients[target] = self._node.create_client(SetParameters, f'{target}/set_parameters')
         client = self._clients[target]
         request = SetParameters.Request(
-            parameters=[Parameter(key, value=value).to_parameter_msg() for key, value in values.items()])
+            parameters=[Parameter(key, value=value).to_parameter_msg() for key, value in values.items()]
+        )
         for result in ask(client, request, DEADLINE_S).results:
             if not result.successful:
                 raise DynsplitError(f'{target} refused {values}: {result.reason}')

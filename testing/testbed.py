@@ -41,8 +41,27 @@ def lacking() -> str:
     missing = [tool for tool in ('ip', 'tc', 'unshare', 'nsenter', 'setpriv') if shutil.which(tool) is None]
     if missing:
         return f'{", ".join(missing)} (install with: apt-get install iproute2 util-linux)'
-    probe = subprocess.run(['unshare', '--net', 'tc', 'qdisc', 'add', 'dev', 'lo', 'root', 'tbf', 'rate', '1mbit',
-                            'burst', '8kb', 'latency', '200ms'], capture_output=True, text=True)
+    probe = subprocess.run(
+        [
+            'unshare',
+            '--net',
+            'tc',
+            'qdisc',
+            'add',
+            'dev',
+            'lo',
+            'root',
+            'tbf',
+            'rate',
+            '1mbit',
+            'burst',
+            '8kb',
+            'latency',
+            '200ms',
+        ],
+        capture_output=True,
+        text=True,
+    )
     return '' if probe.returncode == 0 else f'network namespaces with tc tbf ({probe.stderr.strip()})'
 
 
@@ -57,8 +76,9 @@ class Testbed:
 
     __test__ = False  # not a test, whatever pytest thinks of the name
 
-    def __init__(self, rate_bps: float, cores: dict[str, float] | None = None, edges: Sequence[str] = ('edge',)
-                 ) -> None:
+    def __init__(
+        self, rate_bps: float, cores: dict[str, float] | None = None, edges: Sequence[str] = ('edge',)
+    ) -> None:
         lack = lacking()
         if lack:
             raise DynsplitError(f'the testbed needs {lack}')
@@ -87,16 +107,41 @@ class Testbed:
                 'mount -t tmpfs tmpfs /dev/shm && ' if side != 'robot' else ''
             ) + 'echo ready && exec sleep infinity'
             holder = self._holders[side] = subprocess.Popen(
-                ['setpriv', '--pdeathsig', 'KILL', 'unshare', '--net', *(['--mount'] if side != 'robot' else []),
-                 'sh', '-c', script], stdout=subprocess.PIPE, text=True)
+                [
+                    'setpriv',
+                    '--pdeathsig',
+                    'KILL',
+                    'unshare',
+                    '--net',
+                    *(['--mount'] if side != 'robot' else []),
+                    'sh',
+                    '-c',
+                    script,
+                ],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
             assert holder.stdout is not None
             if holder.stdout.readline().strip() != 'ready':
-                raise DynsplitError(f'the namespace of the {side} could not be made; run as root, outside a container '
-                                    'that forbids it')
+                raise DynsplitError(
+                    f'the namespace of the {side} could not be made; run as root, outside a container that forbids it'
+                )
         pids = {side: str(holder.pid) for side, holder in self._holders.items()}
         for number, edge in enumerate(self._edges):
-            self._in('robot', 'ip', 'link', 'add', f'link{number}', 'type', 'veth', 'peer', 'name', 'link0', 'netns',
-                     pids[edge])
+            self._in(
+                'robot',
+                'ip',
+                'link',
+                'add',
+                f'link{number}',
+                'type',
+                'veth',
+                'peer',
+                'name',
+                'link0',
+                'netns',
+                pids[edge],
+            )
         for side, device, address in self._ends():
             self._in(side, 'ip', 'link', 'set', 'lo', 'up')
             self._in(side, 'ip', 'address', 'add', f'{address}/24', 'dev', device)
@@ -143,19 +188,44 @@ class Testbed:
             yield edge, 'link0', f'10.93.{number}.2'
 
     def _shape(self, side: str, device: str, verb: str) -> None:
-        self._in(side, 'tc', 'qdisc', verb, 'dev', device, 'root', 'tbf', 'rate', f'{self._rate_bps:.0f}bit',
-                 'burst', str(BURST_BYTES), 'limit', str(int(self._rate_bps / 8 * QUEUE_S) + BURST_BYTES))
+        self._in(
+            side,
+            'tc',
+            'qdisc',
+            verb,
+            'dev',
+            device,
+            'root',
+            'tbf',
+            'rate',
+            f'{self._rate_bps:.0f}bit',
+            'burst',
+            str(BURST_BYTES),
+            'limit',
+            str(int(self._rate_bps / 8 * QUEUE_S) + BURST_BYTES),
+        )
 
     def statistics(self, side: str) -> dict[str, int]:
         """Return what a side has put on its link 0: bytes (frames with headers), and packets that were dropped."""
         words = self._in(side, 'tc', '-s', 'qdisc', 'show', 'dev', 'link0').split()
-        return {'bytes': int(words[words.index('Sent') + 1]),
-                'dropped': int(words[words.index('(dropped') + 1].rstrip(','))}
+        return {
+            'bytes': int(words[words.index('Sent') + 1]),
+            'dropped': int(words[words.index('(dropped') + 1].rstrip(',')),
+        }
 
     def on(self, side: str, share: bool = True) -> list[str]:
         """Return what to put before a command to run it on a side, in its share of a core unless told otherwise."""
-        command = ['setpriv', '--pdeathsig', 'KILL', 'nsenter', '--target', str(self._holders[side].pid), '--net',
-                   *(['--mount'] if side != 'robot' else []), f'--wdns={os.getcwd()}']
+        command = [
+            'setpriv',
+            '--pdeathsig',
+            'KILL',
+            'nsenter',
+            '--target',
+            str(self._holders[side].pid),
+            '--net',
+            *(['--mount'] if side != 'robot' else []),
+            f'--wdns={os.getcwd()}',
+        ]
         if share and side in self._groups:
             command += ['taskset', '--cpu-list', str(self._core_of(side))] if self._cores[side] <= 1 else []
             command += ['sh', '-c', f'echo $$ > {self._groups[side].processes} && exec "$@"', 'sh']
@@ -175,12 +245,16 @@ class Testbed:
         try:
             return subprocess.run(
                 ['nsenter', '--target', str(self._holders[side].pid), '--net', *command],
-                check=True, capture_output=True, text=True).stdout
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
         except subprocess.CalledProcessError as error:
             raise DynsplitError(f'the testbed could not run {" ".join(command)!r}: {error.stderr.strip()}') from error
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _enter_network(self._home)
         os.close(self._home)
         for group in self._groups.values():

@@ -40,11 +40,14 @@ def bounds_of(profile: SystemProfile) -> list[float]:
     Raises DynsplitError when the profile has no measured agreement.
     """
     lows = {math.floor(1000 * found.low) / 1000 for cut in profile.cuts for found in cut.agreement.values()}
-    bounds = sorted((low for low in lows if _LOWEST <= low < 1 and images_needed(low) <= profile.agreement_images),
-                    reverse=True)
+    bounds = sorted(
+        (low for low in lows if _LOWEST <= low < 1 and images_needed(low) <= profile.agreement_images), reverse=True
+    )
     if not bounds:
-        raise DynsplitError(f'the profile of {profile.model!r} has no agreement of {_LOWEST:g} or more, so there is no '
-                            f"bound to draw; run './run profile {profile.model} --image FOLDER' on the robot")
+        raise DynsplitError(
+            f'the profile of {profile.model!r} has no agreement of {_LOWEST:g} or more, so there is no '
+            f"bound to draw; run './run profile {profile.model} --image FOLDER' on the robot"
+        )
     return [1.0, *bounds[:: math.ceil(len(bounds) / _MOST_BOUNDS)]]
 
 
@@ -52,12 +55,16 @@ def what_bounds_buy(adviser: Adviser) -> list[BoundPoint]:
     """Return the planner's choice under each bound at each of RATES_BPS, with the edge as profiled."""
     points = []
     for bound in bounds_of(adviser.profile):
-        bounded = Adviser(adviser.profile, replace(adviser.constraints, min_agreement=bound), adviser.rtt_s,
-                          adviser.batch)
+        bounded = Adviser(
+            adviser.profile, replace(adviser.constraints, min_agreement=bound), adviser.rtt_s, adviser.batch
+        )
         for rate_bps in RATES_BPS:
             best = bounded.at(rate_bps, 1.0).best
-            points.append(BoundPoint(bound, rate_bps, best.latency_s, best.payload_bytes,
-                                     f'{best.split_index} {best.codec}'.strip()))
+            points.append(
+                BoundPoint(
+                    bound, rate_bps, best.latency_s, best.payload_bytes, f'{best.split_index} {best.codec}'.strip()
+                )
+            )
     return points
 
 

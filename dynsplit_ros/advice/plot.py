@@ -72,13 +72,7 @@ def plot_advice(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], path:
             of_split = list(group)
             left, right = of_split[0].first.rate_bps / 1e6, of_split[-1].last.rate_bps / 1e6
             bars[split] = splits.barh(
-                row,
-                right - left,
-                left=left,
-                height=0.9,
-                color=colours[split],
-                edgecolor='white',
-                linewidth=0.8,
+                row, right - left, left=left, height=0.9, color=colours[split], edgecolor='white', linewidth=0.8
             )
             if np.log(right / left) > 0.09 * np.log(high_bps / low_bps):  # where there is room for it
                 name = 'local' if split == profile.local_index else 'offload' if split == 0 else str(split)

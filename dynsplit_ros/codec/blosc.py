@@ -183,8 +183,12 @@ def decompress(data: memoryview, out: Bytes, item_bytes: int, compressor: str, s
         and (blocksize >= nbytes or blocksize % typesize == 0)
         and pipeline[:6] == bytes([_FILTERS[shuffle].value, 0, 0, 0, 0, 0])
         and not any(pipeline[7:15])
-        and (pipeline[15] == _PLAIN and cbytes <= nbytes + _HEADER.size
-             or pipeline[15] == _ALL_ZERO and cbytes == _HEADER.size)
+        and (
+            pipeline[15] == _PLAIN
+            and cbytes <= nbytes + _HEADER.size
+            or pipeline[15] == _ALL_ZERO
+            and cbytes == _HEADER.size
+        )
     )
     if not sound:
         raise DynsplitError(f'the Blosc2 header is not one of {compressor} after shuffle by {shuffle}')

@@ -44,7 +44,7 @@ def encode(plane: Bytes) -> bytes:
     start = stream.find(_SCAN)
     if start < 0:
         raise DynsplitError(f'this version of {PACKAGE} writes another JPEG-LS scan: install the tested one')
-    return stream[start + len(_SCAN):]
+    return stream[start + len(_SCAN) :]
 
 
 def decode(data: memoryview, rows: int, columns: int) -> Bytes:
@@ -74,8 +74,9 @@ def _most_bytes(rows: int, columns: int) -> int:
 
 def _check_sides(rows: int, columns: int) -> None:
     if max(rows, columns) > _MAX_SIDE:
-        raise DynsplitError(f'{rows} x {columns} is beyond the {_MAX_SIDE} rows and columns of JPEG-LS: '
-                            'use another codec')
+        raise DynsplitError(
+            f'{rows} x {columns} is beyond the {_MAX_SIDE} rows and columns of JPEG-LS: use another codec'
+        )
 
 
 def _library() -> Any:

@@ -80,7 +80,8 @@ def quantiser(bits: int) -> tuple[Callable[[Tensor], Buffer], Callable[[memoryvi
         header = np.concatenate([bfloat16, (lowest * _ROTATIONS + rotation).astype(np.int16).view(np.uint16)])
         steps.sub_(torch.from_numpy((rotation * rotation_steps).astype(np.uint8))).bitwise_and_(top)
         return compress(header.view(np.uint8).ravel(), 2, 'zstd', 'byte') + compress(
-            _packed(bytes_of(steps), bits), 1, 'zstd', 'none')
+            _packed(bytes_of(steps), bits), 1, 'zstd', 'none'
+        )
 
     def decode(data: memoryview, spec: TensorSpec) -> Tensor:
         if not TORCH_TYPES[spec.dtype].is_floating_point:
@@ -149,9 +150,7 @@ def plane_quantiser(bits: float) -> tuple[Callable[[Tensor], Buffer], Callable[[
     return encode, decode
 
 
-def _quantised(
-    tensor: Tensor, groups: int, top: int
-) -> tuple[_Floats, npt.NDArray[np.uint16], _Floats, Tensor]:
+def _quantised(tensor: Tensor, groups: int, top: int) -> tuple[_Floats, npt.NDArray[np.uint16], _Floats, Tensor]:
     """
     Return each group's least value, scale as bfloat16 and lowest step, [groups, 1], and the steps above the lowest.
 

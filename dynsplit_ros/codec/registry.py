@@ -87,15 +87,27 @@ def _lossy_codecs() -> Iterator[CodecInfo]:
         yield CodecInfo(f'jpeg{quality}', *image.jpeg(quality), False, 'image', f'JPEG of quality {quality}')
     for quality in image.WEBP_QUALITIES:
         yield CodecInfo(f'webp{quality}', *image.webp(quality), False, 'image', f'WebP of quality {quality}')
-    yield CodecInfo('float16', lossy.encode_float16, lossy.decode_float16, False, 'activation',
-                    'half precision, saturating')
+    yield CodecInfo(
+        'float16', lossy.encode_float16, lossy.decode_float16, False, 'activation', 'half precision, saturating'
+    )
     for bits in lossy.QUANTISED_BITS:
-        yield CodecInfo(f'quant{bits}-zstd', *lossy.quantiser(bits), False, 'activation',
-                        f'{2**bits} steps over the range of each channel, zstd')
+        yield CodecInfo(
+            f'quant{bits}-zstd',
+            *lossy.quantiser(bits),
+            False,
+            'activation',
+            f'{2**bits} steps over the range of each channel, zstd',
+        )
     for level in lossy.PLANE_BITS:
-        yield CodecInfo(f'quant{level:g}-jpegls', *lossy.plane_quantiser(level), False, 'activation',
-                        f'{round(2**level)} steps over the range of all channels, JPEG-LS: fewest bytes on feature '
-                        f'maps; needs {jpegls.PACKAGE}', jpegls.is_installed)
+        yield CodecInfo(
+            f'quant{level:g}-jpegls',
+            *lossy.plane_quantiser(level),
+            False,
+            'activation',
+            f'{round(2**level)} steps over the range of all channels, JPEG-LS: fewest bytes on feature '
+            f'maps; needs {jpegls.PACKAGE}',
+            jpegls.is_installed,
+        )
 
 
 #: Every codec by its name. The planner chooses a lossy codec only if the user allows it.
@@ -104,13 +116,25 @@ CODECS: Mapping[str, CodecInfo] = {
     for info in (
         CodecInfo('raw', raw.encode, raw.decode, True, 'any', 'the elements themselves'),
         CodecInfo('blosc2', *blosc.codec('zstd', 'byte'), True, 'any', 'byte shuffle, zstd'),
-        CodecInfo('blosc2-sparse', blosc.encode_sparse, blosc.decode_sparse, True, 'any',
-                  'zeros as a bit mask, the rest byte shuffle, zstd: smallest and fastest after a ReLU'),
+        CodecInfo(
+            'blosc2-sparse',
+            blosc.encode_sparse,
+            blosc.decode_sparse,
+            True,
+            'any',
+            'zeros as a bit mask, the rest byte shuffle, zstd: smallest and fastest after a ReLU',
+        ),
         CodecInfo('blosc2-bit', *blosc.codec('zstd', 'bit'), True, 'any', 'bit shuffle, zstd: faster, larger'),
         CodecInfo('blosc2-lz4', *blosc.codec('lz4', 'byte'), True, 'any', 'byte shuffle, lz4: for fast links'),
         CodecInfo('blosc2-bit-lz4', *blosc.codec('lz4', 'bit'), True, 'any', 'bit shuffle, lz4: the fastest'),
-        CodecInfo('blosc2-image', blosc.encode_image, blosc.decode_image, True, 'image',
-                  'differences of neighbouring pixels, zstd'),
+        CodecInfo(
+            'blosc2-image',
+            blosc.encode_image,
+            blosc.decode_image,
+            True,
+            'image',
+            'differences of neighbouring pixels, zstd',
+        ),
         CodecInfo('webp-lossless', *image.webp(None), True, 'image', 'lossless WebP: smallest and slowest'),
         *_lossy_codecs(),
     )
@@ -179,8 +203,10 @@ def _look_up(codec: str) -> CodecInfo:
     info = CODECS.get(codec) if isinstance(codec, str) else None
     if info is None:
         lossless = [name for name, one in CODECS.items() if one.lossless]
-        raise DynsplitError(f'codec {reprlib.repr(codec)} is unknown; known are {", ".join(lossless)} and '
-                            f'{len(CODECS) - len(lossless)} lossy ones, which docs/reference.md lists')
+        raise DynsplitError(
+            f'codec {reprlib.repr(codec)} is unknown; known are {", ".join(lossless)} and '
+            f'{len(CODECS) - len(lossless)} lossy ones, which docs/reference.md lists'
+        )
     return info
 
 
@@ -202,9 +228,7 @@ def _self_described(codec: str, encoded: Sequence[EncodedTensor]) -> list[Tensor
     return specs
 
 
-def _declared(
-    encoded: Sequence[EncodedTensor], expected: Sequence[TensorSpec], max_batch: int
-) -> list[TensorSpec]:
+def _declared(encoded: Sequence[EncodedTensor], expected: Sequence[TensorSpec], max_batch: int) -> list[TensorSpec]:
     """Return the declared specs of a payload after checking them against the cut."""
     if len(encoded) != len(expected):
         raise DynsplitError(f'the payload has {len(encoded)} tensors, but the cut has {len(expected)}')

@@ -59,8 +59,10 @@ def colour(frame: dict[str, Any]) -> Sequence[int]:
 def middles(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a frame of each step of the script: the one nearest to its middle."""
     frames = report['frames']
-    return [min(frames, key=lambda frame: abs(frame['time_s'] - (step['start_s'] + step['end_s']) / 2))
-            for step in report['steps']]
+    return [
+        min(frames, key=lambda frame: abs(frame['time_s'] - (step['start_s'] + step['end_s']) / 2))
+        for step in report['steps']
+    ]
 
 
 def animate(report: dict[str, Any], image_at: Callable[[int], Picture], path: Path) -> None:

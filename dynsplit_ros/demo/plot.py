@@ -15,8 +15,11 @@ import numpy as np
 from dynsplit_ros.demo.film import colour, computed, middles, Picture, said
 from dynsplit_ros.policies.records import Outcome
 
-OUTCOMES = {Outcome.ANSWERED: ('#1f77b4', 'answered by the edge'), Outcome.LOCAL: ('#2ca02c', 'local inference'),
-            Outcome.FELL_BACK: ('#d62728', 'finished on the robot, no answer in time')}
+OUTCOMES = {
+    Outcome.ANSWERED: ('#1f77b4', 'answered by the edge'),
+    Outcome.LOCAL: ('#2ca02c', 'local inference'),
+    Outcome.FELL_BACK: ('#d62728', 'finished on the robot, no answer in time'),
+}
 
 #: 100, not ten to the second.
 PLAIN = FuncFormatter(lambda value, _: f'{value:g}')
@@ -25,8 +28,11 @@ PLAIN = FuncFormatter(lambda value, _: f'{value:g}')
 def split_names(cuts: Sequence[dict[str, Any]]) -> list[str]:
     """Return what a reader who does not know the network's layers is told about each split, first to last."""
     sizes = [f'{cut["bytes"] / 1024:.3g} KiB' for cut in cuts]
-    return [f'0  edge runs all, {sizes[0]} image', *(f'{index}  both, {size}' for index, size
-                                                     in enumerate(sizes[1:-1], 1)), f'{len(cuts) - 1}  robot runs all']
+    return [
+        f'0  edge runs all, {sizes[0]} image',
+        *(f'{index}  both, {size}' for index, size in enumerate(sizes[1:-1], 1)),
+        f'{len(cuts) - 1}  robot runs all',
+    ]
 
 
 def draw(report: dict[str, Any], image_at: Callable[[int], Picture], path: Path) -> None:
@@ -48,8 +54,14 @@ def draw(report: dict[str, Any], image_at: Callable[[int], Picture], path: Path)
 
     estimated = np.where([frame['link_alive'] for frame in frames], series('rate_estimated_bps') / 1e6, np.nan)
     changes = [*report['rates'], {**report['rates'][-1], 'time_s': report['seconds']}]
-    rate.step([change['time_s'] for change in changes], [change['rate_bps'] / 1e6 for change in changes], where='post',
-              color='black', lw=1.2, label='true rate (0: dead)')
+    rate.step(
+        [change['time_s'] for change in changes],
+        [change['rate_bps'] / 1e6 for change in changes],
+        where='post',
+        color='black',
+        lw=1.2,
+        label='true rate (0: dead)',
+    )
     rate.plot(time_s, estimated, '.', ms=4, color='#ff7f0e', label='estimated')
     rate.set_yscale('symlog', linthresh=1)
     rate.set_ylim(bottom=-0.1)
@@ -80,12 +92,20 @@ def draw(report: dict[str, Any], image_at: Callable[[int], Picture], path: Path)
     for number, step in enumerate(report['steps']):
         for axes in (rate, split, latency):
             axes.axvspan(step['start_s'], step['end_s'], color='black', alpha=0.04 if number % 2 else 0, lw=0)
-        rate.text((step['start_s'] + step['end_s']) / 2, 1.02, step['name'], transform=rate.get_xaxis_transform(),
-                  ha='center', fontsize=9)
-    strip.suptitle(f'{report["model"]}, robot {report["slowdown"]:g} times slower than the edge: '
-                   f'{summary["frames_accepted"]} frames, {summary["frames_lost"]} lost, '
-                   f'{summary["mismatches"]} differing from the whole model\n'
-                   f'{summary["images_dropped"]} images were dropped for newer ones while the robot was busy',
-                   fontsize=11)
+        rate.text(
+            (step['start_s'] + step['end_s']) / 2,
+            1.02,
+            step['name'],
+            transform=rate.get_xaxis_transform(),
+            ha='center',
+            fontsize=9,
+        )
+    strip.suptitle(
+        f'{report["model"]}, robot {report["slowdown"]:g} times slower than the edge: '
+        f'{summary["frames_accepted"]} frames, {summary["frames_lost"]} lost, '
+        f'{summary["mismatches"]} differing from the whole model\n'
+        f'{summary["images_dropped"]} images were dropped for newer ones while the robot was busy',
+        fontsize=11,
+    )
     latency.set_xlim(0, report['seconds'])
     figure.savefig(path, dpi=110)

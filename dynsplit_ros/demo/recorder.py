@@ -43,23 +43,25 @@ class Recorder(Node):
 
     def _on_prediction(self, message: msg.Prediction) -> None:
         timing, link, load = message.timing, self.watch.link, self.watch.load
-        self.frames.append({
-            **{name: getattr(timing, name) for name in shared_names(FrameRecord, msg.FrameTiming)},
-            'outcome': OUTCOMES[timing.outcome],
-            'time_s': time.monotonic(),
-            'stamp_ns': message.header.stamp.sec * 10**9 + message.header.stamp.nanosec,
-            'rate_true_bps': self.rates[-1]['rate_bps'] if self.rates else math.nan,
-            'rate_estimated_bps': link.throughput_bps if link else math.nan,
-            'link_alive': link.alive if link else False,
-            'round_trip_s': link.round_trip_s if link else math.nan,
-            'edge_queueing_s': link.edge_queueing_s if link else math.nan,
-            'probe_bytes_total': link.probe_bytes_total if link else math.nan,
-            'edge_utilisation': load.utilisation if load else math.nan,
-            'class_ids': list(message.class_ids),
-            'label': message.labels[0] if message.labels else '',
-            'scores': list(message.scores),
-            'output_digest': message.output_digest,
-        })
+        self.frames.append(
+            {
+                **{name: getattr(timing, name) for name in shared_names(FrameRecord, msg.FrameTiming)},
+                'outcome': OUTCOMES[timing.outcome],
+                'time_s': time.monotonic(),
+                'stamp_ns': message.header.stamp.sec * 10**9 + message.header.stamp.nanosec,
+                'rate_true_bps': self.rates[-1]['rate_bps'] if self.rates else math.nan,
+                'rate_estimated_bps': link.throughput_bps if link else math.nan,
+                'link_alive': link.alive if link else False,
+                'round_trip_s': link.round_trip_s if link else math.nan,
+                'edge_queueing_s': link.edge_queueing_s if link else math.nan,
+                'probe_bytes_total': link.probe_bytes_total if link else math.nan,
+                'edge_utilisation': load.utilisation if load else math.nan,
+                'class_ids': list(message.class_ids),
+                'label': message.labels[0] if message.labels else '',
+                'scores': list(message.scores),
+                'output_digest': message.output_digest,
+            }
+        )
 
     def _on_split(self, message: msg.SplitDecision) -> None:
         choice = {'split_index': message.split_index, 'split_name': message.split_name, 'codec': message.codec}

@@ -73,8 +73,9 @@ ENGINES = {
     'eager': Engine(('float32', 'float16', 'bfloat16'), ('cpu', 'cuda'), exact=True, interruptible=True),
     'inductor': Engine(('float32', 'float16', 'bfloat16'), ('cpu', 'cuda')),
     'openvino': Engine(('float32', 'float16', 'bfloat16'), ('cpu',), ('openvino',), 'openvino', keeps=True),
-    'onnxruntime': Engine(('float32',), ('cpu', 'cuda'), ('onnx', 'onnxscript', 'onnxruntime'),
-                          'onnx onnxscript onnxruntime', keeps=True),
+    'onnxruntime': Engine(
+        ('float32',), ('cpu', 'cuda'), ('onnx', 'onnxscript', 'onnxruntime'), 'onnx onnxscript onnxruntime', keeps=True
+    ),
 }
 
 
@@ -101,15 +102,19 @@ def checked_engine(name: str, precision: str, device: torch.device) -> Engine:
         raise DynsplitError(f'engine {name!r} was given; allowed are {", ".join(ENGINES)}')
     missing = [package for package in engine.packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise DynsplitError(f'engine {name!r} was given, but {", ".join(missing)} is not installed; '
-                            f'install it with: pip install {engine.pip}')
+        raise DynsplitError(
+            f'engine {name!r} was given, but {", ".join(missing)} is not installed; '
+            f'install it with: pip install {engine.pip}'
+        )
     if precision not in engine.precisions:
         reason = '; int8 needs a calibration on images, which no engine here offers' if precision == 'int8' else ''
-        raise DynsplitError(f'precision {precision!r} was given, but engine {name!r} offers '
-                            f'{", ".join(engine.precisions)}{reason}')
+        raise DynsplitError(
+            f'precision {precision!r} was given, but engine {name!r} offers {", ".join(engine.precisions)}{reason}'
+        )
     if device.type not in engine.devices:
-        raise DynsplitError(f'device {str(device)!r} was given, but engine {name!r} runs on '
-                            f'{", ".join(engine.devices)}')
+        raise DynsplitError(
+            f'device {str(device)!r} was given, but engine {name!r} runs on {", ".join(engine.devices)}'
+        )
     return engine
 
 
@@ -131,5 +136,6 @@ def convert(name: str, part: nn.Module, example: tuple[torch.Tensor, ...], optio
         raise
     except Exception as error:  # each library has its own kinds of errors
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise DynsplitError(f'engine {name!r} cannot run this part of the network: {lines[0]}; '
-                            "use engine 'eager'") from error
+        raise DynsplitError(
+            f"engine {name!r} cannot run this part of the network: {lines[0]}; use engine 'eager'"
+        ) from error

@@ -55,8 +55,7 @@ def converted(
             try:
                 program, any_frames = _export(part, example, options.batches)
                 write(program, file)
-                structure = {'any_frames': any_frames,
-                             'outputs': pytree.treespec_dumps(program.call_spec.out_spec)}
+                structure = {'any_frames': any_frames, 'outputs': pytree.treespec_dumps(program.call_spec.out_spec)}
                 run = load(file)
                 structure_file.write_text(json.dumps(structure))
             except Exception:  # on a full disk, what is incomplete takes the room of other parts
@@ -99,8 +98,10 @@ def _export(
             program = torch.export.export(part, tuple(value[:1] for value in example))
     for spec in program.graph_signature.output_specs:
         if not isinstance(spec.arg, TensorArgument):
-            raise DynsplitError('a part of the network returns a value that is not a tensor, which only the engine '
-                                "'eager' can run; use that")
+            raise DynsplitError(
+                'a part of the network returns a value that is not a tensor, which only the engine '
+                "'eager' can run; use that"
+            )
     return program, any_frames
 
 

@@ -23,8 +23,10 @@ def convert(part: nn.Module, example: tuple[torch.Tensor, ...], options: Options
     provider: Any = 'CPUExecutionProvider'
     if options.device.type == 'cuda':
         if 'CUDAExecutionProvider' not in onnxruntime.get_available_providers():
-            raise DynsplitError(f'device {str(options.device)!r} was given, but this ONNX Runtime has no CUDA; '
-                                'install it with: pip install onnxruntime-gpu')
+            raise DynsplitError(
+                f'device {str(options.device)!r} was given, but this ONNX Runtime has no CUDA; '
+                'install it with: pip install onnxruntime-gpu'
+            )
         provider = ('CUDAExecutionProvider', {'device_id': options.device.index or 0})
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads

@@ -28,7 +28,9 @@ def convert(part: nn.Module, example: tuple[torch.Tensor, ...], options: Options
     core = openvino.Core()
     wanted = _PRECISION[options.precision]
     settings: dict[str, Any] = {
-        'INFERENCE_NUM_THREADS': options.threads, 'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': wanted,
+        'INFERENCE_NUM_THREADS': options.threads,
+        'PERFORMANCE_HINT': 'LATENCY',
+        'INFERENCE_PRECISION_HINT': wanted,
     }
 
     def write(program: torch.export.ExportedProgram, file: Path) -> None:
@@ -47,8 +49,10 @@ def convert(part: nn.Module, example: tuple[torch.Tensor, ...], options: Options
         of_one = compiled(one_frame)
         used = of_one.get_property('INFERENCE_PRECISION_HINT').to_string()
         if used != wanted:
-            raise DynsplitError(f'precision {options.precision!r} was given, but OpenVINO computes in {used} on this '
-                                "processor; use precision 'float32'")
+            raise DynsplitError(
+                f'precision {options.precision!r} was given, but OpenVINO computes in {used} on this '
+                "processor; use precision 'float32'"
+            )
         request_of_one = of_one.create_infer_request()
 
         @cache  # made when needed, because it has a further copy of the weights
@@ -56,8 +60,10 @@ def convert(part: nn.Module, example: tuple[torch.Tensor, ...], options: Options
             try:
                 return compiled(model).create_infer_request()
             except Exception as error:  # such as one for lack of memory; the library has its own kinds of errors
-                _logger.warning('OpenVINO cannot set up a part of the network for several frames (%s), so it runs them '
-                                'one by one', (str(error).strip().splitlines() or [type(error).__name__])[0])
+                _logger.warning(
+                    'OpenVINO cannot set up a part of the network for several frames (%s), so it runs them one by one',
+                    (str(error).strip().splitlines() or [type(error).__name__])[0],
+                )
                 return None
 
         def infer(request: Any, arguments: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -157,9 +157,7 @@ class LinkEstimator:
 
     # ---- messages ------------------------------------------------------------------------------------------------
 
-    def on_sent(
-        self, key: Hashable, now_s: float, payload_bytes: int, service_s: float, gap_s: float = 0.0
-    ) -> bool:
+    def on_sent(self, key: Hashable, now_s: float, payload_bytes: int, service_s: float, gap_s: float = 0.0) -> bool:
         """
         Note a payload that left at ``now_s``; return whether its acknowledgement has already arrived.
 
@@ -352,15 +350,21 @@ class LinkEstimator:
 
     def pending(self, now_s: float) -> list[_Message]:
         """Return the messages that may still be on the link."""
-        return [message for message in self._under_way.values()
-                if not message.arrived and now_s - message.sent_s < self._longest_wait_s(message)]
+        return [
+            message
+            for message in self._under_way.values()
+            if not message.arrived and now_s - message.sent_s < self._longest_wait_s(message)
+        ]
 
     def add_budget(self, size: float) -> None:
         """Add this many bytes to the budget of the probes."""
         self._probing.spend(-size)
 
     def next_probe(
-        self, now_s: float, on_other_links: Sequence[_Message] = (), budget_share: float = 1.0,
+        self,
+        now_s: float,
+        on_other_links: Sequence[_Message] = (),
+        budget_share: float = 1.0,
         period_factor: float = 1.0,
     ) -> Probe | None:
         """
@@ -433,8 +437,7 @@ class LinkEstimator:
     @property
     def awaits_rate(self) -> bool:
         """Whether a new edge has answered for the first time and no transfer has measured the rate yet."""
-        return (self.alive and self._rate_measured_s == -math.inf
-                and self._now_s - self._first_heard_s < _FIRST_RATE_S)
+        return self.alive and self._rate_measured_s == -math.inf and self._now_s - self._first_heard_s < _FIRST_RATE_S
 
     def belief(self, now_s: float) -> RateFilter:
         """Return the rate estimate at ``now_s``; the time so far of the payload under way counts as a bound."""

@@ -124,8 +124,7 @@ class LoadEstimator:
         self.times.forget(now_s)
         if now_s - self._news_s > self.stale_after_s:
             return LoadEstimate(slowdown=self.times.factor, servers=self.servers)
-        return LoadEstimate(
-            self.queueing_s, self.times.factor, self._utilisation, self._robots, True, self.servers)
+        return LoadEstimate(self.queueing_s, self.times.factor, self._utilisation, self._robots, True, self.servers)
 
     def _queue(self, queueing_s: float, now_s: float) -> None:
         self.queueing_s, self._news_s = queueing_s, max(self._news_s, now_s)

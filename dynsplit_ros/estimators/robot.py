@@ -51,8 +51,9 @@ class RobotEstimator:
         if finishing_s <= _FINISHING_SHARE * head_s:
             self.times.observe(cut, head_s, profiled_s, now_s)
 
-    def on_frame(self, sequence: int, is_local: bool, wait_s: float, resize_s: float, head_s: float, now_s: float
-                 ) -> None:
+    def on_frame(
+        self, sequence: int, is_local: bool, wait_s: float, resize_s: float, head_s: float, now_s: float
+    ) -> None:
         """
         Take the other times of a frame, in seconds, that ended at ``now_s``.
 

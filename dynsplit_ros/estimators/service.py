@@ -129,7 +129,7 @@ class ServiceTimes:
         self._logs[1:] *= kept
         covariance[1:] *= kept
         covariance[:, 1:] *= kept
-        covariance.flat[len(covariance) + 1::len(covariance) + 1] += (1 - kept**2) * _CUT_SPREAD**2
+        covariance.flat[len(covariance) + 1 :: len(covariance) + 1] += (1 - kept**2) * _CUT_SPREAD**2
 
     def _innovation(self, row: int, noise_variance: float) -> tuple[NDArray[np.float64], float]:
         """Return the covariance of the state with a measurement, and the variance of the innovation."""

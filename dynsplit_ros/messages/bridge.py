@@ -59,8 +59,12 @@ class Bridge:
             return None
         encoding = PACKED[message.encoding]
         # cv_bridge expects whole pixels in each row and the padding of the last row, and always scales 16 bits.
-        if (message.step % encoding.pixel_bytes or len(message.data) < message.step * message.height
-                or encoding.dtype is np.uint16 and bits < 16):
+        if (
+            message.step % encoding.pixel_bytes
+            or len(message.data) < message.step * message.height
+            or encoding.dtype is np.uint16
+            and bits < 16
+        ):
             return None
         return _or_none(lambda: self.cv.imgmsg_to_cv2(message, 'rgb8'))
 
@@ -82,19 +86,28 @@ def bridge() -> Bridge:
     if importlib.util.find_spec('cv_bridge') is None:
         return Bridge('own table (cv_bridge is not installed)')
     try:
-        child = subprocess.run([sys.executable, '-c', _CHILD, *sys.path], stdin=subprocess.DEVNULL, capture_output=True,
-                               text=True, errors='replace', timeout=CHECK_S)
+        child = subprocess.run(
+            [sys.executable, '-c', _CHILD, *sys.path],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors='replace',
+            timeout=CHECK_S,
+        )
     except subprocess.TimeoutExpired:
         return _unusable(f'it converted no image within {CHECK_S:g} s')
     except OSError as error:  # no memory, no free process, or no Python executable
         return _unusable(f'the process that tries it did not start: {error.strerror or error}')
     if child.returncode < 0:
-        return _unusable(f'it crashes ({signal.Signals(-child.returncode).name}), as one does that was built for '
-                         f'another numpy than {np.__version__}')
+        return _unusable(
+            f'it crashes ({signal.Signals(-child.returncode).name}), as one does that was built for '
+            f'another numpy than {np.__version__}'
+        )
     if child.returncode or not child.stdout:
         return _unusable((child.stderr.strip().splitlines() or ['it ended without a result'])[-1][:200])
     try:
         from cv_bridge import CvBridge
+
         return Bridge('cv_bridge', False, frozenset(json.loads(child.stdout.splitlines()[-1])), CvBridge())
     except Exception as error:  # the import can fail here although it worked in the child, which has no torch
         return _unusable(' '.join(str(error).split())[:200])
@@ -114,6 +127,7 @@ def check() -> None:
     """Print the encodings that cv_bridge converts like our table; runs in a child process, which may crash."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from cv_bridge import CvBridge
+
     converter = CvBridge()
     taken = []
     for encoding in PACKED:
@@ -140,8 +154,11 @@ def attempt(converter: Any, message: Image) -> np.ndarray | None:
 
 def is_close(image: np.ndarray, expected: np.ndarray) -> bool:
     """Return whether two images are equal except for rounding."""
-    return image.shape == expected.shape and image.dtype == expected.dtype and bool(
-        np.abs(image.astype(int) - expected).max() <= ROUNDING)
+    return (
+        image.shape == expected.shape
+        and image.dtype == expected.dtype
+        and bool(np.abs(image.astype(int) - expected).max() <= ROUNDING)
+    )
 
 
 def samples(encoding: str) -> Iterator[Image]:
@@ -153,5 +170,11 @@ def samples(encoding: str) -> Iterator[Image]:
             for is_bigendian in (False, True):
                 step = width * pixel + padding
                 data = np.random.default_rng(0).integers(0, 256, height * step, np.uint8)
-                yield Image(height=height, width=width, encoding=encoding, step=step, is_bigendian=is_bigendian,
-                            data=array.array('B', data.tobytes()))
+                yield Image(
+                    height=height,
+                    width=width,
+                    encoding=encoding,
+                    step=step,
+                    is_bigendian=is_bigendian,
+                    data=array.array('B', data.tobytes()),
+                )

@@ -45,15 +45,17 @@ def from_file(message: CompressedImage, bits: int = 16) -> np.ndarray:
                 raise ImageFile.DecompressionBombError
             image = _by_opencv(message) if file.format in _BY_OPENCV else _by_pillow(file)
     except ImageFile.DecompressionBombError:
-        raise DynsplitError(f'{what} claims more than {MOST_PIXELS} pixels, which no camera has; check what publishes '
-                            'it') from None
+        raise DynsplitError(
+            f'{what} claims more than {MOST_PIXELS} pixels, which no camera has; check what publishes it'
+        ) from None
     except ImageFile.UnidentifiedImageError:
         raise DynsplitError(f'{what} is none of the formats that are read; {allowed}') from None
     except cv2.error:
         raise
     except Exception as error:  # Pillow raises all errors of its decoders
-        raise DynsplitError(f'{what} could not be decoded ({" ".join(str(error).split())[:200]}); check what publishes '
-                            'it') from error
+        raise DynsplitError(
+            f'{what} could not be decoded ({" ".join(str(error).split())[:200]}); check what publishes it'
+        ) from error
     if image is None:
         raise DynsplitError(f'{what} could not be decoded; check what publishes it')
     if image.dtype not in (np.uint8, np.uint16):

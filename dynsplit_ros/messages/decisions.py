@@ -21,8 +21,14 @@ def to_decision(decision: SplitDecision, header: Header, fingerprint: str) -> ms
     candidates = [_to_candidate(candidate, decision.edge) for candidate in decision.candidates]
     for edge, plan in decision.other_plans.items():
         candidates += [_to_candidate(candidate, edge) for candidate in plan.candidates if candidate.codec]
-    return to_message(msg.SplitDecision, decision, header=header, fingerprint=fingerprint,
-                      silent_edges=list(decision.silent_edges), candidates=candidates)
+    return to_message(
+        msg.SplitDecision,
+        decision,
+        header=header,
+        fingerprint=fingerprint,
+        silent_edges=list(decision.silent_edges),
+        candidates=candidates,
+    )
 
 
 def to_edge_decision(decision: SplitDecision, header: Header, fingerprint: str) -> msg.SplitDecision:

@@ -33,23 +33,37 @@ class Encoding:
 
 #: OpenCV names a Bayer pattern after its second row and column, ROS after its first.
 _KINDS = {
-    'rgb': (3, None), 'bgr': (3, cv2.COLOR_BGR2RGB), 'rgba': (4, cv2.COLOR_RGBA2RGB), 'bgra': (4, cv2.COLOR_BGRA2RGB),
+    'rgb': (3, None),
+    'bgr': (3, cv2.COLOR_BGR2RGB),
+    'rgba': (4, cv2.COLOR_RGBA2RGB),
+    'bgra': (4, cv2.COLOR_BGRA2RGB),
     'mono': (1, cv2.COLOR_GRAY2RGB),
-    'bayer_rggb': (1, cv2.COLOR_BayerBG2RGB), 'bayer_bggr': (1, cv2.COLOR_BayerRG2RGB),
-    'bayer_gbrg': (1, cv2.COLOR_BayerGR2RGB), 'bayer_grbg': (1, cv2.COLOR_BayerGB2RGB),
+    'bayer_rggb': (1, cv2.COLOR_BayerBG2RGB),
+    'bayer_bggr': (1, cv2.COLOR_BayerRG2RGB),
+    'bayer_gbrg': (1, cv2.COLOR_BayerGR2RGB),
+    'bayer_grbg': (1, cv2.COLOR_BayerGB2RGB),
 }
 _UYVY = Encoding(np.uint8, 2, cv2.COLOR_YUV2RGB_UYVY)
 _YUYV = Encoding(np.uint8, 2, cv2.COLOR_YUV2RGB_YUYV)
 #: Encodings with packed pixels: all elements of a pixel are adjacent.
 PACKED = {
-    **{f'{kind}{8 * np.dtype(dtype).itemsize}': Encoding(dtype, *how) for kind, how in _KINDS.items()
-       for dtype in (np.uint8, np.uint16)},
-    'yuv422': _UYVY, 'uyvy': _UYVY, 'yuv422_yuy2': _YUYV, 'yuyv': _YUYV,
+    **{
+        f'{kind}{8 * np.dtype(dtype).itemsize}': Encoding(dtype, *how)
+        for kind, how in _KINDS.items()
+        for dtype in (np.uint8, np.uint16)
+    },
+    'yuv422': _UYVY,
+    'uyvy': _UYVY,
+    'yuv422_yuy2': _YUYV,
+    'yuyv': _YUYV,
 }
 #: Encodings with a plane of luma and a plane of chroma pairs: OpenCV's code, and luma pixels per chroma pair in each
 #: direction.
-SEMI_PLANAR = {'nv12': (cv2.COLOR_YUV2RGB_NV12, 2), 'nv21': (cv2.COLOR_YUV2RGB_NV21, 2),
-               'nv24': (cv2.COLOR_YUV2RGB_NV12, 1)}
+SEMI_PLANAR = {
+    'nv12': (cv2.COLOR_YUV2RGB_NV12, 2),
+    'nv21': (cv2.COLOR_YUV2RGB_NV21, 2),
+    'nv24': (cv2.COLOR_YUV2RGB_NV12, 1),
+}
 #: Encodings that do not name colours, and the encodings that their publishers usually mean.
 ASSUMED = {'8UC1': 'mono8', '8UC3': 'bgr8'}
 ALLOWED = (*PACKED, *SEMI_PLANAR, *ASSUMED)
@@ -60,8 +74,10 @@ _MEASUREMENTS = re.compile(r'(8S|16[US]|32[SF]|64F)(C\d+)?')
 def check_colours(encoding: str, what: str) -> None:
     """Raise DynsplitError if an encoding holds measurements such as depth."""
     if _MEASUREMENTS.fullmatch(encoding):
-        raise DynsplitError(f'{what} holds measurements such as depth ({encoding}), no colours or grey; publish one of '
-                            f'{", ".join(ALLOWED)}')
+        raise DynsplitError(
+            f'{what} holds measurements such as depth ({encoding}), no colours or grey; publish one of '
+            f'{", ".join(ALLOWED)}'
+        )
 
 
 def describe(message: Image) -> str:
@@ -87,8 +103,9 @@ def planes(message: Image) -> list[np.ndarray]:
         raise DynsplitError(f'{what} has no pixels; check what publishes it')
     encoding = packed(message)
     if encoding in (_UYVY, _YUYV) and width % 2:  # OpenCV refuses an odd width, or reads beyond the row
-        raise DynsplitError(f'{what} has an odd width, but two pixels share a colour in this encoding; publish an even '
-                            'width')
+        raise DynsplitError(
+            f'{what} has an odd width, but two pixels share a colour in this encoding; publish an even width'
+        )
     if encoding is not None:
         shapes = [(height, width * encoding.pixel_bytes, step)]
     elif message.encoding in SEMI_PLANAR:
@@ -101,8 +118,10 @@ def planes(message: Image) -> list[np.ndarray]:
     for rows, row, stride in shapes:
         needed = start + stride * (rows - 1) + row
         if stride < row or len(message.data) < needed:
-            raise DynsplitError(f'{what} has step {step} and {len(message.data)} bytes, but needs at least {row} bytes '
-                                f'in each row and {max(needed, rows * row)} in all; check what publishes it')
+            raise DynsplitError(
+                f'{what} has step {step} and {len(message.data)} bytes, but needs at least {row} bytes '
+                f'in each row and {max(needed, rows * row)} in all; check what publishes it'
+            )
         data = np.frombuffer(message.data, np.uint8)[start:]
         views.append(np.lib.stride_tricks.as_strided(data, (rows, row), (stride, 1), writeable=False))
         start += rows * stride
@@ -131,7 +150,7 @@ def _from_planes(message: Image, luma: np.ndarray, chroma: np.ndarray) -> np.nda
         luma = np.pad(luma, ((0, message.height % 2), (0, message.width % 2)), 'edge')
     pairs = np.ascontiguousarray(chroma).reshape(len(chroma), -1, 2)
     image = cv2.cvtColorTwoPlane(np.ascontiguousarray(luma), pairs, code)
-    return image[::2, ::2] if per_pair == 1 else image[:message.height, :message.width]
+    return image[::2, ::2] if per_pair == 1 else image[: message.height, : message.width]
 
 
 def to_8_bits(image: np.ndarray, bits: int) -> np.ndarray:
@@ -145,8 +164,13 @@ def to_8_bits(image: np.ndarray, bits: int) -> np.ndarray:
 def from_array(image: np.ndarray, encoding: str) -> Image:
     """Return an array [height, width] or [height, width, channels] as an Image, with one copy of the bytes."""
     image = np.ascontiguousarray(image)
-    message = Image(height=image.shape[0], width=image.shape[1], encoding=encoding, step=image.nbytes // len(image),
-                    is_bigendian=sys.byteorder == 'big')
+    message = Image(
+        height=image.shape[0],
+        width=image.shape[1],
+        encoding=encoding,
+        step=image.nbytes // len(image),
+        is_bigendian=sys.byteorder == 'big',
+    )
     message.data = array.array('B')
     message.data.frombytes(image.data.cast('B'))
     return message

@@ -31,8 +31,9 @@ def to_rgb(message: Image | CompressedImage, bits: int = 16) -> np.ndarray:
         return np.ascontiguousarray(by_table(message, bits) if image is None else image)
     except cv2.error as error:
         what = f'the compressed image of format {message.format[:100]!r}' if compressed else describe(message)
-        raise DynsplitError(f'{what} could not be converted to RGB ({" ".join(str(error).split())[:200]}); check what '
-                            'publishes it') from error
+        raise DynsplitError(
+            f'{what} could not be converted to RGB ({" ".join(str(error).split())[:200]}); check what publishes it'
+        ) from error
 
 
 def assumption(message: Image | CompressedImage) -> str:
@@ -40,8 +41,10 @@ def assumption(message: Image | CompressedImage) -> str:
     encoding = '' if isinstance(message, CompressedImage) else message.encoding
     if encoding not in ASSUMED:
         return ''
-    return (f'images come in encoding {encoding!r}, which does not name colours; they are taken as '
-            f'{ASSUMED[encoding]!r}; publish that encoding')
+    return (
+        f'images come in encoding {encoding!r}, which does not name colours; they are taken as '
+        f'{ASSUMED[encoding]!r}; publish that encoding'
+    )
 
 
 def from_rgb(image: np.ndarray) -> Image:

@@ -25,19 +25,39 @@ from dynsplit_ros.policies.records import FrameRecord
 from dynsplit_ros.tasks import Mask, output_digest, Result
 
 
-def to_prediction(header: Header, size: tuple[int, int], model: LoadedModel, fingerprint: str, result: Result,
-                  outputs: Mapping[str, Tensor], timing: FrameRecord, *, digest: bool = False) -> msg.Prediction:
+def to_prediction(
+    header: Header,
+    size: tuple[int, int],
+    model: LoadedModel,
+    fingerprint: str,
+    result: Result,
+    outputs: Mapping[str, Tensor],
+    timing: FrameRecord,
+    *,
+    digest: bool = False,
+) -> msg.Prediction:
     """Return a prediction for an image of ``size`` (height, width); ``digest`` adds a digest of the outputs."""
     return to_message(
-        msg.Prediction, header=header, task=model.task, model=model.name, fingerprint=fingerprint,
-        height=size[0], width=size[1],
-        class_ids=array.array('i', result.class_ids), labels=result.labels, scores=array.array('f', result.scores),
-        boxes_px=array.array('f', result.boxes_px), box_angles=array.array('f', result.box_angles),
+        msg.Prediction,
+        header=header,
+        task=model.task,
+        model=model.name,
+        fingerprint=fingerprint,
+        height=size[0],
+        width=size[1],
+        class_ids=array.array('i', result.class_ids),
+        labels=result.labels,
+        scores=array.array('f', result.scores),
+        boxes_px=array.array('f', result.boxes_px),
+        box_angles=array.array('f', result.box_angles),
         masks=[to_mask(mask) for mask in result.masks],
-        keypoint_names=model.keypoint_names, keypoints_px=array.array('f', result.keypoints_px),
+        keypoint_names=model.keypoint_names,
+        keypoints_px=array.array('f', result.keypoints_px),
         keypoint_scores=array.array('f', result.keypoint_scores),
         outputs=to_tensors(encode('raw', outputs)) if model.task == 'other' else [],
-        output_digest=output_digest(outputs) if digest else 0, timing=to_timing(timing))
+        output_digest=output_digest(outputs) if digest else 0,
+        timing=to_timing(timing),
+    )
 
 
 def to_mask(mask: Mask) -> msg.Mask:

@@ -31,28 +31,39 @@ def to_timing(frame: FrameRecord) -> msg.FrameTiming:
 def from_timing(message: msg.FrameTiming) -> FrameRecord:
     """Return a frame's record from a message; raise DynsplitError for an unknown outcome."""
     if message.outcome not in OUTCOMES:
-        raise DynsplitError(f'a frame timing has outcome {message.outcome}, but outcomes go from 0 to 4; run the same '
-                            'version of this package on all sides')
+        raise DynsplitError(
+            f'a frame timing has outcome {message.outcome}, but outcomes go from 0 to 4; run the same '
+            'version of this package on all sides'
+        )
     return from_message(FrameRecord, message, outcome=OUTCOMES[message.outcome])
 
 
 def describe_split(decision: Any) -> str:
     """Return the split and codec of a decision or frame as text."""
-    return f'{decision.split_index} ({decision.split_name}) {decision.codec}'.strip() if decision.codec else (
-        f'{decision.split_index} (local inference)')
+    return (
+        f'{decision.split_index} ({decision.split_name}) {decision.codec}'.strip()
+        if decision.codec
+        else (f'{decision.split_index} (local inference)')
+    )
 
 
 def to_profile(profile: Profile, side: Side = ROBOT) -> msg.Profile:
     """Return the profile of one side as a message."""
-    return to_message(msg.Profile, side, model=profile.model, fingerprint=profile.fingerprint,
-                      profile_json=json.dumps(profile.to_document()))
+    return to_message(
+        msg.Profile,
+        side,
+        model=profile.model,
+        fingerprint=profile.fingerprint,
+        profile_json=json.dumps(profile.to_document()),
+    )
 
 
 def from_profile(message: msg.Profile, where: str) -> tuple[Profile, Side]:
     """Return a profile and its side; raise DynsplitError, which names ``where``, for an unusable one."""
     if len(message.profile_json) > MAX_PROFILE_CHARACTERS:
-        raise DynsplitError(f'{where} has {len(message.profile_json)} characters, but at most '
-                            f'{MAX_PROFILE_CHARACTERS} are allowed')
+        raise DynsplitError(
+            f'{where} has {len(message.profile_json)} characters, but at most {MAX_PROFILE_CHARACTERS} are allowed'
+        )
     try:
         document = json.loads(message.profile_json)
     except (ValueError, RecursionError) as error:

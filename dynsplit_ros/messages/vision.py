@@ -29,9 +29,13 @@ MAX_LABELS = 65535
 
 def to_classification(header: Header, result: Result) -> Any:
     """Return a ``vision_msgs/Classification``: the classes that a prediction names."""
-    return vision.Classification(header=header, results=[
-        vision.ObjectHypothesis(class_id=str(number), score=score)
-        for number, score in zip(result.class_ids, result.scores)])
+    return vision.Classification(
+        header=header,
+        results=[
+            vision.ObjectHypothesis(class_id=str(number), score=score)
+            for number, score in zip(result.class_ids, result.scores)
+        ],
+    )
 
 
 def to_detections(header: Header, result: Result) -> Any:
@@ -40,8 +44,12 @@ def to_detections(header: Header, result: Result) -> Any:
     boxes = zip(*[iter(result.boxes_px)] * 4)
     angles = result.box_angles or itertools.repeat(0.0)
     for number, score, (left, top, right, bottom), angle in zip(result.class_ids, result.scores, boxes, angles):
-        detection = vision.Detection2D(header=header, results=[vision.ObjectHypothesisWithPose(
-            hypothesis=vision.ObjectHypothesis(class_id=str(number), score=score))])
+        detection = vision.Detection2D(
+            header=header,
+            results=[
+                vision.ObjectHypothesisWithPose(hypothesis=vision.ObjectHypothesis(class_id=str(number), score=score))
+            ],
+        )
         detection.bbox.center.position.x = (left + right) / 2
         detection.bbox.center.position.y = (top + bottom) / 2
         detection.bbox.center.theta = angle
@@ -52,8 +60,13 @@ def to_detections(header: Header, result: Result) -> Any:
 
 def to_label_info(header: Header, labels: Sequence[str], threshold: float) -> Any:
     """Return a ``vision_msgs/LabelInfo``: the names of the classes, and the least score of published objects."""
-    return vision.LabelInfo(header=header, threshold=threshold, class_map=[
-        vision.VisionClass(class_id=number, class_name=label) for number, label in enumerate(labels[:MAX_LABELS])])
+    return vision.LabelInfo(
+        header=header,
+        threshold=threshold,
+        class_map=[
+            vision.VisionClass(class_id=number, class_name=label) for number, label in enumerate(labels[:MAX_LABELS])
+        ],
+    )
 
 
 def to_vision_info(header: Header, method: str, location: str, version: int) -> Any:

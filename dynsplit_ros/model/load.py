@@ -32,8 +32,15 @@ _SOURCES = {
     'segmentation_models_pytorch': 'segmentation_models',
     'efficientnet_lite': 'efficientnet_lite',
 }
-_FOREIGN = {'.onnx': 'an ONNX model', '.engine': 'a TensorRT engine', '.tflite': 'a TensorFlow Lite model',
-            '.pb': 'a TensorFlow model', '.h5': 'a Keras model', '.torchscript': 'a TorchScript program'}
+_FOREIGN = {
+    '.onnx': 'an ONNX model',
+    '.engine': 'a TensorRT engine',
+    '.tflite': 'a TensorFlow Lite model',
+    '.pb': 'a TensorFlow model',
+    '.h5': 'a Keras model',
+    '.torchscript': 'a TorchScript program',
+}
+
 
 def load_model(
     name: str,
@@ -78,16 +85,27 @@ def load_model(
     :raises DynsplitError: when any of them cannot be used.
     """
     check_task(task)
-    for what, given, allowed in (('resize', resize, RESIZES), ('interpolation', interpolation, INTERPOLATIONS),
-                                 ('channels', channels, CHANNELS), ('scores', scores, SCORES)):
+    for what, given, allowed in (
+        ('resize', resize, RESIZES),
+        ('interpolation', interpolation, INTERPOLATIONS),
+        ('channels', channels, CHANNELS),
+        ('scores', scores, SCORES),
+    ):
         if given is not None and given not in allowed:
             raise DynsplitError(f'{what} {given!r} was given, but must be one of {", ".join(allowed)}')
     if not 0 < crop_fraction <= 1:
         raise DynsplitError(f'crop_fraction {crop_fraction} was given, but must be above 0 and at most 1')
     if (mean is None) != (std is None):
         raise DynsplitError('mean and std belong together, but only one was given; give both or none')
-    request = Request(name, weights, None if input_size is None else _checked_size(input_size), seed,
-                      dict(kwargs or {}), task, download)
+    request = Request(
+        name,
+        weights,
+        None if input_size is None else _checked_size(input_size),
+        seed,
+        dict(kwargs or {}),
+        task,
+        download,
+    )
     model = _source(name)(request)
     model.module.eval()
     for parameter in model.module.parameters():  # requires_grad_ is not for scripted modules and lazy parameters
@@ -122,53 +140,76 @@ def _source(name: str) -> Callable[[Request], LoadedModel]:
 def _what_it_is(path: Path) -> str:
     """Say what a file is that was given as the model, and how to use it."""
     if path.suffix in _FOREIGN:
-        return (f'model {str(path)!r} is {_FOREIGN[path.suffix]}, which cannot be cut; export the PyTorch module with '
-                'torch.export and give the .pt2 file')
+        return (
+            f'model {str(path)!r} is {_FOREIGN[path.suffix]}, which cannot be cut; export the PyTorch module with '
+            'torch.export and give the .pt2 file'
+        )
     kind = kind_of_file(path)
     there = '' if path.is_file() else ', and there is no such file'
     if kind == 'a TorchScript program':
-        return (f'model {str(path)!r} is {kind}, which cannot be cut; export the PyTorch module with torch.export and '
-                'give the .pt2 file')
+        return (
+            f'model {str(path)!r} is {kind}, which cannot be cut; export the PyTorch module with torch.export and '
+            'give the .pt2 file'
+        )
     if kind == 'a checkpoint of Ultralytics':
         target = path.with_suffix('.safetensors')
-        return (f'model {str(path)!r} is {kind}, and reading it would execute code in it; on a machine where '
-                f'you trust it, save its state dict with: {ULTRALYTICS_COMMAND.format(file=path, target=target)}; then '
-                f'set model to its architecture, such as ultralytics:yolo11n, and weights to {target}')
-    return (f'model {str(path)!r} is {kind or "a file of weights"} without the code of the network{there}; '
-            'set model to the architecture (a torchvision name, timm:NAME, ultralytics:NAME, or '
-            'package.module:factory) and weights to this file')
+        return (
+            f'model {str(path)!r} is {kind}, and reading it would execute code in it; on a machine where '
+            f'you trust it, save its state dict with: {ULTRALYTICS_COMMAND.format(file=path, target=target)}; then '
+            f'set model to its architecture, such as ultralytics:yolo11n, and weights to {target}'
+        )
+    return (
+        f'model {str(path)!r} is {kind or "a file of weights"} without the code of the network{there}; '
+        'set model to the architecture (a torchvision name, timm:NAME, ultralytics:NAME, or '
+        'package.module:factory) and weights to this file'
+    )
 
 
 def _checked_size(input_size: Sequence[int]) -> tuple[int, int]:
     size = tuple(int(value) for value in input_size)
     if len(size) != 2 or min(size) < 1:
-        raise DynsplitError(
-            f'input size {tuple(input_size)} was given, but must be (height, width), both positive'
-        )
+        raise DynsplitError(f'input size {tuple(input_size)} was given, but must be (height, width), both positive')
     return size[0], size[1]
 
 
-def _set_preprocessing(model: LoadedModel, resize: str | None, crop_fraction: float, interpolation: str | None,
-                       channels: str | None, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+def _set_preprocessing(
+    model: LoadedModel,
+    resize: str | None,
+    crop_fraction: float,
+    interpolation: str | None,
+    channels: str | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> None:
     """Replace what a person asked for, and let the module have the type of its weights."""
     own = model.resize
     if resize is not None:
-        model.resize = resize_of(resize, own.size, crop_fraction, interpolation=own.interpolation,
-                                 antialias=own.antialias, fill=own.fill, channels=own.channels)
+        model.resize = resize_of(
+            resize,
+            own.size,
+            crop_fraction,
+            interpolation=own.interpolation,
+            antialias=own.antialias,
+            fill=own.fill,
+            channels=own.channels,
+        )
     if interpolation is not None:
         model.resize = replace(model.resize, interpolation=INTERPOLATIONS[interpolation])
     bgr = model.normalise.bgr
     if channels is not None:
         if CHANNELS[channels] != own.channel_count and model.normalise.shifts and mean is None:
-            raise DynsplitError(f'channels {channels!r} was given for {model.name}, which has mean and std for '
-                                f'{own.channel_count} channels; give mean and std for {CHANNELS[channels]}')
+            raise DynsplitError(
+                f'channels {channels!r} was given for {model.name}, which has mean and std for '
+                f'{own.channel_count} channels; give mean and std for {CHANNELS[channels]}'
+            )
         model.resize = replace(model.resize, channels=channels)
         bgr = channels == 'bgr'
     count = model.resize.channel_count
     if mean is not None and std is not None:
         if len(mean) != count:
-            raise DynsplitError(f'mean {list(mean)} was given for {model.name}, which takes {count} channels; give one '
-                                'number for each')
+            raise DynsplitError(
+                f'mean {list(mean)} was given for {model.name}, which takes {count} channels; give one number for each'
+            )
     elif model.normalise.shifts:
         mean, std = model.normalise.mean.flatten().tolist(), model.normalise.std.flatten().tolist()
     dtype = next((value.dtype for value in model.module.parameters() if value.is_floating_point()), torch.float32)
@@ -194,6 +235,9 @@ def _found_scores(model: LoadedModel) -> str:
         return 'logits'
     ends = are_probabilities(values)
     if ends:
-        _logger.warning('%s ends in a softmax: its outputs count as probabilities; set the parameter scores to '
-                        'logits if they are not', model.name)
+        _logger.warning(
+            '%s ends in a softmax: its outputs count as probabilities; set the parameter scores to '
+            'logits if they are not',
+            model.name,
+        )
     return 'probabilities' if ends else 'logits'

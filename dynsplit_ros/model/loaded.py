@@ -67,7 +67,8 @@ class LoadedModel:
         values = self.normalise(image)
         output = self.module(list(values.unbind(0)) if self.image_list else values)
         return name_outputs(
-            output if self.ending is None else self.ending(self.ending.select(output)), self.output_name)
+            output if self.ending is None else self.ending(self.ending.select(output)), self.output_name
+        )
 
     @property
     def output_name(self) -> str:
@@ -77,8 +78,12 @@ class LoadedModel:
 
 def are_probabilities(values: torch.Tensor) -> bool:
     """Tell whether a classifier's outputs [N, classes] have passed a softmax: none is negative, and they sum to 1."""
-    return values.ndim == 2 and values.shape[1] > 1 and bool((values >= 0).all()) and bool(
-        ((values.float().sum(1) - 1).abs() < _SUM_TOLERANCE).all())
+    return (
+        values.ndim == 2
+        and values.shape[1] > 1
+        and bool((values >= 0).all())
+        and bool(((values.float().sum(1) - 1).abs() < _SUM_TOLERANCE).all())
+    )
 
 
 def name_outputs(output: Any, name: str = 'output') -> dict[str, Any]:

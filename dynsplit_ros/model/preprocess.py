@@ -60,8 +60,10 @@ class Placement:
 
     def __post_init__(self) -> None:
         if self.offset is None:  # the centre, as torchvision's center_crop takes it
-            top, left = (round((scaled - size) / 2) if scaled >= size else -((size - scaled) // 2)
-                         for scaled, size in zip(self.scaled, self.size))
+            top, left = (
+                round((scaled - size) / 2) if scaled >= size else -((size - scaled) // 2)
+                for scaled, size in zip(self.scaled, self.size)
+            )
             object.__setattr__(self, 'offset', (top, left))
 
     @property
@@ -176,7 +178,7 @@ class Resize:
         fill = torch.tensor(self.fill, dtype=torch.uint8)[:, None, None]
         whole = fill.expand(len(tensor), *self.size).clone()
         top, left = (-offset for offset in placement.offset)
-        whole[:, top:top + tensor.shape[1], left:left + tensor.shape[2]] = tensor
+        whole[:, top : top + tensor.shape[1], left : left + tensor.shape[2]] = tensor
         return whole
 
     def placement(self, height: int, width: int) -> Placement:
@@ -238,15 +240,25 @@ class Normalise(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None, *, bgr: bool = False,
-                 dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        *,
+        bgr: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.shifts = mean is not None
         self.bgr = bgr
         self.dtype = dtype
         if mean is not None and std is not None:
-            if (len(mean) != len(std) or len(mean) not in CHANNELS.values() or 0.0 in std
-                    or not all(map(math.isfinite, (*mean, *std)))):
+            if (
+                len(mean) != len(std)
+                or len(mean) not in CHANNELS.values()
+                or 0.0 in std
+                or not all(map(math.isfinite, (*mean, *std)))
+            ):
                 raise DynsplitError(
                     f'mean {list(mean)} and std {list(std)} were given, but each takes one finite number for each'
                     ' channel (1, 3 or 4), and none of std may be 0; give one per channel'
@@ -256,8 +268,7 @@ class Normalise(nn.Module):
 
     def extra_repr(self) -> str:
         """Return what distinguishes this step from others of its type, for the fingerprint."""
-        return ', '.join([*(['bgr'] if self.bgr else []),
-                          *([str(self.dtype)] if self.dtype != torch.float32 else [])])
+        return ', '.join([*(['bgr'] if self.bgr else []), *([str(self.dtype)] if self.dtype != torch.float32 else [])])
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the float image [N, channels, H, W] of a uint8 one."""

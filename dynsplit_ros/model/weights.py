@@ -32,8 +32,12 @@ _WRAPPERS = ('model_ema', 'ema_state_dict', 'state_dict_ema', 'ema', 'state_dict
 #: Parts of keys that torch.compile adds, at the front or in the middle.
 _COMPILED = '_orig_mod.'
 #: Plain data that training scripts store beside the weights, and that can execute nothing.
-_PLAIN: list[Any] = [argparse.Namespace, np.float64(0).__reduce__()[0], np.dtype,
-                     *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'int32', 'bool'))]
+_PLAIN: list[Any] = [
+    argparse.Namespace,
+    np.float64(0).__reduce__()[0],
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'int32', 'bool')),
+]
 #: How to turn a checkpoint of Ultralytics into a state dict that brings the names of its classes.
 ULTRALYTICS_COMMAND = (
     'python3 -c "import json; from safetensors.torch import save_file; from ultralytics import YOLO; '
@@ -150,9 +154,7 @@ def labels_of(path: Path | None) -> list[str]:
 def read_state_dict(path: Path) -> Mapping[str, torch.Tensor]:
     """Return the tensors in a file, taken out of what training scripts wrap them in."""
     if not path.is_file():
-        raise DynsplitError(
-            f'weights {str(path)!r} were given, but there is no such file; give the path of one'
-        )
+        raise DynsplitError(f'weights {str(path)!r} were given, but there is no such file; give the path of one')
     try:
         with torch.serialization.safe_globals(_PLAIN):
             state: Any = (

@@ -70,9 +70,8 @@ def descriptor(parameter: Parameter, *, read_only: bool) -> ParameterDescriptor:
     unit = f' Unit: {parameter.unit}.' if parameter.unit else ''
     allowed = f' Allowed: {parameter.allowed}.' if parameter.allowed else ''
     result = ParameterDescriptor(
-        name=parameter.name,
-        description=f'{parameter.description}{unit}{allowed}',
-        read_only=read_only)
+        name=parameter.name, description=f'{parameter.description}{unit}{allowed}', read_only=read_only
+    )
     if isinstance(parameter.default, bool) or parameter.minimum is None:
         return result
     first = parameter.default[0] if isinstance(parameter.default, list) else parameter.default
@@ -103,7 +102,8 @@ def mismatches(topic: str, requested: QoSProfile, publishers: Sequence[TopicEndp
             if getattr(requested, policy) == demand != offered:
                 sentences.append(
                     f'no messages on {topic} from {publisher.node_namespace.rstrip("/")}/{publisher.node_name}, '
-                    f'which offers {policy} {offered.name.lower()} where {demand.name.lower()} is requested; {fix}')
+                    f'which offers {policy} {offered.name.lower()} where {demand.name.lower()} is requested; {fix}'
+                )
     return sentences
 
 
@@ -130,8 +130,9 @@ class BaseNode(Node):
         self.values = SimpleNamespace(**{p.name: self._declare(p) for p in parameters})
         for name in set(self._parameter_overrides) - set(self._declarations):  # a file may be for several nodes
             for meant in difflib.get_close_matches(name, self._declarations, 1, _MISTYPED):
-                self.get_logger().warning(f'there is no parameter {name!r}; did you mean {meant!r}? It is '
-                                          f'{getattr(self.values, meant)!r}')
+                self.get_logger().warning(
+                    f'there is no parameter {name!r}; did you mean {meant!r}? It is {getattr(self.values, meant)!r}'
+                )
         self.models = allowed_models(vars(self.values)) if hasattr(self.values, 'allowed_models') else {}
         if len(self.models) > 1:
             self.describe_parameter('model').read_only = False
@@ -147,6 +148,7 @@ class BaseNode(Node):
 
     def create_subscription(self, msg_type: Any, topic: str, *arguments: Any, **options: Any) -> Subscription:
         """Create a subscription that tells of publishers whose quality of service keeps it from hearing them."""
+
         def note(event: object) -> None:
             self._mismatched[subscription.topic_name] = subscription, False
 
@@ -162,6 +164,7 @@ class BaseNode(Node):
 
     def create_service(self, srv_type: Any, srv_name: str, callback: Callable[..., Any], **options: Any) -> Service:
         """Create a service that survives every request; rclpy's own raises for a parameter of a type that is none."""
+
         def answer(request: Any, response: Any) -> Any:
             try:
                 return callback(request, response)
@@ -193,8 +196,11 @@ class BaseNode(Node):
         """Return a sentence for each publisher that a subscription cannot hear at present; log it when it is new."""
         sentences = []
         for topic, (subscription, told) in list(self._mismatched.items()):
-            found = mismatches(topic, subscription.qos_profile, self.get_publishers_info_by_topic(topic)) if (
-                subscription in self.subscriptions) else []
+            found = (
+                mismatches(topic, subscription.qos_profile, self.get_publishers_info_by_topic(topic))
+                if (subscription in self.subscriptions)
+                else []
+            )
             named = [sentence for sentence in found if _UNNAMED not in sentence]
             if named and not told:
                 self.log_throttled(f'quality of service of {topic}', named[-1])
@@ -211,12 +217,21 @@ class BaseNode(Node):
             value = parameter.check(_plain(given[parameter.name].value))
             given[parameter.name] = _parameter(parameter, value)
         declared = self.declare_parameter(
-            parameter.name, parameter.default, descriptor(parameter, read_only=read_only),
-            ignore_override=ignore_override)
+            parameter.name,
+            parameter.default,
+            descriptor(parameter, read_only=read_only),
+            ignore_override=ignore_override,
+        )
         return _plain(declared.value)
 
-    def declare_parameter(self, name: str, value: Any = None, descriptor: ParameterDescriptor | None = None,
-                          *arguments: Any, **options: Any) -> rclpy.parameter.Parameter:
+    def declare_parameter(
+        self,
+        name: str,
+        value: Any = None,
+        descriptor: ParameterDescriptor | None = None,
+        *arguments: Any,
+        **options: Any,
+    ) -> rclpy.parameter.Parameter:
         """Declare a parameter, as rclpy does; those that override a quality of service so that :meth:`forget` can."""
         if descriptor is not None and name.startswith(f'{_OVERRIDES}.'):
             descriptor.read_only = False  # else rclpy would never let go of it; `_checked` refuses a change
@@ -235,14 +250,18 @@ class BaseNode(Node):
         Refuses with our own sentence, before rclpy does with one that does not name what is allowed.
         """
         try:
-            changes = [checked for change in parameter_list if not self._has(change) for checked in
-                       self._checked(change)]
+            changes = [
+                checked for change in parameter_list if not self._has(change) for checked in self._checked(change)
+            ]
         except DynsplitError as error:
             return SetParametersResult(successful=False, reason=str(error))
         if not changes:
             return SetParametersResult(successful=True)
-        locked = [self.describe_parameter(change.name) for change in changes
-                  if change.name in self._declarations and self._declarations[change.name].locked]
+        locked = [
+            self.describe_parameter(change.name)
+            for change in changes
+            if change.name in self._declarations and self._declarations[change.name].locked
+        ]
         before = [descriptor.read_only for descriptor in locked]
         try:
             for descriptor in locked:  # `_checked` lets them change with the model alone
@@ -264,8 +283,9 @@ class BaseNode(Node):
         declaration = self._declarations.get(change.name)
         if not self.has_parameter(change.name):
             close = difflib.get_close_matches(change.name[:100], self._declarations, 1)
-            raise DynsplitError(f'there is no parameter {change.name[:100]!r}'
-                                + (f'; did you mean {close[0]!r}?' if close else ''))
+            raise DynsplitError(
+                f'there is no parameter {change.name[:100]!r}' + (f'; did you mean {close[0]!r}?' if close else '')
+            )
         if declaration is None:
             if change.name.startswith(f'{_OVERRIDES}.'):
                 raise DynsplitError(f'the node reads parameter {change.name!r} once; start the node with it')
@@ -275,17 +295,22 @@ class BaseNode(Node):
         changes = {change.name: value}
         if declaration.locked:
             if change.name != 'model':
-                raise DynsplitError(f'parameter {change.name!r} stays {shown(own)}: it is locked; to set '
-                                    f'{shown(value)}, start the node with it')
+                raise DynsplitError(
+                    f'parameter {change.name!r} stays {shown(own)}: it is locked; to set '
+                    f'{shown(value)}, start the node with it'
+                )
             if value not in self.models:
-                raise DynsplitError(f"parameter 'model' stays {shown(own)}: {shown(value)} is not one of "
-                                    f'{", ".join(map(repr, self.models))}; add it to allowed_models and start the '
-                                    'node again')
+                raise DynsplitError(
+                    f"parameter 'model' stays {shown(own)}: {shown(value)} is not one of "
+                    f'{", ".join(map(repr, self.models))}; add it to allowed_models and start the '
+                    'node again'
+                )
             changes = self.models[value]
         remedy = '' if declaration.dynamic else self.remedy()
         if remedy:
-            raise DynsplitError(f'parameter {change.name!r} stays {shown(own)}: the node reads it once; to set '
-                                f'{shown(value)}, {remedy}')
+            raise DynsplitError(
+                f'parameter {change.name!r} stays {shown(own)}: the node reads it once; to set {shown(value)}, {remedy}'
+            )
         return [_parameter(self._declarations[name], value) for name, value in changes.items()]
 
     def _change(self, changes: list[rclpy.parameter.Parameter]) -> SetParametersResult:
@@ -335,15 +360,24 @@ class BaseNode(Node):
             sentence = f'two robots use the namespace {", ".join(shared)}; start each robot in a namespace of its own'
             self.log_throttled('two robots', sentence)
             values['shared_namespaces'] = len(shared)
-            level, words = (DiagnosticStatus.WARN, sentence) if level == DiagnosticStatus.OK else (
-                level, f'{words}; {sentence}')
+            level, words = (
+                (DiagnosticStatus.WARN, sentence) if level == DiagnosticStatus.OK else (level, f'{words}; {sentence}')
+            )
         status = DiagnosticStatus(
-            level=level, name=self.get_fully_qualified_name(), message=printable(words),
+            level=level,
+            name=self.get_fully_qualified_name(),
+            message=printable(words),
             hardware_id=self.get_namespace(),
-            values=[KeyValue(key=printable(key), value=f'{value:.6g}' if isinstance(value, float) else
-                             printable(str(value))) for key, value in list(values.items())[:MOST_VALUES]])
-        self._diagnostics.publish(DiagnosticArray(
-            header=Header(stamp=self.get_clock().now().to_msg()), status=[status]))
+            values=[
+                KeyValue(
+                    key=printable(key), value=f'{value:.6g}' if isinstance(value, float) else printable(str(value))
+                )
+                for key, value in list(values.items())[:MOST_VALUES]
+            ],
+        )
+        self._diagnostics.publish(
+            DiagnosticArray(header=Header(stamp=self.get_clock().now().to_msg()), status=[status])
+        )
 
     def log_throttled(self, kind: str, text: str, *, error: bool = False) -> None:
         """Log a fault, at most once in THROTTLE_S for each kind, with the number of those suppressed; any thread."""
@@ -374,8 +408,9 @@ def _in_one_sentence(topic: str) -> Iterator[None]:
     try:
         yield
     except (NameValidationException, ParameterException, RuntimeError) as error:
-        raise DynsplitError(f'the topic {topic!r} cannot be used: {plain_words(error)}; change its name or the '
-                            f'parameters {_OVERRIDES}') from error
+        raise DynsplitError(
+            f'the topic {topic!r} cannot be used: {plain_words(error)}; change its name or the parameters {_OVERRIDES}'
+        ) from error
 
 
 def plain_words(error: Exception) -> str:
@@ -386,7 +421,8 @@ def plain_words(error: Exception) -> str:
 def _parameter(declaration: Parameter, value: Value) -> rclpy.parameter.Parameter:
     """Return a parameter as rclpy has it; the default tells the type, for an empty list does not."""
     return rclpy.parameter.Parameter(
-        declaration.name, rclpy.parameter.Parameter.Type.from_parameter_value(declaration.default), value)
+        declaration.name, rclpy.parameter.Parameter.Type.from_parameter_value(declaration.default), value
+    )
 
 
 def _plain(value: object) -> Value:
@@ -473,8 +509,10 @@ def _check_start(arguments: Sequence[str], environment: Mapping[str, str]) -> No
     """Raise DynsplitError for what the middleware would pass over, or end the process for."""
     unknown = remove_ros_args([sys.argv[0], *arguments])[1:]
     if unknown:
-        raise DynsplitError(f'{unknown[0]!r} was given, but a node takes only arguments of ROS 2; give parameters as '
-                            '--ros-args -p NAME:=VALUE, and see docs/reference.md for their names')
+        raise DynsplitError(
+            f'{unknown[0]!r} was given, but a node takes only arguments of ROS 2; give parameters as '
+            '--ros-args -p NAME:=VALUE, and see docs/reference.md for their names'
+        )
     domain = environment.get('ROS_DOMAIN_ID') or '0'
     if domain.isdigit() and int(domain) > MOST_DOMAIN_ID:
         raise DynsplitError(f'ROS_DOMAIN_ID is {domain}, but must be from 0 to {MOST_DOMAIN_ID}')

@@ -99,12 +99,16 @@ class CameraNode(ManagedNode):
         announce(self.get_logger())
         several = len(values.image_topics) > 1
         if not values.image_topics or several and values.batch not in (1, len(values.image_topics)):
-            raise DynsplitError(f"parameter 'image_topics' names {len(values.image_topics)} topics, and 'batch' is "
-                                f'{values.batch}; batch must be 1 with several topics')
+            raise DynsplitError(
+                f"parameter 'image_topics' names {len(values.image_topics)} topics, and 'batch' is "
+                f'{values.batch}; batch must be 1 with several topics'
+            )
         self._topics = [self._topic(name) for name in values.image_topics]
         if len(set(self._topics)) < len(self._topics):
-            raise DynsplitError(f"parameter 'image_topics' names the same topic twice: {', '.join(self._topics)}; name "
-                                'each topic once, and set batch for several images of one topic')
+            raise DynsplitError(
+                f"parameter 'image_topics' names the same topic twice: {', '.join(self._topics)}; name "
+                'each topic once, and set batch for several images of one topic'
+            )
         self._images = len(self._topics) if several else values.batch
         self.split, profile = load(self, values, self._images, is_edge=False)
         self._model = self.split.model
@@ -118,16 +122,20 @@ class CameraNode(ManagedNode):
     def _publish_profile(self, profile: Profile) -> None:
         """Tell monitor and edges how fast the parts are that are ready."""
         slowdown = self.values.emulate_slowdown
-        self._robot_profile.publish(to_profile(
-            profile.scaled(slowdown) if slowdown > 1 else profile,
-            Side(images=self._images, torch_version=torch.__version__)))
+        self._robot_profile.publish(
+            to_profile(
+                profile.scaled(slowdown) if slowdown > 1 else profile,
+                Side(images=self._images, torch_version=torch.__version__),
+            )
+        )
 
     def _topic(self, name: str) -> str:
         try:
             return str(self.resolve_topic_name(name))
         except Exception as error:
-            raise DynsplitError(f"parameter 'image_topics' names {name!r}, which is not a topic name: "
-                                f'{" ".join(str(error).split())}') from error
+            raise DynsplitError(
+                f"parameter 'image_topics' names {name!r}, which is not a topic name: {' '.join(str(error).split())}"
+            ) from error
 
     def activate(self) -> None:
         """Accept images."""
@@ -135,8 +143,13 @@ class CameraNode(ManagedNode):
         self._batcher = ImageBatcher[CameraImage](len(self._topics), self._images, values.batch_timeout_s)
         # Before the robot: deactivate, which also follows a failure in here, hears answers as long as there is a robot.
         self._answers = topics.TAIL_RESULT.subscription(self, self._on_tail_result)
-        self._robot = Robot(self.split, self, max_unanswered=values.max_unanswered,
-                            slowdown=values.emulate_slowdown, audit_share=values.audit_share)
+        self._robot = Robot(
+            self.split,
+            self,
+            max_unanswered=values.max_unanswered,
+            slowdown=values.emulate_slowdown,
+            audit_share=values.audit_share,
+        )
         self._newest = None
         self._left_out = 0  # images that could not be used, of batches that could
         self._counters_before = self._robot.counters()
@@ -151,10 +164,10 @@ class CameraNode(ManagedNode):
         self._follow_types()
         self.every(TYPES_PERIOD_S, self._follow_types)
         if self._images > 1:
-            self.every(max(0.01, values.batch_timeout_s / 8),
-                       lambda: self._offer(self._batcher.due(time.monotonic())))
+            self.every(max(0.01, values.batch_timeout_s / 8), lambda: self._offer(self._batcher.due(time.monotonic())))
         self._conversion = convert_in_background(
-            self, self.split, values, self._images, is_edge=False, use=self._publish_profile)
+            self, self.split, values, self._images, is_edge=False, use=self._publish_profile
+        )
         self.get_logger().info(f'waiting for images on {", ".join(self._topics)}')
 
     def deactivate(self, within_s: float) -> None:
@@ -203,13 +216,21 @@ class CameraNode(ManagedNode):
         before, self._counters_before = self._counters_before, counters
         decision, last = self._decision, self._last
         values: dict[str, object] = {
-            **vars(counters), **{f'audits_{name}': count for name, count in vars(self._robot.audits()).items()},
+            **vars(counters),
+            **{f'audits_{name}': count for name, count in vars(self._robot.audits()).items()},
             'image_converter': bridge().words,
-            'replaced_in_batch': self._batcher.replaced, 'offered_hz': self._batcher.rate_hz,
-            **{outcome.value: self._outcomes[outcome] for outcome in (Outcome.SENT, Outcome.ANSWERED, Outcome.LOCAL)}}
+            'replaced_in_batch': self._batcher.replaced,
+            'offered_hz': self._batcher.rate_hz,
+            **{outcome.value: self._outcomes[outcome] for outcome in (Outcome.SENT, Outcome.ANSWERED, Outcome.LOCAL)},
+        }
         if last is not None:
-            values |= {'split': last.split_index, 'codec': last.codec, 'head_engine': last.head_engine,
-                       'tail_engine': last.tail_engine, 'latency_s': last.latency_s}
+            values |= {
+                'split': last.split_index,
+                'codec': last.codec,
+                'head_engine': last.head_engine,
+                'tail_engine': last.tail_engine,
+                'latency_s': last.latency_s,
+            }
         if counters.failed > before.failed:
             return DiagnosticStatus.ERROR, 'frames fail', values
         if counters.refused_images > before.refused_images:
@@ -217,8 +238,11 @@ class CameraNode(ManagedNode):
         if self.values.on_demand and counters.accepted == before.accepted:
             return DiagnosticStatus.OK, 'waiting for a call of the service infer', values
         if counters.delivered == before.delivered and counters.accepted == counters.delivered + counters.failed:
-            return (DiagnosticStatus.ERROR, wrong, values) if (wrong := self._wrong_type()) else (
-                DiagnosticStatus.WARN, 'no frame in the last second', values)
+            return (
+                (DiagnosticStatus.ERROR, wrong, values)
+                if (wrong := self._wrong_type())
+                else (DiagnosticStatus.WARN, 'no frame in the last second', values)
+            )
         if counters.fell_back > before.fell_back:
             return DiagnosticStatus.WARN, f'the robot finishes frames: {self._why_fell_back}', values
         if decision is None:
@@ -232,8 +256,10 @@ class CameraNode(ManagedNode):
         for topic in self._topics:
             types = self._types(topic)
             if types and types.isdisjoint(IMAGE_TYPES):
-                return (f'{topic} carries {", ".join(sorted(types))}, but must carry {" or ".join(IMAGE_TYPES)}; name '
-                        'the topic of the images (launch argument image_topic)')
+                return (
+                    f'{topic} carries {", ".join(sorted(types))}, but must carry {" or ".join(IMAGE_TYPES)}; name '
+                    'the topic of the images (launch argument image_topic)'
+                )
         return ''
 
     def _types(self, topic: str) -> set[str]:
@@ -250,9 +276,12 @@ class CameraNode(ManagedNode):
             if camera is None:
                 named = CompressedImage if topic.endswith(COMPRESSED_SUFFIX) else Image
                 self._cameras[number] = self.create_subscription(
-                    offered[0] if offered else named, self.values.image_topics[number],
-                    partial(self._on_image, number), qos_profile_sensor_data,
-                    qos_overriding_options=QoSOverridingOptions.with_default_policies())
+                    offered[0] if offered else named,
+                    self.values.image_topics[number],
+                    partial(self._on_image, number),
+                    qos_profile_sensor_data,
+                    qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                )
             elif offered and camera.msg_type not in offered:
                 # The middleware has one type for a topic: the next subscription follows when this one has gone.
                 self.destroy_subscription(camera)
@@ -272,11 +301,15 @@ class CameraNode(ManagedNode):
 
     def _infer(self) -> tuple[bool, str]:
         if self._robot is None:
-            return False, (f'the node is {self.state}; activate it with ros2 lifecycle set '
-                           f'{self.get_fully_qualified_name()} activate')
+            return False, (
+                f'the node is {self.state}; activate it with ros2 lifecycle set '
+                f'{self.get_fully_qualified_name()} activate'
+            )
         if self._images > 1:
-            return False, (f'a frame has {self._images} images, but the service infer needs one; set batch to 1 and '
-                           'name one image topic')
+            return False, (
+                f'a frame has {self._images} images, but the service infer needs one; set batch to 1 and '
+                'name one image topic'
+            )
         if self._newest is None:
             return False, f'no image arrived on {self._topics[0]}; start the camera'
         image = CameraImage(self._newest, time.monotonic(), self.values.min_score)
@@ -312,21 +345,28 @@ class CameraNode(ManagedNode):
             free = [name for name in others if not self.to_edges[name][0].get_subscription_count()]
             free += others if needed else []
             if not free:
-                self.log_throttled('edges', f'edge {edge[:100]!r} is not used: the robot knows {MOST_EDGES} others; '
-                                   'run fewer edges in one domain')
+                self.log_throttled(
+                    'edges',
+                    f'edge {edge[:100]!r} is not used: the robot knows {MOST_EDGES} others; '
+                    'run fewer edges in one domain',
+                )
                 return
             for publisher in self.to_edges.pop(free[0]):
                 self.forget(publisher.topic_name)
                 self._uplink.destroy_publisher(publisher)
         activation, lead = (
-            self._uplink.publisher(topic, topic.name_to(edge, self)) for topic in (topics.ACTIVATION, topics.PROBE))
+            self._uplink.publisher(topic, topic.name_to(edge, self)) for topic in (topics.ACTIVATION, topics.PROBE)
+        )
         self.to_edges[edge] = activation, lead
 
     def _on_split(self, message: msg.SplitDecision) -> None:
         if message.fingerprint != self.split.fingerprint:
             self.log_throttled(
-                'split', f'ignoring the monitor: it decides for the model {message.fingerprint[:12]}, but this node '
-                f'runs {self.split.fingerprint[:12]}; start both with the same model', error=True)
+                'split',
+                f'ignoring the monitor: it decides for the model {message.fingerprint[:12]}, but this node '
+                f'runs {self.split.fingerprint[:12]}; start both with the same model',
+                error=True,
+            )
             return
         try:
             decision = from_decision(message)
@@ -346,12 +386,22 @@ class CameraNode(ManagedNode):
 
     def _on_tail_result(self, message: msg.TailResult) -> None:
         fault = self._robot.on_tail_result(
-            message.session, message.sequence, message.fingerprint, message.status, message.reason[:500],
-            message.codec, from_tensors(message.outputs), from_message(EdgeTimes, message))
+            message.session,
+            message.sequence,
+            message.fingerprint,
+            message.status,
+            message.reason[:500],
+            message.codec,
+            from_tensors(message.outputs),
+            from_message(EdgeTimes, message),
+        )
         if fault:
             self.log_throttled(
-                'answer', f'edge {message.edge[:100]!r} (model {message.fingerprint[:12]}) did not run split '
-                f'{message.split_index} of model {self.split.fingerprint[:12]}: {fault}', error=True)
+                'answer',
+                f'edge {message.edge[:100]!r} (model {message.fingerprint[:12]}) did not run split '
+                f'{message.split_index} of model {self.split.fingerprint[:12]}: {fault}',
+                error=True,
+            )
 
     # ---- what the robot asks of the world (runtime.robot.CameraIO); called from its threads -------------------------
 
@@ -370,17 +420,25 @@ class CameraNode(ManagedNode):
                     raise
                 source.remove(image)
                 self._left_out += 1
-                self.refuse([image], str(error) if isinstance(error, DynsplitError) else
-                            f'it could not be processed ({type(error).__name__}: {error})')
+                self.refuse(
+                    [image],
+                    str(error)
+                    if isinstance(error, DynsplitError)
+                    else f'it could not be processed ({type(error).__name__}: {error})',
+                )
         return torch.stack(resized)
 
     def send(self, frame: FrameRecord, payload: Sequence[EncodedTensor]) -> None:
         """Publish an activation, and before it what lets the edge time its arrival."""
         activation = to_message(
-            msg.Activation, frame, header=frame.image[0].message.header, fingerprint=self.split.fingerprint,
+            msg.Activation,
+            frame,
+            header=frame.image[0].message.header,
+            fingerprint=self.split.fingerprint,
             tensors=to_tensors(payload),
             # An audit counts the objects from MIN_SCORE on, whatever the prediction shows.
-            min_score=min(frame.image[0].min_score, MIN_SCORE) if self._model.task == 'detection' else -1.0)
+            min_score=min(frame.image[0].min_score, MIN_SCORE) if self._model.task == 'detection' else -1.0,
+        )
         publishers = self.to_edges.get(frame.edge)
         if publishers is None:
             raise DynsplitError(f'edge {frame.edge[:100]!r} is not known; it is used when its profile arrives')
@@ -395,8 +453,11 @@ class CameraNode(ManagedNode):
         for number, image in enumerate(frame.image):
             own = of_image(outputs, number, count, self.split.output_specs is None)
             result = self._publications.publish(
-                image.message, (image.height, image.width), condensed(self._model.task, own, image.min_score),
-                frame if self._images == 1 else _since(image.arrived_s, frame))
+                image.message,
+                (image.height, image.width),
+                condensed(self._model.task, own, image.min_score),
+                frame if self._images == 1 else _since(image.arrived_s, frame),
+            )
             image.outcome = True, in_words_of(result)
 
     def report(self, frame: FrameRecord) -> None:
@@ -411,9 +472,18 @@ class CameraNode(ManagedNode):
 
     def report_audit(self, frame: FrameRecord, agreement: float) -> None:
         """Publish how far a frame's outputs agree with the unquantised model's."""
-        self._audit.publish(to_message(msg.Audit, self._robot.audits(), session=frame.session, sequence=frame.sequence,
-                                       fingerprint=self.split.fingerprint, split_index=frame.split_index,
-                                       codec=frame.codec, agreement=agreement))
+        self._audit.publish(
+            to_message(
+                msg.Audit,
+                self._robot.audits(),
+                session=frame.session,
+                sequence=frame.sequence,
+                fingerprint=self.split.fingerprint,
+                split_index=frame.split_index,
+                codec=frame.codec,
+                agreement=agreement,
+            )
+        )
 
     def refuse(self, source: list[CameraImage], reason: str) -> None:
         """Log an image that was not accepted."""
@@ -429,8 +499,9 @@ class CameraNode(ManagedNode):
 
 def in_words_of(result: Result) -> str:
     """Return a result in a few words: its first classes or objects with their scores."""
-    words = [f'{label or number} {score:.2f}' for label, number, score in
-             zip(result.labels, result.class_ids, result.scores)]
+    words = [
+        f'{label or number} {score:.2f}' for label, number, score in zip(result.labels, result.class_ids, result.scores)
+    ]
     return ', '.join(words[:5]) + (f' and {len(words) - 5} more' if len(words) > 5 else '') or 'nothing'
 
 

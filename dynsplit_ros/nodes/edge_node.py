@@ -56,8 +56,15 @@ ABSENCE_S = 1.5
 MOST_ENGINE_CHARACTERS = 60
 NO_OUTPUTS = EncodedAnswer('raw', ())
 #: The topics of a robot that the edge subscribes to or publishes on.
-ROBOT_TOPICS = (topics.ACTIVATION, topics.PROBE, topics.EDGE_SPLIT, topics.ACKNOWLEDGEMENT, topics.TAIL_RESULT,
-                topics.EDGE_LOAD, topics.EDGE_PROFILE)
+ROBOT_TOPICS = (
+    topics.ACTIVATION,
+    topics.PROBE,
+    topics.EDGE_SPLIT,
+    topics.ACKNOWLEDGEMENT,
+    topics.TAIL_RESULT,
+    topics.EDGE_LOAD,
+    topics.EDGE_PROFILE,
+)
 
 
 class RobotLink:
@@ -89,27 +96,36 @@ class RobotLink:
         if message.edge not in ('', self._node.edge.name):  # another edge's name can have the same token
             return
         self.senders.on_camera(message.session, arrived_s)
-        self._node.edge.submit(EdgeFrame(
-            robot=self.namespace,
-            source=(self, message.header, message.session, message.sequence, arrived_s),
-            fingerprint=message.fingerprint,
-            split_index=message.split_index,
-            codec=message.codec,
-            answer_timeout_s=message.answer_timeout_s,
-            tail_engine=printable(message.tail_engine, MOST_ENGINE_CHARACTERS),
-            min_score=message.min_score,
-            payload=from_tensors(message.tensors)))
+        self._node.edge.submit(
+            EdgeFrame(
+                robot=self.namespace,
+                source=(self, message.header, message.session, message.sequence, arrived_s),
+                fingerprint=message.fingerprint,
+                split_index=message.split_index,
+                codec=message.codec,
+                answer_timeout_s=message.answer_timeout_s,
+                tail_engine=printable(message.tail_engine, MOST_ENGINE_CHARACTERS),
+                min_score=message.min_score,
+                payload=from_tensors(message.tensors),
+            )
+        )
 
     def _on_split(self, message: msg.SplitDecision) -> None:
         if message.edge != self._node.edge.name:
             self._node.edge.on_split_elsewhere(self.namespace)
             return
         try:
-            self._node.edge.on_split(self.namespace, message.fingerprint, message.split_index, message.codec,
-                                     printable(message.tail_engine, MOST_ENGINE_CHARACTERS))
+            self._node.edge.on_split(
+                self.namespace,
+                message.fingerprint,
+                message.split_index,
+                message.codec,
+                printable(message.tail_engine, MOST_ENGINE_CHARACTERS),
+            )
         except DynsplitError as error:
-            self._node.log_throttled(f'split of {self.namespace}',
-                            f'ignoring the split that {self.namespace} announced: {error}')
+            self._node.log_throttled(
+                f'split of {self.namespace}', f'ignoring the split that {self.namespace} announced: {error}'
+            )
 
     def _on_probe(self, message: msg.Probe) -> None:
         arrived_s = time.monotonic()
@@ -122,11 +138,19 @@ class RobotLink:
     def acknowledge(self, kind: int, session: int, sequence: int, arrived_s: float) -> None:
         """Tell the robot that a message arrived, and how long after its lead."""
         led = self._lead[:2] == (session, sequence)
-        self.acknowledgement.publish(to_message(
-            msg.Acknowledgement, kind=kind, edge=self._node.edge.name, edge_session=self._node.edge.session,
-            session=session, sequence=sequence, fingerprint=self._node.split.fingerprint,
-            held_s=time.monotonic() - arrived_s,
-            dispersion_s=arrived_s - self._lead[2] if led else math.nan))
+        self.acknowledgement.publish(
+            to_message(
+                msg.Acknowledgement,
+                kind=kind,
+                edge=self._node.edge.name,
+                edge_session=self._node.edge.session,
+                session=session,
+                sequence=sequence,
+                fingerprint=self._node.split.fingerprint,
+                held_s=time.monotonic() - arrived_s,
+                dispersion_s=arrived_s - self._lead[2] if led else math.nan,
+            )
+        )
 
     def announce(self) -> None:
         """Tell the robot of this edge, or of a new profile, when it can hear answers: it would miss earlier ones."""
@@ -140,8 +164,10 @@ class RobotLink:
         for subscription in self._subscriptions:
             self._node.forget(subscription.topic_name)
             self._node.destroy_subscription(subscription)
-        for owner, publisher in ((self._node.downlink, self.tail_result), *(
-                (self._node, publisher) for publisher in (self.acknowledgement, self.edge_load, self.edge_profile))):
+        for owner, publisher in (
+            (self._node.downlink, self.tail_result),
+            *((self._node, publisher) for publisher in (self.acknowledgement, self.edge_load, self.edge_profile)),
+        ):
             self._node.forget(publisher.topic_name)
             owner.destroy_publisher(publisher)
 
@@ -164,12 +190,16 @@ class EdgeNode(ManagedNode):
         values = self.values
         if values.engine_pool == 'ray':
             if values.engine != EAGER:
-                raise DynsplitError(f"parameter 'engine' is {values.engine!r}, but with engine_pool 'ray' it must be "
-                                    f'{EAGER!r}: replicas run tails in PyTorch')
+                raise DynsplitError(
+                    f"parameter 'engine' is {values.engine!r}, but with engine_pool 'ray' it must be "
+                    f'{EAGER!r}: replicas run tails in PyTorch'
+                )
             self._resources = parse_resources(values.replica_resources) if values.replica_resources else None
             if len(values.replicas) != 2 or values.replicas[0] > values.replicas[1]:
-                raise DynsplitError(f"parameter 'replicas' is {values.replicas}, but must be the smallest and the "
-                                    'largest number of replicas, such as [1, 4]')
+                raise DynsplitError(
+                    f"parameter 'replicas' is {values.replicas}, but must be the smallest and the "
+                    'largest number of replicas, such as [1, 4]'
+                )
             self.split, self._profile = load_for_replicas(self, values, values.batch)
         else:
             self.split, self._profile = load(self, values, values.batch, is_edge=True)
@@ -183,17 +213,24 @@ class EdgeNode(ManagedNode):
         self._unserved: set[str] = set()
         values = self.values
         self.edge = Edge(
-            self.split, self, name=self._name(), profile=self._profile, slowdown=values.emulate_slowdown,
+            self.split,
+            self,
+            name=self._name(),
+            profile=self._profile,
+            slowdown=values.emulate_slowdown,
             servers=self._replicas() if values.engine_pool == 'ray' else None,
-            settings=EdgeSettings(values.max_waiting, values.max_batch, values.max_batch_wait_s, values.batch,
-                                  values.load_period_s))
+            settings=EdgeSettings(
+                values.max_waiting, values.max_batch, values.max_batch_wait_s, values.batch, values.load_period_s
+            ),
+        )
         if values.metrics_port:
             self._metrics = EdgeMetrics(self._name(), values.metrics_port, values.metrics_address)
         self.every(DISCOVERY_PERIOD_S, self._discover)
         self._discover()
         if values.engine_pool == 'none':
             self._conversion = convert_in_background(
-                self, self.split, values, values.batch, is_edge=True, use=self.edge.on_profile)
+                self, self.split, values, values.batch, is_edge=True, use=self.edge.on_profile
+            )
         where = self.values.device if values.engine_pool == 'none' else f'{values.replicas[0]} or more replicas'
         self.get_logger().info(f'serving {self.values.model} ({self.split.fingerprint[:12]}) on {where}')
 
@@ -202,10 +239,20 @@ class EdgeNode(ManagedNode):
         values = self.values
         return RayPool(
             ModelOnReplica(
-                self.split.model, split_options(values), self.split.fingerprint, values.batch, values.emulate_slowdown,
-                values.threads, sorted(batches_to_profile(values, self.split, values.batch))),
-            address=values.ray_address, minimum=values.replicas[0], maximum=values.replicas[1],
-            resources=self._resources, has_profile=self._profile is not None)
+                self.split.model,
+                split_options(values),
+                self.split.fingerprint,
+                values.batch,
+                values.emulate_slowdown,
+                values.threads,
+                sorted(batches_to_profile(values, self.split, values.batch)),
+            ),
+            address=values.ray_address,
+            minimum=values.replicas[0],
+            maximum=values.replicas[1],
+            resources=self._resources,
+            has_profile=self._profile is not None,
+        )
 
     def _name(self) -> str:
         """Return the name by which robots know this edge."""
@@ -221,7 +268,8 @@ class EdgeNode(ManagedNode):
         slowdown = self.values.emulate_slowdown
         return to_profile(
             self._profile.scaled(slowdown) if slowdown > 1 else self._profile,
-            Side(self.edge.name, self.edge.session, self.values.batch, torch.__version__))
+            Side(self.edge.name, self.edge.session, self.values.batch, torch.__version__),
+        )
 
     def deactivate(self, within_s: float) -> None:
         """Leave the robots, which then go on alone."""
@@ -263,8 +311,10 @@ class EdgeNode(ManagedNode):
                 link.found_s = now_s
             elif not topics.have_valid_names(ROBOT_TOPICS, namespace, self.edge.name):
                 self.log_throttled(
-                    'names', f'the robot in namespace {namespace} is not served: ROS 2 refuses the name of one of its '
-                    'topics, because a topic name has at most 247 characters; start the robot in a shorter namespace')
+                    'names',
+                    f'the robot in namespace {namespace} is not served: ROS 2 refuses the name of one of its '
+                    'topics, because a topic name has at most 247 characters; start the robot in a shorter namespace',
+                )
             elif len(self._links) >= self.values.max_robots:
                 self._unserved.add(namespace)
                 self.log_throttled(
@@ -286,8 +336,11 @@ class EdgeNode(ManagedNode):
     def _robots(self) -> list[str]:
         """Return the namespaces in which a robot offers its profile."""
         suffix = '/' + topics.ROBOT_PROFILE.name
-        return [name[:-len(suffix)] or '/' for name, types in self.get_topic_names_and_types()
-                if name.endswith(suffix) and topics.ROBOT_PROFILE.type_name in types and self.count_publishers(name)]
+        return [
+            name[: -len(suffix)] or '/'
+            for name, types in self.get_topic_names_and_types()
+            if name.endswith(suffix) and topics.ROBOT_PROFILE.type_name in types and self.count_publishers(name)
+        ]
 
     def diagnose(self) -> tuple[bytes, str, dict[str, object]]:
         """Tell how busy the edge is, where each robot is split, and whom it refuses; a failing tail is an error."""
@@ -295,8 +348,17 @@ class EdgeNode(ManagedNode):
         before, self._counts_before = self._counts_before, counts
         load = asdict(self._load) if self._load is not None else {}
         load.pop('refused_total', None)
-        values = {**load, 'robots': ', '.join(self._links) or 'none', 'robots_not_served': len(self._unserved),
-                  'answered': 0, 'refused': 0, 'superseded': 0, 'failed': 0, **counts, **self._splits()}
+        values = {
+            **load,
+            'robots': ', '.join(self._links) or 'none',
+            'robots_not_served': len(self._unserved),
+            'answered': 0,
+            'refused': 0,
+            'superseded': 0,
+            'failed': 0,
+            **counts,
+            **self._splits(),
+        }
 
         def grows(name: str) -> bool:
             return counts.get(name, 0) > before.get(name, 0)
@@ -326,9 +388,13 @@ class EdgeNode(ManagedNode):
     def _splits(self) -> dict[str, str]:
         """Return, in words, the split that each robot has announced."""
         announced = self.edge.splits()
-        return {f'split of {namespace}': describe_split(SimpleNamespace(
-            split_index=index, split_name=self.split.cuts[index].name, codec=codec))
-            for namespace, (index, codec) in announced.items() if namespace in self._links}
+        return {
+            f'split of {namespace}': describe_split(
+                SimpleNamespace(split_index=index, split_name=self.split.cuts[index].name, codec=codec)
+            )
+            for namespace, (index, codec) in announced.items()
+            if namespace in self._links
+        }
 
     # ---- what the edge does to the world (runtime.edge.EdgeIO); called from its threads too ------------------------
 
@@ -342,12 +408,24 @@ class EdgeNode(ManagedNode):
         link, header, session, sequence, _ = frame.source
         if frame.status is Status.REFUSED:
             self.log_throttled(
-                f'refused {frame.robot}', f'activation from {frame.robot} refused: {frame.reason}', error=True)
+                f'refused {frame.robot}', f'activation from {frame.robot} refused: {frame.reason}', error=True
+            )
         answer = frame.outputs or NO_OUTPUTS
-        link.tail_result.publish(to_message(
-            msg.TailResult, frame.times, header=header, session=session, sequence=sequence,
-            fingerprint=self.split.fingerprint, split_index=frame.split_index, status=int(frame.status),
-            reason=frame.reason, codec=answer.codec, outputs=to_tensors(answer.tensors)))
+        link.tail_result.publish(
+            to_message(
+                msg.TailResult,
+                frame.times,
+                header=header,
+                session=session,
+                sequence=sequence,
+                fingerprint=self.split.fingerprint,
+                split_index=frame.split_index,
+                status=int(frame.status),
+                reason=frame.reason,
+                codec=answer.codec,
+                outputs=to_tensors(answer.tensors),
+            )
+        )
 
     def report_load(self, report: LoadReport, queueing_s: Mapping[str, float]) -> None:
         """Send the load report to each robot."""
@@ -356,9 +434,15 @@ class EdgeNode(ManagedNode):
             self._metrics.on_load(report, queueing_s, self.edge.splits(), self.edge.counts())
         for link in list(self._links.values()):
             try:
-                link.edge_load.publish(to_message(
-                    msg.EdgeLoad, report, model=self.values.model, fingerprint=self.split.fingerprint,
-                    queueing_s=queueing_s.get(link.namespace, 0.0)))
+                link.edge_load.publish(
+                    to_message(
+                        msg.EdgeLoad,
+                        report,
+                        model=self.values.model,
+                        fingerprint=self.split.fingerprint,
+                        queueing_s=queueing_s.get(link.namespace, 0.0),
+                    )
+                )
             except Exception:
                 if link.namespace in self._links:  # else the robot left meanwhile, and its publishers went
                     raise

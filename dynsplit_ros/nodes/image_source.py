@@ -28,8 +28,12 @@ class ImageSource(BaseNode):
         announce(self.get_logger())
         self._source = open_source(values.path, values.width, values.height)
         self._failure = ''  # why the latest image could not be had
-        self._publisher = self.create_publisher(Image, 'image_raw', qos_profile_sensor_data,
-                                                qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        self._publisher = self.create_publisher(
+            Image,
+            'image_raw',
+            qos_profile_sensor_data,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
         self.create_timer(1 / values.rate_hz, self._publish)
         self.get_logger().info(f'playing {self._source.name} at {values.rate_hz:g} images/s')
 

@@ -86,8 +86,11 @@ class Pipe:
             now_s = max(queued_s, now_s)
             while bits > 0 and now_s - queued_s <= MAX_WAIT_S and not self._closing:
                 rate_bps, until_s = self._rate_at(now_s)
-                step_s = min(bits / rate_bps if rate_bps > 0 else math.inf, until_s - now_s,
-                             queued_s + MAX_WAIT_S + 0.001 - now_s)
+                step_s = min(
+                    bits / rate_bps if rate_bps > 0 else math.inf,
+                    until_s - now_s,
+                    queued_s + MAX_WAIT_S + 0.001 - now_s,
+                )
                 bits -= rate_bps * step_s
                 now_s += step_s
                 time.sleep(max(0.0, now_s - time.monotonic()))
@@ -100,8 +103,7 @@ class Pipe:
     def _arrive(self) -> None:
         while True:
             with self._changed:
-                while not self._closing and (
-                        not self._under_way or self._under_way[0][0] > time.monotonic()):
+                while not self._closing and (not self._under_way or self._under_way[0][0] > time.monotonic()):
                     self._changed.wait(self._under_way[0][0] - time.monotonic() if self._under_way else None)
                 if self._closing:
                     return
@@ -139,9 +141,11 @@ class LinkEmulator(BaseNode):
     def on_change(self, values: SimpleNamespace) -> None:
         """Take other rates for the script's steps; they hold at once."""
         if len(values.rates_mbps) != len(values.durations_s) or not values.rates_mbps:
-            raise DynsplitError(f'rates_mbps has {len(values.rates_mbps)} entries and durations_s '
-                                f'{len(values.durations_s)}; give each step a rate and a duration, and at least one '
-                                'step')
+            raise DynsplitError(
+                f'rates_mbps has {len(values.rates_mbps)} entries and durations_s '
+                f'{len(values.durations_s)}; give each step a rate and a duration, and at least one '
+                'step'
+            )
 
     def _forward_profile(self, publisher: Publisher, data: bytes) -> None:
         """Forward the profile of an edge, after the topics to this edge are there."""

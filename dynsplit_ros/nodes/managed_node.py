@@ -46,8 +46,10 @@ class ManagedNode(LifecycleNodeMixin, BaseNode):
             self._transition = self._service_change_state.callback
             self._service_change_state.callback = self._on_change_state
         elif not self.values.autostart:
-            raise DynsplitError("parameters 'autostart' and 'remote_control' are both false, so nothing can "
-                                'activate the node; set one of them to true')
+            raise DynsplitError(
+                "parameters 'autostart' and 'remote_control' are both false, so nothing can "
+                'activate the node; set one of them to true'
+            )
         self._before_configure = self._before_activate = self._entities()
 
     # ---- what a subclass defines -----------------------------------------------------------------------------------
@@ -147,8 +149,11 @@ class ManagedNode(LifecycleNodeMixin, BaseNode):
         if not any(asked in transition[:2] for transition in self._state_machine.available_transitions):
             # Here, because rcl would log whatever label is asked for, as often as it is asked for.
             self.log_throttled(
-                'transition', f'the transition {str(asked)[:100]!r} is not possible in state {self.state}; ros2 '
-                f'lifecycle list {self.get_fully_qualified_name()} shows the possible ones', error=True)
+                'transition',
+                f'the transition {str(asked)[:100]!r} is not possible in state {self.state}; ros2 '
+                f'lifecycle list {self.get_fully_qualified_name()} shows the possible ones',
+                error=True,
+            )
             response.success = False
             return response
         self._failure = None
@@ -165,8 +170,11 @@ class ManagedNode(LifecycleNodeMixin, BaseNode):
         return [*self.publishers, *self.subscriptions, *self.timers]
 
     def _destroy_all_but(self, kept: list[object]) -> None:
-        for entities, destroy in ((self.publishers, self.destroy_publisher), (self.timers, self.destroy_timer),
-                                  (self.subscriptions, self.destroy_subscription)):
+        for entities, destroy in (
+            (self.publishers, self.destroy_publisher),
+            (self.timers, self.destroy_timer),
+            (self.subscriptions, self.destroy_subscription),
+        ):
             for entity in [entity for entity in entities if entity not in kept]:
                 destroy(entity)
 
@@ -193,8 +201,10 @@ class ManagedNode(LifecycleNodeMixin, BaseNode):
         """Say how a parameter that ``configure`` reads gets another value; empty while the node is not configured."""
         if self.state == 'unconfigured':
             return ''
-        return (f'reconfigure the node (ros2 lifecycle set {self.get_fully_qualified_name()} deactivate, then cleanup; '
-                'set the parameter; then configure, activate) or start the node with it')
+        return (
+            f'reconfigure the node (ros2 lifecycle set {self.get_fully_qualified_name()} deactivate, then cleanup; '
+            'set the parameter; then configure, activate) or start the node with it'
+        )
 
     def _declare(self, parameter: Parameter, *, ignore_override: bool = False) -> Value:
         try:

@@ -146,8 +146,11 @@ class MonitorNode(ManagedNode):
             known.side = side
             return  # it came again, as from an edge that was restarted: what is believed still holds
         if known is None and len(self._edges) >= MOST_EDGES and not self._forget_one():
-            self.log_throttled('edges', f'edge {side.edge[:100]!r} is not used: the robot knows {MOST_EDGES} others; '
-                               'run fewer edges in one domain')
+            self.log_throttled(
+                'edges',
+                f'edge {side.edge[:100]!r} is not used: the robot knows {MOST_EDGES} others; '
+                'run fewer edges in one domain',
+            )
             return
         sessions = known.sessions if known is not None else Sessions()
         self._edges[side.edge] = ListedEdge(profile, side, sessions=sessions)
@@ -172,10 +175,13 @@ class MonitorNode(ManagedNode):
         try:
             profile = self._merged(edge)
             if name not in self._to_edges:
-                self._to_edges[name] = ToEdge(*(
-                    topic.publisher(self, topic.name_to(name, self))
-                    # DDS joins small messages of one publisher in one datagram: a lead has a publisher of its own.
-                    for topic in (topics.PROBE, topics.PROBE, topics.EDGE_SPLIT)))
+                self._to_edges[name] = ToEdge(
+                    *(
+                        topic.publisher(self, topic.name_to(name, self))
+                        # DDS joins small messages of one publisher in one datagram: a lead has a publisher of its own.
+                        for topic in (topics.PROBE, topics.PROBE, topics.EDGE_SPLIT)
+                    )
+                )
             if self._monitor is None:
                 self._monitor = MonitorPolicy(profile, self._settle(self._settings, profile), name)
             else:
@@ -190,12 +196,18 @@ class MonitorNode(ManagedNode):
             self.get_logger().warning(differs)
         bound = self._settings.min_agreement
         if unused := engines_below(profile, bound):
-            self.log_throttled('engines', (
-                f'engine {" and ".join(engine[:100] for engine in unused[:5])} is ready, but not used: no '
-                f'measured agreement keeps min_agreement {bound:g}; profile with --engine and --image and set '
-                'min_agreement to, for example, 0.95; or set it to 0 to allow all results'))
-        self.get_logger().info(f'deciding for {robot.model} ({robot.fingerprint[:12]}), splits 0 to '
-                               f'{robot.local_index}, with edge {name!r}')
+            self.log_throttled(
+                'engines',
+                (
+                    f'engine {" and ".join(engine[:100] for engine in unused[:5])} is ready, but not used: no '
+                    f'measured agreement keeps min_agreement {bound:g}; profile with --engine and --image and set '
+                    'min_agreement to, for example, 0.95; or set it to 0 to allow all results'
+                ),
+            )
+        self.get_logger().info(
+            f'deciding for {robot.model} ({robot.fingerprint[:12]}), splits 0 to '
+            f'{robot.local_index}, with edge {name!r}'
+        )
 
     def _drop(self, name: str) -> None:
         """Have the monitor use an edge no more."""
@@ -221,15 +233,20 @@ class MonitorNode(ManagedNode):
         """Return the profile of the robot with an edge; raise DynsplitError where they cannot work together."""
         robot, side = self._robot
         if edge.sessions.has_duplicate(time.monotonic()):
-            raise DynsplitError(f'two edges have the name {edge.side.edge!r}; start each with a name of its own '
-                                '(parameter edge_name)')
+            raise DynsplitError(
+                f'two edges have the name {edge.side.edge!r}; start each with a name of its own (parameter edge_name)'
+            )
         if robot.fingerprint != edge.profile.fingerprint:
-            raise DynsplitError(f'the robot runs {robot.model!r} ({robot.fingerprint[:12]}), but the edge runs '
-                                f'{edge.profile.model!r} ({edge.profile.fingerprint[:12]}); run the same model, '
-                                'weights and input size on both')
+            raise DynsplitError(
+                f'the robot runs {robot.model!r} ({robot.fingerprint[:12]}), but the edge runs '
+                f'{edge.profile.model!r} ({edge.profile.fingerprint[:12]}); run the same model, '
+                'weights and input size on both'
+            )
         if side.images > edge.side.images:
-            raise DynsplitError(f'the frames have {side.images} images, but the edge takes {edge.side.images}; start '
-                                f'the edge with the parameter batch: {side.images}')
+            raise DynsplitError(
+                f'the frames have {side.images} images, but the edge takes {edge.side.images}; start '
+                f'the edge with the parameter batch: {side.images}'
+            )
         return merge(robot, edge.profile)
 
     def _look_for_twins(self) -> None:
@@ -244,8 +261,10 @@ class MonitorNode(ManagedNode):
         known = sorted({codec for cut in profile.cuts for codec in cut.codecs})
         unknown = [codec for codec in settings.codecs if codec not in known and settings.codecs != ALL_CODECS]
         if unknown:
-            raise DynsplitError(f"parameter 'codecs' names {', '.join(map(repr, unknown))}, but the profiles have "
-                                f'{", ".join(known)}; name one of these, or profile both machines with it')
+            raise DynsplitError(
+                f"parameter 'codecs' names {', '.join(map(repr, unknown))}, but the profiles have "
+                f'{", ".join(known)}; name one of these, or profile both machines with it'
+            )
         return replace(settings, batch=self._robot[1].images)
 
     # ---- what comes in -------------------------------------------------------------------------------------------
@@ -267,8 +286,16 @@ class MonitorNode(ManagedNode):
             return
         number = self._frame_offset + timing.sequence
         if timing.outcome is Outcome.SENT:
-            self._monitor.on_sent(number, timing.sent_s, timing.split_index, timing.codec, timing.payload_bytes,
-                                  timing.send_s, timing.edge, timing.tail_engine)
+            self._monitor.on_sent(
+                number,
+                timing.sent_s,
+                timing.split_index,
+                timing.codec,
+                timing.payload_bytes,
+                timing.send_s,
+                timing.edge,
+                timing.tail_engine,
+            )
         else:
             self._fallbacks += timing.outcome is Outcome.FELL_BACK
             self._monitor.on_frame(replace(timing, sequence=number))
@@ -285,11 +312,24 @@ class MonitorNode(ManagedNode):
         if found.images:
             if self._metrics is not None:
                 self._metrics.on_agreement(*choice, found.share)
-            self._agreement.publish(to_message(
-                msg.Agreement, header=self._header(), fingerprint=message.fingerprint, split_index=choice[0],
-                codec=choice[1], audits=found.images, agreement=found.share, low=found.low, high=found.high,
-                min_agreement=self._monitor.settings.min_agreement, removed=choice in self._monitor.audits.removed,
-                reason=self._monitor.audits.removed.get(choice, ''), audited=message.audited, skipped=message.skipped))
+            self._agreement.publish(
+                to_message(
+                    msg.Agreement,
+                    header=self._header(),
+                    fingerprint=message.fingerprint,
+                    split_index=choice[0],
+                    codec=choice[1],
+                    audits=found.images,
+                    agreement=found.share,
+                    low=found.low,
+                    high=found.high,
+                    min_agreement=self._monitor.settings.min_agreement,
+                    removed=choice in self._monitor.audits.removed,
+                    reason=self._monitor.audits.removed.get(choice, ''),
+                    audited=message.audited,
+                    skipped=message.skipped,
+                )
+            )
         self._act()
 
     def _on_acknowledgement(self, message: msg.Acknowledgement) -> None:
@@ -336,8 +376,10 @@ class MonitorNode(ManagedNode):
 
     def _send_probe(self, probe: Probe) -> None:
         sizes = probe.lead_bytes, max(0, probe.payload_bytes - probe.lead_bytes - HEADER_BYTES)
-        lead, message = (to_message(msg.Probe, session=self._session, sequence=probe.id,
-                                    padding=array.array('B', bytes(size))) for size in sizes)
+        lead, message = (
+            to_message(msg.Probe, session=self._session, sequence=probe.id, padding=array.array('B', bytes(size)))
+            for size in sizes
+        )
         lead.is_lead = True
         to_edge = self._to_edges[probe.edge]
         began_s = time.monotonic()
@@ -350,18 +392,32 @@ class MonitorNode(ManagedNode):
         if decision.changed:
             self.get_logger().info(decision.reason)
         known = decision.last_frame > self._frame_offset  # the message numbers frames as the camera does
-        self._publish(replace(
-            decision,
-            last_frame_session=self._camera_session if known else 0,
-            last_frame=decision.last_frame - self._frame_offset if known else 0,
-        ), self._robot[0].fingerprint)
+        self._publish(
+            replace(
+                decision,
+                last_frame_session=self._camera_session if known else 0,
+                last_frame=decision.last_frame - self._frame_offset if known else 0,
+            ),
+            self._robot[0].fingerprint,
+        )
 
     def _publish_local(self, reason: str, robot: Profile) -> None:
         local = robot.cuts[robot.local_index]
-        self._publish(SplitDecision(
-            local.index, '', 0.0, self._camera_session, self._last_frame, local_if_wait_s=0.0,
-            predicted_latency_s=local.head_s[robot.batches[0]], degraded=True, split_name=local.name, reason=reason,
-        ), robot.fingerprint)
+        self._publish(
+            SplitDecision(
+                local.index,
+                '',
+                0.0,
+                self._camera_session,
+                self._last_frame,
+                local_if_wait_s=0.0,
+                predicted_latency_s=local.head_s[robot.batches[0]],
+                degraded=True,
+                split_name=local.name,
+                reason=reason,
+            ),
+            robot.fingerprint,
+        )
 
     def _publish(self, decision: SplitDecision, fingerprint: str) -> None:
         """Publish a decision under the next number; numbers go on when another profile begins another monitor."""
@@ -381,14 +437,26 @@ class MonitorNode(ManagedNode):
         spread = math.exp(min(link.relative_uncertainty, 20.0))
         if self._metrics is not None:
             self._metrics.on_link(link.alive, link.throughput_bps, link.rtt_s)
-        self._link_state.publish(to_message(
-            msg.LinkState, header=self._header(), edge=self._monitor.used.name, alive=link.alive,
-            throughput_bps=link.throughput_bps, throughput_low_bps=link.throughput_bps / spread,
-            throughput_high_bps=link.throughput_bps * spread, round_trip_s=link.rtt_s,
-            silence_s=link.silence_s, edge_queueing_s=load.queueing_s, edge_slowdown=load.slowdown,
-            edge_utilisation=load.utilisation, probe_bytes_total=sum(
-                edge.link.probe_bytes + edge.link.heartbeat_bytes for edge in self._monitor.edges.values()),
-            edges=[self._state_of(name, edge) for name, edge in self._edges.items()]))
+        self._link_state.publish(
+            to_message(
+                msg.LinkState,
+                header=self._header(),
+                edge=self._monitor.used.name,
+                alive=link.alive,
+                throughput_bps=link.throughput_bps,
+                throughput_low_bps=link.throughput_bps / spread,
+                throughput_high_bps=link.throughput_bps * spread,
+                round_trip_s=link.rtt_s,
+                silence_s=link.silence_s,
+                edge_queueing_s=load.queueing_s,
+                edge_slowdown=load.slowdown,
+                edge_utilisation=load.utilisation,
+                probe_bytes_total=sum(
+                    edge.link.probe_bytes + edge.link.heartbeat_bytes for edge in self._monitor.edges.values()
+                ),
+                edges=[self._state_of(name, edge) for name, edge in self._edges.items()],
+            )
+        )
 
     def _state_of(self, name: str, edge: ListedEdge) -> msg.EdgeState:
         """Return the state of an edge; one that the robot may not use has no estimates."""
@@ -396,8 +464,16 @@ class MonitorNode(ManagedNode):
         if known is None:
             return to_message(msg.EdgeState, edge=name, reason=edge.why_not, slowdown=1.0, latency_s=math.inf)
         link, load = self._monitor.link_of(known), self._monitor.load_of(known)
-        return to_message(msg.EdgeState, load, edge=name, usable=True, alive=link.alive, round_trip_s=link.rtt_s,
-                          throughput_bps=link.throughput_bps, latency_s=known.predicted_s)
+        return to_message(
+            msg.EdgeState,
+            load,
+            edge=name,
+            usable=True,
+            alive=link.alive,
+            round_trip_s=link.rtt_s,
+            throughput_bps=link.throughput_bps,
+            latency_s=known.predicted_s,
+        )
 
     def _header(self) -> Header:
         return Header(stamp=self.get_clock().now().to_msg())
@@ -425,17 +501,27 @@ class MonitorNode(ManagedNode):
                 return DiagnosticStatus.WARN, f'no profile of {" and ".join(missing)}', values
             return DiagnosticStatus.WARN, f'degraded to local inference: {self._alone}', values
         link, load, decision = self._monitor.link, self._monitor.load, self._monitor.decision
-        values |= {'edge': self._monitor.used.name, 'frame_rate_hz': self._monitor.frame_rate_hz, **asdict(link),
-                   **{f'edge_{name}': value for name, value in asdict(load).items()}}
+        values |= {
+            'edge': self._monitor.used.name,
+            'frame_rate_hz': self._monitor.frame_rate_hz,
+            **asdict(link),
+            **{f'edge_{name}': value for name, value in asdict(load).items()},
+        }
         for choice in self._monitor.audits.choices:
             values[f'agreement of split {choice[0]} with {choice[1]}'] = str(self._monitor.audits.agreement(choice))
         if removed := list(self._monitor.audits.removed.values()):
             values['taken_out'] = '; '.join(removed)
         if decision is not None:
-            values |= {'split': decision.split_index, 'codec': decision.codec, 'head_engine': decision.head_engine,
-                       'tail_engine': decision.tail_engine, 'decisions': self._decisions,
-                       'predicted_latency_s': decision.predicted_latency_s,
-                       'answer_timeout_s': decision.answer_timeout_s, 'reason': decision.reason}
+            values |= {
+                'split': decision.split_index,
+                'codec': decision.codec,
+                'head_engine': decision.head_engine,
+                'tail_engine': decision.tail_engine,
+                'decisions': self._decisions,
+                'predicted_latency_s': decision.predicted_latency_s,
+                'answer_timeout_s': decision.answer_timeout_s,
+                'reason': decision.reason,
+            }
         if not link.alive:
             return DiagnosticStatus.WARN, f'degraded to local inference: {SILENT}', values
         if decision is None:
@@ -445,7 +531,6 @@ class MonitorNode(ManagedNode):
         if differs := inexactness(self._robot[1], self._edges[self._monitor.used.name].side):
             return DiagnosticStatus.WARN, differs, values
         return DiagnosticStatus.OK, f'split {describe_split(decision)}', values
-
 
     def _in_words(self, name: str, edge: ListedEdge) -> str:
         """Return the state of an edge in a few words."""
@@ -458,8 +543,13 @@ class MonitorNode(ManagedNode):
 
 def settings_of(values: SimpleNamespace) -> MonitorSettings:
     """Return the monitor's settings from the parameters' values."""
-    return MonitorSettings(**{setting.name: tuple(value) if isinstance(value := getattr(values, setting.name), list)
-                              else value for setting in fields(MonitorSettings) if hasattr(values, setting.name)})
+    return MonitorSettings(
+        **{
+            setting.name: tuple(value) if isinstance(value := getattr(values, setting.name), list) else value
+            for setting in fields(MonitorSettings)
+            if hasattr(values, setting.name)
+        }
+    )
 
 
 def main(args: list[str] | None = None) -> int:

@@ -37,9 +37,16 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._started: set[str] = set()
 
-    def start(self, name: str, executable: str, namespace: str, parameters: Mapping[str, object],
-              remappings: Sequence[tuple[str, str]] = (), env: Mapping[str, str] | None = None,
-              prefix: Sequence[str] = ()) -> None:
+    def start(
+        self,
+        name: str,
+        executable: str,
+        namespace: str,
+        parameters: Mapping[str, object],
+        remappings: Sequence[tuple[str, str]] = (),
+        env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
         """Start a node, its command after ``prefix``; ``name`` is the process's here and the name of its log."""
         params_file = write_parameters(self.folder / f'{name}.yaml', parameters)
         command = [
@@ -57,8 +64,14 @@ class Processes:
         self._started.add(name)
         with self.log(name).open(mode) as log:
             # A session of its own, so that Ctrl-C at the terminal reaches the demonstration alone, which ends the rest.
-            self._running[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                                   env={**os.environ, **(env or {})}, start_new_session=True)
+            self._running[name] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+            )
 
     def log(self, name: str) -> Path:
         """Return the path of a process's log."""
@@ -100,8 +113,9 @@ class Processes:
     def __enter__(self) -> Processes:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for process in self._running.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)

@@ -29,10 +29,14 @@ from dynsplit_ros.tasks import check_outputs, class_numbers, interpret, Result
 from dynsplit_ros.tasks.draw import annotate
 
 #: How vision_msgs has each task, and the images of those that it does not have.
-VISION = {'classification': (topics.CLASSIFICATION, vision.to_classification),
-          'detection': (topics.DETECTIONS, vision.to_detections)}
-IMAGES = {'segmentation': (topics.LABEL_IMAGE, lambda header, result: to_label_image(header, result.label_image)),
-          'dense': (topics.DENSE_IMAGE, lambda header, result: to_dense_image(header, result.dense))}
+VISION = {
+    'classification': (topics.CLASSIFICATION, vision.to_classification),
+    'detection': (topics.DETECTIONS, vision.to_detections),
+}
+IMAGES = {
+    'segmentation': (topics.LABEL_IMAGE, lambda header, result: to_label_image(header, result.label_image)),
+    'dense': (topics.DENSE_IMAGE, lambda header, result: to_dense_image(header, result.dense)),
+}
 #: Counts the models that this process has published for, as VisionInfo wants it.
 _versions = itertools.count(1)
 #: At its end, a node waits so long for listeners to confirm the last predictions, in seconds.
@@ -54,9 +58,13 @@ class Publications:
         self._fingerprint = split.fingerprint
         class_numbers(node.values.classes, self._model.labels)
         if split.output_specs is not None:
-            check_outputs(self._model.task, {
-                spec.name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device='meta')
-                for spec in split.output_specs})
+            check_outputs(
+                self._model.task,
+                {
+                    spec.name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device='meta')
+                    for spec in split.output_specs
+                },
+            )
         self._pictures = topics.LargeMessages(node, 'pictures')
         self._annotated = self._pictures.publisher(topics.ANNOTATED)
         self._forms: list[tuple[Publisher, Callable[[Header, Result], Any]]] = []
@@ -86,8 +94,9 @@ class Publications:
             topic, to_form = VISION[self._model.task]
             self._forms.append((self._publisher(topic), to_form))
         self._label_info = self._publisher(topics.LABEL_INFO)
-        self._publisher(topics.VISION_INFO).publish(vision.to_vision_info(
-            self._now(), self._model.name, self._label_info.topic_name, next(_versions)))
+        self._publisher(topics.VISION_INFO).publish(
+            vision.to_vision_info(self._now(), self._model.name, self._label_info.topic_name, next(_versions))
+        )
         self._tell_labels()
 
     def _tell_labels(self) -> None:
@@ -100,8 +109,9 @@ class Publications:
     def _now(self) -> Header:
         return Header(stamp=self._node.get_clock().now().to_msg())
 
-    def publish(self, source: Image | CompressedImage, size: tuple[int, int], outputs: dict[str, Tensor],
-                timing: FrameRecord) -> Result:
+    def publish(
+        self, source: Image | CompressedImage, size: tuple[int, int], outputs: dict[str, Tensor], timing: FrameRecord
+    ) -> Result:
         """
         Publish what the outputs say of a camera message of ``size`` (height, width), and return that.
 
@@ -110,16 +120,27 @@ class Publications:
         Raises DynsplitError for outputs that cannot be read.
         """
         header, values = source.header, self._node.values
-        result = interpret(self._model.task, outputs, self._model.labels, placement=self._model.resize.placement(*size),
-                           top_k=values.top_k, min_score=values.min_score, scores=self._model.scores,
-                           classes=class_numbers(values.classes, self._model.labels))
-        self._prediction.publish(to_prediction(header, size, self._model, self._fingerprint, result, outputs, timing,
-                                               digest=values.output_digest))
+        result = interpret(
+            self._model.task,
+            outputs,
+            self._model.labels,
+            placement=self._model.resize.placement(*size),
+            top_k=values.top_k,
+            min_score=values.min_score,
+            scores=self._model.scores,
+            classes=class_numbers(values.classes, self._model.labels),
+        )
+        self._prediction.publish(
+            to_prediction(
+                header, size, self._model, self._fingerprint, result, outputs, timing, digest=values.output_digest
+            )
+        )
         try:
             self._publish_forms(source, result, timing)
         except Exception as error:  # The frame has its prediction.
             self._node.log_throttled(
-                'forms', f'published the prediction, but not all its forms ({type(error).__name__}: {error})')
+                'forms', f'published the prediction, but not all its forms ({type(error).__name__}: {error})'
+            )
         return result
 
     def _publish_forms(self, source: Image | CompressedImage, result: Result, timing: FrameRecord) -> None:

@@ -40,18 +40,29 @@ def check_security(environment: Mapping[str, str]) -> str:
         )
     strategy = environment.get('ROS_SECURITY_STRATEGY', '')
     if strategy != 'Enforce':
-        return (f'ROS_SECURITY_STRATEGY is {strategy!r}: without keys this node runs without security; '
-                'set it to Enforce, so that the node does not start without keys')
-    return '' if there else ('cannot check whether this middleware has security plugins; if it has none, only ROS 2 '
-                             'itself can refuse to start')
+        return (
+            f'ROS_SECURITY_STRATEGY is {strategy!r}: without keys this node runs without security; '
+            'set it to Enforce, so that the node does not start without keys'
+        )
+    return (
+        ''
+        if there
+        else (
+            'cannot check whether this middleware has security plugins; if it has none, only ROS 2 '
+            'itself can refuse to start'
+        )
+    )
 
 
 def _plugins() -> tuple[str, bool | None]:
     """Return the middleware's library and whether it has security plugins; None where that is not known."""
     get_rmw_implementation_identifier()  # loads the middleware
     try:
-        paths = {line.split(maxsplit=5)[5].strip() for line in Path('/proc/self/maps').read_text().splitlines()
-                 if len(line.split(maxsplit=5)) == 6}
+        paths = {
+            line.split(maxsplit=5)[5].strip()
+            for line in Path('/proc/self/maps').read_text().splitlines()
+            if len(line.split(maxsplit=5)) == 6
+        }
     except OSError:
         return '', None
     for path in sorted(paths):

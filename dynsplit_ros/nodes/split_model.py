@@ -45,14 +45,21 @@ def load(node: BaseNode, values: SimpleNamespace, images: int, *, is_edge: bool)
         split = _load(node, values, images, split_options(values))
         _add_engine(node, split, values, images, is_edge)
         profile = _given_profile(node, values, split, images) or kept_profile(
-            split, progress=lambda text: node.get_logger().info(text),
-            batches=batches_to_profile(values, split, images))
+            split, progress=lambda text: node.get_logger().info(text), batches=batches_to_profile(values, split, images)
+        )
         _warm_up(split, images)
         return split, profile
 
 
-def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNamespace, images: int, *, is_edge: bool,
-                          use: Callable[[Profile], None]) -> Conversion | None:
+def convert_in_background(
+    node: BaseNode,
+    split: SplitModel,
+    values: SimpleNamespace,
+    images: int,
+    *,
+    is_edge: bool,
+    use: Callable[[Profile], None],
+) -> Conversion | None:
     """
     Convert the parts that :func:`load` did not find converted; return None if there are none.
 
@@ -76,19 +83,30 @@ def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNames
         log.warning(f'{reason}; these parts run on eager, because engine_fallback is true')
 
     def read(answer: ConversionResult, check: Callable[[], None]) -> Callable[[], None]:
-        split.add_engine(values.engine, values.precision, heads=not is_edge, tails=is_edge,
-                         cache=engines_folder(), only_kept=True, several=max(sizes) > 1,
-                         progress=lambda done, count: check())
+        split.add_engine(
+            values.engine,
+            values.precision,
+            heads=not is_edge,
+            tails=is_edge,
+            cache=engines_folder(),
+            only_kept=True,
+            several=max(sizes) > 1,
+            progress=lambda done, count: check(),
+        )
         left, profile = _missing(split, values, is_edge), None
         if left:
-            warn(_in_words(answer.reasons, name) if answer.reasons else
-                 f'{left} {what} of {name} could not be read from {engines_folder()}')
+            warn(
+                _in_words(answer.reasons, name)
+                if answer.reasons
+                else f'{left} {what} of {name} could not be read from {engines_folder()}'
+            )
         if left < missing:
             if answer.error:
                 warn(f'the {what} are converted to {name}, but cannot be used before the next start: {answer.error}')
             else:
                 profile = _given_profile(node, values, split, images) or of_ready_parts(
-                    Profile.from_document(answer.profile, 'the profile of the conversion'), split)
+                    Profile.from_document(answer.profile, 'the profile of the conversion'), split
+                )
                 check()
                 _warm_up(split, images)
 
@@ -101,10 +119,20 @@ def convert_in_background(node: BaseNode, split: SplitModel, values: SimpleNames
 
     return Conversion(
         ConversionRequest(
-            {'name': values.model, **_model_options(node, values)}, split_options(values), split.fingerprint,
-            values.engine, values.precision, not is_edge, is_edge, torch.get_num_threads(),
-            [] if values.profile else sorted(sizes), max(sizes) > 1),
-        read, lambda reason: warn(f'the {what} were not converted to {name}: {reason}'))
+            {'name': values.model, **_model_options(node, values)},
+            split_options(values),
+            split.fingerprint,
+            values.engine,
+            values.precision,
+            not is_edge,
+            is_edge,
+            torch.get_num_threads(),
+            [] if values.profile else sorted(sizes),
+            max(sizes) > 1,
+        ),
+        read,
+        lambda reason: warn(f'the {what} were not converted to {name}: {reason}'),
+    )
 
 
 def load_for_replicas(node: BaseNode, values: SimpleNamespace, images: int) -> tuple[SplitModel, Profile | None]:
@@ -116,8 +144,12 @@ def load_for_replicas(node: BaseNode, values: SimpleNamespace, images: int) -> t
 
 def split_options(values: SimpleNamespace) -> dict[str, Any]:
     """Return the options of SplitModel that the parameters name."""
-    return {'device': values.device, 'cut': values.cut, 'leaves': [leaf for leaf in values.leaves if leaf],
-            'channels_last': values.channels_last}
+    return {
+        'device': values.device,
+        'cut': values.cut,
+        'leaves': [leaf for leaf in values.leaves if leaf],
+        'channels_last': values.channels_last,
+    }
 
 
 def batches_to_profile(values: SimpleNamespace, split: SplitModel, images: int) -> set[int]:
@@ -134,8 +166,10 @@ def _load(node: BaseNode, values: SimpleNamespace, images: int, options: dict[st
         # With more threads than processors, each waits for the others: 1024 on 2 processors answered no image in 60 s.
         torch.set_num_threads(min(values.threads, os.cpu_count() or 1))
     split = SplitModel(load_model(values.model, **_model_options(node, values)), **options)
-    node.get_logger().info(f'{values.model}: {split.local_index - 1} natural bottlenecks, fingerprint '
-                           f'{split.fingerprint[:12]}, loaded in {time.monotonic() - started_s:.1f} s')
+    node.get_logger().info(
+        f'{values.model}: {split.local_index - 1} natural bottlenecks, fingerprint '
+        f'{split.fingerprint[:12]}, loaded in {time.monotonic() - started_s:.1f} s'
+    )
     most = split.model.max_batch
     if images > (most or images) or images > 1 and not all(spec.shape for spec in split.output_specs or ()):
         raise DynsplitError(
@@ -149,14 +183,21 @@ def _model_options(node: BaseNode, values: SimpleNamespace) -> dict[str, Any]:
     """Return the arguments of load_model, besides the name, that the parameters name."""
     own_scale = not any(values.std)
     return {
-        'weights': values.weights, 'seed': values.seed, 'kwargs': _arguments(values.model_arguments),
-        'input_size': list(values.input_size) if any(values.input_size) else None, 'task': values.task or None,
+        'weights': values.weights,
+        'seed': values.seed,
+        'kwargs': _arguments(values.model_arguments),
+        'input_size': list(values.input_size) if any(values.input_size) else None,
+        'task': values.task or None,
         'labels': None if values.labels == [''] else list(values.labels),
-        'mean': None if own_scale else list(values.mean), 'std': None if own_scale else list(values.std),
-        'resize': values.resize or None, 'crop_fraction': values.crop_fraction,
-        'interpolation': values.interpolation or None, 'channels': values.channels or None,
+        'mean': None if own_scale else list(values.mean),
+        'std': None if own_scale else list(values.std),
+        'resize': values.resize or None,
+        'crop_fraction': values.crop_fraction,
+        'interpolation': values.interpolation or None,
+        'channels': values.channels or None,
         'scores': values.scores or None,
-        'download': values.model == next(iter(node.models))}  # the model of the start: no peer has chosen it
+        'download': values.model == next(iter(node.models)),
+    }  # the model of the start: no peer has chosen it
 
 
 def _given_profile(node: BaseNode, values: SimpleNamespace, split: SplitModel, images: int) -> Profile | None:
@@ -176,8 +217,10 @@ def _given_profile(node: BaseNode, values: SimpleNamespace, split: SplitModel, i
                 f'but a frame has {images} images; profile with --batch 1 {images}, or leave profile empty'
             )
         if others := differences(profile, split):
-            node.get_logger().warning(f'the profile {values.profile} was measured with {others}; its times may be '
-                                      'wrong: profile this machine, or leave profile empty')
+            node.get_logger().warning(
+                f'the profile {values.profile} was measured with {others}; its times may be '
+                'wrong: profile this machine, or leave profile empty'
+            )
         profile = of_ready_parts(profile, split)
     return profile
 
@@ -197,9 +240,15 @@ def _add_engine(node: BaseNode, split: SplitModel, values: SimpleNamespace, imag
         log.info(f'loading or converting the {what} for {name}; the first time takes a minute or more')
     started_s = time.monotonic()
     try:
-        reasons = split.add_engine(values.engine, values.precision, heads=not is_edge, tails=is_edge,
-                                   cache=engines_folder(), only_kept=later,
-                                   several=max(batches_to_profile(values, split, images)) > 1)
+        reasons = split.add_engine(
+            values.engine,
+            values.precision,
+            heads=not is_edge,
+            tails=is_edge,
+            cache=engines_folder(),
+            only_kept=later,
+            several=max(batches_to_profile(values, split, images)) > 1,
+        )
         if reasons and not later:
             raise DynsplitError(_in_words(reasons, name))
     except DynsplitError as error:
@@ -225,8 +274,10 @@ def _converts_later(values: SimpleNamespace) -> bool:
 def _missing(split: SplitModel, values: SimpleNamespace, is_edge: bool) -> int:
     """Return the number of this side's parts that are not ready on its engine."""
     name = engine_name(values.engine, values.precision)
-    return sum(not (split.has_tail(cut, name) if is_edge else split.has_head(cut, name))
-               for cut in (split.cuts[:-1] if is_edge else split.cuts[1:]))
+    return sum(
+        not (split.has_tail(cut, name) if is_edge else split.has_head(cut, name))
+        for cut in (split.cuts[:-1] if is_edge else split.cuts[1:])
+    )
 
 
 def _warm_up(split: SplitModel, images: int) -> None:
@@ -265,6 +316,7 @@ def _arguments(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         arguments = error
     if not isinstance(arguments, dict):
-        raise DynsplitError(f"parameter 'model_arguments' is {text!r}, but must be a JSON object such as "
-                            '{"num_classes": 10}')
+        raise DynsplitError(
+            f'parameter \'model_arguments\' is {text!r}, but must be a JSON object such as {{"num_classes": 10}}'
+        )
     return arguments

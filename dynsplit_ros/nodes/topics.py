@@ -30,7 +30,8 @@ def _qos(depth: int, *, reliable: bool = True, latched: bool = False) -> QoSProf
     return QoSProfile(
         depth=depth,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE)
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,23 @@ class Topic:
 
     def publisher(self, node: Node, name: str | None = None) -> Publisher:
         """Create a publisher; ROS 2's QoS override parameters apply."""
-        return node.create_publisher(self.type, name or self.name, copy.copy(self.qos),
-                                     qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        return node.create_publisher(
+            self.type,
+            name or self.name,
+            copy.copy(self.qos),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
 
-    def subscription(self, node: Node, callback: Any, name: str | None = None, *, qos: QoSProfile | None = None,
-                     on_version: Callable[[str, str], None] | None = None, **options: Any) -> Subscription:
+    def subscription(
+        self,
+        node: Node,
+        callback: Any,
+        name: str | None = None,
+        *,
+        qos: QoSProfile | None = None,
+        on_version: Callable[[str, str], None] | None = None,
+        **options: Any,
+    ) -> Subscription:
         """
         Create a subscription; ROS 2's QoS override parameters apply. ``qos`` replaces the topic's own.
 
@@ -92,8 +105,13 @@ class Topic:
 
         has_version = not options.get('raw') and not isinstance(self.type, str) and fields.has_version(self.type)
         subscription = node.create_subscription(
-            self.type, name or self.name, checked if has_version else callback, copy.copy(qos or self.qos),
-            **options, qos_overriding_options=QoSOverridingOptions.with_default_policies())
+            self.type,
+            name or self.name,
+            checked if has_version else callback,
+            copy.copy(qos or self.qos),
+            **options,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
         full_name = subscription.topic_name
         return subscription
 
@@ -124,8 +142,14 @@ class LargeMessages:
         self._main_node = node
         self._context = rclpy.Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = Node(f'{node.get_name()}_{suffix}', namespace=node.get_namespace(), context=self._context,
-                          use_global_arguments=False, enable_rosout=False, start_parameter_services=False)
+        self._node = Node(
+            f'{node.get_name()}_{suffix}',
+            namespace=node.get_namespace(),
+            context=self._context,
+            use_global_arguments=False,
+            enable_rosout=False,
+            start_parameter_services=False,
+        )
 
     def publisher(self, topic: Topic, name: str | None = None) -> Publisher:
         """Create a publisher under the name and with the quality of service that it would have on the node."""
@@ -149,41 +173,75 @@ def _vision(name: str) -> Any:
     return getattr(vision, name, f'vision_msgs/msg/{name}')
 
 
-ACTIVATION = Topic('activation', msg.Activation, _qos(1),
-                   'DDS must resend a lost fragment, but only of the newest payload: with depth 1, DDS stops resending '
-                   'a payload when the robot sends the next one.', per_edge=True)
-TAIL_RESULT = Topic('tail_result', msg.TailResult, _qos(8),
-                    'The robot needs every answer; a few can be on the link at the same time.')
-ACKNOWLEDGEMENT = Topic('acknowledgement', msg.Acknowledgement, _qos(16),
-                        'A lost acknowledgement would delay the next payload.')
-PROBE = Topic('probe', msg.Probe, _qos(2, reliable=False),
-              'A resent probe measures nothing; depth 2 holds a probe and its lead.', per_edge=True)
-EDGE_LOAD = Topic('edge_load', msg.EdgeLoad, _qos(MOST_EDGES, reliable=False),
-                  'The next report comes soon, and a resent old one would mislead. The depth is enough for a report of '
-                  'each edge.')
-EDGE_PROFILE = Topic('edge_profile', msg.Profile, _qos(MOST_EDGES, latched=True),
-                     'Each edge publishes it once; late joiners need it. The depth is enough for the profile of each '
-                     'edge.')
+ACTIVATION = Topic(
+    'activation',
+    msg.Activation,
+    _qos(1),
+    'DDS must resend a lost fragment, but only of the newest payload: with depth 1, DDS stops resending '
+    'a payload when the robot sends the next one.',
+    per_edge=True,
+)
+TAIL_RESULT = Topic(
+    'tail_result', msg.TailResult, _qos(8), 'The robot needs every answer; a few can be on the link at the same time.'
+)
+ACKNOWLEDGEMENT = Topic(
+    'acknowledgement', msg.Acknowledgement, _qos(16), 'A lost acknowledgement would delay the next payload.'
+)
+PROBE = Topic(
+    'probe',
+    msg.Probe,
+    _qos(2, reliable=False),
+    'A resent probe measures nothing; depth 2 holds a probe and its lead.',
+    per_edge=True,
+)
+EDGE_LOAD = Topic(
+    'edge_load',
+    msg.EdgeLoad,
+    _qos(MOST_EDGES, reliable=False),
+    'The next report comes soon, and a resent old one would mislead. The depth is enough for a report of each edge.',
+)
+EDGE_PROFILE = Topic(
+    'edge_profile',
+    msg.Profile,
+    _qos(MOST_EDGES, latched=True),
+    'Each edge publishes it once; late joiners need it. The depth is enough for the profile of each edge.',
+)
 ROBOT_PROFILE = Topic('robot_profile', msg.Profile, _qos(1, latched=True), 'Published once; late joiners need it.')
 FRAME_TIMING = Topic('frame_timing', msg.FrameTiming, _qos(50), 'The estimators need every frame, bursts included.')
 AUDIT = Topic('audit', msg.Audit, _qos(10), 'Every audit counts in the running agreement.')
-AGREEMENT = Topic('agreement', msg.Agreement, _qos(10, latched=True),
-                  'Late joiners need the latest agreement of each choice, and which choices are taken out.')
+AGREEMENT = Topic(
+    'agreement',
+    msg.Agreement,
+    _qos(10, latched=True),
+    'Late joiners need the latest agreement of each choice, and which choices are taken out.',
+)
 SPLIT = Topic('split', msg.SplitDecision, _qos(1, latched=True), 'Late joiners need the current decision.')
-EDGE_SPLIT = Topic('edge_split', msg.SplitDecision, _qos(1, latched=True),
-                   'An edge that restarts needs the current decision. The message crosses the link, so it has no '
-                   'candidates, and goes only to the edge in use and to the one used before.', per_edge=True)
+EDGE_SPLIT = Topic(
+    'edge_split',
+    msg.SplitDecision,
+    _qos(1, latched=True),
+    'An edge that restarts needs the current decision. The message crosses the link, so it has no '
+    'candidates, and goes only to the edge in use and to the one used before.',
+    per_edge=True,
+)
 LINK_STATE = Topic('link_state', msg.LinkState, _qos(1), 'Only the newest estimate matters.')
 PREDICTION = Topic('prediction', msg.Prediction, _qos(10), 'Consumers want every prediction.')
-LABEL_IMAGE = Topic('label_image', Image, _qos(5),
-                    'Consumers want every image; published only while a subscriber exists.')
-DENSE_IMAGE = Topic('dense_image', Image, _qos(5),
-                    'Consumers want every image; published only while a subscriber exists.')
-ANNOTATED = Topic('annotated', Image, _qos(1),
-                  'Subscribers of any reliability match, and only the newest image matters; published only while a '
-                  'subscriber exists.')
+LABEL_IMAGE = Topic(
+    'label_image', Image, _qos(5), 'Consumers want every image; published only while a subscriber exists.'
+)
+DENSE_IMAGE = Topic(
+    'dense_image', Image, _qos(5), 'Consumers want every image; published only while a subscriber exists.'
+)
+ANNOTATED = Topic(
+    'annotated',
+    Image,
+    _qos(1),
+    'Subscribers of any reliability match, and only the newest image matters; published only while a '
+    'subscriber exists.',
+)
 CLASSIFICATION = Topic('classification', _vision('Classification'), _qos(10), 'Consumers want every prediction.')
 DETECTIONS = Topic('detections', _vision('Detection2DArray'), _qos(10), 'Consumers want every prediction.')
 LABEL_INFO = Topic('label_info', _vision('LabelInfo'), _qos(1, latched=True), 'Published once; late joiners need it.')
-VISION_INFO = Topic('vision_info', _vision('VisionInfo'), _qos(1, latched=True),
-                    'Published once; late joiners need it.')
+VISION_INFO = Topic(
+    'vision_info', _vision('VisionInfo'), _qos(1, latched=True), 'Published once; late joiners need it.'
+)

@@ -64,10 +64,16 @@ class Watch:
         gentle = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
         # Reliable, because a decision that was made before the watch began is only then handed on.
         self._subscriptions = [
-            topic.subscription(node, callback, f'{prefix}/{topic.name}', on_version=self._on_version,
-                               qos=None if topic is topics.SPLIT else gentle)
-            for topic, callback in zip(WATCHED, (self._on_split, self._on_link, self._on_load, self._on_timing,
-                                                 self._on_agreement))
+            topic.subscription(
+                node,
+                callback,
+                f'{prefix}/{topic.name}',
+                on_version=self._on_version,
+                qos=None if topic is topics.SPLIT else gentle,
+            )
+            for topic, callback in zip(
+                WATCHED, (self._on_split, self._on_link, self._on_load, self._on_timing, self._on_agreement)
+            )
         ]
         self._subscriptions.append(
             node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, gentle)
@@ -146,7 +152,7 @@ class Watch:
 
 def _edge_in_words(state: msg.EdgeState) -> str:
     """Return the state of an edge that is not in use."""
-    words = ('not used' if not state.usable else 'silent' if not state.alive else f'{state.latency_s * 1e3:.0f} ms')
+    words = 'not used' if not state.usable else 'silent' if not state.alive else f'{state.latency_s * 1e3:.0f} ms'
     return f'{state.edge[:MOST_NAME]} {words}'
 
 
@@ -158,15 +164,23 @@ def facts(watch: Watch) -> dict[str, str]:
         'reason': watch.version_fault or (split.reason if split else ''),
         'throughput': (f'{link.throughput_bps / 1e6:.3g} Mbit/s' if link.alive else 'link lost') if link else '',
         'round trip': f'{link.round_trip_s * 1e3:.1f} ms' if link else '',
-        'edge': (f'{load.edge}: {_capacity(load.servers)}{load.utilisation:.0%} busy, {load.robots} '
-                 f'robot{"s" * (load.robots != 1)} sending' if load else '')
+        'edge': (
+            f'{load.edge}: {_capacity(load.servers)}{load.utilisation:.0%} busy, {load.robots} '
+            f'robot{"s" * (load.robots != 1)} sending'
+            if load
+            else ''
+        )
         + (f', queue {link.edge_queueing_s * 1e3:.1f} ms' if link and load else ''),
-        'other edges': '; '.join(_edge_in_words(state) for state in link.edges[:MOST_EDGES]
-                                 if state.edge != link.edge) if link else '',
+        'other edges': '; '.join(_edge_in_words(state) for state in link.edges[:MOST_EDGES] if state.edge != link.edge)
+        if link
+        else '',
         'latency': f'{last.latency_s * 1e3:.0f} ms, median {(watch.median_s or 0.0) * 1e3:.0f} ms' if last else '',
-        'agreement': (f'{agreement.agreement:.3f} ({agreement.low:.3f} to {agreement.high:.3f}), {agreement.audits} '
-                      f'audits of split {agreement.split_index} {agreement.codec}' + ', taken out' * agreement.removed)
-        if agreement else '',
+        'agreement': (
+            f'{agreement.agreement:.3f} ({agreement.low:.3f} to {agreement.high:.3f}), {agreement.audits} '
+            f'audits of split {agreement.split_index} {agreement.codec}' + ', taken out' * agreement.removed
+        )
+        if agreement
+        else '',
         'frames': f'{watch.rate_hz(time.monotonic()):.1f}/s: '
         + ', '.join(f'{watch.outcomes[outcome]} {outcome.replace("_", " ")}' for outcome in SHOWN)
         if watch.outcomes

@@ -190,11 +190,7 @@ class Analysis:
                 if node in depends:
                     continue
                 inputs = () if value.kind == 'scalar' and _reads_sizes(node) else node.all_input_nodes
-                if (
-                    node.op == 'placeholder'
-                    or value.storage in tainted
-                    or any(arg in depends for arg in inputs)
-                ):
+                if node.op == 'placeholder' or value.storage in tainted or any(arg in depends for arg in inputs):
                     depends.add(node)
                     changed = True
             for node in self.nodes:
@@ -236,9 +232,7 @@ class Analysis:
         self.used = needed
 
     def _follow_lifetimes(self) -> None:
-        self.runs = [
-            node for node in self.nodes if node in self.used and self.values[node].kind in ('data', 'opaque')
-        ]
+        self.runs = [node for node in self.nodes if node in self.used and self.values[node].kind in ('data', 'opaque')]
         self.last_use: dict[fx.Node, int] = {}
         for node in self.runs:
             for arg in node.all_input_nodes:
@@ -335,11 +329,7 @@ class Analysis:
     def same(self, node: fx.Node, other: fx.Node) -> bool:
         """Return whether two nodes yield the same tensor."""
         mine, others = self.values[node], self.values[other]
-        return (
-            mine.kind == others.kind == 'data'
-            and mine.storage == others.storage
-            and mine.layout == others.layout
-        )
+        return mine.kind == others.kind == 'data' and mine.storage == others.storage and mine.layout == others.layout
 
     def spec(self, node: fx.Node, name: str) -> TensorSpec:
         """Return the description of a node's tensor for a batch of one."""
@@ -383,11 +373,7 @@ def _reads_sizes(node: fx.Node) -> bool:
     if node.op == 'call_method':
         name = str(node.target)
     elif node.op == 'call_function':
-        name = (
-            str(node.args[1])
-            if node.target is getattr
-            else getattr(node.target, '__name__', str(node.target))
-        )
+        name = str(node.args[1]) if node.target is getattr else getattr(node.target, '__name__', str(node.target))
     else:
         return False
     return name.split('.')[0] in _SHAPE_READERS
@@ -518,9 +504,7 @@ class _Shapes(fx.Interpreter):
         return result
 
 
-def _attention_flops(
-    query: Any, key: Any, value: Any, width: int, *_: Any, out_val: Any = None, **__: Any
-) -> int:
+def _attention_flops(query: Any, key: Any, value: Any, width: int, *_: Any, out_val: Any = None, **__: Any) -> int:
     """Two per multiply-add: projections of query, key and value, scores, weighted sum, projection of the output."""
     batch, length, _ = query.shape
     return int(2 * batch * length * width * (3 * width + 2 * key.shape[1] + width))

@@ -135,9 +135,7 @@ class _Builder:
         if self.analysis.same(node, base):
             return self.done[base]
         value = self.analysis.values[node]
-        parent = next(
-            arg for arg in node.all_input_nodes if self.analysis.values[arg].kind in ('data', 'opaque')
-        )
+        parent = next(arg for arg in node.all_input_nodes if self.analysis.values[arg].kind in ('data', 'opaque'))
         source = self._rebuild(parent, base)
         if value.mutates:  # what it wrote is in the sent tensor already
             return source
@@ -158,9 +156,7 @@ def _batch_of(tensor: torch.Tensor, dimension: int, one: int, two: int) -> int:
 
 def _own_copy(tensor: torch.Tensor) -> torch.Tensor:
     """Return a copy with the same strides."""
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(
-        tensor
-    )
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
 def arrange(tensor: torch.Tensor, value: Value, aligned: bool = True) -> torch.Tensor:

@@ -34,9 +34,7 @@ def fingerprint(
         'graph': _graph(analysis.nodes),
         'output': _text(analysis.output_structure),
         'modules': describe_modules(root),
-        'cuts': [
-            [cut.index, cut.position, cut.name, [list(spec.shape) for spec in cut.tensors]] for cut in cuts
-        ],
+        'cuts': [[cut.index, cut.position, cut.name, [list(spec.shape) for spec in cut.tensors]] for cut in cuts],
         'positions': len(positions),
     }
     digest.update(json.dumps(head).encode())

@@ -113,9 +113,7 @@ class DetectorRest(nn.Module):
         with torch.no_grad():
             images, _ = detector.transform([torch.zeros(3, *input_size)])
         shell = copy.copy(detector)
-        shell._modules = dict(
-            detector._modules, backbone=_Given(), transform=_Transformed(detector.transform)
-        )
+        shell._modules = dict(detector._modules, backbone=_Given(), transform=_Transformed(detector.transform))
         self.detector = shell
         self.input_size = input_size
         self.image_size = images.image_sizes[0]
@@ -137,9 +135,7 @@ class DetectorRest(nn.Module):
         transform = copy.copy(self.detector.transform)
         transform.given = ImageList(blank, [self.image_size] * batch)
         detector._modules['transform'] = transform
-        output: list[dict[str, torch.Tensor]] = detector(
-            [blank.new_zeros(()).expand(3, *self.input_size)] * batch
-        )
+        output: list[dict[str, torch.Tensor]] = detector([blank.new_zeros(()).expand(3, *self.input_size)] * batch)
         return output
 
 

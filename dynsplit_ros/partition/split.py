@@ -178,8 +178,10 @@ class SplitModel:
         differ between processors.
         """
         cuts = list(self.positions)
-        for flag, sizes in (('fewer_bytes', [cut.nbytes for cut in cuts]),
-                            ('fewer_elements', [cut.elements for cut in cuts])):
+        for flag, sizes in (
+            ('fewer_bytes', [cut.nbytes for cut in cuts]),
+            ('fewer_elements', [cut.elements for cut in cuts]),
+        ):
             limit, first = sizes[0], 1
             while choose and first < len(cuts):
                 if sizes[first] >= limit:
@@ -288,12 +290,18 @@ class SplitModel:
             progress(number, len(wanted))
             if (name, begin, to) in self._converted:
                 continue
-            options = Options(self.device, torch.get_num_threads(), precision,
-                              folder / f'{begin}_{to}' if folder is not None else None, self.model.max_batch != 1,
-                              only_kept, several and self.model.max_batch != 1)
+            options = Options(
+                self.device,
+                torch.get_num_threads(),
+                precision,
+                folder / f'{begin}_{to}' if folder is not None else None,
+                self.model.max_batch != 1,
+                only_kept,
+                several and self.model.max_batch != 1,
+            )
             try:
                 # A reader does not wait for a process that converts another part.
-                with (alone(folder / 'lock') if folder is not None and not only_kept else contextlib.nullcontext()):
+                with alone(folder / 'lock') if folder is not None and not only_kept else contextlib.nullcontext():
                     part = self._convert(engine, begin, to, options, offered.interruptible)
                 if hold:
                     self._converted[name, begin, to] = _ConvertedPart(part)
@@ -307,13 +315,18 @@ class SplitModel:
     def _convert(self, engine: str, begin: int, to: int, options: Options, stop_points: bool) -> Callable[..., Any]:
         """Return a part as a callable of an engine."""
         values = self._sent_values(begin)
-        if options.batches and not all(value.shape and value.shape[0] == 1 and value.shape_at(2)[0] == 2
-                                       for value in values):
-            raise DynsplitError("the first dimension of a tensor that it takes is not the image's number in the batch; "
-                                "use engine 'eager'")
+        if options.batches and not all(
+            value.shape and value.shape[0] == 1 and value.shape_at(2)[0] == 2 for value in values
+        ):
+            raise DynsplitError(
+                "the first dimension of a tensor that it takes is not the image's number in the batch; "
+                "use engine 'eager'"
+            )
         images = 2 if options.batches else 1
-        example = tuple(self._laid_out(torch.zeros(value.shape_at(images), dtype=getattr(torch, value.dtype),
-                                                   device=self.device)) for value in values)
+        example = tuple(
+            self._laid_out(torch.zeros(value.shape_at(images), dtype=getattr(torch, value.dtype), device=self.device))
+            for value in values
+        )
         return convert(engine, self._build(begin, to, stop_points), example, options)
 
     def whole(self, image: torch.Tensor) -> Tensors:
@@ -379,8 +392,10 @@ class SplitModel:
         if engine == EAGER:
             return outputs
         dtypes = {spec.name: getattr(torch, spec.dtype) for spec in self.output_specs or ()}
-        return {name: value.to(dtypes.get(name, torch.float32 if value.is_floating_point() else value.dtype))
-                for name, value in outputs.items()}
+        return {
+            name: value.to(dtypes.get(name, torch.float32 if value.is_floating_point() else value.dtype))
+            for name, value in outputs.items()
+        }
 
     def prepare_tail(self, cut: int | Cut, images: int = 1, stop: Stop | None = None, engine: str = EAGER) -> bool:
         """
@@ -392,8 +407,10 @@ class SplitModel:
         start = self._position(cut)
         if start == len(self.positions):
             return False
-        tensors = {spec.name: torch.zeros(value.shape_at(images), dtype=getattr(torch, spec.dtype))
-                   for spec, value in zip(self.positions[start].tensors, self._sent_values(start))}
+        tensors = {
+            spec.name: torch.zeros(value.shape_at(images), dtype=getattr(torch, spec.dtype))
+            for spec, value in zip(self.positions[start].tensors, self._sent_values(start))
+        }
         if _shapes(tensors.values()) in self._part(start, len(self.positions), engine).has_run:
             return False
         self.tail(cut, engine)(tensors, stop)
@@ -418,9 +435,7 @@ class SplitModel:
         if isinstance(cut, Cut):
             return cut.position
         if not 0 <= cut <= self.local_index:
-            raise DynsplitError(
-                f'split index {cut} was given, but {self.model.name} has 0 to {self.local_index}'
-            )
+            raise DynsplitError(f'split index {cut} was given, but {self.model.name} has 0 to {self.local_index}')
         return self.cuts[cut].position
 
     def _sent_values(self, position: int) -> list[Any]:
@@ -431,8 +446,10 @@ class SplitModel:
             try:
                 return self._converted[engine, begin, end]
             except KeyError:
-                raise DynsplitError(f'engine {engine!r} was given, but this part is ready on '
-                                    f'{", ".join(self.engines)} only; add the engine first') from None
+                raise DynsplitError(
+                    f'engine {engine!r} was given, but this part is ready on '
+                    f'{", ".join(self.engines)} only; add the engine first'
+                ) from None
         with self._lock:
             part = self._cache.setdefault((begin, end), _Part())
             self._cache.move_to_end((begin, end))
@@ -456,12 +473,7 @@ class SplitModel:
     def _checked_image(self, image: torch.Tensor) -> torch.Tensor:
         shape = self.model.image_shape
         limit = self.model.max_batch
-        if (
-            image.dtype != torch.uint8
-            or image.ndim != 4
-            or tuple(image.shape[1:]) != shape
-            or not len(image)
-        ):
+        if image.dtype != torch.uint8 or image.ndim != 4 or tuple(image.shape[1:]) != shape or not len(image):
             raise DynsplitError(
                 f'an image of type {image.dtype} and shape {tuple(image.shape)} was given, but {self.model.name} takes'
                 f" torch.uint8 [N, {shape[0]}, {shape[1]}, {shape[2]}]; resize it with the model's own resize"

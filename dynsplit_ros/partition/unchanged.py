@@ -14,8 +14,9 @@ from torch import nn
 @contextlib.contextmanager
 def unchanged(root: nn.Module) -> Iterator[None]:
     """Restore the attributes of ``root`` and its submodules at the end, and what lists, dicts and sets in them held."""
-    before = [(module, [(name, value, _copy(value)) for name, value in vars(module).items()])
-              for module in root.modules()]
+    before = [
+        (module, [(name, value, _copy(value)) for name, value in vars(module).items()]) for module in root.modules()
+    ]
     try:
         yield
     finally:

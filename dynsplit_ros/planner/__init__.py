@@ -9,6 +9,18 @@ from dynsplit_ros.planner.hysteresis import EdgeHysteresis
 from dynsplit_ros.planner.latency import SystemEstimate
 from dynsplit_ros.planner.planner import Candidate, Plan, Planner
 
-__all__ = ['ALL_CODECS', 'Candidate', 'codecs_to_choose_from', 'EdgeHysteresis', 'engines_below', 'engines_to_use',
-           'local_engine_to_use', 'OBJECTIVES', 'Plan', 'Planner', 'PlannerConstraints', 'STEADY_SPREAD',
-           'SystemEstimate']
+__all__ = [
+    'ALL_CODECS',
+    'Candidate',
+    'codecs_to_choose_from',
+    'EdgeHysteresis',
+    'engines_below',
+    'engines_to_use',
+    'local_engine_to_use',
+    'OBJECTIVES',
+    'Plan',
+    'Planner',
+    'PlannerConstraints',
+    'STEADY_SPREAD',
+    'SystemEstimate',
+]

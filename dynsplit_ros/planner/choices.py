@@ -13,13 +13,7 @@ from dynsplit_ros.agreement import Agreement, images_needed
 from dynsplit_ros.engine_names import EAGER, Engines
 from dynsplit_ros.errors import DynsplitError
 from dynsplit_ros.planner.constraints import ALL_CODECS, OBJECTIVES, PlannerConstraints
-from dynsplit_ros.profile.profile import (
-    CodecProfile,
-    LOSSLESS,
-    SystemCut,
-    SystemProfile,
-    undominated,
-)
+from dynsplit_ros.profile.profile import CodecProfile, LOSSLESS, SystemCut, SystemProfile, undominated
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -49,8 +43,7 @@ class Choices:
         rows = [
             (cut, name, codec)
             for cut in profile.cuts[:-1]
-            for name, codec in codecs_to_choose_from(
-                cut, batch, constraints.codecs, bound).items()
+            for name, codec in codecs_to_choose_from(cut, batch, constraints.codecs, bound).items()
         ]
         engines = [engines_to_use(cut, batch, name, bound) or (EAGER, EAGER) for cut, name, _ in rows]
         local_engine = local_engine_to_use(profile, batch, bound)
@@ -63,8 +56,10 @@ class Choices:
         self.payload_bytes = _column([codec.payload_bytes[batch] for _, _, codec in rows] + [0])
         self.answer_bits = 8 * profile.answer_bytes * batch / downlink_ratio * self.sends
         self.bits = 8 * self.payload_bytes + self.answer_bits
-        self.head_s = _column([cut.head_on(head)[batch] for (cut, _, _), (head, _) in zip(rows, engines)]
-                              + [local.head_on(local_engine)[batch]])
+        self.head_s = _column(
+            [cut.head_on(head)[batch] for (cut, _, _), (head, _) in zip(rows, engines)]
+            + [local.head_on(local_engine)[batch]]
+        )
         self.encode_s = _column([codec.encode_s[batch] for _, _, codec in rows] + [0.0])
         self.decode_s = _column([codec.decode_s[batch] for _, _, codec in rows] + [0.0])
         self.tail_s = _column([cut.tail_on(tail)[batch] for (cut, _, _), (_, tail) in zip(rows, engines)] + [0.0])
@@ -101,12 +96,24 @@ def codecs_to_choose_from(
     cut: SystemCut, batch: int, codecs: Collection[str] = ALL_CODECS, min_agreement: float = 1.0
 ) -> dict[str, CodecProfile]:
     """Return the codecs that a user allows at a cut, without those that are best at no rate and load."""
-    usable = {name: engines for name in cut.codecs if codecs == ALL_CODECS or name in codecs
-              if (engines := engines_to_use(cut, batch, name, min_agreement)) is not None}
-    front = undominated({
-        name: (codec.payload_bytes[batch], codec.encode_s[batch], codec.decode_s[batch],
-               _compute_s(cut, batch, usable[name]))
-        for name, codec in cut.codecs.items() if name in usable})
+    usable = {
+        name: engines
+        for name in cut.codecs
+        if codecs == ALL_CODECS or name in codecs
+        if (engines := engines_to_use(cut, batch, name, min_agreement)) is not None
+    }
+    front = undominated(
+        {
+            name: (
+                codec.payload_bytes[batch],
+                codec.encode_s[batch],
+                codec.decode_s[batch],
+                _compute_s(cut, batch, usable[name]),
+            )
+            for name, codec in cut.codecs.items()
+            if name in usable
+        }
+    )
     return {name: cut.codecs[name] for name in front}
 
 
@@ -118,8 +125,11 @@ def engines_to_use(cut: SystemCut, batch: int, codec: str, min_agreement: float 
     head's engine must also keep the bound with an eager tail. A bound of 1 allows eager on both sides, and pairs whose
     outputs were measured equal to the bit.
     """
-    allowed = [pair for pair in cut.pairs
-               if all(_keeps_bound(cut, codec, one, min_agreement) for one in (pair, (pair[0], EAGER)))]
+    allowed = [
+        pair
+        for pair in cut.pairs
+        if all(_keeps_bound(cut, codec, one, min_agreement) for one in (pair, (pair[0], EAGER)))
+    ]
     return min(allowed, key=lambda pair: _compute_s(cut, batch, pair), default=None)  # eager is the first of equal ones
 
 
@@ -127,16 +137,23 @@ def local_engine_to_use(profile: SystemProfile, batch: int, min_agreement: float
     """Return the robot's fastest engine on which the whole network keeps a bound on the agreement."""
     local = profile.cuts[-1]
     found = {head: agreement.get(LOSSLESS, Agreement()) for (head, _), agreement in local.engine_agreement.items()}
-    allowed = [EAGER, *(engine for engine in local.engine_head_s
-                        if _keeps(found.get(engine, Agreement()), min_agreement))]
+    allowed = [
+        EAGER,
+        *(engine for engine in local.engine_head_s if _keeps(found.get(engine, Agreement()), min_agreement)),
+    ]
     return min(allowed, key=lambda engine: local.head_on(engine)[batch])
 
 
 def engines_below(profile: SystemProfile, min_agreement: float) -> list[str]:
     """Return the engines that are ready but keep the bound in no measured pair."""
     ready = {name for cut in profile.cuts for name in (*cut.engine_head_s, *cut.engine_tail_s)}
-    kept = {name for cut in profile.cuts
-            for pair in cut.engine_agreement if _keep_without_loss(cut, pair, min_agreement) for name in pair}
+    kept = {
+        name
+        for cut in profile.cuts
+        for pair in cut.engine_agreement
+        if _keep_without_loss(cut, pair, min_agreement)
+        for name in pair
+    }
     return sorted(ready - kept) if min_agreement > 0 else []
 
 
@@ -151,8 +168,10 @@ def _keeps_bound(cut: SystemCut, codec: str, pair: Engines, bound: float) -> boo
 
 def _keep_without_loss(cut: SystemCut, pair: Engines, bound: float) -> bool:
     """Whether a pair of engines keeps a bound with a lossless codec, also with an eager tail."""
-    return all(one == (EAGER, EAGER) or _keeps(cut.engine_agreement.get(one, {}).get(LOSSLESS, Agreement()), bound)
-               for one in (pair, (pair[0], EAGER)))
+    return all(
+        one == (EAGER, EAGER) or _keeps(cut.engine_agreement.get(one, {}).get(LOSSLESS, Agreement()), bound)
+        for one in (pair, (pair[0], EAGER))
+    )
 
 
 def _keeps(found: Agreement, bound: float) -> bool:
@@ -172,22 +191,26 @@ def _check_agreement(profile: SystemProfile, constraints: PlannerConstraints) ->
         return
     command = f"'./run profile {profile.model} --image FOLDER' on the robot, with at least"
     lossy = sorted({name for cut in profile.cuts for name, codec in cut.codecs.items() if not codec.lossless})
-    measured = {name for cut in profile.cuts for found in (cut.agreement, *cut.engine_agreement.values())
-                for name in found}
+    measured = {
+        name for cut in profile.cuts for found in (cut.agreement, *cut.engine_agreement.values()) for name in found
+    }
     unmeasured = [name for name in lossy if name in constraints.codecs and name not in measured]
     if unmeasured:
         raise DynsplitError(
             f'codecs names {unmeasured[0]!r}, which is lossy, but the profile of {profile.model!r} has no measured '
             f'agreement of it; run {command} {images_needed(min(bound, _USUAL_BOUND))} images, or set min_agreement to '
-            '0')
+            '0'
+        )
     if bound < 1 and not measured:
         raise DynsplitError(
             f'min_agreement is {bound:g}, but the profile of {profile.model!r} has no measured agreement; run '
-            f'{command} {images_needed(bound)} images, or set min_agreement to 1')
+            f'{command} {images_needed(bound)} images, or set min_agreement to 1'
+        )
     if bound < 1 and images < images_needed(bound):
         raise DynsplitError(
             f'min_agreement is {bound:g}, which at least {images_needed(bound)} images can show, but the agreement of '
-            f'{profile.model!r} was measured on {images}; run {command} that number of images')
+            f'{profile.model!r} was measured on {images}; run {command} that number of images'
+        )
 
 
 def _column(values: Sequence[float]) -> Array:

@@ -28,8 +28,9 @@ def late_share(choices: Choices, deadline_s: float, prediction: Prediction, esti
     frame before the deadline (:func:`~dynsplit_ros.planner.timeout.answer_timeout_s`).
     """
     slack_s = deadline_s - prediction.start_s - np.where(choices.sends, prediction.off_link_s, 0.0)
-    robot_spread, edge_spread = (min(spread, MACHINE_FLUCTUATION)
-                                 for spread in (estimate.robot_spread, estimate.edge_spread))
+    robot_spread, edge_spread = (
+        min(spread, MACHINE_FLUCTUATION) for spread in (estimate.robot_spread, estimate.edge_spread)
+    )
     deviation_s = np.hypot(robot_spread * prediction.robot_s, edge_spread * prediction.edge_s)
     left_s = slack_s - _DEVIATIONS[:, None] * deviation_s
     on_link = prediction.bit_time.share_beyond(left_s / np.maximum(choices.bits, 1e-9))

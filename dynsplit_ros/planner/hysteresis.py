@@ -93,8 +93,9 @@ class EdgeHysteresis:
             return current, 0.0
         gain_s = before.score_s - after.score_s
         cost_s = max(constraints.switching_cost * before.score_s, _EQUAL_EDGES_S)
-        spread_s = math.hypot(before.edge_spread_s, after.edge_spread_s,
-                              before.robot_spread * (before.robot_s - after.robot_s))
+        spread_s = math.hypot(
+            before.edge_spread_s, after.edge_spread_s, before.robot_spread * (before.robot_s - after.robot_s)
+        )
         self.regret.add(gain_s - cost_s, constraints.frame_rate_hz, now_s)
         if gain_s <= cost_s + constraints.confidence * spread_s and not self.regret.is_excessive(before.score_s):
             return current, 0.0
@@ -129,8 +130,14 @@ class Hysteresis:
             needed_s = cost_s + self.constraints.confidence * self._gain_spread_s(best, current, prediction, estimate)
             self.regret.add(gain_s - cost_s, self.constraints.frame_rate_hz, estimate.now_s)
             if gain_s <= needed_s and not self.regret.is_excessive(float(score[current])):
-                return current, False, (f'{self._choices.describe(best)} would gain {gain_s * 1e3:.1f} ms, but '
-                                        f'{needed_s * 1e3:.1f} ms are needed to change')
+                return (
+                    current,
+                    False,
+                    (
+                        f'{self._choices.describe(best)} would gain {gain_s * 1e3:.1f} ms, but '
+                        f'{needed_s * 1e3:.1f} ms are needed to change'
+                    ),
+                )
             why = f'{gain_s * 1e3:.1f} ms less than {self._choices.describe(current)}'
         self._adopt(best, prediction, estimate)
         return best, best != current, f'{self._choices.describe(best)}: {why}; {conditions(estimate)}'
@@ -143,9 +150,14 @@ class Hysteresis:
         """Return the score of the choice in force, for a comparison with other edges."""
         rate_spread, robot_spread, edge_spread = self._spreads(prediction, estimate)
         current = self.current
-        return EdgeScore(score_s, math.hypot(rate_spread * float(prediction.on_link_s[current]),
-                                            edge_spread * float(prediction.edge_s[current])),
-                        float(prediction.robot_s[current]), robot_spread)
+        return EdgeScore(
+            score_s,
+            math.hypot(
+                rate_spread * float(prediction.on_link_s[current]), edge_spread * float(prediction.edge_s[current])
+            ),
+            float(prediction.robot_s[current]),
+            robot_spread,
+        )
 
     def _spreads(self, prediction: Prediction, estimate: SystemEstimate) -> tuple[float, float, float]:
         """Return the relative standard deviations of the link's rate, of the robot and of the edge."""
@@ -187,5 +199,7 @@ def _why_unusable(estimate: SystemEstimate) -> str:
 def conditions(estimate: SystemEstimate) -> str:
     """Return the estimates at a change as text."""
     rate_mbps = float(estimate.rates_bps[len(estimate.rates_bps) // 2]) / 1e6
-    return (f'{rate_mbps:.3g} Mbit/s, round trip {estimate.rtt_s * 1e3:.1f} ms, edge queue '
-            f'{estimate.queueing_s * 1e3:.1f} ms, edge {estimate.edge_factor:.2g} times its profile')
+    return (
+        f'{rate_mbps:.3g} Mbit/s, round trip {estimate.rtt_s * 1e3:.1f} ms, edge queue '
+        f'{estimate.queueing_s * 1e3:.1f} ms, edge {estimate.edge_factor:.2g} times its profile'
+    )

@@ -33,6 +33,7 @@ def _table(waiting_share: float, alternating: bool) -> Array:
     exact = mean_age(_STAGE_PERIODS, waiting_share, alternating)
     deviations = np.linspace(-3, 3, 61)
     weights = np.exp(-(deviations**2) / 2)
-    ages = [np.interp(_STAGE_PERIODS * (1 + _STAGE_SPREAD * deviation), _STAGE_PERIODS, exact)
-            for deviation in deviations]
+    ages = [
+        np.interp(_STAGE_PERIODS * (1 + _STAGE_SPREAD * deviation), _STAGE_PERIODS, exact) for deviation in deviations
+    ]
     return np.asarray(np.average(ages, axis=0, weights=weights))

@@ -196,7 +196,8 @@ class LatencyModel:
             slowest_stage_s=slowest_stage_s,
             image_age_s=self._image_age_s(slowest_stage_s, bit_time),  # P a(u)
             residual_s=np.maximum(
-                estimate.residual_s[choices.split], -_LARGEST_REDUCTION * (robot_s + expected_wait_s)),
+                estimate.residual_s[choices.split], -_LARGEST_REDUCTION * (robot_s + expected_wait_s)
+            ),
         )
 
     def _longest_wait_s(self, usual_wait_s: Array) -> Array:

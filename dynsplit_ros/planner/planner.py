@@ -54,8 +54,18 @@ class Candidate:
 
 
 #: The names of the terms that both Candidate and Prediction have.
-_TERMS = ('image_age_s', 'head_s', 'encode_s', 'transmit_s', 'rtt_s', 'queueing_s', 'decode_s', 'tail_s', 'answer_s',
-          'latency_s')
+_TERMS = (
+    'image_age_s',
+    'head_s',
+    'encode_s',
+    'transmit_s',
+    'rtt_s',
+    'queueing_s',
+    'decode_s',
+    'tail_s',
+    'answer_s',
+    'latency_s',
+)
 
 
 @dataclass

@@ -26,9 +26,7 @@ def latest_finish_s(prediction: Prediction) -> Array:
     return shortest_timeout_s(prediction) + _FINISHING * prediction.finish_s + _PAUSE_S
 
 
-def answer_timeout_s(
-    choices: Choices, constraints: PlannerConstraints, prediction: Prediction, chosen: int
-) -> float:
+def answer_timeout_s(choices: Choices, constraints: PlannerConstraints, prediction: Prediction, chosen: int) -> float:
     """
     Return how long after sending the robot waits for an answer before it finishes the frame, in seconds.
 

@@ -131,9 +131,11 @@ class AuditLedger:
         if choice in self._removed or found.images < MIN_AUDITS or found.high >= bound:
             return ''
         split, codec = choice
-        self._removed[choice] = (f'split {split} with {codec} is taken out: {found.agreeing:g} of its last '
-                                 f'{found.images} audits agree, at most {found.high:.3f}, but min_agreement is '
-                                 f'{bound:g}')
+        self._removed[choice] = (
+            f'split {split} with {codec} is taken out: {found.agreeing:g} of its last '
+            f'{found.images} audits agree, at most {found.high:.3f}, but min_agreement is '
+            f'{bound:g}'
+        )
         return self._removed[choice]
 
     def agreement(self, choice: Choice) -> Agreement:

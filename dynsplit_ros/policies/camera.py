@@ -573,8 +573,9 @@ class CameraPolicy:
         not known, it prepares each image.
         """
         waiting = self._waiting
-        computes = self._overdue or self._head is not None and self._stage not in (
-            _Stage.WAITING_FOR_LINK, _Stage.SENDING)
+        computes = (
+            self._overdue or self._head is not None and self._stage not in (_Stage.WAITING_FOR_LINK, _Stage.SENDING)
+        )
         if waiting is None or waiting.is_prepared or computes:
             return None
         is_replaced = waiting.frame.arrived_s + waiting.period_s < start_s < math.inf
@@ -670,8 +671,11 @@ class CameraPolicy:
         followed, latest = self._followed, self._decision
         # A payload may move to an edge with another tail engine, but not if the decision names another head engine.
         can_move = latest is not None and (latest.choice, latest.head_engine) == (frame.choice, frame.head_engine)
-        is_silent = latest is not None and frame.edge not in self._heard and (
-            latest.degraded or frame.edge in latest.silent_edges and not can_move)
+        is_silent = (
+            latest is not None
+            and frame.edge not in self._heard
+            and (latest.degraded or frame.edge in latest.silent_edges and not can_move)
+        )
         lost = followed is None or is_silent or self._failed_since(followed)
         if lost and self._overdue and not self._stopped:
             return  # the robot is busy with an older frame, and the edge may be heard of before that is done

@@ -115,8 +115,12 @@ class ServedModel:
     def tails(self) -> dict[Tail, Mapping[int, float]]:
         """The profiled seconds of each measured tail by batch size."""
         eager = {(index, EAGER): tail_s for index, tail_s in enumerate(self.tail_s)}
-        return eager | {(index, engine): tail_s for engine, tails in self.engines.items()
-                        for index, tail_s in tails.items() if tail_s}
+        return eager | {
+            (index, engine): tail_s
+            for engine, tails in self.engines.items()
+            for index, tail_s in tails.items()
+            if tail_s
+        }
 
     def unloaded_s(self) -> dict[tuple[Tail, int], float]:
         """Return the profiled time of each tail by batch size, interpolated between measured sizes."""
@@ -166,7 +170,11 @@ class EdgePolicy:
     """
 
     def __init__(
-        self, model: ServedModel, settings: EdgeSettings = EdgeSettings(), session: int = 0, name: str = '',
+        self,
+        model: ServedModel,
+        settings: EdgeSettings = EdgeSettings(),
+        session: int = 0,
+        name: str = '',
         servers: int = 1,
     ) -> None:
         self.model = model
@@ -206,8 +214,9 @@ class EdgePolicy:
     def waiting(self) -> list[EdgeFrame]:
         """The frames that wait for their tail, oldest first."""
         again = [frame for run in self._lost_runs for frame in run.frames]
-        return sorted((*again, *(frame for _, queue in self._robots for frame in queue.frames)),
-                      key=lambda frame: frame.arrived_s)
+        return sorted(
+            (*again, *(frame for _, queue in self._robots for frame in queue.frames)), key=lambda frame: frame.arrived_s
+        )
 
     # ---- robots --------------------------------------------------------------------------------------------------
 
@@ -230,8 +239,9 @@ class EdgePolicy:
             self._supersede(superseded, 'a newer frame of its robot replaced it in the queue')
         return self._act(now_s)
 
-    def on_decision(self, robot: str, fingerprint: str, split_index: int, codec: str,
-                    tail_engine: str = EAGER, *, now_s: float) -> list[Action]:
+    def on_decision(
+        self, robot: str, fingerprint: str, split_index: int, codec: str, tail_engine: str = EAGER, *, now_s: float
+    ) -> list[Action]:
         """
         Note the split that a robot announces, and prepare its tail.
 
@@ -309,8 +319,13 @@ class EdgePolicy:
         for frame, output in zip(frames, outputs, strict=True):
             frame.outputs = output
             frame.times = replace(
-                frame.times, held_s=now_s - frame.arrived_s, queueing_s=run.started_s - frame.arrived_s,
-                decode_s=max(0.0, now_s - run.started_s - tail_s), tail_s=tail_s, batch=len(frames))
+                frame.times,
+                held_s=now_s - frame.arrived_s,
+                queueing_s=run.started_s - frame.arrived_s,
+                decode_s=max(0.0, now_s - run.started_s - tail_s),
+                tail_s=tail_s,
+                batch=len(frames),
+            )
             self._answer(frame, Status.OK, '')
         return self._act(now_s)
 
@@ -457,34 +472,44 @@ class EdgePolicy:
         if frame.fingerprint != model.fingerprint:
             return 'another model', (
                 f'this edge serves the model with fingerprint {model.fingerprint}, the activation is of '
-                f'{frame.fingerprint[:64]!r}; run the same model, weights and input size on both')
+                f'{frame.fingerprint[:64]!r}; run the same model, weights and input size on both'
+            )
         if not 0 <= frame.split_index < model.local_index:
             return 'no such split', (
-                f'split {frame.split_index} cannot be sent; allowed are 0 to {model.local_index - 1}')
+                f'split {frame.split_index} cannot be sent; allowed are 0 to {model.local_index - 1}'
+            )
         if frame.images > max_images:
             return 'too many images', (
                 f'the frame has {frame.images} images, but this edge takes {max_images}; start the edge with the '
-                'parameter batch as on the robot')
+                'parameter batch as on the robot'
+            )
         max_bytes = PAYLOAD_RATIO * max_images * model.cut_bytes[frame.split_index] + PAYLOAD_HEADER_BYTES
         if frame.payload_bytes > max_bytes:
             return 'too large', (
                 f'the payload has {frame.payload_bytes} bytes, but no codec makes more than {max_bytes} of split '
-                f'{frame.split_index}')
+                f'{frame.split_index}'
+            )
         return None
 
     def _check(self, fingerprint: str, split_index: int, codec: str) -> None:
         """Raise DynsplitError for a decision that this edge cannot serve."""
         local = self.model.local_index
         if fingerprint != self.model.fingerprint:
-            raise DynsplitError(f'the decision is for the model {fingerprint[:12]!r}, but this edge serves '
-                                f'{self.model.fingerprint[:12]}; run the same model, weights and input size on both')
+            raise DynsplitError(
+                f'the decision is for the model {fingerprint[:12]!r}, but this edge serves '
+                f'{self.model.fingerprint[:12]}; run the same model, weights and input size on both'
+            )
         if not 0 <= split_index <= local:
-            raise DynsplitError(f'the decision names split {split_index}, but this model has 0 to {local}; run the '
-                                'same version of this package on all sides')
+            raise DynsplitError(
+                f'the decision names split {split_index}, but this model has 0 to {local}; run the '
+                'same version of this package on all sides'
+            )
         if split_index < local and codec not in self.model.codecs:
-            raise DynsplitError(f'the decision names the codec {codec[:40]!r}, which is none of the '
-                                f'{len(self.model.codecs)} that this version knows; run the same version of this '
-                                'package on all sides')
+            raise DynsplitError(
+                f'the decision names the codec {codec[:40]!r}, which is none of the '
+                f'{len(self.model.codecs)} that this version knows; run the same version of this '
+                'package on all sides'
+            )
 
     def _refuse(self, frame: EdgeFrame, kind: str, reason: str) -> None:
         self._counts[f'refused: {kind}'] += 1
@@ -501,8 +526,9 @@ class EdgePolicy:
         self._actions.append(Answer(frame))
 
 
-def _batch_sizes(model: ServedModel, settings: EdgeSettings, unloaded_s: Mapping[tuple[Tail, int], float]
-                 ) -> dict[Tail, list[int]]:
+def _batch_sizes(
+    model: ServedModel, settings: EdgeSettings, unloaded_s: Mapping[tuple[Tail, int], float]
+) -> dict[Tail, list[int]]:
     """Return, by tail, the numbers of frames for which one shared run is faster than separate runs."""
     sizes: dict[Tail, list[int]] = {}
     for (tail, size), time_s in unloaded_s.items():

@@ -21,8 +21,9 @@ class LoadMeter:
     reports. ``servers`` is the number of tails that can run at the same time.
     """
 
-    def __init__(self, unloaded_s: dict[tuple[Tail, int], float], edge: str = '', session: int = 0,
-                 servers: int = 1) -> None:
+    def __init__(
+        self, unloaded_s: dict[tuple[Tail, int], float], edge: str = '', session: int = 0, servers: int = 1
+    ) -> None:
         self._edge, self._session = edge, session
         self._learns = not unloaded_s
         self._unloaded_s = dict(unloaded_s)
@@ -65,8 +66,11 @@ class LoadMeter:
         self._running += 1
         if self._running >= self._servers:
             self._full_s = now_s
-            self._ahead = [(queue, now_s - first.first_s if first and first.served_s < queue.served_s else 0.0)
-                           for robot, queue in robots if robot not in under_way]
+            self._ahead = [
+                (queue, now_s - first.first_s if first and first.served_s < queue.served_s else 0.0)
+                for robot, queue in robots
+                if robot not in under_way
+            ]
 
     def on_tail(self, tail: Tail, images: int, frames: int, tail_s: float) -> None:
         """Note a run of a tail that took ``tail_s`` seconds for ``frames`` frames with ``images`` images in all."""

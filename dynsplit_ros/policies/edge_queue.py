@@ -116,10 +116,9 @@ class FairQueue:
         sizes = self.batch_sizes.get(first.tail, ())
         if not sizes or first.images > 1:
             return waiting[:1], math.inf
-        ready = [queue for queue in waiting
-                 if queue.frames[0].tail == first.tail and queue.frames[0].images == 1]
+        ready = [queue for queue in waiting if queue.frames[0].tail == first.tail and queue.frames[0].images == 1]
         others = self.active(now_s) - (now_s - waiting[0].heard_s < ACTIVE_S)
         until_s = first.arrived_s + self._max_batch_wait_s
         if now_s < until_s and len(ready) < min(sizes[-1], 1 + others):
             return [], until_s
-        return ready[:max((size for size in sizes if size <= len(ready)), default=1)], math.inf
+        return ready[: max((size for size in sizes if size <= len(ready)), default=1)], math.inf

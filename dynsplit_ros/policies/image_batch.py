@@ -54,8 +54,10 @@ class ImageBatcher(Generic[Image]):
     def due(self, now_s: float) -> list[Image]:
         """Return the batch whose timeout has passed, empty for none; the caller calls this periodically."""
         if self._cameras > 1:
-            missing = any(camera not in self._images and now_s - heard_s <= self._timeout_s
-                          for camera, heard_s in self._heard_s.items())
+            missing = any(
+                camera not in self._images and now_s - heard_s <= self._timeout_s
+                for camera, heard_s in self._heard_s.items()
+            )
         else:
             missing = len(self._images) < self._batch
         if missing and now_s - self._begun_s < self._timeout_s:

@@ -45,7 +45,8 @@ class _PlanInputs:
         """Whether the estimates of ``other`` differ so much that another choice may be the best."""
         factors, times_s = zip(other.factors, self.factors), zip(other.times_s, self.times_s)
         return any(abs(now - before) > _REPLAN_CHANGE * before for now, before in factors) or any(
-            abs(now_s - before_s) > _REPLAN_CHANGE * latency_s for now_s, before_s in times_s)
+            abs(now_s - before_s) > _REPLAN_CHANGE * latency_s for now_s, before_s in times_s
+        )
 
 
 class KnownEdge:
@@ -56,8 +57,14 @@ class KnownEdge:
     time. Raises DynsplitError if the settings allow no choice with this profile.
     """
 
-    def __init__(self, name: str, profile: SystemProfile, settings: MonitorSettings, frame_rate_hz: float,
-                 removed: Collection[Choice]) -> None:
+    def __init__(
+        self,
+        name: str,
+        profile: SystemProfile,
+        settings: MonitorSettings,
+        frame_rate_hz: float,
+        removed: Collection[Choice],
+    ) -> None:
         self.name = name
         self.profile = profile
         self.planner = make_planner(profile, settings, frame_rate_hz, removed)
@@ -100,8 +107,16 @@ class KnownEdge:
         """Return the cut of a split; None if the profile has no such split."""
         return self.profile.cuts[split_index] if 0 <= split_index < len(self.profile.cuts) else None
 
-    def on_sent(self, sequence: int, now_s: float, cut: SystemCut, tail_engine: str, batch: int, payload_bytes: int,
-                gap_s: float) -> bool:
+    def on_sent(
+        self,
+        sequence: int,
+        now_s: float,
+        cut: SystemCut,
+        tail_engine: str,
+        batch: int,
+        payload_bytes: int,
+        gap_s: float,
+    ) -> bool:
         """Note a payload; return whether its acknowledgement has already arrived."""
         service_s = self.load.queueing_s + cut.tail_on(tail_engine)[batch] * self.load.times.factor_of(cut.index)
         return self.link.on_sent(sequence, now_s, payload_bytes, service_s, gap_s)
@@ -123,8 +138,7 @@ class KnownEdge:
             held_s = frame.held_s if math.isfinite(frame.held_s) else -1.0
             self._failures, self._avoided_until_s = 0, -math.inf  # an edge that answers late is slow but does not fail
             if self.link.on_answer(frame.sequence, frame.answered_s, held_s, frame.answer_bytes):
-                self.load.on_answer(
-                    frame.split_index, frame.queueing_s, frame.tail_s, profiled_s, frame.answered_s)
+                self.load.on_answer(frame.split_index, frame.queueing_s, frame.tail_s, profiled_s, frame.answered_s)
 
     def review(
         self,
@@ -148,8 +162,11 @@ class KnownEdge:
         self.is_possible = estimate.alive
         if not self.link.alive:  # the lost link explains the failures
             self._failures, self._avoided_until_s = 0, -math.inf
-        moved = self.plan is None or self._inputs is None or self._inputs.differs(
-            _inputs(rate.median_bps, estimate, self.plan.split_index), latency_s)
+        moved = (
+            self.plan is None
+            or self._inputs is None
+            or self._inputs.differs(_inputs(rate.median_bps, estimate, self.plan.split_index), latency_s)
+        )
         if not (is_urgent or moved):
             self.planner.hysteresis.regret.reset(now_s)
             return
@@ -159,8 +176,9 @@ class KnownEdge:
         self.plan = self.planner.plan(estimate)
         self._inputs = _inputs(rate.median_bps, estimate, self.plan.split_index) if self.plan.settled else None
 
-    def _estimate_system(self, now_s: float, rate_spread: float, robot: RobotEstimator,
-                         residual_s: NDArray[np.float64], held_back: bool) -> SystemEstimate:
+    def _estimate_system(
+        self, now_s: float, rate_spread: float, robot: RobotEstimator, residual_s: NDArray[np.float64], held_back: bool
+    ) -> SystemEstimate:
         """Return all estimates except the rates of the next transfer, which only a plan needs."""
         load, edge, cuts = self.load.estimate(now_s), self.load.times, len(self.profile.cuts)
         robot.times.forget(now_s)
@@ -195,9 +213,13 @@ def make_planner(
 
 
 def _without_removed(profile: SystemProfile, removed: Collection[Choice]) -> SystemProfile:
-    return replace(profile, cuts=tuple(
-        replace(cut, codecs={name: codec for name, codec in cut.codecs.items() if (cut.index, name) not in removed})
-        for cut in profile.cuts))
+    return replace(
+        profile,
+        cuts=tuple(
+            replace(cut, codecs={name: codec for name, codec in cut.codecs.items() if (cut.index, name) not in removed})
+            for cut in profile.cuts
+        ),
+    )
 
 
 def settings_for(kind: type[Settings], settings: MonitorSettings) -> Settings:
@@ -209,8 +231,23 @@ def _inputs(rate_bps: float, estimate: SystemEstimate, split: int) -> _PlanInput
     """Return the estimates on which a choice of ``split`` rests."""
     robot, edge = estimate.robot_factor, estimate.edge_factor
     return _PlanInputs(
-        (rate_bps, 1 + estimate.rate_spread, float(estimate.alive), float(estimate.servers), robot, edge,
-         robot * float(estimate.robot[split]), edge * float(estimate.edge[split])),
-        (estimate.rtt_s, estimate.queueing_s, estimate.resize_s, estimate.publish_s, float(estimate.residual_s[split]),
-         float(estimate.residual_s[0]), float(estimate.residual_s[-1])),
+        (
+            rate_bps,
+            1 + estimate.rate_spread,
+            float(estimate.alive),
+            float(estimate.servers),
+            robot,
+            edge,
+            robot * float(estimate.robot[split]),
+            edge * float(estimate.edge[split]),
+        ),
+        (
+            estimate.rtt_s,
+            estimate.queueing_s,
+            estimate.resize_s,
+            estimate.publish_s,
+            float(estimate.residual_s[split]),
+            float(estimate.residual_s[0]),
+            float(estimate.residual_s[-1]),
+        ),
     )

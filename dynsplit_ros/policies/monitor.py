@@ -114,7 +114,8 @@ class MonitorPolicy:
             return
         removed = self.audits.removed
         edge = self._edges[name] = KnownEdge(
-            name, profile, _planner_settings(self.settings, removed), self.frame_rate_hz, removed)
+            name, profile, _planner_settings(self.settings, removed), self.frame_rate_hz, removed
+        )
         if known is not None and known is self.used:
             self.used = edge
         self._must_decide = True
@@ -137,8 +138,9 @@ class MonitorPolicy:
         removed = self.audits.removed if keeps_bound else ()
         rate_hz = settings.frame_rate_hz or self._measured_hz
         planner_settings = _planner_settings(settings, removed)
-        planners = {name: make_planner(edge.profile, planner_settings, rate_hz, removed)
-                    for name, edge in self._edges.items()}
+        planners = {
+            name: make_planner(edge.profile, planner_settings, rate_hz, removed) for name, edge in self._edges.items()
+        }
         if not keeps_bound:
             self.audits.reset()  # a choice is removed for one bound
         for name, planner in planners.items():
@@ -199,8 +201,15 @@ class MonitorPolicy:
     # ---- observations --------------------------------------------------------------------------------------------
 
     def on_sent(
-        self, sequence: int, now_s: float, split_index: int, codec: str, payload_bytes: int, gap_s: float = 0.0,
-        edge: str = '', tail_engine: str = EAGER,
+        self,
+        sequence: int,
+        now_s: float,
+        split_index: int,
+        codec: str,
+        payload_bytes: int,
+        gap_s: float = 0.0,
+        edge: str = '',
+        tail_engine: str = EAGER,
     ) -> None:
         """Note a payload: the camera sent its lead at ``now_s`` and the payload ``gap_s`` seconds later."""
         sent_to = self._edges.get(edge)
@@ -213,9 +222,7 @@ class MonitorPolicy:
         if sent_to.on_sent(sequence, now_s, cut, tail_engine, self.settings.batch, payload_bytes, gap_s):
             self._has_observation = True
 
-    def on_acknowledgement(
-        self, sequence: int, now_s: float, dispersion_s: float = math.nan, edge: str = ''
-    ) -> None:
+    def on_acknowledgement(self, sequence: int, now_s: float, dispersion_s: float = math.nan, edge: str = '') -> None:
         """Take an edge's acknowledgement of a payload; acknowledgements can be late or lost."""
         known = self._edges.get(edge)
         if known is not None and math.isfinite(now_s) and known.link.on_acknowledgement(sequence, now_s, dispersion_s):
@@ -242,8 +249,9 @@ class MonitorPolicy:
         now_s = max([self._now_s, *filter(math.isfinite, (frame.sent_s, frame.answered_s))])
         self._learn_residual(frame)
         if not is_late:
-            self._robot.on_head(frame.split_index, frame.head_s, frame.finishing_s,
-                                cut.head_on(frame.head_engine)[batch], now_s)
+            self._robot.on_head(
+                frame.split_index, frame.head_s, frame.finishing_s, cut.head_on(frame.head_engine)[batch], now_s
+            )
             self._robot.on_frame(frame.sequence, was_local, frame.wait_s, frame.resize_s, frame.head_s, self._now_s)
         if sent_to is not None:
             sent_to.on_frame(frame, cut.tail_on(frame.tail_engine)[batch], now_s)
@@ -273,15 +281,15 @@ class MonitorPolicy:
 
     def on_audit(self, split_index: int, codec: str, agreement: float) -> str:
         """Take an audit; return the reason if it removes its choice, empty otherwise."""
-        if not any((cut := edge.cut(split_index)) is not None and codec in cut.codecs
-                   for edge in self._edges.values()):
+        if not any((cut := edge.cut(split_index)) is not None and codec in cut.codecs for edge in self._edges.values()):
             return ''
         reason = self.audits.on_audit((split_index, codec), agreement, self.settings.min_agreement)
         if reason:
             settings = _planner_settings(self.settings, self.audits.removed)
             for edge in self._edges.values():
                 edge.reconfigure(
-                    make_planner(edge.profile, settings, self.frame_rate_hz, self.audits.removed), self.settings)
+                    make_planner(edge.profile, settings, self.frame_rate_hz, self.audits.removed), self.settings
+                )
             self._must_decide = True
         return reason
 
@@ -328,15 +336,21 @@ class MonitorPolicy:
         is_blocked = any(self._is_blocked(edge) for edge in self._edges.values())
         equal_share = 1 / len(self._edges)
         for edge in sorted(
-                self._edges.values(), key=lambda edge: (edge is not self.used, edge.link.last_arrived_sent_s)):
+            self._edges.values(), key=lambda edge: (edge is not self.used, edge.link.last_arrived_sent_s)
+        ):
             is_used = edge is self.used
             probe = edge.link.next_probe(
                 now_s,
-                [message for other in self._edges.values() if other is not edge for message in
-                 other.link.pending(now_s)],
+                [
+                    message
+                    for other in self._edges.values()
+                    if other is not edge
+                    for message in other.link.pending(now_s)
+                ],
                 budget_share=equal_share if not sends else float(is_used),
                 # After a payload that was given up, a heartbeat to any edge shows whether the robot's link works.
-                period_factor=1.0 if is_used or is_blocked else _UNUSED_EDGE_PERIODS)
+                period_factor=1.0 if is_used or is_blocked else _UNUSED_EDGE_PERIODS,
+            )
             if probe is not None:
                 return replace(probe, edge=edge.name)
         return None
@@ -372,8 +386,15 @@ class MonitorPolicy:
         for edge in self._edges.values():
             is_used = edge is self.used
             latency_s = decided.predicted_latency_s if is_used and decided is not None else edge.predicted_s
-            edge.review(now_s, self._robot, self._residuals.residual_s, in_use=is_used,
-                        held_back=self._is_held_back(edge), is_urgent=is_urgent and is_used, latency_s=latency_s)
+            edge.review(
+                now_s,
+                self._robot,
+                self._residuals.residual_s,
+                in_use=is_used,
+                held_back=self._is_held_back(edge),
+                is_urgent=is_urgent and is_used,
+                latency_s=latency_s,
+            )
 
     def _is_blocked(self, edge: KnownEdge) -> bool:
         """Whether a payload that was given up may still be on its way to an edge that answers."""
@@ -386,16 +407,25 @@ class MonitorPolicy:
         All links may share the robot's radio, which keeps the order of messages. If a message to this edge was sent
         later and has arrived, the radio is free, and the other edge is the cause.
         """
-        return any(self._is_blocked(other) and other.link.blocked_since_s > edge.link.last_arrived_sent_s
-                   for other in self._edges.values() if other is not edge)
+        return any(
+            self._is_blocked(other) and other.link.blocked_since_s > edge.link.last_arrived_sent_s
+            for other in self._edges.values()
+            if other is not edge
+        )
 
     def _choose_edge(self, now_s: float) -> tuple[KnownEdge, str]:
         """Return the edge to use from now on, and the reason if it is another one than before."""
         used = self.used
-        possible = [edge for edge in self._edges.values()
-                    if edge.is_possible and edge is not used and not edge.is_failing(now_s)]
-        why_leave = f'edge {used.name!r} does not answer' if not used.link.alive else (
-            f'edge {used.name!r} fails frames' if used.is_failing(now_s) else '')
+        possible = [
+            edge
+            for edge in self._edges.values()
+            if edge.is_possible and edge is not used and not edge.is_failing(now_s)
+        ]
+        why_leave = (
+            f'edge {used.name!r} does not answer'
+            if not used.link.alive
+            else (f'edge {used.name!r} fails frames' if used.is_failing(now_s) else '')
+        )
         if not why_leave:  # a working edge is only replaced by one whose link is known
             possible = [edge for edge in possible if not edge.link.is_uncertain]
         edge_scores = {edge.name: edge.plan.edge_score for edge in (used, *possible) if edge.plan is not None}
@@ -421,9 +451,14 @@ class MonitorPolicy:
     def _differs(self, plan: Plan | None) -> bool:
         """Whether a plan differs so much from the decision in force that it replaces it."""
         last = self._decision
-        return plan is not None and (last is None or _has_other_choice(plan, last) or not (
-            abs(plan.predicted_s - last.predicted_latency_s) <= _LATENCY_CHANGE * last.predicted_latency_s
-            and abs(plan.answer_timeout_s - last.answer_timeout_s) <= _ANNOUNCED_CHANGE * last.answer_timeout_s))
+        return plan is not None and (
+            last is None
+            or _has_other_choice(plan, last)
+            or not (
+                abs(plan.predicted_s - last.predicted_latency_s) <= _LATENCY_CHANGE * last.predicted_latency_s
+                and abs(plan.answer_timeout_s - last.answer_timeout_s) <= _ANNOUNCED_CHANGE * last.answer_timeout_s
+            )
+        )
 
     def _decide(self, edge: KnownEdge, why: str) -> SplitDecision:
         plan, last, moved = edge.plan, self._decision, edge is not self.used
@@ -455,15 +490,23 @@ class MonitorPolicy:
 
 def _must_announce(decision: SplitDecision, announced: SplitDecision | None) -> bool:
     """Whether a decision differs so much from the announced one that camera and edge need it."""
-    return announced is None or decision.changed or decision.servers != announced.servers or not all(
-        math.isclose(getattr(decision, name), getattr(announced, name), rel_tol=_ANNOUNCED_CHANGE)
-        for name in ('predicted_latency_s', 'answer_timeout_s', 'local_if_wait_s'))
+    return (
+        announced is None
+        or decision.changed
+        or decision.servers != announced.servers
+        or not all(
+            math.isclose(getattr(decision, name), getattr(announced, name), rel_tol=_ANNOUNCED_CHANGE)
+            for name in ('predicted_latency_s', 'answer_timeout_s', 'local_if_wait_s')
+        )
+    )
 
 
 def _has_other_choice(plan: Plan, decided: SplitDecision) -> bool:
     """Whether a plan has another split, codec or engine than a decision."""
-    return any(getattr(plan, name) != getattr(decided, name)
-               for name in ('split_index', 'codec', 'head_engine', 'tail_engine', 'local_engine'))
+    return any(
+        getattr(plan, name) != getattr(decided, name)
+        for name in ('split_index', 'codec', 'head_engine', 'tail_engine', 'local_engine')
+    )
 
 
 def _planner_settings(settings: MonitorSettings, removed: Collection[Choice]) -> MonitorSettings:

@@ -21,13 +21,7 @@ def _setting(
 ) -> Any:
     return field(
         default=default,
-        metadata={
-            'description': description,
-            'unit': unit,
-            'minimum': minimum,
-            'maximum': maximum,
-            'choices': choices,
-        },
+        metadata={'description': description, 'unit': unit, 'minimum': minimum, 'maximum': maximum, 'choices': choices},
     )
 
 
@@ -42,8 +36,11 @@ class MonitorSettings:
         choices=OBJECTIVES,
     )
     deadline_s: float = _setting(
-        0.1, 'Deadline of a frame, from the arrival of its image to its prediction, for objective: deadline.', 's',
-        0.001, 60.0,
+        0.1,
+        'Deadline of a frame, from the arrival of its image to its prediction, for objective: deadline.',
+        's',
+        0.001,
+        60.0,
     )
     codecs: tuple[str, ...] = _setting(
         ALL_CODECS,
@@ -143,9 +140,7 @@ class MonitorSettings:
         for setting in fields(self):
             value, allowed = getattr(self, setting.name), setting.metadata
             if allowed['choices'] and value not in allowed['choices']:
-                raise DynsplitError(
-                    f'{setting.name} is {value!r}, but must be one of {", ".join(allowed["choices"])}'
-                )
+                raise DynsplitError(f'{setting.name} is {value!r}, but must be one of {", ".join(allowed["choices"])}')
             if allowed['minimum'] is not None and not allowed['minimum'] <= value <= allowed['maximum']:
                 raise DynsplitError(
                     f'{setting.name} is {value}, but must be between {allowed["minimum"]} and {allowed["maximum"]} '

@@ -39,8 +39,9 @@ class PoolSize:
         """Take a load report, and return how many replicas the pool should have."""
         load = report.utilisation * report.servers + report.queue_length
         self._rising += (load - self._rising) * -math.expm1(-report.period_s / RISE_S)
-        self._falling = max(self._rising, self._falling + (load - self._falling) * -math.expm1(
-            -report.period_s / FALL_S))
+        self._falling = max(
+            self._rising, self._falling + (load - self._falling) * -math.expm1(-report.period_s / FALL_S)
+        )
         up = min(replicas_for(self._rising), 2 * max(1, report.servers))
         down = min(self.wanted, replicas_for(self._falling))
         self.wanted = min(self.maximum, max(self.minimum, up, down))

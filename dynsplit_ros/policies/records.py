@@ -17,8 +17,18 @@ Choice = tuple[int, str]
 #: A tail on an engine: split index and engine.
 Tail = tuple[int, str]
 #: Parts of a frame's latency in their order, as FrameRecord names them.
-LATENCY_PARTS = ('wait_s', 'resize_s', 'head_s', 'encode_s', 'link_wait_s', 'transfer_s', 'queueing_s', 'decode_s',
-                 'tail_s', 'finish_s')
+LATENCY_PARTS = (
+    'wait_s',
+    'resize_s',
+    'head_s',
+    'encode_s',
+    'link_wait_s',
+    'transfer_s',
+    'queueing_s',
+    'decode_s',
+    'tail_s',
+    'finish_s',
+)
 
 
 class Outcome(str, enum.Enum):

@@ -44,10 +44,14 @@ def measure_agreement(
     """
     task = split.model.task
     if task not in MEASURES:
-        raise DynsplitError(f'{split.model.name} has the task {task!r}, for which no agreement is defined; give --task '
-                            f'with one of {", ".join(MEASURES)}')
-    found = {(head, tail): _to_measure(split, head, tail, codecs)
-             for head, tail in itertools.product(split.engines, split.engines)}
+        raise DynsplitError(
+            f'{split.model.name} has the task {task!r}, for which no agreement is defined; give --task '
+            f'with one of {", ".join(MEASURES)}'
+        )
+    found = {
+        (head, tail): _to_measure(split, head, tail, codecs)
+        for head, tail in itertools.product(split.engines, split.engines)
+    }
     done = 0
     for image in images:
         exact = split.whole(image[None])
@@ -68,20 +72,31 @@ def measure_agreement(
         progress(done)
     if not done:
         raise DynsplitError('no image was given to measure the agreement with; name a folder or files with --image')
-    return tuple(AgreementRecord(task, source, engine_of(split, head), engine_of(split, tail), cuts)
-                 for (head, tail), cuts in found.items() if cuts)
+    return tuple(
+        AgreementRecord(task, source, engine_of(split, head), engine_of(split, tail), cuts)
+        for (head, tail), cuts in found.items()
+        if cuts
+    )
 
 
-def _to_measure(split: SplitModel, head: str, tail: str, codecs: Sequence[str] | None
-                ) -> dict[int, dict[str, Agreement]]:
+def _to_measure(
+    split: SplitModel, head: str, tail: str, codecs: Sequence[str] | None
+) -> dict[int, dict[str, Agreement]]:
     """Return what is to be measured with a pair of engines, by split and codec: the cuts at which both are ready."""
     found = {}
     for cut in split.cuts:
         is_local = cut.index == split.local_index
         if not (split.has_head(cut, head) and split.has_tail(cut, tail)) or is_local and head == EAGER:
             continue
-        names = [name for name in usable_codecs(cut.tensors, allow_lossy=True)
-                 if not CODECS[name].lossless and (codecs is None or name in codecs)] if not is_local else []
+        names = (
+            [
+                name
+                for name in usable_codecs(cut.tensors, allow_lossy=True)
+                if not CODECS[name].lossless and (codecs is None or name in codecs)
+            ]
+            if not is_local
+            else []
+        )
         found[cut.index or 0] = {name: Agreement() for name in names + [LOSSLESS] * ((head, tail) != (EAGER, EAGER))}
     return found
 

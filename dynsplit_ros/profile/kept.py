@@ -19,8 +19,9 @@ from dynsplit_ros.profile.profile import Profile
 REPEATS = 7
 
 
-def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Collection[int] = (1,),
-                 keep: bool = True) -> Profile:
+def kept_profile(
+    split: SplitModel, progress: Callable[[str], None], batches: Collection[int] = (1,), keep: bool = True
+) -> Profile:
     """
     Return the profile of ``split`` under the present conditions for these batch sizes; measure it if none is kept.
 
@@ -37,12 +38,16 @@ def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Co
     path = folder / f'{split.fingerprint[:24]}_{digest({**now, "parts": split.parts})}.yaml'
     profile = _load(path, split, now)
     if profile is None or not set(batches) <= set(profile.batches):
-        with alone(folder / f'profiling_{digest({key: now[key] for key in ("host", "machine")})}.lock',
-                   lambda: progress('waiting for another node of this machine that is profiling …')):
+        with alone(
+            folder / f'profiling_{digest({key: now[key] for key in ("host", "machine")})}.lock',
+            lambda: progress('waiting for another node of this machine that is profiling …'),
+        ):
             profile = _load(path, split, now)  # the process that held the lock may have measured just this
             if profile is None or not set(batches) <= set(profile.batches):
-                progress('profiling this model on this machine, because no kept profile has its processor, versions '
-                         'and settings; it takes a few seconds for a small model, a minute or more for a large one')
+                progress(
+                    'profiling this model on this machine, because no kept profile has its processor, versions '
+                    'and settings; it takes a few seconds for a small model, a minute or more for a large one'
+                )
                 # Another node on this machine may need the batches that are there.
                 needed = {*batches, *(profile.batches if profile else ())}
                 profile = measure(split, sorted(needed), repeats=REPEATS, warm_up=2)
@@ -57,13 +62,25 @@ def kept_profile(split: SplitModel, progress: Callable[[str], None], batches: Co
 
 def of_ready_parts(profile: Profile, split: SplitModel) -> Profile:
     """Return a profile without the times of parts that are not ready on their engine in this process."""
-    return replace(profile, cuts=tuple(
-        replace(cut,
-                engine_head_s={engine: seconds for engine, seconds in cut.engine_head_s.items()
-                               if split.has_head(cut.index, engine)},
-                engine_tail_s={engine: seconds for engine, seconds in cut.engine_tail_s.items()
-                               if split.has_tail(cut.index, engine)})
-        for cut in profile.cuts))
+    return replace(
+        profile,
+        cuts=tuple(
+            replace(
+                cut,
+                engine_head_s={
+                    engine: seconds
+                    for engine, seconds in cut.engine_head_s.items()
+                    if split.has_head(cut.index, engine)
+                },
+                engine_tail_s={
+                    engine: seconds
+                    for engine, seconds in cut.engine_tail_s.items()
+                    if split.has_tail(cut.index, engine)
+                },
+            )
+            for cut in profile.cuts
+        ),
+    )
 
 
 def differences(profile: Profile, split: SplitModel) -> str:
@@ -75,7 +92,8 @@ def differences(profile: Profile, split: SplitModel) -> str:
     return ', '.join(
         f'{key} {profile.measured[key]!r} (here {value!r})'
         for key, value in conditions(split).items()
-        if key in profile.measured and profile.measured[key] != value
+        if key in profile.measured
+        and profile.measured[key] != value
         and not (key == 'engines' and set(value.split()) <= set(profile.measured[key].split()))
     )
 

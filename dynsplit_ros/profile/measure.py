@@ -68,9 +68,7 @@ def measure(
     sizes = sorted({1, *batches})
     limit = split.model.max_batch
     if sizes[0] < 1 or (limit is not None and sizes[-1] > limit):
-        raise DynsplitError(
-            f'batches {list(batches)} were given, but {split.model.name} takes 1 to {limit or "any"}'
-        )
+        raise DynsplitError(f'batches {list(batches)} were given, but {split.model.name} takes 1 to {limit or "any"}')
     unknown = [name for name in codecs or () if name not in CODECS]
     if unknown:
         raise DynsplitError(f'codec {unknown[0]!r} was given to measure; known are {", ".join(CODECS)}')
@@ -83,12 +81,7 @@ def measure(
         heads[batch], tails[batch] = (np.quantile(times, (0.25, 0.5, 0.75), axis=0) for times in (of_heads, of_tails))
     engine_s = [_engine_times(split, _batch(frames, batch), repeats, warm_up) for batch in sizes]
     measured = _codecs(
-        split,
-        frames,
-        sizes,
-        codecs,
-        repeats,
-        lambda share: progress('codecs', (len(sizes) + share * repeats) / steps),
+        split, frames, sizes, codecs, repeats, lambda share: progress('codecs', (len(sizes) + share * repeats) / steps)
     )
     answers = [encode_answer(condensed(split.model.task, split.whole(image[None]), MIN_SCORE))[1] for image in frames]
     progress('done', 1.0)
@@ -148,8 +141,11 @@ def conditions(split: SplitModel) -> dict[str, str]:
 def engine_of(split: SplitModel, engine: str = EAGER) -> dict[str, str]:
     """Return what can change an output on one of the split model's engines: what an agreement is measured with."""
     now = conditions(split)
-    return {'engine': engine, 'version': now.get(version_key(engine), now['torch']),
-            **{key: now[key] for key in ('torch', 'processor', 'instructions', 'device', 'channels_last')}}
+    return {
+        'engine': engine,
+        'version': now.get(version_key(engine), now['torch']),
+        **{key: now[key] for key in ('torch', 'processor', 'instructions', 'device', 'channels_last')},
+    }
 
 
 def this_machine(split: SplitModel) -> dict[str, str]:
@@ -310,12 +306,14 @@ def _engine_times(split: SplitModel, image: torch.Tensor, repeats: int, warm_up:
     return {key: float(np.median(seconds)) for key, seconds in times_s.items()}
 
 
-def _by_engine(part: str, at: int, sizes: Sequence[int], times_s: Sequence[Mapping[_PartKey, float]]
-               ) -> dict[str, dict[int, float]]:
+def _by_engine(
+    part: str, at: int, sizes: Sequence[int], times_s: Sequence[Mapping[_PartKey, float]]
+) -> dict[str, dict[int, float]]:
     """Return the times of a cut's head or tail by engine and batch size."""
     engines = [engine for kind, engine, index in times_s[0] if (kind, index) == (part, at)]
-    return {engine: {batch: of_batch[part, engine, at] for batch, of_batch in zip(sizes, times_s)}
-            for engine in engines}
+    return {
+        engine: {batch: of_batch[part, engine, at] for batch, of_batch in zip(sizes, times_s)} for engine in engines
+    }
 
 
 def _codecs(
@@ -342,8 +340,9 @@ def _codecs(
         measured = [(at, name) for at, names_here in enumerate(chosen) for name in names_here]
         for repeat in range(repeats):
             if repeat == _TRIAL_REPEATS:
-                trial = [{name: _profile_of(name, timings, at, [batch]) for name in here}
-                         for at, here in enumerate(chosen)]
+                trial = [
+                    {name: _profile_of(name, timings, at, [batch]) for name in here} for at, here in enumerate(chosen)
+                ]
                 measured = [(at, name) for at, here in enumerate(_worth_timing(trial, batch)) for name in here]
             for at, name in measured:
                 timings[at, name, batch].append(_timed(name, kept[at][repeat % len(images)], sending[at], batch))
@@ -362,8 +361,9 @@ def _timed(name: str, tensors: Mapping[str, torch.Tensor], cut: Cut, batch: int)
     return size_bytes, between_s - start_s, end_s - between_s
 
 
-def _profile_of(name: str, timings: Mapping[tuple[int, str, int], list[tuple[int, float, float]]], at: int,
-                sizes: Sequence[int]) -> CodecProfile:
+def _profile_of(
+    name: str, timings: Mapping[tuple[int, str, int], list[tuple[int, float, float]]], at: int, sizes: Sequence[int]
+) -> CodecProfile:
     """Return the medians of what was measured of a codec at a cut."""
     medians = {batch: np.median(np.asarray(timings[at, name, batch]), axis=0) for batch in sizes}
     return CodecProfile(
@@ -378,8 +378,11 @@ def _worth_timing(trial: Sequence[Mapping[str, CodecProfile]], batch: int) -> li
     """Return, for each cut, the codecs worth having that make it smaller than every cut before it."""
     worth, least = [], float('inf')
     for codecs in trial:
-        lossless = {name: (codec.payload_bytes[batch], codec.encode_s[batch], codec.decode_s[batch])
-                    for name, codec in codecs.items() if codec.lossless}
+        lossless = {
+            name: (codec.payload_bytes[batch], codec.encode_s[batch], codec.decode_s[batch])
+            for name, codec in codecs.items()
+            if codec.lossless
+        }
         here = set(undominated(lossless))
         smallest = min((codecs[name].payload_bytes[batch] for name in here), default=least)
         worth.append({name for name in here if codecs[name].payload_bytes[batch] < least})

@@ -28,17 +28,13 @@ def plot_profile(profile: Profile, path: str | Path) -> None:
     names = list(dict.fromkeys(name for cut in profile.cuts for name in cut.codecs))
     for name in names:
         points = [
-            (at, cut.codecs[name].payload_bytes[1] / 1024)
-            for at, cut in enumerate(profile.cuts)
-            if name in cut.codecs
+            (at, cut.codecs[name].payload_bytes[1] / 1024) for at, cut in enumerate(profile.cuts) if name in cut.codecs
         ]
         sizes.plot(*zip(*points), marker='o', label=name)
     sizes.set_yscale('log')
     sizes.set_ylabel('payload (KiB)')
     sizes.legend(fontsize='small', ncols=2)
-    sizes.set_xticks(
-        places, [f'{cut.index}\n{cut.name}' for cut in profile.cuts], rotation=60, fontsize='small'
-    )
+    sizes.set_xticks(places, [f'{cut.index}\n{cut.name}' for cut in profile.cuts], rotation=60, fontsize='small')
     for axes in (times, sizes):
         axes.grid(axis='y', alpha=0.3)
     figure.savefig(Path(path), dpi=120)

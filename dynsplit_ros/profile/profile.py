@@ -99,7 +99,8 @@ def _runs_as(side: Mapping[str, str], measured: Mapping[str, str]) -> bool:
     engine = side.get('engine', EAGER)
     return engine == EAGER or (
         side.get('version') == measured.get(version_key(engine))
-        and all(side.get(key) == measured.get(key) for key in _MACHINE_KEYS))
+        and all(side.get(key) == measured.get(key) for key in _MACHINE_KEYS)
+    )
 
 
 @dataclass(frozen=True)
@@ -158,9 +159,7 @@ class Profile:
         _check(self.answer_bytes, f'{where}: answer_bytes', MOST_BYTES)
         batches = self.batches
         if 1 not in batches or min(batches) < 1:
-            raise DynsplitError(
-                f'{where} has the batch sizes {list(batches)}, but needs 1 and only positive ones'
-            )
+            raise DynsplitError(f'{where} has the batch sizes {list(batches)}, but needs 1 and only positive ones')
         for cut in self.cuts:
             at = f'{where}, cut {cut.index} ({cut.name})'
             _check(cut.nbytes, f'{at}: raw_bytes', MOST_BYTES)
@@ -172,17 +171,17 @@ class Profile:
                 for engine, seconds in getattr(cut, key).items():
                     _check_batches(seconds, batches, f'{at}: {key} of {engine!r}', MOST_S)
             if not cut.codecs and cut.index != self.local_index:
-                raise DynsplitError(
-                    f"{at} has no codec, but needs at least one, such as 'raw': measure it again"
-                )
+                raise DynsplitError(f"{at} has no codec, but needs at least one, such as 'raw': measure it again")
             for name, codec in cut.codecs.items():
                 for key, most in (('payload_bytes', MOST_BYTES), ('encode_s', MOST_S), ('decode_s', MOST_S)):
                     _check_batches(getattr(codec, key), batches, f'{at}, codec {name!r}: {key}', most)
         for record in self.agreements:
             for index, codecs in record.cuts.items():
                 if not 0 <= index <= self.local_index:
-                    raise DynsplitError(f'{where} has the agreement of cut {index}, but has the cuts 0 to '
-                                        f'{self.local_index}: measure it again')
+                    raise DynsplitError(
+                        f'{where} has the agreement of cut {index}, but has the cuts 0 to '
+                        f'{self.local_index}: measure it again'
+                    )
                 for name, found in codecs.items():
                     of = f'{where}, agreement of cut {index} with {name!r}'
                     _check(found.images, f'{of}: images', MOST_BYTES)
@@ -213,8 +212,10 @@ class Profile:
         median_s, spread_s = whole.head_s[1], whole.head_spread_s.get(1, 0.0)
         if spread_s <= _DOUBTFUL * median_s:
             return ''
-        return (f'this machine was busy with something else while it was profiled: the whole model took '
-                f'{1e3 * median_s:.1f} ± {1e3 * spread_s:.1f} ms')
+        return (
+            f'this machine was busy with something else while it was profiled: the whole model took '
+            f'{1e3 * median_s:.1f} ± {1e3 * spread_s:.1f} ms'
+        )
 
     def scaled(self, factor: float) -> Profile:
         """Return the profile of an emulated machine that takes ``factor`` (> 0) times as long for everything."""
@@ -294,17 +295,14 @@ class Profile:
                 cuts=tuple(_cut(entry) for entry in _few(document['cuts'], 'cuts')),
                 answer_bytes=int(document.get('answer_bytes', 0)),
                 measured=_texts(document.get('measured') or {}, 'measured'),
-                agreements=tuple(
-                    _agreement(entry) for entry in _few(document.get('agreements') or [], 'agreements')),
+                agreements=tuple(_agreement(entry) for entry in _few(document.get('agreements') or [], 'agreements')),
             )
         except KeyError as error:
             raise DynsplitError(f'{where} lacks {error}: measure it again') from error
         except DynsplitError as error:
             raise DynsplitError(f'{where}: {error}') from error
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise DynsplitError(
-                f'{where} has a value of the wrong type ({error}): measure it again'
-            ) from error
+            raise DynsplitError(f'{where} has a value of the wrong type ({error}): measure it again') from error
 
 
 @dataclass(frozen=True)
@@ -404,14 +402,32 @@ def merge(robot: Profile, edge: Profile) -> SystemProfile:
         if not codecs and here.index != robot.local_index:
             raise DynsplitError(f'cut {here.index} ({here.name}) has no codec that both profiles measured')
         cuts.append(
-            SystemCut(here.index, here.name, here.natural, here.head_s, here.tail_s, there.tail_s, codecs,
-                      records[EAGER, EAGER].cuts.get(here.index, {}) if (EAGER, EAGER) in records else {},
-                      here.engine_head_s, there.engine_tail_s,
-                      {pair: record.cuts[here.index] for pair, record in records.items()
-                       if pair != (EAGER, EAGER) and here.index in record.cuts})
+            SystemCut(
+                here.index,
+                here.name,
+                here.natural,
+                here.head_s,
+                here.tail_s,
+                there.tail_s,
+                codecs,
+                records[EAGER, EAGER].cuts.get(here.index, {}) if (EAGER, EAGER) in records else {},
+                here.engine_head_s,
+                there.engine_tail_s,
+                {
+                    pair: record.cuts[here.index]
+                    for pair, record in records.items()
+                    if pair != (EAGER, EAGER) and here.index in record.cuts
+                },
+            )
         )
-    return SystemProfile(robot.model, robot.fingerprint, batches, robot.answer_bytes, tuple(cuts),
-                         max((record.images for record in records.values()), default=0))
+    return SystemProfile(
+        robot.model,
+        robot.fingerprint,
+        batches,
+        robot.answer_bytes,
+        tuple(cuts),
+        max((record.images for record in records.values()), default=0),
+    )
 
 
 def undominated(costs: Mapping[str, tuple[float, ...]]) -> list[str]:
@@ -434,9 +450,7 @@ def _check(value: float, what: str, most: float) -> None:
 
 def _check_batches(values: Mapping[int, float], batches: tuple[int, ...], what: str, most: float) -> None:
     if tuple(sorted(values)) != batches:
-        raise DynsplitError(
-            f'{what} is given for the batch sizes {sorted(values)}, but {list(batches)} are needed'
-        )
+        raise DynsplitError(f'{what} is given for the batch sizes {sorted(values)}, but {list(batches)} are needed')
     for batch, value in values.items():
         _check(value, f'{what} for batch {batch}', most)
 
@@ -530,7 +544,8 @@ def _seconds(entry: Mapping[Any, Any]) -> dict[int, float]:
 
 def _cut(entry: Mapping[str, Any]) -> CutProfile:
     times: dict[str, Any] = {
-        key: _seconds(entry[key] if key in ('head_s', 'tail_s') else entry.get(key) or {}) for key in _TIMES}
+        key: _seconds(entry[key] if key in ('head_s', 'tail_s') else entry.get(key) or {}) for key in _TIMES
+    }
     for key in _ENGINE_TIMES:
         engines = _few((entry.get(key) or {}).items(), 'engines of a cut')
         times[key] = {_text(engine, 'the name of an engine'): _seconds(seconds) for engine, seconds in engines}

@@ -174,8 +174,9 @@ def _definition(kind: str, recorded: dict[str, str], name: str, notes: list[str]
         return recorded[kind]
     own = own_definition(kind)
     notes.append(
-        f'{name} does not define {kind}; it was read as this version of the package defines it.' if own else
-        f'{name} does not define {kind}, and its definition is not installed here; its messages were dropped.'
+        f'{name} does not define {kind}; it was read as this version of the package defines it.'
+        if own
+        else f'{name} does not define {kind}, and its definition is not installed here; its messages were dropped.'
     )
     return own
 
@@ -390,16 +391,21 @@ def _of_packed_sqlite(
 ) -> Iterator[Stored]:
     """Unpack a file into the folder for temporary files and read it there."""
     with tempfile.NamedTemporaryFile(suffix='.db3') as file:
-        most = int(min(MOST_SQLITE_RATIO * path.stat().st_size,
-                       MOST_FREE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free))
+        most = int(
+            min(
+                MOST_SQLITE_RATIO * path.stat().st_size, MOST_FREE_SHARE * shutil.disk_usage(tempfile.gettempdir()).free
+            )
+        )
         size = file.write(start)
         try:
             while piece := read(_PIECE):
                 size += len(piece)
                 if size > most:
-                    notes.append(f'{path.name} was dropped: it unpacks to more than {most} bytes, {MOST_SQLITE_RATIO} '
-                                 f'times its size or {MOST_FREE_SHARE:.0%} of what is free in {tempfile.gettempdir()}; '
-                                 f'unpack it first: unzstd {path.name}')
+                    notes.append(
+                        f'{path.name} was dropped: it unpacks to more than {most} bytes, {MOST_SQLITE_RATIO} '
+                        f'times its size or {MOST_FREE_SHARE:.0%} of what is free in {tempfile.gettempdir()}; '
+                        f'unpack it first: unzstd {path.name}'
+                    )
                     return
                 file.write(piece)
         except _Cut:

@@ -102,11 +102,18 @@ def count(robot: RecordedRobot, duration_s: float, accepted: int | None = None) 
 
 def _splits(frames: Sequence[FrameRecord]) -> tuple[SplitShare, ...]:
     return tuple(
-        SplitShare(index, of_split[0].split_name, len(of_split), len(of_split) / len(frames),
-                   _mean(frame.latency_s for frame in of_split), _mean(frame.payload_bytes for frame in of_split),
-                   tuple(sorted({frame.codec for frame in of_split if frame.codec})))
+        SplitShare(
+            index,
+            of_split[0].split_name,
+            len(of_split),
+            len(of_split) / len(frames),
+            _mean(frame.latency_s for frame in of_split),
+            _mean(frame.payload_bytes for frame in of_split),
+            tuple(sorted({frame.codec for frame in of_split if frame.codec})),
+        )
         for index in sorted({frame.split_index for frame in frames})
-        if (of_split := [frame for frame in frames if frame.split_index == index]))
+        if (of_split := [frame for frame in frames if frame.split_index == index])
+    )
 
 
 def _edges(frames: Sequence[FrameRecord]) -> tuple[EdgeShare, ...]:
@@ -114,7 +121,8 @@ def _edges(frames: Sequence[FrameRecord]) -> tuple[EdgeShare, ...]:
     return tuple(
         EdgeShare(name, len(of_edge), len(of_edge) / len(frames), _mean(frame.latency_s for frame in of_edge))
         for name in sorted({frame.edge for frame in answered})
-        if (of_edge := [frame for frame in answered if frame.edge == name]))
+        if (of_edge := [frame for frame in answered if frame.edge == name])
+    )
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -185,8 +185,9 @@ def _table(title: str, columns: Mapping[str, str], rows: Iterable[Sequence[str]]
     """Return a table; ``columns`` maps the heads to the classes of style.css: n for numbers, why for sentences."""
     classes = [f' class="{name}"' if name else '' for name in columns.values()]
     head = ''.join(f'<th{kind}>{name}</th>' for kind, name in zip(classes, columns))
-    body = ''.join('<tr>' + ''.join(f'<td{kind}>{escape(text)}</td>' for kind, text in zip(classes, row)) + '</tr>'
-                   for row in rows)
+    body = ''.join(
+        '<tr>' + ''.join(f'<td{kind}>{escape(text)}</td>' for kind, text in zip(classes, row)) + '</tr>' for row in rows
+    )
     return f'<table>{title}<tr>{head}</tr>{body}</table>'
 
 
@@ -198,17 +199,32 @@ def _split_table(figures: Figures) -> str:
     return _card(
         'Frames by split',
         {'split': 'n', 'cut': '', 'codec': '', 'frames': 'n', 'share': 'n', 'mean latency': 'n', 'mean payload': 'n'},
-        ((str(split.index), split.name, ', '.join(split.codecs) or '–', str(split.frames), f'{100 * split.share:.1f} %',
-          f'{_ms(split.mean_s)} ms', f'{split.payload_bytes / 1024:.1f} KiB') for split in figures.splits))
+        (
+            (
+                str(split.index),
+                split.name,
+                ', '.join(split.codecs) or '–',
+                str(split.frames),
+                f'{100 * split.share:.1f} %',
+                f'{_ms(split.mean_s)} ms',
+                f'{split.payload_bytes / 1024:.1f} KiB',
+            )
+            for split in figures.splits
+        ),
+    )
 
 
 def _edge_table(figures: Figures) -> str:
     if len(figures.edges) < 2:
         return ''
     return _card(
-        'Frames by the edge that answered them', {'edge': '', 'frames': 'n', 'share': 'n', 'mean latency': 'n'},
-        ((edge.name, str(edge.frames), f'{100 * edge.share:.1f} %', f'{_ms(edge.mean_s)} ms')
-         for edge in figures.edges[:MOST_EDGES]))
+        'Frames by the edge that answered them',
+        {'edge': '', 'frames': 'n', 'share': 'n', 'mean latency': 'n'},
+        (
+            (edge.name, str(edge.frames), f'{100 * edge.share:.1f} %', f'{_ms(edge.mean_s)} ms')
+            for edge in figures.edges[:MOST_EDGES]
+        ),
+    )
 
 
 def _audit_table(robot: RecordedRobot) -> str:
@@ -216,18 +232,41 @@ def _audit_table(robot: RecordedRobot) -> str:
         return ''
     return _card(
         'Agreement of lossy codecs with the unquantised model',
-        {'split': 'n', 'codec': '', 'audits': 'n', 'agreement': 'n', '95 % interval': 'n', 'min_agreement': 'n',
-         'taken out': 'why'},
-        ((str(one.split_index), one.codec, str(one.audits), f'{one.agreement:.3f}', f'{one.low:.3f} to {one.high:.3f}',
-          f'{one.min_agreement:g}', one.reason) for one in robot.audits.values()))
+        {
+            'split': 'n',
+            'codec': '',
+            'audits': 'n',
+            'agreement': 'n',
+            '95 % interval': 'n',
+            'min_agreement': 'n',
+            'taken out': 'why',
+        },
+        (
+            (
+                str(one.split_index),
+                one.codec,
+                str(one.audits),
+                f'{one.agreement:.3f}',
+                f'{one.low:.3f} to {one.high:.3f}',
+                f'{one.min_agreement:g}',
+                one.reason,
+            )
+            for one in robot.audits.values()
+        ),
+    )
 
 
 def _switch_table(robot: RecordedRobot) -> str:
     if not robot.decisions:
         return ''
-    table = _table('', {'time': 'n', 'split': 'n', 'codec': '', 'reason': 'why'}, (
-        (f'{time_s:.1f} s', str(decision.split_index), decision.codec or '–', decision.reason)
-        for time_s, decision in robot.decisions[:MOST_SWITCHES]))
+    table = _table(
+        '',
+        {'time': 'n', 'split': 'n', 'codec': '', 'reason': 'why'},
+        (
+            (f'{time_s:.1f} s', str(decision.split_index), decision.codec or '–', decision.reason)
+            for time_s, decision in robot.decisions[:MOST_SWITCHES]
+        ),
+    )
     more = len(robot.decisions) - MOST_SWITCHES
     rest = f'<p class="explain">… and {more} more</p>' if more > 0 else ''
     return f'<details class="card scroll"><summary>Why the split moved</summary>{table}{rest}</details>'
@@ -243,18 +282,38 @@ def _charts(run: Recording, robot: RecordedRobot) -> dict[str, Chart]:
         edges = sorted({load.edge for load in robot.loads})[:MOST_EDGES]
         charts['load'] = _chart(
             'Load of the edge' if len(edges) == 1 else 'Load of the edges',
-            'Share of the time in which a tail was running, in percent.', '%', 170,
+            'Share of the time in which a tail was running, in percent.',
+            '%',
+            170,
             [_load_line(robot.loads, edge, colour) for colour, edge in zip((4, 0, 1, 2, 3, 5, 6, 7), edges)],
-            limits=[0, 100])
+            limits=[0, 100],
+        )
     phases = [[_rounded(start_s), _rounded(end_s), name] for start_s, end_s, name in run.phases if 0 <= start_s < end_s]
     return {name: {**chart, 'phases': phases} for name, chart in charts.items()}
 
 
-def _chart(title: str, caption: str, unit: str, height: int, series: list[Chart], *, log: bool = False,
-           limits: list[float | None] | None = None, lost: list[list[float]] | None = None) -> Chart:
+def _chart(
+    title: str,
+    caption: str,
+    unit: str,
+    height: int,
+    series: list[Chart],
+    *,
+    log: bool = False,
+    limits: list[float | None] | None = None,
+    lost: list[list[float]] | None = None,
+) -> Chart:
     """Return a chart as charts.js takes it; ``limits`` are those of the axis, ``lost`` when the link was lost."""
-    return {'title': title, 'caption': caption, 'unit': unit, 'height': height, 'series': series, 'log': log,
-            'lost': lost or [], **({} if limits is None else {'range': limits})}
+    return {
+        'title': title,
+        'caption': caption,
+        'unit': unit,
+        'height': height,
+        'series': series,
+        'log': log,
+        'lost': lost or [],
+        **({} if limits is None else {'range': limits}),
+    }
 
 
 def _link_charts(robot: RecordedRobot) -> dict[str, Chart]:
@@ -265,31 +324,49 @@ def _link_charts(robot: RecordedRobot) -> dict[str, Chart]:
     times = [link.time_s for link in robot.links]
     estimate, low, high = (
         [_positive(getattr(link, name) / 1e6) if link.alive else None for link in robot.links]
-        for name in ('throughput_bps', 'throughput_low_bps', 'throughput_high_bps'))
+        for name in ('throughput_bps', 'throughput_low_bps', 'throughput_high_bps')
+    )
     series = [_line('estimated', 1, times, estimate)]
     if any(value is not None for value in low):
         keep = _thinned(estimate, [value is None for value in estimate])
-        series.insert(0, {
-            'kind': 'band',
-            'name': 'one standard deviation',
-            'colour': 1,
-            'x': [_rounded(times[i]) for i in keep],
-            'low': [low[i] if high[i] is not None else None for i in keep],
-            'high': [high[i] for i in keep],
-        })
+        series.insert(
+            0,
+            {
+                'kind': 'band',
+                'name': 'one standard deviation',
+                'colour': 1,
+                'x': [_rounded(times[i]) for i in keep],
+                'low': [low[i] if high[i] is not None else None for i in keep],
+                'high': [high[i] for i in keep],
+            },
+        )
     true = [_positive(link.true_bps / 1e6) for link in robot.links]
     if any(value is not None for value in true):
         series.insert(0, _line('true rate', 7, times, true, kind='step'))
-    charts['rate'] = _chart('Link rate', 'Mbit/s from the robot to the edge, as the monitor estimates it.', 'Mbit/s',
-                            230, series, log=True, lost=lost)
+    charts['rate'] = _chart(
+        'Link rate',
+        'Mbit/s from the robot to the edge, as the monitor estimates it.',
+        'Mbit/s',
+        230,
+        series,
+        log=True,
+        lost=lost,
+    )
     trip = [_positive(1e3 * link.round_trip_s) for link in robot.links]
     queue = [_known(1e3 * link.edge_queueing_s) for link in robot.links]
     if any(value is not None for value in trip):
         series = [_line('round trip', 5, times, trip)]
         if any(value is not None for value in queue):
             series.append(_line('queue at the edge', 4, times, queue))
-        charts['trip'] = _chart('Round trip and queue at the edge', 'ms, without the transmission of payloads.', 'ms',
-                                170, series, limits=[0, None], lost=lost)
+        charts['trip'] = _chart(
+            'Round trip and queue at the edge',
+            'ms, without the transmission of payloads.',
+            'ms',
+            170,
+            series,
+            limits=[0, None],
+            lost=lost,
+        )
     return charts
 
 
@@ -305,15 +382,34 @@ def _frame_charts(robot: RecordedRobot) -> dict[str, Chart]:
     rows = {split: row for row, split in enumerate(used)}  # splits that were not used take no room
     words = [f'{split} {names[split]}' for split in used]
     step_x, step_y = _changes([frame.delivered_s for frame in frames], [rows[frame.split_index] for frame in frames])
-    steps = {'kind': 'step', 'name': 'split', 'colour': 7, 'x': step_x, 'y': step_y, 'thin': True, 'silent': True,
-             'words': words}
+    steps = {
+        'kind': 'step',
+        'name': 'split',
+        'colour': 7,
+        'x': step_x,
+        'y': step_y,
+        'thin': True,
+        'silent': True,
+        'words': words,
+    }
     splits = _chart(
-        'Split in use', 'Each dot is a frame; 0 sends the image, the largest index nothing. Only splits in use.', '',
-        min(330, 80 + 26 * len(used)), [steps, *_by_outcome(drawn, lambda frame: rows[frame.split_index], words)],
-        limits=[-0.5, len(used) - 0.5], lost=lost)
+        'Split in use',
+        'Each dot is a frame; 0 sends the image, the largest index nothing. Only splits in use.',
+        '',
+        min(330, 80 + 26 * len(used)),
+        [steps, *_by_outcome(drawn, lambda frame: rows[frame.split_index], words)],
+        limits=[-0.5, len(used) - 0.5],
+        lost=lost,
+    )
     latencies = _chart(
-        'Latency of each frame', 'ms from the image’s arrival to its prediction.' + note, 'ms', 250,
-        _by_outcome(drawn, lambda frame: _positive(1e3 * frame.latency_s)), log=True, lost=lost)
+        'Latency of each frame',
+        'ms from the image’s arrival to its prediction.' + note,
+        'ms',
+        250,
+        _by_outcome(drawn, lambda frame: _positive(1e3 * frame.latency_s)),
+        log=True,
+        lost=lost,
+    )
     ticks = [[row, str(split), printable(words[row], 17)] for split, row in rows.items()]
     return {'split': {**splits, 'ticks': ticks}, 'latency': latencies}
 
@@ -336,17 +432,32 @@ def _time_charts(run: Recording, robot: RecordedRobot) -> dict[str, Chart]:
         if any(values):
             layers.append({'name': name, 'colour': colour, 'y': values})
     if layers:
-        charts['parts'] = _chart('Where the time goes', f'ms, mean of the frames of every {every}.', 'ms', 230,
-                                 stack(layers), limits=[0, None])
-    charts['outcomes'] = _chart('Outcomes', f'Frames in every {every}.', '', 170, stack([
-        {
-            'name': _OUTCOME_NAMES[outcome],
-            'colour': _OUTCOME_COLOURS[outcome],
-            'y': [sum(frame.outcome == outcome for frame in group) for group in groups],
-        }
-        for outcome in OUTCOMES
-        if any(frame.outcome == outcome for frame in robot.frames)
-    ]), limits=[0, None])
+        charts['parts'] = _chart(
+            'Where the time goes',
+            f'ms, mean of the frames of every {every}.',
+            'ms',
+            230,
+            stack(layers),
+            limits=[0, None],
+        )
+    charts['outcomes'] = _chart(
+        'Outcomes',
+        f'Frames in every {every}.',
+        '',
+        170,
+        stack(
+            [
+                {
+                    'name': _OUTCOME_NAMES[outcome],
+                    'colour': _OUTCOME_COLOURS[outcome],
+                    'y': [sum(frame.outcome == outcome for frame in group) for group in groups],
+                }
+                for outcome in OUTCOMES
+                if any(frame.outcome == outcome for frame in robot.frames)
+            ]
+        ),
+        limits=[0, None],
+    )
     return charts
 
 
@@ -370,8 +481,12 @@ def _by_outcome(
 
 def _load_line(loads: Sequence[LoadSample], edge: str, colour: int) -> Chart:
     of_edge = [load for load in loads if load.edge == edge]
-    return _line(edge or 'utilisation', colour, [load.time_s for load in of_edge],
-                 [_known(100 * load.utilisation) for load in of_edge])
+    return _line(
+        edge or 'utilisation',
+        colour,
+        [load.time_s for load in of_edge],
+        [_known(100 * load.utilisation) for load in of_edge],
+    )
 
 
 def _line(name: str, colour: int, times: Sequence[float], values: Sequence[float | None], kind: str = 'line') -> Chart:
@@ -397,8 +512,9 @@ def _thinned(values: Sequence[float | None], kinds: Sequence[object]) -> list[in
             first.setdefault(kinds[i], i)
             if (value := values[i]) is not None:
                 known[i] = value
-        keep.update(first.values(), [min(known, key=known.__getitem__), max(known, key=known.__getitem__)]
-                    if known else [])
+        keep.update(
+            first.values(), [min(known, key=known.__getitem__), max(known, key=known.__getitem__)] if known else []
+        )
     return sorted(keep)
 
 

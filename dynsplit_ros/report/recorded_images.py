@@ -48,8 +48,11 @@ def recorded_images(path: Path, topic: str = '') -> Iterator[Any]:
             try:
                 values = decoder.decode(stored.data)
                 kind = CompressedImage if stored.type.endswith('CompressedImage') else Image
-                names = ('format', 'data') if kind is CompressedImage else (
-                    'height', 'width', 'encoding', 'is_bigendian', 'step', 'data')
+                names = (
+                    ('format', 'data')
+                    if kind is CompressedImage
+                    else ('height', 'width', 'encoding', 'is_bigendian', 'step', 'data')
+                )
                 fields = {name: getattr(values, name) for name in names}
                 image = to_rgb(kind(**{**fields, 'data': array.array('B', bytes(fields['data']))}))
             except (DynsplitError, AttributeError, TypeError, ValueError, AssertionError, OverflowError) as error:
@@ -58,7 +61,9 @@ def recorded_images(path: Path, topic: str = '') -> Iterator[Any]:
             read += 1
             yield image
     if not found:
-        raise DynsplitError(f'{path} has no images{f" on {topic}" if topic else ""}; record the camera topic with '
-                            f'ros2 bag record. {" ".join(notes[:3])}'.rstrip())
+        raise DynsplitError(
+            f'{path} has no images{f" on {topic}" if topic else ""}; record the camera topic with '
+            f'ros2 bag record. {" ".join(notes[:3])}'.rstrip()
+        )
     if not read:
         raise DynsplitError(f'no image on {found} could be read from {path} ({why}); record the topic of a camera')

@@ -24,15 +24,22 @@ MOST_FRAMES = 1_000_000
 MOST_ROBOTS = 16
 MOST_JSON_BYTES = 2**28
 _PACKAGE = 'dynsplit_ros/msg/'
-_TYPES = tuple(_PACKAGE + name
-               for name in ('Prediction', 'FrameTiming', 'LinkState', 'EdgeLoad', 'SplitDecision', 'Agreement'))
+_TYPES = tuple(
+    _PACKAGE + name for name in ('Prediction', 'FrameTiming', 'LinkState', 'EdgeLoad', 'SplitDecision', 'Agreement')
+)
 #: Most choices of split and codec whose agreement is kept; real runs have some.
 MOST_AUDITED = 100
 #: Outcomes by their numbers in FrameTiming.msg.
 _OUTCOMES = dict(enumerate(Outcome))
 #: The fields of LinkState.msg that hold a number.
-_OF_LINK = ('throughput_bps', 'throughput_low_bps', 'throughput_high_bps', 'round_trip_s', 'edge_queueing_s',
-            'probe_bytes_total')
+_OF_LINK = (
+    'throughput_bps',
+    'throughput_low_bps',
+    'throughput_high_bps',
+    'round_trip_s',
+    'edge_queueing_s',
+    'probe_bytes_total',
+)
 
 
 @dataclass(frozen=True)
@@ -181,8 +188,9 @@ class _Collector:
             self.count += 1
 
     def _on_LinkState(self, robot: RecordedRobot, time_s: float, message: Any) -> None:
-        robot.links.append(LinkSample(
-            time_s, bool(message.alive), **{name: _number(getattr(message, name)) for name in _OF_LINK}))
+        robot.links.append(
+            LinkSample(time_s, bool(message.alive), **{name: _number(getattr(message, name)) for name in _OF_LINK})
+        )
 
     def _on_EdgeLoad(self, robot: RecordedRobot, time_s: float, message: Any) -> None:
         robot.loads.append(LoadSample(time_s, _number(message.utilisation), _text(message.edge)))
@@ -198,8 +206,14 @@ class _Collector:
         choice = int(message.split_index), _text(message.codec)
         if choice in robot.audits or len(robot.audits) < MOST_AUDITED:
             robot.audits[choice] = Audited(
-                *choice, int(message.audits), _number(message.agreement), _number(message.low), _number(message.high),
-                _number(message.min_agreement), _text(message.reason, 400))
+                *choice,
+                int(message.audits),
+                _number(message.agreement),
+                _number(message.low),
+                _number(message.high),
+                _number(message.min_agreement),
+                _text(message.reason, 400),
+            )
 
     def finish(self) -> None:
         for robot in self._robots.values():
@@ -245,11 +259,18 @@ def _record(time_s: float, outcome: Outcome, value: Callable[[str], Any]) -> Fra
     """Return the record of a frame that was delivered at a time; ``value`` returns each of its fields by name."""
     codec = _text(value('codec'))
     return FrameRecord(
-        session=int(value('session')), sequence=int(value('sequence')), outcome=outcome, delivered_s=time_s,
-        split_index=int(value('split_index')), split_name=_name(value('split_name'), codec), codec=codec,
-        edge=_text(value('edge') or ''), payload_bytes=int(value('payload_bytes')),
+        session=int(value('session')),
+        sequence=int(value('sequence')),
+        outcome=outcome,
+        delivered_s=time_s,
+        split_index=int(value('split_index')),
+        split_name=_name(value('split_name'), codec),
+        codec=codec,
+        edge=_text(value('edge') or ''),
+        payload_bytes=int(value('payload_bytes')),
         latency_s=_number(value('latency_s')),
-        **{part: _duration(value(part)) for part in LATENCY_PARTS})  # type: ignore[arg-type]
+        **{part: _duration(value(part)) for part in LATENCY_PARTS},  # type: ignore[arg-type]
+    )
 
 
 def _decision(choice: tuple[int, str], split_name: object, reason: object) -> SplitDecision:
@@ -295,10 +316,15 @@ def _of_document(document: Mapping[str, Any], source: str) -> Recording:
         if outcome not in OUTCOMES or not math.isfinite(time_s):
             raise TypeError(f'frame {str(entry["sequence"])[:20]}')
         frames.append(_record(time_s, outcome, entry.get))
-        robot.links.append(LinkSample(
-            time_s, bool(entry['link_alive']), _number(entry['rate_estimated_bps']),
-            true_bps=_number(entry['rate_true_bps']),
-            **{name: _number(entry.get(name)) for name in ('round_trip_s', 'edge_queueing_s', 'probe_bytes_total')}))
+        robot.links.append(
+            LinkSample(
+                time_s,
+                bool(entry['link_alive']),
+                _number(entry['rate_estimated_bps']),
+                true_bps=_number(entry['rate_true_bps']),
+                **{name: _number(entry.get(name)) for name in ('round_trip_s', 'edge_queueing_s', 'probe_bytes_total')},
+            )
+        )
         robot.loads.append(LoadSample(time_s, _number(entry['edge_utilisation'])))
     for entry in document.get('decisions', ()):
         choice = int(entry['split_index']), _text(entry['codec'])

@@ -32,8 +32,7 @@ from dynsplit_ros.profile.kept import kept_profile
 #: Unix niceness of the conversion, 0 to 19: with 10, the node has ten times its share of a processor that both want.
 NICENESS = 10
 #: The process, as Python runs it. An empty entry of sys.path is the working directory, whose files are not the node's.
-COMMAND = ('import sys; sys.path[:] = filter(None, sys.path); '
-           'from dynsplit_ros.runtime.conversion import main; main()')
+COMMAND = 'import sys; sys.path[:] = filter(None, sys.path); from dynsplit_ros.runtime.conversion import main; main()'
 #: Prefix of the line with the process's answer; libraries can write other lines before and after it.
 ANSWER = 'dynsplit_ros conversion: '
 
@@ -89,10 +88,13 @@ class Conversion:
     command.
     """
 
-    def __init__(self, request: ConversionRequest,
-                 read: Callable[[ConversionResult, Callable[[], None]], Callable[[], None]],
-                 failed: Callable[[str], None],
-                 command: Sequence[str] = (sys.executable, '-c', COMMAND)) -> None:
+    def __init__(
+        self,
+        request: ConversionRequest,
+        read: Callable[[ConversionResult, Callable[[], None]], Callable[[], None]],
+        failed: Callable[[str], None],
+        command: Sequence[str] = (sys.executable, '-c', COMMAND),
+    ) -> None:
         self._request = request
         self._read = read
         self._failed = failed
@@ -152,8 +154,13 @@ class Conversion:
             if self._closing:
                 raise ConversionClosed
             process = self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
-                env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
+            )
         with process:  # its standard input stays open until it ends: when the node ends, the process ends
             assert process.stdin is not None and process.stdout is not None
             with contextlib.suppress(BrokenPipeError):
@@ -195,11 +202,20 @@ def _carry_out(request: ConversionRequest) -> ConversionResult:
     keep_freed()
     split = SplitModel(load_model(**request.model), **request.options)
     if split.fingerprint != request.fingerprint:
-        raise DynsplitError(f'the model is {split.fingerprint[:12]} now, but {request.fingerprint[:12]} was loaded; '
-                            'start the node again')
-    reasons = split.add_engine(request.engine, request.precision, heads=request.heads, tails=request.tails,
-                               cache=engines_folder(), only_kept=bool(request.batches),
-                               several=request.several, hold=bool(request.batches))
+        raise DynsplitError(
+            f'the model is {split.fingerprint[:12]} now, but {request.fingerprint[:12]} was loaded; '
+            'start the node again'
+        )
+    reasons = split.add_engine(
+        request.engine,
+        request.precision,
+        heads=request.heads,
+        tails=request.tails,
+        cache=engines_folder(),
+        only_kept=bool(request.batches),
+        several=request.several,
+        hold=bool(request.batches),
+    )
     parts = (len(split.cuts) - 1) * (request.heads + request.tails)
     # Frames run at the same time and make the measured times longer, so a later start measures again.
     profile = kept_profile(split, lambda text: None, request.batches, keep=False) if request.batches else None

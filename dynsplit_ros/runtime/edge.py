@@ -107,10 +107,12 @@ class Edge:
         policy: EdgePolicy | None = None,
     ) -> None:
         settings = settings or EdgeSettings()
-        self._servers = servers or OwnProcess(TailRunner(
-            split, (policy.settings if policy else settings).max_images, slowdown, clock))
+        self._servers = servers or OwnProcess(
+            TailRunner(split, (policy.settings if policy else settings).max_images, slowdown, clock)
+        )
         self.policy = policy or EdgePolicy(
-            served_model(split, profile), settings, secrets.randbits(63) | 1, name, self._servers.count)
+            served_model(split, profile), settings, secrets.randbits(63) | 1, name, self._servers.count
+        )
         self._split = split
         self._io = io
         self._clock = clock
@@ -295,8 +297,10 @@ class OwnProcess:
 
     def start(self, edge: Edge) -> None:
         """Start the threads; they bring their events to ``edge``."""
-        self._threads = [threading.Thread(target=target, args=(edge,), name=name, daemon=True) for name, target in (
-            ('tail', self._run_tails), ('preparation', self._prepare_tails))]
+        self._threads = [
+            threading.Thread(target=target, args=(edge,), name=name, daemon=True)
+            for name, target in (('tail', self._run_tails), ('preparation', self._prepare_tails))
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -363,9 +367,18 @@ def served_model(split: SplitModel, profile: Profile | None) -> ServedModel:
     # A batch joins frames along the first dimension of each tensor, so each tensor needs one.
     specs = [spec for cut in split.cuts for spec in cut.tensors] + list(split.output_specs or ())
     return ServedModel(
-        split.fingerprint, [cut.nbytes for cut in cuts], tuple(CODECS),
+        split.fingerprint,
+        [cut.nbytes for cut in cuts],
+        tuple(CODECS),
         [cut.tail_s for cut in profile.cuts] if profile is not None else (),
         split.model.max_batch != 1 and all(spec.shape for spec in specs),
-        {engine: {index: profile.cuts[index].engine_tail_s.get(engine, {}) if profile is not None else {}
-                  for index in range(split.local_index) if split.has_tail(index, engine)}
-         for engine in split.engines if engine != EAGER})
+        {
+            engine: {
+                index: profile.cuts[index].engine_tail_s.get(engine, {}) if profile is not None else {}
+                for index in range(split.local_index)
+                if split.has_tail(index, engine)
+            }
+            for engine in split.engines
+            if engine != EAGER
+        },
+    )

@@ -72,8 +72,16 @@ class RayPool:
     cluster ends, the pool leaves the cluster and connects to the next one at the same address.
     """
 
-    def __init__(self, make: Callable[[], Runner], *, address: str = '', minimum: int = 1, maximum: int = 1,
-                 resources: Mapping[str, float] | None = None, has_profile: bool = False) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Runner],
+        *,
+        address: str = '',
+        minimum: int = 1,
+        maximum: int = 1,
+        resources: Mapping[str, float] | None = None,
+        has_profile: bool = False,
+    ) -> None:
         self.count = 0
         self._make = make
         self._address = address
@@ -171,8 +179,10 @@ class RayPool:
             try:
                 blob = ray.cloudpickle.dumps(self._make)
             except Exception as error:
-                self._explain(f'the model cannot be sent to replicas ({_first_line(error)}); make it one that can be '
-                              "pickled, or use engine_pool 'none'")
+                self._explain(
+                    f'the model cannot be sent to replicas ({_first_line(error)}); make it one that can be '
+                    "pickled, or use engine_pool 'none'"
+                )
                 return
             try:
                 _connect(ray, self._address, len(blob))
@@ -234,8 +244,10 @@ class RayPool:
     def _explain_cluster(self, error: Exception) -> None:
         """Report why the cluster cannot be used."""
         if self._address:
-            self._explain(f'the Ray cluster at {self._address} cannot be used ({_first_line(error)}); start it with '
-                          'ray start --head, or correct ray_address')
+            self._explain(
+                f'the Ray cluster at {self._address} cannot be used ({_first_line(error)}); start it with '
+                'ray start --head, or correct ray_address'
+            )
         else:
             self._explain(f'the local Ray cluster cannot be used ({_first_line(error)}); the edge starts it again')
 
@@ -293,10 +305,13 @@ class RayPool:
                 try:
                     if actor is None:
                         actor = self._class.options(
-                            num_cpus=self._resources.get('CPU', 0), num_gpus=self._resources.get('GPU', 0),
-                            resources={name: amount for name, amount in self._resources.items()
-                                       if name not in ('CPU', 'GPU')},
-                            max_restarts=-1).remote(self._blob)
+                            num_cpus=self._resources.get('CPU', 0),
+                            num_gpus=self._resources.get('GPU', 0),
+                            resources={
+                                name: amount for name, amount in self._resources.items() if name not in ('CPU', 'GPU')
+                            },
+                            max_restarts=-1,
+                        ).remote(self._blob)
                     if self._is_ready(ray, actor):
                         self._change(1, actor)
                         self._work(ray, actor)
@@ -348,8 +363,9 @@ class RayPool:
         try:
             error, profile = self._await_ready(ray, actor, measures)
             if error:
-                self._explain(f'a replica cannot load the model ({error}); install what is missing on each machine of '
-                              'the cluster')
+                self._explain(
+                    f'a replica cannot load the model ({error}); install what is missing on each machine of the cluster'
+                )
                 return False
             if measures:
                 self._has_profile = True
@@ -357,8 +373,10 @@ class RayPool:
                     self._edge.on_profile(profile)
             return True
         except ray.exceptions.RayError as error:
-            self._explain(f'a replica ended while it started ({_first_line(error)}); install dynsplit_ros on each '
-                          'machine of the cluster, and see the log of Ray')
+            self._explain(
+                f'a replica ended while it started ({_first_line(error)}); install dynsplit_ros on each '
+                'machine of the cluster, and see the log of Ray'
+            )
             return False
         finally:
             if measures:
@@ -390,13 +408,17 @@ class RayPool:
             return
         machines = [node['Resources'] for node in ray.nodes() if node['Alive']]
         needed = ', '.join(f'{name} {amount:g}' for name, amount in self._resources.items())
-        if not any(all(machine.get(name, 0.0) >= amount for name, amount in self._resources.items())
-                   for machine in machines):
-            self._explain(f'no machine of the cluster has the replica_resources {needed}; add a machine, or ask for '
-                          'less')
+        if not any(
+            all(machine.get(name, 0.0) >= amount for name, amount in self._resources.items()) for machine in machines
+        ):
+            self._explain(
+                f'no machine of the cluster has the replica_resources {needed}; add a machine, or ask for less'
+            )
         elif not all(ray.available_resources().get(name, 0.0) >= amount for name, amount in self._resources.items()):
-            self._explain(f'the machines of the cluster are full: a replica needs {needed}; add a machine, or lower '
-                          'the maximum of replicas')
+            self._explain(
+                f'the machines of the cluster are full: a replica needs {needed}; add a machine, or lower '
+                'the maximum of replicas'
+            )
 
     def _work(self, ray: Any, actor: Any) -> None:
         """Carry out runs until the replica ends; raise _Retired when it is no longer needed."""
@@ -441,9 +463,16 @@ class RayPool:
 
 def _sendable(run: RunTail) -> list[Payload]:
     """Return the payloads of a run with their bytes as arrays, which Ray sends without another copy."""
-    return [dataclasses.replace(payload, tensors=[
-        dataclasses.replace(tensor, data=np.frombuffer(memoryview(tensor.data).cast('B'), np.uint8))
-        for tensor in payload.tensors]) for payload in payloads_of(run)]
+    return [
+        dataclasses.replace(
+            payload,
+            tensors=[
+                dataclasses.replace(tensor, data=np.frombuffer(memoryview(tensor.data).cast('B'), np.uint8))
+                for tensor in payload.tensors
+            ],
+        )
+        for payload in payloads_of(run)
+    ]
 
 
 def _ray(is_local: bool = False) -> Any:
@@ -472,8 +501,11 @@ def _connect(ray: Any, address: str, model_bytes: int) -> None:
         return
     if ':' in address:  # Ray itself would try for minutes
         _reach(address)
-    options: dict[str, Any] = {'address': address} if address else {
-        'address': 'local', 'include_dashboard': False, 'object_store_memory': 2 * model_bytes + STORE_BYTES}
+    options: dict[str, Any] = (
+        {'address': address}
+        if address
+        else {'address': 'local', 'include_dashboard': False, 'object_store_memory': 2 * model_bytes + STORE_BYTES}
+    )
     ray.init(**options, configure_logging=False, log_to_driver=False)
 
 
@@ -525,8 +557,11 @@ def parse_resources(text: str) -> dict[str, float]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not all(
-            isinstance(amount, (int, float)) and not isinstance(amount, bool) and 0 <= amount < math.inf
-            for amount in found.values()):
-        raise DynsplitError(f"parameter 'replica_resources' is {text[:100]!r}, but must be a JSON object of amounts "
-                            'such as {"GPU": 1} or {"CPU": 2}')
+        isinstance(amount, (int, float)) and not isinstance(amount, bool) and 0 <= amount < math.inf
+        for amount in found.values()
+    ):
+        raise DynsplitError(
+            f"parameter 'replica_resources' is {text[:100]!r}, but must be a JSON object of amounts "
+            'such as {"GPU": 1} or {"CPU": 2}'
+        )
     return {str(name): float(amount) for name, amount in found.items() if amount}

@@ -60,8 +60,10 @@ class ModelOnReplica:
             torch.set_num_threads(self.threads)
         split = SplitModel(self.model, **self.options)
         if split.fingerprint != self.fingerprint:
-            raise DynsplitError(f'its fingerprint is {split.fingerprint[:12]} on the replica, but '
-                                f'{self.fingerprint[:12]} on the edge; install the same versions on all machines')
+            raise DynsplitError(
+                f'its fingerprint is {split.fingerprint[:12]} on the replica, but '
+                f'{self.fingerprint[:12]} on the edge; install the same versions on all machines'
+            )
         batches = set(self.batches)
 
         class WithProfile(TailRunner):

@@ -101,8 +101,12 @@ class Robot:
     ) -> None:
         session = secrets.randbits(63) | 1
         self.policy = policy or CameraPolicy(
-            split.local_index, session, max_unanswered=max_unanswered, audits=AuditScheduler(audit_share, session),
-            lossy={info.name for info in CODECS.values() if not info.lossless})
+            split.local_index,
+            session,
+            max_unanswered=max_unanswered,
+            audits=AuditScheduler(audit_share, session),
+            lossy={info.name for info in CODECS.values() if not info.lossless},
+        )
         self._split = split
         self._io = io
         self._slowdown = slowdown
@@ -143,7 +147,8 @@ class Robot:
         if not 0 <= decision.split_index <= local:
             raise DynsplitError(
                 f'the decision names split {decision.split_index}, but this model has 0 to {local}; '
-                'start the monitor with a profile of this model')
+                'start the monitor with a profile of this model'
+            )
         if decision.split_index < local and decision.codec not in CODECS:
             raise DynsplitError(
                 f'the decision names the codec {decision.codec[:40]!r}, which is none of the {len(CODECS)} that this '
@@ -153,11 +158,14 @@ class Robot:
             if not self._split.has_head(split_index, engine):
                 raise DynsplitError(
                     f'the decision names the engine {engine[:40]!r}, but the head of split {split_index} is not ready '
-                    f'on it; ready engines are {", ".join(self._split.engines)}')
+                    f'on it; ready engines are {", ".join(self._split.engines)}'
+                )
         for name in ('answer_timeout_s', 'local_if_wait_s', 'predicted_latency_s'):
             if not getattr(decision, name) >= 0:
-                raise DynsplitError(f'the decision has {name} {getattr(decision, name)}, which is no duration; run the '
-                                    'same version of this package on all sides')
+                raise DynsplitError(
+                    f'the decision has {name} {getattr(decision, name)}, which is no duration; run the '
+                    'same version of this package on all sides'
+                )
         if not 0 <= decision.waiting_share <= 1:
             raise DynsplitError(f'the decision has waiting_share {decision.waiting_share}, but a share is 0 to 1')
         self._handle(self.policy.on_decision, decision)
@@ -166,13 +174,30 @@ class Robot:
         """Note that a payload has arrived at the edge, so that the link is free for the next."""
         self._handle(self.policy.on_acknowledgement, session, sequence, edge=edge)
 
-    def on_answer(self, session: int, sequence: int, status: Status, reason: str, outputs: Outputs,
-                  answer_bytes: int, times: EdgeTimes) -> None:
+    def on_answer(
+        self,
+        session: int,
+        sequence: int,
+        status: Status,
+        reason: str,
+        outputs: Outputs,
+        answer_bytes: int,
+        times: EdgeTimes,
+    ) -> None:
         """Take the edge's answer; an answer to no waiting frame is counted and dropped."""
         self._handle(self.policy.on_answer, session, sequence, status, reason, outputs, answer_bytes, times)
 
-    def on_tail_result(self, session: int, sequence: int, fingerprint: str, status: int, reason: str, codec: str,
-                       tensors: Sequence[EncodedTensor], times: EdgeTimes) -> str:
+    def on_tail_result(
+        self,
+        session: int,
+        sequence: int,
+        fingerprint: str,
+        status: int,
+        reason: str,
+        codec: str,
+        tensors: Sequence[EncodedTensor],
+        times: EdgeTimes,
+    ) -> str:
         """
         Decode the edge's answer and take it; return why the edge did not compute the frame, empty if it did.
 
@@ -377,9 +402,14 @@ class Robot:
             exact = self._split.tail(frame.split_index)(frame.activation, ended)
             self._slow_down(started_s, ended)
             by_name, task = self._split.output_specs is None, self._split.model.task
-            scores = [agreement_of_image(task, of_image(exact, number, frame.images, by_name),
-                                         of_image(frame.outputs, number, frame.images, by_name))
-                      for number in range(frame.images)]
+            scores = [
+                agreement_of_image(
+                    task,
+                    of_image(exact, number, frame.images, by_name),
+                    of_image(frame.outputs, number, frame.images, by_name),
+                )
+                for number in range(frame.images)
+            ]
         except Interrupted:
             pass
         except Exception as error:
@@ -408,8 +438,7 @@ class Robot:
                         try:
                             self._io.deliver(frame, frame.outputs)
                         except Exception as error:  # The next frames must still be delivered.
-                            self._io.fault(
-                                f'a prediction could not be published ({type(error).__name__}: {error})')
+                            self._io.fault(f'a prediction could not be published ({type(error).__name__}: {error})')
                             with self._changed:
                                 self.policy.on_delivery_failed()
                     case ReportAudit(frame, agreement):

@@ -59,8 +59,9 @@ class TailRunner:
     ``slowdown`` > 1 emulates a slower machine by sleeping after each tail.
     """
 
-    def __init__(self, split: SplitModel, max_images: int = 1, slowdown: float = 1.0,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, split: SplitModel, max_images: int = 1, slowdown: float = 1.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._split = split
         self._max_images = max_images
         self._slowdown = slowdown
@@ -77,8 +78,9 @@ class TailRunner:
         if not readable:
             return [failure for failure in decoded if isinstance(failure, Failure)], 0.0
         started_s, count = self._clock(), len(readable)
-        tensors = readable[0] if count == 1 else {
-            name: torch.cat([each[name] for each in readable]) for name in readable[0]}
+        tensors = (
+            readable[0] if count == 1 else {name: torch.cat([each[name] for each in readable]) for name in readable[0]}
+        )
         outputs = self._split.tail(*tail)(tensors)
         if self._slowdown > 1:
             time.sleep((self._clock() - started_s) * (self._slowdown - 1))

@@ -71,8 +71,7 @@ def summarise(run: Run, duration_s: float, since_s: float = 0.0, deadline_s: flo
         switches_per_minute=60 * changes / max(duration_s - since_s, 1e-9),
         payload_bps=8 * run.payload_bytes / duration_s,
         probe_share=(run.probe_bytes + run.heartbeat_bytes) / max(run.capacity_bytes, 1e-9),
-        in_time_share=None if math.isnan(deadline_s) or not len(latencies) else float(
-            (latencies <= deadline_s).mean()),
+        in_time_share=None if math.isnan(deadline_s) or not len(latencies) else float((latencies <= deadline_s).mean()),
     )
 
 
@@ -96,8 +95,9 @@ def run_all(
     return results
 
 
-def in_processes(call: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], workers: int | None = None
-                 ) -> Iterator[Result]:
+def in_processes(
+    call: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], workers: int | None = None
+) -> Iterator[Result]:
     """Yield the result of ``call`` for each tuple of arguments, in order; all picklable unless ``workers`` is 1."""
     workers = min(len(arguments), workers or os.cpu_count() or 1)
     if workers <= 1:

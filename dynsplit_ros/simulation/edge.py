@@ -88,10 +88,15 @@ class SimulatedEdge:
         self._fingerprint = profile.fingerprint
         payload_bytes = [max(codec.payload_bytes[batch] for codec in cut.codecs.values()) for cut in cuts]
         model = ServedModel(
-            profile.fingerprint, [*payload_bytes, 0], sorted({name for cut in cuts for name in cut.codecs}),
+            profile.fingerprint,
+            [*payload_bytes, 0],
+            sorted({name for cut in cuts for name in cut.codecs}),
             [*(cut.tail_s for cut in cuts), {1: others_s}],
-            engines={engine: {cut.index: cut.engine_tail_s[engine] for cut in cuts if engine in cut.engine_tail_s}
-                     for engine in {name for cut in cuts for name in cut.engine_tail_s}})
+            engines={
+                engine: {cut.index: cut.engine_tail_s[engine] for cut in cuts if engine in cut.engine_tail_s}
+                for engine in {name for cut in cuts for name in cut.engine_tail_s}
+            },
+        )
         self._settings = EdgeSettings(max_images=batch, load_period_s=REPORT_PERIOD_S)
         self._servers = servers
         self.policy = EdgePolicy(model, self._settings, self._life, name, servers)
@@ -126,12 +131,34 @@ class SimulatedEdge:
         life = self._life
         self.timeline.at(time_s, lambda: action() if life == self._life else None)
 
-    def submit(self, robot: str, source: Any, split_index: int, codec: str, answer_timeout_s: float,
-               payload_bytes: int, images: int, tail_engine: str, service_s: tuple[float, float]) -> None:
+    def submit(
+        self,
+        robot: str,
+        source: Any,
+        split_index: int,
+        codec: str,
+        answer_timeout_s: float,
+        payload_bytes: int,
+        images: int,
+        tail_engine: str,
+        service_s: tuple[float, float],
+    ) -> None:
         """Take a frame of a robot; ``service_s`` are the seconds of decoding and tail without slowdown."""
-        self._handle(self.policy.on_activation, EdgeFrame(
-            robot, source, self._fingerprint, split_index, codec, answer_timeout_s, payload=service_s,
-            payload_bytes=payload_bytes, images=images, tail_engine=tail_engine))
+        self._handle(
+            self.policy.on_activation,
+            EdgeFrame(
+                robot,
+                source,
+                self._fingerprint,
+                split_index,
+                codec,
+                answer_timeout_s,
+                payload=service_s,
+                payload_bytes=payload_bytes,
+                images=images,
+                tail_engine=tail_engine,
+            ),
+        )
 
     def on_decision(self, robot: str, split_index: int, codec: str, tail_engine: str) -> None:
         """Take the split that a robot announces; the index of the other robots' cut is that before local inference."""
@@ -152,8 +179,10 @@ class SimulatedEdge:
         """
         free_s, now_s = sorted(self._runs_end_s), self.timeline.now_s
         first, last = (bisect_right(self._others_at_s, time_s) for time_s in (now_s, until_s))
-        for arrival_s, service_s in (*((now_s, sum(frame.payload)) for frame in self.policy.waiting),
-                                     *((arrival_s, self._others_s) for arrival_s in self._others_at_s[first:last])):
+        for arrival_s, service_s in (
+            *((now_s, sum(frame.payload)) for frame in self.policy.waiting),
+            *((arrival_s, self._others_s) for arrival_s in self._others_at_s[first:last]),
+        ):
             start_s = max(free_s[0], arrival_s)
             heapq.heapreplace(free_s, start_s + service_s * self._slowdown.at(start_s))
         return free_s[0]
@@ -161,9 +190,18 @@ class SimulatedEdge:
     def _next_other(self, number: int) -> None:
         def arrive() -> None:
             if self.is_alive:
-                self._handle(self.policy.on_activation, EdgeFrame(
-                    f'/other{number % self._other_robots}', None, self._fingerprint, self._others_index, 'raw',
-                    math.inf, payload=(0.0, self._others_s)))
+                self._handle(
+                    self.policy.on_activation,
+                    EdgeFrame(
+                        f'/other{number % self._other_robots}',
+                        None,
+                        self._fingerprint,
+                        self._others_index,
+                        'raw',
+                        math.inf,
+                        payload=(0.0, self._others_s),
+                    ),
+                )
             self._next_other(number + 1)
 
         if number < len(self._others_at_s):

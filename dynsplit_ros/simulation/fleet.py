@@ -31,8 +31,9 @@ class FleetPoint:
     offloaded: float
 
 
-def simulate_fleet(profile: SystemProfile, scenario: Scenario, robots: int, replicas: int,
-                   settings: MonitorSettings | None = None) -> list[Run]:
+def simulate_fleet(
+    profile: SystemProfile, scenario: Scenario, robots: int, replicas: int, settings: MonitorSettings | None = None
+) -> list[Run]:
     """
     Simulate ``robots`` robots, each in ``scenario``, and one edge whose tails run on ``replicas`` replicas.
 
@@ -42,38 +43,71 @@ def simulate_fleet(profile: SystemProfile, scenario: Scenario, robots: int, repl
     timeline = Timeline()
     ends_s = scenario.duration_s + AFTER_S
     edge = SimulatedEdge(
-        profile, timeline, ProcessClock(scenario.disturbances.edge, ends_s, np.random.default_rng([scenario.seed, 5])),
-        name=FIRST_EDGE, slowdown=scenario.slowdown, others_at_s=[], other_robots=1, others_s=scenario.others_s,
-        batch=scenario.batch, servers=replicas)
+        profile,
+        timeline,
+        ProcessClock(scenario.disturbances.edge, ends_s, np.random.default_rng([scenario.seed, 5])),
+        name=FIRST_EDGE,
+        slowdown=scenario.slowdown,
+        others_at_s=[],
+        other_robots=1,
+        others_s=scenario.others_s,
+        batch=scenario.batch,
+        servers=replicas,
+    )
     phases = np.random.default_rng([scenario.seed, 7]).random(robots).tolist()
     worlds = [
-        World(profile, replace(scenario, seed=1000 * scenario.seed + number,
-                               first_image_s=phase / scenario.frame_rate_hz), 'dynamic', settings,
-              shared=edge, robot=f'/robot{number}')
-        for number, phase in enumerate(phases)]
+        World(
+            profile,
+            replace(scenario, seed=1000 * scenario.seed + number, first_image_s=phase / scenario.frame_rate_hz),
+            'dynamic',
+            settings,
+            shared=edge,
+            robot=f'/robot{number}',
+        )
+        for number, phase in enumerate(phases)
+    ]
     for world in worlds:
         world.begin()
     edge.start()
-    timeline.run(lambda time_s: time_s > ends_s or (
-        time_s > scenario.duration_s and all(world.camera.idle for world in worlds)))
+    timeline.run(
+        lambda time_s: time_s > ends_s or (time_s > scenario.duration_s and all(world.camera.idle for world in worlds))
+    )
     return [world.outcome() for world in worlds]
 
 
-def fleet_point(profile: SystemProfile, scenario: Scenario, robots: int, replicas: int,
-                settings: MonitorSettings | None = None, since_s: float = 0.0) -> FleetPoint:
+def fleet_point(
+    profile: SystemProfile,
+    scenario: Scenario,
+    robots: int,
+    replicas: int,
+    settings: MonitorSettings | None = None,
+    since_s: float = 0.0,
+) -> FleetPoint:
     """Simulate a fleet, and return the result of its frames from ``since_s`` on."""
     runs = simulate_fleet(profile, scenario, robots, replicas, settings)
     frames = [frame for run in runs for frame in run.frames if frame.arrived_s >= since_s]
     if not frames:
         return FleetPoint(robots, replicas, math.nan, math.nan, math.nan)
     latencies = [frame.latency_s for frame in frames]
-    return FleetPoint(robots, replicas, float(np.mean(latencies)), float(np.percentile(latencies, 95)),
-                      sum(frame.outcome is Outcome.ANSWERED for frame in frames) / len(frames))
+    return FleetPoint(
+        robots,
+        replicas,
+        float(np.mean(latencies)),
+        float(np.percentile(latencies, 95)),
+        sum(frame.outcome is Outcome.ANSWERED for frame in frames) / len(frames),
+    )
 
 
-def fleet_points(profile: SystemProfile, scenario: Scenario, robots: Sequence[int], replicas: Sequence[int],
-                 settings: MonitorSettings, since_s: float, workers: int | None = None,
-                 progress: Callable[[], None] = lambda: None) -> list[FleetPoint]:
+def fleet_points(
+    profile: SystemProfile,
+    scenario: Scenario,
+    robots: Sequence[int],
+    replicas: Sequence[int],
+    settings: MonitorSettings,
+    since_s: float,
+    workers: int | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> list[FleetPoint]:
     """Return the result for each number of robots with each number of replicas; ``workers`` are processes."""
     jobs = [(profile, scenario, count, servers, settings, since_s) for servers in replicas for count in robots]
     points = []
@@ -85,5 +119,9 @@ def fleet_points(profile: SystemProfile, scenario: Scenario, robots: Sequence[in
 
 def takes_over_at(points: Sequence[FleetPoint]) -> dict[int, int | None]:
     """Return, by number of replicas, the smallest fleet that runs most frames on its robots; None for none."""
-    return {replicas: min((point.robots for point in points if point.replicas == replicas and point.offloaded < 0.5),
-                          default=None) for replicas in sorted({point.replicas for point in points})}
+    return {
+        replicas: min(
+            (point.robots for point in points if point.replicas == replicas and point.offloaded < 0.5), default=None
+        )
+        for replicas in sorted({point.replicas for point in points})
+    }

@@ -134,13 +134,19 @@ def true_profile(profile: SystemProfile, error: float, seed: int) -> SystemProfi
     factors = np.exp(error * np.random.default_rng([seed, 6]).standard_normal((len(profile.cuts), 2))).tolist()
     cuts = []
     for cut, (head, tail) in zip(profile.cuts, factors):
-        cuts.append(replace(
-            cut,
-            head_s={batch: head * time_s for batch, time_s in cut.head_s.items()},
-            tail_s={batch: tail * time_s for batch, time_s in cut.tail_s.items()},
-            engine_head_s={engine: {batch: head * time_s for batch, time_s in times_s.items()}
-                           for engine, times_s in cut.engine_head_s.items()},
-            engine_tail_s={engine: {batch: tail * time_s for batch, time_s in times_s.items()}
-                           for engine, times_s in cut.engine_tail_s.items()},
-        ))
+        cuts.append(
+            replace(
+                cut,
+                head_s={batch: head * time_s for batch, time_s in cut.head_s.items()},
+                tail_s={batch: tail * time_s for batch, time_s in cut.tail_s.items()},
+                engine_head_s={
+                    engine: {batch: head * time_s for batch, time_s in times_s.items()}
+                    for engine, times_s in cut.engine_head_s.items()
+                },
+                engine_tail_s={
+                    engine: {batch: tail * time_s for batch, time_s in times_s.items()}
+                    for engine, times_s in cut.engine_tail_s.items()
+                },
+            )
+        )
     return replace(profile, cuts=tuple(cuts))

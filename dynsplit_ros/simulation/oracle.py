@@ -50,12 +50,26 @@ _COMPARED = 4
 #: until when the downlink is busy with and without it; the latest delivery; the start of the latest head. ``other``
 #: counts the other robots' frames that the edge has served, ``parent`` is the position in the log of the sequence
 #: without its latest frame.
-_ROW = np.dtype([
-    ('cost_s', float), ('saved_s', float), ('robot_s', float), ('edge_s', float), ('acknowledged_s', float),
-    ('answers_s', float, DEFAULT_UNANSWERED), ('entered_s', float), ('down_s', float), ('down_before_s', float),
-    ('delivered_s', float), ('started_s', float), ('latency_s', float), ('other', int), ('image', int),
-    ('choice', int), ('parent', int),
-])
+_ROW = np.dtype(
+    [
+        ('cost_s', float),
+        ('saved_s', float),
+        ('robot_s', float),
+        ('edge_s', float),
+        ('acknowledged_s', float),
+        ('answers_s', float, DEFAULT_UNANSWERED),
+        ('entered_s', float),
+        ('down_s', float),
+        ('down_before_s', float),
+        ('delivered_s', float),
+        ('started_s', float),
+        ('latency_s', float),
+        ('other', int),
+        ('image', int),
+        ('choice', int),
+        ('parent', int),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,11 @@ class Search:
     """
 
     def __init__(
-        self, profile: SystemProfile, future: Future, choices: Sequence[Choice], engines: Sequence[Engines],
+        self,
+        profile: SystemProfile,
+        future: Future,
+        choices: Sequence[Choice],
+        engines: Sequence[Engines],
         waiting_share: float,
     ) -> None:
         self._future, self._choices, self._waiting_share = future, choices, waiting_share
@@ -116,14 +134,21 @@ class Search:
         codecs = [cut.codecs[codec] if codec else None for cut, (_, codec) in zip(cuts, choices)]
         batch = future.batch
         self._is_local = np.array([codec is None for codec in codecs])
-        self._ready_s = np.array([
-            cut.head_on(head)[batch] + (codec.encode_s[batch] if codec else 0.0)
-            for cut, codec, (head, _) in zip(cuts, codecs, engines)])
-        self._bits = np.array([
-            8.0 * (future.lead_bytes + codec.payload_bytes[batch]) if codec else 0.0 for codec in codecs])
-        self._served_s = np.array([
-            codec.decode_s[batch] + cut.tail_on(tail)[batch] if codec else 0.0
-            for cut, codec, (_, tail) in zip(cuts, codecs, engines)])
+        self._ready_s = np.array(
+            [
+                cut.head_on(head)[batch] + (codec.encode_s[batch] if codec else 0.0)
+                for cut, codec, (head, _) in zip(cuts, codecs, engines)
+            ]
+        )
+        self._bits = np.array(
+            [8.0 * (future.lead_bytes + codec.payload_bytes[batch]) if codec else 0.0 for codec in codecs]
+        )
+        self._served_s = np.array(
+            [
+                codec.decode_s[batch] + cut.tail_on(tail)[batch] if codec else 0.0
+                for cut, codec, (_, tail) in zip(cuts, codecs, engines)
+            ]
+        )
 
     def best(self, width: int | None = WIDTH) -> list[PlannedFrame]:
         """Return the best sequence that a beam of this width finds; None keeps all sequences."""
@@ -151,15 +176,22 @@ class Search:
         before the link stops, all rows that send cost less than one that computes for a second on the robot.
         """
         is_local = self._is_local[rows['choice']]
-        return np.concatenate([
-            _prune(some, image, self._future.frame_rate_hz, width) for some in (rows[is_local], rows[~is_local])
-            if len(some)])
+        return np.concatenate(
+            [
+                _prune(some, image, self._future.frame_rate_hz, width)
+                for some in (rows[is_local], rows[~is_local])
+                if len(some)
+            ]
+        )
 
     def _steps(self, row: Any, log: Rows) -> list[PlannedFrame]:
         steps = []
         while row['image'] >= 0:
-            steps.append(PlannedFrame(int(row['image']), self._choices[row['choice']], float(row['started_s']),
-                              float(row['latency_s'])))
+            steps.append(
+                PlannedFrame(
+                    int(row['image']), self._choices[row['choice']], float(row['started_s']), float(row['latency_s'])
+                )
+            )
             row = log[row['parent']]
         return steps[::-1]
 
@@ -216,8 +248,11 @@ class Search:
         arrive_s = self._arrive_s(choice, image, send_s)
         answer_before = before['entered_s'] <= arrive_s  # and not after the acknowledgement
         down_s = np.where(answer_before, before['down_s'], before['down_before_s'])
-        acknowledged_s = (self._down.end_of(np.maximum(arrive_s, down_s), 8.0 * future.acknowledgement_bytes)
-                          + future.one_way_s + self._delays_s[image, 1])
+        acknowledged_s = (
+            self._down.end_of(np.maximum(arrive_s, down_s), 8.0 * future.acknowledgement_bytes)
+            + future.one_way_s
+            + self._delays_s[image, 1]
+        )
         edge_s, other = self._serve_others(arrive_s, before)
         begin_s = np.maximum(arrive_s, edge_s)
         edge_s = begin_s + self._served_s[choice] * self._noise[image, 2] * self._slowdown.at(begin_s)
@@ -229,8 +264,13 @@ class Search:
         after['robot_s'] = np.where(sends, send_s, ready_s)
         after['answers_s'][sends] = np.column_stack((answered_s, before['answers_s'][:, :-1]))[sends]
         after['down_before_s'][sends] = before['down_s'][sends]
-        for name, value in (('acknowledged_s', acknowledged_s), ('edge_s', edge_s), ('entered_s', edge_s),
-                            ('down_s', down_s), ('other', other)):
+        for name, value in (
+            ('acknowledged_s', acknowledged_s),
+            ('edge_s', edge_s),
+            ('entered_s', edge_s),
+            ('down_s', down_s),
+            ('other', other),
+        ):
             after[name][sends] = value[sends]
         after['delivered_s'] = np.maximum(done_s, before['delivered_s'])
         after['latency_s'] = after['delivered_s'] - image / future.frame_rate_hz

@@ -75,22 +75,43 @@ def _draw_latencies(axes: Axes, profile: SystemProfile, runs: Mapping[str, Run])
         axes.plot(
             [frame.arrived_s for frame in run.frames],
             [1000 * frame.latency_s for frame in run.frames],
-            color=colour, linewidth=width, zorder=order, alpha=0.9, label=policy_label(policy, profile))
+            color=colour,
+            linewidth=width,
+            zorder=order,
+            alpha=0.9,
+            label=policy_label(policy, profile),
+        )
     _logarithmic(axes, 'y')
     axes.set_ylabel('latency of a frame (ms)')
     axes.legend(ncols=4, fontsize='small', loc='upper center', bbox_to_anchor=(0.5, -0.02))
 
 
 def _draw_splits(axes: Axes, profile: SystemProfile, run: Run) -> None:
-    kinds = (('answered', DYNAMIC, '.', 'answered by the edge'), ('local', 'tab:blue', '.', 'computed on the robot'),
-             ('fell_back', 'black', 'x', 'sent, then finished on the robot'))
-    axes.step([frame.arrived_s for frame in run.frames], [frame.split_index for frame in run.frames],
-              where='post', color='0.75', linewidth=0.8, zorder=1)
+    kinds = (
+        ('answered', DYNAMIC, '.', 'answered by the edge'),
+        ('local', 'tab:blue', '.', 'computed on the robot'),
+        ('fell_back', 'black', 'x', 'sent, then finished on the robot'),
+    )
+    axes.step(
+        [frame.arrived_s for frame in run.frames],
+        [frame.split_index for frame in run.frames],
+        where='post',
+        color='0.75',
+        linewidth=0.8,
+        zorder=1,
+    )
     for outcome, colour, marker, label in kinds:
         chosen = [frame for frame in run.frames if frame.outcome == outcome]
         if chosen:
-            axes.scatter([frame.arrived_s for frame in chosen], [frame.split_index for frame in chosen],
-                         s=14, color=colour, marker=marker, label=label, zorder=2)
+            axes.scatter(
+                [frame.arrived_s for frame in chosen],
+                [frame.split_index for frame in chosen],
+                s=14,
+                color=colour,
+                marker=marker,
+                label=label,
+                zorder=2,
+            )
     axes.set_ylim(-0.5, profile.local_index + 0.5)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel('split (dynamic)')
@@ -103,8 +124,13 @@ def _draw_rate(axes: Axes, link: Trace, run: Run, duration_s: float) -> None:
     axes.step(times, np.maximum(values, 1.0) / 1e6, where='post', color='0.45', linewidth=1.0, label='link')
     estimates = np.array(run.estimates)
     if len(estimates):
-        axes.plot(estimates[:, 0], np.where(estimates[:, 1] > 0, estimates[:, 1], np.nan) / 1e6,
-                  color=DYNAMIC, linewidth=1.0, label='estimated')
+        axes.plot(
+            estimates[:, 0],
+            np.where(estimates[:, 1] > 0, estimates[:, 1], np.nan) / 1e6,
+            color=DYNAMIC,
+            linewidth=1.0,
+            label='estimated',
+        )
     if positive:
         _logarithmic(axes, 'y')
         # Show an outage as a fall to the bottom of the axis, not to the logarithm of almost 0.
@@ -138,13 +164,35 @@ def plot_sweep(
     for panel, batch in zip(panels, batches):
         lines = means_s[batch]
         for policy in fixed:
-            panel.plot(points, 1000 * np.array(lines[policy]), color=colours[policy], linewidth=1.4, marker='.',
-                       markersize=4, label=policy_label(policy, profile))
+            panel.plot(
+                points,
+                1000 * np.array(lines[policy]),
+                color=colours[policy],
+                linewidth=1.4,
+                marker='.',
+                markersize=4,
+                label=policy_label(policy, profile),
+            )
         if 'oracle' in lines:
-            panel.plot(points, 1000 * np.array(lines['oracle']), color=ORACLE, linewidth=1.0, linestyle='--',
-                       zorder=4, label='oracle')
-        panel.plot(points, 1000 * np.array(lines['dynamic']), color=DYNAMIC, linewidth=5, alpha=0.45, zorder=1.5,
-                   solid_capstyle='round', label='dynamic')
+            panel.plot(
+                points,
+                1000 * np.array(lines['oracle']),
+                color=ORACLE,
+                linewidth=1.0,
+                linestyle='--',
+                zorder=4,
+                label='oracle',
+            )
+        panel.plot(
+            points,
+            1000 * np.array(lines['dynamic']),
+            color=DYNAMIC,
+            linewidth=5,
+            alpha=0.45,
+            zorder=1.5,
+            solid_capstyle='round',
+            label='dynamic',
+        )
         _logarithmic(panel, 'x')
         _logarithmic(panel, 'y')
         if len(points) <= 6:
@@ -201,9 +249,7 @@ def _colours(fixed: Sequence[str], profile: SystemProfile) -> dict[str, Any]:
     """Return each fixed split's colour: a gradual scale by split, with distinct colours for the two ends."""
     between = max(1, profile.local_index - 2)
     ends = {0: 'tab:purple', profile.local_index: 'tab:blue'}
-    return {
-        policy: ends.get(int(policy), colormaps['summer'](0.9 * (int(policy) - 1) / between)) for policy in fixed
-    }
+    return {policy: ends.get(int(policy), colormaps['summer'](0.9 * (int(policy) - 1) / between)) for policy in fixed}
 
 
 def _logarithmic(axes: Axes, axis: str) -> None:
@@ -222,8 +268,10 @@ def _logarithmic(axes: Axes, axis: str) -> None:
 
 def _steps(trace: Trace, duration_s: float) -> tuple[list[float], list[float]]:
     pairs = [(time_s, value) for time_s, value in zip(trace.times_s, trace.values) if 0 < time_s < duration_s]
-    return ([0.0, *(time_s for time_s, _ in pairs), duration_s],
-            [trace.at(0.0), *(value for _, value in pairs), trace.at(duration_s)])
+    return (
+        [0.0, *(time_s for time_s, _ in pairs), duration_s],
+        [trace.at(0.0), *(value for _, value in pairs), trace.at(duration_s)],
+    )
 
 
 def _plain(value: float, position: int | None = None) -> str:

@@ -29,20 +29,14 @@ class Trace:
     def __init__(self, times_s: Sequence[float], values: Sequence[float], name: str = 'trace') -> None:
         self.name = name
         if len(times_s) != len(values) or not len(times_s):
-            raise DynsplitError(
-                f'{name} has {len(times_s)} times and {len(values)} values: give as many, at least one'
-            )
+            raise DynsplitError(f'{name} has {len(times_s)} times and {len(values)} values: give as many, at least one')
         self.times_s = [float(t) for t in times_s]
         self.values = [float(v) for v in values]
         for i, (time_s, value) in enumerate(zip(self.times_s, self.values)):
             if not (math.isfinite(time_s) and math.isfinite(value)):
-                raise DynsplitError(
-                    f'{name}, line {i + 1}: {time_s}, {value} is not a pair of numbers; fill the gap'
-                )
+                raise DynsplitError(f'{name}, line {i + 1}: {time_s}, {value} is not a pair of numbers; fill the gap')
             if value < 0:
-                raise DynsplitError(
-                    f'{name}, line {i + 1}: {value:g} at {time_s:g} s is negative; 0 is the least'
-                )
+                raise DynsplitError(f'{name}, line {i + 1}: {value:g} at {time_s:g} s is negative; 0 is the least')
             if i and time_s <= self.times_s[i - 1]:
                 raise DynsplitError(
                     f'{name}, line {i + 1}: {time_s:g} s comes after {self.times_s[i - 1]:g} s; times must ascend'
@@ -100,9 +94,7 @@ def load_trace(path: str | Path, column: str = 'rate_mbps', factor: float = 1e6)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DynsplitError(f'cannot read the trace {path}: {error}') from error
     if not rows or 'time_s' not in rows[0] or column not in rows[0]:
-        raise DynsplitError(
-            f'the trace {path} needs a header with time_s,{column} and at least one line below it'
-        )
+        raise DynsplitError(f'the trace {path} needs a header with time_s,{column} and at least one line below it')
     times, values = [], []
     for i, row in enumerate(rows):
         try:
@@ -138,9 +130,7 @@ def sine(low: float, high: float, period_s: float, duration_s: float, step_s: fl
     """Return a sine between ``low`` and ``high`` (both > 0) on a logarithmic scale."""
     times = np.arange(0, duration_s + step_s / 2, step_s)
     middle, swing = (math.log(high) + math.log(low)) / 2, (math.log(high) - math.log(low)) / 2
-    return Trace(
-        times.tolist(), np.exp(middle + swing * np.sin(2 * np.pi * times / period_s)).tolist(), 'sine'
-    )
+    return Trace(times.tolist(), np.exp(middle + swing * np.sin(2 * np.pi * times / period_s)).tolist(), 'sine')
 
 
 def markov(low: float, high: float, dwell_s: float, duration_s: float, seed: int) -> Trace:
@@ -160,7 +150,5 @@ def noisy(value: float, noise: float, duration_s: float, seed: int, step_s: floa
     rng = np.random.default_rng(seed)
     times = np.arange(0, duration_s + step_s / 2, step_s)
     return Trace(
-        times.tolist(),
-        (value * rng.uniform(1 - noise, 1 + noise, len(times))).tolist(),
-        'constant with noise',
+        times.tolist(), (value * rng.uniform(1 - noise, 1 + noise, len(times))).tolist(), 'constant with noise'
     )

@@ -199,8 +199,13 @@ class World:
         self._patient = policy == 'patient oracle'
         base = settings or MonitorSettings()
         pinned = base.pinned_split if self._oracle or policy == 'dynamic' else int(policy)
-        self._settings = replace(base, pinned_split=pinned, batch=scenario.batch, frame_rate_hz=scenario.frame_rate_hz,
-                                 downlink_ratio=scenario.downlink_ratio)
+        self._settings = replace(
+            base,
+            pinned_split=pinned,
+            batch=scenario.batch,
+            frame_rate_hz=scenario.frame_rate_hz,
+            downlink_ratio=scenario.downlink_ratio,
+        )
         self.monitor = MonitorPolicy(profile, self._settings, FIRST_EDGE)
         disturbances, delay_s, ends_s = scenario.disturbances, scenario.base_rtt_s / 2, scenario.duration_s + AFTER_S
         self._up = OneWayLink(scenario.link, delay_s, disturbances.burst_bytes)
@@ -238,16 +243,24 @@ class World:
         self._changes: list[float] = []
         self._estimates: list[tuple[float, float]] = []
 
-    def _make_edge(self, name: str, scenario: Scenario | EdgeScenario, others_at_s: list[float], extra_rtt_s: float,
-                   *stream: int) -> SimulatedEdge:
+    def _make_edge(
+        self, name: str, scenario: Scenario | EdgeScenario, others_at_s: list[float], extra_rtt_s: float, *stream: int
+    ) -> SimulatedEdge:
         """Return an edge; ``stream`` is the part of the seed for its pauses."""
         robot = self._scenario
         rng = np.random.default_rng([robot.seed, *stream])
         return SimulatedEdge(
-            self.monitor.profile, self.timeline,
-            ProcessClock(robot.disturbances.edge, robot.duration_s + AFTER_S, rng), name=name, extra_rtt_s=extra_rtt_s,
-            slowdown=scenario.slowdown, batch=robot.batch, others_at_s=others_at_s, others_s=robot.others_s,
-            other_robots=max(1, math.ceil(max(scenario.others_hz.values) / robot.frame_rate_hz)))
+            self.monitor.profile,
+            self.timeline,
+            ProcessClock(robot.disturbances.edge, robot.duration_s + AFTER_S, rng),
+            name=name,
+            extra_rtt_s=extra_rtt_s,
+            slowdown=scenario.slowdown,
+            batch=robot.batch,
+            others_at_s=others_at_s,
+            others_s=robot.others_s,
+            other_robots=max(1, math.ceil(max(scenario.others_hz.values) / robot.frame_rate_hz)),
+        )
 
     def _add_further_edges(self, profile: SystemProfile) -> None:
         for number, further in enumerate(self._scenario.further_edges):
@@ -270,8 +283,9 @@ class World:
                     self.at(time_s, edge.restart if is_alive else edge.kill)
                     was_alive = bool(is_alive)
         deadline_s = self._scenario.duration_s + AFTER_S
-        self.timeline.run(lambda time_s: time_s > deadline_s or (
-            time_s > self._scenario.duration_s and self.camera.idle))
+        self.timeline.run(
+            lambda time_s: time_s > deadline_s or (time_s > self._scenario.duration_s and self.camera.idle)
+        )
         return self.outcome()
 
     def begin(self) -> None:
@@ -279,8 +293,12 @@ class World:
         for image in range(len(self._noise)):
             time_s = self._scenario.first_image_s + image / self._scenario.frame_rate_hz
             if time_s <= self._scenario.duration_s:
-                self.at(time_s, lambda image=image: self._handle(  # type: ignore[misc]
-                    self.camera.on_image, image, period_s=self._period_s))
+                self.at(
+                    time_s,
+                    lambda image=image: self._handle(  # type: ignore[misc]
+                        self.camera.on_image, image, period_s=self._period_s
+                    ),
+                )
         if not self._oracle:
             self.at(0.0, self._let_monitor_act)
 
@@ -365,7 +383,8 @@ class World:
             arrives_s = self._up.transmit(self.now_s, frame.payload_bytes, delays[0]) + edge.extra_rtt_s / 2
             self._acknowledged_s[frame.sequence] = (
                 self._down.rate.end_of(arrives_s, _ACKNOWLEDGEMENT_BYTES * 8)
-                + self._scenario.base_rtt_s / 2 + delays[1]
+                + self._scenario.base_rtt_s / 2
+                + delays[1]
             )
             timeout_s = frame.answer_timeout_s
             dispersion_s = self._dispersion_s(edge, led_s, arrives_s)
@@ -404,8 +423,14 @@ class World:
             return
         if frame.outcome is Outcome.SENT:
             self.monitor.on_sent(
-                frame.sequence, frame.sent_s, frame.split_index, frame.codec, frame.payload_bytes,
-                frame.send_s, frame.edge, frame.tail_engine,
+                frame.sequence,
+                frame.sent_s,
+                frame.split_index,
+                frame.codec,
+                frame.payload_bytes,
+                frame.send_s,
+                frame.edge,
+                frame.tail_engine,
             )
         else:
             self.monitor.on_frame(frame)
@@ -457,14 +482,16 @@ class World:
     def _send_probe(self, probe: Probe) -> None:
         began_s, edge = self.now_s, self.edges[probe.edge]
         extra_s = edge.extra_rtt_s / 2
-        led_s = self._up.transmit(began_s, probe.lead_bytes, self._jitter_s()) + extra_s if probe.lead_bytes else (
-            math.nan)
+        led_s = (
+            self._up.transmit(began_s, probe.lead_bytes, self._jitter_s()) + extra_s if probe.lead_bytes else (math.nan)
+        )
 
         def hand_over() -> None:
             if probe.lead_bytes:
                 self.monitor.on_probe_sent(probe.id, self.now_s - began_s, probe.edge)
             arrives_s = extra_s + self._up.transmit(
-                self.now_s, probe.payload_bytes - probe.lead_bytes, self._jitter_s())
+                self.now_s, probe.payload_bytes - probe.lead_bytes, self._jitter_s()
+            )
             dispersion_s = self._dispersion_s(edge, led_s, arrives_s) if probe.lead_bytes else math.nan
             if not self._is_lost(probe.payload_bytes):
                 self.at(edge.clock.after(arrives_s), lambda: self._on_probe(edge, probe, dispersion_s))
@@ -505,16 +532,27 @@ class World:
         cut, batch = self._profile.cuts[frame.split_index], self._scenario.batch
         noise = self._noise[frame.image][2]
         service_s = cut.codecs[frame.codec].decode_s[batch] * noise, cut.tail_on(frame.tail_engine)[batch] * noise
-        edge.submit(self._name, (frame, dispersion_s), frame.split_index, frame.codec, timeout_s, frame.payload_bytes,
-                    batch, frame.tail_engine, service_s)
+        edge.submit(
+            self._name,
+            (frame, dispersion_s),
+            frame.split_index,
+            frame.codec,
+            timeout_s,
+            frame.payload_bytes,
+            batch,
+            frame.tail_engine,
+            service_s,
+        )
 
     def acknowledge(self, edge: SimulatedEdge, frame: EdgeFrame) -> None:
         """Put the edge's acknowledgement of this robot's frame on the downlink."""
         sent, dispersion_s = frame.source
         arrives_s = self._down.transmit(self.now_s, _ACKNOWLEDGEMENT_BYTES, self._delays[sent.image][1])
         if not self._is_lost():
-            self._robot_sees(arrives_s + edge.extra_rtt_s / 2,
-                             lambda: self._on_acknowledgement(sent.sequence, dispersion_s, edge.name))
+            self._robot_sees(
+                arrives_s + edge.extra_rtt_s / 2,
+                lambda: self._on_acknowledgement(sent.sequence, dispersion_s, edge.name),
+            )
 
     def answer(self, edge: SimulatedEdge, frame: EdgeFrame) -> None:
         """Put the edge's answer to this robot's frame on the downlink."""
@@ -522,8 +560,12 @@ class World:
         status, reason, times = frame.status, frame.reason, frame.times
         answer_bytes = self._answer_bytes if status is Status.OK else _ACKNOWLEDGEMENT_BYTES
         answered_s = self._down.transmit(self.now_s, answer_bytes, self._delays[sent.image][2])
-        self._robot_sees(answered_s + edge.extra_rtt_s / 2, lambda: self._handle(
-            self.camera.on_answer, self.camera.session, sent.sequence, status, reason, None, answer_bytes, times))
+        self._robot_sees(
+            answered_s + edge.extra_rtt_s / 2,
+            lambda: self._handle(
+                self.camera.on_answer, self.camera.session, sent.sequence, status, reason, None, answer_bytes, times
+            ),
+        )
 
     def report_load(self, edge: SimulatedEdge, action: ReportLoad) -> None:
         """Put a load report of the edge on the downlink."""
@@ -555,8 +597,15 @@ class World:
 
     def _decision(self, split: int, codec: str) -> SplitDecision:
         head, tail = self._engines(self._profile.cuts[split], codec)
-        return SplitDecision(split, codec, answer_timeout_s=math.inf, head_engine=head, tail_engine=tail,
-                             local_engine=head if not codec else EAGER, edge=self.edge.name)
+        return SplitDecision(
+            split,
+            codec,
+            answer_timeout_s=math.inf,
+            head_engine=head,
+            tail_engine=tail,
+            local_engine=head if not codec else EAGER,
+            edge=self.edge.name,
+        )
 
     def _engines(self, cut: SystemCut, codec: str) -> Engines:
         """Return the fastest engines that the settings allow for a choice."""
@@ -652,10 +701,7 @@ class World:
 
 
 def simulate(
-    profile: SystemProfile,
-    scenario: Scenario,
-    policy: str = 'dynamic',
-    settings: MonitorSettings | None = None,
+    profile: SystemProfile, scenario: Scenario, policy: str = 'dynamic', settings: MonitorSettings | None = None
 ) -> Run:
     """Run one policy in one scenario; 'oracle' is the better of the two oracles. See :class:`World`."""
     if policy == 'oracle':

@@ -22,8 +22,27 @@ from dynsplit_ros.tasks.results import Result
 Image = NDArray[np.uint8]
 
 #: COCO's person: pairs of its 17 keypoints that a limb joins.
-COCO_LIMBS = ((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9),
-              (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6))
+COCO_LIMBS = (
+    (15, 13),
+    (13, 11),
+    (16, 14),
+    (14, 12),
+    (11, 12),
+    (5, 11),
+    (6, 12),
+    (5, 6),
+    (5, 7),
+    (6, 8),
+    (7, 9),
+    (8, 10),
+    (1, 2),
+    (0, 1),
+    (0, 2),
+    (1, 3),
+    (2, 4),
+    (3, 5),
+    (4, 6),
+)
 #: Keypoints that score less are not drawn; torchvision's scores are logits.
 LEAST_KEYPOINT_SCORE = 0.0
 #: Objects, and lines of text, beyond these are not drawn: nobody could tell them apart.
@@ -45,8 +64,9 @@ def annotate(image: Image, task: str, result: Result, caption: Sequence[str]) ->
     ``caption`` are lines for the lower left corner. What lies outside of the image is left out, wherever it is.
     """
     drawn = np.ascontiguousarray(image).copy()
-    words = [f'{label or number} {score:.2f}'
-             for number, label, score in zip(result.class_ids, result.labels, result.scores)]
+    words = [
+        f'{label or number} {score:.2f}' for number, label, score in zip(result.class_ids, result.labels, result.scores)
+    ]
     colours = [colour(number) for number in result.class_ids]
     if task == 'detection':
         _draw_objects(drawn, result, words[:MOST_OBJECTS], colours)
@@ -62,9 +82,9 @@ def annotate(image: Image, task: str, result: Result, caption: Sequence[str]) ->
 
 def _draw_objects(drawn: Image, result: Result, words: Sequence[str], colours: Sequence[tuple[int, int, int]]) -> None:
     line = max(1, round(min(drawn.shape[:2]) / 300))
-    for mask, shade in zip(result.masks, colours[:len(words)]):
+    for mask, shade in zip(result.masks, colours[: len(words)]):
         pixels = mask.pixels
-        part = drawn[mask.y:mask.y + pixels.shape[0], mask.x:mask.x + pixels.shape[1]]
+        part = drawn[mask.y : mask.y + pixels.shape[0], mask.x : mask.x + pixels.shape[1]]
         part[pixels] = (part[pixels] + np.array(shade, np.uint16)) // 2
     boxes = _whole(np.reshape(result.boxes_px, (-1, 2, 2)))
     points = _whole(np.reshape(result.keypoints_px, (len(boxes), -1, 2))) if result.keypoints_px else None
@@ -72,8 +92,13 @@ def _draw_objects(drawn: Image, result: Result, words: Sequence[str], colours: S
     for at in reversed(range(len(words))):
         (left, top), (right, bottom) = boxes[at].tolist()
         if result.box_angles and np.isfinite(result.box_angles[at]):
-            turned = cv2.boxPoints((((left + right) / 2, (top + bottom) / 2), (right - left, bottom - top),
-                                    math.degrees(result.box_angles[at])))
+            turned = cv2.boxPoints(
+                (
+                    ((left + right) / 2, (top + bottom) / 2),
+                    (right - left, bottom - top),
+                    math.degrees(result.box_angles[at]),
+                )
+            )
             cv2.polylines(drawn, [_whole(turned.astype(np.float64)).astype(np.int32)], True, colours[at], line)
         else:
             cv2.rectangle(drawn, (left, top), (right, bottom), colours[at], line)
@@ -83,8 +108,9 @@ def _draw_objects(drawn: Image, result: Result, words: Sequence[str], colours: S
             _draw_points(drawn, points[at], scores >= LEAST_KEYPOINT_SCORE, line, colours[at])
 
 
-def _draw_points(drawn: Image, points: NDArray[np.int64], there: NDArray[np.bool_], line: int,
-                 shade: tuple[int, int, int]) -> None:
+def _draw_points(
+    drawn: Image, points: NDArray[np.int64], there: NDArray[np.bool_], line: int, shade: tuple[int, int, int]
+) -> None:
     for one, other in COCO_LIMBS if len(points) == 17 else ():
         if there[one] and there[other]:
             cv2.line(drawn, points[one].tolist(), points[other].tolist(), shade, line, cv2.LINE_AA)
@@ -134,8 +160,9 @@ def _text(drawn: Image, text: str, upper_left: tuple[int, int], shade: tuple[int
     y = min(upper_left[1], max(0, drawn.shape[0] - height))
     cv2.rectangle(drawn, (x, y), (x + width - 1, y + height - 1), shade, -1)
     letters = (0, 0, 0) if sum(shade) > 300 else (255, 255, 255)
-    cv2.putText(drawn, text, (x + 2, y + round(0.7 * height)), cv2.FONT_HERSHEY_SIMPLEX, scale, letters, thick,
-                cv2.LINE_AA)
+    cv2.putText(
+        drawn, text, (x + 2, y + round(0.7 * height)), cv2.FONT_HERSHEY_SIMPLEX, scale, letters, thick, cv2.LINE_AA
+    )
 
 
 def _letters(drawn: Image, text: str) -> tuple[float, int, int, int]:

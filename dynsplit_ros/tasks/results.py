@@ -85,35 +85,64 @@ def check_outputs(task: str, outputs: Mapping[str, Tensor]) -> None:
         masks, keypoints = parts.get('masks'), parts.get('keypoints')
         keypoint_scores = parts.get('keypoints_scores')
         fits = (
-            boxes.ndim == 2 and boxes.shape[1] == 4 and classes.shape == scores.shape == boxes.shape[:1]
-            and boxes.is_floating_point() and scores.is_floating_point() and not classes.is_floating_point()
+            boxes.ndim == 2
+            and boxes.shape[1] == 4
+            and classes.shape == scores.shape == boxes.shape[:1]
+            and boxes.is_floating_point()
+            and scores.is_floating_point()
+            and not classes.is_floating_point()
             and bool(((classes.long() >= 0) & (classes.long() < 2**31)).all())
-            and (masks is None or masks.ndim == 4 and masks.shape[:2] == (len(boxes), 1) and min(masks.shape[2:]) > 0
-                 and len(masks) <= MOST_MASKS)
-            and (keypoints is None or keypoints.ndim == 3 and len(keypoints) == len(boxes) and keypoints.shape[2] == 3
-                 and keypoints.is_floating_point())
-            and (parts.get('angles') is None or parts['angles'].shape == scores.shape
-                 and parts['angles'].is_floating_point())
-            and (keypoint_scores is None or keypoints is not None and keypoint_scores.shape == keypoints.shape[:2]))
+            and (
+                masks is None
+                or masks.ndim == 4
+                and masks.shape[:2] == (len(boxes), 1)
+                and min(masks.shape[2:]) > 0
+                and len(masks) <= MOST_MASKS
+            )
+            and (
+                keypoints is None
+                or keypoints.ndim == 3
+                and len(keypoints) == len(boxes)
+                and keypoints.shape[2] == 3
+                and keypoints.is_floating_point()
+            )
+            and (
+                parts.get('angles') is None
+                or parts['angles'].shape == scores.shape
+                and parts['angles'].is_floating_point()
+            )
+            and (keypoint_scores is None or keypoints is not None and keypoint_scores.shape == keypoints.shape[:2])
+        )
         if not fits:
-            raise DynsplitError(f'{_in_words(parts)} do not fit together as objects, or there are classes outside of '
-                                f'0 to 2**31 or more than {MOST_MASKS} masks; run the same model on both sides')
+            raise DynsplitError(
+                f'{_in_words(parts)} do not fit together as objects, or there are classes outside of '
+                f'0 to 2**31 or more than {MOST_MASKS} masks; run the same model on both sides'
+            )
     elif task == 'dense':
         first = next(iter(outputs.values()), torch.empty(0))
         channels = first.shape[1] if first.ndim == 4 else 1
-        if (first.ndim not in (3, 4) or len(first) != 1 or not first.is_floating_point() or not first.numel()
-                or channels > MOST_CHANNELS):
-            raise DynsplitError(f'the outputs of one image are {_in_words(outputs)}, but for the task dense the first '
-                                f'one must be float [1, height, width] or [1, 1 to {MOST_CHANNELS}, height, width]; '
-                                'set task to what the model does, or to other')
+        if (
+            first.ndim not in (3, 4)
+            or len(first) != 1
+            or not first.is_floating_point()
+            or not first.numel()
+            or channels > MOST_CHANNELS
+        ):
+            raise DynsplitError(
+                f'the outputs of one image are {_in_words(outputs)}, but for the task dense the first '
+                f'one must be float [1, height, width] or [1, 1 to {MOST_CHANNELS}, height, width]; '
+                'set task to what the model does, or to other'
+            )
     elif task in ('classification', 'segmentation'):
         first = next(iter(outputs.values()), torch.empty(0))
         dense = task == 'segmentation'
         fits = first.ndim == 3 and first.dtype in (torch.uint8, torch.int16) if dense else first.ndim == 2
         if not fits or len(first) != 1 or not first.numel():
             needed = 'scores [1, classes, height, width] or a label map' if dense else '[1, classes]'
-            raise DynsplitError(f'the outputs of one image are {_in_words(outputs)}, but for the task {task} the first '
-                                f'one must be {needed}; set task to what the model does, or to other')
+            raise DynsplitError(
+                f'the outputs of one image are {_in_words(outputs)}, but for the task {task} the first '
+                f'one must be {needed}; set task to what the model does, or to other'
+            )
 
 
 def condensed(task: str, outputs: Mapping[str, Tensor], min_score: float) -> dict[str, Tensor]:
@@ -138,8 +167,17 @@ def condensed(task: str, outputs: Mapping[str, Tensor], min_score: float) -> dic
     return kept
 
 
-def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *, placement: Placement, top_k: int,
-              min_score: float = 0.0, scores: str | None = None, classes: Collection[int] | None = None) -> Result:
+def interpret(
+    task: str,
+    outputs: Mapping[str, Tensor],
+    labels: Sequence[str],
+    *,
+    placement: Placement,
+    top_k: int,
+    min_score: float = 0.0,
+    scores: str | None = None,
+    classes: Collection[int] | None = None,
+) -> Result:
     """
     Return what the outputs of one image (batch 1, on the CPU) say; their shapes are those of torchvision's models.
 
@@ -154,8 +192,11 @@ def interpret(task: str, outputs: Mapping[str, Tensor], labels: Sequence[str], *
     first = next(iter(outputs.values()), torch.empty(0))
     if task == 'classification':
         values = _probabilities(first, scores)[0]
-        wanted = torch.tensor(sorted(number for number in classes if number < len(values)), dtype=torch.long) if (
-            classes is not None) else torch.arange(len(values))
+        wanted = (
+            torch.tensor(sorted(number for number in classes if number < len(values)), dtype=torch.long)
+            if (classes is not None)
+            else torch.arange(len(values))
+        )
         best, ids = values[wanted].topk(min(top_k, len(wanted)))
         return Result(*_named(wanted[ids], best, labels))
     if task == 'detection':
@@ -184,8 +225,13 @@ def _probabilities(values: Tensor, scores: str | None) -> Tensor:
     return values.float().sigmoid() if scores == 'multilabel' else values.float().softmax(1)
 
 
-def _detections(outputs: Mapping[str, Tensor], labels: Sequence[str], placement: Placement,
-                min_score: float, classes: Collection[int] | None) -> Result:
+def _detections(
+    outputs: Mapping[str, Tensor],
+    labels: Sequence[str],
+    placement: Placement,
+    min_score: float,
+    classes: Collection[int] | None,
+) -> Result:
     parts = _objects(outputs)
     chosen = ~(parts['scores'] < min_score)  # Not "at least": a NaN is for the consumer to see.
     if classes is not None:
@@ -201,7 +247,8 @@ def _detections(outputs: Mapping[str, Tensor], labels: Sequence[str], placement:
         masks=[_mask(mask, placement) for mask in masks.numpy()],
         keypoints_px=placement.to_source(points[:, :, :2].float()).flatten().tolist(),
         keypoint_scores=kept.get('keypoints_scores', points[:, :, 2]).float().flatten().tolist(),
-        box_angles=kept['angles'].float().tolist() if 'angles' in kept else [])
+        box_angles=kept['angles'].float().tolist() if 'angles' in kept else [],
+    )
 
 
 def _among(ids: Tensor, classes: Collection[int]) -> Tensor:
@@ -224,8 +271,10 @@ def class_numbers(names: Sequence[str], labels: Sequence[str]) -> frozenset[int]
             numbers.add(int(name))
         else:
             close = ', '.join(difflib.get_close_matches(name, labels, 3))
-            raise DynsplitError(f"parameter 'classes' names {name[:100]!r}, which is neither a label nor a number"
-                                + (f'; the closest labels are {close}' if close else '; give its numbers'))
+            raise DynsplitError(
+                f"parameter 'classes' names {name[:100]!r}, which is neither a label nor a number"
+                + (f'; the closest labels are {close}' if close else '; give its numbers')
+            )
     return frozenset(numbers)
 
 
@@ -245,14 +294,18 @@ def _objects(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a detector's outputs for its first image by their names."""
     parts = {name.removesuffix('.0'): tensor for name, tensor in outputs.items()}
     if not {'boxes', 'labels', 'scores'} <= parts.keys():
-        raise DynsplitError(f'the outputs of one image are {_in_words(outputs)}, but for the task detection boxes, '
-                            'labels and scores are needed; set task to what the model does, or to other')
+        raise DynsplitError(
+            f'the outputs of one image are {_in_words(outputs)}, but for the task detection boxes, '
+            'labels and scores are needed; set task to what the model does, or to other'
+        )
     return {name: parts[name] for name in _PARTS if name in parts}
 
 
 def _in_words(outputs: Mapping[str, Tensor]) -> str:
-    words = [f'{name[:40]} {str(tensor.dtype).removeprefix("torch.")} {list(tensor.shape)}'
-             for name, tensor in outputs.items()]
+    words = [
+        f'{name[:40]} {str(tensor.dtype).removeprefix("torch.")} {list(tensor.shape)}'
+        for name, tensor in outputs.items()
+    ]
     return ', '.join(words[:8]) + (', …' if len(words) > 8 else '') if words else 'none'
 
 

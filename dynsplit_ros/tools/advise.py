@@ -59,16 +59,20 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.agreement_plot is not None:
             points = what_bounds_buy(adviser)
             for point in points:
-                print(f'min_agreement {point.bound:g} at {point.rate_bps / 1e6:g} Mbit/s: split {point.choice}, '
-                      f'{point.payload_bytes / 1024:.1f} KiB, {1e3 * point.latency_s:.1f} ms')
-            plot_bounds(points, f'{profile.model}: what a bound on the agreement buys, as predicted',
-                        arguments.agreement_plot)
+                print(
+                    f'min_agreement {point.bound:g} at {point.rate_bps / 1e6:g} Mbit/s: split {point.choice}, '
+                    f'{point.payload_bytes / 1024:.1f} KiB, {1e3 * point.latency_s:.1f} ms'
+                )
+            plot_bounds(
+                points, f'{profile.model}: what a bound on the agreement buys, as predicted', arguments.agreement_plot
+            )
             written.append(arguments.agreement_plot)
         if arguments.json is not None:
             written.append(arguments.json)
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(
-                _document(adviser, ranges, assumed, arguments.robots), indent=1, allow_nan=False) + '\n')
+            arguments.json.write_text(
+                json.dumps(_document(adviser, ranges, assumed, arguments.robots), indent=1, allow_nan=False) + '\n'
+            )
     except (DynsplitError, OSError) as error:
         print(f'advise: {error}', file=sys.stderr)
         return 2
@@ -99,14 +103,27 @@ def _parser() -> argparse.ArgumentParser:
         metavar='TIMES',
         help='edge loads: time of the edge divided by its profiled time (default: 1 2 4 8)',
     )
-    conditions.add_argument('--robots', type=int, default=0, metavar='N',
-                            help='also print how many replicas a fleet of N such robots needs, each robot on its own '
-                                 'link')
+    conditions.add_argument(
+        '--robots',
+        type=int,
+        default=0,
+        metavar='N',
+        help='also print how many replicas a fleet of N such robots needs, each robot on its own link',
+    )
     output = parser.add_argument_group('output')
-    output.add_argument('--plot', type=picture, default=Path('advice.png'), metavar='PNG',
-                        help='draw the advice into this file (default: advice.png)')
-    output.add_argument('--agreement-plot', type=picture, metavar='PNG',
-                        help='also draw latency and bytes against the bound --min-agreement into this file')
+    output.add_argument(
+        '--plot',
+        type=picture,
+        default=Path('advice.png'),
+        metavar='PNG',
+        help='draw the advice into this file (default: advice.png)',
+    )
+    output.add_argument(
+        '--agreement-plot',
+        type=picture,
+        metavar='PNG',
+        help='also draw latency and bytes against the bound --min-agreement into this file',
+    )
     output.add_argument('--json', type=writable, metavar='OUT', help='also write the advice to this file')
     return parser
 
@@ -159,10 +176,16 @@ def _row(adviser: Adviser, found: Range) -> dict[str, str]:
         'than offloading': ''
         if offloads
         else _span(-100 * first.gain_over_offloading, -100 * last.gain_over_offloading, '{:+.0f} %'),
-        **({'in time': _span(100 * (1 - first.best.late_share), 100 * (1 - last.best.late_share), '{} %')}
-           if first.best.late_share is not None and last.best.late_share is not None else {}),
-        **({'engines': ' and '.join(filter(None, (first.best.head_engine, first.best.tail_engine)))}
-           if adviser.profile.has_engines else {}),
+        **(
+            {'in time': _span(100 * (1 - first.best.late_share), 100 * (1 - last.best.late_share), '{} %')}
+            if first.best.late_share is not None and last.best.late_share is not None
+            else {}
+        ),
+        **(
+            {'engines': ' and '.join(filter(None, (first.best.head_engine, first.best.tail_engine)))}
+            if adviser.profile.has_engines
+            else {}
+        ),
         'frames/s': _span(_offered(adviser, first), _offered(adviser, last)),
     }
 
@@ -220,17 +243,22 @@ def _verdict(profile: SystemProfile, ranges: Sequence[Range]) -> list[str]:
 
 def _fleet_sentence(adviser: Adviser, ranges: Sequence[Range], robots: int) -> str:
     """Return how many replicas a fleet needs at each link rate, in one sentence."""
-    parts = [f'{replicas} from {_number(low_bps / 1e6)} to {_number(high_bps / 1e6)} Mbit/s'
-             for replicas, low_bps, high_bps in replicas_by_rate(adviser, ranges, robots)]
+    parts = [
+        f'{replicas} from {_number(low_bps / 1e6)} to {_number(high_bps / 1e6)} Mbit/s'
+        for replicas, low_bps, high_bps in replicas_by_rate(adviser, ranges, robots)
+    ]
     load = ranges[0].first.slowdown
     where = 'as profiled' if load == 1 else f'{load:g} times as slow'
     idle = ' With 0 replicas, the robots run the whole network.' if parts[0].startswith('0 ') else ''
-    return (f'With replicas {where}, a fleet of {robots} robot{"s" * (robots != 1)} needs this number of replicas: '
-            f'{", ".join(parts)}.{idle}')
+    return (
+        f'With replicas {where}, a fleet of {robots} robot{"s" * (robots != 1)} needs this number of replicas: '
+        f'{", ".join(parts)}.{idle}'
+    )
 
 
-def _document(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], assumed: Sequence[str], robots: int
-              ) -> dict[str, Any]:
+def _document(
+    adviser: Adviser, ranges: Mapping[float, Sequence[Range]], assumed: Sequence[str], robots: int
+) -> dict[str, Any]:
     """Return the advice as JSON holds it: rates in bit/s, times in seconds."""
     profile = adviser.profile
     low_bps, high_bps = ranges[next(iter(ranges))][0].first.rate_bps, ranges[next(iter(ranges))][-1].last.rate_bps
@@ -249,7 +277,9 @@ def _document(adviser: Adviser, ranges: Mapping[float, Sequence[Range]], assumed
                 'replicas': [
                     {'replicas': replicas, 'from_bps': from_bps, 'to_bps': to_bps}
                     for replicas, from_bps, to_bps in replicas_by_rate(adviser, of_load, robots)
-                ] if robots else [],
+                ]
+                if robots
+                else [],
                 'ranges': [
                     {
                         'from_bps': found.first.rate_bps,

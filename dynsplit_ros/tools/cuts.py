@@ -26,9 +26,7 @@ def describe(cut: Cut) -> dict[str, Any]:
         'index': cut.index,
         'position': cut.position,
         'name': cut.name,
-        'tensors': [
-            {'name': spec.name, 'dtype': spec.dtype, 'shape': list(spec.shape)} for spec in cut.tensors
-        ],
+        'tensors': [{'name': spec.name, 'dtype': spec.dtype, 'shape': list(spec.shape)} for spec in cut.tensors],
         'bytes': cut.nbytes,
         'macs_before': cut.macs_before,
         'elements': cut.elements,
@@ -41,9 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     """List the cuts of the model that ``argv`` names."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_model_options(parser)
-    parser.add_argument(
-        '--all', action='store_true', help='list every position of the graph, not only the candidates'
-    )
+    parser.add_argument('--all', action='store_true', help='list every position of the graph, not only the candidates')
     parser.add_argument('--json', type=writable, metavar='OUT', help='also write the cuts to this file')
     arguments = parser.parse_args(argv)
     try:
@@ -66,8 +62,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _print_table(split: SplitModel, cuts: Sequence[Cut]) -> None:
     height, width = split.model.input_size
-    table = Table(title=f'{split.model.name} at {height}×{width}, fingerprint {split.fingerprint[:16]}',
-                  caption='natural: sends fewer bytes, or only fewer elements, than the image and each cut before')
+    table = Table(
+        title=f'{split.model.name} at {height}×{width}, fingerprint {split.fingerprint[:16]}',
+        caption='natural: sends fewer bytes, or only fewer elements, than the image and each cut before',
+    )
     for name, justify in (
         ('index', 'right'), ('cut', 'left'), ('tensors', 'left'), ('KiB', 'right'), ('MACs before', 'right'),
         ('natural', 'left'),

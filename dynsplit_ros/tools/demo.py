@@ -48,21 +48,40 @@ console = Console()
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     result = argparse.ArgumentParser(description=__doc__)
-    result.add_argument('--seconds', type=float, default=60.0,
-                        help='length of the run in seconds, at least 10 (default: 60)')
-    result.add_argument('--json', type=writable, metavar='OUT',
-                        help='write summary and frames to this file (default: in --out)')
-    result.add_argument('--out', type=Path, default=Path('out/demo'), help='folder for plot, JSON file and logs '
-                        '(default: out/demo)')
-    result.add_argument('--model', default=DEFAULT_MODEL, help='a classifier, by any name that the nodes take '
-                        f'(default: {DEFAULT_MODEL}, whose pretrained weights a package brings)')
-    result.add_argument('--weights', help="'none' (random seeded weights, no download), 'default', or a file (default: "
-                        'default for the default model, none for others)')
-    result.add_argument('--min-agreement', type=float, default=1.0, metavar='SHARE',
-                        help='also allow lossy codecs that keep the class of at least this share of images, 0 to 1; '
-                        'measuring them takes a minute or two (default: 1, only lossless codecs)')
-    result.add_argument('--slowdown', type=float, default=8.0, help='computing time of the emulated robot divided by '
-                        'that of this machine (default: 8)')
+    result.add_argument(
+        '--seconds', type=float, default=60.0, help='length of the run in seconds, at least 10 (default: 60)'
+    )
+    result.add_argument(
+        '--json', type=writable, metavar='OUT', help='write summary and frames to this file (default: in --out)'
+    )
+    result.add_argument(
+        '--out', type=Path, default=Path('out/demo'), help='folder for plot, JSON file and logs (default: out/demo)'
+    )
+    result.add_argument(
+        '--model',
+        default=DEFAULT_MODEL,
+        help='a classifier, by any name that the nodes take '
+        f'(default: {DEFAULT_MODEL}, whose pretrained weights a package brings)',
+    )
+    result.add_argument(
+        '--weights',
+        help="'none' (random seeded weights, no download), 'default', or a file (default: "
+        'default for the default model, none for others)',
+    )
+    result.add_argument(
+        '--min-agreement',
+        type=float,
+        default=1.0,
+        metavar='SHARE',
+        help='also allow lossy codecs that keep the class of at least this share of images, 0 to 1; '
+        'measuring them takes a minute or two (default: 1, only lossless codecs)',
+    )
+    result.add_argument(
+        '--slowdown',
+        type=float,
+        default=8.0,
+        help='computing time of the emulated robot divided by that of this machine (default: 8)',
+    )
     result.add_argument('--rate', type=float, default=10.0, help='images per second (default: 10)')
     return result
 
@@ -71,13 +90,18 @@ def main(argv: list[str] | None = None) -> int:
     """Run the demonstration; 0 when no frame was lost, doubled or wrong."""
     given = parser().parse_args(argv)
     if not 10 <= given.seconds <= LONGEST_S:
-        console.print(f'demo: --seconds is {given.seconds:g}, but must be from 10, which all steps of the script need, '
-                      f'to {LONGEST_S}')
+        console.print(
+            f'demo: --seconds is {given.seconds:g}, but must be from 10, which all steps of the script need, '
+            f'to {LONGEST_S}'
+        )
         return 2
     given.weights = given.weights or ('default' if given.model == DEFAULT_MODEL else 'none')
     try:
-        for parameters, name, value in ((SOURCE, 'rate_hz', given.rate), (CAMERA, 'emulate_slowdown', given.slowdown),
-                                        (MONITOR, 'min_agreement', given.min_agreement)):
+        for parameters, name, value in (
+            (SOURCE, 'rate_hz', given.rate),
+            (CAMERA, 'emulate_slowdown', given.slowdown),
+            (MONITOR, 'min_agreement', given.min_agreement),
+        ):
             next(parameter for parameter in parameters if parameter.name == name).check(value)
     except DynsplitError as error:
         console.print(f'demo: {error}', markup=False)
@@ -112,8 +136,10 @@ def demonstrate(given: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     keep_freed()
-    console.print(f'[bold]dynsplit_ros demo[/bold]: {given.model}, robot {given.slowdown:g} times slower than this '
-                  f'machine (emulated), ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}')
+    console.print(
+        f'[bold]dynsplit_ros demo[/bold]: {given.model}, robot {given.slowdown:g} times slower than this '
+        f'machine (emulated), ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}'
+    )
     with in_one_sentence(f'model {given.model!r} cannot be used', 'name another'):
         split = SplitModel(load_model(given.model, weights=given.weights))
     profile_path = given.out / 'profile.yaml'
@@ -128,12 +154,20 @@ def demonstrate(given: argparse.Namespace) -> int:
             stage = Stage(given, processes, profile_path)
             stage.set_up()
             console.print('waiting for the nodes to find each other …')
-            wait_for(lambda: all(watch.counters and watch.deciding for watch in (recorder.watch, recorder.other)), 90.0,
-                     'cameras, edge and monitors did not find each other', processes)
+            wait_for(
+                lambda: all(watch.counters and watch.deciding for watch in (recorder.watch, recorder.other)),
+                90.0,
+                'cameras, edge and monitors did not find each other',
+                processes,
+            )
             asked_s = time.monotonic()
             stage.start_source()
-            wait_for(lambda: any(frame['outcome'] == Outcome.ANSWERED for frame in list(recorder.frames)), 30.0,
-                     'no frame was answered by the edge', processes)
+            wait_for(
+                lambda: any(frame['outcome'] == Outcome.ANSWERED for frame in list(recorder.frames)),
+                30.0,
+                'no frame was answered by the edge',
+                processes,
+            )
             started_s = recorder.frames[-1]['time_s']
             play(given, stage, recorder, started_s, lead_s=recorder.frames[0]['time_s'] - asked_s)
             processes.stop('source')
@@ -148,15 +182,27 @@ def demonstrate(given: argparse.Namespace) -> int:
         for change in recorder.rates:
             change['time_s'] -= started_s
         check(split, frames)
-        report = {'summary': summarise(frames, recorder.watch.counters, recorder.other.outcomes.total()),
-                  'model': given.model, 'min_agreement': given.min_agreement, 'slowdown': given.slowdown,
-                  'seconds': given.seconds,
-                  'steps': [{'name': step.name, 'start_s': start_s, 'end_s': end_s, 'rate_mbps': step.rate_mbps,
-                             'other_robot': step.other_robot} for step, start_s, end_s in timeline(given.seconds)],
-                  'cuts': [{'index': cut.index, 'name': cut.name, 'bytes': cut.nbytes} for cut in split.cuts],
-                  'rates': recorder.rates,
-                  'decisions': recorder.decisions,
-                  'frames': frames}
+        report = {
+            'summary': summarise(frames, recorder.watch.counters, recorder.other.outcomes.total()),
+            'model': given.model,
+            'min_agreement': given.min_agreement,
+            'slowdown': given.slowdown,
+            'seconds': given.seconds,
+            'steps': [
+                {
+                    'name': step.name,
+                    'start_s': start_s,
+                    'end_s': end_s,
+                    'rate_mbps': step.rate_mbps,
+                    'other_robot': step.other_robot,
+                }
+                for step, start_s, end_s in timeline(given.seconds)
+            ],
+            'cuts': [{'index': cut.index, 'name': cut.name, 'bytes': cut.nbytes} for cut in split.cuts],
+            'rates': recorder.rates,
+            'decisions': recorder.decisions,
+            'frames': frames,
+        }
         return conclude(report, given.out, given.json or given.out / 'demo.json')
 
 
@@ -200,22 +246,34 @@ class Stage:
 
         steps = list(timeline(self._given.seconds))
         self._processes.start('edge', 'edge_node', 'edge', self._model)
-        self._processes.start('link', 'link_emulator', ROBOT, {
-            'rates_mbps': [float(step.rate_mbps) for step, _, _ in steps],
-            'durations_s': [float(end_s - start_s) for _, start_s, end_s in steps]})
-        self._processes.start('monitor', 'monitor_node', ROBOT, {'min_agreement': float(self._given.min_agreement)},
-                              REMAPPINGS)
-        self._processes.start('camera', 'camera_node', ROBOT,
-                              {**self._model, 'emulate_slowdown': float(self._given.slowdown), 'output_digest': True},
-                              [*REMAPPINGS, ('image', 'image_raw')])
+        self._processes.start(
+            'link',
+            'link_emulator',
+            ROBOT,
+            {
+                'rates_mbps': [float(step.rate_mbps) for step, _, _ in steps],
+                'durations_s': [float(end_s - start_s) for _, start_s, end_s in steps],
+            },
+        )
+        self._processes.start(
+            'monitor', 'monitor_node', ROBOT, {'min_agreement': float(self._given.min_agreement)}, REMAPPINGS
+        )
+        self._processes.start(
+            'camera',
+            'camera_node',
+            ROBOT,
+            {**self._model, 'emulate_slowdown': float(self._given.slowdown), 'output_digest': True},
+            [*REMAPPINGS, ('image', 'image_raw')],
+        )
         # As fast as this machine and next to the edge; it sends every image.
         self._processes.start('other monitor', 'monitor_node', OTHER_ROBOT, {'pinned_split': 0, 'probe_share': 0.0})
         self._processes.start('other camera', 'camera_node', OTHER_ROBOT, self._model, [('image', 'image_raw')])
 
     def start_source(self) -> None:
         """Start the robot's images."""
-        self._processes.start('source', 'image_source', ROBOT,
-                              {'rate_hz': float(self._given.rate), 'width': WIDTH, 'height': HEIGHT})
+        self._processes.start(
+            'source', 'image_source', ROBOT, {'rate_hz': float(self._given.rate), 'width': WIDTH, 'height': HEIGHT}
+        )
 
     def other_robot(self, present: bool) -> None:
         """Let the other robot have images, or go."""
@@ -254,8 +312,10 @@ def play(given: argparse.Namespace, stage: Stage, recorder: Any, started_s: floa
             step = next(
                 (step for step, start_s, end_s in timeline(given.seconds) if start_s <= now_s < end_s), STEPS[-1]
             )
-            wanted = any(step.other_robot and start_s - lead_s <= now_s < end_s
-                         for step, start_s, end_s in timeline(given.seconds))
+            wanted = any(
+                step.other_robot and start_s - lead_s <= now_s < end_s
+                for step, start_s, end_s in timeline(given.seconds)
+            )
             if wanted != other_robot:
                 stage.other_robot(wanted)
                 other_robot = wanted
@@ -292,8 +352,9 @@ def table(recorder: Any, step: Step, now_s: float, seconds: float) -> Group:
 def line(recorder: Any, step: Step, now_s: float) -> str:
     """Return the table's main facts in one line, for a log."""
     known = facts(recorder, step)
-    return f'{now_s:4.0f} s  ' + '  '.join(f'{name}: {known[name]};' for name in
-                                           ('step', 'split', 'throughput', 'latency', 'frames') if name in known)
+    return f'{now_s:4.0f} s  ' + '  '.join(
+        f'{name}: {known[name]};' for name in ('step', 'split', 'throughput', 'latency', 'frames') if name in known
+    )
 
 
 def agreement(split: Any, bound: float) -> Any:
@@ -305,10 +366,14 @@ def agreement(split: Any, bound: float) -> Any:
     source = Panorama(WIDTH, HEIGHT)
     count = max(FEWEST_AGREEMENT_IMAGES, math.ceil(AGREEMENT_SPARE * images_needed(bound)))
     instants = np.linspace(0, len(source.PHOTOGRAPHS) * source.SHOWN_S * 1e9, count, endpoint=False)
-    console.print(f'measuring the agreement of {" and ".join(AGREEMENT_CODECS)} at each split with {count} images; it '
-                  'takes a minute or two …')
-    images = (split.model.resize(np.ascontiguousarray(source.at(int(instant)))) for instant in track(
-        instants, 'agreement', console=console, disable=not console.is_terminal))
+    console.print(
+        f'measuring the agreement of {" and ".join(AGREEMENT_CODECS)} at each split with {count} images; it '
+        'takes a minute or two …'
+    )
+    images = (
+        split.model.resize(np.ascontiguousarray(source.at(int(instant))))
+        for instant in track(instants, 'agreement', console=console, disable=not console.is_terminal)
+    )
     return measure_agreement(split, images, f'{count} images of the demo', AGREEMENT_CODECS)
 
 
@@ -338,12 +403,22 @@ def check(split: Any, frames: list[dict[str, Any]]) -> None:
             payload = encode(frame['codec'], split.head(cut)(image))
             computed = split.tail(cut)(decode(frame['codec'], payload, cut.tensors))
         outputs = condensed(model.task, computed, MIN_SCORE)
-        expected, exact = (interpret(model.task, of, model.labels, top_k=len(frame['class_ids']), scores=model.scores,
-                                     placement=model.resize.placement(HEIGHT, WIDTH))
-                           for of in (outputs, condensed(model.task, whole, MIN_SCORE)))
+        expected, exact = (
+            interpret(
+                model.task,
+                of,
+                model.labels,
+                top_k=len(frame['class_ids']),
+                scores=model.scores,
+                placement=model.resize.placement(HEIGHT, WIDTH),
+            )
+            for of in (outputs, condensed(model.task, whole, MIN_SCORE))
+        )
         frame['matches'] = bool(
-            output_digest(outputs) == frame['output_digest'] and expected.class_ids == frame['class_ids']
-            and np.array_equal(np.float32(expected.scores), np.float32(frame['scores'])))
+            output_digest(outputs) == frame['output_digest']
+            and expected.class_ids == frame['class_ids']
+            and np.array_equal(np.float32(expected.scores), np.float32(frame['scores']))
+        )
         frame['agrees'] = exact.class_ids[:1] == frame['class_ids'][:1]
         frame['shown'] = source.shown(frame['stamp_ns'])
 
@@ -362,13 +437,17 @@ def summarise(frames: list[dict[str, Any]], counters: Mapping[str, int], other_r
         'out_of_order': int(np.sum(np.diff(sequences) < 0)),
         'mismatches': sum(not frame['matches'] for frame in frames),
         'agreement': sum(frame['agrees'] for frame in frames) / len(frames),
-        'labels': {shown: dict(Counter(frame['label'] for frame in frames if frame['shown'] == shown).most_common(3))
-                   for shown in dict.fromkeys(frame['shown'] for frame in frames)},
+        'labels': {
+            shown: dict(Counter(frame['label'] for frame in frames if frame['shown'] == shown).most_common(3))
+            for shown in dict.fromkeys(frame['shown'] for frame in frames)
+        },
         'other_robot_frames': other_robot_frames,
         'splits_used': splits,
         'frames_by_split': {str(split): sum(frame['split_index'] == split for frame in frames) for split in splits},
-        'frames_by_outcome': {outcome.value: sum(frame['outcome'] == outcome for frame in frames)
-                              for outcome in (Outcome.ANSWERED, Outcome.LOCAL, Outcome.FELL_BACK)},
+        'frames_by_outcome': {
+            outcome.value: sum(frame['outcome'] == outcome for frame in frames)
+            for outcome in (Outcome.ANSWERED, Outcome.LOCAL, Outcome.FELL_BACK)
+        },
         'latency_mean_s': float(latencies.mean()),
         **{f'latency_p{percent}_s': float(np.percentile(latencies, percent)) for percent in PERCENTILES},
         'latency_max_s': float(latencies.max()),
@@ -400,8 +479,11 @@ def conclude(report: dict[str, Any], folder: Path, json_path: Path) -> int:
     if wrong:
         console.print(f'demo: {", ".join(wrong)} should be 0; the logs are in {folder / "logs"}', style='red')
     if not summary['other_robot_frames']:
-        console.print("demo: the step 'edge busy' shows no other robot, because this machine was too busy to start "
-                      'it in time; give more --seconds', style='yellow')
+        console.print(
+            "demo: the step 'edge busy' shows no other robot, because this machine was too busy to start "
+            'it in time; give more --seconds',
+            style='yellow',
+        )
     return 1 if wrong else 0
 
 
@@ -416,8 +498,10 @@ def _rows(name: str, value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, dict):
         yield name.replace('_', ' '), ', '.join(f'{key}: {count}' for key, count in value.items())
     else:
-        yield (name.removesuffix('_s').replace('_', ' '),
-               f'{value * 1e3:.0f} ms' if name.endswith('_s') else str(value))
+        yield (
+            name.removesuffix('_s').replace('_', ' '),
+            f'{value * 1e3:.0f} ms' if name.endswith('_s') else str(value),
+        )
 
 
 def _without_nan(value: Any) -> Any:

@@ -29,7 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         prog='dynsplit',
         usage='%(prog)s [-h] TOOL [ARGUMENT ...]',
         description='Plan, measure and watch dynamic split computing.',
-        epilog='tools:\n' + ''.join(f'  {name:9} {what}\n' for name, what in TOOLS.items())
+        epilog='tools:\n'
+        + ''.join(f'  {name:9} {what}\n' for name, what in TOOLS.items())
         + '\nEach tool explains its own arguments: dynsplit TOOL --help',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -34,8 +34,11 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
         'path (default: none; the nodes use default)',
     )
     parser.add_argument(
-        '--input-size', type=int, nargs=2, metavar=('H', 'W'),
-        help="height and width of the input (default: the model's own)"
+        '--input-size',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help="height and width of the input (default: the model's own)",
     )
     parser.add_argument('--seed', type=int, default=0, help='seed of random weights (default: 0)')
     parser.add_argument(
@@ -51,7 +54,10 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     )
     for name in ('mean', 'std'):
         parser.add_argument(
-            f'--{name}', type=float, nargs='+', metavar='X',
+            f'--{name}',
+            type=float,
+            nargs='+',
+            metavar='X',
             help=f"{name} of each channel, for pixel values scaled to 0 to 1 (default: the model's own)",
         )
     parser.add_argument('--channels', help="channels of the input: rgb, bgr, grey or rgba (default: the model's own)")
@@ -75,8 +81,15 @@ def split_model(arguments: argparse.Namespace, device: str = 'cpu', **options: A
     keep_freed()
     with in_one_sentence(f'model {arguments.model!r} cannot be used', 'correct its code or change the arguments'):
         model = load_model(
-            arguments.model, arguments.weights, arguments.input_size, seed=arguments.seed, kwargs=arguments.kwargs,
-            task=arguments.task, mean=arguments.mean, std=arguments.std, channels=arguments.channels
+            arguments.model,
+            arguments.weights,
+            arguments.input_size,
+            seed=arguments.seed,
+            kwargs=arguments.kwargs,
+            task=arguments.task,
+            mean=arguments.mean,
+            std=arguments.std,
+            channels=arguments.channels,
         )
         return SplitModel(model, device, cut=not arguments.whole, leaves=arguments.leaf, **options)
 
@@ -105,7 +118,8 @@ def writable(text: str) -> Path:
             target.unlink()
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(
-            f'{text!r} cannot be written ({in_short(error)}); give another file') from error
+            f'{text!r} cannot be written ({in_short(error)}); give another file'
+        ) from error
     return path
 
 

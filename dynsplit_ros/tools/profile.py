@@ -41,28 +41,45 @@ def main(argv: list[str] | None = None) -> int:
         '--output', type=writable, metavar='YAML', help='write the profile to this file (default: MODEL.profile.yaml)'
     )
     parser.add_argument('--plot', type=picture, metavar='PNG', help='also draw the profile into this file')
-    parser.add_argument('--batch', type=int, nargs='+', default=[1], metavar='N',
-                        help='batch sizes to measure (default: 1)')
+    parser.add_argument(
+        '--batch', type=int, nargs='+', default=[1], metavar='N', help='batch sizes to measure (default: 1)'
+    )
     parser.add_argument('--codec', nargs='+', metavar='NAME', help='codecs to measure (default: all that fit)')
     parser.add_argument(
-        '--image', type=Path, nargs='+', default=[], metavar='PATH',
+        '--image',
+        type=Path,
+        nargs='+',
+        default=[],
+        metavar='PATH',
         help='images, folders of images or recordings (MCAP, SQLite) with which to measure; without them, the tool '
-             'draws images itself, and the profile has no agreement of lossy codecs and engines'
+        'draws images itself, and the profile has no agreement of lossy codecs and engines',
     )
-    parser.add_argument('--image-topic', default='', metavar='TOPIC',
-                        help='topic of the images in a recording (default: the only one)')
+    parser.add_argument(
+        '--image-topic', default='', metavar='TOPIC', help='topic of the images in a recording (default: the only one)'
+    )
     parser.add_argument('--threads', type=int, metavar='N', help="CPU threads (default: PyTorch's choice)")
     parser.add_argument('--device', default='cpu', help='device that runs head and tail (default: cpu)')
     parser.add_argument(
         '--repeats', type=int, default=15, metavar='N', help='timed runs; the profile holds their median (default: 15)'
     )
-    parser.add_argument('--warm-up', type=int, default=3, metavar='N',
-                        help='untimed runs before the timed ones (default: 3)')
+    parser.add_argument(
+        '--warm-up', type=int, default=3, metavar='N', help='untimed runs before the timed ones (default: 3)'
+    )
     parser.add_argument('--channels-last', action='store_true', help='use the channels-last memory layout; not exact')
-    parser.add_argument('--engine', nargs='+', choices=ENGINE_NAMES, default=[], metavar='NAME',
-                        help=f'also measure these engines: {", ".join(ENGINE_NAMES)} (default: eager only)')
-    parser.add_argument('--precision', choices=PRECISIONS, default='float32',
-                        help='data type in which these engines compute (default: float32)')
+    parser.add_argument(
+        '--engine',
+        nargs='+',
+        choices=ENGINE_NAMES,
+        default=[],
+        metavar='NAME',
+        help=f'also measure these engines: {", ".join(ENGINE_NAMES)} (default: eager only)',
+    )
+    parser.add_argument(
+        '--precision',
+        choices=PRECISIONS,
+        default='float32',
+        help='data type in which these engines compute (default: float32)',
+    )
     arguments = parser.parse_args(argv)
     from dynsplit_ros.profile.agreement import measure_agreement  # here, so that --help answers at once
     from dynsplit_ros.profile.measure import measure
@@ -72,24 +89,19 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.threads is not None:
             set_threads(arguments)
-        split = split_model(
-            arguments,
-            arguments.device,
-            channels_last=arguments.channels_last,
-        )
+        split = split_model(arguments, arguments.device, channels_last=arguments.channels_last)
         for engine in arguments.engine:
             failed = split.add_engine(engine, arguments.precision, cache=engines_folder())
             for part, reason in failed.items():
                 print(f'profile: {part}: {reason}', file=sys.stderr)
         read, count = _images(split, arguments.image, arguments.image_topic)
         images = list(islice(read(), 0, None, max(1, count // _TIMED_IMAGES)))[:_TIMED_IMAGES]
-        with Progress(
-            TextColumn('{task.description:28}'),
-            BarColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        ) as bar, in_one_sentence(f'model {arguments.model!r} cannot be measured', 'change the arguments'):
+        with (
+            Progress(
+                TextColumn('{task.description:28}'), BarColumn(), TimeElapsedColumn(), console=console, transient=True
+            ) as bar,
+            in_one_sentence(f'model {arguments.model!r} cannot be measured', 'change the arguments'),
+        ):
             task = bar.add_task('', total=1.0)
             profile = measure(
                 split,
@@ -101,10 +113,18 @@ def main(argv: list[str] | None = None) -> int:
                 lambda what, share: bar.update(task, description=what, completed=share),
             )
             if count:
-                profile = replace(profile, agreements=measure_agreement(
-                    split, read(), f'{count} images of {arguments.image[0]}', arguments.codec,
-                    lambda done: bar.update(task, description=f'agreement, image {done} of {count}',
-                                            completed=done / count)))
+                profile = replace(
+                    profile,
+                    agreements=measure_agreement(
+                        split,
+                        read(),
+                        f'{count} images of {arguments.image[0]}',
+                        arguments.codec,
+                        lambda done: bar.update(
+                            task, description=f'agreement, image {done} of {count}', completed=done / count
+                        ),
+                    ),
+                )
         profile.save(output)
         if arguments.plot is not None:
             from dynsplit_ros.profile.plot import plot_profile
@@ -154,15 +174,20 @@ def _images(split: SplitModel, paths: Sequence[Path], topic: str) -> tuple[Calla
             count += len(inside)
             sources.append(lambda inside=inside: (_read(split, file) for file in inside))  # type: ignore[misc]
         else:
-            raise DynsplitError(f'the folder {path} has no image; name a recording, or a folder with files ending in '
-                                + ', '.join(sorted(IMAGE_SUFFIXES)))
+            raise DynsplitError(
+                f'the folder {path} has no image; name a recording, or a folder with files ending in '
+                + ', '.join(sorted(IMAGE_SUFFIXES))
+            )
     return lambda: (image for source in sources for image in source()), count
 
 
 def _agreement(profile: Profile, cut: int, codec: str) -> str:
     """Return the agreement of a lossy codec as the table shows it; empty where it was not measured."""
-    found = [record.cuts[cut][codec] for record in profile.agreements
-             if record.engines == (EAGER, EAGER) and codec in record.cuts.get(cut, {})]
+    found = [
+        record.cuts[cut][codec]
+        for record in profile.agreements
+        if record.engines == (EAGER, EAGER) and codec in record.cuts.get(cut, {})
+    ]
     return f'{found[0].share:.3f} ≥ {found[0].low:.3f}' if found else ''
 
 
@@ -174,8 +199,10 @@ def _print_agreement(profile: Profile) -> None:
         print(f'agreement ({MEASURES[record.task]}) on {record.images} images, ≥ the lower end of its 95 % interval')
         for bound in (0.9, 0.95, 0.98, 0.99):
             if images_needed(bound) > record.images:
-                print(f'min_agreement {bound:g} and more cannot be shown with {record.images} images; '
-                      f'{bound:g} needs at least {images_needed(bound)}')
+                print(
+                    f'min_agreement {bound:g} and more cannot be shown with {record.images} images; '
+                    f'{bound:g} needs at least {images_needed(bound)}'
+                )
                 break
 
 
@@ -188,13 +215,26 @@ def _print_engines(profile: Profile) -> None:
         pairs = [(engine, engine), (engine, EAGER), (EAGER, engine)]
         for cut in profile.cuts:
             times = (of_part.get(engine, {}).get(1) for of_part in (cut.engine_head_s, cut.engine_tail_s))
-            found = [next((record.cuts[cut.index][LOSSLESS] for record in profile.agreements
-                           if record.engines == pair and LOSSLESS in record.cuts.get(cut.index, {})), None)
-                     for pair in pairs]
+            found = [
+                next(
+                    (
+                        record.cuts[cut.index][LOSSLESS]
+                        for record in profile.agreements
+                        if record.engines == pair and LOSSLESS in record.cuts.get(cut.index, {})
+                    ),
+                    None,
+                )
+                for pair in pairs
+            ]
             table.add_row(
-                str(cut.index), cut.name, *('' if time_s is None else f'{1000 * time_s:.2f}' for time_s in times),
-                *('' if one is None else f'{one.share:.3f} ≥ {one.low:.3f}, differs by {one.difference:.1e}'
-                  for one in found))
+                str(cut.index),
+                cut.name,
+                *('' if time_s is None else f'{1000 * time_s:.2f}' for time_s in times),
+                *(
+                    '' if one is None else f'{one.share:.3f} ≥ {one.low:.3f}, differs by {one.difference:.1e}'
+                    for one in found
+                ),
+            )
         Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
@@ -204,17 +244,7 @@ def _print_table(profile: Profile) -> None:
             title=f'{profile.model}, batch {batch}, {profile.device}, {profile.threads} threads:'
             ' median ± half the distance between the quartiles'
         )
-        for name in (
-            'index',
-            'cut',
-            'head ms',
-            'tail ms',
-            'codec',
-            'KiB',
-            'encode ms',
-            'decode ms',
-            'agree',
-        ):
+        for name in ('index', 'cut', 'head ms', 'tail ms', 'codec', 'KiB', 'encode ms', 'decode ms', 'agree'):
             table.add_column(name, justify='left' if name in ('cut', 'codec') else 'right', overflow='fold')
         for cut in profile.cuts:
             start = (

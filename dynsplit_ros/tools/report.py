@@ -22,10 +22,15 @@ def main(argv: list[str] | None = None) -> int:
         epilog='To record a run: ros2 bag record --topics /robot1/prediction /robot1/link_state /robot1/edge_load '
         '/robot1/split (or --all, which also keeps the images and payloads)',
     )
-    parser.add_argument('run', type=Path, metavar='RUN',
-                        help='folder or file from ros2 bag record, or JSON file of demo')
-    parser.add_argument('--output', type=writable, metavar='HTML',
-                        help='write the page to this file (default: RUN.html in the current folder)')
+    parser.add_argument(
+        'run', type=Path, metavar='RUN', help='folder or file from ros2 bag record, or JSON file of demo'
+    )
+    parser.add_argument(
+        '--output',
+        type=writable,
+        metavar='HTML',
+        help='write the page to this file (default: RUN.html in the current folder)',
+    )
     arguments = parser.parse_args(argv)
     try:
         run = read_run(arguments.run)

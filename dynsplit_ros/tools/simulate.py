@@ -49,8 +49,23 @@ _CAPTIONS = {
 MOST_ROBOTS = 256
 #: What frames.csv has of each frame.
 _FRAME_COLUMNS = (
-    'image', 'arrived_s', 'latency_s', 'split_index', 'codec', 'outcome', 'payload_bytes', 'head_s', 'encode_s',
-    'sent_s', 'acknowledged_s', 'answered_s', 'queueing_s', 'decode_s', 'tail_s', 'waited_s', 'finish_s',
+    'image',
+    'arrived_s',
+    'latency_s',
+    'split_index',
+    'codec',
+    'outcome',
+    'payload_bytes',
+    'head_s',
+    'encode_s',
+    'sent_s',
+    'acknowledged_s',
+    'answered_s',
+    'queueing_s',
+    'decode_s',
+    'tail_s',
+    'waited_s',
+    'finish_s',
 )
 _KINDS = {
     'constant': ('VALUE', 1, 1),
@@ -68,8 +83,15 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(stderr=True)
     try:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        with Progress(TextColumn('{task.description:28}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                      TimeRemainingColumn(), console=console, transient=True) as bar:
+        with Progress(
+            TextColumn('{task.description:28}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        ) as bar:
             profile, _ = system_profile(arguments, lambda: _measure(arguments, bar))
             scenario = _scenario(arguments)
             settings = MonitorSettings(**chosen(arguments))
@@ -96,36 +118,89 @@ def _parser() -> argparse.ArgumentParser:
     world = parser.add_argument_group('link and load')
     link = world.add_mutually_exclusive_group()
     link.add_argument('--trace', type=Path, metavar='CSV', help='rate of the link: columns time_s,rate_mbps')
-    link.add_argument('--link', default='markov:2,20,5', metavar='KIND:VALUES',
-                      help=f'generated rate of the link, in Mbit/s and seconds: {_FORMS} (default: markov:2,20,5)')
-    world.add_argument('--load', default='constant:1', metavar='CSV|KIND:VALUES',
-                       help='time of the edge divided by its profiled time: columns time_s,slowdown, or generated')
-    world.add_argument('--others', default='constant:0', metavar='CSV|KIND:VALUES',
-                       help='frames per second from other robots at the edge: columns time_s,others_hz, or generated')
+    link.add_argument(
+        '--link',
+        default='markov:2,20,5',
+        metavar='KIND:VALUES',
+        help=f'generated rate of the link, in Mbit/s and seconds: {_FORMS} (default: markov:2,20,5)',
+    )
+    world.add_argument(
+        '--load',
+        default='constant:1',
+        metavar='CSV|KIND:VALUES',
+        help='time of the edge divided by its profiled time: columns time_s,slowdown, or generated',
+    )
+    world.add_argument(
+        '--others',
+        default='constant:0',
+        metavar='CSV|KIND:VALUES',
+        help='frames per second from other robots at the edge: columns time_s,others_hz, or generated',
+    )
     world.add_argument('--seconds', type=positive, help='simulated time in seconds (default: that of the trace, or 60)')
-    world.add_argument('--noise', type=_share, default=0.02, metavar='SHARE',
-                       help='relative standard deviation of computing times (default: 0.02)')
+    world.add_argument(
+        '--noise',
+        type=_share,
+        default=0.02,
+        metavar='SHARE',
+        help='relative standard deviation of computing times (default: 0.02)',
+    )
     world.add_argument('--seed', type=int, default=0, help='seed of link, noise and weights (default: 0)')
     output = parser.add_argument_group('output')
-    output.add_argument('--figure', nargs='+', choices=('time', 'rates', 'load', 'agreement', 'fleet'),
-                        default=['time'],
-                        help='time: latency over time; rates: mean latency by link rate; load: by edge load; '
-                             'agreement: latency and bytes by --min-agreement; fleet: latency by number of robots '
-                             '(default: time)')
+    output.add_argument(
+        '--figure',
+        nargs='+',
+        choices=('time', 'rates', 'load', 'agreement', 'fleet'),
+        default=['time'],
+        help='time: latency over time; rates: mean latency by link rate; load: by edge load; '
+        'agreement: latency and bytes by --min-agreement; fleet: latency by number of robots '
+        '(default: time)',
+    )
     output.add_argument('--batch', type=int, default=1, help='images in a frame, for the figure time (default: 1)')
-    output.add_argument('--batches', type=int, nargs='+', metavar='N',
-                        help='batch sizes of the other figures (default: 1; with profiles, all that they contain)')
-    output.add_argument('--rates', type=positive, nargs='+', metavar='MBIT/S',
-                        help='link rates of the figure rates (default: 13 from 0.25 to 1000)')
-    output.add_argument('--loads', type=positive, nargs='+', default=[1, 2, 4, 8, 16], metavar='TIMES',
-                        help='edge loads of the figure load (default: 1 2 4 8 16)')
-    output.add_argument('--robots', type=_count, nargs='+', default=[1, 2, 4, 8, 12, 16, 24, 32], metavar='N',
-                        help='numbers of robots in the figure fleet; each robot has its own link (default: 1 2 4 8 12 '
-                             '16 24 32)')
-    output.add_argument('--replicas', type=_count, nargs='+', default=[1, 2, 4, 8], metavar='N',
-                        help='numbers of replicas of the edge in the figure fleet (default: 1 2 4 8)')
-    output.add_argument('--output', type=Path, default=Path('simulation'), metavar='FOLDER',
-                        help='write the figures to this folder (default: simulation)')
+    output.add_argument(
+        '--batches',
+        type=int,
+        nargs='+',
+        metavar='N',
+        help='batch sizes of the other figures (default: 1; with profiles, all that they contain)',
+    )
+    output.add_argument(
+        '--rates',
+        type=positive,
+        nargs='+',
+        metavar='MBIT/S',
+        help='link rates of the figure rates (default: 13 from 0.25 to 1000)',
+    )
+    output.add_argument(
+        '--loads',
+        type=positive,
+        nargs='+',
+        default=[1, 2, 4, 8, 16],
+        metavar='TIMES',
+        help='edge loads of the figure load (default: 1 2 4 8 16)',
+    )
+    output.add_argument(
+        '--robots',
+        type=_count,
+        nargs='+',
+        default=[1, 2, 4, 8, 12, 16, 24, 32],
+        metavar='N',
+        help='numbers of robots in the figure fleet; each robot has its own link (default: 1 2 4 8 12 16 24 32)',
+    )
+    output.add_argument(
+        '--replicas',
+        type=_count,
+        nargs='+',
+        default=[1, 2, 4, 8],
+        metavar='N',
+        help='numbers of replicas of the edge in the figure fleet (default: 1 2 4 8)',
+    )
+    output.add_argument(
+        '--output',
+        type=Path,
+        default=Path('simulation'),
+        metavar='FOLDER',
+        help='write the figures to this folder (default: simulation)',
+    )
     output.add_argument('--workers', type=int, metavar='N', help='number of processes (default: one for each core)')
     return parser
 
@@ -150,8 +225,12 @@ def _measure(arguments: argparse.Namespace, bar: Progress) -> Profile:
     set_threads(arguments)
     batches = sorted({1, arguments.batch, *(arguments.batches or [])})
     task = bar.add_task('', total=None)
-    profile = measure(split_model(arguments), batches, arguments.codec or None,
-                      progress=lambda what, share: bar.update(task, description=what))
+    profile = measure(
+        split_model(arguments),
+        batches,
+        arguments.codec or None,
+        progress=lambda what, share: bar.update(task, description=what),
+    )
     bar.remove_task(task)
     return profile
 
@@ -166,12 +245,20 @@ def _scenario(arguments: argparse.Namespace) -> Scenario:
         link = generated(arguments.link, seconds, seed).scaled(1e6)
     load = _load(arguments.load, 'slowdown', seconds, seed)
     if min(load.values) <= 0:
-        raise DynsplitError(f'--load {arguments.load} falls to {min(load.values):g}, but must be above 0; 1 is an edge '
-                            'as profiled')
+        raise DynsplitError(
+            f'--load {arguments.load} falls to {min(load.values):g}, but must be above 0; 1 is an edge as profiled'
+        )
     return Scenario(
-        link=link, duration_s=seconds, slowdown=load, others_hz=_load(arguments.others, 'others_hz', seconds, seed),
-        base_rtt_s=arguments.round_trip, noise=arguments.noise, frame_rate_hz=arguments.rate / arguments.batch,
-        batch=arguments.batch, seed=seed)
+        link=link,
+        duration_s=seconds,
+        slowdown=load,
+        others_hz=_load(arguments.others, 'others_hz', seconds, seed),
+        base_rtt_s=arguments.round_trip,
+        noise=arguments.noise,
+        frame_rate_hz=arguments.rate / arguments.batch,
+        batch=arguments.batch,
+        seed=seed,
+    )
 
 
 def _load(text: str, column: str, seconds: float, seed: int) -> Trace:
@@ -226,16 +313,18 @@ def _policies(profile: SystemProfile, settings: MonitorSettings) -> list[str]:
     return ['dynamic', 'oracle', *(str(index) for index in range(settings.shallowest_split, profile.local_index + 1))]
 
 
-def _run(jobs: Sequence[Job], reduce: Callable[[Job, Run], Any], what: str, arguments: argparse.Namespace,
-         bar: Progress) -> list[Any]:
+def _run(
+    jobs: Sequence[Job], reduce: Callable[[Job, Run], Any], what: str, arguments: argparse.Namespace, bar: Progress
+) -> list[Any]:
     task = bar.add_task(what, total=len(jobs))
     results = run_all(jobs, reduce, arguments.workers, lambda done: bar.update(task, completed=done))
     bar.remove_task(task)
     return results
 
 
-def _over_time(profile: SystemProfile, scenario: Scenario, settings: MonitorSettings,
-               arguments: argparse.Namespace, bar: Progress) -> list[Path]:
+def _over_time(
+    profile: SystemProfile, scenario: Scenario, settings: MonitorSettings, arguments: argparse.Namespace, bar: Progress
+) -> list[Path]:
     policies = _policies(profile, settings)
     jobs = [Job(profile, scenario, policy, settings) for policy in policies]
     runs = dict(zip(policies, _run(jobs, _whole, 'simulating', arguments, bar)))
@@ -265,8 +354,14 @@ def _over_time(profile: SystemProfile, scenario: Scenario, settings: MonitorSett
     fixed = [policy for policy in policies if policy.isdigit()]
     best = min(fixed, key=lambda policy: (math.isnan(summaries[policy].mean_s), summaries[policy].mean_s))
     drawn = [policy for policy in policies if policy in ('oracle', 'dynamic', fixed[0], best, fixed[-1])]
-    plot_over_time(profile, {policy: runs[policy] for policy in drawn}, scenario.link, scenario.slowdown,
-                   scenario.duration_s, paths[2])
+    plot_over_time(
+        profile,
+        {policy: runs[policy] for policy in drawn},
+        scenario.link,
+        scenario.slowdown,
+        scenario.duration_s,
+        paths[2],
+    )
     return paths
 
 
@@ -276,24 +371,46 @@ def _print_table(profile: SystemProfile, scenario: Scenario, summaries: dict[str
     oracle_s = summaries['oracle'].mean_s
     fixed = [summary.mean_s for policy, summary in summaries.items() if policy.isdigit()]
     best_s = min((mean_s for mean_s in fixed if not math.isnan(mean_s)), default=math.nan)
-    table = Table(title=f'{profile.model}, batch {scenario.batch}, {scenario.frame_rate_hz:g} frames/s offered for '
-                        f'{scenario.duration_s:g} s, link {Path(scenario.link.name).name}, seed {scenario.seed}',
-                  caption=_CAPTIONS.get(objective))
+    table = Table(
+        title=f'{profile.model}, batch {scenario.batch}, {scenario.frame_rate_hz:g} frames/s offered for '
+        f'{scenario.duration_s:g} s, link {Path(scenario.link.name).name}, seed {scenario.seed}',
+        caption=_CAPTIONS.get(objective),
+    )
     table.add_column('policy', no_wrap=True)
-    for name in ('mean ms', 'over oracle', 'median ms', '95 % ms', 'longest ms', 'frames', 'dropped', 'fell back',
-                 'switches/min', 'sent Mbit/s', 'probes %', *(['in time %'] if objective == 'deadline' else [])):
+    for name in (
+        'mean ms',
+        'over oracle',
+        'median ms',
+        '95 % ms',
+        'longest ms',
+        'frames',
+        'dropped',
+        'fell back',
+        'switches/min',
+        'sent Mbit/s',
+        'probes %',
+        *(['in time %'] if objective == 'deadline' else []),
+    ):
         table.add_column(name, justify='right', overflow='fold')
     for policy, summary in summaries.items():
         style = 'bold red' if policy == 'dynamic' else 'bold' if summary.mean_s == best_s and policy.isdigit() else ''
         measured = policy != 'oracle'  # the oracle has no monitor that counts its bytes
         table.add_row(
-            policy_label(policy, profile), f'{1000 * summary.mean_s:.1f}', f'{summary.mean_s / oracle_s:.3f}',
-            f'{1000 * summary.median_s:.1f}', f'{1000 * summary.p95_s:.1f}', f'{1000 * summary.longest_s:.1f}',
-            str(summary.frames), str(summary.dropped), str(summary.fell_back),
+            policy_label(policy, profile),
+            f'{1000 * summary.mean_s:.1f}',
+            f'{summary.mean_s / oracle_s:.3f}',
+            f'{1000 * summary.median_s:.1f}',
+            f'{1000 * summary.p95_s:.1f}',
+            f'{1000 * summary.longest_s:.1f}',
+            str(summary.frames),
+            str(summary.dropped),
+            str(summary.fell_back),
             f'{summary.switches_per_minute:.1f}' if policy == 'dynamic' else '',
             f'{summary.payload_bps / 1e6:.2f}' if measured else '',
             f'{100 * summary.probe_share:.2f}' if measured else '',
-            *([f'{100 * (summary.in_time_share or 0.0):.1f}'] if objective == 'deadline' else []), style=style)
+            *([f'{100 * (summary.in_time_share or 0.0):.1f}'] if objective == 'deadline' else []),
+            style=style,
+        )
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
@@ -302,8 +419,14 @@ def _mean_s(job: Job, run: Run) -> tuple[float, float, int]:
     return summary.mean_s, summary.p95_s, summary.frames
 
 
-def _sweep(figure: str, profile: SystemProfile, scenario: Scenario, settings: MonitorSettings,
-           arguments: argparse.Namespace, bar: Progress) -> list[Path]:
+def _sweep(
+    figure: str,
+    profile: SystemProfile,
+    scenario: Scenario,
+    settings: MonitorSettings,
+    arguments: argparse.Namespace,
+    bar: Progress,
+) -> list[Path]:
     """Simulate every policy at each link rate, or at each load, for every batch size."""
     batches = sorted(set(arguments.batches or profile.batches))
     if figure == 'rates':
@@ -331,7 +454,8 @@ def _sweep(figure: str, profile: SystemProfile, scenario: Scenario, settings: Mo
     results = _run(jobs, _mean_s, f'mean latency by {figure}', arguments, bar)
     rows = [
         {'batch': batch, column: f'{point:.6g}', 'policy': policy, 'mean_s': mean_s, 'p95_s': p95_s, 'frames': frames}
-        for (batch, point, policy), (mean_s, p95_s, frames) in zip(keys, results)]
+        for (batch, point, policy), (mean_s, p95_s, frames) in zip(keys, results)
+    ]
     means: dict[int, dict[str, list[float]]] = {batch: {policy: [] for policy in policies} for batch in batches}
     for (batch, _, policy), (mean_s, _, _) in zip(keys, results):
         means[batch][policy].append(mean_s)
@@ -348,43 +472,74 @@ def _mean_s_and_bytes(job: Job, run: Run) -> tuple[float, float]:
     return summarise(run, job.scenario.duration_s, SETTLING_S).mean_s, sum(sent) / max(1, len(sent))
 
 
-def _over_bounds(profile: SystemProfile, scenario: Scenario, settings: MonitorSettings,
-                 arguments: argparse.Namespace, bar: Progress) -> list[Path]:
+def _over_bounds(
+    profile: SystemProfile, scenario: Scenario, settings: MonitorSettings, arguments: argparse.Namespace, bar: Progress
+) -> list[Path]:
     """Simulate the dynamic split under each bound on the agreement at each link rate."""
     seconds = max(scenario.duration_s, SETTLING_S + _FEWEST_FRAMES / scenario.frame_rate_hz)
     rates_bps = [1e6 * rate for rate in arguments.rates] if arguments.rates else RATES_BPS
     keys = [(bound, rate_bps) for bound in bounds_of(profile) for rate_bps in rates_bps]
-    jobs = [Job(profile, replace(scenario, link=traces.constant(rate_bps, seconds), duration_s=seconds), 'dynamic',
-                replace(settings, min_agreement=bound)) for bound, rate_bps in keys]
+    jobs = [
+        Job(
+            profile,
+            replace(scenario, link=traces.constant(rate_bps, seconds), duration_s=seconds),
+            'dynamic',
+            replace(settings, min_agreement=bound),
+        )
+        for bound, rate_bps in keys
+    ]
     results = _run(jobs, _mean_s_and_bytes, 'latency by agreement', arguments, bar)
     points = [BoundPoint(*key, *result) for key, result in zip(keys, results)]
     paths = [arguments.output / 'agreement.csv', arguments.output / 'agreement.png']
-    _write(paths[0], [{'min_agreement': point.bound, 'rate_mbps': point.rate_bps / 1e6, 'mean_s': point.latency_s,
-                       'mean_payload_bytes': point.payload_bytes} for point in points])
+    _write(
+        paths[0],
+        [
+            {
+                'min_agreement': point.bound,
+                'rate_mbps': point.rate_bps / 1e6,
+                'mean_s': point.latency_s,
+                'mean_payload_bytes': point.payload_bytes,
+            }
+            for point in points
+        ],
+    )
     plot_bounds(points, f'{profile.model}: what a bound on the agreement buys, simulated', paths[1])
     return paths
 
 
-def _over_robots(profile: SystemProfile, scenario: Scenario, settings: MonitorSettings,
-                 arguments: argparse.Namespace, bar: Progress) -> list[Path]:
+def _over_robots(
+    profile: SystemProfile, scenario: Scenario, settings: MonitorSettings, arguments: argparse.Namespace, bar: Progress
+) -> list[Path]:
     """Simulate fleets of robots with each number of replicas."""
     seconds = max(scenario.duration_s, SETTLING_S + _FEWEST_FRAMES / scenario.frame_rate_hz)
     here = replace(scenario, duration_s=seconds)
     task = bar.add_task('latency by robots', total=len(arguments.robots) * len(arguments.replicas))
-    points = fleet_points(profile, here, sorted(set(arguments.robots)), sorted(set(arguments.replicas)), settings,
-                          SETTLING_S, arguments.workers, lambda: bar.advance(task))
+    points = fleet_points(
+        profile,
+        here,
+        sorted(set(arguments.robots)),
+        sorted(set(arguments.replicas)),
+        settings,
+        SETTLING_S,
+        arguments.workers,
+        lambda: bar.advance(task),
+    )
     bar.remove_task(task)
     for replicas, robots in takes_over_at(points).items():
-        print(f'{replicas} replica{"s" * (replicas != 1)}: ' + (
-            f'from {robots} robots on, most frames run on the robots' if robots is not None
-            else f'up to {max(point.robots for point in points)} robots, most frames run on the edge'))
+        print(
+            f'{replicas} replica{"s" * (replicas != 1)}: '
+            + (
+                f'from {robots} robots on, most frames run on the robots'
+                if robots is not None
+                else f'up to {max(point.robots for point in points)} robots, most frames run on the edge'
+            )
+        )
     paths = [arguments.output / 'fleet.csv', arguments.output / 'fleet.png']
     _write(paths[0], [asdict(point) for point in points])
     from dynsplit_ros.simulation.plot import plot_fleet
 
     local = profile.cuts[profile.local_index]
-    title = (f'{profile.model}: {scenario.frame_rate_hz:g} frames/s of each robot, '
-             f'link {Path(scenario.link.name).name}')
+    title = f'{profile.model}: {scenario.frame_rate_hz:g} frames/s of each robot, link {Path(scenario.link.name).name}'
     plot_fleet(points, local.head_s[scenario.batch], title, paths[1])
     return paths
 

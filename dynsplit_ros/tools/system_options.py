@@ -42,26 +42,46 @@ def add_system_options(parser: argparse.ArgumentParser) -> None:
         metavar='TIMES',
         help='time of the robot divided by that of the edge, if the robot has no profile (default: 8)',
     )
-    profiles.add_argument('--threads', type=int, default=1, metavar='N',
-                          help='CPU threads of a measurement (default: 1)')
+    profiles.add_argument(
+        '--threads', type=int, default=1, metavar='N', help='CPU threads of a measurement (default: 1)'
+    )
     world = parser.add_argument_group('camera and link')
-    world.add_argument('--rate', type=positive, default=10.0, metavar='HZ',
-                       help='images per second that the camera offers (default: 10)')
     world.add_argument(
-        '--round-trip', type=positive, default=0.004, metavar='SECONDS',
-        help='round-trip time of an empty message (default: 0.004)'
+        '--rate',
+        type=positive,
+        default=10.0,
+        metavar='HZ',
+        help='images per second that the camera offers (default: 10)',
+    )
+    world.add_argument(
+        '--round-trip',
+        type=positive,
+        default=0.004,
+        metavar='SECONDS',
+        help='round-trip time of an empty message (default: 0.004)',
     )
     policy = parser.add_argument_group('constraints and objective')
-    policy.add_argument('--codec', nargs='+', metavar='NAME',
-                        help='allowed codecs (default: all that --min-agreement allows)')
     policy.add_argument(
-        '--min-agreement', type=float, default=1.0, metavar='SHARE',
+        '--codec', nargs='+', metavar='NAME', help='allowed codecs (default: all that --min-agreement allows)'
+    )
+    policy.add_argument(
+        '--min-agreement',
+        type=float,
+        default=1.0,
+        metavar='SHARE',
         help='smallest agreement that a lossy codec or an engine must keep, measured by profile --image; 1 '
-             'allows only exact results, 0 every codec and engine (default: 1)')
-    policy.add_argument('--objective', choices=OBJECTIVES, default='latency',
-                        help='quantity to optimise (default: latency)')
-    policy.add_argument('--deadline', type=positive, default=0.1, metavar='SECONDS',
-                        help='deadline of a frame, for --objective deadline (default: 0.1)')
+        'allows only exact results, 0 every codec and engine (default: 1)',
+    )
+    policy.add_argument(
+        '--objective', choices=OBJECTIVES, default='latency', help='quantity to optimise (default: latency)'
+    )
+    policy.add_argument(
+        '--deadline',
+        type=positive,
+        default=0.1,
+        metavar='SECONDS',
+        help='deadline of a frame, for --objective deadline (default: 0.1)',
+    )
     policy.add_argument(
         '--shallowest-split',
         type=int,
@@ -69,8 +89,13 @@ def add_system_options(parser: argparse.ArgumentParser) -> None:
         metavar='INDEX',
         help='smallest split index whose activation may leave the robot; 1 keeps the image on the robot (default: 0)',
     )
-    policy.add_argument('--bandwidth', type=float, default=0.0, metavar='MBIT/S',
-                        help='upper bound on the mean rate of the payloads (default: 0, no bound)')
+    policy.add_argument(
+        '--bandwidth',
+        type=float,
+        default=0.0,
+        metavar='MBIT/S',
+        help='upper bound on the mean rate of the payloads (default: 0, no bound)',
+    )
 
 
 def system_profile(arguments: argparse.Namespace, measured: Callable[[], Profile]) -> tuple[SystemProfile, list[str]]:
@@ -91,8 +116,9 @@ def system_profile(arguments: argparse.Namespace, measured: Callable[[], Profile
             "--robot-profile was given without --edge-profile or a MODEL: give one of them, or the edge's profile alone"
         )
     else:
-        raise DynsplitError('neither a MODEL nor a profile was given; give a MODEL, or --edge-profile and '
-                            '--robot-profile')
+        raise DynsplitError(
+            'neither a MODEL nor a profile was given; give a MODEL, or --edge-profile and --robot-profile'
+        )
     if arguments.robot_profile is not None:
         robot = Profile.load(arguments.robot_profile)
     else:

@@ -34,10 +34,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--period', type=float, metavar='SECONDS', help='refresh period (default: 0.5; 5 if the output is no terminal)'
     )
-    parser.add_argument('--once', action='store_true',
-                        help='print the state of each robot and end; exit code 1 if no robot is found')
-    parser.add_argument('--wait', type=float, default=5.0, metavar='SECONDS',
-                        help='time that --once listens (default: 5)')
+    parser.add_argument(
+        '--once', action='store_true', help='print the state of each robot and end; exit code 1 if no robot is found'
+    )
+    parser.add_argument(
+        '--wait', type=float, default=5.0, metavar='SECONDS', help='time that --once listens (default: 5)'
+    )
     given = parser.parse_args(argv)
     if given.period is not None and not given.period > 0:
         parser.error(f'--period {given.period:g} is not a positive number')
@@ -137,9 +139,7 @@ def show(robots: Mapping[str, Any], now_s: float, width: int) -> RenderableType:
         style='dim',
     )
     if not robots:
-        return Group(
-            head, Text('no robot found; start a monitor_node in this ROS_DOMAIN_ID, and check discovery')
-        )
+        return Group(head, Text('no robot found; start a monitor_node in this ROS_DOMAIN_ID, and check discovery'))
     known = {name: _facts(robot, now_s) for name, robot in sorted(robots.items())}
     return Group(head, _wide(known, width) if width >= WIDE else _narrow(known, width))
 

@@ -91,7 +91,8 @@ def check(case: Case) -> bool:
         return False
     if case.expected is None:
         assert [(name, f'torch.{sent.dtype}', tuple(sent.shape)) for name, sent in zip(decoded, case.encoded)] == [
-            (sent.name, str(tensor.dtype), tuple(tensor.shape)) for tensor, sent in zip(decoded.values(), case.encoded)]
+            (sent.name, str(tensor.dtype), tuple(tensor.shape)) for tensor, sent in zip(decoded.values(), case.encoded)
+        ]
         return True
     assert list(decoded) == [spec.name for spec in case.expected]
     for tensor, sent, spec in zip(decoded.values(), case.encoded, case.expected):
@@ -150,8 +151,16 @@ def _scramble(data: bytearray, chance: random.Random) -> None:
 
 
 _MUTATIONS: tuple[Callable[[bytearray, random.Random], None], ...] = (
-    _flip_bits, _flip_bits, _flip_header_bits, _write_extreme, _write_float, _truncate, _extend, _repeat_part,
-    _drop_part, _scramble,
+    _flip_bits,
+    _flip_bits,
+    _flip_header_bits,
+    _write_extreme,
+    _write_float,
+    _truncate,
+    _extend,
+    _repeat_part,
+    _drop_part,
+    _scramble,
 )
 
 

@@ -70,11 +70,36 @@ LIFETIME = 5000
 #: Longest wait for a thread of robot or edge; only a hang takes it.
 DEADLINE_S = 60.0
 
-TEXTS = ('', 'raw', 'blosc2', 'rgb8', 'mono16', 'bayer_rggb8', '8UC9999', 'pickle', '../../etc/passwd', '__reduce__',
-         '\0', '%s%n', '{0}', '\N{SNOWMAN}', 'x' * 20_000)
+TEXTS = (
+    '',
+    'raw',
+    'blosc2',
+    'rgb8',
+    'mono16',
+    'bayer_rggb8',
+    '8UC9999',
+    'pickle',
+    '../../etc/passwd',
+    '__reduce__',
+    '\0',
+    '%s%n',
+    '{0}',
+    '\N{SNOWMAN}',
+    'x' * 20_000,
+)
 REALS = (math.nan, math.inf, -math.inf, -1.0, 0.0, -0.0, 1e308, -1e308, 1e-308, 1e9)
-INTEGER_BITS = {'boolean': 1, 'octet': 8, 'uint8': 8, 'int8': 7, 'uint16': 16, 'int16': 15, 'uint32': 32, 'int32': 31,
-                'uint64': 64, 'int64': 63}
+INTEGER_BITS = {
+    'boolean': 1,
+    'octet': 8,
+    'uint8': 8,
+    'int8': 7,
+    'uint16': 16,
+    'int16': 15,
+    'uint32': 32,
+    'int32': 31,
+    'uint64': 64,
+    'int64': 63,
+}
 
 
 # ---- corruption; ``chance`` is the case's own source of random numbers -----------------------------------------------
@@ -95,10 +120,11 @@ def other(kind: str, value: Any, chance: random.Random) -> Any:
     if kind == 'boolean':
         return not value
     if kind in INTEGER_BITS:
-        most = 2**INTEGER_BITS[kind] - 1
+        most = 2 ** INTEGER_BITS[kind] - 1
         least = -most - 1 if kind.startswith('int') else 0
-        wanted = chance.choice((value + 1, value - 1, value * 2, 0, 1, 2, most, least, most // 2 + 1,
-                                chance.getrandbits(6)))
+        wanted = chance.choice(
+            (value + 1, value - 1, value * 2, 0, 1, 2, most, least, most // 2 + 1, chance.getrandbits(6))
+        )
         return min(max(wanted, least), most)
     if kind in ('double', 'float'):
         wanted = chance.choice((*REALS, value * 2, -value, chance.uniform(0, 1)))
@@ -132,7 +158,7 @@ def other_bytes(data: bytes, chance: random.Random) -> bytes:
     changed = bytearray(data)
     how = chance.randrange(5)
     if how == 0:
-        return bytes(changed[:chance.randrange(len(changed) + 1)])
+        return bytes(changed[: chance.randrange(len(changed) + 1)])
     if how == 1:
         return bytes(changed) + chance.randbytes(chance.choice((1, 4, 4096)))
     if how == 2:
@@ -142,17 +168,38 @@ def other_bytes(data: bytes, chance: random.Random) -> bytes:
         if how == 3:
             changed[at] ^= 1 << chance.randrange(8)
         else:
-            word = struct.pack(chance.choice('<>') + 'I',
-                               chance.choice((0, 1, 0x7FC00000, 0x7F800000, 2**31, 2**32 - 1)))
-            changed[at:at + 4] = word[:len(changed) - at]
+            word = struct.pack(
+                chance.choice('<>') + 'I', chance.choice((0, 1, 0x7FC00000, 0x7F800000, 2**31, 2**32 - 1))
+            )
+            changed[at : at + 4] = word[: len(changed) - at]
     return bytes(changed)
 
 
 def other_document(document: Any, chance: random.Random) -> Any:
     """Return JSON values that differ from these in one place."""
     if chance.random() < 0.15 or not isinstance(document, (dict, list)) or not document:
-        return chance.choice((None, True, 0, -1, 1, 1e308, math.nan, math.inf, 10**400, '', 'raw', [], {}, [[]],
-                              {'1': 1}, 0.5, document, [document] * 2))
+        return chance.choice(
+            (
+                None,
+                True,
+                0,
+                -1,
+                1,
+                1e308,
+                math.nan,
+                math.inf,
+                10**400,
+                '',
+                'raw',
+                [],
+                {},
+                [[]],
+                {'1': 1},
+                0.5,
+                document,
+                [document] * 2,
+            )
+        )
     changed = copy.copy(document)
     key = chance.choice(list(changed) if isinstance(changed, dict) else range(len(changed)))
     how = chance.randrange(6)
@@ -195,8 +242,12 @@ def bare(node: type, **attributes: Any) -> Any:
     """Return a node without ROS: its callbacks work on these attributes."""
     made = node.__new__(node)
     logger = SimpleNamespace(**dict.fromkeys(('debug', 'info', 'warning', 'error'), lambda text: None))
-    for name, value in {'log_throttled': lambda *_, **__: None, 'get_logger': lambda: logger,
-                        'senders': SenderSessions(), **attributes}.items():
+    for name, value in {
+        'log_throttled': lambda *_, **__: None,
+        'get_logger': lambda: logger,
+        'senders': SenderSessions(),
+        **attributes,
+    }.items():
         object.__setattr__(made, name, value)
     return made
 
@@ -204,11 +255,15 @@ def bare(node: type, **attributes: Any) -> Any:
 def small_model() -> SplitModel:
     """Return a network with splits 0, 1 and 2 that runs in some 100 µs."""
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                           nn.Linear(4, 3))
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
     module.eval().requires_grad_(False)
-    return SplitModel(LoadedModel('small', module, 'classification', ['a', 'b'], (16, 16), Resize((16, 16), (18, 18)),
-                                  Normalise(None, None)))
+    return SplitModel(
+        LoadedModel(
+            'small', module, 'classification', ['a', 'b'], (16, 16), Resize((16, 16), (18, 18)), Normalise(None, None)
+        )
+    )
 
 
 class World:
@@ -222,8 +277,14 @@ class World:
         edge_node = bare(EdgeNode, split=split)
         edge_node.edge = self.edge = Edge(split, edge_node)
         self.link = RobotLink.__new__(RobotLink)
-        vars(self.link).update(namespace='/robot1', _node=edge_node, _lead=(0, 0, 0.0), senders=SenderSessions(),
-                               acknowledgement=Ears(), tail_result=self.answers)
+        vars(self.link).update(
+            namespace='/robot1',
+            _node=edge_node,
+            _lead=(0, 0, 0.0),
+            senders=SenderSessions(),
+            acknowledgement=Ears(),
+            tail_result=self.answers,
+        )
         # The robot; this object is its outside.
         self.sent: queue.SimpleQueue[msg.Activation] = queue.SimpleQueue()
         self.delivered: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -231,28 +292,68 @@ class World:
         self.robot = Robot(split, self)
         uplink = SimpleNamespace(publisher=lambda topic, name: Ears(), destroy_publisher=lambda publisher: None)
         self.camera = bare(
-            CameraNode, split=split, _model=split.model, _robot=self.robot, to_edges={}, _uplink=uplink, _decision=None,
-            resolve_topic_name=lambda name: f'/robot1/{name}', forget=lambda name: None)
+            CameraNode,
+            split=split,
+            _model=split.model,
+            _robot=self.robot,
+            to_edges={},
+            _uplink=uplink,
+            _decision=None,
+            resolve_topic_name=lambda name: f'/robot1/{name}',
+            forget=lambda name: None,
+        )
         # A detector's answers have free shapes, so its robot is only asked whether it could deliver them.
-        detector = SimpleNamespace(name='detector', task='detection', labels=['', 'cat'], keypoint_names=['nose'],
-                                   resize=Resize((12, 16)))
+        detector = SimpleNamespace(
+            name='detector', task='detection', labels=['', 'cat'], keypoint_names=['nose'], resize=Resize((12, 16))
+        )
         detecting = SimpleNamespace(fingerprint=split.fingerprint, output_specs=None, model=detector)
-        self.detector = bare(CameraNode, split=detecting, _model=detector, _robot=bare(
-            Robot, _split=detecting, on_answer=self.on_detections, policy=self.robot.policy,
-            _changed=contextlib.nullcontext()))
+        self.detector = bare(
+            CameraNode,
+            split=detecting,
+            _model=detector,
+            _robot=bare(
+                Robot,
+                _split=detecting,
+                on_answer=self.on_detections,
+                policy=self.robot.policy,
+                _changed=contextlib.nullcontext(),
+            ),
+        )
         # The monitor.
         self.profile = Profile.load(PROFILE)
         self.decisions, self.states = Ears(), Ears()
         self.monitor = bare(
-            MonitorNode, _session=7, _robot=(self.profile, Side()), _edges={'': ListedEdge(self.profile, Side())},
-            _to_edges={'': ToEdge(Ears(), Ears(), Ears())}, _told=('', (0, '')), _settings=MonitorSettings(),
-            _monitor=MonitorPolicy(merge(self.profile.scaled(8.0), self.profile)), _camera_session=5, _frame_offset=0,
-            _last_frame=0, _fallbacks=0, _ignored=0, _decisions=0, _split=self.decisions, _link_state=self.states,
-            _timer=SimpleNamespace(reset=lambda: None), _header=Header)
+            MonitorNode,
+            _session=7,
+            _robot=(self.profile, Side()),
+            _edges={'': ListedEdge(self.profile, Side())},
+            _to_edges={'': ToEdge(Ears(), Ears(), Ears())},
+            _told=('', (0, '')),
+            _settings=MonitorSettings(),
+            _monitor=MonitorPolicy(merge(self.profile.scaled(8.0), self.profile)),
+            _camera_session=5,
+            _frame_offset=0,
+            _last_frame=0,
+            _fallbacks=0,
+            _ignored=0,
+            _decisions=0,
+            _split=self.decisions,
+            _link_state=self.states,
+            _timer=SimpleNamespace(reset=lambda: None),
+            _header=Header,
+        )
         #: What is attacked, with how many in a hundred cases; what needs the robot's threads takes longest.
         self.cases: list[tuple[float, Callable[[random.Random], None]]] = [
-            (20, self.activation), (25, self.stray_answer), (2, self.answer), (15, self.detections), (1, self.order),
-            (22, self.news), (8, self.profile_message), (6.5, self.image), (0.5, self.compressed_image)]
+            (20, self.activation),
+            (25, self.stray_answer),
+            (2, self.answer),
+            (15, self.detections),
+            (1, self.order),
+            (22, self.news),
+            (8, self.profile_message),
+            (6.5, self.image),
+            (0.5, self.compressed_image),
+        ]
 
     def close(self) -> None:
         """End the threads."""
@@ -269,12 +370,22 @@ class World:
     def activation(self, chance: random.Random) -> None:
         """See that an activation is answered, whatever it holds."""
         index = chance.randrange(2)
-        codec = chance.choice([name for name, info in CODECS.items()
-                               if (index == 0 or info.takes != 'image') and info.is_installed()])
+        codec = chance.choice(
+            [name for name, info in CODECS.items() if (index == 0 or info.takes != 'image') and info.is_installed()]
+        )
         payload = encode(codec, self.split.head(index)(self.picture))
-        message = corrupt(msg.Activation(
-            session=5, sequence=chance.getrandbits(8), fingerprint=self.split.fingerprint, split_index=index,
-            codec=codec, answer_timeout_s=60.0, tensors=to_tensors(payload)), chance)
+        message = corrupt(
+            msg.Activation(
+                session=5,
+                sequence=chance.getrandbits(8),
+                fingerprint=self.split.fingerprint,
+                split_index=index,
+                codec=codec,
+                answer_timeout_s=60.0,
+                tensors=to_tensors(payload),
+            ),
+            chance,
+        )
         if chance.random() < 0.5:  # others find out what a wrong fingerprint does
             message.fingerprint = self.split.fingerprint
         message.edge = ''  # else it is for another edge
@@ -320,8 +431,14 @@ class World:
 
     def good_answer(self, sequence: int) -> msg.TailResult:
         """Return the right answer."""
-        return msg.TailResult(session=self.robot.session, sequence=sequence, fingerprint=self.split.fingerprint,
-                              outputs=to_tensors(encode('raw', self.split.whole(self.picture))), batch=1, held_s=0.01)
+        return msg.TailResult(
+            session=self.robot.session,
+            sequence=sequence,
+            fingerprint=self.split.fingerprint,
+            outputs=to_tensors(encode('raw', self.split.whole(self.picture))),
+            batch=1,
+            held_s=0.01,
+        )
 
     def stray_answer(self, chance: random.Random) -> None:
         """See that an answer that nobody waits for harms nothing."""
@@ -344,11 +461,21 @@ class World:
     def detections(self, chance: random.Random) -> None:
         """See that a detector's answer is refused or can be delivered."""
         count = chance.randrange(4)
-        outputs = {'boxes.0': torch.rand(count, 4), 'labels.0': torch.ones(count, dtype=torch.int64),
-                   'scores.0': torch.rand(count), 'masks.0': torch.rand(count, 1, 12, 16),
-                   'keypoints.0': torch.rand(count, 2, 3), 'keypoints_scores.0': torch.rand(count, 2)}
-        message = msg.TailResult(session=1, sequence=1, fingerprint=self.split.fingerprint,
-                                 outputs=to_tensors(encode('raw', outputs)), batch=1)
+        outputs = {
+            'boxes.0': torch.rand(count, 4),
+            'labels.0': torch.ones(count, dtype=torch.int64),
+            'scores.0': torch.rand(count),
+            'masks.0': torch.rand(count, 1, 12, 16),
+            'keypoints.0': torch.rand(count, 2, 3),
+            'keypoints_scores.0': torch.rand(count, 2),
+        }
+        message = msg.TailResult(
+            session=1,
+            sequence=1,
+            fingerprint=self.split.fingerprint,
+            outputs=to_tensors(encode('raw', outputs)),
+            batch=1,
+        )
         if chance.random() < 0.9:
             for _ in range(chance.choice((1, 1, 3))):
                 corrupt(chance.choice(message.outputs), chance)
@@ -363,10 +490,22 @@ class World:
 
     def order(self, chance: random.Random) -> None:
         """See that a decision is followed or refused, and that frames go on being delivered either way."""
-        self.camera._on_split(corrupt(msg.SplitDecision(
-            fingerprint=self.split.fingerprint, split_index=1, codec='raw', answer_timeout_s=1.0, local_if_wait_s=1.0,
-            waiting_share=0.08, last_frame_session=self.robot.session, last_frame=1,
-            candidates=[msg.CandidatePrediction()]), chance))
+        self.camera._on_split(
+            corrupt(
+                msg.SplitDecision(
+                    fingerprint=self.split.fingerprint,
+                    split_index=1,
+                    codec='raw',
+                    answer_timeout_s=1.0,
+                    local_if_wait_s=1.0,
+                    waiting_share=0.08,
+                    last_frame_session=self.robot.session,
+                    last_frame=1,
+                    candidates=[msg.CandidatePrediction()],
+                ),
+                chance,
+            )
+        )
         self.robot.offer('image')
         while self.delivered.empty():
             try:  # sent, or done on the robot, or handed to the finish thread
@@ -386,23 +525,60 @@ class World:
         fingerprint, node = self.profile.fingerprint, self.monitor
         sequence = chance.getrandbits(5)
         good: list[tuple[Callable[[Any], None], Any]] = [
-            (node._on_frame_timing, msg.FrameTiming(
-                session=5, sequence=sequence, outcome=chance.randrange(5), split_index=chance.randrange(3), codec='raw',
-                batch=1, payload_bytes=100_000, answer_bytes=4000, sent_s=1.0, acknowledged_s=1.1, answered_s=1.2,
-                given_up_s=math.nan,
-                head_s=0.01, held_s=0.05, tail_s=0.04, latency_s=0.3)),
-            (node._on_acknowledgement, msg.Acknowledgement(
-                kind=chance.randrange(2), session=chance.choice((5, 7)), sequence=sequence, fingerprint=fingerprint,
-                held_s=1e-4)),
-            (node._on_edge_load, msg.EdgeLoad(edge_session=9, sequence=sequence, fingerprint=fingerprint, period_s=0.2,
-                                              utilisation=0.5, slowdown=1.0, robots=1))]
+            (
+                node._on_frame_timing,
+                msg.FrameTiming(
+                    session=5,
+                    sequence=sequence,
+                    outcome=chance.randrange(5),
+                    split_index=chance.randrange(3),
+                    codec='raw',
+                    batch=1,
+                    payload_bytes=100_000,
+                    answer_bytes=4000,
+                    sent_s=1.0,
+                    acknowledged_s=1.1,
+                    answered_s=1.2,
+                    given_up_s=math.nan,
+                    head_s=0.01,
+                    held_s=0.05,
+                    tail_s=0.04,
+                    latency_s=0.3,
+                ),
+            ),
+            (
+                node._on_acknowledgement,
+                msg.Acknowledgement(
+                    kind=chance.randrange(2),
+                    session=chance.choice((5, 7)),
+                    sequence=sequence,
+                    fingerprint=fingerprint,
+                    held_s=1e-4,
+                ),
+            ),
+            (
+                node._on_edge_load,
+                msg.EdgeLoad(
+                    edge_session=9,
+                    sequence=sequence,
+                    fingerprint=fingerprint,
+                    period_s=0.2,
+                    utilisation=0.5,
+                    slowdown=1.0,
+                    robots=1,
+                ),
+            ),
+        ]
         callback, message = chance.choice(good)
         callback(corrupt(message, chance))
         node._act()
         node._publish_link_state()
         state = self.states.next()
-        assert not any(math.isnan(getattr(state, name)) for name, kind in state.get_fields_and_field_types().items()
-                       if kind == 'double'), state
+        assert not any(
+            math.isnan(getattr(state, name))
+            for name, kind in state.get_fields_and_field_types().items()
+            if kind == 'double'
+        ), state
         while not self.decisions.heard.empty():
             self.check_decision(self.decisions.next())
 
@@ -472,8 +648,10 @@ def run_seeded(seed: int, first: int, count: int) -> None:
             world.attack(random.Random(f'{seed}/{number}'))
         except BaseException:
             begun = number - number % LIFETIME
-            print(f'case {number}; again: fuzz_messages.py --seed {seed} --first {begun} --cases {number - begun + 1}',
-                  file=sys.stderr)
+            print(
+                f'case {number}; again: fuzz_messages.py --seed {seed} --first {begun} --cases {number - begun + 1}',
+                file=sys.stderr,
+            )
             raise
     world.close()
     print(f'{count} cases of seed {seed}')
@@ -491,7 +669,7 @@ class Bytes(random.Random):
     def getrandbits(self, bits: int) -> int:
         """Return an integer below 2**bits."""
         count = (bits + 7) // 8
-        taken = self._data[self._at:self._at + count]
+        taken = self._data[self._at : self._at + count]
         self._at += count
         return int.from_bytes(taken, 'little') & (1 << bits) - 1
 

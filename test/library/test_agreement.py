@@ -10,8 +10,10 @@ import pytest
 from dynsplit_ros.agreement import Agreement, images_needed
 
 
-@pytest.mark.parametrize('agreeing, images, low, high', [
-    (10, 10, 0.7225, 1.0), (0, 10, 0.0, 0.2775), (95, 100, 0.8882, 0.9785), (490, 500, 0.9636, 0.9891)])
+@pytest.mark.parametrize(
+    'agreeing, images, low, high',
+    [(10, 10, 0.7225, 1.0), (0, 10, 0.0, 0.2775), (95, 100, 0.8882, 0.9785), (490, 500, 0.9636, 0.9891)],
+)
 def test_the_interval_is_wilsons(agreeing, images, low, high):
     found = Agreement(agreeing, images)
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))

@@ -49,8 +49,18 @@ def value(metrics, name: str, **labels: str) -> float | None:
 
 
 def report(**changes) -> LoadReport:
-    return LoadReport(**{'edge_session': 1, 'sequence': 1, 'utilisation': 0.5, 'queue_length': 3, 'queueing_s': 0.1,
-                         'slowdown': 1.5, 'servers': 4, **changes})
+    return LoadReport(
+        **{
+            'edge_session': 1,
+            'sequence': 1,
+            'utilisation': 0.5,
+            'queue_length': 3,
+            'queueing_s': 0.1,
+            'slowdown': 1.5,
+            'servers': 4,
+            **changes,
+        }
+    )
 
 
 def fill(robot: RobotMetrics, edge: EdgeMetrics) -> None:
@@ -130,8 +140,13 @@ def test_without_prometheus_client_the_error_names_the_command(monkeypatch) -> N
 
 def test_the_dashboard_asks_for_the_metrics_that_are_offered_and_for_all_of_them(robot, edge) -> None:
     fill(robot, edge)
-    samples = {sample.name: set(sample.labels) for metrics in (robot, edge) for family in metrics.registry.collect()
-               for sample in family.samples if not sample.name.endswith('_created')}
+    samples = {
+        sample.name: set(sample.labels)
+        for metrics in (robot, edge)
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if not sample.name.endswith('_created')
+    }
     dashboard = json.loads(DASHBOARD.read_text())
     expressions = [target['expr'] for panel in dashboard['panels'] for target in panel['targets']]
     expressions += [each['query'] for each in dashboard['templating']['list']]
@@ -156,8 +171,11 @@ def test_the_dashboard_has_what_grafana_needs() -> None:
         assert panel['type'] == 'timeseries' and panel['title'] and panel['datasource'] == source
         assert {'defaults', 'overrides'} <= panel['fieldConfig'].keys()
         place = panel['gridPos']
-        cells = {(x, y) for x in range(place['x'], place['x'] + place['w'])
-                 for y in range(place['y'], place['y'] + place['h'])}
+        cells = {
+            (x, y)
+            for x in range(place['x'], place['x'] + place['w'])
+            for y in range(place['y'], place['y'] + place['h'])
+        }
         assert max(x for x, _ in cells) < 24 and not cells & taken, 'panels overlap'
         taken |= cells
         assert len({target['refId'] for target in panel['targets']}) == len(panel['targets'])

@@ -26,8 +26,13 @@ from dynsplit_ros.parameters import (
 #: labels, an edge.
 HARMLESS = {'device', 'image_topics', 'codecs', 'frame_id', 'classes', 'edge_name'}
 STARTED = {parameter.name: parameter.default for parameter in MODEL} | {
-    'model': 'my_package:net', 'weights': '/mine.pth', 'profile': '/mine.yaml', 'labels': ['cat', 'dog'],
-    'model_arguments': '{"width": 3}', 'input_size': [64, 64]}
+    'model': 'my_package:net',
+    'weights': '/mine.pth',
+    'profile': '/mine.yaml',
+    'labels': ['cat', 'dog'],
+    'model_arguments': '{"width": 3}',
+    'input_size': [64, 64],
+}
 
 
 @pytest.mark.parametrize('parameters', [CAMERA, EDGE, MONITOR, SOURCE, LINK_EMULATOR])
@@ -45,37 +50,64 @@ def test_without_a_list_only_the_model_of_the_start_is_allowed() -> None:
 
 
 def test_each_model_brings_what_belongs_to_it() -> None:
-    models = allowed_models({**STARTED, 'allowed_models': [
-        'alexnet', 'my_package:net',
-        json.dumps({'model': 'resnet50', 'weights': 'none', 'model_arguments': {'num_classes': 7}, 'std': [1, 1, 1]})]})
+    models = allowed_models(
+        {
+            **STARTED,
+            'allowed_models': [
+                'alexnet',
+                'my_package:net',
+                json.dumps(
+                    {'model': 'resnet50', 'weights': 'none', 'model_arguments': {'num_classes': 7}, 'std': [1, 1, 1]}
+                ),
+            ],
+        }
+    )
     assert list(models) == ['my_package:net', 'alexnet', 'resnet50']
     own = models['my_package:net']
     assert own == {name: STARTED[name] for name in own}
     assert {'weights', 'profile', 'labels', 'leaves', 'std'} <= set(own)
-    assert models['alexnet'] == own | {'model': 'alexnet', 'weights': 'default', 'profile': '', 'labels': [''],
-                                       'model_arguments': ''}
+    assert models['alexnet'] == own | {
+        'model': 'alexnet',
+        'weights': 'default',
+        'profile': '',
+        'labels': [''],
+        'model_arguments': '',
+    }
     assert models['resnet50'] == models['alexnet'] | {
-        'model': 'resnet50', 'weights': 'none', 'model_arguments': '{"num_classes": 7}', 'std': [1.0, 1.0, 1.0]}
+        'model': 'resnet50',
+        'weights': 'none',
+        'model_arguments': '{"num_classes": 7}',
+        'std': [1.0, 1.0, 1.0],
+    }
     assert 'input_size' not in own, 'what no entry names stays as it is'
 
 
-@pytest.mark.parametrize(('entry', 'sentence'), [
-    ('{"model": ', 'is not JSON'), ('{' * 10_000, 'is not JSON'), ('{}', 'names no model'),
-    ('{"model": "alexnet", "weigths": "none"}', "'weigths' is not allowed"),
-    ('{"model": "alexnet", "seed": "1"}', 'of type int'),
-    ('{"model": null}', 'of type str'), ('{"model": ["alexnet"]}', 'of type str'),
-    ('{"model": "alexnet", "autostart": true}', "'autostart' is not allowed"),
-    ('{"model": "my_package:net", "weights": "none"}', 'once'),
-    (f'{{"model": "alexnet", "std": [{10**400}, 1, 1]}}', 'of type list of float and int'),
-])
+@pytest.mark.parametrize(
+    ('entry', 'sentence'),
+    [
+        ('{"model": ', 'is not JSON'),
+        ('{' * 10_000, 'is not JSON'),
+        ('{}', 'names no model'),
+        ('{"model": "alexnet", "weigths": "none"}', "'weigths' is not allowed"),
+        ('{"model": "alexnet", "seed": "1"}', 'of type int'),
+        ('{"model": null}', 'of type str'),
+        ('{"model": ["alexnet"]}', 'of type str'),
+        ('{"model": "alexnet", "autostart": true}', "'autostart' is not allowed"),
+        ('{"model": "my_package:net", "weights": "none"}', 'once'),
+        (f'{{"model": "alexnet", "std": [{10**400}, 1, 1]}}', 'of type list of float and int'),
+    ],
+)
 def test_an_entry_that_cannot_be_used_is_refused_with_one_sentence(entry, sentence) -> None:
     with pytest.raises(DynsplitError, match=sentence) as error:
         allowed_models({**STARTED, 'allowed_models': [entry]})
     assert '\n' not in str(error.value) and len(str(error.value)) < 1000
 
 
-FREE = {parameter.name: parameter for parameter in (*CAMERA, *EDGE, *MONITOR, *SOURCE, *LINK_EMULATOR)
-        if not parameter.locked and not parameter.choices}
+FREE = {
+    parameter.name: parameter
+    for parameter in (*CAMERA, *EDGE, *MONITOR, *SOURCE, *LINK_EMULATOR)
+    if not parameter.locked and not parameter.choices
+}
 FREE_LISTS = [parameter for parameter in FREE.values() if isinstance(parameter.default, list)]
 FREE_TEXTS = [parameter for parameter in FREE.values() if isinstance(parameter.default, str)]
 

@@ -48,8 +48,26 @@ def test_a_name_that_is_valid_in_a_topic_stands_there_as_it_is(name, token) -> N
 
 
 def test_every_name_of_an_edge_has_a_valid_token_of_its_own() -> None:
-    names = ['', 'edge/host', 'edge_host', 'edge-host', 'edge host', '1st', '_lab', 'lab_', 'a__b', 'a_b', 'é', '日本',
-             'x' * 40, 'x' * 41, 'x' * 1000, 'lab_0123abcd', '\ud800', edge_token('edge/host')]
+    names = [
+        '',
+        'edge/host',
+        'edge_host',
+        'edge-host',
+        'edge host',
+        '1st',
+        '_lab',
+        'lab_',
+        'a__b',
+        'a_b',
+        'é',
+        '日本',
+        'x' * 40,
+        'x' * 41,
+        'x' * 1000,
+        'lab_0123abcd',
+        '\ud800',
+        edge_token('edge/host'),
+    ]
     tokens = [edge_token(name) for name in names]
     assert len(set(tokens)) == len(names)
     assert all(re.fullmatch('[A-Za-z](_?[A-Za-z0-9])*', token) and len(token) <= 60 for token in tokens)

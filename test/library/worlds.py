@@ -25,8 +25,9 @@ DEADLINE_S = 60.0
 MODELS = ('mobilenet_v2', 'efficientnet_b0', 'resnet50')
 
 
-def wait_until(happened: Callable[[], object], otherwise: str = 'it did not happen in time',
-               within_s: float = DEADLINE_S) -> None:
+def wait_until(
+    happened: Callable[[], object], otherwise: str = 'it did not happen in time', within_s: float = DEADLINE_S
+) -> None:
     """Wait for an event of another thread; fail with ``otherwise`` after ``within_s`` seconds."""
     deadline_s = time.monotonic() + within_s
     while not happened():
@@ -56,8 +57,9 @@ def bounded() -> Profile:
     cuts = []
     for cut in one.cuts:
         if (raw := cut.codecs.get('raw')) is not None:
-            lossy = replace(raw, payload_bytes={
-                batch: size // 4 for batch, size in raw.payload_bytes.items()}, lossless=False)
+            lossy = replace(
+                raw, payload_bytes={batch: size // 4 for batch, size in raw.payload_bytes.items()}, lossless=False
+            )
             cut = replace(cut, codecs={**cut.codecs, 'quant8-zstd': lossy})
         cuts.append(cut)
     record = AgreementRecord('classification', 'photographs', {}, {}, {2: {'quant8-zstd': Agreement(497, 500)}})
@@ -101,8 +103,14 @@ class Wire:
             self.monitor.on_probe_answer(probe_id, at_s)
             self.tick()
 
-    def frame(self, split: int = 0, payload_bytes: int = 150_528, held_s: float = 0.022,
-              offered_hz: float = math.nan, latency_s: float = math.nan) -> FrameRecord:
+    def frame(
+        self,
+        split: int = 0,
+        payload_bytes: int = 150_528,
+        held_s: float = 0.022,
+        offered_hz: float = math.nan,
+        latency_s: float = math.nan,
+    ) -> FrameRecord:
         """Send a frame, and have it answered."""
         self.sequence += 1
         self.monitor.on_sent(self.sequence, self.now_s, split, 'raw', payload_bytes)
@@ -112,10 +120,22 @@ class Wire:
         self.monitor.on_acknowledgement(self.sequence, acknowledged_s)
         answered_s = acknowledged_s + held_s + 4000 * 8 / self.rate_bps
         frame = FrameRecord(
-            sequence=self.sequence, outcome='answered', split_index=split, codec='raw',
-            payload_bytes=payload_bytes, answer_bytes=4000, sent_s=sent_s, acknowledged_s=acknowledged_s,
-            answered_s=answered_s, held_s=held_s, queueing_s=0.0, decode_s=0.0, tail_s=held_s,
-            offered_hz=offered_hz, latency_s=latency_s)
+            sequence=self.sequence,
+            outcome='answered',
+            split_index=split,
+            codec='raw',
+            payload_bytes=payload_bytes,
+            answer_bytes=4000,
+            sent_s=sent_s,
+            acknowledged_s=acknowledged_s,
+            answered_s=answered_s,
+            held_s=held_s,
+            queueing_s=0.0,
+            decode_s=0.0,
+            tail_s=held_s,
+            offered_hz=offered_hz,
+            latency_s=latency_s,
+        )
         self.now_s = answered_s
         self.answer()
         self.monitor.on_frame(frame)
@@ -125,8 +145,15 @@ class Wire:
     def report(self, **values: float) -> None:
         """Have the edge say something about itself."""
         self.reports += 1
-        known = {'edge_session': 1, 'sequence': self.reports, 'utilisation': 0.2, 'queue_length': 0,
-                 'queueing_s': 0.0, 'slowdown': 1.0, **values}
+        known = {
+            'edge_session': 1,
+            'sequence': self.reports,
+            'utilisation': 0.2,
+            'queue_length': 0,
+            'queueing_s': 0.0,
+            'slowdown': 1.0,
+            **values,
+        }
         self.monitor.on_load(LoadReport(**known), self.now_s)  # type: ignore[arg-type]
         self.tick()
 

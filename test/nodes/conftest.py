@@ -72,8 +72,14 @@ def model_parameters(split: SplitModel, tmp_path_factory: pytest.TempPathFactory
     """Return the parameters that give a node that model and a profile of it."""
     path = tmp_path_factory.mktemp('profile') / 'profile.yaml'
     kept_profile(split, progress=lambda text: None).save(path)
-    return {'model': 'mobilenet_v2', 'weights': 'none', 'input_size': [64, 64], 'threads': 1, 'profile': str(path),
-            'output_digest': True}
+    return {
+        'model': 'mobilenet_v2',
+        'weights': 'none',
+        'input_size': [64, 64],
+        'threads': 1,
+        'profile': str(path),
+        'output_digest': True,
+    }
 
 
 class Observer(Node):
@@ -87,11 +93,19 @@ class Observer(Node):
         self.loads: list[msg.EdgeLoad] = []
         self.links: list[msg.LinkState] = []
         self.images = self.create_publisher(image_type, 'image', QoSProfile(depth=10))
-        for topic, kept in ((topics.PREDICTION, self.predictions), (topics.SPLIT, self.decisions),
-                            (topics.FRAME_TIMING, self.timings), (topics.EDGE_LOAD, self.loads),
-                            (topics.LINK_STATE, self.links)):
-            self.create_subscription(topic.type, topic.name, kept.append, QoSProfile(
-                depth=1000, reliability=topic.qos.reliability, durability=topic.qos.durability))
+        for topic, kept in (
+            (topics.PREDICTION, self.predictions),
+            (topics.SPLIT, self.decisions),
+            (topics.FRAME_TIMING, self.timings),
+            (topics.EDGE_LOAD, self.loads),
+            (topics.LINK_STATE, self.links),
+        ):
+            self.create_subscription(
+                topic.type,
+                topic.name,
+                kept.append,
+                QoSProfile(depth=1000, reliability=topic.qos.reliability, durability=topic.qos.durability),
+            )
         self._diagnosed: dict[tuple[str, str], str] = {}
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 100)
         self.sent = 0
@@ -134,8 +148,11 @@ class Observer(Node):
 
     def prediction(self, number: int, within_s: float = DEADLINE_S) -> msg.Prediction:
         """Wait for the prediction of an image and return it."""
-        wait(lambda: any(prediction.header.stamp.sec == number for prediction in list(self.predictions)),
-             f'no prediction for image {number}', within_s)
+        wait(
+            lambda: any(prediction.header.stamp.sec == number for prediction in list(self.predictions)),
+            f'no prediction for image {number}',
+            within_s,
+        )
         return next(prediction for prediction in self.predictions if prediction.header.stamp.sec == number)
 
 
@@ -170,8 +187,9 @@ def wait(happened: Callable[[], object], complaint: str, within_s: float = DEADL
 def set_parameter(node: Node, target: str, name: str, value: object) -> SetParametersResult:
     """Set a parameter of the node with this full name."""
     client = node.create_client(SetParameters, f'{target}/set_parameters')
-    return ask(client, SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()]),
-               DEADLINE_S).results[0]
+    return ask(
+        client, SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()]), DEADLINE_S
+    ).results[0]
 
 
 def destroy(node: Node, entity: object) -> None:
@@ -205,9 +223,15 @@ class System:
     With ``link_mbps``, an emulated link of that rate lies between robot and edge.
     """
 
-    def __init__(self, processes: Processes, ros: Callable[[Node], Node], parameters: dict[str, object],
-                 monitor: dict[str, object] | None = None, camera: dict[str, object] | None = None,
-                 link_mbps: float | None = None) -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        ros: Callable[[Node], Node],
+        parameters: dict[str, object],
+        monitor: dict[str, object] | None = None,
+        camera: dict[str, object] | None = None,
+        link_mbps: float | None = None,
+    ) -> None:
         self.processes = processes
         self.parameters = parameters
         self.monitor_parameters = monitor or {'pinned_split': -1}
@@ -241,7 +265,8 @@ class System:
 
 
 @pytest.fixture
-def system(processes: Processes, ros: Callable[[Node], Node],
-           model_parameters: dict[str, object]) -> Callable[..., System]:
+def system(
+    processes: Processes, ros: Callable[[Node], Node], model_parameters: dict[str, object]
+) -> Callable[..., System]:
     """Return a function that starts a system."""
     return lambda **options: System(processes, ros, model_parameters, **options)

@@ -39,8 +39,12 @@ def test_a_codec_that_does_not_keep_the_bound_is_taken_out_and_no_frame_is_lost(
 ) -> None:
     last = split.local_index - 1
     running = System(
-        processes, ros, {**model_parameters, 'profile': str(promise)},
-        monitor={'min_agreement': 0.98, 'codecs': [CODEC], 'pinned_split': last}, camera={'audit_share': 1.0})
+        processes,
+        ros,
+        {**model_parameters, 'profile': str(promise)},
+        monitor={'min_agreement': 0.98, 'codecs': [CODEC], 'pinned_split': last},
+        camera={'audit_share': 1.0},
+    )
     audits: list[msg.Audit] = []
     agreements: list[msg.Agreement] = []
     topics.AUDIT.subscription(running.observer, audits.append)

@@ -17,11 +17,45 @@ from dynsplit_ros.nodes.split_model import load
 from dynsplit_ros.parameters import allowed_models, CAMERA, EDGE, LINK_EMULATOR, MODEL, MONITOR, SOURCE
 from dynsplit_ros.sources import open_source
 
-NODES = {'camera_node': CAMERA, 'edge_node': EDGE, 'monitor_node': MONITOR, 'image_source': SOURCE,
-         'link_emulator': LINK_EMULATOR}
+NODES = {
+    'camera_node': CAMERA,
+    'edge_node': EDGE,
+    'monitor_node': MONITOR,
+    'image_source': SOURCE,
+    'link_emulator': LINK_EMULATOR,
+}
 NAN, INF = float('nan'), float('inf')
-ANYTHING = [None, True, 3, -1, 2**63 - 1, 0.5, NAN, INF, -INF, 1e308, '', 'text', '\0', 'x' * 10_000, b'bytes', {}, [],
-            [None], [True], [1], [-1, 2], [0.5], [NAN, 1.0, 2.0], [INF], [''], ['text'], ['a', 1], [[]], [b'x']]
+ANYTHING = [
+    None,
+    True,
+    3,
+    -1,
+    2**63 - 1,
+    0.5,
+    NAN,
+    INF,
+    -INF,
+    1e308,
+    '',
+    'text',
+    '\0',
+    'x' * 10_000,
+    b'bytes',
+    {},
+    [],
+    [None],
+    [True],
+    [1],
+    [-1, 2],
+    [0.5],
+    [NAN, 1.0, 2.0],
+    [INF],
+    [''],
+    ['text'],
+    ['a', 1],
+    [[]],
+    [b'x'],
+]
 OWN = """
 from torch import nn
 def ok(n=3): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, n))
@@ -31,20 +65,78 @@ class Text(nn.Module):
     def forward(self, image): return 'text'
 """
 MODEL_VALUES = {
-    'model': ['', 'none', '/tmp', '\0', ':', 'a:', 'own:', '..own:ok', 'own:boom', 'own:unfit', 'own:Text', 'broken:ok',
-              'raises:ok', 'os:getcwd', 'folder.pt2', 'junk.pt2', 'missing.pt2', 'x' * 5000,
-              'pipe.pt2', 'dangling.pt2', 'junk.pth/below.pt2'],
-    'weights': ['', 'default', 'IMAGENET1K_V1', '/tmp', 'folder.pth', 'junk.pth', 'junk.safetensors', 'list.pth',
-                'pipe.pth', 'dangling.pth', 'junk.pth/below.pth',
-                'other.pth', '\0.pth', 'a/' * 3000 + '.pth'],
+    'model': [
+        '',
+        'none',
+        '/tmp',
+        '\0',
+        ':',
+        'a:',
+        'own:',
+        '..own:ok',
+        'own:boom',
+        'own:unfit',
+        'own:Text',
+        'broken:ok',
+        'raises:ok',
+        'os:getcwd',
+        'folder.pt2',
+        'junk.pt2',
+        'missing.pt2',
+        'x' * 5000,
+        'pipe.pt2',
+        'dangling.pt2',
+        'junk.pth/below.pt2',
+    ],
+    'weights': [
+        '',
+        'default',
+        'IMAGENET1K_V1',
+        '/tmp',
+        'folder.pth',
+        'junk.pth',
+        'junk.safetensors',
+        'list.pth',
+        'pipe.pth',
+        'dangling.pth',
+        'junk.pth/below.pth',
+        'other.pth',
+        '\0.pth',
+        'a/' * 3000 + '.pth',
+    ],
     'model_arguments': ['[', '[]', 'null', '[' * 100_000, '{"n": -3}', '{"n": "a"}', '{"m": 1}', '{"\\ud800": 1}'],
-    'profile': ['/missing', '/tmp', 'junk.pth', 'folder.pth', 'date.yaml', '\0', '/dev/null', 'x' * 5000,
-                '/dev/zero', 'pipe', 'dangling', 'junk.pth/below'],
-    'device': ['', 'none', 'cuda:99', 'meta', 'cpu:-1', 'hpu', 'privateuseone', 'xla', '\0',
-               'cpu:99999999999999999999'],
-    'std': [[1.0], [1.0, 0.0, 1.0], [1.0] * 4, []], 'mean': [[1.0], [1e3] * 3],
+    'profile': [
+        '/missing',
+        '/tmp',
+        'junk.pth',
+        'folder.pth',
+        'date.yaml',
+        '\0',
+        '/dev/null',
+        'x' * 5000,
+        '/dev/zero',
+        'pipe',
+        'dangling',
+        'junk.pth/below',
+    ],
+    'device': [
+        '',
+        'none',
+        'cuda:99',
+        'meta',
+        'cpu:-1',
+        'hpu',
+        'privateuseone',
+        'xla',
+        '\0',
+        'cpu:99999999999999999999',
+    ],
+    'std': [[1.0], [1.0, 0.0, 1.0], [1.0] * 4, []],
+    'mean': [[1.0], [1e3] * 3],
     'input_size': [[1, 1], [0, 5], [5], [5, 0], [], [1, 2, 3]],
-    'leaves': [[], ['none'], ['\0'], ['Sequential']], 'labels': [[], ['a'] * 5], 'task': ['segmentation', 'detection'],
+    'leaves': [[], ['none'], ['\0'], ['Sequential']],
+    'labels': [[], ['a'] * 5],
+    'task': ['segmentation', 'detection'],
 }
 
 
@@ -85,7 +177,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize('name', MODEL_VALUES)
 def test_a_model_that_cannot_be_had_is_refused(own: None, name: str) -> None:
     given = {each.name: each.default for each in CAMERA} | {
-        'model': 'own:ok', 'weights': 'none', 'input_size': [16, 16], 'threads': 1}
+        'model': 'own:ok',
+        'weights': 'none',
+        'input_size': [16, 16],
+        'threads': 1,
+    }
     log = SimpleNamespace(info=lambda text: None, warning=lambda text: None)
     refused = 0
     for value in MODEL_VALUES[name]:
@@ -102,9 +198,26 @@ def test_the_values_above_are_of_parameters() -> None:
     assert MODEL_VALUES.keys() <= {each.name for each in MODEL}
 
 
-@pytest.mark.parametrize('path', [
-    '/missing', '/dev', '\0', '/dev/null', 'x' * 5000, '99', '9' * 30, '²', 'junk.mp4', 'junk', 'junk/below.png',
-    'pipe', 'dangling', 'pipe.png', 'pipes'])
+@pytest.mark.parametrize(
+    'path',
+    [
+        '/missing',
+        '/dev',
+        '\0',
+        '/dev/null',
+        'x' * 5000,
+        '99',
+        '9' * 30,
+        '²',
+        'junk.mp4',
+        'junk',
+        'junk/below.png',
+        'pipe',
+        'dangling',
+        'pipe.png',
+        'pipes',
+    ],
+)
 def test_a_source_that_cannot_be_played_is_refused(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ('junk.mp4', 'junk'):
         (tmp_path / name).write_bytes(b'junk')

@@ -33,11 +33,12 @@ FAULTS = {
 }
 #: Faults of one node's own: its parameters.
 OWN = {
-    'camera_node': [
-        ('model:=json:loads', 'json:loads'), ('image_topics:=["a b"]', 'not a topic name')],
+    'camera_node': [('model:=json:loads', 'json:loads'), ('image_topics:=["a b"]', 'not a topic name')],
     'edge_node': [('model:=/no/such.pt2', '/no/such.pt2'), ('device:=hpu', "device 'hpu'")],
     'monitor_node': [
-        ('qos_overrides./split.publisher.reliability:=perhaps', 'perhaps'), ('silence_s:=.nan', "'silence_s' is nan")],
+        ('qos_overrides./split.publisher.reliability:=perhaps', 'perhaps'),
+        ('silence_s:=.nan', "'silence_s' is nan"),
+    ],
     'image_source': [('path:=/no/such', '/no/such'), ('path:=/dev', '/dev'), ('rate_hz:=0.0', "'rate_hz' is 0.0")],
     'link_emulator': [('rates_mbps:=[1.0, 2.0]', 'rates_mbps has 2 entries')],
 }
@@ -49,11 +50,21 @@ QUICK = ['-p', 'weights:=none', '-p', 'model:=squeezenet1_1', '-p', 'input_size:
 def started(node: str, arguments: list[str], environ: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Start a node that must refuse what it is given; kill it if it still runs at the end."""
     ros, _, rest = ' '.join(arguments).partition(' -- ')
-    given = ['--ros-args', *(arguments[:arguments.index('--')] if rest else arguments)]
+    given = ['--ros-args', *(arguments[: arguments.index('--')] if rest else arguments)]
     with subprocess.Popen(
-        ['env', *(f'{name}={value}' for name, value in environ.items()), f'XDG_CACHE_HOME={folder}',
-         str(PROGRAMS / node), *given, *(['--', rest] if rest else [])],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        [
+            'env',
+            *(f'{name}={value}' for name, value in environ.items()),
+            f'XDG_CACHE_HOME={folder}',
+            str(PROGRAMS / node),
+            *given,
+            *(['--', rest] if rest else []),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
         try:
             yield process
         finally:
@@ -72,28 +83,58 @@ def assert_one_sentence(process: subprocess.Popen[str], words: str) -> None:
 def test_each_kind_of_fault_is_said_in_one_sentence(node: str, tmp_path: Path) -> None:
     # Of what all nodes do alike, those that load torch try two kinds: a start of theirs takes seconds.
     shared = [FAULTS[kind] for kind in (('argument', "parameter of ROS's own") if node in HEAVY else FAULTS)]
-    tries = [*shared, *(([*QUICK, '-p', given] if node in HEAVY else ['-p', given],
-                                  {}, words) for given, words in OWN[node])]
+    tries = [
+        *shared,
+        *(([*QUICK, '-p', given] if node in HEAVY else ['-p', given], {}, words) for given, words in OWN[node]),
+    ]
     # Two at a time: more starts than processors would only wait for each other.
     for number in range(0, len(tries), 2):
         with ExitStack() as running:
-            pair = [(running.enter_context(started(node, arguments, environ, tmp_path)), words)
-                    for arguments, environ, words in tries[number:number + 2]]
+            pair = [
+                (running.enter_context(started(node, arguments, environ, tmp_path)), words)
+                for arguments, environ, words in tries[number : number + 2]
+            ]
             for process, words in pair:
                 assert_one_sentence(process, words)
 
 
-@pytest.mark.parametrize('value', [
-    'nonsense', ';', ' ', 'host', ':11811', 'host:', 'host:0', 'host:65536', 'host:-1', 'host:1:2', 'a b:1',
-    'host:11811;x', 'host:123456789', '/etc/passwd:1', 'TCPv5:[1.2.3.4]:1', 'host\n:1'])
+@pytest.mark.parametrize(
+    'value',
+    [
+        'nonsense',
+        ';',
+        ' ',
+        'host',
+        ':11811',
+        'host:',
+        'host:0',
+        'host:65536',
+        'host:-1',
+        'host:1:2',
+        'a b:1',
+        'host:11811;x',
+        'host:123456789',
+        '/etc/passwd:1',
+        'TCPv5:[1.2.3.4]:1',
+        'host\n:1',
+    ],
+)
 def test_no_discovery_server_is_refused(value: str) -> None:
     with pytest.raises(DynsplitError, match='discovery_server is .* but must be HOST:PORT'):
         environment('default', value)
 
 
-@pytest.mark.parametrize('value', [
-    'localhost:11811', '192.168.1.5:11811', 'edge-1.local:65535', '[::1]:11811', ';10.0.0.1:11811;10.0.0.2:11812',
-    'TCPv4:[10.0.0.1]:42100'])
+@pytest.mark.parametrize(
+    'value',
+    [
+        'localhost:11811',
+        '192.168.1.5:11811',
+        'edge-1.local:65535',
+        '[::1]:11811',
+        ';10.0.0.1:11811;10.0.0.2:11812',
+        'TCPv4:[10.0.0.1]:42100',
+    ],
+)
 def test_a_discovery_server_is_taken(value: str) -> None:
     assert environment('default', value)['ROS_DISCOVERY_SERVER'] == value
 

@@ -60,6 +60,7 @@ class Rig(Observer):
 
     def seen(self, numbers: list[int]) -> list[msg.Prediction]:
         """Wait for the predictions of these images; return them."""
+
         def found() -> list[msg.Prediction]:
             return [one for one in list(self.predictions) if one.header.stamp.sec in numbers]
 
@@ -71,8 +72,10 @@ class Rig(Observer):
         since, latest = len(self.predictions), list[int]()
         states = {msg.FrameTiming.ANSWERED} if answered else {msg.FrameTiming.LOCAL, msg.FrameTiming.ANSWERED}
         deadline_s = time.monotonic() + 60
-        while not any(batch[0].timing.images == len(cameras) and batch[0].timing.outcome in states
-                      for batch in self.batches(since)):
+        while not any(
+            batch[0].timing.images == len(cameras) and batch[0].timing.outcome in states
+            for batch in self.batches(since)
+        ):
             assert time.monotonic() < deadline_s, 'no full batch came back'
             latest = self.shoot(*cameras)
             time.sleep(0.2)
@@ -87,7 +90,8 @@ def assert_each_right(split: SplitModel, rig: Rig) -> None:
         assert [one.timing.images for one in batch] == [count] * count
         outputs = split.whole(torch.stack([split.model.resize(picture(one.header.stamp.sec)) for one in batch]))
         assert [one.output_digest for one in batch] == [
-            output_digest(of_image(outputs, number, count, split.output_specs is None)) for number in range(count)]
+            output_digest(of_image(outputs, number, count, split.output_specs is None)) for number in range(count)
+        ]
 
 
 def start(processes, ros, parameters, rig: Rig, camera: dict[str, object], edge: dict[str, object]) -> Rig:
@@ -102,8 +106,14 @@ def start(processes, ros, parameters, rig: Rig, camera: dict[str, object], edge:
 
 
 def test_the_newest_image_of_each_camera(processes, ros, parameters, split) -> None:
-    rig = start(processes, ros, parameters, Rig(('left/image_raw', '/mast')),
-                {'image_topics': ['image', 'left/image_raw', '/mast'], 'batch_timeout_s': 2.0}, {'batch': 3})
+    rig = start(
+        processes,
+        ros,
+        parameters,
+        Rig(('left/image_raw', '/mast')),
+        {'image_topics': ['image', 'left/image_raw', '/mast'], 'batch_timeout_s': 2.0},
+        {'batch': 3},
+    )
     rig.open(0, 1, 2)
     for cameras in (0, 1, 2), (2, 0, 1):
         batch = rig.seen(rig.shoot(*cameras))
@@ -131,8 +141,11 @@ def test_whatever_one_image_meets_the_others_of_its_batch_are_used(split, error)
         return split.model.resize(image)
 
     camera = SimpleNamespace(
-        values=SimpleNamespace(image_bits=16), _model=SimpleNamespace(resize=resize), _left_out=0,
-        refuse=lambda source, reason: refused.append(reason))
+        values=SimpleNamespace(image_bits=16),
+        _model=SimpleNamespace(resize=resize),
+        _left_out=0,
+        refuse=lambda source, reason: refused.append(reason),
+    )
     black = CameraImage(from_rgb(np.zeros((48, 80, 3), np.uint8)), 0.0, 0.0)
     source = [CameraImage(from_rgb(picture(1)), 0.0, 0.0), black, CameraImage(from_rgb(picture(2)), 0.0, 0.0)]
     images = CameraNode.prepare(camera, source)
@@ -157,27 +170,37 @@ def test_an_edge_that_takes_no_batches_is_named_and_the_robot_goes_on(processes,
     rig.open(0, 0, answered=False)
     assert {one.timing.outcome for one in rig.seen(rig.shoot(0, 0))} == {msg.FrameTiming.LOCAL}
     assert_each_right(split, rig)
-    assert 'degraded to local inference: the frames have 2 images, but the edge takes 1; start the edge with the '\
-           'parameter batch: 2' in processes.log('monitor').read_text()
+    assert (
+        'degraded to local inference: the frames have 2 images, but the edge takes 1; start the edge with the '
+        'parameter batch: 2' in processes.log('monitor').read_text()
+    )
 
 
 def test_a_detector_sees_each_image_of_a_batch(processes, ros, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     arguments = {'score_thresh': 0.0, 'detections_per_img': 5}
-    detector = {'model': 'ssdlite320_mobilenet_v3_large', 'weights': 'none', 'threads': 1, 'batch': 2,
-                'model_arguments': '{"score_thresh": 0.0, "detections_per_img": 5}'}
+    detector = {
+        'model': 'ssdlite320_mobilenet_v3_large',
+        'weights': 'none',
+        'threads': 1,
+        'batch': 2,
+        'model_arguments': '{"score_thresh": 0.0, "detections_per_img": 5}',
+    }
     rig = start(processes, ros, detector, Rig(), {'batch_timeout_s': 5.0}, {})
     rig.open(0, 0)
     assert {len(one.class_ids) for one in rig.seen(rig.shoot(0, 0))} == {5}
     assert_each_right(SplitModel(load_model('ssdlite320_mobilenet_v3_large', weights='none', kwargs=arguments)), rig)
 
 
-@pytest.mark.parametrize('changes, sentence', [
-    ({'image_topics': ['a', 'b'], 'batch': 3}, "parameter 'image_topics' names 2 topics, and 'batch' is 3"),
-    ({'image_topics': ['a', 'no name']}, "'no name', which is not a topic name"),
-    ({'image_topics': ['a', '/robot1/a']}, 'names the same topic twice'),
-    ({'batch': 4}, 'is for batches of 1, 2, 3, but a frame has 4 images'),
-])
+@pytest.mark.parametrize(
+    'changes, sentence',
+    [
+        ({'image_topics': ['a', 'b'], 'batch': 3}, "parameter 'image_topics' names 2 topics, and 'batch' is 3"),
+        ({'image_topics': ['a', 'no name']}, "'no name', which is not a topic name"),
+        ({'image_topics': ['a', '/robot1/a']}, 'names the same topic twice'),
+        ({'batch': 4}, 'is for batches of 1, 2, 3, but a frame has 4 images'),
+    ],
+)
 def test_a_batch_that_cannot_be_is_refused_in_one_sentence(processes, parameters, changes, sentence) -> None:
     processes.start('camera', 'camera_node', ROBOT, {**parameters, **changes})
     assert processes.wait('camera', 60.0) == CONFIGURATION_EXIT_CODE

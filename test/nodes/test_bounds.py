@@ -66,8 +66,7 @@ def test_diagnostics_are_bounded(base_node, ros, monkeypatch) -> None:
     monkeypatch.setattr(node, 'diagnose', lambda: (DiagnosticStatus.OK, 'y' * 10**6, values))
     heard: list[DiagnosticStatus] = []
     listener = ros(Node('listener'))
-    listener.create_subscription(
-        DiagnosticArray, '/diagnostics', lambda message: heard.extend(message.status), 10)
+    listener.create_subscription(DiagnosticArray, '/diagnostics', lambda message: heard.extend(message.status), 10)
     wait(lambda: any(status.message.startswith('y') for status in heard), 'no diagnostics came')
     status = next(status for status in heard if status.message.startswith('y'))
     assert len(status.message) == MOST_CHARACTERS and len(status.values) == MOST_VALUES
@@ -96,18 +95,31 @@ def test_top_passes_over_a_robot_whose_topics_cannot_all_be_named(monkeypatch) -
 def test_top_keeps_a_bounded_number_of_counters() -> None:
     robot = watch.Watch.__new__(watch.Watch)
     vars(robot).update(_names={'/robot1/camera_node': 'camera_node'}, counters={}, quiet=0)
-    robot._on_diagnostics(DiagnosticArray(status=[DiagnosticStatus(name='/robot1/camera_node', values=[
-        KeyValue(key=f'{number}' + 'x' * 10_000, value='9' * 4000) for number in range(5000)])]))
+    robot._on_diagnostics(
+        DiagnosticArray(
+            status=[
+                DiagnosticStatus(
+                    name='/robot1/camera_node',
+                    values=[KeyValue(key=f'{number}' + 'x' * 10_000, value='9' * 4000) for number in range(5000)],
+                )
+            ]
+        )
+    )
     assert 0 < len(robot.counters) <= watch.MOST_COUNTERS
     assert all(len(key) <= watch.MOST_NAME and count < 10**20 for key, count in robot.counters.items())
 
 
 def test_a_camera_keeps_little_of_a_decision() -> None:
     camera = CameraNode.__new__(CameraNode)
-    for name, value in {'split': SimpleNamespace(fingerprint='f', local_index=0),
-                        '_robot': SimpleNamespace(on_decision=lambda decision: None)}.items():
+    for name, value in {
+        'split': SimpleNamespace(fingerprint='f', local_index=0),
+        '_robot': SimpleNamespace(on_decision=lambda decision: None),
+    }.items():
         object.__setattr__(camera, name, value)
-    camera._on_split(msg.SplitDecision(fingerprint='f', reason='r' * 10**6, split_name='n' * 10**6,
-                                       candidates=[msg.CandidatePrediction()] * 1000))
+    camera._on_split(
+        msg.SplitDecision(
+            fingerprint='f', reason='r' * 10**6, split_name='n' * 10**6, candidates=[msg.CandidatePrediction()] * 1000
+        )
+    )
     kept = camera._decision
     assert len(kept.reason) == len(kept.split_name) == MOST_CHARACTERS and not kept.candidates

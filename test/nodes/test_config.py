@@ -38,8 +38,14 @@ def test_nodes_get_what_the_file_says(file: str, namespace: str) -> None:
             assert wanted, 'a section without parameters'
             for parameter, value in wanted.items():
                 declared[parameter].check(value)
-            node = Node(name, namespace=namespace, context=context, allow_undeclared_parameters=True,
-                        automatically_declare_parameters_from_overrides=True, start_parameter_services=False)
+            node = Node(
+                name,
+                namespace=namespace,
+                context=context,
+                allow_undeclared_parameters=True,
+                automatically_declare_parameters_from_overrides=True,
+                start_parameter_services=False,
+            )
             assert {parameter: node.get_parameter(parameter).value for parameter in wanted} == wanted
             node.destroy_node()
     finally:
@@ -55,11 +61,18 @@ def test_the_two_sides_agree() -> None:
 
 @pytest.mark.parametrize('path', sorted(CONFIG.glob('fastdds*_*.xml')), ids=lambda path: path.stem)
 def test_shared_memory_and_its_queue_hold_an_image(path: Path) -> None:
-    tags = {'size': '{*}maxMessageSize', 'segment': '{*}segment_size', 'capacity': '{*}port_queue_capacity',
-            'type': '{*}type'}
-    transports = [{key: found.text for key, tag in tags.items() if (found := element.find(tag)) is not None}
-                  for element in ElementTree.parse(path).iter('{http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles}'
-                                                              'transport_descriptor')]
+    tags = {
+        'size': '{*}maxMessageSize',
+        'segment': '{*}segment_size',
+        'capacity': '{*}port_queue_capacity',
+        'type': '{*}type',
+    }
+    transports = [
+        {key: found.text for key, tag in tags.items() if (found := element.find(tag)) is not None}
+        for element in ElementTree.parse(path).iter(
+            '{http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles}transport_descriptor'
+        )
+    ]
     fragment_bytes = min(int(transport.get('size', 65500)) for transport in transports)
     for transport in transports:
         if transport['type'] == 'SHM':

@@ -42,10 +42,13 @@ class CvBridge:
     def imgmsg_to_cv2(self, message, encoding):
 """
 #: The package index's port: rows are taken for unpadded, 16 bits fail.
-PORT = FAKE + """
+PORT = (
+    FAKE
+    + """
         image = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, -1)
         return image if message.encoding == 'rgb8' else image[..., ::-1]
 """
+)
 FAKES = {
     'crashes': (FAKE + '        ctypes.string_at(0)', 'it crashes (SIGSEGV), as one does that was built for another'),
     'refuses all': (FAKE + '        raise ValueError', 'it converts no encoding'),
@@ -53,8 +56,10 @@ FAKES = {
     'shifts the rows': (FAKE + '        return np.roll(by_table(message), 1, axis=1)', 'it converts rgb8 wrongly'),
     'is the port': (PORT, 'wrongly'),
     'swaps bytes': (FAKE + '        message.is_bigendian = 0; return by_table(message)', 'it converts rgb16 wrongly'),
-    'writes wrongly': (FAKE.replace('(image, encoding)', '(image[::-1], encoding)')
-                       + '        return by_table(message)', 'it writes rgb8 wrongly'),
+    'writes wrongly': (
+        FAKE.replace('(image, encoding)', '(image[::-1], encoding)') + '        return by_table(message)',
+        'it writes rgb8 wrongly',
+    ),
     'cannot be imported': ('import no_such_module', "No module named 'no_such_module'"),
     'has no CvBridge': ('', "cannot import name 'CvBridge'"),
     'prints nothing': ('import os; os._exit(0)', 'it ended without a result'),
@@ -64,6 +69,7 @@ FAKES = {
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
     """Return a function that puts a stand-in for cv_bridge first on the path."""
+
     def install(text: str) -> str:
         (tmp_path / 'cv_bridge').mkdir()
         (tmp_path / 'cv_bridge' / '__init__.py').write_text(text)
@@ -92,8 +98,10 @@ def test_a_cv_bridge_that_does_not_work_is_found_out(what, fake, monkeypatch) ->
 
 
 def test_a_cv_bridge_that_works_takes_what_it_converts_and_leaves_the_rest_to_the_table(fake) -> None:
-    fake(FAKE + "        if message.encoding in ('yuyv', 'mono16'): raise ValueError('unknown')\n"
-                '        return by_table(message)')
+    fake(
+        FAKE + "        if message.encoding in ('yuyv', 'mono16'): raise ValueError('unknown')\n"
+        '        return by_table(message)'
+    )
     found = bridge.__wrapped__()
     assert (found.words, found.broken) == ('cv_bridge', False)
     assert found.encodings == PACKED.keys() - {'yuyv', 'mono16'}
@@ -129,12 +137,19 @@ def random_images(encoding: str):
     """Yield images of random bytes in an encoding: sizes, padding of whole and of parts of pixels, byte orders."""
     pixel = 16 if encoding not in PACKED else PACKED[encoding].pixel_bytes
     for (height, width), padding, is_bigendian in itertools.product(
-            ((6, 10), (5, 7), (1, 2), (48, 64)), (0, 1, pixel, 3 * pixel + 2), (False, True)):
+        ((6, 10), (5, 7), (1, 2), (48, 64)), (0, 1, pixel, 3 * pixel + 2), (False, True)
+    ):
         step = 4 * width * pixel + padding if encoding not in PACKED else width * pixel + padding
         data = np.random.default_rng(width).integers(0, 256, 3 * height * step, np.uint8)
-        data = data if encoding.startswith('nv') else data[:height * step]
-        yield Image(height=height, width=width, encoding=encoding, step=step, is_bigendian=is_bigendian,
-                    data=array.array('B', data.tobytes()))
+        data = data if encoding.startswith('nv') else data[: height * step]
+        yield Image(
+            height=height,
+            width=width,
+            encoding=encoding,
+            step=step,
+            is_bigendian=is_bigendian,
+            data=array.array('B', data.tobytes()),
+        )
 
 
 def outcome(convert):
@@ -202,9 +217,14 @@ def test_a_node_lives_beside_a_cv_bridge_that_crashes(processes, ros, model_para
 def test_a_node_uses_a_cv_bridge_that_works(processes, ros, model_parameters, fake, tmp_path) -> None:
     used = tmp_path / 'used'
     # The child process that tries it has no torch.
-    start_camera(processes, model_parameters, fake(
-        FAKE + f"        if 'torch' in sys.modules: open({str(used)!r}, 'a').close()\n"
-               '        return by_table(message)'))
+    start_camera(
+        processes,
+        model_parameters,
+        fake(
+            FAKE + f"        if 'torch' in sys.modules: open({str(used)!r}, 'a').close()\n"
+            '        return by_table(message)'
+        ),
+    )
     observer = ros(Observer())
     observer.settle()
     wait(lambda: observer.diagnosed('camera_node', 'image_converter') == 'cv_bridge', 'cv_bridge is not named')
@@ -222,6 +242,10 @@ def test_a_node_uses_the_real_cv_bridge(processes, ros, model_parameters) -> Non
 def test_the_child_process_needs_no_torch() -> None:
     """It has to be cheap."""
     code = 'import dynsplit_ros.messages.bridge, sys; print("torch" in sys.modules)'
-    result = subprocess.run([sys.executable, '-c', f'import sys; sys.path[:] = sys.argv[1:]; {code}', *sys.path],
-                            capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, '-c', f'import sys; sys.path[:] = sys.argv[1:]; {code}', *sys.path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert result.stdout.strip() == 'False'

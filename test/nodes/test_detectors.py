@@ -57,9 +57,13 @@ def test_boxes_of_an_edge_are_those_of_the_whole_model(processes, ros, tmp_path:
     split = SplitModel(load_model(name, input_size=(64, 64)))
     profile = tmp_path / 'profile.yaml'
     measure(split, codecs=['raw'], repeats=1, warm_up=1).save(profile)
-    running = System(processes, ros, {
-        'model': name, 'weights': 'none', 'input_size': [64, 64], 'threads': 1, 'profile': str(profile)},
-        monitor={'pinned_split': 0, **PATIENT}, camera={'min_score': 0.0})
+    running = System(
+        processes,
+        ros,
+        {'model': name, 'weights': 'none', 'input_size': [64, 64], 'threads': 1, 'profile': str(profile)},
+        monitor={'pinned_split': 0, **PATIENT},
+        camera={'min_score': 0.0},
+    )
     running.wait_for_edge()
     predictions = running.observer.predictions
     assert any(prediction.timing.outcome == msg.FrameTiming.ANSWERED for prediction in predictions)
@@ -92,21 +96,33 @@ def test_boxes_on_photographs_over_an_emulated_link_are_those_of_ultralytics(
     split = SplitModel(load_model('ultralytics:yolo11n', weights=str(weights), input_size=(320, 320)))
     profile = tmp_path / 'profile.yaml'
     measure(split, codecs=['raw'], repeats=1, warm_up=1).save(profile)
-    running = System(processes, ros, {
-        'model': 'ultralytics:yolo11n', 'weights': str(weights), 'input_size': [320, 320], 'threads': 1,
-        'profile': str(profile)}, monitor={'pinned_split': split_index, 'codecs': ['raw'], **PATIENT},
-        camera={'min_score': 0.0}, link_mbps=100.0)
+    running = System(
+        processes,
+        ros,
+        {
+            'model': 'ultralytics:yolo11n',
+            'weights': str(weights),
+            'input_size': [320, 320],
+            'threads': 1,
+            'profile': str(profile),
+        },
+        monitor={'pinned_split': split_index, 'codecs': ['raw'], **PATIENT},
+        camera={'min_score': 0.0},
+        link_mbps=100.0,
+    )
     running.wait_for_edge()
     theirs = ultralytics.YOLO('yolo11n.yaml', verbose=False)
-    theirs.model.load_state_dict({f'model.{key.removeprefix("model.")}': value
-                                  for key, value in split.model.module.state_dict().items()})
+    theirs.model.load_state_dict(
+        {f'model.{key.removeprefix("model.")}': value for key, value in split.model.module.state_dict().items()}
+    )
     for photograph in (photographs.astronaut(), photographs.coffee(), photographs.chelsea()):
         image = photograph[:240, :400]  # a larger message may be lost between the processes
         prediction = running.observer.prediction(running.observer.send(from_rgb(np.ascontiguousarray(image))))
         assert prediction.timing.outcome == msg.FrameTiming.ANSWERED
         letterboxed = split.model.resize(image).permute(1, 2, 0).numpy()[..., ::-1]
-        [found] = theirs.predict(np.ascontiguousarray(letterboxed), imgsz=320, conf=0.001, iou=0.7, max_det=300,
-                                 verbose=False, device='cpu')
+        [found] = theirs.predict(
+            np.ascontiguousarray(letterboxed), imgsz=320, conf=0.001, iou=0.7, max_det=300, verbose=False, device='cpu'
+        )
         expected = ultralytics.utils.ops.scale_boxes((320, 320), found.boxes.xyxy.clone(), image.shape)
         boxes = torch.tensor(prediction.boxes_px).view(-1, 4)
         assert len(boxes) >= 20 and len(expected) >= 20

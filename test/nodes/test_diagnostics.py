@@ -44,9 +44,13 @@ class Operator(Observer):
 
     def says(self, node: str, level: bytes, words: str, *counted: str) -> dict[str, str]:
         """Wait until a node says that, and has counted some of these; return the values beside it."""
+
         def matching() -> list[dict[str, str]]:
-            told = [{value.key: value.value for value in status.values} for status in list(self.heard.get(node, ()))
-                    if status.level == level and words in status.message]
+            told = [
+                {value.key: value.value for value in status.values}
+                for status in list(self.heard.get(node, ()))
+                if status.level == level and words in status.message
+            ]
             return [values for values in told if all(float(values[key]) > 0 for key in counted)]
 
         del self.heard.get(node, [])[:]
@@ -56,15 +60,22 @@ class Operator(Observer):
 
 def test_a_camera_that_cannot_be_heard_is_named_with_the_fix(processes, ros, model_parameters) -> None:
     topic = f'/{ROBOT}/image'
-    processes.start('camera', 'camera_node', ROBOT, {
-        **model_parameters, f'qos_overrides.{topic}.subscription.reliability': 'reliable'})
+    processes.start(
+        'camera',
+        'camera_node',
+        ROBOT,
+        {**model_parameters, f'qos_overrides.{topic}.subscription.reliability': 'reliable'},
+    )
     operator = ros(Operator())
     destroy(operator, operator.images)
     operator.images = operator.create_publisher(
-        Image, 'image', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
-    sentence = (f'no messages on {topic} from /{ROBOT}/observer, which offers reliability best_effort where reliable '
-                f'is requested; start this node with the parameter qos_overrides.{topic}.subscription.reliability: '
-                'best_effort')
+        Image, 'image', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    )
+    sentence = (
+        f'no messages on {topic} from /{ROBOT}/observer, which offers reliability best_effort where reliable '
+        f'is requested; start this node with the parameter qos_overrides.{topic}.subscription.reliability: '
+        'best_effort'
+    )
     assert operator.says(f'/{ROBOT}/camera_node', DiagnosticStatus.ERROR, sentence)['publishers_not_heard'] == '1'
     destroy(operator, operator.images)
     operator.images = operator.create_publisher(Image, 'image', QoSProfile(depth=1))
@@ -91,7 +102,8 @@ def test_a_publisher_is_told_of_when_its_node_is_known(ros, monkeypatch) -> None
     listener.create_subscription(Image, operator.images.topic_name, print, QoSProfile(depth=1))
     destroy(operator, operator.images)
     operator.images = operator.create_publisher(
-        Image, 'image', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+        Image, 'image', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    )
     wait(lambda: asked.count(1) > 1, 'the publisher is not looked at again')
     assert not told
     operator.says('/listener', DiagnosticStatus.OK, 'running')
@@ -112,9 +124,19 @@ def test_each_level_has_its_cause(processes, ros, model_parameters) -> None:
     processes.start('edge', 'edge_node', 'edge', model_parameters)
     operator.says(camera, DiagnosticStatus.OK, 'split 1', 'answered')
     values = operator.says(
-        monitor, DiagnosticStatus.OK, 'split 1', 'throughput_bps', 'payload_bytes', 'heartbeat_bytes')
-    assert {'rtt_s', 'jitter_s', 'probe_bytes', 'relative_uncertainty', 'edge_queueing_s', 'edge_slowdown', 'fell_back',
-            'predicted_latency_s', 'reason'} <= set(values)
+        monitor, DiagnosticStatus.OK, 'split 1', 'throughput_bps', 'payload_bytes', 'heartbeat_bytes'
+    )
+    assert {
+        'rtt_s',
+        'jitter_s',
+        'probe_bytes',
+        'relative_uncertainty',
+        'edge_queueing_s',
+        'edge_slowdown',
+        'fell_back',
+        'predicted_latency_s',
+        'reason',
+    } <= set(values)
     values = operator.says(edge, DiagnosticStatus.OK, 'serving 1 robot', 'answered')
     assert values['robots'] == f'/{ROBOT}' and values['refused'] == '0'
 
@@ -150,9 +172,12 @@ def test_a_topic_that_carries_no_images_is_named(processes, ros, model_parameter
     destroy(operator, operator.images)
     operator.images = operator.create_publisher(DiagnosticArray, 'image', QoSProfile(depth=1))
     processes.start('camera', 'camera_node', ROBOT, model_parameters)
-    operator.says(f'/{ROBOT}/camera_node', DiagnosticStatus.ERROR,
-                  f'/{ROBOT}/image carries diagnostic_msgs/msg/DiagnosticArray, but must carry sensor_msgs/msg/Image '
-                  'or sensor_msgs/msg/CompressedImage')
+    operator.says(
+        f'/{ROBOT}/camera_node',
+        DiagnosticStatus.ERROR,
+        f'/{ROBOT}/image carries diagnostic_msgs/msg/DiagnosticArray, but must carry sensor_msgs/msg/Image '
+        'or sensor_msgs/msg/CompressedImage',
+    )
 
 
 @pytest.mark.parametrize('executable', ['camera_node', 'edge_node', 'monitor_node'])
@@ -176,18 +201,23 @@ def test_versions_that_differ_are_found_when_robot_and_edge_meet(processes, ros)
     operator = ros(Operator())
     processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': -1})
     wait(lambda: operator.count_subscribers('edge_profile'), 'the monitor does not start')
-    robot, edge = (to_profile(PROFILE, Side(name, torch_version=version)) for name, version in (
-        ('', '2.11.0+cpu'), ('lab', '2.14.1+cpu')))
+    robot, edge = (
+        to_profile(PROFILE, Side(name, torch_version=version))
+        for name, version in (('', '2.11.0+cpu'), ('lab', '2.14.1+cpu'))
+    )
     topics.ROBOT_PROFILE.publisher(operator).publish(robot)
     edges = topics.EDGE_PROFILE.publisher(operator)
 
     edge.protocol_version += 1
     edges.publish(edge)
     monitor = f'/{ROBOT}/monitor_node'
-    sentence = (f'the latest message on /{ROBOT}/edge_profile has protocol version {edge.protocol_version}, but this '
-                f'program has {PROTOCOL_VERSION}')
+    sentence = (
+        f'the latest message on /{ROBOT}/edge_profile has protocol version {edge.protocol_version}, but this '
+        f'program has {PROTOCOL_VERSION}'
+    )
     operator.says(
-        monitor, DiagnosticStatus.WARN, f'no profile of edge; {sentence}', 'topics_of_another_protocol_version')
+        monitor, DiagnosticStatus.WARN, f'no profile of edge; {sentence}', 'topics_of_another_protocol_version'
+    )
     assert processes.log('monitor').read_text().count(sentence) == 1 and not operator.decisions
 
     edge.protocol_version = PROTOCOL_VERSION

@@ -32,13 +32,19 @@ def test_own_model_and_camera(processes, ros, tmp_path, monkeypatch) -> None:
     observer = ros(Observer())
     own = subprocess.Popen([sys.executable, str(EXAMPLES / 'own_camera.py'), '--ros-args', '-r', f'__ns:=/{ROBOT}'])
     try:
+
         def answered() -> list[msg.Prediction]:
             processes.check()
-            return [prediction for prediction in list(observer.predictions)
-                    if prediction.timing.outcome == msg.FrameTiming.ANSWERED]
+            return [
+                prediction
+                for prediction in list(observer.predictions)
+                if prediction.timing.outcome == msg.FrameTiming.ANSWERED
+            ]
 
-        wait(lambda: {prediction.header.frame_id for prediction in answered()} == {'red', 'green', 'blue'},
-             'the edge answered no image of some colour')
+        wait(
+            lambda: {prediction.header.frame_id for prediction in answered()} == {'red', 'green', 'blue'},
+            'the edge answered no image of some colour',
+        )
         own.send_signal(signal.SIGINT)
         assert own.wait(DEADLINE_S) == 0
     finally:

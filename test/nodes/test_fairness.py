@@ -36,13 +36,21 @@ class Player(Node):
         super().__init__('player', namespace=f'/{name}')
         self.appearance = appear(self)
         self.activations = self.create_publisher(
-            msg.Activation, topics.ACTIVATION.name_in(f'/{name}', EDGE), QoSProfile(depth=5))
+            msg.Activation, topics.ACTIVATION.name_in(f'/{name}', EDGE), QoSProfile(depth=5)
+        )
         self.create_subscription(msg.TailResult, topics.TAIL_RESULT.name, self._on_result, QoSProfile(depth=1000))
         self.edges: list[msg.Profile] = []
         topics.EDGE_PROFILE.subscription(self, self.edges.append)
         payload = encode('raw', split.head(index)(split.model.resize(picture(1)).unsqueeze(0)))
-        self.message = to_message(msg.Activation, session=1, fingerprint=split.fingerprint, split_index=index,
-                                  codec='raw', answer_timeout_s=5.0, tensors=to_tensors(payload))
+        self.message = to_message(
+            msg.Activation,
+            session=1,
+            fingerprint=split.fingerprint,
+            split_index=index,
+            codec='raw',
+            answer_timeout_s=5.0,
+            tensors=to_tensors(payload),
+        )
         self.sent_s: dict[int, float] = {}
         self.answers: list[tuple[float, msg.TailResult]] = []
         self.timer = None
@@ -102,9 +110,17 @@ def test_eight_robots_get_equal_shares(processes, ros, edge_parameters, split) -
 
 @pytest.mark.parametrize('max_batch', [1, 4])
 def test_a_flooding_robot_costs_the_others_no_more_than_the_run_they_wait_for(
-        processes, ros, edge_parameters, split, max_batch) -> None:
-    players = start(processes, ros, edge_parameters, split, 4, max_batch=max_batch,
-                    profile='' if max_batch > 1 else edge_parameters['profile'])
+    processes, ros, edge_parameters, split, max_batch
+) -> None:
+    players = start(
+        processes,
+        ros,
+        edge_parameters,
+        split,
+        4,
+        max_batch=max_batch,
+        profile='' if max_batch > 1 else edge_parameters['profile'],
+    )
     *good, flooding = players
     for player in good:
         player.play(5.0)
@@ -145,9 +161,15 @@ def test_who_leaves_leaves_nothing_behind_and_may_come_back(processes, ros, mode
         log = processes.log('edge')
         wait(lambda: not stays.count_publishers('/robot1/tail_result'), 'the edge kept the topics of a robot that left')
         assert 'the robot in namespace /robot1 left' in log.read_text()
-        wait(lambda: not sum(stays.count_subscribers(topic.name_in('/robot1', EDGE)) for topic in (
-            topics.ACTIVATION, topics.PROBE, topics.EDGE_SPLIT)),
-             'the edge kept its subscriptions to a robot that left')
+        wait(
+            lambda: (
+                not sum(
+                    stays.count_subscribers(topic.name_in('/robot1', EDGE))
+                    for topic in (topics.ACTIVATION, topics.PROBE, topics.EDGE_SPLIT)
+                )
+            ),
+            'the edge kept its subscriptions to a robot that left',
+        )
         assert not stays.count_publishers('/robot1/edge_load') + stays.count_publishers('/robot1/acknowledgement')
         client = stays.create_client(ListParameters, '/edge/edge_node/list_parameters')
         names = ask(client, ListParameters.Request(), DEADLINE_S).result.names

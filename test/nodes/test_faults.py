@@ -26,11 +26,18 @@ KINDS = {
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize('kinds', [
-    'edge and link',
-    pytest.param('camera', marks=pytest.mark.skipif(
-        not os.environ.get('DYNSPLIT_FAULTS'), reason='set DYNSPLIT_FAULTS=1 for cameras that are killed')),
-])
+@pytest.mark.parametrize(
+    'kinds',
+    [
+        'edge and link',
+        pytest.param(
+            'camera',
+            marks=pytest.mark.skipif(
+                not os.environ.get('DYNSPLIT_FAULTS'), reason='set DYNSPLIT_FAULTS=1 for cameras that are killed'
+            ),
+        ),
+    ],
+)
 def test_no_fault_costs_a_frame(tmp_path, kinds) -> None:
     chance = random.Random(0)
     with rig(tmp_path, 64) as made:

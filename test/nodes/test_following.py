@@ -28,9 +28,12 @@ def test_the_edge_prepares_an_announced_split_before_any_activation(processes, r
     assert any(f'{end.node_namespace}/{end.node_name}' == EDGE for end in ends), 'ros2 node info would not show it'
 
     def announce(**changes: object) -> None:
-        decisions.publish(to_message(
-            msg.SplitDecision, **{
-                'edge': NAME, 'fingerprint': split.fingerprint, 'split_index': 2, 'codec': 'blosc2', **changes}))
+        decisions.publish(
+            to_message(
+                msg.SplitDecision,
+                **{'edge': NAME, 'fingerprint': split.fingerprint, 'split_index': 2, 'codec': 'blosc2', **changes},
+            )
+        )
 
     announce()
     wait(lambda: told.get((EDGE, 'prepared')) == '1', 'the edge prepared nothing')
@@ -38,8 +41,10 @@ def test_the_edge_prepares_an_announced_split_before_any_activation(processes, r
     announce(split_index=split.local_index, codec='')
     wait(lambda: told[EDGE, f'split of /{ROBOT}'] == f'{split.local_index} (local inference)', 'it does not follow')
     announce(fingerprint='f' * 5000)
-    wait(lambda: "announced: the decision is for the model 'ffffffffffff'" in processes.log('edge').read_text(),
-         'the edge does not say that it ignores the announcement')
+    wait(
+        lambda: "announced: the decision is for the model 'ffffffffffff'" in processes.log('edge').read_text(),
+        'the edge does not say that it ignores the announcement',
+    )
     announce(split_index=3)
     wait(lambda: told[EDGE, f'split of /{ROBOT}'].startswith('3 '), 'it does not follow any more')
     wait(lambda: told[EDGE, 'prepared'] == '2', 'the edge prepared nothing')

@@ -35,9 +35,15 @@ NUMBERS = (math.nan, math.inf, -math.inf, -1.0, 1e308, 0.0)
 def hostile_activation(split: SplitModel, chance: random.Random, good: list) -> msg.Activation:
     """Return an activation that is wrong in one way or several."""
     message = to_message(
-        msg.Activation, session=chance.getrandbits(64), sequence=chance.getrandbits(64),
-        fingerprint=split.fingerprint, split_index=1, codec=chance.choice(sorted(CODECS)),
-        answer_timeout_s=60.0, tensors=to_tensors(good))
+        msg.Activation,
+        session=chance.getrandbits(64),
+        sequence=chance.getrandbits(64),
+        fingerprint=split.fingerprint,
+        split_index=1,
+        codec=chance.choice(sorted(CODECS)),
+        answer_timeout_s=60.0,
+        tensors=to_tensors(good),
+    )
     tensor = message.tensors[0]
     for kind in chance.sample(range(8), chance.choice((1, 1, 2, 4))):
         if kind == 0:
@@ -70,7 +76,8 @@ def test_a_flood_of_hostile_activations_harms_neither_edge_nor_good_robot(system
     attacker = ros(Observer('attacker'))
     appear(attacker)
     flood = attacker.create_publisher(
-        msg.Activation, topics.ACTIVATION.name_in('/attacker', EDGE), QoSProfile(depth=50))
+        msg.Activation, topics.ACTIVATION.name_in('/attacker', EDGE), QoSProfile(depth=50)
+    )
     results: list[msg.TailResult] = []
     attacker.create_subscription(msg.TailResult, topics.TAIL_RESULT.name, results.append, QoSProfile(depth=1000))
     wait(lambda: flood.get_subscription_count() and attacker.count_publishers('tail_result'), 'the edge did not come')
@@ -109,8 +116,14 @@ def test_hostile_words_to_the_robot_cost_no_frame(system, ros, processes, split)
     running.wait_for_edge()
     chance = random.Random(1)
     session = observer.predictions[-1].timing.session
-    robot_topics = (topics.TAIL_RESULT, topics.ACKNOWLEDGEMENT, topics.SPLIT, topics.FRAME_TIMING, topics.EDGE_LOAD,
-                    topics.EDGE_PROFILE)
+    robot_topics = (
+        topics.TAIL_RESULT,
+        topics.ACKNOWLEDGEMENT,
+        topics.SPLIT,
+        topics.FRAME_TIMING,
+        topics.EDGE_LOAD,
+        topics.EDGE_PROFILE,
+    )
     out = {topic.name: topic.publisher(observer) for topic in robot_topics}
     wait(lambda: all(publisher.get_subscription_count() for publisher in out.values()), 'the nodes do not listen')
 
@@ -126,12 +139,23 @@ def test_hostile_words_to_the_robot_cost_no_frame(system, ros, processes, split)
         text = chance.choice(TEXTS[:6])
         fingerprint = chance.choice((split.fingerprint, text))
         edge = chance.choice((EDGE, text, f'edge {whole(16)}'))
-        out['tail_result'].publish(to_message(
-            msg.TailResult, **near, edge=edge, status=whole(8), reason=text, batch=whole(16), held_s=number(),
-            tail_s=number(), fingerprint=fingerprint,
-            outputs=[msg.Tensor(name=text, dtype='float32', shape=[whole(32)] * 3)]))
-        out['acknowledgement'].publish(to_message(
-            msg.Acknowledgement, kind=whole(8), **near, edge=edge, fingerprint=fingerprint, held_s=number()))
+        out['tail_result'].publish(
+            to_message(
+                msg.TailResult,
+                **near,
+                edge=edge,
+                status=whole(8),
+                reason=text,
+                batch=whole(16),
+                held_s=number(),
+                tail_s=number(),
+                fingerprint=fingerprint,
+                outputs=[msg.Tensor(name=text, dtype='float32', shape=[whole(32)] * 3)],
+            )
+        )
+        out['acknowledgement'].publish(
+            to_message(msg.Acknowledgement, kind=whole(8), **near, edge=edge, fingerprint=fingerprint, held_s=number())
+        )
         out['split'].publish(
             to_message(
                 msg.SplitDecision,
@@ -161,12 +185,30 @@ def test_hostile_words_to_the_robot_cost_no_frame(system, ros, processes, split)
                 tail_s=number(),
             )
         )
-        out['edge_load'].publish(to_message(
-            msg.EdgeLoad, edge=edge, edge_session=whole(64), sequence=whole(64), fingerprint=fingerprint,
-            utilisation=number(), queueing_s=number(), slowdown=number(), robots=whole(32)))
-        out['edge_profile'].publish(to_message(
-            msg.Profile, edge=edge, fingerprint=fingerprint, torch_version=text, profile_json=chance.choice((
-                '[' * 100_000, '{"dynsplit_profile": 1, "cuts": [{"index": Infinity}]}', 'null', text))))
+        out['edge_load'].publish(
+            to_message(
+                msg.EdgeLoad,
+                edge=edge,
+                edge_session=whole(64),
+                sequence=whole(64),
+                fingerprint=fingerprint,
+                utilisation=number(),
+                queueing_s=number(),
+                slowdown=number(),
+                robots=whole(32),
+            )
+        )
+        out['edge_profile'].publish(
+            to_message(
+                msg.Profile,
+                edge=edge,
+                fingerprint=fingerprint,
+                torch_version=text,
+                profile_json=chance.choice(
+                    ('[' * 100_000, '{"dynsplit_profile": 1, "cuts": [{"index": Infinity}]}', 'null', text)
+                ),
+            )
+        )
         observer.send_and_wait()
     # An edge's own word at last, and all is as before.
     running.processes.stop('edge')

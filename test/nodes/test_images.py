@@ -26,18 +26,27 @@ def image(pixels: np.ndarray, encoding: str, padding: int = 0, *, is_bigendian: 
     """Return an Image of these pixels whose rows end with some bytes that mean nothing."""
     rows = pixels.reshape(len(pixels), -1).view(np.uint8)
     padded = np.full((len(rows), rows.shape[1] + padding), 170, np.uint8)
-    padded[:, :rows.shape[1]] = rows
-    return Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding, step=padded.shape[1],
-                 is_bigendian=is_bigendian, data=array.array('B', padded.tobytes()))
+    padded[:, : rows.shape[1]] = rows
+    return Image(
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        step=padded.shape[1],
+        is_bigendian=is_bigendian,
+        data=array.array('B', padded.tobytes()),
+    )
 
 
 @pytest.mark.parametrize('padding', [0, 1, 8])
-@pytest.mark.parametrize('encoding, pixels', [
-    ('rgb8', RGB),
-    ('bgr8', np.ascontiguousarray(RGB[:, :, ::-1])),
-    ('rgba8', np.dstack([RGB, np.full((6, 10), 255, np.uint8)])),
-    ('bgra8', np.dstack([RGB[:, :, ::-1], np.full((6, 10), 255, np.uint8)])),
-])
+@pytest.mark.parametrize(
+    'encoding, pixels',
+    [
+        ('rgb8', RGB),
+        ('bgr8', np.ascontiguousarray(RGB[:, :, ::-1])),
+        ('rgba8', np.dstack([RGB, np.full((6, 10), 255, np.uint8)])),
+        ('bgra8', np.dstack([RGB[:, :, ::-1], np.full((6, 10), 255, np.uint8)])),
+    ],
+)
 def test_colour_encodings(encoding, pixels, padding) -> None:
     assert np.array_equal(to_rgb(image(pixels, encoding, padding)), RGB)
 
@@ -50,19 +59,23 @@ def test_grey_becomes_three_equal_channels(padding) -> None:
 
 @pytest.mark.parametrize('padding', [0, 6])
 @pytest.mark.parametrize('is_bigendian', [False, True])
-@pytest.mark.parametrize('kind, pixels', [
-    ('rgb16', RGB),
-    ('bgr16', RGB[:, :, ::-1]),
-    ('rgba16', np.dstack([RGB, RGB[:, :, :1]])),
-    ('bgra16', np.dstack([RGB[:, :, ::-1], RGB[:, :, :1]])),
-])
+@pytest.mark.parametrize(
+    'kind, pixels',
+    [
+        ('rgb16', RGB),
+        ('bgr16', RGB[:, :, ::-1]),
+        ('rgba16', np.dstack([RGB, RGB[:, :, :1]])),
+        ('bgra16', np.dstack([RGB[:, :, ::-1], RGB[:, :, :1]])),
+    ],
+)
 def test_16_bits_are_scaled_to_8(kind, pixels, is_bigendian, padding) -> None:
     wide = np.ascontiguousarray(pixels.astype('>u2' if is_bigendian else '<u2') * 257)
     wide = wide.astype('>u2' if is_bigendian else '<u2')
     assert np.array_equal(to_rgb(image(wide, kind, padding, is_bigendian=is_bigendian)), RGB)
     grey = np.ascontiguousarray(wide[:, :, 0])
-    assert np.array_equal(to_rgb(image(grey, 'mono16', padding, is_bigendian=is_bigendian)),
-                          np.dstack([pixels[:, :, 0]] * 3))
+    assert np.array_equal(
+        to_rgb(image(grey, 'mono16', padding, is_bigendian=is_bigendian)), np.dstack([pixels[:, :, 0]] * 3)
+    )
 
 
 @pytest.mark.parametrize('bits, most', [(8, 255), (16, 65535)])
@@ -72,16 +85,18 @@ def test_bayer_patterns(pattern, colour, bits, most) -> None:
     """A camera that sees one colour alone has light in the places of that colour alone."""
     raw = np.zeros((6, 10), np.uint8 if bits == 8 else np.uint16)
     for place, letter in enumerate(pattern):
-        raw[place // 2::2, place % 2::2] = most * (letter == 'rgb'[colour])
+        raw[place // 2 :: 2, place % 2 :: 2] = most * (letter == 'rgb'[colour])
     seen = to_rgb(image(raw, f'bayer_{pattern}{bits}', 4))
     expected = [255 * (channel == colour) for channel in range(3)]
     assert np.array_equal(seen, np.broadcast_to(np.array(expected, np.uint8), (6, 10, 3)))
 
 
-@pytest.mark.parametrize('encoding, order', [
-    ('yuv422', 'uyvy'), ('uyvy', 'uyvy'), ('yuv422_yuy2', 'yuyv'), ('yuyv', 'yuyv')])
-@pytest.mark.parametrize('colour, yuv', [
-    ((255, 0, 0), (81, 90, 240)), ((0, 255, 0), (145, 54, 34)), ((0, 0, 255), (41, 240, 110))])
+@pytest.mark.parametrize(
+    'encoding, order', [('yuv422', 'uyvy'), ('uyvy', 'uyvy'), ('yuv422_yuy2', 'yuyv'), ('yuyv', 'yuyv')]
+)
+@pytest.mark.parametrize(
+    'colour, yuv', [((255, 0, 0), (81, 90, 240)), ((0, 255, 0), (145, 54, 34)), ((0, 0, 255), (41, 240, 110))]
+)
 def test_webcams_yuv(encoding, order, colour, yuv) -> None:
     """ITU-R BT.601's values of the pure colours."""
     pair = np.array([yuv['yuv'.index(letter)] for letter in order], np.uint8).reshape(2, 2)
@@ -97,7 +112,7 @@ def semi_planar(luma: np.ndarray, pairs: np.ndarray, encoding: str, padding: int
     data = bytearray()
     for rows, stride in ((luma, step), (chroma, 2 * step if encoding == 'nv24' else step)):
         padded = np.full((len(rows), stride), 170, np.uint8)
-        padded[:, :rows.shape[1]] = rows
+        padded[:, : rows.shape[1]] = rows
         data += padded.tobytes()
     return Image(height=height, width=width, encoding=encoding, step=step, data=array.array('B', bytes(data)))
 
@@ -112,7 +127,7 @@ def test_planes_of_luma_and_chroma(height, width, encoding, padding) -> None:
     pairs = np.full((-(-height // per_pair), -(-width // per_pair), 2), (90, 240), np.uint8)
     blue = pairs.shape[1] // 2
     if blue:
-        pairs[:, blue:], luma[:, blue * per_pair:] = (240, 110), 41
+        pairs[:, blue:], luma[:, blue * per_pair :] = (240, 110), 41
     if encoding == 'nv21':
         pairs = pairs[..., ::-1].copy()
     seen = to_rgb(semi_planar(luma, pairs, encoding, padding)).astype(int)
@@ -134,8 +149,10 @@ def test_a_missing_byte_of_the_last_plane_is_refused(encoding) -> None:
 def test_encodings_without_colours_are_taken_for_what_nodes_mean() -> None:
     """``cv2_to_imgmsg(image)`` without an encoding calls colours 8UC3 and grey 8UC1."""
     bgr = np.ascontiguousarray(RGB[:, :, ::-1])
-    for pixels, encoding, meant, expected in ((bgr, '8UC3', 'bgr8', RGB),
-                                              (bgr[:, :, 0].copy(), '8UC1', 'mono8', np.dstack([bgr[:, :, :1]] * 3))):
+    for pixels, encoding, meant, expected in (
+        (bgr, '8UC3', 'bgr8', RGB),
+        (bgr[:, :, 0].copy(), '8UC1', 'mono8', np.dstack([bgr[:, :, :1]] * 3)),
+    ):
         message = image(pixels, encoding, 3)
         assert np.array_equal(to_rgb(message), expected)
         assert repr(encoding) in assumption(message) and repr(meant) in assumption(message)
@@ -147,8 +164,10 @@ def test_a_camera_that_uses_fewer_than_16_bits(bits) -> None:
     most = 2**bits - 1
     values = np.linspace(0, most, 256).astype(np.uint16)[None]
     expected = np.rint(values[0] * (255 / most)).astype(int)
-    files = [CompressedImage(format=f'mono16; {name}', data=cv2.imencode(f'.{name}', values)[1].tobytes())
-             for name in ('png', 'tiff')]
+    files = [
+        CompressedImage(format=f'mono16; {name}', data=cv2.imencode(f'.{name}', values)[1].tobytes())
+        for name in ('png', 'tiff')
+    ]
     for message in (image(values, 'mono16'), image(values, 'mono16', 1), *files):
         seen = to_rgb(message, bits)
         assert seen.dtype == np.uint8 and np.abs(seen[0, :, 1] - expected).max() <= 1
@@ -207,14 +226,18 @@ def claiming(extension: str, width: int, height: int) -> CompressedImage:
         data = data[:18] + struct.pack('<ii', width, height) + data[26:]
     elif extension == '.tiff':
         for tag, value in ((256, width), (257, height)):
-            data = re.sub(re.escape(struct.pack('<HH', tag, 3)) + b'.{8}',
-                          struct.pack('<HHIHH', tag, 3, 1, value, 0), data, flags=re.DOTALL)
+            data = re.sub(
+                re.escape(struct.pack('<HH', tag, 3)) + b'.{8}',
+                struct.pack('<HHIHH', tag, 3, 1, value, 0),
+                data,
+                flags=re.DOTALL,
+            )
     elif extension == '.webp':
         place = data.index(b'\x9d\x01\x2a') + 3
-        data = data[:place] + struct.pack('<HH', min(width, 16383), min(height, 16383)) + data[place + 4:]
+        data = data[:place] + struct.pack('<HH', min(width, 16383), min(height, 16383)) + data[place + 4 :]
     else:
         place = data.index(b'\xff\xc0') + 5
-        data = data[:place] + struct.pack('>HH', height, width) + data[place + 4:]
+        data = data[:place] + struct.pack('>HH', height, width) + data[place + 4 :]
     return CompressedImage(format=extension, data=data)
 
 
@@ -231,7 +254,7 @@ def test_a_compressed_image_has_no_more_memory_allocated_than_a_cameras(extensio
 def test_a_png_whose_chunk_claims_more_than_came_is_refused_at_once() -> None:
     png = cv2.imencode('.png', RGB)[1].tobytes()
     place = png.index(b'IDAT') - 4
-    longer = png[:place] + struct.pack('>I', 2**31 - 1) + png[place + 4:]
+    longer = png[:place] + struct.pack('>I', 2**31 - 1) + png[place + 4 :]
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(DynsplitError, match='could not be decoded'):
         to_rgb(CompressedImage(format='png', data=longer))
@@ -243,29 +266,35 @@ def compressed(name: str, extension: str, dtype: type) -> CompressedImage:
     return CompressedImage(format=name, data=cv2.imencode(extension, RGB[:, :, 0].astype(dtype))[1].tobytes())
 
 
-@pytest.mark.parametrize('message, sentence', [
-    (Image(encoding='rgb8'), 'has no pixels'),
-    (image(RGB, 'seven colours'), "'seven colours'"),
-    (image(RGB, ''), 'this encoding is not known; publish one of rgb8'),
-    (image(RGB[:, :, 0].astype(np.float32), '32FC1'), '32FC1'),
-    (image(RGB[:, :9, :2].copy(), 'yuv422'), "'yuv422' has an odd width"),
-    (image(RGB[:, :9, :2].copy(), 'yuyv'), "'yuyv' has an odd width"),
-    (Image(height=6, width=10, encoding='rgb8', step=29, data=bytes(6 * 29)), 'step 29'),
-    (Image(height=6, width=10, encoding='rgb8', step=30, data=bytes(179)), '179 bytes'),
-    (Image(height=2**31, width=2**31, encoding='rgb8', step=3, data=bytes(9)), 'step 3'),
-    (CompressedImage(format='jpeg'), 'has no bytes'),
-    (CompressedImage(format='jpeg', data=b'\xff\xd8\xff nothing'), 'jpeg'),
-    (CompressedImage(format='jpeg', data=cv2.imencode('.jpg', RGB)[1].tobytes()[:300]), '300 bytes could not'),
-    (image(RGB[:, :, 0].astype(np.uint16), '16UC1'), 'depth (16UC1), no colours or grey; publish one of rgb8'),
-    (compressed('16UC1; png compressed ', '.png', np.uint16), 'depth (16UC1), no colours or grey; publish'),
-    (compressed('16UC1; compressedDepth png', '.png', np.uint16), 'depth, no colours or grey; publish JPEG, PNG'),
-    (compressed('32FC1; tiff', '.tiff', np.float32), 'depth (32FC1), no colours or grey; publish'),
-    (compressed('tiff', '.tiff', np.float32), '32 bits'),
-    (CompressedImage(format='tiff', data=cv2.imencode('.tiff', RGB * np.uint16(257))[1].tobytes()), '16 bits of RGB'),
-    (CompressedImage(format='h264', data=bytes.fromhex('00000001674200')), 'publish JPEG, PNG, BMP, TIFF or WEBP'),
-    (CompressedImage(format='nv12', data=bytes(90)), 'publish JPEG, PNG, BMP, TIFF or WEBP'),
-    (CompressedImage(format='x' * 10**6, data=b'nothing'), 'publish JPEG, PNG, BMP, TIFF or WEBP'),
-])
+@pytest.mark.parametrize(
+    'message, sentence',
+    [
+        (Image(encoding='rgb8'), 'has no pixels'),
+        (image(RGB, 'seven colours'), "'seven colours'"),
+        (image(RGB, ''), 'this encoding is not known; publish one of rgb8'),
+        (image(RGB[:, :, 0].astype(np.float32), '32FC1'), '32FC1'),
+        (image(RGB[:, :9, :2].copy(), 'yuv422'), "'yuv422' has an odd width"),
+        (image(RGB[:, :9, :2].copy(), 'yuyv'), "'yuyv' has an odd width"),
+        (Image(height=6, width=10, encoding='rgb8', step=29, data=bytes(6 * 29)), 'step 29'),
+        (Image(height=6, width=10, encoding='rgb8', step=30, data=bytes(179)), '179 bytes'),
+        (Image(height=2**31, width=2**31, encoding='rgb8', step=3, data=bytes(9)), 'step 3'),
+        (CompressedImage(format='jpeg'), 'has no bytes'),
+        (CompressedImage(format='jpeg', data=b'\xff\xd8\xff nothing'), 'jpeg'),
+        (CompressedImage(format='jpeg', data=cv2.imencode('.jpg', RGB)[1].tobytes()[:300]), '300 bytes could not'),
+        (image(RGB[:, :, 0].astype(np.uint16), '16UC1'), 'depth (16UC1), no colours or grey; publish one of rgb8'),
+        (compressed('16UC1; png compressed ', '.png', np.uint16), 'depth (16UC1), no colours or grey; publish'),
+        (compressed('16UC1; compressedDepth png', '.png', np.uint16), 'depth, no colours or grey; publish JPEG, PNG'),
+        (compressed('32FC1; tiff', '.tiff', np.float32), 'depth (32FC1), no colours or grey; publish'),
+        (compressed('tiff', '.tiff', np.float32), '32 bits'),
+        (
+            CompressedImage(format='tiff', data=cv2.imencode('.tiff', RGB * np.uint16(257))[1].tobytes()),
+            '16 bits of RGB',
+        ),
+        (CompressedImage(format='h264', data=bytes.fromhex('00000001674200')), 'publish JPEG, PNG, BMP, TIFF or WEBP'),
+        (CompressedImage(format='nv12', data=bytes(90)), 'publish JPEG, PNG, BMP, TIFF or WEBP'),
+        (CompressedImage(format='x' * 10**6, data=b'nothing'), 'publish JPEG, PNG, BMP, TIFF or WEBP'),
+    ],
+)
 def test_what_cannot_be_used_is_refused_in_one_sentence(message, sentence) -> None:
     with pytest.raises(DynsplitError) as refused:
         to_rgb(message)

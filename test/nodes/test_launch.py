@@ -21,8 +21,19 @@ from dynsplit_ros import msg
 launch_ros = pytest.importorskip('launch_ros', reason='launch_ros is not in the Python package index')
 
 pytestmark = pytest.mark.timeout(300)
-COMMON = {'model', 'weights', 'device', 'namespace', 'params_file', 'autostart', 'respawn', 'use_sim_time', 'log_level',
-          'transport', 'discovery_server'}
+COMMON = {
+    'model',
+    'weights',
+    'device',
+    'namespace',
+    'params_file',
+    'autostart',
+    'respawn',
+    'use_sim_time',
+    'log_level',
+    'transport',
+    'discovery_server',
+}
 ARGUMENTS = {'edge': COMMON, 'robot': COMMON | {'image_topic', 'source'}}
 
 
@@ -36,8 +47,12 @@ def launched(log: Path, side: str, *arguments: str) -> Iterator[Callable[..., in
     """Launch in a terminal's stead, yielding what types Ctrl-C into it, if wanted, and returns the exit code."""
     with log.open('w') as output:
         process = subprocess.Popen(
-            ros2_launch(side, *arguments), stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+            ros2_launch(side, *arguments),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
 
     def end(*, interrupt: bool = True) -> int:
         if interrupt:
@@ -92,7 +107,8 @@ def test_a_configuration_that_cannot_be_used_ends_the_launch_with_1(side: str, r
 
 
 def test_a_node_that_dies_ends_the_launch_or_is_started_again(
-        tmp_path: Path, model_parameters: dict[str, object]) -> None:
+    tmp_path: Path, model_parameters: dict[str, object]
+) -> None:
     params_file = tmp_path / 'parameters.yaml'
     params_file.write_text(yaml.dump({'/**': {'ros__parameters': model_parameters}}))
     for respawn, code in (('true', 0), ('false', 1)):
@@ -107,7 +123,8 @@ def test_a_node_that_dies_ends_the_launch_or_is_started_again(
 
 
 def test_launched_system_answers_and_ends_cleanly(
-        tmp_path: Path, ros: Callable[[Observer], Observer], model_parameters: dict[str, object]) -> None:
+    tmp_path: Path, ros: Callable[[Observer], Observer], model_parameters: dict[str, object]
+) -> None:
     # The file says another model and a device that there is not: the arguments win over it, as text.
     parameters = {**model_parameters, 'model': 'no_such_model', 'device': 'no such device', 'pinned_split': 0}
     params_file = tmp_path / 'parameters.yaml'
@@ -123,8 +140,9 @@ def test_launched_system_answers_and_ends_cleanly(
         return [one for one in list(observer.predictions) if one.timing.outcome == msg.FrameTiming.ANSWERED]
 
     with launched(edge_log, 'edge', *arguments) as stop_edge:
-        with launched(robot_log, 'robot', *arguments, f'namespace:={ROBOT}', 'source:=true',
-                      'image_topic:=/front/image') as stop_robot:
+        with launched(
+            robot_log, 'robot', *arguments, f'namespace:={ROBOT}', 'source:=true', 'image_topic:=/front/image'
+        ) as stop_robot:
             wait(lambda: len(answered()) >= 5 or 'has died' in logs(), 'the edge answered no frames', 120)
             assert 'has died' not in logs()
             assert stop_robot() == 0

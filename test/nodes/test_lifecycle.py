@@ -55,8 +55,9 @@ class Manager:
     def set(self, *transitions: str) -> bool:
         """Go through transitions, as ``ros2 lifecycle set`` does; return whether the last succeeded."""
         for name in transitions:
-            future = self.change.call_async(ChangeState.Request(transition=Transition(
-                id=getattr(Transition, f'TRANSITION_{name.upper()}'))))
+            future = self.change.call_async(
+                ChangeState.Request(transition=Transition(id=getattr(Transition, f'TRANSITION_{name.upper()}')))
+            )
             wait(future.done, f'{self.node} does not answer to {name}')
         return future.result().success
 
@@ -76,7 +77,8 @@ def test_a_system_driven_by_hand(processes, ros, model_parameters, split) -> Non
     processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': 1, **BY_HAND})
     processes.start('camera', 'camera_node', ROBOT, {**model_parameters, **BY_HAND})
     edge, monitor, camera = nodes = [
-        Manager(observer, name) for name in ('edge/edge_node', f'{ROBOT}/monitor_node', f'{ROBOT}/camera_node')]
+        Manager(observer, name) for name in ('edge/edge_node', f'{ROBOT}/monitor_node', f'{ROBOT}/camera_node')
+    ]
     assert [node.state for node in nodes] == ['unconfigured'] * 3
     assert all(node.set('configure') for node in nodes)
     assert [node.state for node in nodes] == ['inactive'] * 3
@@ -136,9 +138,18 @@ def test_a_cleaned_up_node_takes_other_parameters(processes, ros, model_paramete
 
 def test_a_configuration_that_cannot_be_used_fails_and_the_node_lives(processes, ros, model_parameters) -> None:
     observer = ros(Observer())
-    processes.start('camera', 'camera_node', ROBOT, {
-        **model_parameters, **BY_HAND, 'model': 'mobilnet_v2', 'top_k': 0,
-        'allowed_models': ['{"model": "mobilenet_v2", "weights": "none"}']})
+    processes.start(
+        'camera',
+        'camera_node',
+        ROBOT,
+        {
+            **model_parameters,
+            **BY_HAND,
+            'model': 'mobilnet_v2',
+            'top_k': 0,
+            'allowed_models': ['{"model": "mobilenet_v2", "weights": "none"}'],
+        },
+    )
     camera = Manager(observer, f'{ROBOT}/camera_node')
 
     def fails_with(sentence: str) -> None:
@@ -160,9 +171,13 @@ def test_transitions_that_are_none_take_no_node_down(processes, ros) -> None:
     processes.start('monitor', 'monitor_node', ROBOT, {'pinned_split': -1})
     monitor = Manager(observer, f'{ROBOT}/monitor_node')
     wait(lambda: monitor.state == 'active', 'it did not activate itself')
-    for transition in (Transition(id=Transition.TRANSITION_CONFIGURE), NO_TRANSITION.transition,
-                       Transition(label='no such'), Transition(label='x' * 100_000),
-                       Transition(id=Transition.TRANSITION_ON_CONFIGURE_SUCCESS)):
+    for transition in (
+        Transition(id=Transition.TRANSITION_CONFIGURE),
+        NO_TRANSITION.transition,
+        Transition(label='no such'),
+        Transition(label='x' * 100_000),
+        Transition(id=Transition.TRANSITION_ON_CONFIGURE_SUCCESS),
+    ):
         assert not ask(monitor.change, ChangeState.Request(transition=transition), DEADLINE_S).success
         assert monitor.state == 'active'
     log = processes.log('monitor').read_text()
@@ -207,9 +222,17 @@ def test_an_answer_that_came_is_taken_though_nothing_spins_the_camera(tmp_path, 
         camera._on_image(0, from_rgb(picture(1)))
         wait(lambda: activations, 'no frame is under way')
         codec, encoded = encode_answer(split.whole(split.model.resize(picture(1)).unsqueeze(0)))
-        answers.publish(to_message(
-            msg.TailResult, edge='lab', session=activations[0].session, sequence=activations[0].sequence,
-            fingerprint=split.fingerprint, codec=codec, outputs=to_tensors(encoded)))
+        answers.publish(
+            to_message(
+                msg.TailResult,
+                edge='lab',
+                session=activations[0].session,
+                sequence=activations[0].sequence,
+                fingerprint=split.fingerprint,
+                codec=codec,
+                outputs=to_tensors(encoded),
+            )
+        )
         assert answers.wait_for_all_acked(Duration(seconds=DEADLINE_S))
         getattr(camera, end)()
         wait(lambda: timings and timings[-1].outcome != msg.FrameTiming.SENT, 'the frame was lost')
@@ -270,8 +293,10 @@ def test_cleanup_releases_the_model(tmp_path, model_parameters, make) -> None:
             node.trigger_configure()
             node.trigger_activate()
             assert node.state == 'active'
-            held = [weakref.ref(part) for part in (node.split, node.split.model.module, next(
-                node.split.model.module.parameters()))]
+            held = [
+                weakref.ref(part)
+                for part in (node.split, node.split.model.module, next(node.split.model.module.parameters()))
+            ]
             assert all(part() is not None for part in held)
             active = [*node.subscriptions, *node.timers]
             node.trigger_deactivate()
@@ -290,9 +315,11 @@ def test_cleanup_releases_the_model(tmp_path, model_parameters, make) -> None:
 
 @pytest.mark.parametrize('make', [CameraNode, EdgeNode, MonitorNode])
 def test_wherever_activating_fails_the_node_tells_the_cause_and_can_be_activated_later(
-        make, model_parameters, tmp_path) -> None:
+    make, model_parameters, tmp_path
+) -> None:
     path = write_parameters(
-        tmp_path / 'parameters.yaml', {**(model_parameters if make is not MonitorNode else {}), **BY_HAND})
+        tmp_path / 'parameters.yaml', {**(model_parameters if make is not MonitorNode else {}), **BY_HAND}
+    )
     rclpy.init(args=['--ros-args', '--params-file', str(path)])
     node = make()
     fails_at = done = 0
@@ -304,6 +331,7 @@ def test_wherever_activating_fails_the_node_tells_the_cause_and_can_be_activated
             if done == fails_at:
                 raise RuntimeError('no entity could be made')
             return create(*arguments, **options)
+
         return replacement
 
     try:

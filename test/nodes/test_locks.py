@@ -36,11 +36,21 @@ from dynsplit_ros.parameters import CAMERA, EDGE, LINK_EMULATOR, MONITOR, SOURCE
 from testing.setting import ask
 
 pytestmark = pytest.mark.timeout(180)
-DECLARED = {'camera_node': CAMERA, 'edge_node': EDGE, 'monitor_node': MONITOR, 'image_source': SOURCE,
-            'link_emulator': LINK_EMULATOR}
+DECLARED = {
+    'camera_node': CAMERA,
+    'edge_node': EDGE,
+    'monitor_node': MONITOR,
+    'image_source': SOURCE,
+    'link_emulator': LINK_EMULATOR,
+}
 MANAGED = ('camera_node', 'edge_node', 'monitor_node')
-NODES = {'camera_node': CameraNode, 'edge_node': EdgeNode, 'monitor_node': MonitorNode, 'image_source': ImageSource,
-         'link_emulator': LinkEmulator}
+NODES = {
+    'camera_node': CameraNode,
+    'edge_node': EdgeNode,
+    'monitor_node': MonitorNode,
+    'image_source': ImageSource,
+    'link_emulator': LinkEmulator,
+}
 IN_OPEN, IN_CREATE, IN_ISDIR = 0x20, 0x100, 0x40000000
 
 
@@ -69,8 +79,8 @@ class Traps:
         while events:
             _, mask, _, length = struct.unpack_from('iIII', events)
             if not mask & IN_ISDIR:
-                names.append(events[16:16 + length].rstrip(b'\0').decode())
-            events = events[16 + length:]
+                names.append(events[16 : 16 + length].rstrip(b'\0').decode())
+            events = events[16 + length :]
         return names
 
     def baits(self, parameter: str) -> list[object]:
@@ -92,10 +102,19 @@ class Traps:
     @property
     def attacks(self) -> list[dict[str, str]]:
         """Parameters that would run code or open a file at the next configure, if the node accepted them."""
-        return [{'model': 'os:system', 'model_arguments': f'{{"command": "touch {self.mark}"}}'},
-                {'model': 'trap:make'},
-                *({name: str(self.folder / f'trap.{suffix}')} for name, suffix in (
-                    ('model', 'pt2'), ('weights', 'pth'), ('weights', 'safetensors'), ('profile', 'yaml')))]
+        return [
+            {'model': 'os:system', 'model_arguments': f'{{"command": "touch {self.mark}"}}'},
+            {'model': 'trap:make'},
+            *(
+                {name: str(self.folder / f'trap.{suffix}')}
+                for name, suffix in (
+                    ('model', 'pt2'),
+                    ('weights', 'pth'),
+                    ('weights', 'safetensors'),
+                    ('profile', 'yaml'),
+                )
+            ),
+        ]
 
 
 @pytest.fixture
@@ -110,8 +129,10 @@ def test_no_peer_can_have_a_node_run_code_or_open_a_file(processes, ros, model_p
     observer = ros(Observer())
     given = model_parameters if node in ('camera_node', 'edge_node') else {'use_sim_time': False}
     processes.start('node', node, ROBOT, given)
-    set_each, set_all = (observer.create_client(kind, f'/{ROBOT}/{node}/{name}') for kind, name in (
-        (SetParameters, 'set_parameters'), (SetParametersAtomically, 'set_parameters_atomically')))
+    set_each, set_all = (
+        observer.create_client(kind, f'/{ROBOT}/{node}/{name}')
+        for kind, name in ((SetParameters, 'set_parameters'), (SetParametersAtomically, 'set_parameters_atomically'))
+    )
     assert set_each.wait_for_service(DEADLINE_S) and set_all.wait_for_service(DEADLINE_S)
     locked = [parameter.name for parameter in DECLARED[node] if parameter.locked]
     assert 'remote_control' in locked and (node != 'camera_node' or len(locked) > 6)
@@ -119,8 +140,10 @@ def test_no_peer_can_have_a_node_run_code_or_open_a_file(processes, ros, model_p
     def try_all() -> None:
         hostile = [Parameter(name, value=value).to_parameter_msg() for name in locked for value in traps.baits(name)]
         for message in hostile:
-            results = [ask(set_each, SetParameters.Request(parameters=[message]), DEADLINE_S).results[0],
-                       ask(set_all, SetParametersAtomically.Request(parameters=[message]), DEADLINE_S).result]
+            results = [
+                ask(set_each, SetParameters.Request(parameters=[message]), DEADLINE_S).results[0],
+                ask(set_all, SetParametersAtomically.Request(parameters=[message]), DEADLINE_S).result,
+            ]
             for result in results:
                 assert not result.successful and repr(message.name) in result.reason, message
         together = ask(set_each, SetParameters.Request(parameters=hostile), DEADLINE_S)
@@ -152,8 +175,13 @@ def test_the_kernel_sees_nothing_that_a_peer_asked_for(processes, ros, model_par
     before = {parameter.name: parameter.default for parameter in DECLARED[node]} | model_parameters
 
     def change(values: dict[str, object]) -> None:
-        ask(client, SetParameters.Request(parameters=[
-            Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]), DEADLINE_S)
+        ask(
+            client,
+            SetParameters.Request(
+                parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+            ),
+            DEADLINE_S,
+        )
 
     seen = []
     for attack in traps.attacks:
@@ -170,15 +198,19 @@ def test_the_kernel_sees_nothing_that_a_peer_asked_for(processes, ros, model_par
 def test_a_request_that_cannot_be_read_takes_no_node_down(processes, ros, node) -> None:
     observer = ros(Observer())
     processes.start('node', node, ROBOT, {'use_sim_time': False})
-    set_each, set_all = (observer.create_client(kind, f'/{ROBOT}/{node}/{name}') for kind, name in (
-        (SetParameters, 'set_parameters'), (SetParametersAtomically, 'set_parameters_atomically')))
+    set_each, set_all = (
+        observer.create_client(kind, f'/{ROBOT}/{node}/{name}')
+        for kind, name in ((SetParameters, 'set_parameters'), (SetParametersAtomically, 'set_parameters_atomically'))
+    )
     assert set_each.wait_for_service(DEADLINE_S) and set_all.wait_for_service(DEADLINE_S)
     for name in ('use_sim_time', 'remote_control', 'none', '', 'x' * 100_000):
         for kind in (0, 5, 10, 255):
             message = Parameter(name).to_parameter_msg()
             message.value = ParameterValue(type=kind)
-            assert not any(result.successful for result in
-                           ask(set_each, SetParameters.Request(parameters=[message]), DEADLINE_S).results)
+            assert not any(
+                result.successful
+                for result in ask(set_each, SetParameters.Request(parameters=[message]), DEADLINE_S).results
+            )
             assert not ask(set_all, SetParametersAtomically.Request(parameters=[message]), DEADLINE_S).result.successful
     processes.check()
     log = processes.log('node').read_text()
@@ -186,11 +218,19 @@ def test_a_request_that_cannot_be_read_takes_no_node_down(processes, ros, node) 
 
 
 def test_a_model_of_the_list_is_taken_with_what_belongs_to_it(
-        processes, ros, model_parameters, tmp_path, monkeypatch) -> None:
+    processes, ros, model_parameters, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
     observer = ros(Observer())
-    processes.start('camera', 'camera_node', ROBOT, {
-        **model_parameters, 'allowed_models': ['{"model": "squeezenet1_1", "weights": "none", "seed": 3}', 'resnet18']})
+    processes.start(
+        'camera',
+        'camera_node',
+        ROBOT,
+        {
+            **model_parameters,
+            'allowed_models': ['{"model": "squeezenet1_1", "weights": "none", "seed": 3}', 'resnet18'],
+        },
+    )
     camera = Manager(observer, f'{ROBOT}/camera_node')
     wait(lambda: camera.state == 'active', 'it did not activate itself')
     assert 'ros2 lifecycle set' in camera.parameter('model', 'squeezenet1_1')
@@ -203,8 +243,10 @@ def test_a_model_of_the_list_is_taken_with_what_belongs_to_it(
 
     def values() -> list[object]:
         answer = ask(get, GetParameters.Request(names=names), DEADLINE_S)
-        return [list(value) if (value := parameter_value_to_python(each)).__class__.__name__ == 'array' else value
-                for each in answer.values]
+        return [
+            list(value) if (value := parameter_value_to_python(each)).__class__.__name__ == 'array' else value
+            for each in answer.values
+        ]
 
     assert camera.parameter('model', 'squeezenet1_1') == ''
     assert values() == ['squeezenet1_1', 'none', 3, '', [64, 64]]
@@ -247,13 +289,24 @@ def made(tmp_path, model_parameters) -> Iterator[Callable[..., tuple[BaseNode, N
 
 @pytest.mark.parametrize('name', NODES)
 def test_a_node_takes_back_the_parameters_that_it_dumps(made, tmp_path, name) -> None:
-    node, peer = made(name, use_sim_time=True, **{
-        'qos_overrides./robot1/image.subscription.reliability': 'best_effort',
-        'qos_overrides./robot1/image_raw.publisher.depth': 3, **(
-            {'labels': ['1', 'no', '']} if name == 'camera_node' else {})})
-    services = [peer.create_client(kind, f'/{ROBOT}/{name}/{service}') for kind, service in (
-        (ListParameters, 'list_parameters'), (GetParameters, 'get_parameters'), (SetParameters, 'set_parameters'),
-        (SetParametersAtomically, 'set_parameters_atomically'))]
+    node, peer = made(
+        name,
+        use_sim_time=True,
+        **{
+            'qos_overrides./robot1/image.subscription.reliability': 'best_effort',
+            'qos_overrides./robot1/image_raw.publisher.depth': 3,
+            **({'labels': ['1', 'no', '']} if name == 'camera_node' else {}),
+        },
+    )
+    services = [
+        peer.create_client(kind, f'/{ROBOT}/{name}/{service}')
+        for kind, service in (
+            (ListParameters, 'list_parameters'),
+            (GetParameters, 'get_parameters'),
+            (SetParameters, 'set_parameters'),
+            (SetParametersAtomically, 'set_parameters_atomically'),
+        )
+    ]
     assert all(client.wait_for_service(DEADLINE_S) for client in services)
     names = sorted(ask(services[0], ListParameters.Request(), DEADLINE_S).result.names)
     assert {'use_sim_time', *(parameter.name for parameter in DECLARED[name])} <= set(names)
@@ -262,13 +315,17 @@ def test_a_node_takes_back_the_parameters_that_it_dumps(made, tmp_path, name) ->
     values = ask(services[1], GetParameters.Request(names=names), DEADLINE_S).values
     # As `ros2 param dump` writes them and `ros2 param load` reads them: rclpy has the reading half.
     dump = tmp_path / 'dump.yaml'
-    plain = {each: list(value) if isinstance(value := parameter_value_to_python(found), array.array) else value
-             for each, found in zip(names, values)}
+    plain = {
+        each: list(value) if isinstance(value := parameter_value_to_python(found), array.array) else value
+        for each, found in zip(names, values)
+    }
     dump.write_text(yaml.dump({f'/{ROBOT}/{name}': {'ros__parameters': plain}}))
     loaded = list(parameter_dict_from_yaml_file(str(dump)).values())
     for parameters in (loaded, [Parameter(each, value=value).to_parameter_msg() for each, value in plain.items()]):
-        results = [*ask(services[2], SetParameters.Request(parameters=parameters), DEADLINE_S).results,
-                   ask(services[3], SetParametersAtomically.Request(parameters=parameters), DEADLINE_S).result]
+        results = [
+            *ask(services[2], SetParameters.Request(parameters=parameters), DEADLINE_S).results,
+            ask(services[3], SetParametersAtomically.Request(parameters=parameters), DEADLINE_S).result,
+        ]
         assert len(results) == len(names) + 1
         assert [result.reason for result in results if not result.successful] == []
     before = dict(zip(names, values))

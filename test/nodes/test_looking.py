@@ -61,8 +61,12 @@ def foxglove() -> dict[str, Any]:
 
 def of_foxglove() -> list[str]:
     """Return the fields that the plots of the Foxglove layout show."""
-    return [path['value'].replace('.', '/') for name, panel in foxglove()['configById'].items()
-            if name.startswith('Plot!') for path in panel['paths']]
+    return [
+        path['value'].replace('.', '/')
+        for name, panel in foxglove()['configById'].items()
+        if name.startswith('Plot!')
+        for path in panel['paths']
+    ]
 
 
 def kind_of(field: str) -> str:

@@ -26,11 +26,13 @@ def has_torch(pid: int) -> bool:
 @pytest.fixture
 def started(processes, ros) -> Iterator[object]:
     """Return a function that starts a node and returns its process id once the node is spun."""
+
     def start(executable: str) -> int:
         heard: set[str] = set()
         observer = ros(Observer())
-        observer.create_subscription(DiagnosticArray, '/diagnostics', lambda message: heard.update(
-            status.name for status in message.status), 10)
+        observer.create_subscription(
+            DiagnosticArray, '/diagnostics', lambda message: heard.update(status.name for status in message.status), 10
+        )
         images: list[Image] = []
         observer.create_subscription(Image, 'image_raw', images.append, qos_profile_sensor_data)
         processes.start(executable, executable, ROBOT, {})

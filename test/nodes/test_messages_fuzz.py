@@ -23,8 +23,13 @@ FUZZER = Path(__file__).parents[1] / 'fuzz' / 'fuzz_messages.py'
 
 def run_fuzzer(*options: object) -> subprocess.CompletedProcess[str]:
     # A shell between the two: this process's peak memory would count as the fuzzer's.
-    return subprocess.run(['/bin/sh', '-c', '"$@"; exit $?', 'sh', sys.executable, str(FUZZER), *map(str, options)],
-                          capture_output=True, text=True, errors='replace', timeout=280)
+    return subprocess.run(
+        ['/bin/sh', '-c', '"$@"; exit $?', 'sh', sys.executable, str(FUZZER), *map(str, options)],
+        capture_output=True,
+        text=True,
+        errors='replace',
+        timeout=280,
+    )
 
 
 @pytest.mark.timeout(300)
@@ -39,8 +44,14 @@ def test_seeded() -> None:
 @pytest.mark.skipif(importlib.util.find_spec('atheris') is None, reason='atheris is not installed')
 def test_coverage_guided(tmp_path: Path) -> None:
     """About as long."""
-    done = run_fuzzer('--coverage', tmp_path / 'corpus', '-runs=40000', '-seed=1', '-rss_limit_mb=4096',
-                      f'-artifact_prefix={tmp_path}/')
+    done = run_fuzzer(
+        '--coverage',
+        tmp_path / 'corpus',
+        '-runs=40000',
+        '-seed=1',
+        '-rss_limit_mb=4096',
+        f'-artifact_prefix={tmp_path}/',
+    )
     # libFuzzer writes the case to one stream, atheris the exception to the other.
     assert done.returncode == 0, f'{done.stdout[-3000:]}\n{done.stderr[-1000:]}'
     assert 'Done 40000 runs' in done.stderr
@@ -72,6 +83,7 @@ def test_it_sees_an_activation_without_an_answer(fuzzer: ModuleType, monkeypatch
 
 def test_the_cases_are_the_same_each_time(fuzzer: ModuleType) -> None:
     chances = [fuzzer.random.Random('0/1') for _ in range(2)]
-    first, second = (fuzzer.corrupt(fuzzer.msg.Activation(tensors=[fuzzer.msg.Tensor()] * 2), chance)
-                     for chance in chances)
+    first, second = (
+        fuzzer.corrupt(fuzzer.msg.Activation(tensors=[fuzzer.msg.Tensor()] * 2), chance) for chance in chances
+    )
     assert repr(first) == repr(second)

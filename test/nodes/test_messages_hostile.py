@@ -28,8 +28,10 @@ from dynsplit_ros.text import printable  # noqa: E402
 
 pytestmark = pytest.mark.timeout(120)
 floats = st.one_of(st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 1e308]), st.floats())
-texts = st.one_of(st.sampled_from(['', 'raw', 'rgb8', 'bgr16', '8UC9999', 'mono8', 'bayer_rggb8', '../../etc/passwd']),
-                  st.text(st.characters(codec='utf-8'), max_size=30))
+texts = st.one_of(
+    st.sampled_from(['', 'raw', 'rgb8', 'bgr16', '8UC9999', 'mono8', 'bayer_rggb8', '../../etc/passwd']),
+    st.text(st.characters(codec='utf-8'), max_size=30),
+)
 words = st.one_of(st.sampled_from([0, 1, 2, 4, 2**16, 2**31, 2**32 - 1]), st.integers(0, 2**32 - 1))
 
 
@@ -39,8 +41,12 @@ def fuzz(cases: int) -> settings:
 
 
 @fuzz(500)
-@given(state=st.integers(0, 255), sequence=st.integers(0, 2**64 - 1), times=st.lists(floats, min_size=6, max_size=6),
-       detail=texts)
+@given(
+    state=st.integers(0, 255),
+    sequence=st.integers(0, 2**64 - 1),
+    times=st.lists(floats, min_size=6, max_size=6),
+    detail=texts,
+)
 def test_timings(state, sequence, times, detail) -> None:
     sent_s, acknowledged_s, answered_s, held_s, tail_s, latency_s = times
     message = to_message(
@@ -67,14 +73,42 @@ def test_timings(state, sequence, times, detail) -> None:
 
 json_values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), floats, texts),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.one_of(texts, st.sampled_from(
-        ['dynsplit_profile', 'model', 'fingerprint', 'device', 'threads', 'cuts', 'index', 'head_s', 'codecs', '1'])),
-        inner, max_size=5)), max_leaves=20)
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(
+            st.one_of(
+                texts,
+                st.sampled_from(
+                    [
+                        'dynsplit_profile',
+                        'model',
+                        'fingerprint',
+                        'device',
+                        'threads',
+                        'cuts',
+                        'index',
+                        'head_s',
+                        'codecs',
+                        '1',
+                    ]
+                ),
+            ),
+            inner,
+            max_size=5,
+        ),
+    ),
+    max_leaves=20,
+)
 
 
 @fuzz(500)
-@given(document=st.one_of(json_values.map(json.dumps), texts, st.sampled_from(
-    ['[' * 200_000, '1' * 5000, '{"dynsplit_profile": 1}', 'x' * 2_000_000, '"\\ud800"'])))
+@given(
+    document=st.one_of(
+        json_values.map(json.dumps),
+        texts,
+        st.sampled_from(['[' * 200_000, '1' * 5000, '{"dynsplit_profile": 1}', 'x' * 2_000_000, '"\\ud800"']),
+    )
+)
 def test_profiles(document) -> None:
     with pytest.raises(DynsplitError) as refusal:  # none of these is a whole profile
         from_profile(msg.Profile(profile_json=document), "the edge's profile")
@@ -95,8 +129,14 @@ def test_images(data, height, width, step, encoding) -> None:
 
 
 @fuzz(30)  # OpenCV takes most of a second to refuse a PNG chunk that claims gigabytes
-@given(data=st.one_of(st.binary(max_size=400), st.binary(max_size=200).map(lambda tail: b'\x89PNG\r\n\x1a\n' + tail),
-                      st.binary(max_size=200).map(lambda tail: b'\xff\xd8\xff\xe0' + tail)), kind=texts)
+@given(
+    data=st.one_of(
+        st.binary(max_size=400),
+        st.binary(max_size=200).map(lambda tail: b'\x89PNG\r\n\x1a\n' + tail),
+        st.binary(max_size=200).map(lambda tail: b'\xff\xd8\xff\xe0' + tail),
+    ),
+    kind=texts,
+)
 def test_compressed_images(data, kind) -> None:
     message = CompressedImage(format=kind)
     message.data = array.array('B', data)

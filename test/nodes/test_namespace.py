@@ -27,8 +27,9 @@ class Operator(Observer):
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         super()._on_diagnostics(message)
-        self.reporting |= {status.name for status in message.status
-                           if WORDS in status.message and status.level != DiagnosticStatus.OK}
+        self.reporting |= {
+            status.name for status in message.status if WORDS in status.message and status.level != DiagnosticStatus.OK
+        }
 
     def answered(self) -> bool:
         """Whether an answer of the edge became a prediction."""
@@ -70,6 +71,11 @@ def test_a_robot_that_restarts_is_not_reported(processes, ros, model_parameters)
                 processes.stop(f'{name} {life}')
             elif life == 'second':  # its topics stay on the graph until its lease has run out
                 processes.send(f'{name} {life}', signal.SIGKILL)
-    logs = [processes.log(name).read_text() for name in
-            ('edge', *(f'{node} {life}' for node in ('camera', 'monitor') for life in ('first', 'second', 'third')))]
+    logs = [
+        processes.log(name).read_text()
+        for name in (
+            'edge',
+            *(f'{node} {life}' for node in ('camera', 'monitor') for life in ('first', 'second', 'third')),
+        )
+    ]
     assert not operator.reporting and not any('two robots' in log for log in logs)

@@ -21,13 +21,17 @@ sys.path.append(str(ROOT))
 
 from testing.testbed import lacking, Testbed  # noqa: E402
 
-pytestmark = [pytest.mark.timeout(300),
-              pytest.mark.skipif(bool(lacking()), reason=f'the network testbed needs {lacking()}')]
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(bool(lacking()), reason=f'the network testbed needs {lacking()}'),
+]
 
 #: Tells when the testbed is up, and then waits for its end; is interrupted also where a shell has it ignore that.
-UP = 'import signal, sys, time; sys.path[:] = sys.argv[1].split(":"); from testing.testbed import Testbed\n' \
-     'signal.signal(signal.SIGINT, signal.default_int_handler)\n' \
-     'with Testbed(20e6, {"robot": 0.25}):\n    print("up", flush=True); time.sleep(600)'
+UP = (
+    'import signal, sys, time; sys.path[:] = sys.argv[1].split(":"); from testing.testbed import Testbed\n'
+    'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
+    'with Testbed(20e6, {"robot": 0.25}):\n    print("up", flush=True); time.sleep(600)'
+)
 BENCH = 'import runpy, sys; sys.path[:] = sys.argv.pop(1).split(":"); runpy.run_module("bench.{0}", None, "__main__")'
 
 
@@ -43,8 +47,9 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_an_interrupted_testbed_leaves_nothing_behind(number: signal.Signals) -> None:
-    process = subprocess.Popen([sys.executable, '-c', UP, ':'.join(sys.path)], stdout=subprocess.PIPE,
-                               stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [sys.executable, '-c', UP, ':'.join(sys.path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert process.stdout is not None and process.stdout.readline() == 'up\n'
     holders = children(process.pid)
     assert len(holders) == 2 and left_behind(process.pid)
@@ -68,16 +73,24 @@ def test_the_link_carries_what_its_rate_says(testbed: Testbed) -> None:
 
 def measured_bps(testbed: Testbed) -> float:
     """Return the rate at which TCP carried 2.5 MB from the robot's side to the edge's, in bit/s."""
-    receive = ('import socket, time; s = socket.create_server(("10.93.0.2", 9000)); print("up", flush=True)\n'
-               'c, _ = s.accept(); n = 0; began = None\n'
-               'while data := c.recv(65536):\n    began = began or time.monotonic(); n += len(data)\n'
-               'print(8 * n / (time.monotonic() - began))')
+    receive = (
+        'import socket, time; s = socket.create_server(("10.93.0.2", 9000)); print("up", flush=True)\n'
+        'c, _ = s.accept(); n = 0; began = None\n'
+        'while data := c.recv(65536):\n    began = began or time.monotonic(); n += len(data)\n'
+        'print(8 * n / (time.monotonic() - began))'
+    )
     with subprocess.Popen(
         [*testbed.on('edge'), sys.executable, '-c', receive], stdout=subprocess.PIPE, text=True
     ) as edge:
         assert edge.stdout is not None and edge.stdout.readline() == 'up\n'
-        subprocess.run([sys.executable, '-c', 'import socket; s = socket.create_connection(("10.93.0.2", 9000)); '
-                        's.sendall(bytes(2_500_000))'], check=True)
+        subprocess.run(
+            [
+                sys.executable,
+                '-c',
+                'import socket; s = socket.create_connection(("10.93.0.2", 9000)); s.sendall(bytes(2_500_000))',
+            ],
+            check=True,
+        )
         return float(edge.stdout.readline())
 
 
@@ -85,9 +98,23 @@ def test_nodes_on_the_link_keep_up_with_the_camera(tmp_path: Path) -> None:
     # The benchmark itself, its short part: 10 frames/s through camera, edge and monitor. What they cost hangs on the
     # machine and is the benchmark's to judge, not this test's.
     environment = {name: value for name, value in os.environ.items() if name != 'ROS_AUTOMATIC_DISCOVERY_RANGE'}
-    done = subprocess.run([sys.executable, '-c', BENCH.format('network'), ':'.join(sys.path), '--part', 'cpu',
-                           '--seconds', '5', '--json', str(tmp_path / 'out.json')],
-                          env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            '-c',
+            BENCH.format('network'),
+            ':'.join(sys.path),
+            '--part',
+            'cpu',
+            '--seconds',
+            '5',
+            '--json',
+            str(tmp_path / 'out.json'),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode in (0, 1), done.stdout + done.stderr
     figures = json.loads((tmp_path / 'out.json').read_text())['figures']
     values = {figure['name'].split()[-1]: figure['value'] for figure in figures if figure['name'].startswith('CPU of')}

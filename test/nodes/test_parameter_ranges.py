@@ -60,8 +60,9 @@ def ends(declared: tuple[Parameter, ...]) -> list[Any]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-          tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+def start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Any]]:
     """Return a function that makes and starts a node with parameters, and spins it with another node."""
     monkeypatch.syspath_prepend(str(ROOT / 'examples'))
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.getbasetemp() / 'cache'))
@@ -126,9 +127,18 @@ def test_edge(start, name, value) -> None:
     image = torch.zeros((1, 3, *edge.split.model.input_size), dtype=torch.uint8)
     payload = to_tensors(encode('raw', edge.split.head(0)(image)))
     wait(lambda: profiles and activation.get_subscription_count(), 'the edge does not find the robot')
-    activation.publish(to_message(
-        msg.Activation, session=1, sequence=1, fingerprint=edge.split.fingerprint, split_index=0, codec='raw',
-        answer_timeout_s=DEADLINE_S, tensors=payload))
+    activation.publish(
+        to_message(
+            msg.Activation,
+            session=1,
+            sequence=1,
+            fingerprint=edge.split.fingerprint,
+            split_index=0,
+            codec='raw',
+            answer_timeout_s=DEADLINE_S,
+            tensors=payload,
+        )
+    )
     wait(lambda: answers, 'no answer')
     assert (answers[0].status, answers[0].reason) == (msg.TailResult.OK, '')
     wait(lambda: loads, 'no report of the load')
@@ -166,13 +176,19 @@ def test_link_emulator(start, name, value) -> None:
     assert not any(thread.is_alive() for pipe in (link._up, link._down) for thread in pipe._threads)
 
 
-@pytest.mark.parametrize('kind, parameters', [
-    (LinkEmulator, {'rates_mbps': [], 'durations_s': []}), (CameraNode, {**MODEL, 'image_topics': []}),
-    (CameraNode, {**MODEL, 'input_size': [32]}), (EdgeNode, {**MODEL, 'input_size': [32, 32, 32]}),
-    (CameraNode, {**MODEL, 'input_size': [0, 32]}),
-    (CameraNode, {**MODEL, 'mean': [0.5], 'std': [0.5]}), (EdgeNode, {**MODEL, 'std': [0.5, 0.0, 0.5]}),
-    (EdgeNode, {**MODEL, 'mean': [0.5, 0.5, 0.5, 0.5], 'std': [0.5, 0.5, 0.5]}),
-])
+@pytest.mark.parametrize(
+    'kind, parameters',
+    [
+        (LinkEmulator, {'rates_mbps': [], 'durations_s': []}),
+        (CameraNode, {**MODEL, 'image_topics': []}),
+        (CameraNode, {**MODEL, 'input_size': [32]}),
+        (EdgeNode, {**MODEL, 'input_size': [32, 32, 32]}),
+        (CameraNode, {**MODEL, 'input_size': [0, 32]}),
+        (CameraNode, {**MODEL, 'mean': [0.5], 'std': [0.5]}),
+        (EdgeNode, {**MODEL, 'std': [0.5, 0.0, 0.5]}),
+        (EdgeNode, {**MODEL, 'mean': [0.5, 0.5, 0.5, 0.5], 'std': [0.5, 0.5, 0.5]}),
+    ],
+)
 def test_a_list_of_a_length_that_cannot_be_used_is_refused_in_one_sentence(start, kind, parameters) -> None:
     with pytest.raises(DynsplitError) as told:
         start(kind, parameters)

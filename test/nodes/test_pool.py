@@ -16,8 +16,11 @@ pytestmark = pytest.mark.timeout(300)
 
 def replicas(edge: int) -> list[psutil.Process]:
     """Return the processes that run the tails of an edge."""
-    return [process for process in psutil.Process(edge).children(recursive=True)
-            if process.name().startswith('ray::Replica')]
+    return [
+        process
+        for process in psutil.Process(edge).children(recursive=True)
+        if process.name().startswith('ray::Replica')
+    ]
 
 
 def test_a_robot_is_served_by_replicas_and_goes_on_without_them(system, split) -> None:

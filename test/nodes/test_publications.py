@@ -32,11 +32,14 @@ from dynsplit_ros.policies.records import FrameRecord
 from dynsplit_ros.tasks import interpret, output_digest, Result
 from dynsplit_ros.tensors import TensorSpec
 
-OBJECTS = {'boxes.0': torch.tensor([[1.0, 2.0, 5.0, 8.0], [2.0, 1.0, 3.0, 6.0], [0.0, 0.0, 1.0, 1.0]]),
-           'labels.0': torch.tensor([1, 2, 1]), 'scores.0': torch.tensor([0.9, 0.6, 0.2]),
-           'masks.0': torch.rand(3, 1, 12, 20, generator=torch.Generator().manual_seed(0)),
-           'keypoints.0': torch.tensor([[[1.0, 2.0, 1.0]], [[3.0, 4.0, 1.0]], [[5.0, 6.0, 1.0]]]),
-           'keypoints_scores.0': torch.tensor([[3.0], [-2.0], [1.0]])}
+OBJECTS = {
+    'boxes.0': torch.tensor([[1.0, 2.0, 5.0, 8.0], [2.0, 1.0, 3.0, 6.0], [0.0, 0.0, 1.0, 1.0]]),
+    'labels.0': torch.tensor([1, 2, 1]),
+    'scores.0': torch.tensor([0.9, 0.6, 0.2]),
+    'masks.0': torch.rand(3, 1, 12, 20, generator=torch.Generator().manual_seed(0)),
+    'keypoints.0': torch.tensor([[[1.0, 2.0, 1.0]], [[3.0, 4.0, 1.0]], [[5.0, 6.0, 1.0]]]),
+    'keypoints_scores.0': torch.tensor([[3.0], [-2.0], [1.0]]),
+}
 
 
 class Publisher(Node):
@@ -53,9 +56,18 @@ class Publisher(Node):
 
 def model(task: str, specs: tuple[TensorSpec, ...] | None = None) -> SimpleNamespace:
     """Return what Publications need to know of a split model."""
-    return SimpleNamespace(fingerprint='f00d', output_specs=specs, model=SimpleNamespace(
-        name='my_net', task=task, labels=['', 'cat', 'dog'], resize=Resize((12, 20)), scores='logits',
-        keypoint_names=['nose'] if task == 'detection' else []))
+    return SimpleNamespace(
+        fingerprint='f00d',
+        output_specs=specs,
+        model=SimpleNamespace(
+            name='my_net',
+            task=task,
+            labels=['', 'cat', 'dog'],
+            resize=Resize((12, 20)),
+            scores='logits',
+            keypoint_names=['nose'] if task == 'detection' else [],
+        ),
+    )
 
 
 class Scene:
@@ -70,10 +82,14 @@ class Scene:
     def listen(self, topic: topics.Topic) -> list:
         """Subscribe to a topic; return the list that its messages come into, once both sides know of each other."""
         heard: list = []
-        self.listener.create_subscription(topic.type, topic.name, heard.append, QoSProfile(
-            depth=100, durability=topic.qos.durability))
-        publishers = (self.publications._annotated, *self.publications._own,
-                      *(publisher for publisher, _ in self.publications._forms))
+        self.listener.create_subscription(
+            topic.type, topic.name, heard.append, QoSProfile(depth=100, durability=topic.qos.durability)
+        )
+        publishers = (
+            self.publications._annotated,
+            *self.publications._own,
+            *(publisher for publisher, _ in self.publications._forms),
+        )
         matched = [publisher for publisher in publishers if publisher.topic_name == f'/robot1/{topic.name}']
         wait(lambda: matched[0].get_subscription_count(), f'{topic.name} was not found')
         return heard
@@ -118,7 +134,7 @@ def test_a_detection_carries_everything(scene) -> None:
         pixels = cv2.imdecode(np.frombuffer(mask.png, np.uint8), cv2.IMREAD_UNCHANGED)
         assert pixels.shape == (mask.height, mask.width)
         whole = np.zeros((48, 80), np.uint8)
-        whole[mask.y:mask.y + mask.height, mask.x:mask.x + mask.width] = pixels
+        whole[mask.y : mask.y + mask.height, mask.x : mask.x + mask.width] = pixels
         assert np.array_equal(whole, 255 * np.kron(values.numpy() > 0.5, np.ones((4, 4), np.uint8)))
 
 
@@ -253,6 +269,7 @@ def test_a_model_whose_outputs_are_not_its_task_s_is_refused_at_once(ros, task, 
 
 def stand_in() -> SimpleNamespace:
     """Return types with the fields of vision_msgs 4.1.1 (its msg folder), which refuse any other field."""
+
     def message(**fields: Callable[[], object]) -> type:
         class Message:
             __slots__ = tuple(fields)
@@ -262,18 +279,22 @@ def stand_in() -> SimpleNamespace:
                     setattr(self, name, make())
                 for name, value in given.items():
                     setattr(self, name, value)
+
         return Message
 
     point = message(x=float, y=float)
     pose = message(position=point, theta=float)
     hypothesis = message(class_id=str, score=float)
     return SimpleNamespace(
-        ObjectHypothesis=hypothesis, Classification=message(header=Header, results=list),
+        ObjectHypothesis=hypothesis,
+        Classification=message(header=Header, results=list),
         ObjectHypothesisWithPose=message(hypothesis=hypothesis, pose=object),
         Detection2D=message(header=Header, results=list, bbox=message(center=pose, size_x=float, size_y=float), id=str),
-        Detection2DArray=message(header=Header, detections=list), VisionClass=message(class_id=int, class_name=str),
+        Detection2DArray=message(header=Header, detections=list),
+        VisionClass=message(class_id=int, class_name=str),
         LabelInfo=message(header=Header, class_map=list, threshold=float),
-        VisionInfo=message(header=Header, method=str, database_location=str, database_version=int))
+        VisionInfo=message(header=Header, method=str, database_location=str, database_version=int),
+    )
 
 
 @pytest.fixture(params=['stand-in', 'vision_msgs'])
@@ -298,8 +319,9 @@ def test_detections_for_vision_msgs(types) -> None:
     result = interpret('detection', OBJECTS, [], placement=Resize((12, 20)).placement(48, 80), top_k=1, min_score=0.5)
     message = vision.to_detections(header, result)
     assert isinstance(message, types.Detection2DArray) and message.header == header
-    for found, number, score, box in zip(message.detections, ('1', '2'), (0.9, 0.6), ((4, 8, 20, 32), (8, 4, 12, 24)),
-                                         strict=True):
+    for found, number, score, box in zip(
+        message.detections, ('1', '2'), (0.9, 0.6), ((4, 8, 20, 32), (8, 4, 12, 24)), strict=True
+    ):
         assert found.header == header and len(found.results) == 1
         hypothesis = found.results[0].hypothesis
         assert hypothesis.class_id == number and hypothesis.score == pytest.approx(score)
@@ -324,8 +346,13 @@ def test_the_classes_names_for_vision_msgs(types) -> None:
 
 
 @pytest.mark.skipif(vision.vision is None, reason='vision_msgs is not installed')
-@pytest.mark.parametrize('task, outputs, topic', [('classification', {'logits': torch.tensor([[0.0, 9.0, 1.0]])},
-                                                   topics.CLASSIFICATION), ('detection', OBJECTS, topics.DETECTIONS)])
+@pytest.mark.parametrize(
+    'task, outputs, topic',
+    [
+        ('classification', {'logits': torch.tensor([[0.0, 9.0, 1.0]])}, topics.CLASSIFICATION),
+        ('detection', OBJECTS, topics.DETECTIONS),
+    ],
+)
 def test_vision_msgs_are_published_alongside(scene, task, outputs, topic) -> None:
     scenery = scene(task)
     # These subscribers come late; the classes' names were published before.
@@ -333,8 +360,11 @@ def test_vision_msgs_are_published_alongside(scene, task, outputs, topic) -> Non
     results = scenery.listen(topic)
     image = scenery.publish(outputs)
     wait(lambda: infos and names and results and scenery.predictions, 'not everything came')
-    found = results[0].results if task == 'classification' else [
-        detection.results[0].hypothesis for detection in results[0].detections]
+    found = (
+        results[0].results
+        if task == 'classification'
+        else [detection.results[0].hypothesis for detection in results[0].detections]
+    )
     prediction = scenery.predictions[0]
     assert [entry.class_id for entry in found] == [str(number) for number in prediction.class_ids]
     assert [entry.score for entry in found] == pytest.approx(list(prediction.scores))

@@ -84,8 +84,7 @@ def test_the_policy_names_every_topic_of_every_node() -> None:
     }
     to_edge = {topic.name for topic in (topics.ACTIVATION, topics.PROBE, topics.EDGE_SPLIT)}
     from_edge = {
-        topic.name
-        for topic in (topics.TAIL_RESULT, topics.ACKNOWLEDGEMENT, topics.EDGE_LOAD, topics.EDGE_PROFILE)
+        topic.name for topic in (topics.TAIL_RESULT, topics.ACKNOWLEDGEMENT, topics.EDGE_LOAD, topics.EDGE_PROFILE)
     }
     every = [value for value in vars(topics).values() if isinstance(value, topics.Topic)]
     for topic in every:
@@ -128,5 +127,7 @@ def test_without_keys_nothing_is_read_and_nothing_answered(processes, plugins, t
     assert f'serving the robot in namespace /{ROBOT}' not in processes.log('edge').read_text()
     processes.stop('open')
     processes.start('camera', 'camera_node', ROBOT, model_parameters, env=with_keys(f'/{ROBOT}'))
-    wait(lambda: f'serving the robot in namespace /{ROBOT}' in processes.log('edge').read_text(),
-         'the edge did not find the robot with keys')
+    wait(
+        lambda: f'serving the robot in namespace /{ROBOT}' in processes.log('edge').read_text(),
+        'the edge did not find the robot with keys',
+    )

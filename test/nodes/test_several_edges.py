@@ -22,8 +22,10 @@ FRAMES = 500
 def answered(running, known: set[str]) -> None:
     """Send frames until an edge answers and the monitor knows these edges."""
     running.wait_for_edge()
-    wait(lambda: running.observer.links and {state.edge for state in running.observer.links[-1].edges} >= known,
-         'the monitor does not list every edge')
+    wait(
+        lambda: running.observer.links and {state.edge for state in running.observer.links[-1].edges} >= known,
+        'the monitor does not list every edge',
+    )
 
 
 def assert_right(split, observer) -> None:

@@ -35,8 +35,13 @@ class Broken(module.{name}):
         raise RuntimeError('a fault of the program')
 sys.exit(base_node.run(Broken, sys.argv[1:]))
 """
-NODES = [('camera_node', 'CameraNode'), ('edge_node', 'EdgeNode'), ('monitor_node', 'MonitorNode'),
-         ('image_source', 'ImageSource'), ('link_emulator', 'LinkEmulator')]
+NODES = [
+    ('camera_node', 'CameraNode'),
+    ('edge_node', 'EdgeNode'),
+    ('monitor_node', 'MonitorNode'),
+    ('image_source', 'ImageSource'),
+    ('link_emulator', 'LinkEmulator'),
+]
 
 
 @pytest.mark.parametrize('module, name', NODES)
@@ -64,8 +69,7 @@ def test_an_exception_in_a_callback_ends_a_node(tmp_path, model_parameters, modu
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize('executable', ['image_source', 'link_emulator', 'camera_node'])
-def test_a_signal_at_any_time_ends_a_node_without_a_traceback(
-        processes, model_parameters, executable, number) -> None:
+def test_a_signal_at_any_time_ends_a_node_without_a_traceback(processes, model_parameters, executable, number) -> None:
     """Also while it still loads what it needs, and twice in a row."""
     for delay_s in (0.3, 1.2, 2.5):
         name = f'{executable}_{delay_s:g}'
@@ -94,8 +98,11 @@ def test_an_ended_node_leaves_no_shared_memory_behind(processes, model_parameter
 
     def taken() -> set[str]:
         """Return the files that the node has locked to say that a segment or a port is its own."""
-        return {file.path for file in psutil.Process(processes.pid(executable)).open_files()
-                if file.path.startswith('/dev/shm/fastrtps_') and file.path.endswith('_el')}
+        return {
+            file.path
+            for file in psutil.Process(processes.pid(executable)).open_files()
+            if file.path.startswith('/dev/shm/fastrtps_') and file.path.endswith('_el')
+        }
 
     wait(lambda: len(taken()) >= 2, 'the node has no shared memory')
     own = taken()
@@ -163,7 +170,7 @@ def test_a_camera_that_ends_finishes_what_the_edge_owes_it(system, split, number
     wait(lambda: not running.observer.count_publishers('prediction'), 'the others were not told that it left', 2.0)
     running.processes.send('edge', signal.SIGCONT)
     log = running.processes.log('camera').read_text()
-    counts = {name: int(value) for name, value in re.findall(r'(\w+) (\d+)', log[log.rindex('accepted '):])}
+    counts = {name: int(value) for name, value in re.findall(r'(\w+) (\d+)', log[log.rindex('accepted ') :])}
     assert counts['accepted'] == counts['delivered'] and counts['fell_back'] >= 1 and 'Traceback' not in log
 
 
@@ -186,7 +193,7 @@ def test_ten_times_too_many_images_cost_little_and_delay_nothing(processes, ros,
     loaded = observer.predictions[before:]
     assert processes.stop('camera') == 0
     log = processes.log('camera').read_text()
-    counts = {name: int(value) for name, value in re.findall(r'(\w+) (\d+)', log[log.rindex('accepted '):])}
+    counts = {name: int(value) for name, value in re.findall(r'(\w+) (\d+)', log[log.rindex('accepted ') :])}
     latencies_s = [prediction.timing.latency_s for prediction in loaded]
     print(
         f'service {service_s:.3f} s, latency {np.median(latencies_s):.3f} to {max(latencies_s):.3f} s, '

@@ -57,7 +57,8 @@ def assert_right(split: SplitModel, observer: Observer) -> None:
     """Every frame once, in order, bit for bit the whole model's, under its own header."""
     first = observer.predictions[0].timing.sequence
     assert [prediction.timing.sequence for prediction in observer.predictions] == list(
-        range(first, first + len(observer.predictions)))
+        range(first, first + len(observer.predictions))
+    )
     for prediction in observer.predictions:
         assert prediction.header.frame_id == 'test_camera'
         assert prediction.output_digest == expected_digest(split, prediction.header.stamp.sec)
@@ -88,9 +89,12 @@ def test_a_segmentation_is_answered_with_a_compressed_label_map(processes, ros, 
     split = SplitModel(load_model('lraspp_mobilenet_v3_large', input_size=(96, 96)))
     profile = tmp_path / 'profile.yaml'
     measure(split, codecs=['raw', 'blosc2'], repeats=1, warm_up=1).save(profile)
-    running = System(processes, ros, {
-        'model': split.model.name, 'weights': 'none', 'input_size': [96, 96], 'threads': 1, 'profile': str(profile)},
-        monitor={'pinned_split': 1})
+    running = System(
+        processes,
+        ros,
+        {'model': split.model.name, 'weights': 'none', 'input_size': [96, 96], 'threads': 1, 'profile': str(profile)},
+        monitor={'pinned_split': 1},
+    )
     results: list[msg.TailResult] = []
     topics.TAIL_RESULT.subscription(running.observer, results.append)
     running.wait_for_edge()
@@ -105,9 +109,12 @@ def test_bad_images_are_refused_and_the_next_goes_through(system, split) -> None
     running = system(monitor={'pinned_split': 0})
     observer = running.observer
     good = picture(1)
-    broken = (Image(encoding='rgb8'), Image(width=4, height=4, encoding='rgb8', step=12),
-              Image(width=4, height=4, encoding='no such thing', step=12, data=bytes(48)),
-              Image(width=4, height=4, encoding='', step=12, data=bytes(48)))
+    broken = (
+        Image(encoding='rgb8'),
+        Image(width=4, height=4, encoding='rgb8', step=12),
+        Image(width=4, height=4, encoding='no such thing', step=12, data=bytes(48)),
+        Image(width=4, height=4, encoding='', step=12, data=bytes(48)),
+    )
     for refused, message in enumerate(broken, 1):  # one at a time: of images that wait, only the newest is looked at
         observer.send(message)
         wait(lambda: observer.diagnosed('camera_node', 'refused_images') == str(refused), f'{message} was not refused')
@@ -120,9 +127,7 @@ def test_bad_images_are_refused_and_the_next_goes_through(system, split) -> None
     observer.prediction(number)
     assert observer.predictions[-1].output_digest == expected_digest(split, 1)
     log = running.processes.log('camera').read_text()
-    assert len(re.findall('image refused', log)) < len(broken), (
-        'a stream of bad images must not flood the log'
-    )
+    assert len(re.findall('image refused', log)) < len(broken), 'a stream of bad images must not flood the log'
     assert 'has no pixels' in log
 
 
@@ -133,8 +138,11 @@ def test_images_are_taken_as_their_publisher_sends_them(processes, ros, model_pa
     destroy(observer, observer.images)
     wait(lambda: observer.count_publishers('prediction'), 'no camera')
     encoded = cv2.imencode('.png', picture(2)[:, :, ::-1])[1].tobytes()
-    for kind, image in ((CompressedImage, CompressedImage(format='png', data=encoded)), (Image, from_rgb(picture(2))),
-                        (CompressedImage, CompressedImage(format='png', data=encoded))):
+    for kind, image in (
+        (CompressedImage, CompressedImage(format='png', data=encoded)),
+        (Image, from_rgb(picture(2))),
+        (CompressedImage, CompressedImage(format='png', data=encoded)),
+    ):
         observer.images = observer.create_publisher(kind, 'image', QoSProfile(depth=10))
         del observer.predictions[:]
         wait(observer.images.get_subscription_count, f'the camera does not listen to {kind.__name__}')
@@ -147,13 +155,18 @@ def test_images_are_taken_as_their_publisher_sends_them(processes, ros, model_pa
 
 def test_a_topic_without_a_publisher_goes_by_its_name(processes, ros, model_parameters, split) -> None:
     names = ['front/image_raw', 'back/image_raw/compressed']
-    processes.start('camera', 'camera_node', ROBOT, {
-        **model_parameters, 'profile': '', 'image_topics': names, 'batch_timeout_s': 0.1})
+    processes.start(
+        'camera',
+        'camera_node',
+        ROBOT,
+        {**model_parameters, 'profile': '', 'image_topics': names, 'batch_timeout_s': 0.1},
+    )
     observer = ros(Observer())
 
     def types() -> list[set[str]]:
-        return [{one.topic_type for one in observer.get_subscriptions_info_by_topic(f'/{ROBOT}/{name}')}
-                for name in names]
+        return [
+            {one.topic_type for one in observer.get_subscriptions_info_by_topic(f'/{ROBOT}/{name}')} for name in names
+        ]
 
     wait(lambda: all(types()), 'the camera does not listen')
     assert types() == [{'sensor_msgs/msg/Image'}, {'sensor_msgs/msg/CompressedImage'}]
@@ -185,8 +198,15 @@ def test_the_edge_refuses_what_it_cannot_use_and_serves_on(processes, ros, model
     payload = encode('raw', split.head(1)(split.model.resize(picture(1)).unsqueeze(0)))
 
     def activation(sequence: int, **changes) -> msg.Activation:
-        values = {'session': 9, 'sequence': sequence, 'fingerprint': split.fingerprint, 'split_index': 1,
-                  'codec': 'raw', 'answer_timeout_s': 60.0, 'tensors': to_tensors(payload)}
+        values = {
+            'session': 9,
+            'sequence': sequence,
+            'fingerprint': split.fingerprint,
+            'split_index': 1,
+            'codec': 'raw',
+            'answer_timeout_s': 60.0,
+            'tensors': to_tensors(payload),
+        }
         return to_message(msg.Activation, **{**values, **changes})
 
     huge = to_tensors(payload)
@@ -198,9 +218,15 @@ def test_the_edge_refuses_what_it_cannot_use_and_serves_on(processes, ros, model
     retyped = to_tensors(payload)
     retyped[0].dtype = 'object'
     cases = [
-        ({'fingerprint': 'f' * 64}, 'fingerprint'), ({'tensors': huge}, 'shape'), ({'tensors': truncated}, 'byte'),
-        ({'tensors': renamed}, 'name'), ({'tensors': retyped}, 'dtype'), ({'tensors': []}, 'tensors'),
-        ({'codec': 'pickle'}, 'pickle'), ({'split_index': 60000}, '60000'), ({'answer_timeout_s': float('nan')}, ''),
+        ({'fingerprint': 'f' * 64}, 'fingerprint'),
+        ({'tensors': huge}, 'shape'),
+        ({'tensors': truncated}, 'byte'),
+        ({'tensors': renamed}, 'name'),
+        ({'tensors': retyped}, 'dtype'),
+        ({'tensors': []}, 'tensors'),
+        ({'codec': 'pickle'}, 'pickle'),
+        ({'split_index': 60000}, '60000'),
+        ({'answer_timeout_s': float('nan')}, ''),
     ]
 
     def ask(number: int, **changes) -> msg.TailResult:
@@ -292,25 +318,36 @@ def test_nodes_end_at_once_and_cleanly(system, number) -> None:
         assert 'Traceback' not in running.processes.log(name).read_text()
 
 
-@pytest.mark.parametrize('executable, parameters, sentence', [
-    ('edge_node', {'model': 'mobilnet_v2'}, 'mobilenet_v2'),
-    ('camera_node', {'weights': '/no/such/file.pt'}, '/no/such/file.pt'),
-    ('camera_node', {'top_k': 0}, "parameter 'top_k'"),
-    ('camera_node', {'top_k': 'five'}, "'top_k' is 'five', of type str, but must be of type int, from 1 to 1000"),
-    ('camera_node', {'input_size': 224}, "'input_size' is 224, of type int, but must be of type list of int, from 0"),
-    ('camera_node', {'image_topics': 'image'}, "'image', of type str, but must be of type list of str"),
-    ('monitor_node', {'confidence': 11}, "'confidence' is 11.0, but must be from 0 to 10"),
-    ('monitor_node', {'objective': 'beauty'}, "parameter 'objective' is 'beauty', but must be one of 'latency'"),
-    ('camera_node', {'profile': '/no/such/profile.yaml'}, '/no/such/profile.yaml'),
-    ('edge_node', {'model_arguments': '[1]'}, "parameter 'model_arguments'"),
-    ('edge_node', {'precision': 'int3'}, "parameter 'precision' is 'int3'"),
-    ('edge_node', {'engine': 'onnxruntime', 'precision': 'float16', 'engine_fallback': False},
-     "precision 'float16' was given, but engine 'onnxruntime' offers float32"),
-    ('image_source', {'path': '/no/such/folder'}, '/no/such/folder'),
-    ('edge_node', {'device': 'cuda:99'}, 'cuda:99'),
-])
+@pytest.mark.parametrize(
+    'executable, parameters, sentence',
+    [
+        ('edge_node', {'model': 'mobilnet_v2'}, 'mobilenet_v2'),
+        ('camera_node', {'weights': '/no/such/file.pt'}, '/no/such/file.pt'),
+        ('camera_node', {'top_k': 0}, "parameter 'top_k'"),
+        ('camera_node', {'top_k': 'five'}, "'top_k' is 'five', of type str, but must be of type int, from 1 to 1000"),
+        (
+            'camera_node',
+            {'input_size': 224},
+            "'input_size' is 224, of type int, but must be of type list of int, from 0",
+        ),
+        ('camera_node', {'image_topics': 'image'}, "'image', of type str, but must be of type list of str"),
+        ('monitor_node', {'confidence': 11}, "'confidence' is 11.0, but must be from 0 to 10"),
+        ('monitor_node', {'objective': 'beauty'}, "parameter 'objective' is 'beauty', but must be one of 'latency'"),
+        ('camera_node', {'profile': '/no/such/profile.yaml'}, '/no/such/profile.yaml'),
+        ('edge_node', {'model_arguments': '[1]'}, "parameter 'model_arguments'"),
+        ('edge_node', {'precision': 'int3'}, "parameter 'precision' is 'int3'"),
+        (
+            'edge_node',
+            {'engine': 'onnxruntime', 'precision': 'float16', 'engine_fallback': False},
+            "precision 'float16' was given, but engine 'onnxruntime' offers float32",
+        ),
+        ('image_source', {'path': '/no/such/folder'}, '/no/such/folder'),
+        ('edge_node', {'device': 'cuda:99'}, 'cuda:99'),
+    ],
+)
 def test_a_configuration_that_cannot_be_used_ends_with_one_sentence(
-        processes, model_parameters, executable, parameters, sentence) -> None:
+    processes, model_parameters, executable, parameters, sentence
+) -> None:
     model = model_parameters if executable in ('edge_node', 'camera_node') else {}
     processes.start('node', executable, ROBOT, {**model, **parameters})
     assert processes.wait('node', 60.0) == CONFIGURATION_EXIT_CODE
@@ -381,8 +418,14 @@ def test_a_model_of_ones_own(processes, ros, tmp_path, monkeypatch) -> None:
     )
     monkeypatch.setenv('PYTHONPATH', f'{tmp_path}:{os.environ["PYTHONPATH"]}')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    own = {'model': 'my_robot_models:small', 'model_arguments': '{"width": 4}', 'input_size': [32, 32], 'threads': 1,
-           'labels': ['left', 'right', 'straight on'], 'weights': 'none'}
+    own = {
+        'model': 'my_robot_models:small',
+        'model_arguments': '{"width": 4}',
+        'input_size': [32, 32],
+        'threads': 1,
+        'labels': ['left', 'right', 'straight on'],
+        'weights': 'none',
+    }
     running = System(processes, ros, own, monitor={'pinned_split': 1})
     running.wait_for_edge()
     prediction = running.observer.predictions[-1]
@@ -398,14 +441,21 @@ def test_a_model_of_ones_own(processes, ros, tmp_path, monkeypatch) -> None:
 
 def test_detection_in_pixels_of_the_camera(processes, ros, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    detector = {'model': 'ssdlite320_mobilenet_v3_large', 'weights': 'none', 'threads': 1,
-                'model_arguments': '{"score_thresh": 0.0, "detections_per_img": 5}'}
+    detector = {
+        'model': 'ssdlite320_mobilenet_v3_large',
+        'weights': 'none',
+        'threads': 1,
+        'model_arguments': '{"score_thresh": 0.0, "detections_per_img": 5}',
+    }
     running = System(processes, ros, detector, monitor={'pinned_split': 0})
     running.wait_for_edge()
     prediction = running.observer.predictions[-1]
     assert prediction.task == 'detection'
-    split = SplitModel(load_model('ssdlite320_mobilenet_v3_large', weights='none',
-                                  kwargs={'score_thresh': 0.0, 'detections_per_img': 5}))
+    split = SplitModel(
+        load_model(
+            'ssdlite320_mobilenet_v3_large', weights='none', kwargs={'score_thresh': 0.0, 'detections_per_img': 5}
+        )
+    )
     assert_right(split, running.observer)
     height, width = split.model.input_size
     outputs = split.whole(split.model.resize(picture(prediction.header.stamp.sec)).unsqueeze(0))
@@ -415,12 +465,24 @@ def test_detection_in_pixels_of_the_camera(processes, ros, tmp_path, monkeypatch
 
 
 def test_the_edge_leaves_out_objects_that_the_robot_would_not_show(processes, ros, tmp_path) -> None:
-    split = SplitModel(load_model('ssdlite320_mobilenet_v3_large', weights='none',
-                                  kwargs={'score_thresh': 0.0, 'detections_per_img': 5}))
+    split = SplitModel(
+        load_model(
+            'ssdlite320_mobilenet_v3_large', weights='none', kwargs={'score_thresh': 0.0, 'detections_per_img': 5}
+        )
+    )
     measure(split, codecs=['raw'], repeats=1, warm_up=0).save(tmp_path / 'profile.yaml')
-    processes.start('edge', 'edge_node', 'edge', {
-        'model': 'ssdlite320_mobilenet_v3_large', 'weights': 'none', 'threads': 1,
-        'model_arguments': '{"score_thresh": 0.0, "detections_per_img": 5}', 'profile': str(tmp_path / 'profile.yaml')})
+    processes.start(
+        'edge',
+        'edge_node',
+        'edge',
+        {
+            'model': 'ssdlite320_mobilenet_v3_large',
+            'weights': 'none',
+            'threads': 1,
+            'model_arguments': '{"score_thresh": 0.0, "detections_per_img": 5}',
+            'profile': str(tmp_path / 'profile.yaml'),
+        },
+    )
     observer = ros(Observer())
     appear(observer)
     activations = to_edge(observer)
@@ -435,9 +497,19 @@ def test_the_edge_leaves_out_objects_that_the_robot_would_not_show(processes, ro
         deadline_s = time.monotonic() + 60
         while sequence not in results:  # the edge may not yet know of this subscription to its answers
             assert time.monotonic() < deadline_s, f'no answer for min_score {min_score}'
-            activations.publish(to_message(
-                msg.Activation, session=9, sequence=sequence, fingerprint=split.fingerprint, split_index=0, codec='raw',
-                answer_timeout_s=60.0, tensors=payload, min_score=min_score))
+            activations.publish(
+                to_message(
+                    msg.Activation,
+                    session=9,
+                    sequence=sequence,
+                    fingerprint=split.fingerprint,
+                    split_index=0,
+                    codec='raw',
+                    answer_timeout_s=60.0,
+                    tensors=payload,
+                    min_score=min_score,
+                )
+            )
             pause_s = time.monotonic() + 1.0
             while sequence not in results and time.monotonic() < pause_s:
                 time.sleep(0.01)
@@ -451,8 +523,10 @@ def test_two_robots_share_the_edge(system, ros, processes, model_parameters, spl
     processes.start('monitor2', 'monitor_node', 'robot2', {'pinned_split': 1, **PATIENT})
     processes.start('camera2', 'camera_node', 'robot2', model_parameters)
     second = ros(Observer('robot2'))
-    wait(lambda: second.decisions and second.images.get_subscription_count() and second.count_publishers('prediction'),
-         'the second robot did not find the edge')
+    wait(
+        lambda: second.decisions and second.images.get_subscription_count() and second.count_publishers('prediction'),
+        'the second robot did not find the edge',
+    )
     second.settle()
     other = System.__new__(System)
     other.observer = second

@@ -83,14 +83,26 @@ def test_top_shows_a_running_system(system: Callable[..., System]) -> None:
         wait(lambda: process.poll() is not None, 'top does not end')
         shown = read()
     assert process.returncode == 0 and 'Traceback' not in shown
-    for name in (ROBOT, 'split', '0 (image)', 'Mbit/s', 'round trip', 'busy', 'ms, median', 'local', 'fell', 'back',
-                 'counted since'):
+    for name in (
+        ROBOT,
+        'split',
+        '0 (image)',
+        'Mbit/s',
+        'round trip',
+        'busy',
+        'ms, median',
+        'local',
+        'fell',
+        'back',
+        'counted since',
+    ):
         assert name in shown, name
     assert max(len(line) for line in lines_of(shown)) <= 40
 
     # Without a terminal: as a table once, and line by line.
-    once = subprocess.Popen([TOP, '--once', '--wait', '4'], stdout=subprocess.PIPE, text=True,
-                            env={**os.environ, 'COLUMNS': '160'})
+    once = subprocess.Popen(
+        [TOP, '--once', '--wait', '4'], stdout=subprocess.PIPE, text=True, env={**os.environ, 'COLUMNS': '160'}
+    )
     lines = subprocess.Popen([TOP, '--period', '0.5', '--robot', f'/{ROBOT}'], stdout=subprocess.PIPE, text=True)
     try:
         assert lines.stdout is not None
@@ -119,9 +131,18 @@ def test_the_running_agreement_is_shown(ros: Callable[[Node], Node]) -> None:
     observer = ros(Observer('audited'))
     publisher = topics.AGREEMENT.publisher(observer)
     watch = Watch(observer, '/audited/')
-    publisher.publish(to_message(
-        msg.Agreement, split_index=2, codec='quant4-zstd', audits=120, agreement=0.99, low=0.95, high=0.998,
-        removed=True))
+    publisher.publish(
+        to_message(
+            msg.Agreement,
+            split_index=2,
+            codec='quant4-zstd',
+            audits=120,
+            agreement=0.99,
+            low=0.95,
+            high=0.998,
+            removed=True,
+        )
+    )
     wait(lambda: watch.agreement is not None, 'the agreement did not arrive')
     assert facts(watch)['agreement'] == '0.990 (0.950 to 0.998), 120 audits of split 2 quant4-zstd, taken out'
 
@@ -132,8 +153,9 @@ def test_texts_from_the_network_cannot_steer_the_terminal(ros: Callable[[Node], 
     publisher = topics.SPLIT.publisher(observer)
     watch = Watch(observer, '/evil/')
     reason = '\x1b]0;owned\x07\x1b[2J[red]and [/bold] markup\r\n' + 'x' * 5000
-    publisher.publish(to_message(
-        msg.SplitDecision, split_name='\x1b[31m', codec='[link=file:///etc/passwd]', reason=reason))
+    publisher.publish(
+        to_message(msg.SplitDecision, split_name='\x1b[31m', codec='[link=file:///etc/passwd]', reason=reason)
+    )
     wait(lambda: watch.split is not None, 'the decision did not arrive')
     said = facts(watch)
     assert all(character.isprintable() for text in said.values() for character in text) and len(said['reason']) == 300
@@ -158,8 +180,12 @@ def test_what_goes_is_forgotten_and_only_deciders_are_robots() -> None:
     class Node:
         """What the search for robots asks of a node."""
 
-        names = [('/a/split', ['dynsplit_ros/msg/SplitDecision']), ('/b/split', ['other_msgs/msg/Split']),
-                 ('/c/prediction', ['dynsplit_ros/msg/Prediction']), ('/d/split', ['dynsplit_ros/msg/SplitDecision'])]
+        names = [
+            ('/a/split', ['dynsplit_ros/msg/SplitDecision']),
+            ('/b/split', ['other_msgs/msg/Split']),
+            ('/c/prediction', ['dynsplit_ros/msg/Prediction']),
+            ('/d/split', ['dynsplit_ros/msg/SplitDecision']),
+        ]
 
         def get_topic_names_and_types(self) -> list[tuple[str, list[str]]]:
             return self.names

@@ -34,15 +34,19 @@ def wait_for_node(watcher, name: str, processes: Processes) -> None:
 def shared_memory_of(pid: int) -> set[str]:
     """Return the shared memory of Fast DDS that a process has mapped."""
     maps = Path(f'/proc/{pid}/maps').read_text().splitlines()
-    return {path for line in maps if (path := line.rsplit(' ', 1)[-1]).startswith(('/dev/shm/fastrtps_',
-                                                                                   '/dev/shm/fastdds_'))}
+    return {
+        path
+        for line in maps
+        if (path := line.rsplit(' ', 1)[-1]).startswith(('/dev/shm/fastrtps_', '/dev/shm/fastdds_'))
+    }
 
 
 @needs_fast_dds
 @pytest.mark.parametrize('transport', TRANSPORTS)
 @pytest.mark.parametrize('discovery_range', ['LOCALHOST', 'SUBNET'])
 def test_a_profile_loads_and_only_image_nodes_use_shared_memory(
-        processes, ros, monkeypatch, transport, discovery_range) -> None:
+    processes, ros, monkeypatch, transport, discovery_range
+) -> None:
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', discovery_range)
     watcher = ros(rclpy.create_node('watcher'))
     names = ('monitor_node', 'image_source')
@@ -75,8 +79,9 @@ def test_the_files_for_both_versions_differ_in_names_only(transport) -> None:
 @pytest.mark.parametrize('path', sorted(CONFIG.glob('fastdds*_*.xml')), ids=lambda path: path.stem)
 def test_a_copy_without_shared_memory_has_the_rest_of_the_profile(path) -> None:
     def tags(text: str) -> list[tuple[str, str]]:
-        return [(element.tag.split('}')[1], (element.text or '').strip())
-                for element in ElementTree.fromstring(text).iter()]
+        return [
+            (element.tag.split('}')[1], (element.text or '').strip()) for element in ElementTree.fromstring(text).iter()
+        ]
 
     text = path.read_text()
     before, after = tags(text), tags(adapted(text, shared_memory=False, peers=[]))
@@ -97,8 +102,11 @@ VARIABLES = [variable for variable, _ in PROFILES.values()]
 def inside(*, shared_memory: bool = False) -> dict[str, str]:
     """Return which profiles the middleware would read, and where it would look for others."""
     with defaults(shared_memory=shared_memory):
-        return {variable: value for variable, value in os.environ.items()
-                if variable in (*VARIABLES, 'ROS_AUTOMATIC_DISCOVERY_RANGE')}
+        return {
+            variable: value
+            for variable, value in os.environ.items()
+            if variable in (*VARIABLES, 'ROS_AUTOMATIC_DISCOVERY_RANGE')
+        }
 
 
 @pytest.mark.parametrize('version', PROFILES)
@@ -128,7 +136,10 @@ def test_our_own_profile_of_either_version_is_read_by_the_version_in_use(monkeyp
         assert [variable for variable in VARIABLES if variable in os.environ] == [PROFILES[version][0]]
         copy = Path(os.environ[PROFILES[version][0]])
         assert ElementTree.canonicalize(copy.read_text()) == ElementTree.canonicalize(
-            profile('wired', version).read_text())
+            profile('wired', version).read_text()
+        )
     assert not copy.exists()
     assert {variable: os.environ.get(variable) for variable in VARIABLES} == {
-        **dict.fromkeys(VARIABLES), PROFILES[named][0]: str(profile('wired', named))}
+        **dict.fromkeys(VARIABLES),
+        PROFILES[named][0]: str(profile('wired', named)),
+    }

@@ -88,7 +88,8 @@ class Request:
                     raise
                 raise DynsplitError(
                     f'{downloads} of {self.name} could not be downloaded ({in_short(error)}); set weights to none '
-                    '(drawn from the seed) or to the path of a state dict') from error
+                    '(drawn from the seed) or to the path of a state dict'
+                ) from error
             except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
                 if isinstance(error, DynsplitError):
                     raise

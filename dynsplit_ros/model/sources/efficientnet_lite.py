@@ -29,8 +29,10 @@ def load(request: Request) -> LoadedModel:
     """Return the network with this name; weights ``default`` are those of the package ``efficientnet-NAME-...``."""
     name = request.rest
     if name not in _SIDES:
-        raise DynsplitError(f'model {request.name!r} was given, but the networks are {", ".join(_SIDES)}; give one of '
-                            'them, such as efficientnet_lite:lite0')
+        raise DynsplitError(
+            f'model {request.name!r} was given, but the networks are {", ".join(_SIDES)}; give one of '
+            'them, such as efficientnet_lite:lite0'
+        )
     network: Any = optional('efficientnet_lite_pytorch', request.name).EfficientNet
     task = request.own_task('classification')
     file = weights_file(request.weights, request.name)
@@ -45,5 +47,13 @@ def load(request: Request) -> LoadedModel:
     if not labels and request.options.get('num_classes', 1000) == 1000:
         labels = imagenet_labels()
     cover = (size[0] + _CUT, size[1] + _CUT)
-    return LoadedModel(request.name, module, task, labels, size, Resize(size, cover, INTERPOLATIONS['bicubic']),
-                       Normalise((127 / 255,) * 3, (128 / 255,) * 3), seed=request.seed)
+    return LoadedModel(
+        request.name,
+        module,
+        task,
+        labels,
+        size,
+        Resize(size, cover, INTERPOLATIONS['bicubic']),
+        Normalise((127 / 255,) * 3, (128 / 255,) * 3),
+        seed=request.seed,
+    )

@@ -73,9 +73,7 @@ def load_exported(path: Path) -> tuple[nn.Module, tuple[int, int, int], int | No
         1, 3 or 4, H, W].
     """
     if not path.is_file():
-        raise DynsplitError(
-            f'exported program {str(path)!r} was given, but there is no such file; give its path'
-        )
+        raise DynsplitError(f'exported program {str(path)!r} was given, but there is no such file; give its path')
     with path.open('rb') as file:
         try:
             reader = PT2ArchiveReader(file)
@@ -163,9 +161,7 @@ def _refuse(path: Path, what: str) -> None:
 
 def _input(path: Path, program: Any) -> tuple[tuple[int, int, int], int | None]:
     wanted = set(program.graph_signature.user_inputs)
-    inputs = [
-        node.meta['val'] for node in program.graph.nodes if node.op == 'placeholder' and node.name in wanted
-    ]
+    inputs = [node.meta['val'] for node in program.graph.nodes if node.op == 'placeholder' and node.name in wanted]
     image = inputs[0] if len(inputs) == 1 else None
     if (
         not isinstance(image, torch.Tensor)

@@ -19,11 +19,7 @@ from dynsplit_ros.model.sources.torchvision import detector_resize
 from dynsplit_ros.model.weights import labels_of, load_state_dict, weights_file
 
 #: Mean and standard deviation by the number of channels: ImageNet's, their average for grey, and an opaque alpha as 1.
-_SCALES = {
-    1: ((0.449,), (0.226,)),
-    3: (IMAGENET_MEAN, IMAGENET_STD),
-    4: ((*IMAGENET_MEAN, 0.0), (*IMAGENET_STD, 1.0)),
-}
+_SCALES = {1: ((0.449,), (0.226,)), 3: (IMAGENET_MEAN, IMAGENET_STD), 4: ((*IMAGENET_MEAN, 0.0), (*IMAGENET_STD, 1.0))}
 
 
 def load(request: Request) -> LoadedModel:
@@ -34,8 +30,7 @@ def load(request: Request) -> LoadedModel:
         factory = getattr(importlib.import_module(module_name), factory_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise DynsplitError(
-            f'model {name!r} was given, but {error}; give package.module:factory of something that can be'
-            ' imported'
+            f'model {name!r} was given, but {error}; give package.module:factory of something that can be imported'
         ) from error
     file = weights_file(request.weights, name)
     with torch.random.fork_rng(devices=[]):
@@ -64,8 +59,9 @@ def load(request: Request) -> LoadedModel:
 
 def own_model(name: str, module: nn.Module, size: tuple[int, int], task: str, channels: int = 3) -> LoadedModel:
     """Return a module of which nothing but its input is known, with ImageNet's mean and standard deviation."""
-    return LoadedModel(name, module, task, [], size, Resize(size, channels=channels_of(channels)),
-                       Normalise(*_SCALES[channels]))
+    return LoadedModel(
+        name, module, task, [], size, Resize(size, channels=channels_of(channels)), Normalise(*_SCALES[channels])
+    )
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:

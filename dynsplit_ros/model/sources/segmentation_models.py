@@ -23,11 +23,14 @@ def load(request: Request) -> LoadedModel:
     """Return the architecture with this name; ``weights: default`` gives the encoder's own weights only."""
     library: Any = optional('segmentation_models_pytorch', request.name)
     base = library.base.SegmentationModel
-    architectures = {name: kind for name, kind in vars(library).items()
-                     if isinstance(kind, type) and issubclass(kind, base)}
+    architectures = {
+        name: kind for name, kind in vars(library).items() if isinstance(kind, type) and issubclass(kind, base)
+    }
     if request.rest not in architectures:
-        raise DynsplitError(f'model {request.name!r} is not known to segmentation_models_pytorch; give one of '
-                            f'{", ".join(sorted(architectures))}')
+        raise DynsplitError(
+            f'model {request.name!r} is not known to segmentation_models_pytorch; give one of '
+            f'{", ".join(sorted(architectures))}'
+        )
     file = weights_file(request.weights, request.name)
     options = dict(request.options)
     if request.weights != 'default':
@@ -37,8 +40,13 @@ def load(request: Request) -> LoadedModel:
     request.give_weights(module, file, drawn=request.weights == 'none')
     if request.weights == 'default':
         _logger.warning('only the encoder of %s has trained weights: its predictions mean nothing', request.name)
-    model = own_model(request.name, module, request.size or (512, 512), request.own_task('segmentation'),
-                      int(options.get('in_channels', 3)))
+    model = own_model(
+        request.name,
+        module,
+        request.size or (512, 512),
+        request.own_task('segmentation'),
+        int(options.get('in_channels', 3)),
+    )
     if options.get('in_channels', 3) == 3:
         model.normalise = _normalise(library, str(options.get('encoder_name', _ENCODER)), options)
     model.resize = Resize(model.input_size, channels=model.resize.channels)
@@ -51,8 +59,12 @@ def _normalise(library: Any, encoder: str, options: dict[str, Any]) -> Normalise
     try:
         own = library.encoders.get_preprocessing_params(encoder, options.get('encoder_weights') or 'imagenet')
     except Exception as error:  # an encoder without settings, or settings that are only on Hugging Face
-        _logger.warning("the preprocessing of the encoder %s is not on this machine (%s): ImageNet's mean and standard "
-                        'deviation apply; set mean and std if it has others', encoder, type(error).__name__)
+        _logger.warning(
+            "the preprocessing of the encoder %s is not on this machine (%s): ImageNet's mean and standard "
+            'deviation apply; set mean and std if it has others',
+            encoder,
+            type(error).__name__,
+        )
         return Normalise(IMAGENET_MEAN, IMAGENET_STD)
     mean, std = own.get('mean') or (0.0,) * 3, own.get('std') or (1.0,) * 3
     if (own.get('input_range') or [0, 1])[1] == 255:

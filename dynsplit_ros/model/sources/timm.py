@@ -26,16 +26,20 @@ def load(request: Request) -> LoadedModel:
     architecture = request.rest.partition('.')[0]
     if not timm.is_model(architecture):
         close = ', '.join(difflib.get_close_matches(architecture, timm.list_models(), n=4, cutoff=0.4))
-        raise DynsplitError(f'model {request.name!r} is not known to timm {timm.__version__}; '
-                            + (f'the closest names are {close}' if close else 'timm.list_models() has the names'))
+        raise DynsplitError(
+            f'model {request.name!r} is not known to timm {timm.__version__}; '
+            + (f'the closest names are {close}' if close else 'timm.list_models() has the names')
+        )
     file = weights_file(request.weights, request.name)
     pretrained = request.weights == 'default'
     options = dict(request.options)
     if request.size is not None and _takes_size(timm, architecture):
         options.setdefault('img_size', request.size)
     if pretrained and not request.download:
-        raise DynsplitError(f'the weights of {request.name} may have to be downloaded, and a running node downloads '
-                            'none; give the path of a state dict, or start the node with this model')
+        raise DynsplitError(
+            f'the weights of {request.name} may have to be downloaded, and a running node downloads '
+            'none; give the path of a state dict, or start the node with this model'
+        )
     with request.building('the weights'):
         module = timm.create_model(request.rest, pretrained=pretrained, **options)
     request.give_weights(module, file, drawn=not pretrained)
@@ -46,8 +50,15 @@ def load(request: Request) -> LoadedModel:
     if not labels and getattr(module, 'num_classes', 0) == 1000:
         labels = imagenet_labels()
     return LoadedModel(
-        request.name, module, task, labels, size, _resize(data, size, channels_of(count)),
-        Normalise(_per_channel(data['mean'], count), _per_channel(data['std'], count)), seed=request.seed)
+        request.name,
+        module,
+        task,
+        labels,
+        size,
+        _resize(data, size, channels_of(count)),
+        Normalise(_per_channel(data['mean'], count), _per_channel(data['std'], count)),
+        seed=request.seed,
+    )
 
 
 def _takes_size(timm: Any, architecture: str) -> bool:
@@ -72,6 +83,9 @@ def _resize(data: dict[str, Any], size: tuple[int, int], channels: str) -> Resiz
         fill = tuple(round(255 * mean) for mean in data['mean'])
         return Resize(size, None, interpolation, pad='around', fill=fill, channels=channels)
     if data['crop_mode'] != 'center':
-        _logger.warning('the crop mode %r with crop_pct %g of timm is not known here: the centre is cut out',
-                        data['crop_mode'], data['crop_pct'])
+        _logger.warning(
+            'the crop mode %r with crop_pct %g of timm is not known here: the centre is cut out',
+            data['crop_mode'],
+            data['crop_pct'],
+        )
     return Resize(size, larger, interpolation, channels=channels)

@@ -61,10 +61,7 @@ def load(request: Request) -> LoadedModel:
         size = size or (own, own)
         ratio = preset.resize_size[0] / own
         resize = Resize(
-            size,
-            (round(size[0] * ratio), round(size[1] * ratio)),
-            preset.interpolation,
-            preset.antialias is not False,
+            size, (round(size[0] * ratio), round(size[1] * ratio)), preset.interpolation, preset.antialias is not False
         )
         if entry is None and name.startswith('vit_'):
             options.setdefault('image_size', size[0])
@@ -95,8 +92,17 @@ def load(request: Request) -> LoadedModel:
         labels = []
     labels = labels_of(file) or labels
     return LoadedModel(
-        name, module, task, labels, resize.size, resize, normalise, task == 'detection', torchvision=True,
-        seed=request.seed, keypoint_names=list(described.meta.get('keypoint_names', [])),
+        name,
+        module,
+        task,
+        labels,
+        resize.size,
+        resize,
+        normalise,
+        task == 'detection',
+        torchvision=True,
+        seed=request.seed,
+        keypoint_names=list(described.meta.get('keypoint_names', [])),
     )
 
 
@@ -110,15 +116,12 @@ def detector_resize(name: str, module: nn.Module, size: tuple[int, int] | None) 
     fixed = transform.fixed_size
     if fixed is not None:  # these detectors stretch
         if size not in (None, (fixed[1], fixed[0])):
-            raise DynsplitError(
-                f'{name} runs at {(fixed[1], fixed[0])} only, and {size} was given; leave it out'
-            )
+            raise DynsplitError(f'{name} runs at {(fixed[1], fixed[0])} only, and {size} was given; leave it out')
         return Resize((int(fixed[1]), int(fixed[0])))
     shorter, longer = int(transform.min_size[-1]), int(transform.max_size)
     fill = tuple(round(255 * mean) for mean in transform.image_mean)
     own = Resize((longer, longer), pad='end', shorter=shorter, antialias=False, fill=fill)
-    return Resize(size or own.placement(*COMMON_IMAGE).scaled, pad='end', shorter=shorter, antialias=False,
-                  fill=fill)
+    return Resize(size or own.placement(*COMMON_IMAGE).scaled, pad='end', shorter=shorter, antialias=False, fill=fill)
 
 
 def _weights(request: Request, enumeration: Any) -> tuple[Path | None, Any]:
@@ -126,5 +129,8 @@ def _weights(request: Request, enumeration: Any) -> tuple[Path | None, Any]:
     if request.weights == 'default':
         return None, enumeration.DEFAULT
     entry = enumeration.__members__.get(request.weights.rsplit('.', 1)[-1])
-    return (None, entry) if entry is not None else (
-        weights_file(request.weights, request.name, f' {", ".join(enumeration.__members__)},'), None)
+    return (
+        (None, entry)
+        if entry is not None
+        else (weights_file(request.weights, request.name, f' {", ".join(enumeration.__members__)},'), None)
+    )

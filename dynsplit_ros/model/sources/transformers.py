@@ -56,21 +56,36 @@ def load(request: Request) -> LoadedModel:
     except (OSError, ImportError) as error:
         raise DynsplitError(
             f'{request.name} could not be loaded ({in_short(error)}); give the folder of a model with config.json and '
-            'model.safetensors, or a name that Hugging Face has and this machine can download') from error
+            'model.safetensors, or a name that Hugging Face has and this machine can download'
+        ) from error
     request.give_weights(network, file, drawn=request.weights == 'none' or where in library.CONFIG_MAPPING)
     resize, normalise = _preprocessing(processor, config, request.size)
     names = getattr(config, 'id2label', None) or {}
-    labels = [str(names[number]) for number in range(len(names))] if task != 'dense' and set(names) == set(
-        range(len(names))) else []
+    labels = (
+        [str(names[number]) for number in range(len(names))]
+        if task != 'dense' and set(names) == set(range(len(names)))
+        else []
+    )
     labels = labels_of(file) or labels
     ending: Ending | None = None
     if task == 'detection':
         if not hasattr(processor, 'post_process_object_detection'):
-            raise DynsplitError(f'{request.name} has no processor with post_process_object_detection, which turns its '
-                                'outputs into boxes; set task to other')
+            raise DynsplitError(
+                f'{request.name} has no processor with post_process_object_detection, which turns its '
+                'outputs into boxes; set task to other'
+            )
         ending = _Objects(processor, resize.size)
-    return LoadedModel(request.name, _Adapter(network, request.task or task, resize.size), request.task or task, labels,
-                       resize.size, resize, normalise, seed=request.seed, ending=ending)
+    return LoadedModel(
+        request.name,
+        _Adapter(network, request.task or task, resize.size),
+        request.task or task,
+        labels,
+        resize.size,
+        resize,
+        normalise,
+        seed=request.seed,
+        ending=ending,
+    )
 
 
 def _config(library: Any, request: Request, where: str, safe: dict[str, Any]) -> Any:
@@ -86,8 +101,10 @@ def _task(config: Any, request: Request) -> tuple[str, str]:
     if found is None:
         found = next((head for head, task in _HEADS.items() if task == request.task), None)
         if found is None and architecture:
-            raise DynsplitError(f'{request.name} is a {architecture}, but only models {", ".join(_HEADS)} are known '
-                                'here; set task to the one that this model can do')
+            raise DynsplitError(
+                f'{request.name} is a {architecture}, but only models {", ".join(_HEADS)} are known '
+                'here; set task to the one that this model can do'
+            )
         found = found or 'ForImageClassification'
     elif request.task is not None:
         request.own_task(_HEADS[found])
@@ -108,6 +125,7 @@ def _processor(library: Any, config: Any, where: str, safe: dict[str, Any]) -> A
 
 def _preprocessing(processor: Any, config: Any, size: tuple[int, int] | None) -> tuple[Resize, Normalise]:
     """Return what the processor does to an image; ``size`` replaces its own size."""
+
     def own(name: str, default: Any = None) -> Any:
         value = getattr(processor, name, None)
         return default if value is None else value
@@ -133,8 +151,14 @@ def _preprocessing(processor: Any, config: Any, size: tuple[int, int] | None) ->
     if shortest and longest:
         fill = tuple(round(255 * value) for value in own('image_mean', (0.5,) * 3))
         free = Resize((longest, longest), None, interpolation, pad='end', shorter=shortest, fill=fill)
-        return Resize(size or free.placement(*COMMON_IMAGE).scaled, None, interpolation, pad='end',
-                      shorter=min(size) if size else shortest, fill=fill), normalise
+        return Resize(
+            size or free.placement(*COMMON_IMAGE).scaled,
+            None,
+            interpolation,
+            pad='end',
+            shorter=min(size) if size else shortest,
+            fill=fill,
+        ), normalise
     if shortest and hasattr(processor, 'crop_pct') and shortest < 384:  # ConvNeXT: scaled by crop_pct, then cut
         cut = size or (shortest, shortest)
         larger = int(shortest / float(own('crop_pct', 224 / 256))) / shortest
@@ -185,6 +209,7 @@ class _Objects(Ending):
         found = []
         for image in images:
             order = image['scores'].argsort(descending=True, stable=True)
-            found.append({'boxes': image['boxes'][order], 'labels': image['labels'][order],
-                          'scores': image['scores'][order]})
+            found.append(
+                {'boxes': image['boxes'][order], 'labels': image['labels'][order], 'scores': image['scores'][order]}
+            )
         return found

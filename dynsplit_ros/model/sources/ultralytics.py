@@ -28,8 +28,13 @@ from dynsplit_ros.model.sources.torchvision import imagenet_labels
 from dynsplit_ros.model.weights import labels_of, ULTRALYTICS_COMMAND, weights_file
 
 #: The classes of Ultralytics that build a network, by its own name of the task.
-_BUILDERS = {'detect': 'DetectionModel', 'segment': 'SegmentationModel', 'pose': 'PoseModel', 'obb': 'OBBModel',
-             'classify': 'ClassificationModel'}
+_BUILDERS = {
+    'detect': 'DetectionModel',
+    'segment': 'SegmentationModel',
+    'pose': 'PoseModel',
+    'obb': 'OBBModel',
+    'classify': 'ClassificationModel',
+}
 #: Settings of the last step and their defaults: Ultralytics' own, but for the least score, which the camera node's
 #: parameter min_score raises. A lower one here does not change the boxes above it, because suppression goes by score.
 _SETTINGS = {'conf': 0.001, 'iou': 0.7, 'max_det': 300}
@@ -50,13 +55,15 @@ def load(request: Request) -> LoadedModel:
         raise DynsplitError(
             f'model {request.name!r} names a file of weights, and reading a .pt would execute code in it; save'
             f' its state dict with: {ULTRALYTICS_COMMAND.format(file=name, target=target)}; then set model to the'
-            f' architecture (such as ultralytics:yolo11n) and weights to {target}')
+            f' architecture (such as ultralytics:yolo11n) and weights to {target}'
+        )
     file = weights_file(request.weights, request.name)
     if request.weights == 'default':
         raise DynsplitError(
             f'{request.name} has its weights in a pickled file, which is not read; save its state dict with: '
             f'{ULTRALYTICS_COMMAND.format(file=f"{name.stem}.pt", target=f"{name.stem}.safetensors")}; then set weights'
-            f' to {name.stem}.safetensors, or to none')
+            f' to {name.stem}.safetensors, or to none'
+        )
     options = dict(request.options)
     settings = {key: options.pop(key) for key in _SETTINGS if key in options}
     labels = labels_of(file)
@@ -67,12 +74,16 @@ def load(request: Request) -> LoadedModel:
             config = tasks.yaml_model_load(str(name if name.suffix == '.yaml' else f'{name}.yaml'))
             kind = tasks.guess_model_task(config)
             if kind not in _BUILDERS:
-                raise DynsplitError(f'{request.name} does {kind!r}, but only {", ".join(_BUILDERS)} are known here; '
-                                    'export it with torch.export and set task to other')
+                raise DynsplitError(
+                    f'{request.name} does {kind!r}, but only {", ".join(_BUILDERS)} are known here; '
+                    'export it with torch.export and set task to other'
+                )
             network = getattr(tasks, _BUILDERS[kind])(config, verbose=False, **options)
     except FileNotFoundError as error:
-        raise DynsplitError(f'model {request.name!r} is not known to Ultralytics ({in_short(error)}); give the name of '
-                            'an architecture, such as ultralytics:yolo11n, or the path of its .yaml file') from error
+        raise DynsplitError(
+            f'model {request.name!r} is not known to Ultralytics ({in_short(error)}); give the name of '
+            'an architecture, such as ultralytics:yolo11n, or the path of its .yaml file'
+        ) from error
     request.give_weights(network, file)
     # Scores of weights from a seed are far below any real one.
     conf = 0.0 if file is None else _MASKED_CONF if kind == 'segment' else _SETTINGS['conf']
@@ -88,14 +99,24 @@ def load(request: Request) -> LoadedModel:
     else:
         stride = int(max(network.stride))
         if size[0] % stride or size[1] % stride:
-            raise DynsplitError(f'input size {size} was given for {request.name}, but height and width must be '
-                                f'multiples of {stride}')
+            raise DynsplitError(
+                f'input size {size} was given for {request.name}, but height and width must be multiples of {stride}'
+            )
         resize = Resize(size, pad='around', antialias=False)
         ending = _Objects(head, kind, size, settings) if task == 'detection' else None
         labels = labels or _own_labels(kind, len(network.names))
     return LoadedModel(
-        request.name, _Network(network), task, labels, size, resize, Normalise(None, None), seed=request.seed,
-        ending=ending, keypoint_names=_keypoint_names(head) if kind == 'pose' else [])
+        request.name,
+        _Network(network),
+        task,
+        labels,
+        size,
+        resize,
+        Normalise(None, None),
+        seed=request.seed,
+        ending=ending,
+        keypoint_names=_keypoint_names(head) if kind == 'pose' else [],
+    )
 
 
 def _own_labels(kind: str, count: int) -> list[str]:
@@ -176,10 +197,19 @@ class _Objects(Ending):
         if head.end2end:
             decoded = head.postprocess(decoded.permute(0, 2, 1))
         images = nms.non_max_suppression(
-            decoded, self.settings['conf'], self.settings['iou'], max_det=self.settings['max_det'], nc=head.nc,
-            max_time_img=1e9, rotated=self.kind == 'obb', end2end=head.end2end)
-        return [self._objects(found, raw['proto'][number] if 'proto' in raw else None)
-                for number, found in enumerate(images)]
+            decoded,
+            self.settings['conf'],
+            self.settings['iou'],
+            max_det=self.settings['max_det'],
+            nc=head.nc,
+            max_time_img=1e9,
+            rotated=self.kind == 'obb',
+            end2end=head.end2end,
+        )
+        return [
+            self._objects(found, raw['proto'][number] if 'proto' in raw else None)
+            for number, found in enumerate(images)
+        ]
 
     def _objects(self, found: torch.Tensor, proto: torch.Tensor | None) -> dict[str, torch.Tensor]:
         ops: Any = importlib.import_module('ultralytics.utils.ops')

@@ -22,7 +22,11 @@ def run_fuzzer(*options):
     # other tests.
     return subprocess.run(
         ['/bin/sh', '-c', '"$@"; exit $?', 'sh', sys.executable, str(FUZZER), *map(str, options)],
-        env=environment, capture_output=True, text=True, errors='replace', timeout=570,
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors='replace',
+        timeout=570,
     )
 
 
@@ -43,8 +47,14 @@ def test_seeded_mutations_raise_no_other_error(tmp_path):
 @pytest.mark.skipif(importlib.util.find_spec('atheris') is None, reason='atheris is not installed')
 def test_coverage_guided_mutations_raise_no_other_error(tmp_path):
     """Decode at least 100,000 payloads that follow the branches of the decoders."""
-    done = run_fuzzer('--coverage', tmp_path / 'corpus', '-runs=150000', '-seed=1', '-rss_limit_mb=2048',
-                      f'-artifact_prefix={tmp_path}/')
+    done = run_fuzzer(
+        '--coverage',
+        tmp_path / 'corpus',
+        '-runs=150000',
+        '-seed=1',
+        '-rss_limit_mb=2048',
+        f'-artifact_prefix={tmp_path}/',
+    )
     # libFuzzer writes the case to one stream, atheris the exception to the other.
     assert done.returncode == 0, f'{done.stdout[-3000:]}\n{done.stderr[-1000:]}'
     assert 'Done 150000 runs' in done.stderr

@@ -170,8 +170,12 @@ def with_second_channel(data, scale, lowest):
 def test_impossible_scales_and_ranges_are_refused(codec):
     tensor, spec = payload(codec)
     for scale in (float('nan'), float('inf'), -1.0, 3e38):
-        refuses(codec, replace(tensor, data=with_second_channel(tensor.data, scale, 2000)), spec,
-                'a scale is NaN or negative, or its steps are beyond')
+        refuses(
+            codec,
+            replace(tensor, data=with_second_channel(tensor.data, scale, 2000)),
+            spec,
+            'a scale is NaN or negative, or its steps are beyond',
+        )
     half = replace(spec, dtype='float16')
     for lowest in (-2048, 2047):
         data = with_second_channel(tensor.data, 1e5, lowest)
@@ -314,7 +318,7 @@ def test_jpeg_of_another_kind_is_refused():
         refuses('jpeg90', replace(tensor, data=forged), spec, 'JPEG')
     rotated = b'\xff\xe1\x00\x10Exif\0\0' + bytes(8)
     refuses('jpeg90', replace(tensor, data=data[:2] + rotated + data[2:]), spec, 'segment ffe1')
-    refuses('jpeg90', replace(tensor, data=data[:frame + 19] + data[frame:]), spec, '2 frames')
+    refuses('jpeg90', replace(tensor, data=data[: frame + 19] + data[frame:]), spec, '2 frames')
     picture = np.zeros((16, 20, 3), np.uint8)
     progressive = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1]
     refuses('jpeg90', replace(tensor, data=progressive), spec, 'segment ffc2')
@@ -343,8 +347,10 @@ def test_an_answer_has_a_largest_decoded_size():
     zeros = encode('blosc2', {'x': torch.zeros(1, 16, 1024, 1024, dtype=torch.uint8)})[0]
     assert len(zeros.data) < 10_000 and decode('blosc2', [zeros], None)['x'].numel() == 2**24
     side = 2**15 - 1
-    for many in ([replace(zeros, shape=(1, 1, side, side))],
-                 [replace(zeros, name=str(number), shape=(17, 1024, 1024)) for number in range(16)]):
+    for many in (
+        [replace(zeros, shape=(1, 1, side, side))],
+        [replace(zeros, name=str(number), shape=(17, 1024, 1024)) for number in range(16)],
+    ):
         with pytest.raises(DynsplitError, match='decodes to'):
             decode('blosc2', many, None)
     with pytest.raises(DynsplitError, match='header declares'):

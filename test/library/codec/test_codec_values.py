@@ -22,8 +22,11 @@ ALL_SHAPES = [(), (1,), (0,), (1, 5), (1, 0, 3), (1, 3, 7, 5), (2, 16, 4, 4), (1
 
 def specs_of(tensors, batch=1):
     return [
-        TensorSpec(name, str(value.dtype).removeprefix('torch.'), (value.shape[0] // batch, *value.shape[1:])
-                   if value.dim() else ())
+        TensorSpec(
+            name,
+            str(value.dtype).removeprefix('torch.'),
+            (value.shape[0] // batch, *value.shape[1:]) if value.dim() else (),
+        )
         for name, value in tensors.items()
     ]
 
@@ -100,8 +103,11 @@ def test_tensors_with_any_strides_are_encoded(codec):
     image = torch.arange(2 * 3 * 8 * 6).reshape(2, 3, 8, 6).to(torch.uint8)
     values = image if CODECS[codec].takes == 'image' else image.float() / 7
     plain, _ = there_and_back(codec, {'x': values}, 2, 2)
-    for view in (values.contiguous(memory_format=torch.channels_last), values.mT.contiguous().mT,
-                 torch.cat([values, values], dim=3)[..., :6]):
+    for view in (
+        values.contiguous(memory_format=torch.channels_last),
+        values.mT.contiguous().mT,
+        torch.cat([values, values], dim=3)[..., :6],
+    ):
         assert not view.is_contiguous()
         assert torch.equal(there_and_back(codec, {'x': view}, 2, 2)[0]['x'], plain['x'])
 
@@ -144,8 +150,14 @@ def test_data_may_be_any_buffer():
     spec = specs_of({'x': values})
     plain = bytes(encode('raw', {'x': values})[0].data)
     unaligned = memoryview(b'x' + plain)[1:]
-    for data in (plain, bytearray(plain), unaligned, np.frombuffer(plain, np.uint8), array.array('B', plain),
-                 np.frombuffer(plain, np.float32).reshape(4, 6)):
+    for data in (
+        plain,
+        bytearray(plain),
+        unaligned,
+        np.frombuffer(plain, np.uint8),
+        array.array('B', plain),
+        np.frombuffer(plain, np.float32).reshape(4, 6),
+    ):
         decoded = decode('raw', [EncodedTensor('x', 'float32', (1, 4, 6), data)], spec)
         assert torch.equal(decoded['x'], values)
 
@@ -154,15 +166,22 @@ def test_half_precision_rounds_and_saturates():
     values = torch.tensor([[1.0, 1e-3, 1e6, -1e6, float('inf'), float('nan')]])
     decoded, sent = there_and_back('float16', {'x': values})
     assert len(sent[0].data) == 12
-    torch.testing.assert_close(decoded['x'], torch.tensor([[1.0, 1e-3, 65504, -65504, 65504, float('nan')]]),
-                               rtol=2**-11, atol=0, equal_nan=True)
+    torch.testing.assert_close(
+        decoded['x'],
+        torch.tensor([[1.0, 1e-3, 65504, -65504, 65504, float('nan')]]),
+        rtol=2**-11,
+        atol=0,
+        equal_nan=True,
+    )
 
 
 #: Type, scale, offset and seed of random values.
 DRAWN = st.tuples(
     st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
-    st.sampled_from([1e-45, 1e-37, 1e-5, 1.0, 3e4]), st.sampled_from([0.0, 1.0, -100.0]),
-    st.integers(0, 2**32 - 1))
+    st.sampled_from([1e-45, 1e-37, 1e-5, 1.0, 3e4]),
+    st.sampled_from([0.0, 1.0, -100.0]),
+    st.integers(0, 2**32 - 1),
+)
 
 
 def values_of(shape, dtype, scale, offset, seed):

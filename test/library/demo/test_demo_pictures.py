@@ -19,15 +19,30 @@ from dynsplit_ros.sources import Panorama
 @pytest.fixture
 def report() -> dict[str, Any]:
     outcomes = ['answered'] * 20 + ['local'] * 10 + ['fell_back']
-    frames = [{
-        'time_s': number / 2, 'stamp_ns': number * 10**9, 'outcome': outcome, 'split_index': number % 3,
-        'latency_s': 0.1, 'label': 'espresso' if number < 30 else '', 'class_ids': [967], 'scores': [0.9],
-        'link_alive': True, 'rate_estimated_bps': 1e7,
-    } for number, outcome in enumerate(outcomes)]
+    frames = [
+        {
+            'time_s': number / 2,
+            'stamp_ns': number * 10**9,
+            'outcome': outcome,
+            'split_index': number % 3,
+            'latency_s': 0.1,
+            'label': 'espresso' if number < 30 else '',
+            'class_ids': [967],
+            'scores': [0.9],
+            'link_alive': True,
+            'rate_estimated_bps': 1e7,
+        }
+        for number, outcome in enumerate(outcomes)
+    ]
     return {
-        'model': 'a net', 'slowdown': 8.0, 'seconds': 15.0, 'frames': frames,
-        'steps': [{'name': 'fast', 'start_s': 0.0, 'end_s': 9.0, 'rate_mbps': 100.0},
-                  {'name': 'dead', 'start_s': 9.0, 'end_s': 15.0, 'rate_mbps': 0.0}],
+        'model': 'a net',
+        'slowdown': 8.0,
+        'seconds': 15.0,
+        'frames': frames,
+        'steps': [
+            {'name': 'fast', 'start_s': 0.0, 'end_s': 9.0, 'rate_mbps': 100.0},
+            {'name': 'dead', 'start_s': 9.0, 'end_s': 15.0, 'rate_mbps': 0.0},
+        ],
         'rates': [{'time_s': 0.0, 'rate_bps': 1e8}, {'time_s': 9.0, 'rate_bps': 0.0}],
         'cuts': [{'index': index, 'name': f'cut {index}', 'bytes': 10} for index in range(4)],
         'summary': {'frames_accepted': 31, 'frames_lost': 0, 'mismatches': 0, 'images_dropped': 2},

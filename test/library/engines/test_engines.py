@@ -163,9 +163,14 @@ def test_a_disk_that_is_full_during_a_conversion_is_named_and_nothing_incomplete
 
 def test_a_cache_folder_that_cannot_be_made_is_done_without(tail, tmp_path) -> None:
     (tmp_path / 'file').write_text('not a folder')
-    run = converted(tail, example(), Options(CPU, 1, cache=tmp_path / 'file' / 'part'), 'model',
-                    lambda program, file: file.write_text('written'),
-                    lambda file: lambda arguments: list(tail(*arguments)['both']))
+    run = converted(
+        tail,
+        example(),
+        Options(CPU, 1, cache=tmp_path / 'file' / 'part'),
+        'model',
+        lambda program, file: file.write_text('written'),
+        lambda file: lambda arguments: list(tail(*arguments)['both']),
+    )
     assert torch.equal(run(*example())['both'][0], tail(*example())['both'][0])
 
 
@@ -176,18 +181,32 @@ def test_an_engine_that_fails_is_named_with_its_reason(monkeypatch, tail) -> Non
         raise RuntimeError('operation aten::odd is not supported\nand forty more lines')
 
     monkeypatch.setattr(eager, 'convert', fail)
-    with pytest.raises(DynsplitError, match="^engine 'eager' cannot run this part of the network: operation aten::odd "
-                                            "is not supported; use engine 'eager'$"):
+    with pytest.raises(
+        DynsplitError,
+        match="^engine 'eager' cannot run this part of the network: operation aten::odd "
+        "is not supported; use engine 'eager'$",
+    ):
         convert('eager', tail, example(), Options(CPU, 1))
 
 
-@pytest.mark.parametrize('name, precision, device, sentence', [
-    ('tensorrt', 'float32', 'cpu', f"engine 'tensorrt' was given; allowed are {', '.join(ENGINES)}"),
-    ('onnxruntime', 'float16', 'cpu', "precision 'float16' was given, but engine 'onnxruntime' offers float32$"),
-    *((name, 'int8', 'cpu', f"precision 'int8' was given, but engine '{name}' offers float32.*; int8 needs a "
-       'calibration on images, which no engine here offers$') for name in ENGINES),
-    ('openvino', 'float32', 'cuda', "device 'cuda' was given, but engine 'openvino' runs on cpu"),
-])
+@pytest.mark.parametrize(
+    'name, precision, device, sentence',
+    [
+        ('tensorrt', 'float32', 'cpu', f"engine 'tensorrt' was given; allowed are {', '.join(ENGINES)}"),
+        ('onnxruntime', 'float16', 'cpu', "precision 'float16' was given, but engine 'onnxruntime' offers float32$"),
+        *(
+            (
+                name,
+                'int8',
+                'cpu',
+                f"precision 'int8' was given, but engine '{name}' offers float32.*; int8 needs a "
+                'calibration on images, which no engine here offers$',
+            )
+            for name in ENGINES
+        ),
+        ('openvino', 'float32', 'cuda', "device 'cuda' was given, but engine 'openvino' runs on cpu"),
+    ],
+)
 def test_an_engine_that_cannot_be_used_is_refused_in_one_sentence(name, precision, device, sentence, monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda package: 'here')
     with pytest.raises(DynsplitError, match=sentence):
@@ -218,13 +237,20 @@ def test_a_cache_that_cannot_be_written_is_used_only_when_it_is_complete(tail, t
     written = []
 
     def start() -> None:
-        converted(tail, example(), Options(CPU, 1, cache=tmp_path), 'model', lambda program, file: written.append(file),
-                  lambda file: lambda arguments: [])
+        converted(
+            tail,
+            example(),
+            Options(CPU, 1, cache=tmp_path),
+            'model',
+            lambda program, file: written.append(file),
+            lambda file: lambda arguments: [],
+        )
 
     start()
     assert not [file for file in written if file.parent == tmp_path]
-    (tmp_path / 'structure.json').write_text('{"any_frames": true, "outputs": "[1, {\\"type\\": null, '
-                                             '\\"context\\": null, \\"children_spec\\": []}]"}')
+    (tmp_path / 'structure.json').write_text(
+        '{"any_frames": true, "outputs": "[1, {\\"type\\": null, \\"context\\": null, \\"children_spec\\": []}]"}'
+    )
     written.clear()
     start()
     assert not written, 'what is there is read'

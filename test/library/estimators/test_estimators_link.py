@@ -87,9 +87,15 @@ def test_a_perfect_link_is_never_lost_at_any_period_of_the_load_reports(load_per
     assert times_lost(MonitorSettings(), load_period_s, 120.0) == 0
 
 
-@pytest.mark.parametrize('name, value', [
-    (setting.name, setting.metadata[end]) for setting in fields(MonitorSettings) for end in ('minimum', 'maximum')
-    if setting.metadata[end] is not None and setting.name != 'batch'])  # this profile is of one image
+@pytest.mark.parametrize(
+    'name, value',
+    [
+        (setting.name, setting.metadata[end])
+        for setting in fields(MonitorSettings)
+        for end in ('minimum', 'maximum')
+        if setting.metadata[end] is not None and setting.name != 'batch'
+    ],
+)  # this profile is of one image
 def test_a_perfect_link_is_never_lost_at_either_end_of_a_setting(name, value) -> None:
     value = min(int(value), PROFILE.local_index) if name.endswith('_split') else value
     for load_period_s in (0.2, LOAD_PERIOD.maximum):
@@ -185,10 +191,18 @@ def test_the_dispersion_measures_the_rate_although_the_robot_pauses(rate_mbps, p
             monitor.on_sent(sequence, now_s, 2, 'raw', payload_bytes)
             now_s += took_s + 0.002 + rng.exponential(0.02)
             monitor.on_acknowledgement(sequence, now_s, took_s)
-            monitor.on_frame(FrameRecord(
-                sequence=sequence, outcome='answered', split_index=2, codec='raw',
-                payload_bytes=payload_bytes, answer_bytes=4000, answered_s=now_s + 0.03,
-                held_s=0.02))
+            monitor.on_frame(
+                FrameRecord(
+                    sequence=sequence,
+                    outcome='answered',
+                    split_index=2,
+                    codec='raw',
+                    payload_bytes=payload_bytes,
+                    answer_bytes=4000,
+                    answered_s=now_s + 0.03,
+                    held_s=0.02,
+                )
+            )
             now_s += 0.03
         monitor.tick(now_s)
     assert monitor.link.throughput_bps == pytest.approx(rate_bps, rel=0.15)
@@ -209,10 +223,18 @@ def test_an_edge_that_pauses_is_not_taken_for_a_faster_link(rate_mbps, pause_s) 
         now_s += took_s + 0.002 + rng.exponential(pause_s / 2) + max(0.0, paused_s - took_s)
         monitor.on_acknowledgement(number, now_s, max(took_s - paused_s, 1e-4))
         now_s += 0.02
-        monitor.on_frame(FrameRecord(
-            sequence=number, outcome='answered', split_index=2, codec='raw',
-            payload_bytes=payload_bytes, answer_bytes=4000,
-                                          answered_s=now_s, held_s=0.02))
+        monitor.on_frame(
+            FrameRecord(
+                sequence=number,
+                outcome='answered',
+                split_index=2,
+                codec='raw',
+                payload_bytes=payload_bytes,
+                answer_bytes=4000,
+                answered_s=now_s,
+                held_s=0.02,
+            )
+        )
         monitor.tick(now_s)
         believed_bps.append(monitor.link.throughput_bps)
         for _ in range(5):
@@ -322,10 +344,19 @@ def test_answers_to_messages_that_were_never_sent_are_ignored() -> None:
     before = wire.monitor.link
     for sequence in (77, -1, 2**62):
         wire.monitor.on_acknowledgement(sequence, wire.now_s)
-        wire.monitor.on_frame(FrameRecord(
-            sequence=sequence, outcome='answered', split_index=0, codec='raw',
-            payload_bytes=10**9, answer_bytes=10, sent_s=wire.now_s - 1e-6,
-            answered_s=wire.now_s, held_s=0.0))
+        wire.monitor.on_frame(
+            FrameRecord(
+                sequence=sequence,
+                outcome='answered',
+                split_index=0,
+                codec='raw',
+                payload_bytes=10**9,
+                answer_bytes=10,
+                sent_s=wire.now_s - 1e-6,
+                answered_s=wire.now_s,
+                held_s=0.0,
+            )
+        )
     wire.monitor.on_probe_answer(10**9, wire.now_s)
     after = wire.monitor.link
     assert after.throughput_bps == pytest.approx(before.throughput_bps, rel=0.01)
@@ -356,10 +387,22 @@ def test_impossible_times_of_the_edge_are_ignored(held_s) -> None:
         wire.sequence += 1
         wire.monitor.on_sent(wire.sequence, sent_s, 0, 'raw', 150_528)
         wire.now_s += 0.09
-        wire.monitor.on_frame(FrameRecord(
-            sequence=wire.sequence, outcome='answered', split_index=0, codec='raw',
-            payload_bytes=150_528, answer_bytes=4000, sent_s=sent_s,
-            answered_s=wire.now_s, held_s=held_s, queueing_s=held_s, decode_s=held_s, tail_s=held_s))
+        wire.monitor.on_frame(
+            FrameRecord(
+                sequence=wire.sequence,
+                outcome='answered',
+                split_index=0,
+                codec='raw',
+                payload_bytes=150_528,
+                answer_bytes=4000,
+                sent_s=sent_s,
+                answered_s=wire.now_s,
+                held_s=held_s,
+                queueing_s=held_s,
+                decode_s=held_s,
+                tail_s=held_s,
+            )
+        )
         wire.tick()
     assert np.isfinite([candidate.latency_s for candidate in wire.decisions[-1].candidates]).all()
     assert np.isfinite(wire.monitor.link.throughput_bps)
@@ -372,8 +415,10 @@ def test_an_acknowledgement_that_precedes_the_cameras_report_counts() -> None:
         wire.idle(2.0)
         for number in range(20):
             sent_s, acknowledged_s = wire.now_s, wire.now_s + 0.0602 + wire.rtt_s
-            tell = [lambda: wire.monitor.on_sent(number, sent_s, 0, 'raw', 150_528),
-                    lambda: wire.monitor.on_acknowledgement(number, acknowledged_s, 0.0602)]
+            tell = [
+                lambda: wire.monitor.on_sent(number, sent_s, 0, 'raw', 150_528),
+                lambda: wire.monitor.on_acknowledgement(number, acknowledged_s, 0.0602),
+            ]
             for say in tell if wire is told else reversed(tell):
                 say()
             wire.now_s = acknowledged_s
@@ -512,7 +557,7 @@ def test_probes_that_are_lost_become_smaller_until_they_get_through() -> None:
             took_s = 0.004 + (probe.payload_bytes + 32) * 8 / 1e9
             link.on_answer(('probe', probe.id), now_s + took_s, 0.0, 0)
     assert max(sizes[:3]) > 20_000
-    late = sizes[len(sizes) // 2:]
+    late = sizes[len(sizes) // 2 :]
     assert sum(size <= 20_000 for size in late) >= len(late) / 3
 
 
@@ -696,9 +741,7 @@ def test_one_late_transfer_makes_an_old_estimate_of_the_rate_uncertain(idle_s, i
 
 
 @pytest.mark.parametrize(('idle_s', 'is_doubtful'), [(0.15, False), (0.3, True)])
-def test_one_short_dispersion_makes_an_old_estimate_of_the_rate_uncertain(
-    idle_s, is_doubtful
-) -> None:
+def test_one_short_dispersion_makes_an_old_estimate_of_the_rate_uncertain(idle_s, is_doubtful) -> None:
     """Three in a hundred dispersions are short because the edge paused; later, a faster link is equally likely."""
     link, now_s = settled_link()
     for number, (pause_s, dispersion_s) in enumerate([(0.1, 0.024)] * 30 + [(idle_s, 0.008)]):

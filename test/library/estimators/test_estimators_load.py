@@ -62,11 +62,26 @@ def test_a_restart_of_the_edge_resets_its_estimate() -> None:
     assert load.estimate(2.4).slowdown < 1.5
 
 
-@pytest.mark.parametrize('values', [
-    {'queueing_s': -1.0}, {'queueing_s': math.nan}, {'queueing_s': math.inf}, {'queueing_s': 61.0},
-    {'utilisation': -0.5}, {'utilisation': 7.0}, {'utilisation': math.nan},
-    {'period_s': 0.0}, {'period_s': math.nan}, {'period_s': 61.0},
-    {'slowdown': 0.0}, {'slowdown': -2.0}, {'slowdown': math.nan}, {'slowdown': math.inf}, {'queue_length': -1}])
+@pytest.mark.parametrize(
+    'values',
+    [
+        {'queueing_s': -1.0},
+        {'queueing_s': math.nan},
+        {'queueing_s': math.inf},
+        {'queueing_s': 61.0},
+        {'utilisation': -0.5},
+        {'utilisation': 7.0},
+        {'utilisation': math.nan},
+        {'period_s': 0.0},
+        {'period_s': math.nan},
+        {'period_s': 61.0},
+        {'slowdown': 0.0},
+        {'slowdown': -2.0},
+        {'slowdown': math.nan},
+        {'slowdown': math.inf},
+        {'queue_length': -1},
+    ],
+)
 def test_impossible_reports_are_ignored(values) -> None:
     load = LoadEstimator(1.0)
     load.on_report(report(0), 0.0)
@@ -211,8 +226,15 @@ def test_reports_about_answered_frames_do_not_change_the_ratio_of_two_cuts() -> 
             now_s += 0.1
             load.on_answer(cut, 0.0, true_s[cut] * math.exp(0.06 * rng.standard_normal()), profiled_s[cut], now_s)
             if number % 2:
-                load.on_report(report(turn * 100 + number, utilisation=true_s[cut] / 0.1, period_s=0.2,
-                                      slowdown=true_s[cut] / profiled_s[cut]), now_s + 0.01)
+                load.on_report(
+                    report(
+                        turn * 100 + number,
+                        utilisation=true_s[cut] / 0.1,
+                        period_s=0.2,
+                        slowdown=true_s[cut] / profiled_s[cut],
+                    ),
+                    now_s + 0.01,
+                )
     assert profiled_s[other] * load.times.factor_of(other) == pytest.approx(true_s[other], rel=0.15)
     for number in range(10):  # without answers, reports are the only measurement
         load.on_report(report(1000 + number, period_s=0.2, slowdown=5.0), now_s + 0.3 + number / 5)
@@ -280,12 +302,18 @@ def test_a_silence_does_not_contain_the_queueing_delay() -> None:
     assert load.times.factor_of(0) == pytest.approx(1.0, abs=0.01)
 
 
-@pytest.mark.parametrize('profiled_s, measured_s, counts', [
-    (0.0004, 0.0008, False), (0.0006, 0.0012, True), (0.1, 1e-5, False), (0.1, 0.001, True), (0.1, 150.0, False),
-    (0.1, 90.0, True)])
-def test_a_time_counts_from_half_a_millisecond_and_up_to_a_factor_of_a_thousand(
-    profiled_s, measured_s, counts
-) -> None:
+@pytest.mark.parametrize(
+    'profiled_s, measured_s, counts',
+    [
+        (0.0004, 0.0008, False),
+        (0.0006, 0.0012, True),
+        (0.1, 1e-5, False),
+        (0.1, 0.001, True),
+        (0.1, 150.0, False),
+        (0.1, 90.0, True),
+    ],
+)
+def test_a_time_counts_from_half_a_millisecond_and_up_to_a_factor_of_a_thousand(profiled_s, measured_s, counts) -> None:
     times = ServiceTimes(0.5)
     for _ in range(3):  # the first one may be an outlier
         times.observe(0, measured_s, profiled_s, 0.0)

@@ -49,7 +49,8 @@ def test_the_first_probe_is_one_packet_on_credit() -> None:
 
 
 @pytest.mark.parametrize(
-    ('rate_bps', 'least', 'most'), [(3e4, 128, 200), (20e6, 9_000, 13_000), (2e9, 262_144, 262_144)])
+    ('rate_bps', 'least', 'most'), [(3e4, 128, 200), (20e6, 9_000, 13_000), (2e9, 262_144, 262_144)]
+)
 def test_a_probe_takes_twenty_jitters_within_the_limits_of_its_size(rate_bps, least, most) -> None:
     known = probing(rate_bps)
     for _ in range(10):  # a larger probe follows one that arrived
@@ -59,9 +60,7 @@ def test_a_probe_takes_twenty_jitters_within_the_limits_of_its_size(rate_bps, le
 
 
 @pytest.mark.parametrize(('jitter_s', 'lead_bytes'), [(4e-4, 0), (6e-4, 3000)])
-def test_a_probe_has_a_lead_if_one_second_of_budget_does_not_measure_the_rate(
-    jitter_s, lead_bytes
-) -> None:
+def test_a_probe_has_a_lead_if_one_second_of_budget_does_not_measure_the_rate(jitter_s, lead_bytes) -> None:
     sent = plan(probing(20e6, jitter_s))
     assert sent is not None and sent.lead == lead_bytes
     if lead_bytes:
@@ -91,9 +90,7 @@ def test_the_first_probe_with_a_lead_is_on_credit_the_next_one_is_not() -> None:
 
 
 @pytest.mark.parametrize(('measured_bps', 'follows_at_once'), [(1.2e6, False), (0.2e6, False), (4e6, True)])
-def test_another_probe_confirms_a_faster_link_at_once_and_is_long_enough_for_it(
-    measured_bps, follows_at_once
-) -> None:
+def test_another_probe_confirms_a_faster_link_at_once_and_is_long_enough_for_it(measured_bps, follows_at_once) -> None:
     known = probing(1e6, 2e-3)
     first = plan(known)
     assert first is not None
@@ -109,8 +106,9 @@ def test_another_probe_confirms_a_faster_link_at_once_and_is_long_enough_for_it(
     assert not known.is_due(0.0, 10.0, RULES) and plan(known, 100.02) is None
 
 
-@pytest.mark.parametrize(('measured_bps', 'enough_bytes'), [
-    (15e6, int(15e6 * 0.0013 / 8)), (1e9, pytest.approx(20e6 * 0.0013 / 8, rel=0.1))])
+@pytest.mark.parametrize(
+    ('measured_bps', 'enough_bytes'), [(15e6, int(15e6 * 0.0013 / 8)), (1e9, pytest.approx(20e6 * 0.0013 / 8, rel=0.1))]
+)
 def test_a_probe_that_confirms_a_faster_link_is_long_enough_for_four_times_the_rate_at_most(
     measured_bps, enough_bytes
 ) -> None:
@@ -123,9 +121,17 @@ def test_a_probe_that_confirms_a_faster_link_is_long_enough_for_four_times_the_r
     assert confirming is not None and confirming.size - 3000 == enough_bytes
 
 
-@pytest.mark.parametrize(('gap_s', 'dispersion_s', 'least_gap_s', 'paused'), [
-    (0.0009, 0.001, math.inf, False), (0.0015, 0.001, math.inf, True), (0.0015, 0.01, math.inf, False),
-    (0.003, 0.01, math.inf, True), (0.005, 0.001, 0.002, False), (0.007, 0.001, 0.002, True)])
+@pytest.mark.parametrize(
+    ('gap_s', 'dispersion_s', 'least_gap_s', 'paused'),
+    [
+        (0.0009, 0.001, math.inf, False),
+        (0.0015, 0.001, math.inf, True),
+        (0.0015, 0.01, math.inf, False),
+        (0.003, 0.01, math.inf, True),
+        (0.005, 0.001, 0.002, False),
+        (0.007, 0.001, 0.002, True),
+    ],
+)
 def test_an_unusually_long_gap_between_lead_and_probe_counts_as_a_pause(
     gap_s, dispersion_s, least_gap_s, paused
 ) -> None:

@@ -74,12 +74,21 @@ def test_a_label_map_travels_compressed_and_scores_as_they_are() -> None:
     for outputs in ({'logits': torch.rand(1, 5000)}, {'label_map': smooth[:, :10]}, {}):
         codec, encoded = encode_answer(outputs)
         assert codec == 'raw' and sum(part.data.nbytes for part in encoded) == sum(
-            tensor.nbytes for tensor in outputs.values())
+            tensor.nbytes for tensor in outputs.values()
+        )
 
 
-@pytest.mark.parametrize('codec, data', [
-    ('jpeg90', b''), ('quant8-zstd', bytes(8000)), ('', b''), ('raw', bytes(7999)),
-    ('blosc2', bytes(32)), ('blosc2', b'')])
+@pytest.mark.parametrize(
+    'codec, data',
+    [
+        ('jpeg90', b''),
+        ('quant8-zstd', bytes(8000)),
+        ('', b''),
+        ('raw', bytes(7999)),
+        ('blosc2', bytes(32)),
+        ('blosc2', b''),
+    ],
+)
 def test_an_answer_by_another_codec_or_of_other_bytes_is_refused(codec, data) -> None:
     specs = [TensorSpec('label_map', 'uint8', (1, 100, 80))]
     with pytest.raises(DynsplitError):

@@ -97,8 +97,7 @@ def test_a_download_is_never_unpickled(monkeypatch, tmp_path):
     file = tmp_path / 'weights.pth'
     torch.save({'x': Bomb(target)}, file)
     monkeypatch.setattr(
-        'torchvision.models._api.load_state_dict_from_url',
-        lambda *args, **kwargs: torch.load(file, weights_only=False),
+        'torchvision.models._api.load_state_dict_from_url', lambda *args, **kwargs: torch.load(file, weights_only=False)
     )
     with pytest.raises(DynsplitError, match='execute'):
         load_model('mobilenet_v2', weights='default')
@@ -187,13 +186,9 @@ def test_an_image_of_the_right_size_is_copied_so_that_the_caller_can_reuse_its_m
 
 
 def test_the_preprocessing_of_an_own_module_can_be_given():
-    model = load_model(
-        SMALL, input_size=(20, 30), mean=(0, 0, 0), std=(1, 1, 1), labels=list('abcde'), task='other'
-    )
+    model = load_model(SMALL, input_size=(20, 30), mean=(0, 0, 0), std=(1, 1, 1), labels=list('abcde'), task='other')
     image = photograph(40, 60)
-    assert (
-        model.resize(image).shape == (3, 20, 30) and model.labels == list('abcde') and model.task == 'other'
-    )
+    assert model.resize(image).shape == (3, 20, 30) and model.labels == list('abcde') and model.task == 'other'
     assert torch.equal(model.normalise(model.resize(image)[None]), model.resize(image)[None].float() / 255)
     for bad in (image.astype(np.float32), image[..., :1], image[:0]):
         with pytest.raises(DynsplitError):
@@ -348,9 +343,7 @@ def _expression(document):
 
 
 def _names(document):
-    document['graph_module']['module_call_graph'][0]['signature']['forward_arg_names'] = [
-        'x=__import__("os")'
-    ]
+    document['graph_module']['module_call_graph'][0]['signature']['forward_arg_names'] = ['x=__import__("os")']
 
 
 def _tree(document):
@@ -374,9 +367,7 @@ def _pickled_weight(document):
 )
 def test_a_program_that_would_execute_code_is_not_loaded(program, tmp_path, member, edit, monkeypatch):
     evil = rewritten(program, tmp_path / 'program.pt2', changed_json(member, edit))
-    monkeypatch.setattr(
-        torch.export, 'load', lambda *args, **kwargs: pytest.fail('was handed to torch.export.load')
-    )
+    monkeypatch.setattr(torch.export, 'load', lambda *args, **kwargs: pytest.fail('was handed to torch.export.load'))
     with pytest.raises(DynsplitError, match='could execute code'):
         load_model(str(evil))
 
@@ -387,9 +378,7 @@ def test_pickles_inside_a_program_are_not_loaded(program, tmp_path):
     torch.save(Bomb(target), buffer)
     bomb = buffer.getvalue()
     samples = rewritten(
-        program,
-        tmp_path / 'program.pt2',
-        lambda name, data: bomb if name.startswith('data/sample_inputs') else data,
+        program, tmp_path / 'program.pt2', lambda name, data: bomb if name.startswith('data/sample_inputs') else data
     )
     with pytest.raises(DynsplitError, match='could execute code'):
         load_model(str(samples))
@@ -441,5 +430,6 @@ def test_outputs_in_dataclasses_and_named_tuples_are_named_by_their_fields():
     assert list(name_outputs({'all': Pair(tensor, Named(tensor))})) == ['all.best', 'all.other.logits']
     assert list(name_outputs([Named(tensor), Named(tensor)])) == ['logits.0', 'logits.1'], 'one for each image'
     assert first_output(Pair(None, Named(tensor))) is tensor and first_output([]) == []
+
 
 assert __name__ in sys.modules  # the factories above are imported by this name

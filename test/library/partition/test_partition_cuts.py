@@ -402,9 +402,7 @@ def test_a_module_that_no_two_machines_would_agree_on_is_refused(factory, says):
 
 def test_the_inspector_writes_what_it_lists(tmp_path, capsys):
     out = tmp_path / 'deep' / 'cuts.json'
-    assert (
-        cuts_tool.main(['shufflenet_v2_x1_0', '--input-size', '64', '64', '--json', str(out), '--all']) == 0
-    )
+    assert cuts_tool.main(['shufflenet_v2_x1_0', '--input-size', '64', '64', '--json', str(out), '--all']) == 0
     cuts = json.loads(out.read_text())['cuts']
     assert {'index', 'name', 'tensors', 'bytes', 'elements', 'macs_before'} <= cuts[0].keys()
     assert cuts[0]['tensors'] == [{'name': 'image', 'dtype': 'uint8', 'shape': [1, 3, 64, 64]}]

@@ -137,7 +137,8 @@ def test_an_engine_that_fails_in_its_first_run_is_not_ready(monkeypatch) -> None
     failed = split.add_engine('eager', 'bfloat16', heads=False)
     assert len(failed) == split.local_index and split.engines == (EAGER,)
     assert next(iter(failed.values())) == (
-        "engine 'eager' cannot run this part of the network: no kernel image; use engine 'eager'")
+        "engine 'eager' cannot run this part of the network: no kernel image; use engine 'eager'"
+    )
 
 
 def test_a_second_process_reads_the_conversions_from_the_cache(converted, monkeypatch) -> None:
@@ -155,8 +156,12 @@ def test_other_weights_have_other_conversions(tmp_path) -> None:
     for seed in (0, 1):
         split = SplitModel(load_model('squeezenet1_1', weights='none', input_size=SIZE, seed=seed))
         split.add_engine('openvino', tails=False, cache=tmp_path)
-        torch.testing.assert_close(split.head(split.local_index, 'openvino')(image())['logits'],
-                                   split.whole(image())['logits'], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            split.head(split.local_index, 'openvino')(image())['logits'],
+            split.whole(image())['logits'],
+            rtol=1e-4,
+            atol=1e-4,
+        )
         whole.append(split.whole(image())['logits'])
     assert not torch.equal(*whole)
 
@@ -176,6 +181,7 @@ def test_a_detector_keeps_the_types_of_its_outputs_on_another_precision() -> Non
             activation = split.head(cut)(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
             outputs = split.tail(cut, 'eager-bfloat16')(activation)
             assert {name: value.dtype for name, value in outputs.items()} == {
-                name: value.dtype for name, value in whole.items()}
+                name: value.dtype for name, value in whole.items()
+            }
         else:
             assert f'tail of {cut.name}' in failed

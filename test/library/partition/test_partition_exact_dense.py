@@ -38,9 +38,7 @@ def test_every_segmentation_model_is_exact_at_every_candidate(name):
 @pytest.mark.parametrize('name', model_names('detection'))
 def test_every_detector_is_exact(name):
     free = not name.startswith('ssd')
-    model = load_model(
-        name, input_size=(64, 96) if free else None, kwargs=FINDS_ALL if 'rcnn' in name else {}
-    )
+    model = load_model(name, input_size=(64, 96) if free else None, kwargs=FINDS_ALL if 'rcnn' in name else {})
     if 'rcnn_resnet50' in name:  # activations grow with depth under random weights, until no box is left
         with torch.no_grad():
             for parameter in model.module.parameters():

@@ -24,9 +24,7 @@ def split():
 
 
 def images(batch, seed=0):
-    return torch.randint(
-        0, 256, (batch, 3, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
-    )
+    return torch.randint(0, 256, (batch, 3, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
 def test_all_parts_share_the_modules_own_weights(split):
@@ -62,9 +60,7 @@ def test_two_threads_get_their_own_results(split):
     def run(number):
         index = number % split.local_index
         logits = split.tail(index)(split.head(index)(frames[number % 8]))['logits']
-        outputs = (
-            detector.tail(1)(detector.head(1)(pictures[number % 4])) if number < 8 else found[number % 4]
-        )
+        outputs = detector.tail(1)(detector.head(1)(pictures[number % 4])) if number < 8 else found[number % 4]
         return torch.equal(logits, expected[number % 8]) and all(
             torch.equal(outputs[name], found[number % 4][name]) for name in outputs
         )
@@ -130,10 +126,7 @@ def test_the_fingerprint_follows_weights_size_architecture_and_cuts(split):
 
 
 def test_the_fingerprint_is_computed_once_and_ignores_the_layout(split, monkeypatch):
-    assert (
-        SplitModel(load_model('mobilenet_v2', input_size=SIZE), channels_last=True).fingerprint
-        == split.fingerprint
-    )
+    assert SplitModel(load_model('mobilenet_v2', input_size=SIZE), channels_last=True).fingerprint == split.fingerprint
     monkeypatch.setattr('dynsplit_ros.partition.split.fingerprint', lambda *_: pytest.fail('computed again'))
     assert split.fingerprint
 
@@ -160,11 +153,7 @@ def test_options_change_the_arithmetic_not_the_interface(split, layout, precisio
 
 @pytest.mark.parametrize(
     'options, says',
-    [
-        ({'device': 'cuda:77'}, 'offers'),
-        ({'device': 'abacus'}, 'cpu'),
-        ({'cache_size': 1}, 'at least 2'),
-    ],
+    [({'device': 'cuda:77'}, 'offers'), ({'device': 'abacus'}, 'cpu'), ({'cache_size': 1}, 'at least 2')],
 )
 def test_bad_options_are_named(options, says):
     with pytest.raises(DynsplitError, match=says):

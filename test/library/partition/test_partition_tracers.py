@@ -341,7 +341,8 @@ class Detects(nn.Module):
         torch.manual_seed(0)
         self.listed = listed
         self.body = nn.Sequential(
-            nn.Conv2d(3, 8, 3, 4, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1))
+            nn.Conv2d(3, 8, 3, 4, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1)
+        )
         self.head = nn.Conv2d(8, 6, 1)
         self.decode = decode
 
@@ -367,8 +368,10 @@ class DecodeInPython(Decode):
         return found if len(found[0]['boxes'].tolist()) < 3 else [dict(boxes) for boxes in found]
 
 
-@pytest.mark.parametrize('listed, decode, most', [
-    (False, nn.Identity(), None), (False, Decode(), None), (False, DecodeInPython(), None), (True, Decode(), 1)])
+@pytest.mark.parametrize(
+    'listed, decode, most',
+    [(False, nn.Identity(), None), (False, Decode(), None), (False, DecodeInPython(), None), (True, Decode(), 1)],
+)
 def test_the_trunk_of_a_detector_is_cut_and_its_decoding_is_not(listed, decode, most):
     split = split_of(lambda: Detects(listed, decode), task='detection')
     plain = split_of(lambda: Detects(False, nn.Identity()), task='other')

@@ -22,13 +22,25 @@ def codec(size, lossless=True):
 
 
 def profile(agreement=True, images=500):
-    codecs = {'raw': replace(codec(160_000), encode_s={1: 0.0}), 'blosc2': codec(80_000),
-              'worse': replace(codec(90_000), encode_s={1: 2e-4}),
-              **{name: codec(size, False) for name, (_, size) in LOSSY.items()}}
+    codecs = {
+        'raw': replace(codec(160_000), encode_s={1: 0.0}),
+        'blosc2': codec(80_000),
+        'worse': replace(codec(90_000), encode_s={1: 2e-4}),
+        **{name: codec(size, False) for name, (_, size) in LOSSY.items()},
+    }
     cuts = tuple(
-        CutProfile(index, f'cut {index}', True, 160_000, index / 2, {1: 0.01 * index}, {1: 0.01 * (2 - index)},
-                   {} if index == 2 else codecs)
-        for index in range(3))
+        CutProfile(
+            index,
+            f'cut {index}',
+            True,
+            160_000,
+            index / 2,
+            {1: 0.01 * index},
+            {1: 0.01 * (2 - index)},
+            {} if index == 2 else codecs,
+        )
+        for index in range(3)
+    )
     found = {name: Agreement(one.agreeing * images / 500, images) for name, (one, _) in LOSSY.items()}
     records = (AgreementRecord('classification', 'x', ENGINE, ENGINE, {1: found}),) if agreement else ()
     one = Profile('net', 'f', 'cpu', 1, cuts, 4000, ENGINE, records)
@@ -60,14 +72,21 @@ def test_codecs_restricts_the_bound_and_neither_overrides_the_other():
     assert allowed(codecs=('quant8',)) == set()
 
 
-@pytest.mark.parametrize('constraints, system, says', [
-    ({'min_agreement': 0.98}, profile(False),
-     "no measured agreement; run './run profile net --image FOLDER'.*189 images"),
-    ({'min_agreement': 0.99}, profile(images=20), r'at least 381 images.*on 20; run .*--image FOLDER'),
-    ({'codecs': ('raw', 'quant8')}, profile(False), "'quant8', which is lossy.*--image FOLDER.*agreement to 0"),
-    ({'codecs': ('quant8',), 'min_agreement': 0.9}, profile(False), r"'quant8', which is lossy.*--image FOLDER"),
-    ({'min_agreement': float('nan')}, profile(), 'min_agreement'),
-    ({'min_agreement': 1.1}, profile(), 'min_agreement')])
+@pytest.mark.parametrize(
+    'constraints, system, says',
+    [
+        (
+            {'min_agreement': 0.98},
+            profile(False),
+            "no measured agreement; run './run profile net --image FOLDER'.*189 images",
+        ),
+        ({'min_agreement': 0.99}, profile(images=20), r'at least 381 images.*on 20; run .*--image FOLDER'),
+        ({'codecs': ('raw', 'quant8')}, profile(False), "'quant8', which is lossy.*--image FOLDER.*agreement to 0"),
+        ({'codecs': ('quant8',), 'min_agreement': 0.9}, profile(False), r"'quant8', which is lossy.*--image FOLDER"),
+        ({'min_agreement': float('nan')}, profile(), 'min_agreement'),
+        ({'min_agreement': 1.1}, profile(), 'min_agreement'),
+    ],
+)
 def test_a_bound_without_enough_measurements_is_refused_with_the_command_to_run(constraints, system, says):
     with pytest.raises(DynsplitError, match=says) as refused:
         Planner(system, PlannerConstraints(**constraints))

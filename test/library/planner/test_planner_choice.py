@@ -91,8 +91,7 @@ def test_the_frame_rate_objective_weighs_the_slowest_stage() -> None:
     assert rates[decision.split_index, decision.codec] >= 0.9 * max(rates.values())
 
 
-@pytest.mark.parametrize('name, rate_bps, load', [
-    ('mobilenet_v2', 8.25e6, 1.0), ('efficientnet_b0', 7.18e6, 2.0)])
+@pytest.mark.parametrize('name, rate_bps, load', [('mobilenet_v2', 8.25e6, 1.0), ('efficientnet_b0', 7.18e6, 2.0)])
 def test_robot_and_steady_link_alternate_where_that_pays(name, rate_bps, load) -> None:
     profile = system(name)
     scenario = Scenario(constant(rate_bps, 30.0), 30.0, slowdown=constant(load, 30.0), seed=1)
@@ -105,8 +104,14 @@ def test_robot_and_steady_link_alternate_where_that_pays(name, rate_bps, load) -
 
 @pytest.mark.parametrize('rate_mbps', [4, 6, 8, 10, 30])
 def test_noise_on_a_constant_link_does_not_change_the_split(rate_mbps) -> None:
-    changes = [change_s for seed in (7, 8, 9) for change_s in simulate(
-        PROFILE, Scenario(noisy(1e6 * rate_mbps, 0.2, 65.0, seed), 65.0, seed=seed)).decisions_changed if change_s > 5]
+    changes = [
+        change_s
+        for seed in (7, 8, 9)
+        for change_s in simulate(
+            PROFILE, Scenario(noisy(1e6 * rate_mbps, 0.2, 65.0, seed), 65.0, seed=seed)
+        ).decisions_changed
+        if change_s > 5
+    ]
     assert len(changes) / 3 <= 2
 
 
@@ -130,8 +135,13 @@ def test_a_faster_camera_needs_smaller_payloads_under_bandwidth_bps() -> None:
             wire.frame(offered_hz=offered_hz)
             wire.idle(0.1)
         chosen = wire.monitor.decision
-        sent.append(next(c.payload_bytes for c in chosen.candidates
-                         if (c.split_index, c.codec) == (chosen.split_index, chosen.codec)))
+        sent.append(
+            next(
+                c.payload_bytes
+                for c in chosen.candidates
+                if (c.split_index, c.codec) == (chosen.split_index, chosen.codec)
+            )
+        )
     assert 8 * 2 * sent[0] <= 4e6 and sent[1] < sent[0]
 
 
@@ -143,12 +153,23 @@ def test_a_decision_has_a_prediction_for_every_choice() -> None:
         wire.idle(0.1)
     decision = wire.decisions[-1]
     assert {(c.split_index, c.codec) for c in decision.candidates} == {
-        *((cut.index, codec) for cut in PROFILE.cuts for codec in cut.codecs), (LOCAL, '')}
+        *((cut.index, codec) for cut in PROFILE.cuts for codec in cut.codecs),
+        (LOCAL, ''),
+    }
     chosen = next(c for c in decision.candidates if (c.split_index, c.codec) == (decision.split_index, decision.codec))
     assert chosen.allowed
     assert chosen.latency_s == pytest.approx(decision.predicted_latency_s)
-    parts = (chosen.image_age_s, chosen.head_s, chosen.encode_s, chosen.transmit_s, chosen.rtt_s, chosen.queueing_s,
-             chosen.decode_s, chosen.tail_s, chosen.answer_s)
+    parts = (
+        chosen.image_age_s,
+        chosen.head_s,
+        chosen.encode_s,
+        chosen.transmit_s,
+        chosen.rtt_s,
+        chosen.queueing_s,
+        chosen.decode_s,
+        chosen.tail_s,
+        chosen.answer_s,
+    )
     assert sum(parts) == pytest.approx(chosen.latency_s, rel=0.1)
     truth_s = 0.022 + 150_528 * 8 / 20e6 + 0.004 + 4000 * 8 / 20e6
     raw = next(c for c in decision.candidates if (c.split_index, c.codec) == (0, 'raw'))
@@ -172,17 +193,33 @@ def test_the_answer_timeout_is_at_most_three_predicted_waits_or_as_set() -> None
                 assert 0 < decision.answer_timeout_s <= max(0.2, 3.3 * decision.predicted_latency_s)
 
 
-@pytest.mark.parametrize('settings', [
-    {'pinned_split': LOCAL + 1}, {'shallowest_split': LOCAL + 1}, {'pinned_split': 1, 'shallowest_split': 3},
-    {'pinned_split': 1, 'codecs': ('jpeg90',)}, {'batch': 3}])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'pinned_split': LOCAL + 1},
+        {'shallowest_split': LOCAL + 1},
+        {'pinned_split': 1, 'shallowest_split': 3},
+        {'pinned_split': 1, 'codecs': ('jpeg90',)},
+        {'batch': 3},
+    ],
+)
 def test_constraints_that_leave_no_choice_are_refused(settings) -> None:
     with pytest.raises(DynsplitError):
         MonitorPolicy(PROFILE, MonitorSettings(**settings))
 
 
-@pytest.mark.parametrize('settings', [
-    {'objective': 'speed'}, {'batch': 0}, {'probe_share': -0.1}, {'silence_s': float('nan')},
-    {'answer_timeout_s': -1.0}, {'downlink_ratio': 0.0}, {'pinned_split': -2}])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'objective': 'speed'},
+        {'batch': 0},
+        {'probe_share': -0.1},
+        {'silence_s': float('nan')},
+        {'answer_timeout_s': -1.0},
+        {'downlink_ratio': 0.0},
+        {'pinned_split': -2},
+    ],
+)
 def test_settings_out_of_range_are_refused_by_name(settings) -> None:
     with pytest.raises(DynsplitError, match=next(iter(settings))):
         MonitorSettings(**settings)
@@ -253,16 +290,22 @@ def test_a_changed_estimate_causes_a_new_plan(monkeypatch, what) -> None:
     assert made and wire.decisions
 
 
-@pytest.mark.parametrize('outcome, finishing_s, factor', [
-    ('local', 0.1, 1.0), ('local', 0.0, 2.0), ('late', 0.0, 1.0)])
+@pytest.mark.parametrize('outcome, finishing_s, factor', [('local', 0.1, 1.0), ('local', 0.0, 2.0), ('late', 0.0, 1.0)])
 def test_the_robot_estimate_ignores_heads_that_shared_the_robot_and_late_answers(outcome, finishing_s, factor) -> None:
     """An answer is missing: the robot finishes its frame while the next head runs, and both take twice as long."""
     monitor = MonitorPolicy(PROFILE)
     head_s = PROFILE.cuts[LOCAL].head_s[1]
     for sequence in range(1, 40):
-        monitor.on_frame(FrameRecord(
-            sequence=sequence, outcome=outcome, split_index=LOCAL, codec='',
-            head_s=2 * head_s, finishing_s=finishing_s))
+        monitor.on_frame(
+            FrameRecord(
+                sequence=sequence,
+                outcome=outcome,
+                split_index=LOCAL,
+                codec='',
+                head_s=2 * head_s,
+                finishing_s=finishing_s,
+            )
+        )
         monitor.tick(sequence * 0.1)
     assert monitor._robot.times.factor_of(LOCAL) == pytest.approx(factor, rel=0.02)
 
@@ -292,8 +335,11 @@ def test_local_frames_correct_only_the_prediction_of_local_inference() -> None:
     for latency_s in (1.5 * head_s, 1.1 * head_s):
         for _ in range(300):
             sequence += 1
-            monitor.on_frame(FrameRecord(
-                sequence=sequence, outcome='local', split_index=LOCAL, codec='', head_s=head_s, latency_s=latency_s))
+            monitor.on_frame(
+                FrameRecord(
+                    sequence=sequence, outcome='local', split_index=LOCAL, codec='', head_s=head_s, latency_s=latency_s
+                )
+            )
             monitor.tick(sequence * 0.1)
         assert monitor.decision.predicted_latency_s == pytest.approx(latency_s, rel=0.03)
         assert not monitor.residual_s[:LOCAL].any()
@@ -318,9 +364,21 @@ def test_sent_frames_correct_their_own_split_most_and_local_inference_not_at_all
 def test_a_changed_rate_changes_the_split_at_once_and_a_fluctuating_one_does_not() -> None:
     def estimate(rate_bps: float, now_s: float) -> SystemEstimate:
         cuts = len(PROFILE.cuts)
-        return SystemEstimate(now_s=now_s, rates_bps=np.full(len(RATE_SHARES), rate_bps), rate_spread=0.1, rtt_s=0.01,
-                       alive=True, queueing_s=0.0, robot=np.ones(cuts), edge=np.ones(cuts), residual_s=np.zeros(cuts),
-                       robot_factor=1.0, edge_factor=1.0, robot_spread=0.0, edge_spread=0.0)
+        return SystemEstimate(
+            now_s=now_s,
+            rates_bps=np.full(len(RATE_SHARES), rate_bps),
+            rate_spread=0.1,
+            rtt_s=0.01,
+            alive=True,
+            queueing_s=0.0,
+            robot=np.ones(cuts),
+            edge=np.ones(cuts),
+            residual_s=np.zeros(cuts),
+            robot_factor=1.0,
+            edge_factor=1.0,
+            robot_spread=0.0,
+            edge_spread=0.0,
+        )
 
     def planner() -> Planner:
         return Planner(PROFILE, PlannerConstraints(codecs=('raw',)))

@@ -26,9 +26,21 @@ PROFILE = system(slower=6.0)
 
 def plan(deadline_s: float, rates_bps, objective: str = 'deadline', **estimate):
     cuts = len(PROFILE.cuts)
-    values = {'now_s': 0.0, 'rate_spread': 0.5, 'rtt_s': 0.004, 'alive': True, 'queueing_s': 0.0,
-              'robot': np.ones(cuts), 'edge': np.ones(cuts), 'residual_s': np.zeros(cuts), 'robot_factor': 1.0,
-              'edge_factor': 1.0, 'robot_spread': 0.01, 'edge_spread': 0.01, **estimate}
+    values = {
+        'now_s': 0.0,
+        'rate_spread': 0.5,
+        'rtt_s': 0.004,
+        'alive': True,
+        'queueing_s': 0.0,
+        'robot': np.ones(cuts),
+        'edge': np.ones(cuts),
+        'residual_s': np.zeros(cuts),
+        'robot_factor': 1.0,
+        'edge_factor': 1.0,
+        'robot_spread': 0.01,
+        'edge_spread': 0.01,
+        **estimate,
+    }
     constraints = PlannerConstraints(objective=objective, deadline_s=deadline_s, frame_rate_hz=2.0)
     return Planner(PROFILE, constraints).plan(SystemEstimate(rates_bps=np.asarray(rates_bps), **values))
 
@@ -62,8 +74,10 @@ def test_the_fastest_of_the_choices_that_keep_the_deadline_is_chosen() -> None:
 
 
 def test_the_deviation_of_a_machine_raises_the_share_of_late_frames() -> None:
-    late = [plan(1.01 * LOCAL_S, np.full(len(RATE_SHARES), 1e5), robot_spread=spread).candidates[-1].late_share
-            for spread in (0.0, 0.01, 0.03, 1.0)]
+    late = [
+        plan(1.01 * LOCAL_S, np.full(len(RATE_SHARES), 1e5), robot_spread=spread).candidates[-1].late_share
+        for spread in (0.0, 0.01, 0.03, 1.0)
+    ]
     assert late[0] == 0.0 < late[1] < late[2] < 0.6
     assert late[3] == late[2], 'a machine that was never measured counts as it was profiled'
 

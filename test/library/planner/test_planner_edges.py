@@ -46,7 +46,7 @@ def test_the_regret_grows_until_it_outweighs_the_deviation() -> None:
     used = chosen(edge_score(0.1, 0.01), edge_score(0.09, 0.01), times=20)
     # Each of 10 frames per second adds a regret of 9 ms, until the sum is two latencies.
     assert used.index('far') == pytest.approx(0.2 / 0.09 / 0.25, abs=1)
-    assert set(used[used.index('far'):]) == {'far'}
+    assert set(used[used.index('far') :]) == {'far'}
 
 
 def test_the_edge_in_use_stays_if_another_one_is_equal() -> None:

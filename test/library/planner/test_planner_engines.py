@@ -34,24 +34,50 @@ GOOD = Agreement(500, 500, 1e-6)
 SLOWER = 4.0
 
 
-def profile(factor: float = 0.25, found: Agreement | None = GOOD, pairs=((SIDE, SIDE), (SIDE, EAGER_SIDE)),
-            lossy: Agreement | None = None) -> Profile:
+def profile(
+    factor: float = 0.25,
+    found: Agreement | None = GOOD,
+    pairs=((SIDE, SIDE), (SIDE, EAGER_SIDE)),
+    lossy: Agreement | None = None,
+) -> Profile:
     """Return a profile with an engine that takes a share of eager's times, and its agreement at every cut."""
     one = measured('efficientnet_b0')
     local = one.local_index
-    cuts = tuple(replace(
-        cut,
-        engine_head_s={FAST: {n: factor * s for n, s in cut.head_s.items()}} if cut.index else {},
-        engine_tail_s={FAST: {n: factor * s for n, s in cut.tail_s.items()}} if cut.index < local else {},
-        codecs=cut.codecs if lossy is None or cut.index in (0, local) else {
-            **cut.codecs, 'quant8-zstd': replace(cut.codecs['raw'], lossless=False, payload_bytes={
-                n: size // 4 for n, size in cut.codecs['raw'].payload_bytes.items()})})
-        for cut in one.cuts)
-    records = tuple(AgreementRecord('classification', 'x', head, tail, {
-        index: {LOSSLESS: found, **({'quant8-zstd': lossy} if lossy and index < local else {})}
-        for index in range(1, local + 1) if index < local or tail is EAGER_SIDE}) for head, tail in pairs)
-    return replace(one, cuts=cuts, measured={**MACHINE, 'version of openvino': '1'},
-                   agreements=records if found else ())
+    cuts = tuple(
+        replace(
+            cut,
+            engine_head_s={FAST: {n: factor * s for n, s in cut.head_s.items()}} if cut.index else {},
+            engine_tail_s={FAST: {n: factor * s for n, s in cut.tail_s.items()}} if cut.index < local else {},
+            codecs=cut.codecs
+            if lossy is None or cut.index in (0, local)
+            else {
+                **cut.codecs,
+                'quant8-zstd': replace(
+                    cut.codecs['raw'],
+                    lossless=False,
+                    payload_bytes={n: size // 4 for n, size in cut.codecs['raw'].payload_bytes.items()},
+                ),
+            },
+        )
+        for cut in one.cuts
+    )
+    records = tuple(
+        AgreementRecord(
+            'classification',
+            'x',
+            head,
+            tail,
+            {
+                index: {LOSSLESS: found, **({'quant8-zstd': lossy} if lossy and index < local else {})}
+                for index in range(1, local + 1)
+                if index < local or tail is EAGER_SIDE
+            },
+        )
+        for head, tail in pairs
+    )
+    return replace(
+        one, cuts=cuts, measured={**MACHINE, 'version of openvino': '1'}, agreements=records if found else ()
+    )
 
 
 def system(**options) -> SystemProfile:
@@ -61,15 +87,31 @@ def system(**options) -> SystemProfile:
 
 def plan(of: SystemProfile, rate_bps: float = 20e6, **constraints):
     cuts = len(of.cuts)
-    return Planner(of, PlannerConstraints(**constraints)).plan(SystemEstimate(
-        now_s=0.0, rates_bps=np.full(len(RATE_SHARES), rate_bps), rate_spread=0.0, rtt_s=0.004, alive=True,
-        queueing_s=0.0, robot=np.ones(cuts), edge=np.ones(cuts), residual_s=np.zeros(cuts), robot_factor=1.0,
-        edge_factor=1.0, robot_spread=0.0, edge_spread=0.0))
+    return Planner(of, PlannerConstraints(**constraints)).plan(
+        SystemEstimate(
+            now_s=0.0,
+            rates_bps=np.full(len(RATE_SHARES), rate_bps),
+            rate_spread=0.0,
+            rtt_s=0.004,
+            alive=True,
+            queueing_s=0.0,
+            robot=np.ones(cuts),
+            edge=np.ones(cuts),
+            residual_s=np.zeros(cuts),
+            robot_factor=1.0,
+            edge_factor=1.0,
+            robot_spread=0.0,
+            edge_spread=0.0,
+        )
+    )
 
 
 def used(of: SystemProfile, bound: float) -> set[tuple[str, str]]:
-    return {(one.head_engine, one.tail_engine) for one in plan(of, min_agreement=bound).candidates
-            if 0 < one.split_index < of.local_index}
+    return {
+        (one.head_engine, one.tail_engine)
+        for one in plan(of, min_agreement=bound).candidates
+        if 0 < one.split_index < of.local_index
+    }
 
 
 def test_a_bound_of_1_leaves_eager_and_a_measured_bound_allows_the_engine() -> None:
@@ -100,8 +142,9 @@ def test_an_engine_that_is_slower_is_not_used() -> None:
     assert used(system(factor=2.0), 0.95) == {('eager', 'eager')}
 
 
-@pytest.mark.parametrize('change', [{'version of openvino': '2'}, {'processor': 'other'}, {'device': 'cuda'},
-                                    {'instructions': 'AVX512'}])
+@pytest.mark.parametrize(
+    'change', [{'version of openvino': '2'}, {'processor': 'other'}, {'device': 'cuda'}, {'instructions': 'AVX512'}]
+)
 def test_agreement_of_another_version_or_machine_does_not_count(change) -> None:
     edge = profile(pairs=((SIDE, SIDE), (SIDE, EAGER_SIDE), (EAGER_SIDE, SIDE)))
     other = replace(edge, measured={**edge.measured, **change})
@@ -129,7 +172,8 @@ def test_full_offloading_and_local_inference_have_one_part() -> None:
     of = system(pairs=((SIDE, SIDE), (SIDE, EAGER_SIDE), (EAGER_SIDE, SIDE)))
     candidates = plan(of, min_agreement=0.95).candidates
     assert {(one.head_engine, one.tail_engine) for one in candidates if one.split_index == 0} == {('eager', 'eager')}, (
-        'its agreement was not measured')
+        'its agreement was not measured'
+    )
     assert (candidates[-1].head_engine, candidates[-1].tail_engine) == (FAST, '')
 
 
@@ -155,9 +199,16 @@ def test_the_decision_names_the_engines_and_frames_are_compared_with_their_times
     assert decision is not None and decision.split_index == of.local_index
     assert (decision.head_engine, decision.tail_engine, decision.local_engine) == (FAST, '', FAST)
     for number in range(20):
-        monitor.on_frame(FrameRecord(
-            sequence=number, split_index=of.local_index, head_engine=FAST, arrived_s=float(number),
-            head_s=0.25 * of.cuts[-1].head_s[1], answered_s=float(number)))
+        monitor.on_frame(
+            FrameRecord(
+                sequence=number,
+                split_index=of.local_index,
+                head_engine=FAST,
+                arrived_s=float(number),
+                head_s=0.25 * of.cuts[-1].head_s[1],
+                answered_s=float(number),
+            )
+        )
     monitor.tick(20.0)
     assert monitor.decision is not None
     local = monitor.decision.candidates[-1]

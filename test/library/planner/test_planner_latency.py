@@ -28,9 +28,20 @@ RARE = PlannerConstraints(codecs=('raw',), frame_rate_hz=0.5)
 
 def estimate(rate_bps: float = 20e6, **values) -> SystemEstimate:
     known = {
-        'now_s': 0.0, 'rates_bps': np.full(len(RATE_SHARES), rate_bps), 'rate_spread': 0.2, 'rtt_s': 0.01,
-        'alive': True, 'queueing_s': 0.0, 'robot': np.ones(CUTS), 'edge': np.ones(CUTS), 'residual_s': np.zeros(CUTS),
-        'robot_factor': 1.0, 'edge_factor': 1.0, 'robot_spread': 0.0, 'edge_spread': 0.0}
+        'now_s': 0.0,
+        'rates_bps': np.full(len(RATE_SHARES), rate_bps),
+        'rate_spread': 0.2,
+        'rtt_s': 0.01,
+        'alive': True,
+        'queueing_s': 0.0,
+        'robot': np.ones(CUTS),
+        'edge': np.ones(CUTS),
+        'residual_s': np.zeros(CUTS),
+        'robot_factor': 1.0,
+        'edge_factor': 1.0,
+        'robot_spread': 0.0,
+        'edge_spread': 0.0,
+    }
     return SystemEstimate(**{**known, **values})
 
 
@@ -123,8 +134,9 @@ def test_the_expected_wait_is_bounded_by_the_answer_timeout_and_the_finish() -> 
     constraints = replace(RAW, answer_timeout_s=0.2, waiting_share=0.0, frame_rate_hz=0.1)
     cut = PROFILE.cuts[0]
     dead = candidate(Planner(PROFILE, constraints), 0, rate_bps=1e3)
-    assert dead.latency_s - dead.image_age_s == pytest.approx(cut.head_s[1] + cut.codecs['raw'].encode_s[1]
-                                                         + 0.2 + cut.finish_s[1], rel=0.02)
+    assert dead.latency_s - dead.image_age_s == pytest.approx(
+        cut.head_s[1] + cut.codecs['raw'].encode_s[1] + 0.2 + cut.finish_s[1], rel=0.02
+    )
 
 
 @pytest.mark.parametrize('alive, rate_bps', [(False, 1e9), (True, 1e9)])
@@ -138,8 +150,9 @@ def test_the_answer_timeout_leaves_a_usual_answer_time_and_ends_before_the_bound
     for rate_bps in (5e6, 20e6, 200e6):
         plan = Planner(PROFILE, replace(RAW, pinned_split=0)).plan(estimate(rate_bps))
         chosen = plan.candidates[0]
-        wait_s = (chosen.transmit_s + chosen.rtt_s + chosen.queueing_s + chosen.decode_s + chosen.tail_s
-                  + chosen.answer_s)
+        wait_s = (
+            chosen.transmit_s + chosen.rtt_s + chosen.queueing_s + chosen.decode_s + chosen.tail_s + chosen.answer_s
+        )
         longest_s = max(3 * wait_s, 0.2)
         assert 1.5 * wait_s < plan.answer_timeout_s <= max(longest_s, 1.5 * wait_s + 0.02)
 
@@ -188,9 +201,15 @@ def turning_point(planner: Planner, low_bps: float, high_bps: float) -> float:
     return high_bps
 
 
-@pytest.mark.parametrize('spread, doubt', [
-    ({'rate_spread': 0.0}, 'none'), ({'rate_spread': 0.1}, 'the rate'), ({'robot_spread': 0.03}, 'the robot'),
-    ({'edge_spread': 0.03}, 'the edge')])
+@pytest.mark.parametrize(
+    'spread, doubt',
+    [
+        ({'rate_spread': 0.0}, 'none'),
+        ({'rate_spread': 0.1}, 'the rate'),
+        ({'robot_spread': 0.03}, 'the robot'),
+        ({'edge_spread': 0.03}, 'the edge'),
+    ],
+)
 def test_a_change_must_gain_more_than_the_uncertainty_of_the_gain(spread, doubt) -> None:
     constraints = replace(RARE, switching_cost=0.0)
     rate_bps = 1.01 * turning_point(Planner(PROFILE, constraints), 1e6, 100e6)
@@ -228,8 +247,14 @@ def test_the_regret_causes_a_change() -> None:
     for step_s in (0.25, 0.5):  # the sum does not depend on how often the choices are compared
         planner = Planner(PROFILE, RARE)
         planner.plan(estimate(rate_bps / 1.2, rate_spread=0.1))
-        changed_s = next((now_s for now_s in np.arange(step_s, 300.0, step_s)
-                          if planner.plan(estimate(rate_bps, now_s=float(now_s), rate_spread=0.1)).changed), math.inf)
+        changed_s = next(
+            (
+                now_s
+                for now_s in np.arange(step_s, 300.0, step_s)
+                if planner.plan(estimate(rate_bps, now_s=float(now_s), rate_spread=0.1)).changed
+            ),
+            math.inf,
+        )
         assert changed_s == pytest.approx(110.0, rel=0.05)
 
 
@@ -237,8 +262,11 @@ def test_a_plan_after_a_long_time_adds_one_second_of_regret() -> None:
     rate_bps = 1.06 * turning_point(Planner(PROFILE, RARE), 1e6, 100e6)
     planner = Planner(PROFILE, RARE)
     planner.plan(estimate(rate_bps / 1.2, rate_spread=0.1))
-    changed = next(number for number in range(1, 1000)
-                   if planner.plan(estimate(rate_bps, now_s=1000.0 * number, rate_spread=0.1)).changed)
+    changed = next(
+        number
+        for number in range(1, 1000)
+        if planner.plan(estimate(rate_bps, now_s=1000.0 * number, rate_spread=0.1)).changed
+    )
     assert changed == pytest.approx(110, rel=0.05)
 
 
@@ -283,9 +311,13 @@ def test_images_are_computed_locally_during_a_wait_only_if_the_wait_is_predictab
     assert waits(**slow_link, rate_spread=0.11) == math.inf
 
 
-@pytest.mark.parametrize('constraints, values', [
-    ({'frame_rate_hz': 6.0}, {'rate_bps': 2e6}),
-    ({'frame_rate_hz': 10.0, 'objective': 'frame_rate'}, {'rate_bps': 11.6e6, 'rtt_s': 0.1})])
+@pytest.mark.parametrize(
+    'constraints, values',
+    [
+        ({'frame_rate_hz': 6.0}, {'rate_bps': 2e6}),
+        ({'frame_rate_hz': 10.0, 'objective': 'frame_rate'}, {'rate_bps': 11.6e6, 'rtt_s': 0.1}),
+    ],
+)
 def test_the_wait_before_local_inference_is_never_negative(constraints, values) -> None:
     planner = Planner(PROFILE, replace(RAW, waiting_share=0.0, **constraints))
     assert planner.plan(estimate(**values, rate_spread=0.05)).local_if_wait_s == 0.0
@@ -305,7 +337,8 @@ def test_servers_divide_the_time_of_the_edge_as_a_stage_but_not_the_latency_of_a
     planner = Planner(PROFILE, PlannerConstraints(codecs=('raw',), frame_rate_hz=10.0))
     slow = {'rate_bps': 1e9, 'edge_factor': 0.13 / PROFILE.cuts[0].tail_s[1]}
     one, two, many, most = (
-        candidate(planner, 0, servers=servers, **slow) for servers in (1, 2, DEFAULT_UNANSWERED, 1000))
+        candidate(planner, 0, servers=servers, **slow) for servers in (1, 2, DEFAULT_UNANSWERED, 1000)
+    )
     assert candidate(planner, 0, servers=0, **slow).frame_rate_hz == one.frame_rate_hz
     assert two.frame_rate_hz == pytest.approx(2 * one.frame_rate_hz)
     assert many.frame_rate_hz == most.frame_rate_hz, 'the camera has no more frames at the edge'

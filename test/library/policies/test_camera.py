@@ -91,7 +91,8 @@ class Camera:
     def answer(self, frame: FrameRecord, after_s: float = EDGE_S, status: Status = Status.OK) -> list[Action]:
         outputs, times = f'answer {frame.sequence}', EdgeTimes(held_s=after_s)
         return self.tell(
-            self.policy.on_answer, SESSION, frame.sequence, status, 'the reason', outputs, 10, times, after_s=after_s)
+            self.policy.on_answer, SESSION, frame.sequence, status, 'the reason', outputs, 10, times, after_s=after_s
+        )
 
     def serve(self) -> FrameRecord:
         """Offload one frame, from its image to its answer."""
@@ -117,8 +118,9 @@ class Camera:
         return [(action.frame.sequence, action.frame.outcome) for action in self.actions if isinstance(action, Deliver)]
 
     def reports(self, outcome: Outcome) -> list[FrameRecord]:
-        return [action.frame for action in self.actions
-                if isinstance(action, Report) and action.frame.outcome is outcome]
+        return [
+            action.frame for action in self.actions if isinstance(action, Report) and action.frame.outcome is outcome
+        ]
 
 
 def one(actions: list[Action], kind: type) -> Action:
@@ -186,8 +188,17 @@ def test_a_record_says_where_the_time_of_a_frame_went() -> None:
     assert (frame.images, frame.payload_bytes, frame.session) == (2, 1000, SESSION)
     assert (frame.resize_s, frame.head_s, frame.encode_s, frame.send_s) == pytest.approx((0.003, 0.02, 0.01, 0.001))
     camera.acknowledge(frame, 0.05)
-    camera.tell(camera.policy.on_answer, SESSION, 1, Status.OK, '', 'outputs', 77,
-                EdgeTimes(0.04, 0.01, 0.005, 0.025, 3), after_s=0.045)
+    camera.tell(
+        camera.policy.on_answer,
+        SESSION,
+        1,
+        Status.OK,
+        '',
+        'outputs',
+        77,
+        EdgeTimes(0.04, 0.01, 0.005, 0.025, 3),
+        after_s=0.045,
+    )
     answered = camera.reports(Outcome.ANSWERED)[0]
     assert answered.answered_s - answered.acknowledged_s == pytest.approx(0.045)
     assert answered.transfer_s == pytest.approx(0.001 + 0.05 + 0.045 - 0.04)
@@ -870,7 +881,8 @@ class Chaos:
         action, self.sending = self.sending, None
         if action is not None:
             event, values = (
-                (self.policy.on_payload_sent, ()) if well else (self.policy.on_payload_failed, ('no reason',)))
+                (self.policy.on_payload_sent, ()) if well else (self.policy.on_payload_failed, ('no reason',))
+            )
             self.tell(event, *values)
 
     def end_finish(self, well: bool) -> None:
@@ -889,9 +901,16 @@ spans = st.sampled_from([0.0, 0.001, 0.02, 0.1, 0.5, 2.0])
 choices = st.tuples(st.integers(0, LOCAL), st.sampled_from(['raw', 'blosc2']))
 decisions = st.builds(
     lambda choice, timeout_s, known, local_if_wait_s, predicted_s, share, degraded: SplitDecision(
-        *choice, timeout_s, SESSION, known, local_if_wait_s, predicted_s, share, degraded),
-    choices, st.sampled_from([0.0, 0.05, 1.0, math.inf]), st.integers(0, 12), st.sampled_from([0.0, 0.1, math.inf]),
-    st.sampled_from([0.0, 0.01, 1.0]), st.sampled_from([0.0, 0.08, 0.5]), st.booleans() | st.just(False))
+        *choice, timeout_s, SESSION, known, local_if_wait_s, predicted_s, share, degraded
+    ),
+    choices,
+    st.sampled_from([0.0, 0.05, 1.0, math.inf]),
+    st.integers(0, 12),
+    st.sampled_from([0.0, 0.1, math.inf]),
+    st.sampled_from([0.0, 0.01, 1.0]),
+    st.sampled_from([0.0, 0.08, 0.5]),
+    st.booleans() | st.just(False),
+)
 events = st.one_of(
     st.tuples(st.just('image'), st.sampled_from([0.1, math.nan])),
     st.tuples(st.just('head'), st.sampled_from([True, True, True, False])),
@@ -908,9 +927,7 @@ events = st.one_of(
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(max_unanswered=st.integers(1, 4), steps=st.lists(events, max_size=80))
-def test_random_events_deliver_or_drop_each_frame_once_in_order_within_the_limits(
-    max_unanswered, steps
-) -> None:
+def test_random_events_deliver_or_drop_each_frame_once_in_order_within_the_limits(max_unanswered, steps) -> None:
     chaos = Chaos(max_unanswered)
     for kind, *values in steps:
         chaos.pass_time(0.001)
@@ -1016,8 +1033,9 @@ def test_a_frame_names_the_engines_of_its_decision_and_the_one_that_answered() -
     frame = camera.send()
     assert (frame.head_engine, frame.tail_engine) == ('openvino', 'inductor')
     camera.acknowledge(frame)
-    camera.tell(camera.policy.on_answer, SESSION, frame.sequence, Status.OK, '', 'answer', 10,
-                EdgeTimes(tail_engine='eager'))
+    camera.tell(
+        camera.policy.on_answer, SESSION, frame.sequence, Status.OK, '', 'answer', 10, EdgeTimes(tail_engine='eager')
+    )
     assert frame.tail_engine == 'eager'
 
 

@@ -26,7 +26,8 @@ PROFILE = system()
 #: The link is fast, slow, lost for two seconds, and fast again; then the edge becomes slow.
 LINK = Trace([0.0, 2.0, 3.5, 5.5], [40e6, 3e6, 0.0, 40e6], 'outage')
 SCENARIO = Scenario(
-    LINK, 10.0, resize_s=0.004, others_hz=constant(6.0, 10.0), slowdown=steps([(0.0, 1.0), (7.0, 6.0)], 10.0), seed=6)
+    LINK, 10.0, resize_s=0.004, others_hz=constant(6.0, 10.0), slowdown=steps([(0.0, 1.0), (7.0, 6.0)], 10.0), seed=6
+)
 
 
 @dataclass
@@ -58,6 +59,7 @@ def record(policy: CameraPolicy) -> list[Event]:
             if actions or name != 'on_time':
                 events.append(Event(name, now_s, values, options, [described(action) for action in actions]))
             return actions
+
         return note
 
     for name in dir(policy):
@@ -75,9 +77,12 @@ class Conductor:
         self.payload_bytes = 0
         monkeypatch.setattr(runtime, 'encode', self.encode)
         split = SimpleNamespace(
-            local_index=PROFILE.local_index, cuts=PROFILE.cuts,
-            has_head=lambda index, engine: True, head=lambda index, engine: lambda image, stop: self.part('head', stop),
-            tail=lambda index, engine='eager': lambda activation, stop: self.part('tail', stop))
+            local_index=PROFILE.local_index,
+            cuts=PROFILE.cuts,
+            has_head=lambda index, engine: True,
+            head=lambda index, engine: lambda image, stop: self.part('head', stop),
+            tail=lambda index, engine='eager': lambda activation, stop: self.part('tail', stop),
+        )
         policy = CameraPolicy(PROFILE.local_index)
         self.events = record(policy)
         self.robot = runtime.Robot(split, self, clock=lambda: self.now_s, policy=policy)  # type: ignore[arg-type]
@@ -142,8 +147,18 @@ def test_the_same_events_have_the_same_actions_in_runtime_and_simulation(monkeyp
     simulated = record(world.camera)
     world.run()
     kinds = {kind for event in simulated for kind, _ in event.actions}
-    assert kinds >= {'Prepare', 'RunHead', 'InterruptHead', 'Encode', 'Send', 'Finish', 'StopFinishing', 'Deliver',
-                     'Report', 'WakeAt'}, kinds
+    assert kinds >= {
+        'Prepare',
+        'RunHead',
+        'InterruptHead',
+        'Encode',
+        'Send',
+        'Finish',
+        'StopFinishing',
+        'Deliver',
+        'Report',
+        'WakeAt',
+    }, kinds
     conductor = Conductor(monkeypatch)
     for event in simulated:
         conductor.play(event)

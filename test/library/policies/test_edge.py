@@ -36,8 +36,9 @@ ACTIVE_S, MAX_ROBOTS = 5.0, 1024
 class Edge:
     """A policy and the present instant; each event records its actions and returns them."""
 
-    def __init__(self, tail_s: dict[int, float] | None = None, can_share: bool = True, engines=None, servers: int = 1,
-                 **options) -> None:
+    def __init__(
+        self, tail_s: dict[int, float] | None = None, can_share: bool = True, engines=None, servers: int = 1, **options
+    ) -> None:
         profiled = [tail_s] * (LOCAL + 1) if tail_s is not None else ()
         model = ServedModel('model', [1000] * LOCAL, ('raw', 'blosc2'), profiled, can_share, engines or {})
         self.policy = EdgePolicy(model, EdgeSettings(**options), session=5, servers=servers)
@@ -53,8 +54,17 @@ class Edge:
     def send(self, robot: str, after_s: float = 0.0, **changes) -> EdgeFrame:
         """Pass an activation to the edge."""
         self.now_s += after_s
-        frame = EdgeFrame(**{'robot': robot, 'source': None, 'fingerprint': 'model', 'split_index': 0, 'codec': 'raw',
-                             'answer_timeout_s': 60.0, **changes})
+        frame = EdgeFrame(
+            **{
+                'robot': robot,
+                'source': None,
+                'fingerprint': 'model',
+                'split_index': 0,
+                'codec': 'raw',
+                'answer_timeout_s': 60.0,
+                **changes,
+            }
+        )
         self.happen(self.policy.on_activation, frame)
         return frame
 
@@ -78,7 +88,7 @@ class Edge:
         self.now_s += decode_s + tail_s
         outputs = [frame.robot for frame in run.frames if frame.status is None]
         self.happen(self.policy.on_tail_done, run, outputs, tail_s)
-        return [frame.robot for run in self.of(RunTail)[len(before):] for frame in run.frames]
+        return [frame.robot for run in self.of(RunTail)[len(before) :] for frame in run.frames]
 
     def of(self, kind: type) -> list:
         return [action for action in self.actions if isinstance(action, kind)]
@@ -103,10 +113,13 @@ def test_a_frame_is_acknowledged_then_run_then_answered_with_its_times() -> None
     assert [action.frame for action in edge.of(Answer)] == [frame, waiting]
     assert frame.status is Status.OK and frame.outputs == 'a' and frame.reason == '' and frame.payload == ()
     for each, held_s, queueing_s, decode_s, tail_s in (
-            (frame, 0.015, 0.0, 0.005, 0.010), (waiting, 0.033, 0.012, 0.001, 0.020)):
+        (frame, 0.015, 0.0, 0.005, 0.010),
+        (waiting, 0.033, 0.012, 0.001, 0.020),
+    ):
         times = each.times
         assert (times.held_s, times.queueing_s, times.decode_s, times.tail_s) == pytest.approx(
-            (held_s, queueing_s, decode_s, tail_s))
+            (held_s, queueing_s, decode_s, tail_s)
+        )
         assert times.batch == 1
 
 
@@ -141,8 +154,16 @@ def test_a_robot_that_sends_too_much_supersedes_only_its_own_frames() -> None:
     assert good.status is Status.OK and flood[9].status is Status.OK
 
 
-@pytest.mark.parametrize('timeout_s, status', [(0.5, Status.OK), (0.4, Status.SUPERSEDED), (-1.0, Status.SUPERSEDED),
-                                               (math.nan, Status.SUPERSEDED), (math.inf, Status.OK)])
+@pytest.mark.parametrize(
+    'timeout_s, status',
+    [
+        (0.5, Status.OK),
+        (0.4, Status.SUPERSEDED),
+        (-1.0, Status.SUPERSEDED),
+        (math.nan, Status.SUPERSEDED),
+        (math.inf, Status.OK),
+    ],
+)
 def test_a_frame_whose_answer_timeout_has_passed_is_not_run(timeout_s, status) -> None:
     edge = Edge()
     edge.send('busy')
@@ -191,13 +212,16 @@ def test_a_closed_edge_answers_waiting_and_new_frames_without_outputs() -> None:
 # ---- refusal -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('changes, kind, words', [
-    ({'fingerprint': 'x' * 1000}, 'another model', 'run the same model'),
-    ({'split_index': -1}, 'no such split', 'split -1'),
-    ({'split_index': LOCAL}, 'no such split', 'allowed are 0 to 2'),
-    ({'images': 3}, 'too many images', 'has 3 images, but this edge takes 2'),
-    ({'payload_bytes': 14_001}, 'too large', '14001 bytes, but no codec makes more than 14000'),
-])
+@pytest.mark.parametrize(
+    'changes, kind, words',
+    [
+        ({'fingerprint': 'x' * 1000}, 'another model', 'run the same model'),
+        ({'split_index': -1}, 'no such split', 'split -1'),
+        ({'split_index': LOCAL}, 'no such split', 'allowed are 0 to 2'),
+        ({'images': 3}, 'too many images', 'has 3 images, but this edge takes 2'),
+        ({'payload_bytes': 14_001}, 'too large', '14001 bytes, but no codec makes more than 14000'),
+    ],
+)
 def test_a_frame_that_the_edge_cannot_use_is_refused_at_once(changes, kind, words) -> None:
     edge = Edge(max_images=2)
     frame = edge.send('a', **changes)
@@ -216,8 +240,7 @@ def test_a_payload_that_does_not_decode_is_refused_and_the_rest_of_its_run_goes_
     assert edge.running == (bad, good)
     edge.happen(edge.policy.on_unreadable, bad, 'no such codec')
     edge.end()
-    assert (bad.status, bad.reason, good.status, good.outputs) == (
-        Status.REFUSED, 'no such codec', Status.OK, 'good')
+    assert (bad.status, bad.reason, good.status, good.outputs) == (Status.REFUSED, 'no such codec', Status.OK, 'good')
     assert good.times.batch == 1
 
 
@@ -350,12 +373,15 @@ def test_one_tail_is_prepared_at_a_time_and_only_the_newest_split_of_each_robot(
     assert edge.policy.splits() == {'a': (2, 'raw'), 'b': (1, 'raw'), 'local': (LOCAL, '')}
 
 
-@pytest.mark.parametrize('changes, words', [
-    ({'fingerprint': 'feed'}, "the model 'feed', but this edge serves"),
-    ({'split_index': 65535}, 'names split 65535'),
-    ({'split_index': -1}, 'names split -1'),
-    ({'codec': 'pickle' * 100}, "codec 'picklepickle"),
-])
+@pytest.mark.parametrize(
+    'changes, words',
+    [
+        ({'fingerprint': 'feed'}, "the model 'feed', but this edge serves"),
+        ({'split_index': 65535}, 'names split 65535'),
+        ({'split_index': -1}, 'names split -1'),
+        ({'codec': 'pickle' * 100}, "codec 'picklepickle"),
+    ],
+)
 def test_a_decision_that_the_edge_cannot_serve_is_refused_and_replaces_the_one_before(changes, words) -> None:
     edge = Edge()
     edge.decide('busy', 0)
@@ -410,8 +436,16 @@ def test_an_idle_edge_reports_no_load_at_its_period() -> None:
     assert edge.now_s == 2.0 and second.queueing_s == {}
     assert (first.report.sequence, second.report.sequence, second.report.edge_session) == (1, 2, 5)
     loads = second.report
-    assert (loads.period_s, loads.utilisation, loads.queue_length, loads.queueing_s, loads.slowdown, loads.robots,
-            loads.frame_rate_hz, loads.refused_total) == (1.0, 0.0, 0, 0.0, 1.0, 0, 0.0, 0)
+    assert (
+        loads.period_s,
+        loads.utilisation,
+        loads.queue_length,
+        loads.queueing_s,
+        loads.slowdown,
+        loads.robots,
+        loads.frame_rate_hz,
+        loads.refused_total,
+    ) == (1.0, 0.0, 0, 0.0, 1.0, 0, 0.0, 0)
 
 
 def test_missed_reports_are_not_sent_later() -> None:
@@ -444,8 +478,7 @@ def test_a_tail_that_still_runs_counts_as_busy_and_does_not_change_the_slowdown(
     edge.send('a', after_s=0.5)
     edge.send('b')
     during = report(edge).report
-    assert (during.utilisation, during.slowdown, during.queue_length) == (
-        pytest.approx(0.5), pytest.approx(3.0), 1)
+    assert (during.utilisation, during.slowdown, during.queue_length) == (pytest.approx(0.5), pytest.approx(3.0), 1)
     still = report(edge).report
     assert (still.utilisation, still.slowdown) == (pytest.approx(1.0), pytest.approx(3.0))
     edge.end(tail_s=0.0)
@@ -616,8 +649,10 @@ def test_a_frame_waits_for_other_robots_only_while_no_server_is_free() -> None:
 def test_a_profile_that_is_measured_later_counts_from_then_on() -> None:
     edge = Edge(load_period_s=PERIOD_S, max_batch=2)
     model = edge.policy.model
-    edge.happen(edge.policy.on_profile, ServedModel(model.fingerprint, model.cut_bytes, model.codecs, [TAIL_S] * LOCAL,
-                                                    can_share=True))
+    edge.happen(
+        edge.policy.on_profile,
+        ServedModel(model.fingerprint, model.cut_bytes, model.codecs, [TAIL_S] * LOCAL, can_share=True),
+    )
     edge.send('first', split_index=1)
     edge.send('a')
     edge.send('b')
@@ -630,24 +665,40 @@ def test_an_engine_that_becomes_ready_later_runs_tails_from_then_on() -> None:
     edge = Edge(TAIL_S)
     assert edge.send('a', tail_engine='fast').tail_engine == 'eager'
     model = edge.policy.model
-    edge.happen(edge.policy.on_profile, ServedModel(
-        model.fingerprint, model.cut_bytes, model.codecs, model.tail_s, can_share=True, engines={'fast': {0: {}}}))
+    edge.happen(
+        edge.policy.on_profile,
+        ServedModel(
+            model.fingerprint, model.cut_bytes, model.codecs, model.tail_s, can_share=True, engines={'fast': {0: {}}}
+        ),
+    )
     assert edge.send('a', tail_engine='fast').tail_engine == 'fast'
 
 
 # ---- random events -----------------------------------------------------------------------------------------------
 
-events = st.lists(st.one_of(
-    st.tuples(st.just('send'), st.sampled_from('abcd'), st.integers(-1, LOCAL), st.sampled_from([0.01, 0.3, math.inf]),
-              st.integers(1, 3)),
-    st.tuples(st.just('decide'), st.sampled_from('abcd'), st.integers(0, LOCAL)),
-    st.tuples(st.just('end'), st.floats(0.0, 0.5), st.sampled_from(['', 'unreadable', 'failed', 'lost']),
-              st.integers(0, 3)),
-    st.tuples(st.just('servers'), st.integers(0, 3)),
-    st.tuples(st.just('prepared'), st.booleans()),
-    st.tuples(st.just('left'), st.sampled_from('abcd')),
-    st.tuples(st.just('wake'),),
-), max_size=40)
+events = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just('send'),
+            st.sampled_from('abcd'),
+            st.integers(-1, LOCAL),
+            st.sampled_from([0.01, 0.3, math.inf]),
+            st.integers(1, 3),
+        ),
+        st.tuples(st.just('decide'), st.sampled_from('abcd'), st.integers(0, LOCAL)),
+        st.tuples(
+            st.just('end'),
+            st.floats(0.0, 0.5),
+            st.sampled_from(['', 'unreadable', 'failed', 'lost']),
+            st.integers(0, 3),
+        ),
+        st.tuples(st.just('servers'), st.integers(0, 3)),
+        st.tuples(st.just('prepared'), st.booleans()),
+        st.tuples(st.just('left'), st.sampled_from('abcd')),
+        st.tuples(st.just('wake')),
+    ),
+    max_size=40,
+)
 
 
 class Checked(Edge):
@@ -695,7 +746,7 @@ class Checked(Edge):
                 self.happen(self.policy.on_failed, run.frames, 'failed')
             self.end(tail_s=0.0, run=run)
         elif name == 'servers':
-            self.servers, = values
+            (self.servers,) = values
             self.happen(self.policy.on_servers, self.servers, 'there is no machine')
         elif name == 'prepared' and self.is_preparing:
             self.is_preparing = False
@@ -731,9 +782,15 @@ FAST_TAILS = {'openvino': {1: {1: 0.004, 2: 0.006, 4: 0.008}}}
 
 def test_the_tail_runs_on_the_engine_that_the_robot_names_if_it_is_ready_and_else_on_eager() -> None:
     edge = Edge(TAIL_S, engines=FAST_TAILS)
-    for number, (asked, split, runs_on) in enumerate([
-            ('openvino', 1, 'openvino'), ('openvino', 2, 'eager'), ('tensorrt', 1, 'eager'), ('', 1, 'eager'),
-            ('eager', 1, 'eager')]):
+    for number, (asked, split, runs_on) in enumerate(
+        [
+            ('openvino', 1, 'openvino'),
+            ('openvino', 2, 'eager'),
+            ('tensorrt', 1, 'eager'),
+            ('', 1, 'eager'),
+            ('eager', 1, 'eager'),
+        ]
+    ):
         frame = edge.send(f'robot{number}', split_index=split, tail_engine=asked)
         assert frame.tail_engine == runs_on
         edge.end()

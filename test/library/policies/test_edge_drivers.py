@@ -25,8 +25,12 @@ from dynsplit_ros.simulation.world import Scenario, World
 PROFILE = system()
 #: The link is fast, slow, and fast again. The edge becomes slow, so that other robots' frames pile up, and recovers.
 SCENARIO = Scenario(
-    Trace([0.0, 2.0, 3.5], [40e6, 3e6, 40e6], 'slow in between'), 8.0, others_hz=constant(14.0, 8.0),
-    slowdown=steps([(0.0, 1.0), (5.0, 12.0), (6.5, 1.0)], 8.0), seed=6)
+    Trace([0.0, 2.0, 3.5], [40e6, 3e6, 40e6], 'slow in between'),
+    8.0,
+    others_hz=constant(14.0, 8.0),
+    slowdown=steps([(0.0, 1.0), (5.0, 12.0), (6.5, 1.0)], 8.0),
+    seed=6,
+)
 
 
 @dataclass
@@ -58,13 +62,14 @@ def record(policy: EdgePolicy) -> list[Event]:
         def note(*values: Any, now_s: float) -> list[Action]:
             if name == 'on_activation':
                 values[0].images, values[0].payload_bytes = 1, 0  # which the runtime reads from the payload
-                before: tuple[Any, ...] = without_contents(values[0]),
+                before: tuple[Any, ...] = (without_contents(values[0]),)
             else:
                 before = values
             actions = event(*values, now_s=now_s)
             if actions or name != 'on_time':
                 events.append(Event(name, now_s, before, [described(action) for action in actions]))
             return actions
+
         return note
 
     for name in dir(policy):
@@ -83,9 +88,12 @@ class Conductor:
         monkeypatch.setattr(tails, 'decode', lambda *_: self.part('decode') or {})
         model = simulated.model
         split = SimpleNamespace(
-            local_index=model.local_index, cuts=[SimpleNamespace(tensors=())] * model.local_index, output_specs=(),
+            local_index=model.local_index,
+            cuts=[SimpleNamespace(tensors=())] * model.local_index,
+            output_specs=(),
             tail=lambda index, engine: lambda tensors: self.begin_tail() or {},
-            prepare_tail=lambda *_: not self.part('prepare'))
+            prepare_tail=lambda *_: not self.part('prepare'),
+        )
         policy = EdgePolicy(model, simulated.settings, simulated.session, simulated.name)
         self.events = record(policy)
         self.edge = runtime.Edge(split, self, clock=lambda: self.now_s, policy=policy)  # type: ignore[arg-type]
@@ -123,8 +131,11 @@ class Conductor:
             case 'on_tail_done':
                 *_, tail_s = event.values
                 began_s = event.now_s - tail_s
-                self.now_s = next(at_s for at_s in (began_s, math.nextafter(began_s, 0.0), math.nextafter(began_s, 1e9))
-                                  if event.now_s - at_s == tail_s)
+                self.now_s = next(
+                    at_s
+                    for at_s in (began_s, math.nextafter(began_s, 0.0), math.nextafter(began_s, 1e9))
+                    if event.now_s - at_s == tail_s
+                )
                 begun = self.tails
                 self.may_end['decode'].release()
                 wait_until(lambda: self.tails > begun, 'the tail does not begin')
@@ -139,11 +150,21 @@ def test_the_same_events_have_the_same_actions_in_runtime_and_simulation(monkeyp
     world = World(PROFILE, SCENARIO, 'dynamic')
     simulated = record(world.edge.policy)
     world.run()
-    statuses = {action.split('status=')[1].split(',')[0] for event in simulated for action in event.actions
-                if action.startswith(Answer.__name__)}
+    statuses = {
+        action.split('status=')[1].split(',')[0]
+        for event in simulated
+        for action in event.actions
+        if action.startswith(Answer.__name__)
+    }
     assert statuses == {'<Status.OK: 0>', '<Status.SUPERSEDED: 2>'}, statuses
     assert {event.name for event in simulated} == {
-        'on_start', 'on_activation', 'on_decision', 'on_tail_done', 'on_prepared', 'on_time'}
+        'on_start',
+        'on_activation',
+        'on_decision',
+        'on_tail_done',
+        'on_prepared',
+        'on_time',
+    }
     conductor = Conductor(monkeypatch, world.edge.policy)
     first, *rest = simulated
     assert conductor.events[0] == first

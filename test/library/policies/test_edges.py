@@ -33,7 +33,8 @@ LOCAL_INDEX = PROFILE.local_index
 
 def answered_by(camera: Camera, frame: FrameRecord, edge: str, status: Status = Status.OK) -> list:
     return camera.tell(
-        camera.policy.on_answer, SESSION, frame.sequence, status, 'the reason', 'outputs', 10, EdgeTimes(edge=edge))
+        camera.policy.on_answer, SESSION, frame.sequence, status, 'the reason', 'outputs', 10, EdgeTimes(edge=edge)
+    )
 
 
 def acknowledged_by(camera: Camera, frame: FrameRecord, edge: str) -> None:
@@ -124,8 +125,9 @@ def test_each_edge_has_service_times_of_its_own() -> None:
     scheduler.on_ready((1, 'raw'), 0.005)
     for edge, held_s in (('near', 0.1), ('far', 0.5)):
         scheduler.on_acknowledged((1, 'raw'), 0.01, edge)
-        scheduler.on_answered(FrameRecord(split_index=1, codec='raw', edge=edge, sent_s=1.0, acknowledged_s=1.01),
-                              1.02 + held_s, held_s)
+        scheduler.on_answered(
+            FrameRecord(split_index=1, codec='raw', edge=edge, sent_s=1.0, acknowledged_s=1.01), 1.02 + held_s, held_s
+        )
     under_way = FrameRecord(split_index=1, codec='raw', edge='far', sent_s=5.0, acknowledged_s=5.01)
     assert scheduler.send_s((1, 'raw'), [under_way], 'far') == pytest.approx(5.01 + 0.5 - 0.01)
     assert scheduler.send_s((1, 'raw'), [under_way], 'near') == -math.inf, 'another edge is busy'
@@ -170,7 +172,8 @@ def test_an_edge_that_answers_replaces_one_that_never_answered() -> None:
         decisions += filter(None, [monitor.tick(now_s)])
     assert (decisions[-1].edge, decisions[-1].degraded, decisions[-1].silent_edges) == ('far', False, ('near',))
     assert decisions[-1].split_index < LOCAL_INDEX and 'far' in next(
-        decision.reason for decision in decisions if decision.edge == 'far')
+        decision.reason for decision in decisions if decision.edge == 'far'
+    )
 
 
 def test_a_decision_holds_predictions_for_every_edge() -> None:
@@ -256,8 +259,7 @@ def with_two_edges(seconds: float = 3.0) -> tuple[MonitorPolicy, float]:
         now_s += 0.02
         probe = monitor.next_probe(now_s)
         if probe is not None:
-            monitor.on_probe_answer(
-                probe.id, now_s + 0.004 + probe.payload_bytes * 8 / 50e6, edge=probe.edge)
+            monitor.on_probe_answer(probe.id, now_s + 0.004 + probe.payload_bytes * 8 / 50e6, edge=probe.edge)
         monitor.tick(now_s)
     return monitor, now_s
 
@@ -265,7 +267,7 @@ def with_two_edges(seconds: float = 3.0) -> tuple[MonitorPolicy, float]:
 def test_probes_to_another_edge_take_one_200th_of_the_bytes_sent() -> None:
     monitor, now_s = with_two_edges()
     used, payload_bytes = monitor.decision.edge, 100_000
-    other, = {'near', 'far'} - {used}
+    (other,) = {'near', 'far'} - {used}
     spent = 0
     for number in range(1, 401):  # frames to the edge in use, which is by far the better one
         monitor.on_sent(number, now_s, 0, 'raw', payload_bytes, edge=used)
@@ -289,7 +291,7 @@ def test_heartbeats_to_an_edge_that_is_not_in_use_are_eight_times_as_rare() -> N
             heartbeats[probe.edge] += probe.payload_bytes == HEARTBEAT_BYTES
         monitor.tick(now_s)
     used = heartbeats.pop(monitor.decision.edge)
-    other, = heartbeats.values()
+    (other,) = heartbeats.values()
     assert used / other == pytest.approx(8.0, rel=0.1)
 
 
@@ -298,8 +300,18 @@ def refused(monitor: MonitorPolicy, number: int, now_s: float) -> SplitDecision:
     edge = monitor.decision.edge
     monitor.on_sent(number, now_s, 0, 'raw', 150_528, edge=edge)
     monitor.on_acknowledgement(number, now_s + 0.03, edge=edge)
-    monitor.on_frame(FrameRecord(sequence=number, outcome=Outcome.FELL_BACK, split_index=0, codec='raw', edge=edge,
-                                 sent_s=now_s, acknowledged_s=now_s + 0.03, given_up_s=now_s + 0.031))
+    monitor.on_frame(
+        FrameRecord(
+            sequence=number,
+            outcome=Outcome.FELL_BACK,
+            split_index=0,
+            codec='raw',
+            edge=edge,
+            sent_s=now_s,
+            acknowledged_s=now_s + 0.03,
+            given_up_s=now_s + 0.031,
+        )
+    )
     return monitor.tick(now_s + 0.04)
 
 
@@ -310,7 +322,7 @@ def test_an_edge_that_refuses_several_frames_is_replaced_and_tried_again_later()
     for number in range(1, 5):
         now_s += 0.1
         edges.append(refused(monitor, number, now_s).edge)
-    other, = {'near', 'far'} - {first}
+    (other,) = {'near', 'far'} - {first}
     assert edges[:3] == [first, first, other]
     assert 'fails frames' in monitor.decision.reason or edges[3] == other
     assert monitor.edges[first].is_failing(now_s) and not monitor.edges[first].is_failing(now_s + 11.0)
@@ -323,10 +335,24 @@ def test_an_edge_that_answers_late_is_slow_and_does_not_fail() -> None:
         now_s += 0.1
         refused(monitor, number, now_s)
     assert monitor.edges[first].is_failing(now_s)
-    monitor.on_frame(FrameRecord(
-        sequence=3, outcome=Outcome.LATE, split_index=0, codec='raw', edge=first, sent_s=now_s,
-        acknowledged_s=now_s + 0.03, answered_s=now_s + 0.2, given_up_s=now_s + 0.031, held_s=0.15, queueing_s=0.0,
-        tail_s=0.15, decode_s=0.0, answer_bytes=4000))
+    monitor.on_frame(
+        FrameRecord(
+            sequence=3,
+            outcome=Outcome.LATE,
+            split_index=0,
+            codec='raw',
+            edge=first,
+            sent_s=now_s,
+            acknowledged_s=now_s + 0.03,
+            answered_s=now_s + 0.2,
+            given_up_s=now_s + 0.031,
+            held_s=0.15,
+            queueing_s=0.0,
+            tail_s=0.15,
+            decode_s=0.0,
+            answer_bytes=4000,
+        )
+    )
     assert not monitor.edges[first].is_failing(now_s + 0.2)
 
 
@@ -336,7 +362,7 @@ def test_an_edge_that_failed_frames_because_its_link_was_cut_is_used_again_as_so
     for number in range(1, 4):
         now_s += 0.1
         refused(monitor, number, now_s)
-    other, = {'near', 'far'} - {first}
+    (other,) = {'near', 'far'} - {first}
     assert monitor.edges[first].is_failing(now_s) and monitor.decision.edge == other
     cut = {first}
     while now_s < 8.0:  # first one link is cut, then the other one
@@ -369,8 +395,11 @@ def test_frames_that_were_never_sent_do_not_count_as_failures_of_the_edge() -> N
     monitor, now_s = with_two_edges()
     used = monitor.decision.edge
     for number in range(1, 10):
-        monitor.on_frame(FrameRecord(sequence=number, outcome=Outcome.FELL_BACK, split_index=0, codec='raw', edge=used,
-                                     given_up_s=now_s))
+        monitor.on_frame(
+            FrameRecord(
+                sequence=number, outcome=Outcome.FELL_BACK, split_index=0, codec='raw', edge=used, given_up_s=now_s
+            )
+        )
     assert not monitor.edges[used].is_failing(now_s)
 
 
@@ -378,6 +407,16 @@ def test_a_frame_with_a_number_of_images_that_only_the_robot_measured_is_accepte
     few = replace(PROFILE, batches=(1,), cuts=tuple(replace(cut, tail_s={1: cut.tail_s[1]}) for cut in PROFILE.cuts))
     images = next(batch for batch in PROFILE.cuts[0].head_s if batch > 1)
     monitor = MonitorPolicy(few, edge='near')
-    monitor.on_frame(FrameRecord(sequence=1, outcome=Outcome.ANSWERED, split_index=1, codec='raw', edge='near',
-                                 images=images, sent_s=1.0, answered_s=1.1))
+    monitor.on_frame(
+        FrameRecord(
+            sequence=1,
+            outcome=Outcome.ANSWERED,
+            split_index=1,
+            codec='raw',
+            edge='near',
+            images=images,
+            sent_s=1.0,
+            answered_s=1.1,
+        )
+    )
     assert monitor.tick(2.0) is not None

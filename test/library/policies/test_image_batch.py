@@ -19,8 +19,7 @@ def test_one_image_is_a_batch_of_one_at_once() -> None:
 
 def test_consecutive_images_of_one_camera_form_a_batch() -> None:
     collector = ImageBatcher[int](cameras=1, batch=3, timeout_s=0.5)
-    assert [collector.add(0, number, 0.1 * number) for number in range(7)] == [
-        [], [], [0, 1, 2], [], [], [3, 4, 5], []]
+    assert [collector.add(0, number, 0.1 * number) for number in range(7)] == [[], [], [0, 1, 2], [], [], [3, 4, 5], []]
     assert collector.replaced == 0
 
 

@@ -134,9 +134,15 @@ def test_a_decision_is_degraded_as_soon_as_the_edge_is_silent_until_it_answers()
         assert wire.now_s < back_s + 1.5
 
 
-@pytest.mark.parametrize('changes', [
-    {'outcome': 'fell_back', 'given_up_s': 1.0}, {'outcome': 'late'}, {'split_index': LOCAL, 'outcome': 'local'},
-    {'outcome': 'answered', 'given_up_s': 1.0}])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'outcome': 'fell_back', 'given_up_s': 1.0},
+        {'outcome': 'late'},
+        {'split_index': LOCAL, 'outcome': 'local'},
+        {'outcome': 'answered', 'given_up_s': 1.0},
+    ],
+)
 def test_a_frame_that_did_not_follow_the_decision_makes_a_new_decision(changes) -> None:
     """After the edge failed a frame, the camera follows only a decision that accounts for that frame."""
     wire = steady()
@@ -152,9 +158,17 @@ def test_while_a_payload_that_was_given_up_may_occupy_the_link_frames_are_local(
     wire.sequence += 1
     wire.monitor.on_sent(wire.sequence, wire.now_s, 0, 'raw', 150_528)
     sent_s, wire.now_s = wire.now_s, wire.now_s + 0.03
-    wire.monitor.on_frame(FrameRecord(
-        sequence=wire.sequence, outcome='fell_back', split_index=0, codec='raw', payload_bytes=150_528, sent_s=sent_s,
-        given_up_s=wire.now_s))
+    wire.monitor.on_frame(
+        FrameRecord(
+            sequence=wire.sequence,
+            outcome='fell_back',
+            split_index=0,
+            codec='raw',
+            payload_bytes=150_528,
+            sent_s=sent_s,
+            given_up_s=wire.now_s,
+        )
+    )
     wire.tick()
     assert (wire.monitor.decision.split_index, wire.monitor.decision.degraded) == (LOCAL, False)
     wire.now_s += 0.01
@@ -169,8 +183,9 @@ def test_a_decision_has_the_number_of_servers_but_at_least_one(servers, counted)
     wire = steady()
     wire.report(servers=servers)
     wire.sequence += 1
-    wire.monitor.on_frame(FrameRecord(sequence=wire.sequence, split_index=0, codec='raw', outcome='fell_back',
-                                      given_up_s=1.0))
+    wire.monitor.on_frame(
+        FrameRecord(sequence=wire.sequence, split_index=0, codec='raw', outcome='fell_back', given_up_s=1.0)
+    )
     assert wire.monitor.tick(wire.now_s).servers == counted
 
 
@@ -201,8 +216,10 @@ def test_changed_settings_apply_to_edges_that_are_already_known() -> None:
     assert wire.monitor.link.alive, 'silent for less than silence_s'
 
 
-@pytest.mark.parametrize('offered_hz, expected_hz', [
-    (10.9, 10.0), (11.1, 11.1), (9.2, 10.0), (9.0, 9.0), (0.001, 10.0), (2000.0, 10.0), (math.nan, 10.0)])
+@pytest.mark.parametrize(
+    'offered_hz, expected_hz',
+    [(10.9, 10.0), (11.1, 11.1), (9.2, 10.0), (9.0, 9.0), (0.001, 10.0), (2000.0, 10.0), (math.nan, 10.0)],
+)
 def test_a_measured_frame_rate_is_followed_when_it_differs_by_a_tenth(offered_hz, expected_hz) -> None:
     wire = Wire(MonitorPolicy(PROFILE))
     wire.frame(offered_hz=offered_hz)
@@ -227,9 +244,15 @@ def test_a_slow_head_counts_only_if_no_other_frame_was_finished_meanwhile() -> N
         wire.idle(1.0)
         for number in range(1, 30):
             wire.now_s += 0.5
-            wire.monitor.on_frame(FrameRecord(
-                sequence=number, outcome='local', split_index=LOCAL, head_s=3 * PROFILE.cuts[LOCAL].head_s[1],
-                finishing_s=finishing_s))
+            wire.monitor.on_frame(
+                FrameRecord(
+                    sequence=number,
+                    outcome='local',
+                    split_index=LOCAL,
+                    head_s=3 * PROFILE.cuts[LOCAL].head_s[1],
+                    finishing_s=finishing_s,
+                )
+            )
             wire.tick()
         return wire.monitor.decision.predicted_latency_s
 

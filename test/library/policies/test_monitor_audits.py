@@ -67,8 +67,10 @@ def test_a_pinned_split_does_not_override_the_bound() -> None:
     assert decided(link) != LOSSY
 
 
-@pytest.mark.parametrize('split_index, codec, agreement', [
-    (-1, 'raw', 1.0), (99, 'raw', 0.0), (2, 'unheard of', 0.0), (2, 'quant8-zstd', float('nan')), (2, '', 2.0)])
+@pytest.mark.parametrize(
+    'split_index, codec, agreement',
+    [(-1, 'raw', 1.0), (99, 'raw', 0.0), (2, 'unheard of', 0.0), (2, 'quant8-zstd', float('nan')), (2, '', 2.0)],
+)
 def test_an_impossible_audit_is_ignored(split_index, codec, agreement) -> None:
     monitor = wire().monitor
     assert not any(monitor.on_audit(split_index, codec, agreement) for _ in range(100))

@@ -31,8 +31,17 @@ codecs = st.sampled_from(['raw', 'blosc2', '', 'unheard of'])
 events = st.one_of(
     st.tuples(st.just('sent'), counts, times, counts, codecs, sizes),
     st.tuples(st.just('acknowledgement'), counts, times),
-    st.tuples(st.just('frame'), counts, st.sampled_from(['answered', 'local', 'fell_back', 'late', 'eaten']), counts,
-              codecs, counts, sizes, sizes, st.lists(times, min_size=len(FRAME_TIMES), max_size=len(FRAME_TIMES))),
+    st.tuples(
+        st.just('frame'),
+        counts,
+        st.sampled_from(['answered', 'local', 'fell_back', 'late', 'eaten']),
+        counts,
+        codecs,
+        counts,
+        sizes,
+        sizes,
+        st.lists(times, min_size=len(FRAME_TIMES), max_size=len(FRAME_TIMES)),
+    ),
     st.tuples(st.just('probe'), counts, times, times),
     st.tuples(st.just('load'), counts, counts, times, counts, times, times),
     st.tuples(st.just('tick'), times),
@@ -108,8 +117,9 @@ def test_frames_of_unknown_splits_are_ignored(outcome) -> None:
     wire.idle(2.0)
     before = wire.monitor.link.throughput_bps
     for split in (-1, LOCAL + 1, 10**6):
-        wire.monitor.on_frame(FrameRecord(
-            sequence=1, outcome=outcome, split_index=split, codec='raw', answered_s=wire.now_s, sent_s=0.0))
+        wire.monitor.on_frame(
+            FrameRecord(sequence=1, outcome=outcome, split_index=split, codec='raw', answered_s=wire.now_s, sent_s=0.0)
+        )
         wire.monitor.on_sent(2, wire.now_s, split, 'raw', 1000)
     wire.tick()
     assert wire.monitor.link.throughput_bps == pytest.approx(before, rel=0.1)
@@ -169,10 +179,18 @@ def test_no_more_frames_are_sent_after_several_fallbacks() -> None:
         wire.monitor.on_sent(wire.sequence, wire.now_s, 0, 'raw', 150_528)
         sent_s = wire.now_s
         wire.idle(0.3)
-        wire.monitor.on_frame(FrameRecord(
-            sequence=wire.sequence, outcome='fell_back', split_index=0, codec='raw',
-            payload_bytes=150_528, sent_s=sent_s, given_up_s=wire.now_s,
-            finish_s=0.18))
+        wire.monitor.on_frame(
+            FrameRecord(
+                sequence=wire.sequence,
+                outcome='fell_back',
+                split_index=0,
+                codec='raw',
+                payload_bytes=150_528,
+                sent_s=sent_s,
+                given_up_s=wire.now_s,
+                finish_s=0.18,
+            )
+        )
         wire.tick()
     assert wire.decisions[-1].split_index == LOCAL
 

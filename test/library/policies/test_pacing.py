@@ -135,7 +135,7 @@ def test_frames_on_two_servers_do_not_make_the_service_time_longer() -> None:
 
 
 def test_at_most_16_servers_count() -> None:
-    most, = (parameter.maximum for parameter in CAMERA if parameter.name == 'max_unanswered')
+    (most,) = (parameter.maximum for parameter in CAMERA if parameter.name == 'max_unanswered')
     known = scheduler()
     known.on_servers(65535)
     frame = Unanswered(5.0, 5.01)

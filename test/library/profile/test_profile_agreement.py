@@ -28,8 +28,10 @@ def split():
 
 
 def images(count):
-    return [torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
-            for number in range(count)]
+    return [
+        torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
+        for number in range(count)
+    ]
 
 
 @pytest.fixture(scope='module')
@@ -47,8 +49,10 @@ def test_every_lossy_codec_is_measured_at_every_cut_that_sends(split):
     assert {'torch', 'processor', 'engine', 'version'} <= record.head.keys() and record.head == record.tail
 
 
-@pytest.mark.parametrize('name, task', [
-    ('lraspp_mobilenet_v3_large', 'segmentation'), ('fasterrcnn_mobilenet_v3_large_320_fpn', 'detection')])
+@pytest.mark.parametrize(
+    'name, task',
+    [('lraspp_mobilenet_v3_large', 'segmentation'), ('fasterrcnn_mobilenet_v3_large_320_fpn', 'detection')],
+)
 def test_other_tasks_are_measured_too(name, task):
     other = SplitModel(load_model(name, weights='none', input_size=(64, 64)))
     (record,) = measure_agreement(other, images(1), 'an image', ['float16'])
@@ -96,9 +100,17 @@ def test_a_record_that_cannot_be_is_refused(profile, cuts):
         replace(profile, agreements=(AgreementRecord('classification', 'x', ENGINE, ENGINE, cuts),))
 
 
-@pytest.mark.parametrize('damage', [
-    {'cuts': {'1': {'x': [1]}}}, {'cuts': {'1': {'x': ['a', 2]}}}, {'cuts': []}, {'head': 3}, {'task': 'x' * 100_000},
-    {}])
+@pytest.mark.parametrize(
+    'damage',
+    [
+        {'cuts': {'1': {'x': [1]}}},
+        {'cuts': {'1': {'x': ['a', 2]}}},
+        {'cuts': []},
+        {'head': 3},
+        {'task': 'x' * 100_000},
+        {},
+    ],
+)
 def test_a_damaged_record_in_a_document_is_refused_in_one_sentence(profile, damage):
     good = AgreementRecord('classification', 'x', ENGINE, ENGINE, {1: {'quant8-zstd': Agreement(1, 2)}})
     document = replace(profile, agreements=(good,)).to_document()

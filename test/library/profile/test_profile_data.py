@@ -108,9 +108,24 @@ def _payload(document) -> None:
     document['cuts'][0]['codecs']['raw']['payload_bytes'][1] = -5
 
 
-@pytest.mark.parametrize('spoil', [
-    _without_a_cut, _without_cuts, _cuts_out_of_order, _without_tail, _negative, _not_a_number, _endless,
-    _another_batch, _without_codecs, _text, _cuts_as_number, _format, _payload])
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        _without_a_cut,
+        _without_cuts,
+        _cuts_out_of_order,
+        _without_tail,
+        _negative,
+        _not_a_number,
+        _endless,
+        _another_batch,
+        _without_codecs,
+        _text,
+        _cuts_as_number,
+        _format,
+        _payload,
+    ],
+)
 def test_spoilt_profiles_are_refused_by_name(spoil, tmp_path) -> None:
     document = copy.deepcopy(measured().to_document())
     spoil(document)

@@ -42,8 +42,10 @@ def profile(split) -> Profile:
 
 
 def images(count: int) -> list[torch.Tensor]:
-    return [torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
-            for number in range(count)]
+    return [
+        torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
+        for number in range(count)
+    ]
 
 
 def test_each_part_that_is_ready_is_timed_for_each_batch(split, profile) -> None:
@@ -84,9 +86,17 @@ def test_the_pair_reaches_the_system_of_two_sides_that_run_it(split, profile) ->
     assert (OTHER, OTHER) not in merge(with_agreement, elsewhere).cuts[1].engine_agreement
 
 
-@pytest.mark.parametrize('exact, other, difference', [
-    ([1.0, -4.0], [1.0, -4.0], 0.0), ([1.0, -4.0], [2.0, -4.0], 0.25), ([0.0], [1.0], float('inf')),
-    ([1.0], [float('nan')], float('inf')), ([1.0], [1.0, 2.0], float('inf')), ([], [], 0.0)])
+@pytest.mark.parametrize(
+    'exact, other, difference',
+    [
+        ([1.0, -4.0], [1.0, -4.0], 0.0),
+        ([1.0, -4.0], [2.0, -4.0], 0.25),
+        ([0.0], [1.0], float('inf')),
+        ([1.0], [float('nan')], float('inf')),
+        ([1.0], [1.0, 2.0], float('inf')),
+        ([], [], 0.0),
+    ],
+)
 def test_the_largest_difference_is_a_share_of_the_largest_value(exact, other, difference) -> None:
     assert largest_difference({'x': torch.tensor(exact)}, {'x': torch.tensor(other)}) == difference
     assert largest_difference({'x': torch.tensor(exact)}, {'y': torch.tensor(other)}) == float('inf')
@@ -114,9 +124,15 @@ def test_a_part_that_is_not_ready_now_is_left_out_of_a_profile(split, profile) -
     assert kept.differences(without, split).startswith("engines 'eager' (here 'eager eager-bfloat16')")
 
 
-@pytest.mark.parametrize('damage', [
-    {'engine_head_s': {'x': {1: 0.1}}}, {'engine_head_s': {'x': {1: -1.0, 2: 0.1}}}, {'engine_tail_s': [1]},
-    {'engine_tail_s': {'x' * 100_000: {1: 0.1, 2: 0.1}}}])
+@pytest.mark.parametrize(
+    'damage',
+    [
+        {'engine_head_s': {'x': {1: 0.1}}},
+        {'engine_head_s': {'x': {1: -1.0, 2: 0.1}}},
+        {'engine_tail_s': [1]},
+        {'engine_tail_s': {'x' * 100_000: {1: 0.1, 2: 0.1}}},
+    ],
+)
 def test_damaged_times_of_an_engine_are_refused_in_one_sentence(profile, damage) -> None:
     document = profile.to_document()
     document['cuts'][1] = {**document['cuts'][1], **damage}
@@ -128,8 +144,20 @@ def test_damaged_times_of_an_engine_are_refused_in_one_sentence(profile, damage)
 def test_the_tool_measures_an_engine_and_prints_it(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     out = tmp_path / 'p.yaml'
-    arguments = ['squeezenet1_1', '--input-size', '32', '32', '--repeats', '1', '--warm-up', '0', '--codec', 'raw',
-                 '--output', str(out)]
+    arguments = [
+        'squeezenet1_1',
+        '--input-size',
+        '32',
+        '32',
+        '--repeats',
+        '1',
+        '--warm-up',
+        '0',
+        '--codec',
+        'raw',
+        '--output',
+        str(out),
+    ]
     assert profile_tool.main([*arguments, '--engine', 'eager', '--precision', 'bfloat16']) == 0
     assert Profile.load(out).engines == (EAGER, OTHER)
     assert f'squeezenet1_1 on {OTHER}' in capsys.readouterr().out

@@ -50,7 +50,8 @@ def test_it_is_measured_once_and_again_only_for_more_batch_sizes(split, folder, 
 
 
 def test_a_file_that_cannot_be_read_is_measured_again_and_one_that_cannot_be_written_is_done_without(
-        split, folder, monkeypatch) -> None:
+    split, folder, monkeypatch
+) -> None:
     told: list[str] = []
     kept.kept_profile(split, told.append)
     path = next(folder.glob('*.yaml'))
@@ -75,8 +76,11 @@ def test_who_starts_at_once_measures_one_after_the_other(split, folder, monkeypa
     got: list[Profile] = []
     with lock_file.open('w') as lock:  # another process that is measuring
         fcntl.flock(lock, fcntl.LOCK_EX)
-        thread = threading.Thread(target=lambda: got.append(
-            kept.kept_profile(split, lambda text: waits.set() if 'waiting for another' in text else None)))
+        thread = threading.Thread(
+            target=lambda: got.append(
+                kept.kept_profile(split, lambda text: waits.set() if 'waiting for another' in text else None)
+            )
+        )
         thread.start()
         assert waits.wait(DEADLINE_S)
         assert not got
@@ -86,8 +90,25 @@ def test_who_starts_at_once_measures_one_after_the_other(split, folder, monkeypa
 
 
 #: One case for each condition that decides the times: what differs from the first measurement.
-CONDITIONS = ('host', 'machine', 'processor', 'cores', 'quota', 'instructions', 'threads', 'device',
-              'channels_last', 'engines', 'python', 'torch', 'torchvision', 'numpy', 'blosc2', 'codecs', 'format')
+CONDITIONS = (
+    'host',
+    'machine',
+    'processor',
+    'cores',
+    'quota',
+    'instructions',
+    'threads',
+    'device',
+    'channels_last',
+    'engines',
+    'python',
+    'torch',
+    'torchvision',
+    'numpy',
+    'blosc2',
+    'codecs',
+    'format',
+)
 
 
 def test_the_cases_below_are_all_conditions(split) -> None:
@@ -96,7 +117,8 @@ def test_the_cases_below_are_all_conditions(split) -> None:
 
 @pytest.mark.parametrize('condition', CONDITIONS)
 def test_another_condition_is_measured_anew_whether_the_name_or_the_content_tells(
-        split, measured, folder, monkeypatch, condition) -> None:
+    split, measured, folder, monkeypatch, condition
+) -> None:
     told: list[str] = []
     monkeypatch.setattr(kept, 'measure', lambda *_, **__: measured)
     here = kept.kept_profile(split, told.append)

@@ -35,11 +35,7 @@ def profile(split):
 def test_every_cut_is_measured_for_every_batch(split, profile):
     assert [cut.name for cut in profile.cuts] == [cut.name for cut in split.cuts]
     assert profile.fingerprint == split.fingerprint and profile.batches == (1, 2)
-    assert (
-        profile.answer_bytes == 4000
-        and profile.threads == torch.get_num_threads()
-        and profile.device == 'cpu'
-    )
+    assert profile.answer_bytes == 4000 and profile.threads == torch.get_num_threads() and profile.device == 'cpu'
     assert {'processor', 'torch', 'python'} <= profile.measured.keys()
 
 
@@ -56,9 +52,7 @@ def test_payloads_are_those_of_the_codecs(profile):
     for cut in profile.cuts[:-1]:
         raw = cut.codecs['raw']
         assert raw.payload_bytes == {1: cut.nbytes, 2: 2 * cut.nbytes}
-        assert set(cut.codecs) == (
-            {'raw', 'blosc2', 'jpeg90'} if cut.index == 0 else {'raw', 'blosc2', 'quant8-zstd'}
-        )
+        assert set(cut.codecs) == ({'raw', 'blosc2', 'jpeg90'} if cut.index == 0 else {'raw', 'blosc2', 'quant8-zstd'})
         assert all(value > 0 for codec in cut.codecs.values() for value in codec.encode_s.values())
     lossy = profile.cuts[1].codecs['quant8-zstd']
     assert lossy.payload_bytes[1] < profile.cuts[1].nbytes / 3
@@ -70,10 +64,7 @@ def test_a_profile_survives_its_file_and_merges(profile, tmp_path):
     path = tmp_path / 'profile.yaml'
     profile.save(path)
     again = Profile.load(path)
-    assert (
-        again.fingerprint == profile.fingerprint
-        and again.cuts[1].codecs.keys() == profile.cuts[1].codecs.keys()
-    )
+    assert again.fingerprint == profile.fingerprint and again.cuts[1].codecs.keys() == profile.cuts[1].codecs.keys()
     merged = merge(again, profile)
     assert merged.local_index == len(profile.cuts) - 1
     other = SplitModel(load_model('mobilenet_v2', input_size=(64, 64), seed=1))
@@ -103,23 +94,10 @@ def test_bad_arguments_are_named(split, arguments, says):
 
 def test_the_command_writes_a_profile_a_table_and_a_plot(tmp_path, capsys):
     out, plot = tmp_path / 'p.yaml', tmp_path / 'p.png'
-    arguments = [
-        'squeezenet1_1',
-        '--input-size',
-        '64',
-        '64',
-        '--repeats',
-        '2',
-        '--warm-up',
-        '0',
-        '--threads',
-        '1',
-    ]
+    arguments = ['squeezenet1_1', '--input-size', '64', '64', '--repeats', '2', '--warm-up', '0', '--threads', '1']
     before = torch.get_num_threads()
     try:
-        assert (
-            profile_tool.main([*arguments, '--codec', 'raw', '--output', str(out), '--plot', str(plot)]) == 0
-        )
+        assert profile_tool.main([*arguments, '--codec', 'raw', '--output', str(out), '--plot', str(plot)]) == 0
     finally:
         torch.set_num_threads(before)
     assert Profile.load(out).threads == 1

@@ -19,11 +19,13 @@ from dynsplit_ros.tools import profile as profile_tool
 
 HEADER = 'std_msgs/Header header\n'
 LINE = '=' * 80 + '\n'
-NESTED = (f'{LINE}MSG: std_msgs/Header\nbuiltin_interfaces/Time stamp\nstring frame_id\n'
-          f'{LINE}MSG: builtin_interfaces/Time\nint32 sec\nuint32 nanosec\n')
+NESTED = (
+    f'{LINE}MSG: std_msgs/Header\nbuiltin_interfaces/Time stamp\nstring frame_id\n'
+    f'{LINE}MSG: builtin_interfaces/Time\nint32 sec\nuint32 nanosec\n'
+)
 DEFINITIONS = {
     'sensor_msgs/msg/Image': HEADER + 'uint32 height\nuint32 width\nstring encoding\nuint8 is_bigendian\nuint32 step\n'
-                                      'uint8[] data\n' + NESTED,
+    'uint8[] data\n' + NESTED,
     'sensor_msgs/msg/CompressedImage': HEADER + 'string format\nuint8[] data\n' + NESTED,
 }
 
@@ -41,8 +43,16 @@ def cdr(picture: np.ndarray, compressed: bool = False) -> bytes:
         return start + text('png') + struct.pack('<I', len(data)) + data
     height, width = picture.shape[:2]
     data = picture.tobytes()
-    return (start + struct.pack('<II', height, width) + struct.pack('<I', 5) + b'rgb8\0' + b'\0' + bytes(2)
-            + struct.pack('<II', 3 * width, len(data)) + data)
+    return (
+        start
+        + struct.pack('<II', height, width)
+        + struct.pack('<I', 5)
+        + b'rgb8\0'
+        + b'\0'
+        + bytes(2)
+        + struct.pack('<II', 3 * width, len(data))
+        + data
+    )
 
 
 def recording(path: Path, messages: list[tuple[str, str, bytes]]) -> Path:
@@ -59,8 +69,10 @@ def recording(path: Path, messages: list[tuple[str, str, bytes]]) -> Path:
     for kind, definition in DEFINITIONS.items():
         database.execute("INSERT INTO message_definitions VALUES (?, 'ros2msg', ?)", (kind, definition))
     for time_ns, (topic, kind, data) in enumerate(messages):
-        database.execute('INSERT INTO messages(topic_id, timestamp, data) VALUES (?, ?, ?)',
-                         (topics.index((topic, kind)) + 1, time_ns, data))
+        database.execute(
+            'INSERT INTO messages(topic_id, timestamp, data) VALUES (?, ?, ?)',
+            (topics.index((topic, kind)) + 1, time_ns, data),
+        )
     database.commit()
     database.close()
     return path
@@ -81,9 +93,15 @@ def test_images_come_back_as_they_were_published(compressed, size, tmp_path) -> 
 
 def test_a_topic_is_chosen_and_damaged_images_are_dropped(tmp_path) -> None:
     kind = 'sensor_msgs/msg/Image'
-    path = recording(tmp_path / 'bag_0.db3', [
-        ('/left', kind, cdr(picture(1))), ('/right', kind, cdr(picture(2))), ('/right', kind, cdr(picture(3))[:-9]),
-        ('/right', kind, cdr(picture(4)).replace(b'rgb8', b'what'))])
+    path = recording(
+        tmp_path / 'bag_0.db3',
+        [
+            ('/left', kind, cdr(picture(1))),
+            ('/right', kind, cdr(picture(2))),
+            ('/right', kind, cdr(picture(3))[:-9]),
+            ('/right', kind, cdr(picture(4)).replace(b'rgb8', b'what')),
+        ],
+    )
     assert [image.tobytes() for image in recorded_images(path, '/right')] == [picture(2).tobytes()]
     with pytest.raises(DynsplitError, match='/left and /right; name one with --image-topic'):
         list(recorded_images(path))

@@ -217,11 +217,15 @@ def test_a_folder_of_compressed_open_and_damaged_files_is_read_and_what_is_missi
     (tmp_path / 'bag_3.mcap').write_bytes(b'nonsense')
     names = [f'bag_{number}.mcap' for number in range(5)]
     (tmp_path / 'metadata.yaml').write_text(
-        json.dumps({'rosbag2_bagfile_information': {'relative_file_paths': [*names[2:], 'bag_0.mcap.zstd']}}))
+        json.dumps({'rosbag2_bagfile_information': {'relative_file_paths': [*names[2:], 'bag_0.mcap.zstd']}})
+    )
     run = read_run(tmp_path)
     assert run.robots == read_run(RECORDING).robots
-    for note, said in zip(run.notes, ('bag_2.mcap.lz4 was dropped', 'names bag_2.mcap,', 'names bag_4.mcap,',
-                                      'bag_3.mcap was dropped'), strict=True):
+    for note, said in zip(
+        run.notes,
+        ('bag_2.mcap.lz4 was dropped', 'names bag_2.mcap,', 'names bag_4.mcap,', 'bag_3.mcap was dropped'),
+        strict=True,
+    ):
         assert said in note
 
 
@@ -376,8 +380,11 @@ def test_latencies_outcomes_splits_and_switches_are_counted() -> None:
 def test_the_page_shows_the_running_agreement_and_why_a_codec_was_taken_out() -> None:
     reason = 'split 2 with quant2-zstd is taken out: <b>0 of its last 50 audits agree'
     audited = Audited(2, 'quant2-zstd', 50, 0.5, 0.37, 0.63, 0.98, reason)
-    page = make_page(Recording('run', duration_s=10.0, robots=[
-        RecordedRobot('robot1', [frame(1)], audits={(2, 'quant2-zstd'): audited})]))
+    page = make_page(
+        Recording(
+            'run', duration_s=10.0, robots=[RecordedRobot('robot1', [frame(1)], audits={(2, 'quant2-zstd'): audited})]
+        )
+    )
     assert '0.370 to 0.630' in page and 'taken out: &lt;b&gt;0 of its last 50' in page
     page = make_page(Recording('run', duration_s=10.0, robots=[RecordedRobot('r', [frame(1)])]))
     assert 'Agreement of lossy codecs' not in page
@@ -385,8 +392,11 @@ def test_the_page_shows_the_running_agreement_and_why_a_codec_was_taken_out() ->
 
 def test_the_page_shows_which_edge_answered_and_the_load_of_each() -> None:
     frames = [replace(frame(number), edge='<b>near' if number % 4 else 'far') for number in range(1, 41)]
-    loads = [LoadSample(number / 10, share, edge=edge) for number in range(20)
-             for edge, share in (('<b>near', 0.5), ('far', 0.1))]
+    loads = [
+        LoadSample(number / 10, share, edge=edge)
+        for number in range(20)
+        for edge, share in (('<b>near', 0.5), ('far', 0.1))
+    ]
     robot = RecordedRobot('robot1', frames, loads=loads)
     edges = count(robot, 4.0).edges
     assert [(edge.name, edge.frames, edge.share) for edge in edges] == [('<b>near', 30, 0.75), ('far', 10, 0.25)]

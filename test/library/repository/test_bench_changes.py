@@ -15,8 +15,15 @@ ROOT = Path(__file__).resolve().parents[3]
 def python(*arguments: str) -> str:
     """Run Python in the repository's root, and return what it prints."""
     paths = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
-    ran = subprocess.run([sys.executable, *arguments], cwd=ROOT, env={**os.environ, 'PYTHONPATH': paths},
-                         capture_output=True, text=True, timeout=300, check=False)
+    ran = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': paths},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert ran.returncode == 0, f'{ran.stdout[-2000:]}{ran.stderr[-2000:]}'
     return ran.stdout
 

@@ -16,13 +16,16 @@ from bench.overlap import beside_head
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize('final_s, encode_s, send_s, gains_s', [
-    ([10.0], [1.0], [5.0], (0.0, 0.0)),  # one tensor is final with the head
-    ([4.0, 10.0], [1.0, 1.0], [5.0, 5.0], (1.0, 5.0)),  # encoded at 5 and 11; sent until 10 and 16 instead of 21
-    ([10.0, 4.0], [1.0, 1.0], [5.0, 5.0], (1.0, 5.0)),
-    ([9.0, 10.0], [3.0, 1.0], [2.0, 2.0], (1.0, 1.0)),  # the second is encoded after the first, from 12 to 13
-    ([1.0, 2.0], [1.0, 1.0], [1.0, 1.0], (2.0, 2.0)),  # no payload counts as ready before the head ends
-])
+@pytest.mark.parametrize(
+    'final_s, encode_s, send_s, gains_s',
+    [
+        ([10.0], [1.0], [5.0], (0.0, 0.0)),  # one tensor is final with the head
+        ([4.0, 10.0], [1.0, 1.0], [5.0, 5.0], (1.0, 5.0)),  # encoded at 5 and 11; sent until 10 and 16 instead of 21
+        ([10.0, 4.0], [1.0, 1.0], [5.0, 5.0], (1.0, 5.0)),
+        ([9.0, 10.0], [3.0, 1.0], [2.0, 2.0], (1.0, 1.0)),  # the second is encoded after the first, from 12 to 13
+        ([1.0, 2.0], [1.0, 1.0], [1.0, 1.0], (2.0, 2.0)),  # no payload counts as ready before the head ends
+    ],
+)
 def test_the_gain_of_working_beside_a_head(final_s, encode_s, send_s, gains_s) -> None:
     assert beside_head(10.0, final_s, encode_s, send_s) == pytest.approx(gains_s)
 
@@ -52,6 +55,12 @@ for number in (OFF, ON):
     seen.append(prepares())
 print(sys.argv[1:], seen)
 ''')
-    done = subprocess.run([sys.executable, '-m', 'testing.overlap_switch', str(program), '--ros-args'], cwd=ROOT,
-                          env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, '-m', 'testing.overlap_switch', str(program), '--ros-args'],
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.stdout == "['--ros-args'] [True, False, True]\n", done.stderr

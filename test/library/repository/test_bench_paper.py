@@ -17,14 +17,26 @@ from bench.paper_results import BATCHES, extrapolation_errors, grid, LOADS, per_
 
 def row(**others: Any) -> dict[str, Any]:
     """Return a network of two stages: the cut between them has half the elements of the image, and twice its bytes."""
-    codecs = {'raw': {'bytes': 2000, 'encode_s': 0.0, 'decode_s': 0.0},
-              'small': {'bytes': 100, 'encode_s': 0.001, 'decode_s': 0.002},
-              'quant8-zstd': {'bytes': 10, 'encode_s': 0.0, 'decode_s': 0.0}}
-    return {'model': 'net', 'allowed': {'0.98': {'1': 'quant8-zstd'}},
-            'stage_s': {'1': [0.01, 0.03], '2': [0.02, 0.05]},
-            'cuts': [{'name': 'image', 'elements': 1000, 'bytes': 1000,
-                      'codecs': {'raw': {'bytes': 1000, 'encode_s': 0.0, 'decode_s': 0.0}}},
-                     {'name': 'cut', 'elements': 500, 'bytes': 2000, 'codecs': codecs}], **others}
+    codecs = {
+        'raw': {'bytes': 2000, 'encode_s': 0.0, 'decode_s': 0.0},
+        'small': {'bytes': 100, 'encode_s': 0.001, 'decode_s': 0.002},
+        'quant8-zstd': {'bytes': 10, 'encode_s': 0.0, 'decode_s': 0.0},
+    }
+    return {
+        'model': 'net',
+        'allowed': {'0.98': {'1': 'quant8-zstd'}},
+        'stage_s': {'1': [0.01, 0.03], '2': [0.02, 0.05]},
+        'cuts': [
+            {
+                'name': 'image',
+                'elements': 1000,
+                'bytes': 1000,
+                'codecs': {'raw': {'bytes': 1000, 'encode_s': 0.0, 'decode_s': 0.0}},
+            },
+            {'name': 'cut', 'elements': 500, 'bytes': 2000, 'codecs': codecs},
+        ],
+        **others,
+    }
 
 
 def at(values: Any, load: float, batch: int, rate_bytes_s: float) -> Any:
@@ -32,12 +44,22 @@ def at(values: Any, load: float, batch: int, rate_bytes_s: float) -> Any:
     return values[..., LOADS.index(load), list(BATCHES).index(batch), list(RATES_BYTES_S).index(rate_bytes_s)]
 
 
-@pytest.mark.parametrize(('name', 'side', 'blocks', 'below_image', 'below_all'), [
-    ('efficientnet_b0', 384, 16, 15, 4), ('efficientnet_b0', 224, 16, 15, 4), ('vgg16', 224, 5, 2, 2),
-    ('vit_b_16', 224, 12, 0, 0), ('vit_b_32', 224, 12, 12, 1)])
+@pytest.mark.parametrize(
+    ('name', 'side', 'blocks', 'below_image', 'below_all'),
+    [
+        ('efficientnet_b0', 384, 16, 15, 4),
+        ('efficientnet_b0', 224, 16, 15, 4),
+        ('vgg16', 224, 5, 2, 2),
+        ('vit_b_16', 224, 12, 0, 0),
+        ('vit_b_32', 224, 12, 12, 1),
+    ],
+)
 def test_natural_bottlenecks_by_the_papers_definition(name, side, blocks, below_image, below_all) -> None:
     assert natural(block_outputs(name, side), 3 * side**2) == {
-        'blocks': blocks, 'below_image': below_image, 'below_all_before': below_all}
+        'blocks': blocks,
+        'below_image': below_image,
+        'below_all_before': below_all,
+    }
 
 
 def test_the_latency_of_each_choice_is_the_sum_of_its_parts() -> None:
@@ -54,7 +76,8 @@ def test_each_condition_takes_the_codec_that_is_fastest_there() -> None:
     slow_link = row()
     slow_link['cuts'][1]['codecs']['raw']['bytes'] = 2e6
     assert at(grid(slow_link, 'lossless', 'slow').latency_s[1], 1.0, 1, 1e6) == pytest.approx(
-        head_and_tail_s + 1e-4 + 8 * 0.001 + 0.002)
+        head_and_tail_s + 1e-4 + 8 * 0.001 + 0.002
+    )
     assert at(grid(row(), '0.98', 'slow').latency_s[1], 1.0, 1, 1e6) == pytest.approx(head_and_tail_s + 1e-5)
 
 
@@ -78,6 +101,7 @@ def test_a_bottleneck_that_is_no_smaller_than_an_earlier_one_is_never_best_on_a_
 def test_batches_between_measured_ones_are_interpolated_and_larger_ones_keep_the_time_per_image() -> None:
     stages = {'1': [0.010], '2': [0.016], '8': [0.080]}
     assert per_image_s(row(stage_s=stages), np.array([1.0, 1.5, 2.0, 5.0, 62.0]))[0] == pytest.approx(
-        [0.010, 0.009, 0.008, 0.009, 0.010])
+        [0.010, 0.009, 0.008, 0.009, 0.010]
+    )
     assert extrapolation_errors([row(stage_s=stages)], 2) == {'net': pytest.approx(-0.2)}
     assert extrapolation_errors([row(stage_s=stages)], 8) == {}

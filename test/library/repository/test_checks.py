@@ -25,14 +25,15 @@ max-line-length = 120
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize('command', ['ruff check', 'mypy'])
+@pytest.mark.parametrize('command', ['ruff check', 'ruff format --check', 'mypy'])
 def test_nothing_is_found(command: str) -> None:
     program, *arguments = command.split()
     pytest.importorskip(program, reason=f'{program} is not installed')
     environment = {name: value for name, value in os.environ.items() if name not in ('PYTHONPATH', 'MYPYPATH')}
     # mypy keeps its cache in the checkout, so that the next run looks at what has changed only.
-    result = subprocess.run([sys.executable, '-m', program, *arguments], cwd=ROOT, env=environment,
-                            capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, '-m', program, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -52,8 +52,9 @@ def test_commands_exist(page: Path) -> None:
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_options_of_tools_exist(page: Path) -> None:
     reference = (ROOT / 'docs' / 'reference.md').read_text()  # made from the tools' own parsers
-    for tool, rest in re.findall(rf'(?:\./run|dynsplit_ros|dynsplit) ({"|".join(TOOLS)})\b([^`#|;)]*)',
-                                 page.read_text().replace('\\\n', ' ')):
+    for tool, rest in re.findall(
+        rf'(?:\./run|dynsplit_ros|dynsplit) ({"|".join(TOOLS)})\b([^`#|;)]*)', page.read_text().replace('\\\n', ' ')
+    ):
         section = re.search(rf'^### {tool}\n(.*?)^#', reference, re.DOTALL | re.MULTILINE)[1]
         for option in re.findall(r'(?<!\S)--[a-z][a-z-]*', rest.partition('\n')[0]):
             assert f'`{option}' in section, f'{tool} {option}'
@@ -62,8 +63,12 @@ def test_options_of_tools_exist(page: Path) -> None:
 def launch_arguments(launch_file: str) -> set[str]:
     """Return the names that a launch file declares, read without ROS 2."""
     tree = ast.parse((ROOT / 'launch' / launch_file).read_text())
-    return {keyword.arg for call in ast.walk(tree) if isinstance(call, ast.Call)
-            and isinstance(call.func, ast.Name) and call.func.id == 'arguments' for keyword in call.keywords}
+    return {
+        keyword.arg
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == 'arguments'
+        for keyword in call.keywords
+    }
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -89,8 +94,13 @@ def test_parameters_that_commands_set_exist(page: Path) -> None:
 
 
 #: Tools that need no ROS 2, and what a test adds to make them quick.
-QUICK = {'cuts': '', 'advise': '', 'report': '', 'simulate': '',
-         'profile': '--repeats 1 --warm-up 0 --codec raw blosc2 webp-lossless'}
+QUICK = {
+    'cuts': '',
+    'advise': '',
+    'report': '',
+    'simulate': '',
+    'profile': '--repeats 1 --warm-up 0 --codec raw blosc2 webp-lossless',
+}
 
 
 def commands_without_ros(page: str) -> list[str]:
@@ -108,8 +118,9 @@ def ran() -> set[tuple[str, ...]]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize('page', ['docs/tutorial.md', 'docs/is_it_for_me.md'])
-def test_the_commands_of_a_newcomer_that_need_no_ros_run_in_their_order(page: str, tmp_path: Path,
-                                                                        ran: set[tuple[str, ...]]) -> None:
+def test_the_commands_of_a_newcomer_that_need_no_ros_run_in_their_order(
+    page: str, tmp_path: Path, ran: set[tuple[str, ...]]
+) -> None:
     commands = commands_without_ros(page)
     assert len(commands) > 1
     shutil.copytree(ROOT / 'examples', tmp_path / 'examples')
@@ -122,9 +133,15 @@ def test_the_commands_of_a_newcomer_that_need_no_ros_run_in_their_order(page: st
             continue
         small = ['--input-size', '64', '64'] if 'mobilenet_v2' in arguments else []
         arguments += [*small, *QUICK[tool].split()]
-        done = subprocess.run([sys.executable, '-m', f'dynsplit_ros.tools.{tool}', *arguments], cwd=tmp_path,
-                              env={**os.environ, 'PYTHONPATH': paths, 'XDG_CACHE_HOME': str(tmp_path / 'cache')},
-                              capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            [sys.executable, '-m', f'dynsplit_ros.tools.{tool}', *arguments],
+            cwd=tmp_path,
+            env={**os.environ, 'PYTHONPATH': paths, 'XDG_CACHE_HOME': str(tmp_path / 'cache')},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
         assert done.returncode == 0 and done.stdout.strip(), f'{command}: {done.stdout}{done.stderr}'
         ran.add(so_far)
 
@@ -132,8 +149,11 @@ def test_the_commands_of_a_newcomer_that_need_no_ros_run_in_their_order(page: st
 def test_the_recipes_of_contributing_name_what_is_there() -> None:
     """Files and names of the code in CONTRIBUTING exist; a recipe that names a function which was renamed misleads."""
     text = re.sub(r'^```.*?^```', '', (ROOT / 'CONTRIBUTING.md').read_text(), flags=re.DOTALL | re.MULTILINE)
-    sources = {path: path.read_text() for folder in ('dynsplit_ros', 'scripts', 'bench', 'test') for path in
-               (ROOT / folder).rglob('*.py')}
+    sources = {
+        path: path.read_text()
+        for folder in ('dynsplit_ros', 'scripts', 'bench', 'test')
+        for path in (ROOT / folder).rglob('*.py')
+    }
     code = '\n'.join(sources.values())
     missing = []
     for name in re.findall(r'`([\w./]+)`', text):

@@ -58,8 +58,11 @@ def told(monkeypatch) -> list[tuple]:
     return calls
 
 
-@pytest.mark.parametrize('profile', [lambda split: measure(split, repeats=1, warm_up=0),
-                                     lambda split: kept_profile(split, print)], ids=['measure', 'kept_profile'])
+@pytest.mark.parametrize(
+    'profile',
+    [lambda split: measure(split, repeats=1, warm_up=0), lambda split: kept_profile(split, print)],
+    ids=['measure', 'kept_profile'],
+)
 def test_measuring_a_profile_leaves_malloc_as_it_is(told, profile, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     profile(SplitModel(load_model('squeezenet1_1', weights='none', input_size=(32, 32))))
@@ -80,6 +83,7 @@ def test_compressing_lets_other_threads_run_and_puts_the_switch_back(monkeypatch
         def call(*arguments, **options):
             inside.append(switch())
             return function(*arguments, **options)
+
         return call
 
     monkeypatch.setattr(blosc2, 'compress2', note(compress2))

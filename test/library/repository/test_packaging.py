@@ -103,7 +103,11 @@ def without(tmp_path: Path):
         path = os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get('PYTHONPATH', '')])
         return subprocess.run(
             [sys.executable, '-m', f'dynsplit_ros.tools.{module}', *map(str, arguments)],
-            cwd=tmp_path, capture_output=True, text=True, timeout=120, env={**os.environ, 'PYTHONPATH': path},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, 'PYTHONPATH': path},
         )
 
     return run

@@ -29,8 +29,10 @@ def test_a_name_of_a_room_with_a_list_of_its_own_is_on_it() -> None:
 
 
 def test_importing_the_package_imports_no_torch() -> None:
-    code = ("import sys; sys.path[:1] = []; import dynsplit_ros; from dynsplit_ros import DynsplitError, parameters; "
-            "assert 'torch' not in sys.modules; from dynsplit_ros import encode; assert 'torch' in sys.modules")
+    code = (
+        'import sys; sys.path[:1] = []; import dynsplit_ros; from dynsplit_ros import DynsplitError, parameters; '
+        "assert 'torch' not in sys.modules; from dynsplit_ros import encode; assert 'torch' in sys.modules"
+    )
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
@@ -40,8 +42,12 @@ def test_a_users_type_checker_sees_our_types(tmp_path: Path) -> None:
     pytest.importorskip('mypy', reason='mypy is not installed')
     code = tmp_path / 'user.py'
     code.write_text('from dynsplit_ros import load_model, SplitModel\nreveal_type(SplitModel(load_model(3)).cuts)\n')
-    result = subprocess.run([sys.executable, '-m', 'mypy', code, '--cache-dir', tmp_path / 'cache'], cwd=tmp_path,
-                            capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, '-m', 'mypy', code, '--cache-dir', tmp_path / 'cache'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert 'tuple[dynsplit_ros.partition.split.Cut, ...]' in result.stdout
     assert 'incompatible type "int"; expected "str"' in result.stdout
 

@@ -85,8 +85,17 @@ def test_changed_requirements_make_another(run, monkeypatch, tmp_path) -> None:
 def checkout(run, monkeypatch, tmp_path):
     """Return a small copy of what the build reads, whose environment is set up."""
     root = tmp_path / 'checkout'
-    for name in ('CMakeLists.txt', 'package.xml', 'setup.py', 'cmake/executables.py', 'dynsplit_ros/tools/dynsplit.py',
-                 'dynsplit_ros/errors.py', 'launch/robot.launch.py', 'config/robot.yaml', 'msg/Tensor.msg'):
+    for name in (
+        'CMakeLists.txt',
+        'package.xml',
+        'setup.py',
+        'cmake/executables.py',
+        'dynsplit_ros/tools/dynsplit.py',
+        'dynsplit_ros/errors.py',
+        'launch/robot.launch.py',
+        'config/robot.yaml',
+        'msg/Tensor.msg',
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text('one')
     monkeypatch.setattr(run, 'ROOT', root)
@@ -102,10 +111,19 @@ def test_a_build_that_would_change_nothing_is_not_started(run, checkout) -> None
     assert run.steps == ['build']
 
 
-@pytest.mark.parametrize('changed', [
-    'msg/Tensor.msg', 'msg/New.msg', 'dynsplit_ros/new.py', 'CMakeLists.txt', 'setup.py', 'launch/new.launch.py',
-    'config/fastdds_new.xml', 'dynsplit_ros/tools/dynsplit.py',
-])
+@pytest.mark.parametrize(
+    'changed',
+    [
+        'msg/Tensor.msg',
+        'msg/New.msg',
+        'dynsplit_ros/new.py',
+        'CMakeLists.txt',
+        'setup.py',
+        'launch/new.launch.py',
+        'config/fastdds_new.xml',
+        'dynsplit_ros/tools/dynsplit.py',
+    ],
+)
 def test_a_change_that_the_build_reads_starts_it(run, checkout, changed) -> None:
     run.build()
     (checkout / changed).write_text('two')
@@ -140,9 +158,11 @@ def test_a_step_that_prints_nothing_shows_that_it_goes_on(monkeypatch, tmp_path,
     monkeypatch.setattr(module, 'PROGRESS_S', 0.01, raising=False)
     shown = tmp_path / 'shown'
     # The step ends when its progress was shown; without progress, after 20 s.
-    waits = ('import pathlib, sys, time; print("Installing collected packages: torch", flush=True)\n'
-             'end = time.monotonic() + 20\n'
-             'while time.monotonic() < end and not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)')
+    waits = (
+        'import pathlib, sys, time; print("Installing collected packages: torch", flush=True)\n'
+        'end = time.monotonic() + 20\n'
+        'while time.monotonic() < end and not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)'
+    )
 
     def say(text: str) -> None:
         if 'Installing collected packages' in text:
@@ -164,18 +184,28 @@ def test_a_missing_compiler_is_named_with_the_command_that_installs_it(run, monk
 
 def test_a_missing_python_is_named_with_the_command_that_installs_it(tmp_path) -> None:
     (tmp_path / 'dirname').symlink_to('/usr/bin/dirname')
-    result = subprocess.run(['/bin/sh', str(ROOT / 'run'), 'test'], capture_output=True, text=True,
-                            env={'PATH': str(tmp_path)})
+    result = subprocess.run(
+        ['/bin/sh', str(ROOT / 'run'), 'test'], capture_output=True, text=True, env={'PATH': str(tmp_path)}
+    )
     assert result.returncode == 1 and 'apt-get install python3' in result.stderr
 
 
-@pytest.mark.parametrize('arguments, sentence', [
-    (['dance'], "unknown command 'dance'"), (['bench'], 'codecs'), (['bench', 'nothing'], 'codecs'),
-    (['exec'], 'exec needs a program'),
-])
+@pytest.mark.parametrize(
+    'arguments, sentence',
+    [
+        (['dance'], "unknown command 'dance'"),
+        (['bench'], 'codecs'),
+        (['bench', 'nothing'], 'codecs'),
+        (['exec'], 'exec needs a program'),
+    ],
+)
 def test_a_wrong_command_is_answered_at_once(arguments, sentence) -> None:
-    result = subprocess.run([sys.executable, str(ROOT / 'scripts' / 'run.py'), *arguments], capture_output=True,
-                            text=True, env={**os.environ, '_ROS_WHEELS_BOOTSTRAP_COMPLETE': '1'})
+    result = subprocess.run(
+        [sys.executable, str(ROOT / 'scripts' / 'run.py'), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, '_ROS_WHEELS_BOOTSTRAP_COMPLETE': '1'},
+    )
     assert result.returncode == 1 and sentence in result.stderr
 
 
@@ -216,14 +246,21 @@ def test_each_distribution_has_its_own_folders_and_requirements(monkeypatch, dis
     assert f'ros-{name}-rclpy==' in ''.join(file.read_text() for file in module.REQUIREMENTS_ROS)
 
 
-@pytest.mark.parametrize('environment, sentence', [
-    ({'DYNSPLIT_ROS': 'humble'}, "DYNSPLIT_ROS is 'humble', but the package index has jazzy and kilted"),
-    ({'DYNSPLIT_ROS': 'kilted', 'ROS_DISTRO': 'jazzy'}, 'but this shell has sourced ROS 2 jazzy'),
-])
+@pytest.mark.parametrize(
+    'environment, sentence',
+    [
+        ({'DYNSPLIT_ROS': 'humble'}, "DYNSPLIT_ROS is 'humble', but the package index has jazzy and kilted"),
+        ({'DYNSPLIT_ROS': 'kilted', 'ROS_DISTRO': 'jazzy'}, 'but this shell has sourced ROS 2 jazzy'),
+    ],
+)
 def test_a_distribution_that_cannot_be_had_is_named(tmp_path, environment, sentence) -> None:
     (tmp_path / 'share' / 'rclpy').mkdir(parents=True)
-    result = subprocess.run([sys.executable, str(ROOT / 'scripts' / 'run.py'), 'setup'], capture_output=True, text=True,
-                            env={**os.environ, 'AMENT_PREFIX_PATH': str(tmp_path), **environment})
+    result = subprocess.run(
+        [sys.executable, str(ROOT / 'scripts' / 'run.py'), 'setup'],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'AMENT_PREFIX_PATH': str(tmp_path), **environment},
+    )
     assert result.returncode == 1 and sentence in result.stderr
 
 

@@ -47,8 +47,19 @@ def model_is_found(monkeypatch) -> None:
 
 
 def request(fingerprint: str = 'none', **changes: Any) -> ConversionRequest:
-    return ConversionRequest(**{'model': MODEL, 'options': {}, 'fingerprint': fingerprint, 'engine': 'openvino',
-                      'precision': 'float32', 'heads': True, 'tails': False, 'threads': 1, **changes})
+    return ConversionRequest(
+        **{
+            'model': MODEL,
+            'options': {},
+            'fingerprint': fingerprint,
+            'engine': 'openvino',
+            'precision': 'float32',
+            'heads': True,
+            'tails': False,
+            'threads': 1,
+            **changes,
+        }
+    )
 
 
 class Heard:
@@ -92,8 +103,9 @@ def test_parts_that_another_process_has_converted_are_ready_without_a_conversion
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     split = SplitModel(load_model(**MODEL))
     kept = {'cache': cache_folder() / 'engines', 'tails': False, 'only_kept': True}
-    assert set(split.add_engine('openvino', **kept).values()) == {
-        'it is not converted yet'} and split.engines == ('eager',)
+    assert set(split.add_engine('openvino', **kept).values()) == {'it is not converted yet'} and split.engines == (
+        'eager',
+    )
     heard = converted(request(split.fingerprint, batches=[1]))
     assert heard.answer is not None and (heard.fault, heard.answer.reasons) == ('', {})
     monkeypatch.setattr(torch.export, 'export', None)  # whoever converts here fails
@@ -110,18 +122,24 @@ def test_a_model_that_has_changed_since_is_named() -> None:
     assert 'start the node again' in converted(request('0123456789ab')).fault
 
 
-@pytest.mark.parametrize('code, said', [
-    ('import sys; sys.exit("no memory")', 'the process that converts ended: no memory'),
-    ('import os; os.kill(os.getpid(), 9)', 'the process that converts ended: exit code -9'),
-    ('print("[]")', 'the process that converts ended: exit code 0'),
-])
+@pytest.mark.parametrize(
+    'code, said',
+    [
+        ('import sys; sys.exit("no memory")', 'the process that converts ended: no memory'),
+        ('import os; os.kill(os.getpid(), 9)', 'the process that converts ended: exit code -9'),
+        ('print("[]")', 'the process that converts ended: exit code 0'),
+    ],
+)
 def test_a_process_that_ends_without_an_answer_is_reported_in_one_sentence(code, said) -> None:
     assert converted(request(), sys.executable, '-S', '-c', code).fault == said
 
 
 def test_the_process_ends_when_the_node_has_gone() -> None:
-    process = subprocess.Popen([sys.executable, '-c', f'import os; os.nice = lambda by: {FOR_EVER}; {COMMAND}'],
-                               stdin=subprocess.PIPE, env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)})
+    process = subprocess.Popen(
+        [sys.executable, '-c', f'import os; os.nice = lambda by: {FOR_EVER}; {COMMAND}'],
+        stdin=subprocess.PIPE,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+    )
     assert process.stdin is not None
     least_kept = Path(f'/proc/{process.pid}/oom_score_adj')
     wait_until(lambda: least_kept.read_text() == '1000\n')  # short of memory, the kernel ends it before the node
@@ -191,5 +209,13 @@ def test_the_process_imports_nothing_from_the_working_directory(tmp_path: Path) 
     package.mkdir(parents=True)
     (package / 'conversion.py').write_text('def main() -> None:\n    print("installed")\n')
     (tmp_path / 'dynsplit_ros.py').write_text('print("the working directory")')
-    assert subprocess.run([sys.executable, '-S', '-c', COMMAND], cwd=tmp_path, check=True, capture_output=True,
-                          env={'PYTHONPATH': str(tmp_path / 'installed')}).stdout == b'installed\n'
+    assert (
+        subprocess.run(
+            [sys.executable, '-S', '-c', COMMAND],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            env={'PYTHONPATH': str(tmp_path / 'installed')},
+        ).stdout
+        == b'installed\n'
+    )

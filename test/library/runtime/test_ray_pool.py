@@ -80,6 +80,7 @@ def tails():
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [before, ROOT]))
     sys.path.append(ROOT)
     from testing.tails import SleepingTails
+
     yield SleepingTails
     sys.path.remove(ROOT)
     os.environ.pop('PYTHONPATH')
@@ -91,11 +92,14 @@ def tails():
 def cluster(tails) -> Iterator:
     pytest.importorskip('ray')
     from ray.cluster_utils import Cluster
+
     os.environ |= {'RAY_USAGE_STATS_ENABLED': '0', 'RAY_worker_niceness': '0'}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('RAY_AUTH_MODE', 'disabled')
-        made = Cluster(initialize_head=True, head_node_args={
-            'num_cpus': 3, 'include_dashboard': False, 'object_store_memory': 2**27})
+        made = Cluster(
+            initialize_head=True,
+            head_node_args={'num_cpus': 3, 'include_dashboard': False, 'object_store_memory': 2**27},
+        )
         yield made
         made.shutdown()
 
@@ -107,8 +111,9 @@ def opened(split) -> Iterator:
 
     def open_edge(make, **options) -> tuple[Edge, Answers]:
         answers = Answers()
-        edge = Edge(split, answers, settings=EdgeSettings(load_period_s=0.05, max_waiting=8),
-                    servers=RayPool(make, **options))
+        edge = Edge(
+            split, answers, settings=EdgeSettings(load_period_s=0.05, max_waiting=8), servers=RayPool(make, **options)
+        )
         edges.append(edge)
         return edge, answers
 
@@ -119,9 +124,18 @@ def opened(split) -> Iterator:
 
 def frame(split: SplitModel, robot: str = 'a', **changes) -> EdgeFrame:
     image = torch.from_numpy(np.random.default_rng(7).integers(0, 256, (1, 3, SIDE, SIDE), np.uint8))
-    return EdgeFrame(**{'robot': robot, 'source': None, 'fingerprint': split.fingerprint, 'split_index': 0,
-                        'codec': 'raw', 'answer_timeout_s': 60.0, 'payload': encode('raw', {
-                            split.cuts[0].tensors[0].name: image}), **changes})
+    return EdgeFrame(
+        **{
+            'robot': robot,
+            'source': None,
+            'fingerprint': split.fingerprint,
+            'split_index': 0,
+            'codec': 'raw',
+            'answer_timeout_s': 60.0,
+            'payload': encode('raw', {split.cuts[0].tensors[0].name: image}),
+            **changes,
+        }
+    )
 
 
 def replicas() -> list[int]:
@@ -136,8 +150,9 @@ def replicas() -> list[int]:
     return found
 
 
-def test_a_replica_answers_as_this_process_does_and_measures_its_machine(split, cluster, opened, tmp_path, monkeypatch
-                                                                         ) -> None:
+def test_a_replica_answers_as_this_process_does_and_measures_its_machine(
+    split, cluster, opened, tmp_path, monkeypatch
+) -> None:
     edge, answers = opened(ModelOnReplica(split.model, {}, split.fingerprint, threads=1), address=cluster.address)
     wait_until(lambda: answers.servers == 1, f'no replica: {answers.faults}', READY_S)
     assert [profile.fingerprint for profile in answers.profiles] == [split.fingerprint]
@@ -199,13 +214,15 @@ def test_replicas_follow_the_load(split, cluster, opened, tails) -> None:
         sender.join()
 
 
-def test_a_machine_that_joins_is_used_and_the_error_before_names_the_resources(cluster, opened, tails, monkeypatch
-                                                                               ) -> None:
+def test_a_machine_that_joins_is_used_and_the_error_before_names_the_resources(
+    cluster, opened, tails, monkeypatch
+) -> None:
     monkeypatch.setattr(ray_pool, 'START_S', 0.1)
     _, answers = opened(tails(), address=cluster.address, resources={'CPU': 1.0, 'arm': 1.0})
     wait_until(lambda: answers.faults, within_s=READY_S)
-    assert answers.faults == ['no machine of the cluster has the replica_resources CPU 1, arm 1; add a machine, or ask '
-                              'for less']
+    assert answers.faults == [
+        'no machine of the cluster has the replica_resources CPU 1, arm 1; add a machine, or ask for less'
+    ]
     wait_until(lambda: answers.servers == 0)
     node = cluster.add_node(num_cpus=1, resources={'arm': 1}, object_store_memory=2**27)
     try:
@@ -214,12 +231,16 @@ def test_a_machine_that_joins_is_used_and_the_error_before_names_the_resources(c
         cluster.remove_node(node)
 
 
-@pytest.mark.parametrize('make, words', [
-    (lambda tails: tails(fails='no such operator'), r'cannot load the model \(RuntimeError: no such operator\)'),
-    (lambda tails: ModelOnReplica(None, {}, 'f00d'), r'cannot load the model \(AttributeError'),
-])
-def test_a_replica_that_cannot_load_the_model_leaves_an_edge_without_capacity(cluster, opened, tails, split, make, words
-                                                                             ) -> None:
+@pytest.mark.parametrize(
+    'make, words',
+    [
+        (lambda tails: tails(fails='no such operator'), r'cannot load the model \(RuntimeError: no such operator\)'),
+        (lambda tails: ModelOnReplica(None, {}, 'f00d'), r'cannot load the model \(AttributeError'),
+    ],
+)
+def test_a_replica_that_cannot_load_the_model_leaves_an_edge_without_capacity(
+    cluster, opened, tails, split, make, words
+) -> None:
     edge, answers = opened(make(tails), address=cluster.address)
     wait_until(lambda: answers.faults, within_s=READY_S)
     assert len(answers.faults) == 1 and '\n' not in answers.faults[0]
@@ -287,8 +308,9 @@ def test_a_local_cluster_listens_on_localhost_only_and_ends_with_the_edge() -> N
     pytest.importorskip('ray')
     folders = [str(Path(__file__).parents[1]), str(Path(__file__).parent), ROOT]
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([*filter(None, [os.environ.get('PYTHONPATH')]), ROOT])}
-    done = subprocess.run([sys.executable, '-c', LOCAL_CLUSTER, *folders], capture_output=True, text=True, timeout=500,
-                          env=environment)
+    done = subprocess.run(
+        [sys.executable, '-c', LOCAL_CLUSTER, *folders], capture_output=True, text=True, timeout=500, env=environment
+    )
     said = dict(line.split(' ', 1) for line in done.stdout.splitlines() if line.split(' ', 1)[0].isupper())
     assert said.get('STATUS') == 'OK' and said.get('ALIVE') == '0', done.stdout + done.stderr
     assert set(said['LISTENING'].split()) <= {'127.0.0.1', '::1', '::ffff:127.0.0.1'}
@@ -344,8 +366,12 @@ class FakeRay:
         self.killed: list[SimpleNamespace] = []
         self.asked: list[dict] = []
         self.calls: list[str] = []
-        self.exceptions = SimpleNamespace(RayError=RayError, GetTimeoutError=GetTimeoutError,
-                                          ActorUnavailableError=UnavailableError, RayTaskError=RayTaskError)
+        self.exceptions = SimpleNamespace(
+            RayError=RayError,
+            GetTimeoutError=GetTimeoutError,
+            ActorUnavailableError=UnavailableError,
+            RayTaskError=RayTaskError,
+        )
         self.cloudpickle = SimpleNamespace(dumps=lambda made: b'model')
         self.on_init = lambda: None
         self.on_shutdown = lambda: None
@@ -393,9 +419,13 @@ class FakeRay:
             started=SimpleNamespace(remote=lambda: (start, None)),
             ready=SimpleNamespace(remote=lambda measures: (self.loads if start.is_set() else start, self._load())),
             has_loaded=SimpleNamespace(remote=lambda: (start, self.has_model)),
-            run=SimpleNamespace(remote=lambda tail, payloads: (
-                self.run_ends, ([], 0.1)) if self.has_model else (start, RayTaskError(replica.NotLoadedError()))),
-            prepare=SimpleNamespace(remote=lambda tail, images: None))
+            run=SimpleNamespace(
+                remote=lambda tail, payloads: (
+                    (self.run_ends, ([], 0.1)) if self.has_model else (start, RayTaskError(replica.NotLoadedError()))
+                )
+            ),
+            prepare=SimpleNamespace(remote=lambda tail, images: None),
+        )
         self.created.append(actor)
         return actor
 
@@ -488,8 +518,10 @@ def a_run() -> RunTail:
 def test_the_edge_may_call_the_pool_from_any_thread_while_it_takes_the_number_of_servers(fake_ray) -> None:
     class BusyEdge(FakeEdge):
         def on_servers(self, count: int, reason: str = '') -> None:
-            calls = [threading.Thread(target=call, daemon=True) for call in (
-                lambda: pool.prepare(PrepareTail(0, 'eager', 1)), lambda: pool.on_load(report(0, count)))]
+            calls = [
+                threading.Thread(target=call, daemon=True)
+                for call in (lambda: pool.prepare(PrepareTail(0, 'eager', 1)), lambda: pool.on_load(report(0, count)))
+            ]
             for call in calls:
                 call.start()
             for call in calls:
@@ -598,8 +630,10 @@ def test_a_model_that_cannot_be_pickled_is_named_as_the_cause(fake_ray, pools) -
     edge = FakeEdge()
     pools(edge)
     wait_until(lambda: edge.counts == [0])
-    assert edge.faults == ["the model cannot be sent to replicas (cannot pickle a lock); make it one that can be "
-                           "pickled, or use engine_pool 'none'"]
+    assert edge.faults == [
+        'the model cannot be sent to replicas (cannot pickle a lock); make it one that can be '
+        "pickled, or use engine_pool 'none'"
+    ]
     assert 'init' not in fake_ray.calls
 
 
@@ -611,10 +645,17 @@ def test_payloads_of_up_to_1_mb_travel_in_the_call(fake_ray, pools, monkeypatch)
     assert os.environ['RAY_max_direct_call_object_size'] == '1000000'
 
 
-@pytest.mark.parametrize('address, sentence', [
-    ('head:6379', 'the Ray cluster at head:6379 cannot be used (Connection refused); start it with ray start --head, '
-     'or correct ray_address'),
-    ('', 'the local Ray cluster cannot be used (Connection refused); the edge starts it again')])
+@pytest.mark.parametrize(
+    'address, sentence',
+    [
+        (
+            'head:6379',
+            'the Ray cluster at head:6379 cannot be used (Connection refused); start it with ray start --head, '
+            'or correct ray_address',
+        ),
+        ('', 'the local Ray cluster cannot be used (Connection refused); the edge starts it again'),
+    ],
+)
 def test_a_pool_serves_again_when_there_is_another_head(fake_ray, pools, address, sentence) -> None:
     edge = FakeEdge()
     fake_ray.starts *= 4
@@ -632,8 +673,9 @@ def test_a_pool_serves_again_when_there_is_another_head(fake_ray, pools, address
     assert edge.faults == [sentence] and fake_ray.calls[:2] == ['init', 'shutdown'] and 'init' in fake_ray.calls[2:]
 
 
-def test_a_replica_that_ray_has_started_again_loads_the_model_before_it_runs_a_tail(fake_ray, pools, monkeypatch
-                                                                                    ) -> None:
+def test_a_replica_that_ray_has_started_again_loads_the_model_before_it_runs_a_tail(
+    fake_ray, pools, monkeypatch
+) -> None:
     monkeypatch.setattr(ray_pool, 'IDLE_S', 10.0)  # the run comes before the question whether the replica lives
     edge = FakeEdge()
     pool = pools(edge)
@@ -656,8 +698,9 @@ def test_a_replica_that_cannot_load_the_model_again_has_no_capacity(fake_ray, po
     fake_ray.load_error, fake_ray.has_model = 'no such file', False
     wait_until(lambda: edge.faults, 'a replica without a model keeps its capacity')
     assert edge.counts[:2] == [1, 0]
-    assert edge.faults == ['a replica cannot load the model (no such file); install what is missing on each machine of '
-                           'the cluster']
+    assert edge.faults == [
+        'a replica cannot load the model (no such file); install what is missing on each machine of the cluster'
+    ]
     wait_until(lambda: fake_ray.killed == fake_ray.created[:1])
 
 

@@ -69,8 +69,16 @@ class World:
             self.changed.notify_all()
         if self.fate(frame.sequence) == 'lose payload':
             return
-        activation = EdgeFrame('robot', (frame.session, frame.sequence), self.split.fingerprint, frame.split_index,
-                               frame.codec, 10.0, payload, tail_engine=frame.tail_engine)
+        activation = EdgeFrame(
+            'robot',
+            (frame.session, frame.sequence),
+            self.split.fingerprint,
+            frame.split_index,
+            frame.codec,
+            10.0,
+            payload,
+            tail_engine=frame.tail_engine,
+        )
         if self.fate(frame.sequence) == 'wrong model':
             activation.fingerprint = 'another'
         self.edge.submit(activation)
@@ -170,14 +178,18 @@ def test_local_without_a_decision(split) -> None:
 @pytest.mark.parametrize('seed', range(4))
 def test_each_frame_is_answered_once_whatever_the_wire_does(split, seed) -> None:
     random_numbers = random.Random(seed)
-    fates = {number: random_numbers.choice(
-        ['pass', 'pass', 'pass', 'lose payload', 'lose answer', 'hold answer back', 'repeat answer', 'wrong model'])
-        for number in range(1, 101)}
+    fates = {
+        number: random_numbers.choice(
+            ['pass', 'pass', 'pass', 'lose payload', 'lose answer', 'hold answer back', 'repeat answer', 'wrong model']
+        )
+        for number in range(1, 101)
+    }
     world = World(split, fates.__getitem__)
     for number in range(1, 101):
         # The decision takes all frames so far into account, so that the robot trusts the edge again at once.
-        world.robot.on_decision(SplitDecision(random_numbers.randrange(split.local_index + 1), 'raw', 0.02,
-                                   world.robot.session, number))
+        world.robot.on_decision(
+            SplitDecision(random_numbers.randrange(split.local_index + 1), 'raw', 0.02, world.robot.session, number)
+        )
         world.robot.offer(number)
         world.wait(lambda: world.robot.counters().accepted == number)
     world.wait(lambda: len(world.delivered) == 100)
@@ -365,6 +377,7 @@ def test_an_answer_may_still_be_faster_than_finishing_here(split) -> None:
             except Interrupted:
                 given_up.set()
                 raise
+
         return run
 
     world = World(split, lambda sequence: 'hold answer back', robot_split=SlowSplit(split, tail=slow_tail))
@@ -389,6 +402,7 @@ def test_an_answer_just_before_finishing_here_is_no_fault(split) -> None:
             finishing.set()
             assert answered.wait(DEADLINE_S)
             raise DynsplitError('no tensors are left of a frame that is answered')
+
         return run
 
     world = World(split, lambda sequence: 'hold answer back', robot_split=SlowSplit(split, tail=late_tail))
@@ -417,6 +431,7 @@ def test_a_slow_head_is_interrupted_for_a_decision_that_promises_more(split, pro
                 running.set()
                 assert decided.wait(DEADLINE_S)
             return split.head(index)(image, stop)
+
         return run
 
     world = World(split, robot_split=SlowSplit(split, head=slow_head), clock=lambda: now[0])
@@ -431,7 +446,9 @@ def test_a_slow_head_is_interrupted_for_a_decision_that_promises_more(split, pro
     assert [outcome for *_, outcome, _ in world.delivered] == [Outcome.LOCAL, outcome]
     final = [report for report in world.reports if report.outcome is not Outcome.SENT]
     assert [report.split_index for report in final] == [
-        split.local_index, 1 if outcome is Outcome.ANSWERED else split.local_index]
+        split.local_index,
+        1 if outcome is Outcome.ANSWERED else split.local_index,
+    ]
     assert world.robot.counters().accepted == 2 == world.robot.counters().delivered
     assert_right(world, 2)
 
@@ -501,6 +518,7 @@ def test_nothing_is_kept_of_a_frame_whose_head_ended_before_it_was_interrupted(s
                 running.set()
                 assert decided.wait(DEADLINE_S)
             return split.head(index)(image)
+
         return run
 
     world = Noting(split, monkeypatch, robot_split=SlowSplit(split, head=deaf_head), clock=lambda: now[0])
@@ -526,6 +544,7 @@ def test_a_head_says_for_how_long_another_frame_was_finished_beside_it(split) ->
                 running.set()
                 assert finished.wait(DEADLINE_S)
             return split.head(index)(image, stop)
+
         return run
 
     def tail(index, engine='eager'):
@@ -533,6 +552,7 @@ def test_a_head_says_for_how_long_another_frame_was_finished_beside_it(split) ->
             outputs = split.tail(index)(tensors, stop)
             finished.set()
             return outputs
+
         return run
 
     world = World(split, lambda sequence: 'lose payload', robot_split=SlowSplit(split, head=slow_head, tail=tail))
@@ -720,17 +740,27 @@ class HeldTails:
 
 
 def activation(split: SplitModel, robot: str, number: int, **changes) -> EdgeFrame:
-    values = {'robot': robot, 'source': (robot, number), 'fingerprint': split.fingerprint, 'split_index': 0,
-              'codec': 'raw', 'answer_timeout_s': 60.0, 'payload': encode('raw', split.head(0)(picture(number)))}
+    values = {
+        'robot': robot,
+        'source': (robot, number),
+        'fingerprint': split.fingerprint,
+        'split_index': 0,
+        'codec': 'raw',
+        'answer_timeout_s': 60.0,
+        'payload': encode('raw', split.head(0)(picture(number))),
+    }
     return EdgeFrame(**{**values, **changes})
 
 
-@pytest.mark.parametrize('changes, reason', [
-    ({'fingerprint': 'feed'}, 'serves the model with fingerprint'),
-    ({'split_index': 99}, 'split 99 cannot be sent'),
-    ({'codec': 'pickle'}, 'pickle'),
-    ({'payload': []}, ''),
-])
+@pytest.mark.parametrize(
+    'changes, reason',
+    [
+        ({'fingerprint': 'feed'}, 'serves the model with fingerprint'),
+        ({'split_index': 99}, 'split 99 cannot be sent'),
+        ({'codec': 'pickle'}, 'pickle'),
+        ({'payload': []}, ''),
+    ],
+)
 def test_the_edge_refuses_a_bad_activation_and_serves_the_next(split, changes, reason) -> None:
     answers = Answers()
     edge = Edge(split, answers)
@@ -775,15 +805,26 @@ def test_load_reports_go_out_periodically_also_while_a_tail_runs(split, monkeypa
 def profile_that_says(split: SplitModel, tail_s: dict[int, float]) -> Profile:
     """Return a profile whose tails take that long, by the number of frames."""
     codec = CodecProfile(dict.fromkeys(tail_s, 1), tail_s, tail_s)
-    return Profile(split.model.name, split.fingerprint, 'cpu', 1, tuple(
-        CutProfile(cut.index, cut.name, cut.natural, cut.nbytes, cut.macs_before, tail_s, tail_s, {'raw': codec})
-        for cut in split.cuts))
+    return Profile(
+        split.model.name,
+        split.fingerprint,
+        'cpu',
+        1,
+        tuple(
+            CutProfile(cut.index, cut.name, cut.natural, cut.nbytes, cut.macs_before, tail_s, tail_s, {'raw': codec})
+            for cut in split.cuts
+        ),
+    )
 
 
 def test_frames_of_equal_cuts_share_a_run_and_each_gets_its_own_outputs(split) -> None:
     held, answers = HeldTails(split), Answers()
-    edge = Edge(held.split, answers, profile=profile_that_says(split, {1: 0.01, 2: 0.012, 4: 0.016}),
-                settings=EdgeSettings(max_batch=4))
+    edge = Edge(
+        held.split,
+        answers,
+        profile=profile_that_says(split, {1: 0.01, 2: 0.012, 4: 0.016}),
+        settings=EdgeSettings(max_batch=4),
+    )
     edge.submit(activation(split, 'first', 0))
     for robot, index in enumerate([1, 0, 1, 1], 1):
         payload = encode('raw', split.head(index)(picture(robot)))
@@ -802,8 +843,9 @@ def test_frames_of_equal_cuts_share_a_run_and_each_gets_its_own_outputs(split) -
 
 def test_a_bad_frame_does_not_harm_those_that_would_have_shared_its_run(split) -> None:
     held, answers = HeldTails(split), Answers()
-    edge = Edge(held.split, answers, profile=profile_that_says(split, {1: 0.01, 3: 0.012}),
-                settings=EdgeSettings(max_batch=3))
+    edge = Edge(
+        held.split, answers, profile=profile_that_says(split, {1: 0.01, 3: 0.012}), settings=EdgeSettings(max_batch=3)
+    )
     edge.submit(activation(split, 'first', 0, split_index=1, payload=encode('raw', split.head(1)(picture(0)))))
     edge.submit(activation(split, 'a', 1))
     edge.submit(activation(split, 'b', 2, payload=[]))
@@ -812,13 +854,21 @@ def test_a_bad_frame_does_not_harm_those_that_would_have_shared_its_run(split) -
     answers.wait(4)
     edge.close()
     assert {source[0]: (status, times.batch) for source, status, *_, times in answers.all} == {
-        'first': (Status.OK, 1), 'a': (Status.OK, 2), 'b': (Status.REFUSED, 1), 'c': (Status.OK, 2)}
+        'first': (Status.OK, 1),
+        'a': (Status.OK, 2),
+        'b': (Status.REFUSED, 1),
+        'c': (Status.OK, 2),
+    }
 
 
 def test_a_frame_of_several_images_is_exact_and_shares_no_run(split) -> None:
     held, answers = HeldTails(split), Answers()
-    edge = Edge(held.split, answers, profile=profile_that_says(split, {1: 0.01, 3: 0.012}),
-                settings=EdgeSettings(max_batch=2, max_images=2))
+    edge = Edge(
+        held.split,
+        answers,
+        profile=profile_that_says(split, {1: 0.01, 3: 0.012}),
+        settings=EdgeSettings(max_batch=2, max_images=2),
+    )
     two, three = (torch.cat([picture(number) for number in range(count)]) for count in (2, 3))
     edge.submit(activation(split, 'first', 0, split_index=1, payload=encode('raw', split.head(1)(picture(0)))))
     edge.submit(activation(split, 'a', 1))
@@ -829,8 +879,7 @@ def test_a_frame_of_several_images_is_exact_and_shares_no_run(split) -> None:
     answers.wait(5)
     edge.close()
     got = {source[0]: (status, times.batch, why, outputs) for source, status, why, outputs, times in answers.all}
-    assert [got[robot][:2] for robot in 'abcd'] == [
-        (Status.OK, 2), (Status.OK, 1), (Status.OK, 2), (Status.REFUSED, 1)]
+    assert [got[robot][:2] for robot in 'abcd'] == [(Status.OK, 2), (Status.OK, 1), (Status.OK, 2), (Status.REFUSED, 1)]
     assert 'the frame has 3 images, but this edge takes 2' in got['d'][2]
     whole = split.whole(two)
     assert all(torch.equal(got['b'][3][name], whole[name]) for name in whole)
@@ -880,7 +929,9 @@ def test_each_frame_is_answered_whatever_goes_wrong_in_the_edge(split, monkeypat
     answers.wait(2)
     edge.close()
     assert [(status, bool(outputs)) for _, status, _, outputs, _ in answers.all] == [
-        (Status.FAILED, False), (Status.OK, True)]
+        (Status.FAILED, False),
+        (Status.OK, True),
+    ]
     assert 'ZeroDivisionError' in answers.all[0][2] and len(answers.faults) == 1
 
 
@@ -896,8 +947,9 @@ def test_a_fault_in_one_frame_leaves_those_that_share_its_run_served(split, monk
     bad_payload = bad.payload
     monkeypatch.setattr(tails, 'decode', fail_one)
     held, answers = HeldTails(split), Answers()
-    edge = Edge(held.split, answers, profile=profile_that_says(split, {1: 0.01, 2: 0.012}),
-                settings=EdgeSettings(max_batch=2))
+    edge = Edge(
+        held.split, answers, profile=profile_that_says(split, {1: 0.01, 2: 0.012}), settings=EdgeSettings(max_batch=2)
+    )
     edge.submit(activation(split, 'first', 0))
     edge.submit(bad)
     edge.submit(activation(split, 'good', 2))
@@ -905,7 +957,10 @@ def test_a_fault_in_one_frame_leaves_those_that_share_its_run_served(split, monk
     answers.wait(3)
     edge.close()
     assert {source: status for source, status, *_ in answers.all} == {
-        ('first', 0): Status.OK, ('bad', 1): Status.FAILED, ('good', 2): Status.OK}
+        ('first', 0): Status.OK,
+        ('bad', 1): Status.FAILED,
+        ('good', 2): Status.OK,
+    }
 
 
 def test_outputs_that_cannot_be_sent_are_answered_as_a_failure(split) -> None:
@@ -938,7 +993,10 @@ def test_an_edge_that_is_closed_answers_what_waits_and_what_comes_later(split) -
     closing.join(DEADLINE_S)
     edge.submit(activation(split, 'a', 3))
     assert {source[1]: status for source, status, *_ in answers.all} == {
-        1: Status.OK, 2: Status.SUPERSEDED, 3: Status.SUPERSEDED}
+        1: Status.OK,
+        2: Status.SUPERSEDED,
+        3: Status.SUPERSEDED,
+    }
     assert not edge.is_running
 
 
@@ -988,6 +1046,7 @@ def test_head_and_tail_run_on_the_engines_of_the_decision_and_the_frame_names_th
         def get(index, engine='eager'):
             calls.append((part, index, engine))
             return getattr(split, part)(index, engine)
+
         return get
 
     world = World(SlowSplit(split, head=noting('head'), tail=noting('tail')))
@@ -1008,11 +1067,14 @@ def test_head_and_tail_run_on_the_engines_of_the_decision_and_the_frame_names_th
 
 @pytest.mark.parametrize('engines', [{'head_engine': 'openvino'}, {'local_engine': 'openvino'}])
 def test_a_decision_for_an_engine_that_is_not_ready_on_the_robot_is_refused_in_one_sentence(
-        split_with_engine, engines) -> None:
+    split_with_engine, engines
+) -> None:
     world = World(split_with_engine)
     try:
-        with pytest.raises(DynsplitError, match="'openvino', but the head of split .* is not ready on it; ready "
-                                                'engines are eager, eager-bfloat16'):
+        with pytest.raises(
+            DynsplitError,
+            match="'openvino', but the head of split .* is not ready on it; ready engines are eager, eager-bfloat16",
+        ):
             world.robot.on_decision(SplitDecision(1, 'raw', 60.0, **engines))
     finally:
         world.close()
@@ -1024,7 +1086,7 @@ def test_the_edge_runs_eager_where_the_engine_is_not_ready_and_says_so(split) ->
     edge.submit(activation(split, 'a', 1, tail_engine='openvino'))
     answers.wait(1)
     edge.close()
-    (_, status, _, outputs, times), = answers.all
+    ((_, status, _, outputs, times),) = answers.all
     assert status is Status.OK and times.tail_engine == 'eager' and edge.counts()['engine not ready'] == 1
     whole = split.whole(picture(1))
     assert all(torch.equal(outputs[name], whole[name]) for name in whole)

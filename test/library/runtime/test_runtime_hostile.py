@@ -37,9 +37,10 @@ def fuzz(cases: int) -> settings:
 numbers = st.one_of(st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0, -1.0, 1e-300, 1e300, 1.0]), st.floats())
 counts = st.one_of(st.sampled_from([0, 1, 2, 3, 2**31, 2**32 - 1, 2**63, 2**64 - 1]), st.integers(0, 2**64 - 1))
 small = st.one_of(st.integers(0, 20), st.integers(0, 2**16 - 1))
-texts = st.one_of(st.sampled_from(['', 'raw', 'blosc2', 'webp90', 'quant8-zstd', 'pickle', '../../etc/passwd',
-                                   'x' * 300]),
-                  st.text(max_size=20))
+texts = st.one_of(
+    st.sampled_from(['', 'raw', 'blosc2', 'webp90', 'quant8-zstd', 'pickle', '../../etc/passwd', 'x' * 300]),
+    st.text(max_size=20),
+)
 
 
 @pytest.fixture(scope='module')
@@ -154,10 +155,15 @@ def test_the_robot_answers_each_frame_once_whatever_it_is_told(split, robot, eve
     assert robot.counters().failed == 0 and robot.policy.idle and not robot.policy.unanswered
 
 
-@pytest.mark.parametrize('decision, words', [
-    (SplitDecision(0, 'raw', math.nan), 'no duration'), (SplitDecision(0, 'raw', -1.0), 'no duration'),
-    (SplitDecision(0, 'pickle', 1.0), "codec 'pickle'"), (SplitDecision(60000, 'raw', 1.0), 'split 60000'),
-])
+@pytest.mark.parametrize(
+    'decision, words',
+    [
+        (SplitDecision(0, 'raw', math.nan), 'no duration'),
+        (SplitDecision(0, 'raw', -1.0), 'no duration'),
+        (SplitDecision(0, 'pickle', 1.0), "codec 'pickle'"),
+        (SplitDecision(60000, 'raw', 1.0), 'split 60000'),
+    ],
+)
 def test_decisions_that_cannot_be_followed_are_refused(split, robot, decision, words) -> None:
     with pytest.raises(DynsplitError, match=words):
         robot[0].on_decision(decision)
@@ -209,31 +215,55 @@ def edge(split: SplitModel):
     assert not edge.is_running
 
 
-encoded = st.builds(EncodedTensor, texts, st.one_of(st.sampled_from(['uint8', 'float32', 'object']), texts),
-                    st.lists(st.one_of(st.sampled_from([0, 1, 3, 32, 2**31]), st.integers(0, 2**32 - 1)),
-                             max_size=6).map(tuple), st.binary(max_size=4000))
+encoded = st.builds(
+    EncodedTensor,
+    texts,
+    st.one_of(st.sampled_from(['uint8', 'float32', 'object']), texts),
+    st.lists(st.one_of(st.sampled_from([0, 1, 3, 32, 2**31]), st.integers(0, 2**32 - 1)), max_size=6).map(tuple),
+    st.binary(max_size=4000),
+)
 
 
 @fuzz(150)
-@given(jobs=st.lists(st.fixed_dictionaries({}, optional={
-    'fingerprint': texts, 'split_index': small, 'codec': texts, 'answer_timeout_s': numbers,
-    'payload': st.lists(encoded, max_size=3), 'robot': st.sampled_from(['gone', 'gone too', 'b'])}), max_size=8))
+@given(
+    jobs=st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                'fingerprint': texts,
+                'split_index': small,
+                'codec': texts,
+                'answer_timeout_s': numbers,
+                'payload': st.lists(encoded, max_size=3),
+                'robot': st.sampled_from(['gone', 'gone too', 'b']),
+            },
+        ),
+        max_size=8,
+    )
+)
 def test_the_edge_answers_what_is_good_among_what_is_not(split, edge, jobs) -> None:
     edge, answers = edge
     answers.by_source.clear()
     good = encode('raw', split.head(1)(picture(1)))
     for number, changes in enumerate(jobs):
-        values = {'robot': 'b', 'source': number, 'fingerprint': split.fingerprint, 'split_index': 1, 'codec': 'raw',
-                  'answer_timeout_s': 60.0, 'payload': good}
+        values = {
+            'robot': 'b',
+            'source': number,
+            'fingerprint': split.fingerprint,
+            'split_index': 1,
+            'codec': 'raw',
+            'answer_timeout_s': 60.0,
+            'payload': good,
+        }
         edge.submit(EdgeFrame(**{**values, **changes}))
     edge.submit(EdgeFrame('good', 'good', split.fingerprint, 1, 'raw', 60.0, good))
     expected = {number for number, changes in enumerate(jobs) if changes.get('robot', 'b') == 'b'} | {'good'}
     wait_until(lambda: answers.by_source.keys() == expected)
     assert all(len(given) == 1 for given in answers.by_source.values())
-    (status, _, outputs), = answers.by_source['good']
+    ((status, _, outputs),) = answers.by_source['good']
     whole = split.whole(picture(1))
     assert status is Status.OK and all(torch.allclose(outputs[name], whole[name], atol=1e-4) for name in whole)
-    for (status, reason, outputs), in answers.by_source.values():
+    for ((status, reason, outputs),) in answers.by_source.values():
         assert (status is Status.OK) == bool(outputs) == (not reason)
         assert len(reason) < 1000
     assert edge.is_running
@@ -246,24 +276,31 @@ def test_an_oversized_payload_is_refused_before_its_turn(split, edge) -> None:
     specs = split.cuts[0].tensors
     huge = [EncodedTensor(specs[0].name, specs[0].dtype, specs[0].shape, bytes(20_000_000))]
     edge.submit(EdgeFrame('b', 'huge', split.fingerprint, 0, 'raw', 60.0, huge))
-    (status, reason, _), = answers.by_source['huge']  # at once, on this thread
+    ((status, reason, _),) = answers.by_source['huge']  # at once, on this thread
     assert status is Status.REFUSED and '20000000 bytes' in reason
 
 
 # ---- the monitor and the profiles --------------------------------------------------------------------------------
 
 observations = st.builds(
-    FrameRecord, sequence=counts, outcome=st.sampled_from(['answered', 'local', 'fell_back', 'late']),
-    split_index=small, codec=texts, images=small,
-    payload_bytes=st.integers(0, 2**32 - 1), answer_bytes=st.integers(0, 2**32 - 1),
-    **{field.name: numbers for field in fields(FrameRecord) if field.name.endswith('_s')})
+    FrameRecord,
+    sequence=counts,
+    outcome=st.sampled_from(['answered', 'local', 'fell_back', 'late']),
+    split_index=small,
+    codec=texts,
+    images=small,
+    payload_bytes=st.integers(0, 2**32 - 1),
+    answer_bytes=st.integers(0, 2**32 - 1),
+    **{field.name: numbers for field in fields(FrameRecord) if field.name.endswith('_s')},
+)
 reports = st.builds(LoadReport, counts, counts, numbers, st.integers(0, 2**32 - 1), numbers, numbers, counts)
 happenings = st.one_of(
     st.tuples(st.just('on_sent'), counts, numbers, small, texts, st.integers(0, 2**32 - 1)),
     st.tuples(st.just('on_acknowledgement'), counts, numbers),
     st.tuples(st.just('on_frame'), observations),
     st.tuples(st.just('on_probe_answer'), counts, numbers, numbers),
-    st.tuples(st.just('on_load'), reports, st.floats(0, 1e6)))
+    st.tuples(st.just('on_load'), reports, st.floats(0, 1e6)),
+)
 
 
 def check_decisions(monitor: MonitorPolicy, steps: list[tuple]) -> None:
@@ -298,8 +335,17 @@ def places(document: object, path: tuple = ()) -> list[tuple]:
     return [path] * bool(path) + [found for key, child in children for found in places(child, (*path, key))]
 
 
-hostile = st.one_of(numbers, counts, texts, st.none(), st.booleans(), st.just([]), st.just({}), st.just({'1': 1}),
-                    st.sampled_from([10**400, -1, {'1': math.inf}, {'1': 1e308}, {'9' * 5000: 1}, [[]]]))
+hostile = st.one_of(
+    numbers,
+    counts,
+    texts,
+    st.none(),
+    st.booleans(),
+    st.just([]),
+    st.just({}),
+    st.just({'1': 1}),
+    st.sampled_from([10**400, -1, {'1': math.inf}, {'1': 1e308}, {'9' * 5000: 1}, [[]]]),
+)
 
 
 @fuzz(400)
@@ -325,19 +371,23 @@ def test_a_profile_is_refused_or_can_be_used(profile, data) -> None:
         check_decisions(MonitorPolicy(system), [('on_acknowledgement', 1, 1.0)])
 
 
-@pytest.mark.parametrize('change', [
-    lambda document: document.update(model='x' * 100_000),
-    lambda document: document.update(fingerprint='x' * 100_000),
-    lambda document: document.update(device='x' * 100_000),
-    lambda document: document['measured'].update({'x' * 100_000: 'cpu'}),
-    lambda document: document['measured'].update(host='x' * 100_000),
-    lambda document: document['measured'].update({str(number): 'x' for number in range(5000)}),
-    lambda document: document['cuts'][0].update(name='x' * 100_000),
-    lambda document: document['cuts'][0]['codecs'].update({'x' * 100_000: document['cuts'][0]['codecs']['raw']}),
-    lambda document: document['cuts'][0]['codecs'].update(
-        {str(number): document['cuts'][0]['codecs']['raw'] for number in range(5000)}),
-    lambda document: document.update(cuts=document['cuts'] * 5000),
-])
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda document: document.update(model='x' * 100_000),
+        lambda document: document.update(fingerprint='x' * 100_000),
+        lambda document: document.update(device='x' * 100_000),
+        lambda document: document['measured'].update({'x' * 100_000: 'cpu'}),
+        lambda document: document['measured'].update(host='x' * 100_000),
+        lambda document: document['measured'].update({str(number): 'x' for number in range(5000)}),
+        lambda document: document['cuts'][0].update(name='x' * 100_000),
+        lambda document: document['cuts'][0]['codecs'].update({'x' * 100_000: document['cuts'][0]['codecs']['raw']}),
+        lambda document: document['cuts'][0]['codecs'].update(
+            {str(number): document['cuts'][0]['codecs']['raw'] for number in range(5000)}
+        ),
+        lambda document: document.update(cuts=document['cuts'] * 5000),
+    ],
+)
 def test_a_profile_with_names_without_end_is_refused(profile, change) -> None:
     document = copy.deepcopy(profile.to_document())
     change(document)
@@ -346,8 +396,16 @@ def test_a_profile_with_names_without_end_is_refused(profile, change) -> None:
     assert len(str(refused.value)) < 500
 
 
-@pytest.mark.parametrize('key, value', [('payload_bytes', 2**63), ('payload_bytes', math.inf), ('encode_s', 1e300),
-                                        ('decode_s', math.nan), ('decode_s', -1)])
+@pytest.mark.parametrize(
+    'key, value',
+    [
+        ('payload_bytes', 2**63),
+        ('payload_bytes', math.inf),
+        ('encode_s', 1e300),
+        ('decode_s', math.nan),
+        ('decode_s', -1),
+    ],
+)
 def test_sizes_and_times_that_cannot_be_are_refused(profile, key, value) -> None:
     document = copy.deepcopy(profile.to_document())
     document['cuts'][0]['codecs']['raw'][key][1] = value

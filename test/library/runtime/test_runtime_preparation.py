@@ -105,11 +105,14 @@ def test_a_tail_that_has_run_for_one_number_of_images_is_prepared_for_another(sp
     assert not any(split.prepare_tail(1, images) for images in (1, 2, 4))
 
 
-@pytest.mark.parametrize('changes, words', [
-    ({'fingerprint': 'feed'}, "the model 'feed', but this edge serves"),
-    ({'split_index': 65535}, 'names split 65535'),
-    ({'codec': 'pickle' * 100}, "codec 'picklepickle"),
-])
+@pytest.mark.parametrize(
+    'changes, words',
+    [
+        ({'fingerprint': 'feed'}, "the model 'feed', but this edge serves"),
+        ({'split_index': 65535}, 'names split 65535'),
+        ({'codec': 'pickle' * 100}, "codec 'picklepickle"),
+    ],
+)
 def test_what_cannot_be_served_is_refused_and_costs_no_work(split, built, changes, words) -> None:
     edge = Edge(split, Answers())
     edge.on_split('a', split.fingerprint, split.local_index, 'any codec, for nothing is sent')

@@ -41,8 +41,13 @@ def test_a_second_edge_and_one_with_another_model_disturb_neither_frames_nor_est
     """Both edges take three times as long as profiled."""
     slow = constant(3.0, 60.0)
     alone = Scenario(constant(50e6, 55.0), 55.0, slowdown=slow, seed=3)
-    together = Scenario(constant(50e6, 55.0), 55.0, slowdown=slow, seed=3, further_edges=(
-        EdgeScenario(slowdown=slow), EdgeScenario(has_model=False)))
+    together = Scenario(
+        constant(50e6, 55.0),
+        55.0,
+        slowdown=slow,
+        seed=3,
+        further_edges=(EdgeScenario(slowdown=slow), EdgeScenario(has_model=False)),
+    )
     estimates = []
     for scenario in (alone, together):
         world, frames = played(scenario)
@@ -67,8 +72,13 @@ def test_the_edge_that_is_faster_is_used() -> None:
 
 
 def test_a_better_edge_that_returns_is_used_again_and_the_edges_do_not_flap() -> None:
-    scenario = Scenario(constant(50e6, 60.0), 60.0, is_alive=Trace([0.0, 15.0, 25.0], [1.0, 0.0, 1.0], 'death'),
-                        further_edges=(EdgeScenario(slowdown=constant(4.0, 60.0)),), seed=2)
+    scenario = Scenario(
+        constant(50e6, 60.0),
+        60.0,
+        is_alive=Trace([0.0, 15.0, 25.0], [1.0, 0.0, 1.0], 'death'),
+        further_edges=(EdgeScenario(slowdown=constant(4.0, 60.0)),),
+        seed=2,
+    )
     _, frames = played(scenario)
     assert used(frames) == ['edge1', 'edge2', 'edge1']
     back_s = next(frame.arrived_s for frame in frames if frame.edge == 'edge1' and frame.arrived_s > 25)
@@ -101,8 +111,11 @@ def test_an_edge_that_dies_or_is_cut_off_is_replaced_within_the_silence_and_a_se
     assert_complete(world, run.frames, run.dropped, scenario)
     assert len(killed) == kills
     for killed_s, name in killed:
-        answered_s = next(frame.answered_s for frame in run.frames if frame.outcome is Outcome.ANSWERED
-                          and frame.sent_s > killed_s and frame.edge != name)
+        answered_s = next(
+            frame.answered_s
+            for frame in run.frames
+            if frame.outcome is Outcome.ANSWERED and frame.sent_s > killed_s and frame.edge != name
+        )
         assert answered_s - killed_s <= settings.silence_s + 1.0
 
 

@@ -51,15 +51,34 @@ def test_one_robot_keeps_two_replicas_busy_with_tails_longer_than_a_period() -> 
 
 
 def test_the_crossover_is_the_smallest_fleet_with_mostly_local_frames() -> None:
-    points = [FleetPoint(robots, replicas, 0.1, 0.2, share) for robots, replicas, share in (
-        (1, 1, 1.0), (4, 1, 0.6), (8, 1, 0.4), (16, 1, 0.2), (1, 2, 1.0), (16, 2, 0.9))]
+    points = [
+        FleetPoint(robots, replicas, 0.1, 0.2, share)
+        for robots, replicas, share in ((1, 1, 1.0), (4, 1, 0.6), (8, 1, 0.4), (16, 1, 0.2), (1, 2, 1.0), (16, 2, 0.9))
+    ]
     assert takes_over_at(points) == {1: 8, 2: None}
 
 
 def test_the_tool_draws_a_fleet(tmp_path, capsys) -> None:
-    arguments = ['--edge-profile', str(DATA / 'resnet50.yaml'), '--link', 'constant:100', '--figure', 'fleet',
-                 '--robots', '1', '3', '--replicas', '1', '2', '--seconds', '6', '--workers', '1', '--output',
-                 str(tmp_path)]
+    arguments = [
+        '--edge-profile',
+        str(DATA / 'resnet50.yaml'),
+        '--link',
+        'constant:100',
+        '--figure',
+        'fleet',
+        '--robots',
+        '1',
+        '3',
+        '--replicas',
+        '1',
+        '2',
+        '--seconds',
+        '6',
+        '--workers',
+        '1',
+        '--output',
+        str(tmp_path),
+    ]
     assert simulate_tool(arguments) == 0
     out = capsys.readouterr().out
     assert '1 replica: ' in out and '2 replicas: up to 3 robots, most frames run on the edge' in out
@@ -70,14 +89,31 @@ def test_the_tool_draws_a_fleet(tmp_path, capsys) -> None:
 
 def test_the_advised_replicas_serve_the_simulated_fleet_almost_as_well_as_any_number(tmp_path, capsys) -> None:
     robots = 12
-    arguments = ['--edge-profile', str(DATA / 'resnet50.yaml'), '--link', '50', '200', '--loads', '1', '--rate', '5',
-                 '--robots', str(robots), '--plot', str(tmp_path / 'a.png'), '--json', str(tmp_path / 'a.json')]
+    arguments = [
+        '--edge-profile',
+        str(DATA / 'resnet50.yaml'),
+        '--link',
+        '50',
+        '200',
+        '--loads',
+        '1',
+        '--rate',
+        '5',
+        '--robots',
+        str(robots),
+        '--plot',
+        str(tmp_path / 'a.png'),
+        '--json',
+        str(tmp_path / 'a.json'),
+    ]
     assert advise.main(arguments) == 0
     needed = json.loads((tmp_path / 'a.json').read_text())['loads'][0]['replicas']
     replicas = next(each['replicas'] for each in needed if each['from_bps'] <= 100e6 <= each['to_bps'])
     assert f'a fleet of {robots} robots needs this number of replicas' in capsys.readouterr().out
-    advised, unlimited, fewer = (fleet_point(PROFILE, SCENARIO, robots, count, since_s=4.0).mean_s
-                                 for count in (replicas, robots, math.ceil(replicas / 2)))
+    advised, unlimited, fewer = (
+        fleet_point(PROFILE, SCENARIO, robots, count, since_s=4.0).mean_s
+        for count in (replicas, robots, math.ceil(replicas / 2))
+    )
     assert advised < 1.15 * unlimited < fewer
 
 

@@ -71,10 +71,20 @@ def test_pauses_have_the_rate_and_the_duration_that_were_given() -> None:
 
 
 @pytest.mark.parametrize('policy', ['dynamic', 'oracle', '0', str(LOCAL)])
-@pytest.mark.parametrize('disturbances', [
-    {'burst_bytes': 20_000}, {'loss': 0.3, 'buffer_bytes': 5000}, {'handover_s': 0.01},
-    {'robot': Pauses(3.0, 0.03)}, {'edge': Pauses(3.0, 0.03)}, {'edge': Pauses(slice_s=0.02, slice_share=0.5)},
-    {'robot_slowdown': steps([(0.0, 1.0), (5.0, 3.0)], 10.0)}, {'profile_error': 0.3}], ids='-'.join)
+@pytest.mark.parametrize(
+    'disturbances',
+    [
+        {'burst_bytes': 20_000},
+        {'loss': 0.3, 'buffer_bytes': 5000},
+        {'handover_s': 0.01},
+        {'robot': Pauses(3.0, 0.03)},
+        {'edge': Pauses(3.0, 0.03)},
+        {'edge': Pauses(slice_s=0.02, slice_share=0.5)},
+        {'robot_slowdown': steps([(0.0, 1.0), (5.0, 3.0)], 10.0)},
+        {'profile_error': 0.3},
+    ],
+    ids='-'.join,
+)
 def test_every_image_is_delivered_or_dropped_under_each_disturbance(policy, disturbances) -> None:
     result = run(policy, seconds=10.0, **disturbances)
     images = [frame.image for frame in result.frames]
@@ -93,13 +103,19 @@ def test_the_time_to_hand_over_a_payload_is_reported() -> None:
     assert sent == [pytest.approx(0.004)] * len(sent)
 
 
-@pytest.mark.parametrize(('disturbances', 'field', 'policy'), [
-    ({'edge': Pauses(slice_s=0.01, slice_share=0.5)}, 'tail_s', '0'),
-    ({'robot': Pauses(slice_s=0.01, slice_share=0.5)}, 'head_s', str(LOCAL)),
-    ({'robot_slowdown': constant(2.0, 1.0)}, 'head_s', str(LOCAL))])
+@pytest.mark.parametrize(
+    ('disturbances', 'field', 'policy'),
+    [
+        ({'edge': Pauses(slice_s=0.01, slice_share=0.5)}, 'tail_s', '0'),
+        ({'robot': Pauses(slice_s=0.01, slice_share=0.5)}, 'head_s', str(LOCAL)),
+        ({'robot_slowdown': constant(2.0, 1.0)}, 'head_s', str(LOCAL)),
+    ],
+)
 def test_a_machine_that_pauses_or_slows_down_computes_for_longer(disturbances, field, policy) -> None:
-    times = [[getattr(frame, field) for frame in run(policy, **values).frames if frame.outcome in ('answered', 'local')]
-             for values in ({}, disturbances)]
+    times = [
+        [getattr(frame, field) for frame in run(policy, **values).frames if frame.outcome in ('answered', 'local')]
+        for values in ({}, disturbances)
+    ]
     assert np.median(times[1]) == pytest.approx(2 * np.median(times[0]), rel=0.1)
 
 
@@ -117,6 +133,9 @@ def test_a_probe_larger_than_the_buffer_is_always_lost() -> None:
 
 def test_a_wrong_profile_has_the_given_error() -> None:
     assert true_profile(PROFILE, 0.0, 1) is PROFILE
-    errors = [np.log(true.tail_s[1] / cut.tail_s[1]) for seed in range(200)
-              for cut, true in list(zip(PROFILE.cuts, true_profile(PROFILE, 0.3, seed).cuts))[:-1]]
+    errors = [
+        np.log(true.tail_s[1] / cut.tail_s[1])
+        for seed in range(200)
+        for cut, true in list(zip(PROFILE.cuts, true_profile(PROFILE, 0.3, seed).cuts))[:-1]
+    ]
     assert np.std(errors) == pytest.approx(0.3, rel=0.1)

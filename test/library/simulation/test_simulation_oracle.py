@@ -26,18 +26,26 @@ def small_instance(seed: int, frames: int) -> tuple[SystemProfile, Scenario, Mon
 
     def cut(index: int, share: float, payload_bytes: int) -> CutProfile:
         codecs = {'raw': CodecProfile({1: payload_bytes}, {1: 1e-4}, {1: 1e-4})} if payload_bytes else {}
-        return CutProfile(index, f'cut {index}', True, payload_bytes, share, {1: whole_s * share},
-                          {1: whole_s * (1 - share)}, codecs)
+        return CutProfile(
+            index, f'cut {index}', True, payload_bytes, share, {1: whole_s * share}, {1: whole_s * (1 - share)}, codecs
+        )
 
     cuts = (cut(0, 0.0, 150_000), cut(1, first_s, int(rng.integers(10_000, 100_000))), cut(2, 1.0, 0))
     edge = Profile('two cuts', '0', 'cpu', 1, cuts, 4000)
     duration_s = (frames - 1) / 10
     changes = [(time_s, rng.uniform(2e6, 60e6)) for time_s in (0.0, duration_s / 3, duration_s / 2)]
     scenario = Scenario(
-        steps(changes, duration_s + 1e-6), duration_s, slowdown=steps([(0.0, 1.0), (duration_s / 2, 3.0)], 10.0),
-        others_hz=constant(rng.choice([0.0, 10.0]), 10.0), seed=seed)
-    return (merge(edge.scaled(rng.uniform(2.0, 8.0)), edge), scenario,
-            MonitorSettings(waiting_share=float(rng.choice([0.0, 0.08, 0.5]))))
+        steps(changes, duration_s + 1e-6),
+        duration_s,
+        slowdown=steps([(0.0, 1.0), (duration_s / 2, 3.0)], 10.0),
+        others_hz=constant(rng.choice([0.0, 10.0]), 10.0),
+        seed=seed,
+    )
+    return (
+        merge(edge.scaled(rng.uniform(2.0, 8.0)), edge),
+        scenario,
+        MonitorSettings(waiting_share=float(rng.choice([0.0, 0.08, 0.5]))),
+    )
 
 
 def cost_s(plan: list[PlannedFrame]) -> float:
@@ -66,9 +74,15 @@ def test_no_sequence_of_choices_is_better_in_the_simulation(seed) -> None:
     profile, scenario, settings = small_instance(seed, frames)
     choices = [(0, 'raw'), (1, 'raw'), (2, '')]
     means = [
-        World(profile, scenario, AHEAD, settings, [
-            PlannedFrame(image, choice, image / scenario.frame_rate_hz, 0.0) for image, choice in enumerate(sequence)
-        ]).run().mean_per_image_s()
+        World(
+            profile,
+            scenario,
+            AHEAD,
+            settings,
+            [PlannedFrame(image, choice, image / scenario.frame_rate_hz, 0.0) for image, choice in enumerate(sequence)],
+        )
+        .run()
+        .mean_per_image_s()
         for sequence in itertools.product(choices, repeat=frames)
     ]
     assert simulate(profile, scenario, AHEAD, settings).mean_per_image_s() <= min(means) * (1 + 1e-3)

@@ -38,9 +38,19 @@ def test_values_hold_from_their_time_on() -> None:
     assert trace.end_of(math.inf, 1.0) == math.inf
 
 
-@pytest.mark.parametrize('times, values', [
-    ([], []), ([0.0], [1.0, 2.0]), ([0.0, 0.0], [1.0, 1.0]), ([1.0, 0.5], [1.0, 1.0]), ([0.0], [-1.0]),
-    ([0.0], [math.nan]), ([math.nan], [1.0]), ([0.0], [math.inf])])
+@pytest.mark.parametrize(
+    'times, values',
+    [
+        ([], []),
+        ([0.0], [1.0, 2.0]),
+        ([0.0, 0.0], [1.0, 1.0]),
+        ([1.0, 0.5], [1.0, 1.0]),
+        ([0.0], [-1.0]),
+        ([0.0], [math.nan]),
+        ([math.nan], [1.0]),
+        ([0.0], [math.inf]),
+    ],
+)
 def test_impossible_traces_are_refused(times, values) -> None:
     with pytest.raises(DynsplitError):
         Trace(times, values)
@@ -57,18 +67,21 @@ def test_a_csv_is_read_in_mbit_per_second(tmp_path) -> None:
     assert trace.duration_s == pytest.approx(3.9)
 
 
-@pytest.mark.parametrize('text, message', [
-    (GOOD + '50.0,1\n', 'gap'),
-    (GOOD + '4.0,-1\n', 'negative'),
-    (GOOD + '1.0,1\n', 'ascend'),
-    (GOOD + '4.0,\n', 'pair of numbers'),
-    (GOOD + '4.0,nan\n', 'pair of numbers'),
-    (GOOD + '4.0\n', 'pair of numbers'),
-    (GOOD + 'four,1\n', 'pair of numbers'),
-    ('time_s,rate_kbps\n0,1\n', 'time_s,rate_mbps'),
-    ('time_s,rate_mbps\n', 'at least one line'),
-    ('', 'header'),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        (GOOD + '50.0,1\n', 'gap'),
+        (GOOD + '4.0,-1\n', 'negative'),
+        (GOOD + '1.0,1\n', 'ascend'),
+        (GOOD + '4.0,\n', 'pair of numbers'),
+        (GOOD + '4.0,nan\n', 'pair of numbers'),
+        (GOOD + '4.0\n', 'pair of numbers'),
+        (GOOD + 'four,1\n', 'pair of numbers'),
+        ('time_s,rate_kbps\n0,1\n', 'time_s,rate_mbps'),
+        ('time_s,rate_mbps\n', 'at least one line'),
+        ('', 'header'),
+    ],
+)
 def test_damaged_csv_files_are_refused_by_name(text, message, tmp_path) -> None:
     path = tmp_path / 'spoilt.csv'
     path.write_text(text)

@@ -49,8 +49,15 @@ def test_without_noise_a_frame_takes_the_sum_of_its_parts() -> None:
     scenario = Scenario(constant(50e6, 10), 10.0, jitter_s=0.0, noise=0.0, frame_rate_hz=2.0)
     run = simulate(PROFILE, scenario, '0', MonitorSettings(codecs=('raw',)))
     cut, codec = PROFILE.cuts[0], PROFILE.cuts[0].codecs['raw']
-    expected_s = (cut.head_s[1] + codec.encode_s[1] + codec.payload_bytes[1] * 8 / 50e6 + scenario.base_rtt_s
-                  + codec.decode_s[1] + cut.tail_s[1] + PROFILE.answer_bytes * 8 / 50e6)
+    expected_s = (
+        cut.head_s[1]
+        + codec.encode_s[1]
+        + codec.payload_bytes[1] * 8 / 50e6
+        + scenario.base_rtt_s
+        + codec.decode_s[1]
+        + cut.tail_s[1]
+        + PROFILE.answer_bytes * 8 / 50e6
+    )
     settled = [frame for frame in run.frames if frame.arrived_s > 2]
     assert all(frame.outcome == 'answered' for frame in settled)
     # A small probe may be under way.
@@ -128,9 +135,15 @@ def test_without_a_link_the_robot_runs_every_frame() -> None:
     assert run.payload_bytes == 0
 
 
-@pytest.mark.parametrize('name, value', [
-    (setting.name, setting.metadata[end]) for setting in fields(MonitorSettings) for end in ('minimum', 'maximum')
-    if setting.metadata[end] is not None and setting.name != 'batch'])  # this profile is of one image
+@pytest.mark.parametrize(
+    'name, value',
+    [
+        (setting.name, setting.metadata[end])
+        for setting in fields(MonitorSettings)
+        for end in ('minimum', 'maximum')
+        if setting.metadata[end] is not None and setting.name != 'batch'
+    ],
+)  # this profile is of one image
 def test_a_setting_at_either_end_of_its_range_loses_no_frame(name, value) -> None:
     link = Trace([0.0, 4.0, 5.0, 7.0], [20e6, 2e6, 0.0, 50e6], 'outage')
     scenario = Scenario(link, 12.0, others_hz=constant(3.0, 12.0), seed=6)

@@ -26,8 +26,11 @@ def test_classification_with_fewer_classes_than_asked_for_and_without_labels() -
 
 
 def test_detection_scales_boxes_to_the_source_image() -> None:
-    outputs = {'boxes.0': torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 10.0, 20.0]]),
-               'labels.0': torch.tensor([2, 0]), 'scores.0': torch.tensor([0.5, 0.25])}
+    outputs = {
+        'boxes.0': torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 10.0, 20.0]]),
+        'labels.0': torch.tensor([2, 0]),
+        'scores.0': torch.tensor([0.5, 0.25]),
+    }
     result = interpret('detection', outputs, LABELS, placement=Placement((30, 20), (10, 10), (10, 10)), top_k=1)
     assert result.boxes_px == [2.0, 6.0, 6.0, 12.0, 0.0, 0.0, 20.0, 60.0]
     assert result.labels == ['cow', 'cat'] and result.scores == [0.5, 0.25]
@@ -47,9 +50,15 @@ def test_segmentation_names_the_classes_by_their_share() -> None:
 
 def objects(count: int, **changes: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return a detector's outputs, some of them changed."""
-    return {'boxes': torch.rand(count, 4), 'labels': torch.ones(count, dtype=torch.int64),
-            'scores': torch.linspace(1, 0, count), 'masks': torch.rand(count, 1, 2, 2),
-            'keypoints': torch.rand(count, 5, 3), 'keypoints_scores': torch.rand(count, 5), **changes}
+    return {
+        'boxes': torch.rand(count, 4),
+        'labels': torch.ones(count, dtype=torch.int64),
+        'scores': torch.linspace(1, 0, count),
+        'masks': torch.rand(count, 1, 2, 2),
+        'keypoints': torch.rand(count, 5, 3),
+        'keypoints_scores': torch.rand(count, 5),
+        **changes,
+    }
 
 
 def test_objects_that_score_less_are_left_out_with_all_their_parts() -> None:
@@ -84,10 +93,12 @@ def test_classes_are_named_by_label_or_number() -> None:
 
 
 def test_oriented_boxes_have_an_angle_and_are_not_clipped() -> None:
-    outputs = objects(2, boxes=torch.tensor([[-1.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]]),
-                      angles=torch.tensor([0.5, 1.0]))
-    result = interpret('detection', outputs, [], placement=Resize((4, 4), pad='around').placement(2, 4), top_k=1,
-                       min_score=0.5)
+    outputs = objects(
+        2, boxes=torch.tensor([[-1.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]]), angles=torch.tensor([0.5, 1.0])
+    )
+    result = interpret(
+        'detection', outputs, [], placement=Resize((4, 4), pad='around').placement(2, 4), top_k=1, min_score=0.5
+    )
     assert result.box_angles == [0.5] and result.boxes_px[0] == -1.0
 
 
@@ -108,14 +119,28 @@ def test_what_the_network_is_not_sure_of_is_passed_on() -> None:
     assert result.scores[0] != result.scores[0] and result.boxes_px == [torch.inf] * 4
 
 
-@pytest.mark.parametrize('changes', [
-    {'boxes': torch.rand(2, 5)}, {'boxes': torch.rand(3, 4)}, {'boxes': torch.zeros(2, 4, dtype=torch.int64)},
-    {'labels': torch.ones(2)}, {'labels': torch.tensor([1, -1])}, {'labels': torch.tensor([1, 2**31])},
-    {'scores': torch.rand(2, 1)}, {'scores': torch.ones(2, dtype=torch.bool)},
-    {'masks': torch.rand(2, 2, 2)}, {'masks': torch.rand(2, 2, 2, 2)}, {'masks': torch.rand(2, 1, 0, 2)},
-    {'keypoints': torch.rand(2, 5, 2)}, {'keypoints': torch.rand(1, 5, 3)}, {'keypoints': torch.rand(2, 5, 3).int()},
-    {'keypoints_scores': torch.rand(2, 4)}, {'angles': torch.rand(2, 1)}, {'angles': torch.ones(2, dtype=torch.int64)},
-])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'boxes': torch.rand(2, 5)},
+        {'boxes': torch.rand(3, 4)},
+        {'boxes': torch.zeros(2, 4, dtype=torch.int64)},
+        {'labels': torch.ones(2)},
+        {'labels': torch.tensor([1, -1])},
+        {'labels': torch.tensor([1, 2**31])},
+        {'scores': torch.rand(2, 1)},
+        {'scores': torch.ones(2, dtype=torch.bool)},
+        {'masks': torch.rand(2, 2, 2)},
+        {'masks': torch.rand(2, 2, 2, 2)},
+        {'masks': torch.rand(2, 1, 0, 2)},
+        {'keypoints': torch.rand(2, 5, 2)},
+        {'keypoints': torch.rand(1, 5, 3)},
+        {'keypoints': torch.rand(2, 5, 3).int()},
+        {'keypoints_scores': torch.rand(2, 4)},
+        {'angles': torch.rand(2, 1)},
+        {'angles': torch.ones(2, dtype=torch.int64)},
+    ],
+)
 def test_objects_whose_parts_do_not_fit_are_refused(changes) -> None:
     check_outputs('detection', objects(2))
     with pytest.raises(DynsplitError, match='do not fit together'):
@@ -128,19 +153,23 @@ def test_small_masks_do_not_become_a_flood_of_large_ones() -> None:
         check_outputs('detection', objects(1001))
 
 
-@pytest.mark.parametrize('task, outputs, sentence', [
-    ('detection', {'boxes.0': torch.rand(2, 4)}, 'boxes, labels and scores are needed'),
-    ('detection', {}, 'are none'),
-    ('classification', {'output': torch.rand(1, 3, 4, 4)}, r'float32 \[1, 3, 4, 4\].*must be \[1, classes\]'),
-    ('classification', {'output': torch.rand(2, 3)}, 'of one image'),
-    ('classification', {'output': torch.rand(1, 0)}, 'classes'),
-    ('segmentation', {'output': torch.rand(1, 3)}, 'height, width'),
-    ('segmentation', {'output': torch.rand(1, 8, 8)}, 'label map'),
-    ('segmentation', {'output': torch.zeros(1, 8, 8, dtype=torch.int64)}, 'label map'),
-    ('segmentation', {}, 'height, width'),
-    ('dense', {}, 'height, width'), ('dense', {'values': torch.rand(1, 5, 8, 8)}, '1 to 4'),
-    ('dense', {'values': torch.zeros(1, 8, 8, dtype=torch.int64)}, 'float'),
-])
+@pytest.mark.parametrize(
+    'task, outputs, sentence',
+    [
+        ('detection', {'boxes.0': torch.rand(2, 4)}, 'boxes, labels and scores are needed'),
+        ('detection', {}, 'are none'),
+        ('classification', {'output': torch.rand(1, 3, 4, 4)}, r'float32 \[1, 3, 4, 4\].*must be \[1, classes\]'),
+        ('classification', {'output': torch.rand(2, 3)}, 'of one image'),
+        ('classification', {'output': torch.rand(1, 0)}, 'classes'),
+        ('segmentation', {'output': torch.rand(1, 3)}, 'height, width'),
+        ('segmentation', {'output': torch.rand(1, 8, 8)}, 'label map'),
+        ('segmentation', {'output': torch.zeros(1, 8, 8, dtype=torch.int64)}, 'label map'),
+        ('segmentation', {}, 'height, width'),
+        ('dense', {}, 'height, width'),
+        ('dense', {'values': torch.rand(1, 5, 8, 8)}, '1 to 4'),
+        ('dense', {'values': torch.zeros(1, 8, 8, dtype=torch.int64)}, 'float'),
+    ],
+)
 def test_outputs_of_another_task_are_named(task, outputs, sentence) -> None:
     with pytest.raises(DynsplitError, match=sentence):
         check_outputs(task, outputs)

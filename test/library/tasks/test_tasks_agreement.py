@@ -21,15 +21,18 @@ def test_of_a_classification_the_best_class_counts_and_not_its_score():
     assert agreement_of_image('classification', exact, {'logits': torch.tensor([[1.0, 2.9, 3.0]])}) == 0.0
 
 
-@pytest.mark.parametrize('changed, expected', [
-    (objects(), 1.0),
-    (objects(BOXES + torch.tensor([1.0, 0, 1, 0])), 1.0),  # IoU of at least 0.8
-    (objects(labels=(1, 2, 4)), 2 / 3),
-    (objects(BOXES + torch.tensor([[0.0] * 4, [15, 0, 15, 0], [0] * 4])), 2 / 3),
-    (objects(BOXES[:2], (1, 2), (0.9, 0.8)), 4 / 5),
-    (objects(scores=(0.9, 0.8, 0.1)), 4 / 5),  # below the score that counts
-    (objects(BOXES[[0, 0, 1, 2]], (1, 1, 2, 3), (0.9, 0.85, 0.8, 0.7)), 6 / 7),  # one box is matched once
-])
+@pytest.mark.parametrize(
+    'changed, expected',
+    [
+        (objects(), 1.0),
+        (objects(BOXES + torch.tensor([1.0, 0, 1, 0])), 1.0),  # IoU of at least 0.8
+        (objects(labels=(1, 2, 4)), 2 / 3),
+        (objects(BOXES + torch.tensor([[0.0] * 4, [15, 0, 15, 0], [0] * 4])), 2 / 3),
+        (objects(BOXES[:2], (1, 2), (0.9, 0.8)), 4 / 5),
+        (objects(scores=(0.9, 0.8, 0.1)), 4 / 5),  # below the score that counts
+        (objects(BOXES[[0, 0, 1, 2]], (1, 1, 2, 3), (0.9, 0.85, 0.8, 0.7)), 6 / 7),  # one box is matched once
+    ],
+)
 def test_of_a_detection_the_f1_of_matched_boxes_counts(changed, expected):
     assert agreement_of_image('detection', objects(), changed) == pytest.approx(expected)
 
@@ -55,9 +58,14 @@ def test_of_another_task_the_norm_of_the_difference_counts(task):
     assert agreement_of_image(task, exact, {'depth': exact['depth'] * 1.011}) == 0.0
 
 
-@pytest.mark.parametrize('task, outputs', [
-    ('', {'logits': torch.zeros(1, 3)}), ('detection', {'logits': torch.zeros(1, 3)}),
-    ('classification', {'depth': torch.zeros(1, 3, 3)})])
+@pytest.mark.parametrize(
+    'task, outputs',
+    [
+        ('', {'logits': torch.zeros(1, 3)}),
+        ('detection', {'logits': torch.zeros(1, 3)}),
+        ('classification', {'depth': torch.zeros(1, 3, 3)}),
+    ],
+)
 def test_outputs_without_a_fitting_task_are_refused_in_one_sentence(task, outputs):
     with pytest.raises(DynsplitError, match='task'):
         agreement_of_image(task, outputs, outputs)

@@ -23,9 +23,13 @@ def objects(count: int, image: str = '.0', seed: int = 0) -> dict[str, torch.Ten
     centres = torch.rand(count, 2, generator=draw) * torch.tensor([HEIGHT, WIDTH])
     distance = torch.hypot(rows - centres[:, :1, None], columns - centres[:, 1:, None])
     outputs = {
-        'boxes': torch.rand(count, 4, generator=draw) * WIDTH, 'labels': torch.randint(9, (count,), generator=draw),
-        'scores': torch.linspace(1, 0, count), 'masks': torch.sigmoid((40 - distance) / 5)[:, None],
-        'keypoints': torch.rand(count, 5, 3, generator=draw), 'keypoints_scores': torch.rand(count, 5, generator=draw)}
+        'boxes': torch.rand(count, 4, generator=draw) * WIDTH,
+        'labels': torch.randint(9, (count,), generator=draw),
+        'scores': torch.linspace(1, 0, count),
+        'masks': torch.sigmoid((40 - distance) / 5)[:, None],
+        'keypoints': torch.rand(count, 5, 3, generator=draw),
+        'keypoints_scores': torch.rand(count, 5, generator=draw),
+    }
     return {name + image: tensor for name, tensor in outputs.items()}
 
 
@@ -33,9 +37,15 @@ def told(outputs, min_score):
     """Return what a prediction says, in plain values."""
     result = interpret('detection', outputs, ['a', 'b'], placement=PLACEMENT, top_k=1, min_score=min_score)
     masks = [(mask.x, mask.y, mask.pixels.tolist()) for mask in result.masks]
-    return (result.class_ids, result.labels, np.float32(result.scores).tobytes(),
-            np.float32(result.boxes_px).tobytes(), masks, np.float32(result.keypoints_px).tobytes(),
-            np.float32(result.keypoint_scores).tobytes())
+    return (
+        result.class_ids,
+        result.labels,
+        np.float32(result.scores).tobytes(),
+        np.float32(result.boxes_px).tobytes(),
+        masks,
+        np.float32(result.keypoints_px).tobytes(),
+        np.float32(result.keypoint_scores).tobytes(),
+    )
 
 
 @pytest.mark.parametrize('min_score', [0.0, 0.3, 0.75, 1.0])
@@ -47,7 +57,8 @@ def test_the_prediction_of_a_condensed_answer_is_the_same(min_score) -> None:
     assert told(received, min_score) == told(outputs, min_score)
     # A robot that computed the frame itself publishes the same digest.
     assert output_digest(condensed('detection', received, min_score)) == output_digest(
-        condensed('detection', outputs, min_score))
+        condensed('detection', outputs, min_score)
+    )
 
 
 def test_an_answer_with_masks_is_small() -> None:
@@ -70,16 +81,26 @@ def test_each_image_of_a_batch_keeps_its_own_objects() -> None:
     kept = condensed('detection', outputs, 0.5)
     assert [len(kept[name]) for name in ('masks.0', 'boxes.1', 'labels')] == [2, 4, 2]
     for image in ('.0', '.1', ''):
-        one = {name: tensor for name, tensor in outputs.items() if name.removesuffix(image) + image == name
-               and (image or '.' not in name)}
+        one = {
+            name: tensor
+            for name, tensor in outputs.items()
+            if name.removesuffix(image) + image == name and (image or '.' not in name)
+        }
         for name, tensor in condensed('detection', one, 0.5).items():
             assert torch.equal(tensor, kept[name])
 
 
-@pytest.mark.parametrize('outputs', [
-    {'scores': torch.rand(1, 4), 'boxes': torch.rand(4, 4)}, {'scores': torch.tensor(0.1)},
-    {'logits': torch.rand(1, 3)}, {'scores': torch.tensor([1, 2]), 'boxes': torch.rand(2, 4)},
-    {'scores.x': torch.zeros(2), 'boxes.x': torch.rand(2, 4)}, {}])
+@pytest.mark.parametrize(
+    'outputs',
+    [
+        {'scores': torch.rand(1, 4), 'boxes': torch.rand(4, 4)},
+        {'scores': torch.tensor(0.1)},
+        {'logits': torch.rand(1, 3)},
+        {'scores': torch.tensor([1, 2]), 'boxes': torch.rand(2, 4)},
+        {'scores.x': torch.zeros(2), 'boxes.x': torch.rand(2, 4)},
+        {},
+    ],
+)
 def test_what_is_no_detectors_output_stays(outputs) -> None:
     assert condensed('detection', outputs, 0.5) == outputs
 

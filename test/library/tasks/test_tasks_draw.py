@@ -50,12 +50,13 @@ def test_classes_are_tinted_and_the_background_and_what_was_not_seen_are_not() -
 
 def test_keypoints() -> None:
     person = np.random.default_rng(0).uniform(60, 200, (17, 2))
-    result = Result([1], [1.0], ['person'], [10.0, 200.0, 20.0, 210.0], [], person.flatten().tolist(),
-                    [5.0] * 16 + [-5.0])
+    result = Result(
+        [1], [1.0], ['person'], [10.0, 200.0, 20.0, 210.0], [], person.flatten().tolist(), [5.0] * 16 + [-5.0]
+    )
     there = changed(annotate(GREY, 'detection', result, []))
     assert all(there[round(y), round(x)] for x, y in person[:16])
     limb = (person[5] + person[6]) / 2
-    assert there[round(limb[1]) - 1:round(limb[1]) + 2, round(limb[0]) - 1:round(limb[0]) + 2].any()
+    assert there[round(limb[1]) - 1 : round(limb[1]) + 2, round(limb[0]) - 1 : round(limb[0]) + 2].any()
     alone = changed(annotate(GREY, 'detection', Result([1], [1.0], [''], [0.0] * 4, [], [160.0, 120.0], [-1.0]), []))
     assert not alone[110:130, 150:170].any(), 'a keypoint that is not there was drawn'
 
@@ -70,8 +71,12 @@ def test_coordinates_beyond_all_measure(value) -> None:
     boxes = [value] * 4 + [5.0, 5.0, value, value]
     for shape in ((240, 320, 3), (1, 1, 3)):
         image = np.zeros(shape, np.uint8)
-        annotate(image, 'detection', Result([1] * 2, [0.5] * 2, ['x' * 5000] * 2, boxes, [],
-                                            [value] * 68, [1.0] * 34), ['caption'])
+        annotate(
+            image,
+            'detection',
+            Result([1] * 2, [0.5] * 2, ['x' * 5000] * 2, boxes, [], [value] * 68, [1.0] * 34),
+            ['caption'],
+        )
 
 
 def test_more_objects_than_anybody_can_tell_apart() -> None:

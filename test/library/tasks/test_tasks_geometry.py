@@ -55,8 +55,9 @@ def test_an_output_of_lower_resolution_covers_the_whole_input() -> None:
     rows = [0, 0, 0, 1, 1, 1]
     # Centres at 0.5, 1.5, …; of the input's columns, the first half lies from 5/3 to 5, the second from there to 25/3.
     columns = [None, None, 0, 0, 0, 1, 1, 1, None, None]
-    assert back.tolist() == [[CUT_AWAY if column is None else [[1, 2], [3, 4]][row][column] for column in columns]
-                             for row in rows]
+    assert back.tolist() == [
+        [CUT_AWAY if column is None else [[1, 2], [3, 4]][row][column] for column in columns] for row in rows
+    ]
 
 
 @pytest.mark.parametrize('seen', [(32, 32), (16, 8), (1, 1)])
@@ -65,17 +66,21 @@ def test_masks(source, resize, seen) -> None:
     chance = np.random.default_rng(1)
     masks = np.zeros((4, 1, *seen), np.float32)
     masks[0, 0] = chance.random(seen)
-    masks[1, 0, seen[0] // 2:, :seen[1] // 3] = 0.9
+    masks[1, 0, seen[0] // 2 :, : seen[1] // 3] = 0.9
     masks[2] = 0.5  # on the threshold is not beyond it
     masks[3] = 1.0
     placement = resize.placement(*source)
-    outputs = {'boxes.0': torch.zeros(4, 4), 'labels.0': torch.ones(4, dtype=torch.int64), 'scores.0': torch.ones(4),
-               'masks.0': torch.from_numpy(masks)}
+    outputs = {
+        'boxes.0': torch.zeros(4, 4),
+        'labels.0': torch.ones(4, dtype=torch.int64),
+        'scores.0': torch.ones(4),
+        'masks.0': torch.from_numpy(masks),
+    }
     result = interpret('detection', outputs, [], placement=placement, top_k=1)
     for mask, values in zip(result.masks, masks[:, 0], strict=True):
         picture = np.zeros(source, bool)
         pixels = mask.pixels
-        picture[mask.y:mask.y + pixels.shape[0], mask.x:mask.x + pixels.shape[1]] = pixels
+        picture[mask.y : mask.y + pixels.shape[0], mask.x : mask.x + pixels.shape[1]] = pixels
         assert np.array_equal(picture, placement.sample((values > 0.5).astype(np.uint8), 0))
         assert pixels.size == 0 or pixels[[0, -1]].any() and pixels[:, [0, -1]].any(), 'the rectangle is too large'
     assert result.masks[2].pixels.shape == (0, 0) and result.masks[3].pixels.all()
@@ -98,10 +103,13 @@ def test_label_image(count, kind) -> None:
 
 
 def test_keypoints_and_boxes_move_together() -> None:
-    outputs = {'boxes.0': torch.tensor([[0.0, 0.0, 32.0, 32.0], [4.0, 8.0, 6.0, 9.0]]),
-               'scores.0': torch.tensor([0.9, 0.8]), 'labels.0': torch.tensor([1, 1]),
-               'keypoints_scores.0': torch.tensor([[7.0], [-1.5]]),
-               'keypoints.0': torch.tensor([[[0.0, 0.0, 1.0]], [[4.0, 8.0, 1.0]]])}
+    outputs = {
+        'boxes.0': torch.tensor([[0.0, 0.0, 32.0, 32.0], [4.0, 8.0, 6.0, 9.0]]),
+        'scores.0': torch.tensor([0.9, 0.8]),
+        'labels.0': torch.tensor([1, 1]),
+        'keypoints_scores.0': torch.tensor([[7.0], [-1.5]]),
+        'keypoints.0': torch.tensor([[[0.0, 0.0, 1.0]], [[4.0, 8.0, 1.0]]]),
+    }
     placement = Resize((32, 32), (40, 40)).placement(80, 120)
     result = interpret('detection', outputs, ['', 'person'], placement=placement, top_k=1)
     assert result.boxes_px == [28.0, 8.0, 92.0, 72.0, 36.0, 24.0, 40.0, 26.0]

@@ -59,9 +59,14 @@ def test_the_picture_of_the_bound_shows_what_it_buys(tmp_path, capsys) -> None:
     assert 'min_agreement 0.982 at 5 Mbit/s: split 2 quant8-zstd' in printed
 
 
-@pytest.mark.parametrize('options, message', [
-    (['--min-agreement', '0.98'], '--image FOLDER'), (['--min-agreement', '1.5'], 'min_agreement'),
-    (['--agreement-plot', 'a.png'], '--image FOLDER')])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (['--min-agreement', '0.98'], '--image FOLDER'),
+        (['--min-agreement', '1.5'], 'min_agreement'),
+        (['--agreement-plot', 'a.png'], '--image FOLDER'),
+    ],
+)
 def test_a_bound_that_nothing_shows_is_refused_in_one_line(options, message, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([*EDGE, '--loads', '1', *options]) == 2

@@ -81,20 +81,23 @@ def test_the_same_seed_writes_the_same_frames(tmp_path) -> None:
     assert written[0] == written[1]
 
 
-@pytest.mark.parametrize('arguments, message', [
-    ([], 'MODEL'),
-    (['--robot-profile', 'robot.yaml'], '--edge-profile'),
-    (['--edge-profile', 'none.yaml'], 'none.yaml'),
-    ([*EDGE, '--link', 'bogus:3'], 'bogus'),
-    ([*EDGE, '--link', 'constant:-1'], 'constant:-1'),
-    ([*EDGE, '--link', 'markov:nan,3'], 'markov'),
-    ([*EDGE, '--link', 'step:1,2,900'], '900'),
-    ([*EDGE, '--link', 'noisy:1,3'], 'share'),
-    ([*EDGE, '--trace', 'none.csv'], 'none.csv'),
-    ([*EDGE, '--load', 'constant:0'], '--load'),
-    ([*EDGE, '--batch', '3', '--seconds', '1'], 'batch 3'),
-    ([*EDGE, '--shallowest-split', '9', '--seconds', '1'], 'shallowest_split'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        ([], 'MODEL'),
+        (['--robot-profile', 'robot.yaml'], '--edge-profile'),
+        (['--edge-profile', 'none.yaml'], 'none.yaml'),
+        ([*EDGE, '--link', 'bogus:3'], 'bogus'),
+        ([*EDGE, '--link', 'constant:-1'], 'constant:-1'),
+        ([*EDGE, '--link', 'markov:nan,3'], 'markov'),
+        ([*EDGE, '--link', 'step:1,2,900'], '900'),
+        ([*EDGE, '--link', 'noisy:1,3'], 'share'),
+        ([*EDGE, '--trace', 'none.csv'], 'none.csv'),
+        ([*EDGE, '--load', 'constant:0'], '--load'),
+        ([*EDGE, '--batch', '3', '--seconds', '1'], 'batch 3'),
+        ([*EDGE, '--shallowest-split', '9', '--seconds', '1'], 'shallowest_split'),
+    ],
+)
 def test_what_cannot_be_is_refused_in_one_line(arguments, message, tmp_path, capsys) -> None:
     assert main([*arguments, '--output', str(tmp_path)]) == 2
     error = capsys.readouterr().err.strip()

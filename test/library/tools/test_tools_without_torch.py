@@ -15,8 +15,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def modules_after(program: str, *arguments: str) -> set[str]:
     """Return the modules that a process has imported at its end."""
-    code = f'import sys\nsys.path.insert(0, {str(ROOT)!r})\ntry:\n    {program}\nexcept SystemExit:\n    pass\n' \
+    code = (
+        f'import sys\nsys.path.insert(0, {str(ROOT)!r})\ntry:\n    {program}\nexcept SystemExit:\n    pass\n'
         'print("MODULES", *sys.modules)'
+    )
     done = subprocess.run([sys.executable, '-c', code, *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.rpartition('MODULES')[2].split())
@@ -31,12 +33,24 @@ def test_help_does_not_import_torch(tool) -> None:
 def test_advise_and_simulate_with_profiles_do_not_import_torch(tmp_path) -> None:
     profile = ['--edge-profile', str(ROOT / 'test/data/mobilenet_v2.yaml')]
     modules = modules_after(
-        'from dynsplit_ros.tools.advise import main; main(sys.argv[1:])', *profile, '--loads', '1', '--plot',
-        str(tmp_path / 'a.png'))
+        'from dynsplit_ros.tools.advise import main; main(sys.argv[1:])',
+        *profile,
+        '--loads',
+        '1',
+        '--plot',
+        str(tmp_path / 'a.png'),
+    )
     assert 'dynsplit_ros.planner.planner' in modules and 'torch' not in modules
     modules = modules_after(
-        'from dynsplit_ros.tools.simulate import main; main(sys.argv[1:])', *profile, '--seconds', '3', '--workers',
-        '1', '--output', str(tmp_path / 'out'))
+        'from dynsplit_ros.tools.simulate import main; main(sys.argv[1:])',
+        *profile,
+        '--seconds',
+        '3',
+        '--workers',
+        '1',
+        '--output',
+        str(tmp_path / 'out'),
+    )
     assert 'dynsplit_ros.simulation.world' in modules and 'torch' not in modules
 
 
