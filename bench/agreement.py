@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import torch
 
-from bench.figures import argument_parser, Figures
+from bench.figures import add_photographs, argument_parser, Figures
 from dynsplit_ros.agreement import Agreement
 from dynsplit_ros.codec import CODECS, decode, encode, EncodedTensor, usable_codecs
 from dynsplit_ros.errors import DynsplitError
@@ -243,14 +243,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure and print; return 1 if a bar is missed, 2 where something is missing."""
     parser = argument_parser(__doc__.strip().splitlines()[0])
     parser.add_argument('--lite', type=int, choices=(0, 1), default=0, help='EfficientNet-Lite0 or Lite1')
-    parser.add_argument(
-        '--photographs',
-        type=Path,
-        nargs='+',
-        default=[],
-        metavar='FOLDER',
-        help='take all images of these folders (default: photographs that installed packages bring)',
-    )
+    add_photographs(parser)
     parser.add_argument('--crops', type=int, default=CROPS, metavar='N', help=f'crops in all (default: {CROPS})')
     parser.add_argument('--seed', type=int, default=0, help='seed of the division and of the crops (default: 0)')
     options = parser.parse_args(argv)

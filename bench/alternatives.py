@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 import psutil
 
 from bench.alternatives_results import add_figures, DYNAMIC
-from bench.figures import argument_parser, Figures
+from bench.figures import add_photographs, argument_parser, Figures
 from dynsplit_ros.engine_names import EAGER
 from testing.testbed import Testbed
 
@@ -566,14 +566,7 @@ def main() -> int:
         metavar='YAML',
         help="the robot's profile; measured if it is not there (default: %(default)s)",
     )
-    parser.add_argument(
-        '--photographs',
-        type=Path,
-        nargs='+',
-        default=[],
-        metavar='FOLDER',
-        help='take all images of these folders (default: photographs that installed packages bring)',
-    )
+    add_photographs(parser)
     parser.add_argument('--seed', type=int, default=0, help='seed of the division of the photographs (default: 0)')
     given = parser.parse_args()
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))

@@ -26,6 +26,18 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_photographs(parser: argparse.ArgumentParser) -> None:
+    """Add the option of the benchmarks that take photographs."""
+    parser.add_argument(
+        '--photographs',
+        type=Path,
+        nargs='+',
+        default=[],
+        metavar='FOLDER',
+        help='take all images of these folders (default: photographs that installed packages bring)',
+    )
+
+
 class Figures:
     """The figures of one benchmark, in the order in which they were measured."""
 

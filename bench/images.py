@@ -11,7 +11,6 @@ benchmark 'agreement'; without the program ffmpeg, the rows of H.264 are left ou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 import resource
 import shutil
 import subprocess
@@ -25,7 +24,7 @@ import torch
 
 from bench.agreement import photographs
 from bench.alternatives import as_file, PAN_S, Photographs, RATE_HZ
-from bench.figures import argument_parser, Figures
+from bench.figures import add_photographs, argument_parser, Figures
 from dynsplit_ros.codec import decode, encode
 from dynsplit_ros.model import load_model
 from dynsplit_ros.partition import SplitModel
@@ -126,14 +125,7 @@ def main() -> int:
     parser = argument_parser(__doc__ or '')
     parser.add_argument('--model', default='efficientnet_lite:lite0', help='classifier (default: %(default)s)')
     parser.add_argument('--weights', default='default', help='its weights (default: default)')
-    parser.add_argument(
-        '--photographs',
-        type=Path,
-        nargs='+',
-        default=[],
-        metavar='FOLDER',
-        help='take all images of these folders (default: photographs that installed packages bring)',
-    )
+    add_photographs(parser)
     parser.add_argument('--count', type=int, metavar='N', help='only the first N photographs')
     given = parser.parse_args()
     cv2.setNumThreads(1)

@@ -87,7 +87,7 @@ def receive_tcp(server: socket.socket) -> None:
         print('tcp', size, sequence, time.monotonic_ns() - sent_ns, flush=True)
 
 
-def measure() -> dict[tuple[str, int], list[float]]:
+def measure(messages: int) -> dict[tuple[str, int], list[float]]:
     """Return the delays in seconds by way and size."""
     import rclpy
     from sensor_msgs.msg import CompressedImage
@@ -155,7 +155,7 @@ def measure() -> dict[tuple[str, int], list[float]]:
         sequence = 0
         for size in SIZES:
             data = np.random.default_rng(size).integers(0, 256, size, np.uint8)
-            for number in range(WARM_UP + MESSAGES):
+            for number in range(WARM_UP + messages):
                 for way in ways:  # in turn, so that what else the machine does meets all alike
                     sequence += 1
                     time.sleep(PERIOD_S)
@@ -176,19 +176,23 @@ def measure() -> dict[tuple[str, int], list[float]]:
 
 def main() -> int:
     """Measure and report."""
-    given = argument_parser(__doc__).parse_args()
+    parser = argument_parser(__doc__)
+    parser.add_argument(
+        '--messages', type=int, default=MESSAGES, metavar='N', help=f'of each kind (default: {MESSAGES})'
+    )
+    given = parser.parse_args()
     from dynsplit_ros.transport import environment
 
     os.environ |= environment('one_machine')
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    delays = measure()
+    delays = measure(given.messages)
     figures = Figures()
     for size in SIZES:
         tcp_s, dds_s = float(np.median(delays['tcp', size])), float(np.median(delays['dds', size]))
         figures.add(f'{size} bytes by plain TCP, median', tcp_s * 1e3, 'ms')
         figures.add(
-            f'{size} bytes by plain TCP, slowest of {MESSAGES} over its median',
+            f'{size} bytes by plain TCP, slowest of {given.messages} over its median',
             max(delays['tcp', size]) / tcp_s,
             'times',
         )
@@ -196,7 +200,7 @@ def main() -> int:
         figures.add(f'{size} bytes as an activation, median', dds_s * 1e3, 'ms')
         figures.add(f'{size} bytes as an activation, median over plain TCP', dds_s / tcp_s, 'times', '<= 4')
         figures.add(
-            f'{size} bytes as an activation, slowest of {MESSAGES} over TCP median',
+            f'{size} bytes as an activation, slowest of {given.messages} over TCP median',
             max(delays['dds', size]) / tcp_s,
             'times',
             '<= 10',

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+import subprocess
+import sys
 import time
 from xml.etree import ElementTree
 
@@ -143,3 +146,17 @@ def test_our_own_profile_of_either_version_is_read_by_the_version_in_use(monkeyp
         **dict.fromkeys(VARIABLES),
         PROFILES[named][0]: str(profile('wired', named)),
     }
+
+
+def test_the_benchmark_of_the_transport_gets_every_message_in_each_way(tmp_path) -> None:
+    program = 'import sys; sys.path[:] = sys.argv.pop(1).split(":"); from bench.transport import main; sys.exit(main())'
+    path, written = ':'.join([str(Path(__file__).resolve().parents[2]), *sys.path]), tmp_path / 'transport.json'
+    ran = subprocess.run(
+        [sys.executable, '-c', program, path, '--messages', '2', '--json', str(written)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert written.is_file(), ran.stdout + ran.stderr
+    delays_s = json.loads(written.read_text())['delays_s']
+    assert {way.split()[0]: len(delays) for way, delays in delays_s.items()} == {'tcp': 2, 'bare': 2, 'dds': 2}
