@@ -13,7 +13,7 @@ from worlds import system, Wire
 
 from dynsplit_ros.estimators.link import HEARTBEAT_BYTES, LinkEstimator
 from dynsplit_ros.estimators.probing import LinkRules
-from dynsplit_ros.estimators.rate import RateFilter
+from dynsplit_ros.estimators.rate import RATE_SHARES, RateFilter
 from dynsplit_ros.estimators.round_trip import RoundTrip
 from dynsplit_ros.parameters import EDGE
 from dynsplit_ros.policies.monitor import MonitorPolicy
@@ -759,3 +759,13 @@ def test_a_steady_estimate_moves_by_a_tenth_of_the_difference_with_each_transfer
         belief.elapse(0.1)
         belief.observe(transfer_s, 100_000, 1e-4)
     assert math.log(belief.median_bps / before_bps) == pytest.approx(0.1 * math.log(1.05), rel=0.3)
+
+
+def test_the_rate_of_the_next_transfer_varies_as_much_as_the_transfers_before_it() -> None:
+    rng, rate = np.random.default_rng(1), RateFilter()
+    for _ in range(300):
+        rate.elapse(0.1)
+        rate.observe(8 * 100_000 / (10e6 * float(rng.lognormal(0.0, 0.2))), 100_000, 1e-4)
+    low, high = np.interp([0.1587, 0.8413], RATE_SHARES, np.log(rate.next_transfer_bps()))
+    assert (high - low) / 2 == pytest.approx(0.2, rel=0.3)
+    assert (high - low) / 2 > 2 * rate.level_spread, 'the rate of the link itself is known better'
