@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -769,3 +770,10 @@ def test_the_rate_of_the_next_transfer_varies_as_much_as_the_transfers_before_it
     low, high = np.interp([0.1587, 0.8413], RATE_SHARES, np.log(rate.next_transfer_bps()))
     assert (high - low) / 2 == pytest.approx(0.2, rel=0.3)
     assert (high - low) / 2 > 2 * rate.level_spread, 'the rate of the link itself is known better'
+
+
+def test_the_jitter_of_normally_distributed_round_trips_is_their_standard_deviation() -> None:
+    trip = RoundTrip()
+    for share in (np.arange(200) % 25 + 0.5) / 25:
+        trip.observe(0.02 + 0.003 * NormalDist().inv_cdf(share), 0.0)
+    assert trip.jitter_s == pytest.approx(0.003, rel=0.08)
