@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.estimators.rate import RATE_SHARES
 from dynsplit_ros.planner import Candidate, codecs_to_choose_from, Planner, PlannerConstraints, SystemEstimate
 from dynsplit_ros.profile.profile import SystemProfile
 
@@ -72,24 +71,9 @@ class Adviser:
 
     def at(self, rate_bps: float, slowdown: float) -> Advice:
         """Return the choice at a link rate (bit/s, > 0) with an edge ``slowdown`` (> 0) times as slow as profiled."""
-        cuts = len(self.profile.cuts)
         # A new planner each time: one that has chosen before holds on to its choice.
         plan = Planner(self.profile, self.constraints, self.batch).plan(
-            SystemEstimate(
-                now_s=0.0,
-                rates_bps=np.full(len(RATE_SHARES), rate_bps),
-                rate_spread=0.0,
-                rtt_s=self.rtt_s,
-                alive=True,
-                queueing_s=0.0,
-                robot=np.ones(cuts),
-                edge=np.ones(cuts),
-                residual_s=np.zeros(cuts),
-                robot_factor=1.0,
-                edge_factor=slowdown,
-                robot_spread=0.0,
-                edge_spread=0.0,
-            )
+            SystemEstimate.as_profiled(len(self.profile.cuts), rate_bps, self.rtt_s, edge_factor=slowdown)
         )
         candidates = plan.candidates
         best = next(c for c in candidates if (c.split_index, c.codec) == (plan.split_index, plan.codec))

@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dynsplit_ros.estimators.rate import RATE_EDGES
+from dynsplit_ros.estimators.rate import RATE_EDGES, RATE_SHARES
 from dynsplit_ros.planner.choices import Choices
 from dynsplit_ros.planner.constraints import PlannerConstraints
 from dynsplit_ros.planner.image_age import image_age
@@ -58,6 +59,26 @@ class SystemEstimate:
     resize_s: float = 0.0
     publish_s: float = 0.0
     servers: int = 1
+
+    @classmethod
+    def as_profiled(cls, cuts: int, rate_bps: float, rtt_s: float, **others: Any) -> SystemEstimate:
+        """Return the estimate of a link of this rate and machines as profiled; ``others`` replace its fields."""
+        profiled = cls(
+            now_s=0.0,
+            rates_bps=np.full(len(RATE_SHARES), rate_bps),
+            rate_spread=0.0,
+            rtt_s=rtt_s,
+            alive=True,
+            queueing_s=0.0,
+            robot=np.ones(cuts),
+            edge=np.ones(cuts),
+            residual_s=np.zeros(cuts),
+            robot_factor=1.0,
+            edge_factor=1.0,
+            robot_spread=0.0,
+            edge_spread=0.0,
+        )
+        return replace(profiled, **others)
 
 
 class BitTime:

@@ -12,7 +12,6 @@ import pytest
 from worlds import MODELS, system, Wire
 
 from dynsplit_ros.errors import DynsplitError
-from dynsplit_ros.estimators.rate import RATE_SHARES
 from dynsplit_ros.planner import Planner, PlannerConstraints, SystemEstimate
 from dynsplit_ros.policies.monitor import MonitorPolicy
 from dynsplit_ros.policies.monitor_settings import MonitorSettings
@@ -363,22 +362,7 @@ def test_sent_frames_correct_their_own_split_most_and_local_inference_not_at_all
 
 def test_a_changed_rate_changes_the_split_at_once_and_a_fluctuating_one_does_not() -> None:
     def estimate(rate_bps: float, now_s: float) -> SystemEstimate:
-        cuts = len(PROFILE.cuts)
-        return SystemEstimate(
-            now_s=now_s,
-            rates_bps=np.full(len(RATE_SHARES), rate_bps),
-            rate_spread=0.1,
-            rtt_s=0.01,
-            alive=True,
-            queueing_s=0.0,
-            robot=np.ones(cuts),
-            edge=np.ones(cuts),
-            residual_s=np.zeros(cuts),
-            robot_factor=1.0,
-            edge_factor=1.0,
-            robot_spread=0.0,
-            edge_spread=0.0,
-        )
+        return SystemEstimate.as_profiled(len(PROFILE.cuts), rate_bps, rtt_s=0.01, now_s=now_s, rate_spread=0.1)
 
     def planner() -> Planner:
         return Planner(PROFILE, PlannerConstraints(codecs=('raw',)))

@@ -25,24 +25,13 @@ PROFILE = system(slower=6.0)
 
 
 def plan(deadline_s: float, rates_bps, objective: str = 'deadline', **estimate):
-    cuts = len(PROFILE.cuts)
-    values = {
-        'now_s': 0.0,
-        'rate_spread': 0.5,
-        'rtt_s': 0.004,
-        'alive': True,
-        'queueing_s': 0.0,
-        'robot': np.ones(cuts),
-        'edge': np.ones(cuts),
-        'residual_s': np.zeros(cuts),
-        'robot_factor': 1.0,
-        'edge_factor': 1.0,
-        'robot_spread': 0.01,
-        'edge_spread': 0.01,
-        **estimate,
-    }
+    values = {'rate_spread': 0.5, 'robot_spread': 0.01, 'edge_spread': 0.01, **estimate}
     constraints = PlannerConstraints(objective=objective, deadline_s=deadline_s, frame_rate_hz=2.0)
-    return Planner(PROFILE, constraints).plan(SystemEstimate(rates_bps=np.asarray(rates_bps), **values))
+    return Planner(PROFILE, constraints).plan(
+        SystemEstimate.as_profiled(
+            len(PROFILE.cuts), rate_bps=1.0, rtt_s=0.004, rates_bps=np.asarray(rates_bps), **values
+        )
+    )
 
 
 def unsteady() -> np.ndarray:

@@ -7,12 +7,10 @@ from __future__ import annotations
 from dataclasses import replace
 import math
 
-import numpy as np
 import pytest
 from worlds import measured
 
 from dynsplit_ros.agreement import Agreement
-from dynsplit_ros.estimators.rate import RATE_SHARES
 from dynsplit_ros.planner import (
     engines_below,
     engines_to_use,
@@ -86,23 +84,8 @@ def system(**options) -> SystemProfile:
 
 
 def plan(of: SystemProfile, rate_bps: float = 20e6, **constraints):
-    cuts = len(of.cuts)
     return Planner(of, PlannerConstraints(**constraints)).plan(
-        SystemEstimate(
-            now_s=0.0,
-            rates_bps=np.full(len(RATE_SHARES), rate_bps),
-            rate_spread=0.0,
-            rtt_s=0.004,
-            alive=True,
-            queueing_s=0.0,
-            robot=np.ones(cuts),
-            edge=np.ones(cuts),
-            residual_s=np.zeros(cuts),
-            robot_factor=1.0,
-            edge_factor=1.0,
-            robot_spread=0.0,
-            edge_spread=0.0,
-        )
+        SystemEstimate.as_profiled(len(of.cuts), rate_bps, rtt_s=0.004)
     )
 
 

@@ -27,22 +27,7 @@ RARE = PlannerConstraints(codecs=('raw',), frame_rate_hz=0.5)
 
 
 def estimate(rate_bps: float = 20e6, **values) -> SystemEstimate:
-    known = {
-        'now_s': 0.0,
-        'rates_bps': np.full(len(RATE_SHARES), rate_bps),
-        'rate_spread': 0.2,
-        'rtt_s': 0.01,
-        'alive': True,
-        'queueing_s': 0.0,
-        'robot': np.ones(CUTS),
-        'edge': np.ones(CUTS),
-        'residual_s': np.zeros(CUTS),
-        'robot_factor': 1.0,
-        'edge_factor': 1.0,
-        'robot_spread': 0.0,
-        'edge_spread': 0.0,
-    }
-    return SystemEstimate(**{**known, **values})
+    return SystemEstimate.as_profiled(CUTS, rate_bps, **{'rtt_s': 0.01, 'rate_spread': 0.2, **values})
 
 
 def candidate(planner: Planner, split: int, **values):
